@@ -1,1 +1,49 @@
-//! format-spec.
+//! Every byte of Astacus that outlives a process, or crosses from one to another.
+//!
+//! | module | what it owns |
+//! |---|---|
+//! | [`id`] | typed ids and names |
+//! | [`key`] | the repository master key and everything derived from it |
+//! | [`aead`] | AES-256-GCM behind one trait, two engines |
+//! | [`blob`] | compress, seal and open one chunk |
+//! | [`pack`] | the immutable file that holds blobs |
+//! | [`path`] | paths of file entries: bytes, relative, harmless |
+//! | [`entry`] | one file, folder or link of a node |
+//! | [`page`] | runs of entries with content-defined boundaries |
+//! | [`manifest`] | the pages of one node |
+//! | [`snapshot`] | the manifests of one moment |
+//! | [`object`] | the sealed envelope of manifests and snapshots |
+//! | [`wire`] | bodies and headers of the HTTP interface |
+//!
+//! Nothing here does I/O, reads a clock, draws randomness or logs. Salts come in as arguments, so
+//! each encoder is a pure function and can be pinned by golden files. Decoders take bytes that a
+//! stranger may have written: they never panic, never guess a version, and bound every length
+//! before they allocate. `docs/format.md` gives every byte.
+
+pub mod aead;
+pub mod blob;
+mod cbor;
+pub mod entry;
+pub mod error;
+pub mod id;
+pub mod key;
+pub mod manifest;
+pub mod object;
+pub mod pack;
+pub mod page;
+pub mod path;
+pub mod snapshot;
+pub mod wire;
+
+pub use entry::{Entry, EntryKind, Extent, FileEnd, Timestamp, Xattr};
+pub use error::{ErrorClass, FormatError};
+pub use id::{
+    ChunkId, ClusterName, FileDigest, ManifestId, NodeName, PackId, RepositoryId, SessionId, SnapshotId,
+};
+pub use path::EntryPath;
+
+/// Version of everything this crate writes. Readers refuse any other.
+pub const FORMAT_VERSION: u16 = 1;
+
+/// Longest plaintext of one chunk: what a decoder may be asked to allocate for it.
+pub const MAX_CHUNK_LEN: u32 = 16 << 20;

@@ -1,1 +1,4 @@
-//! node-client.
+//! The thin client that runs on every database node.
+
+pub mod api;
+pub mod error;

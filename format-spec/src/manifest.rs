@@ -1,0 +1,121 @@
+//! A manifest: the pages of one node at one moment, with its totals.
+
+use minicbor::{Decode, Encode};
+
+use crate::cbor;
+use crate::error::FormatError;
+use crate::id::{ChunkId, ClusterName, NodeName};
+use crate::path::EntryPath;
+
+/// Longest encoded manifest that a reader takes: enough for 400 million file entries.
+pub const MAX_MANIFEST_LEN: usize = 64 << 20;
+/// How many problems a manifest names; `Totals::problems` counts all.
+pub const MAX_PROBLEMS: usize = 1000;
+
+/// One page of a manifest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct PageRef {
+    /// Id of the page.
+    #[n(0)]
+    pub id: ChunkId,
+    /// Length of its plaintext in bytes.
+    #[n(1)]
+    pub len: u32,
+}
+
+/// What a manifest adds up to.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Encode, Decode, serde::Serialize, serde::Deserialize,
+)]
+#[cbor(array)]
+pub struct Totals {
+    /// Regular files, each hard link counted.
+    #[n(0)]
+    pub files: u64,
+    /// Folders.
+    #[n(1)]
+    pub folders: u64,
+    /// Symbolic links.
+    #[n(2)]
+    pub symlinks: u64,
+    /// Bytes of file content, each inode once.
+    #[n(3)]
+    pub bytes: u64,
+    /// Files that vanished or could not be read whole.
+    #[n(4)]
+    pub problems: u64,
+    /// Sockets, devices and pipes that were passed over.
+    #[n(5)]
+    pub skipped: u64,
+}
+
+/// A file that the manifest should hold and does not.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Problem {
+    /// Which.
+    #[n(0)]
+    pub path: EntryPath,
+    /// Why, for people.
+    #[n(1)]
+    pub reason: String,
+}
+
+/// The files of one node, as a list of pages.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Manifest {
+    /// Format version.
+    #[n(0)]
+    pub version: u16,
+    /// Cluster, which is also the dedup domain.
+    #[n(1)]
+    pub cluster: ClusterName,
+    /// Node.
+    #[n(2)]
+    pub node: NodeName,
+    /// The folders that were pushed, in path order.
+    #[n(3)]
+    pub roots: Vec<EntryPath>,
+    /// Pages in path order.
+    #[n(4)]
+    pub pages: Vec<PageRef>,
+    /// Sums over the pages.
+    #[n(5)]
+    pub totals: Totals,
+    /// The first [`MAX_PROBLEMS`] problems.
+    #[n(6)]
+    pub problems: Vec<Problem>,
+    /// Name and version of the program that pushed.
+    #[n(7)]
+    pub tool: String,
+    /// Name of the machine that pushed.
+    #[n(8)]
+    pub host: String,
+}
+
+impl Manifest {
+    /// Its CBOR.
+    pub fn encode(&self) -> Vec<u8> {
+        cbor::encode(self)
+    }
+
+    /// The manifest that `bytes` stand for.
+    ///
+    /// # Errors
+    /// [`FormatError`]; an unknown version is an error, never a guess.
+    pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
+        if bytes.len() > MAX_MANIFEST_LEN {
+            let wide = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+            return Err(FormatError::TooLong {
+                what: "manifest",
+                len: wide(bytes.len()),
+                limit: wide(MAX_MANIFEST_LEN),
+            });
+        }
+        let manifest: Self = cbor::decode("manifest", bytes)?;
+        crate::object::check_version("manifest", manifest.version)?;
+        Ok(manifest)
+    }
+}

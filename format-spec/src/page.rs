@@ -1,0 +1,196 @@
+//! Pages: runs of a node's entries in path order, with boundaries that content decides.
+//!
+//! A page's plaintext is `"APG" · version · records`, where each record is CBOR and the last ends
+//! with the page. A file is an [`Entry`] followed by one or more [`Content`] records, the last of
+//! which has an [`FileEnd`]; a long list of extents goes on in the next pages. Whether a page ends
+//! after an entry depends on that entry's path, and after an extent on its chunk id, never on what
+//! lies before: a changed file or a grown log rewrites a page or two, and the others keep their
+//! ids.
+
+use minicbor::{Decode, Encode};
+
+use crate::entry::{Entry, EntryKind, Extent, FileEnd};
+use crate::error::FormatError;
+use crate::id::ChunkId;
+use crate::key::DomainKey;
+
+/// Longest plaintext of a page that a reader takes.
+pub const MAX_PAGE_LEN: usize = 1 << 20;
+
+const MAGIC: [u8; 4] = *b"APG\x01";
+/// No boundary before this many bytes.
+const MIN_LEN: usize = 16 << 10;
+/// A boundary at the latest once a page has this many.
+const CUT_LEN: usize = 256 << 10;
+/// An entry of about 130 bytes ends a page one time in 512: about 64 KiB after the minimum.
+const ENTRY_MASK: u64 = 511;
+/// An extent of 39 bytes ends a page one time in 1,024: about 40 KiB after the minimum.
+const EXTENT_MASK: u64 = 1023;
+/// Bytes of an encoded extent, for the running length of a page.
+const EXTENT_LEN: usize = 39;
+
+/// A run of one file's extents.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Content {
+    /// The next extents of the file.
+    #[n(0)]
+    pub extents: Vec<Extent>,
+    /// Given with the file's last extents.
+    #[n(1)]
+    pub end: Option<FileEnd>,
+}
+
+/// One record of a page.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum Record {
+    /// The next entry. If it is a file, content follows.
+    #[n(0)]
+    Entry(#[n(0)] Entry),
+    /// More of the file that the last entry began, perhaps on an earlier page.
+    #[n(1)]
+    Content(#[n(0)] Content),
+}
+
+/// The plaintext of a finished page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// The records of a page.
+///
+/// # Errors
+/// [`FormatError`] for anything that [`PageBuilder`] would not have written.
+pub fn decode(bytes: &[u8]) -> Result<Vec<Record>, FormatError> {
+    let malformed = |why: String| FormatError::malformed("page", why);
+    if bytes.len() > MAX_PAGE_LEN {
+        let wide = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+        return Err(FormatError::TooLong { what: "page", len: wide(bytes.len()), limit: wide(MAX_PAGE_LEN) });
+    }
+    let records = match bytes.split_first_chunk::<4>() {
+        Some(([b'A', b'P', b'G', 1], records)) => records,
+        Some(([b'A', b'P', b'G', version], _)) => {
+            return Err(FormatError::Version { what: "page", found: u16::from(*version), expected: 1 });
+        }
+        _ => return Err(FormatError::Magic { what: "page" }),
+    };
+    let mut decoder = minicbor::Decoder::new(records);
+    let mut out = Vec::new();
+    while decoder.position() < records.len() {
+        let record = decoder.decode().map_err(|error| malformed(error.to_string()))?;
+        check_order(out.last(), &record)?;
+        out.push(record);
+    }
+    Ok(out)
+}
+
+/// What may follow what within a page. Entries ascend; content belongs to a file.
+fn check_order(before: Option<&Record>, record: &Record) -> Result<(), FormatError> {
+    let wrong = |why: &str| Err(FormatError::malformed("page", why));
+    match (before, record) {
+        (Some(Record::Entry(last)), Record::Entry(_)) if last.kind == EntryKind::File => {
+            wrong("a file without its content")
+        }
+        (Some(Record::Entry(last)), Record::Entry(next)) if last.path >= next.path => {
+            wrong("entries are not in path order")
+        }
+        (Some(Record::Entry(last)), Record::Content(_)) if last.kind != EntryKind::File => {
+            wrong("content of something that is not a file")
+        }
+        (Some(Record::Content(last)), Record::Content(_)) if last.end.is_some() => {
+            wrong("content after the end of a file")
+        }
+        (Some(Record::Content(last)), Record::Entry(_)) if last.end.is_none() => {
+            wrong("a file without its end")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The chunks that the records of a page need, each once per use.
+pub fn references(records: &[Record]) -> impl Iterator<Item = ChunkId> {
+    let contents = records.iter().filter_map(|record| match record {
+        Record::Content(content) => Some(content),
+        Record::Entry(_) => None,
+    });
+    contents.flat_map(|content| content.extents.iter().filter_map(Extent::chunk))
+}
+
+/// Builds pages from a node's entries in path order. Memory: one page.
+pub struct PageBuilder {
+    domain: DomainKey,
+    bytes: Vec<u8>,
+    extents: Vec<Extent>,
+    boundary: bool,
+}
+
+impl PageBuilder {
+    /// A builder whose boundaries follow the key of `domain`.
+    pub fn new(domain: DomainKey) -> Self {
+        Self { domain, bytes: MAGIC.to_vec(), extents: Vec::new(), boundary: false }
+    }
+
+    /// Adds an entry. If it is a file, [`extent`](Self::extent) and [`end_file`](Self::end_file)
+    /// follow. Returns a page when one is full.
+    pub fn entry(&mut self, entry: &Entry) -> Option<Page> {
+        self.boundary = self.domain.boundary_of(entry.path.as_bytes()) & ENTRY_MASK == 0;
+        self.record(&Record::Entry(entry.clone()));
+        if entry.kind == EntryKind::File { None } else { self.page_if_due() }
+    }
+
+    /// Adds the next extent of the file that [`entry`](Self::entry) began.
+    pub fn extent(&mut self, extent: Extent) -> Option<Page> {
+        let id = extent.chunk();
+        self.extents.push(extent);
+        let due = self.due(id.is_some_and(|id| low_bits(&id) & EXTENT_MASK == 0));
+        if !due {
+            return None;
+        }
+        self.content(None);
+        Some(self.take_page())
+    }
+
+    /// Ends the file that [`entry`](Self::entry) began.
+    pub fn end_file(&mut self, end: FileEnd) -> Option<Page> {
+        self.content(Some(end));
+        self.page_if_due()
+    }
+
+    /// The last page, if anything is left for one.
+    pub fn finish(mut self) -> Option<Page> {
+        (self.bytes.len() > MAGIC.len()).then(|| self.take_page())
+    }
+
+    fn content(&mut self, end: Option<FileEnd>) {
+        let extents = std::mem::take(&mut self.extents);
+        self.record(&Record::Content(Content { extents, end }));
+    }
+
+    fn record(&mut self, record: &Record) {
+        minicbor::encode(record, &mut self.bytes).expect("writing to memory does not fail");
+    }
+
+    fn page_if_due(&mut self) -> Option<Page> {
+        self.due(self.boundary).then(|| self.take_page())
+    }
+
+    fn due(&self, boundary: bool) -> bool {
+        let len = self.bytes.len() + self.extents.len() * EXTENT_LEN;
+        len >= CUT_LEN || (boundary && len >= MIN_LEN)
+    }
+
+    fn take_page(&mut self) -> Page {
+        Page { bytes: std::mem::replace(&mut self.bytes, MAGIC.to_vec()) }
+    }
+}
+
+fn low_bits(id: &ChunkId) -> u64 {
+    let (low, _) = id.as_bytes().split_first_chunk::<8>().expect("an id has 32 bytes");
+    u64::from_le_bytes(*low)
+}
+
+#[cfg(test)]
+#[path = "page/tests.rs"]
+mod tests;

@@ -1,0 +1,41 @@
+//! Bodies and headers of the HTTP interface: what server and clients must agree on.
+//!
+//! | request | body | answer |
+//! |---|---|---|
+//! | `POST /v1/sessions` | [`OpenSession`] | [`SessionOpened`] |
+//! | `POST /v1/sessions/{id}/renew` | – | [`SessionRenewed`] |
+//! | `POST /v1/sessions/{id}/have` | ids, 32 bytes each | [`Bitmap`] |
+//! | `POST /v1/sessions/{id}/blobs` | frames | [`BlobsStored`] |
+//! | `POST /v1/sessions/{id}/commit` | a manifest (CBOR) | [`Committed`] |
+//! | `DELETE /v1/sessions/{id}` | – | 204 |
+//! | `GET /v1/snapshots[?cluster=NAME]` | – | [`SnapshotList`] |
+//! | `GET /v1/snapshots/{id}` | – | [`SnapshotInfo`] |
+//! | `GET /v1/snapshots/{id}/manifests/{node}` | – | a manifest (CBOR) |
+//! | `GET /v1/snapshots/{id}/key` | – | [`SnapshotKey`] |
+//! | `POST /v1/snapshots/{id}/blobs` | ids, 32 bytes each | frames |
+//! | `POST /v1/verify` | [`VerifyRequest`] | lines of [`VerifyEvent`] |
+//! | `GET /v1/status` | – | [`Status`] |
+//! | `GET /healthz` | – | `ok` |
+//!
+//! Bodies are JSON where nothing else is said. Every request but `/healthz` carries
+//! `Authorization: Bearer TOKEN`. A failed request answers with an [`ErrorBody`].
+
+mod frame;
+mod json;
+
+pub use frame::{
+    Bitmap, FRAME_HEADER_LEN, Frame, FrameHeader, FrameReader, encode_end, encode_ids, parse_ids,
+};
+pub use json::*;
+
+/// Most ids in one `have` request, and in one request for blobs.
+pub const MAX_IDS: usize = 16_384;
+
+/// Most plaintext bytes that one request for blobs may name.
+pub const MAX_READ_LEN: u64 = 64 << 20;
+
+/// Longest body of frames in one request.
+pub const MAX_BLOBS_LEN: u64 = 64 << 20;
+
+/// Longest JSON body.
+pub const MAX_JSON_LEN: usize = 64 << 10;

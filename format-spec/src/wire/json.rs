@@ -1,0 +1,238 @@
+//! JSON bodies. Unknown fields are ignored, so that either side can be newer.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::ErrorClass;
+use crate::id::{ChunkId, ClusterName, ManifestId, NodeName, RepositoryId, SessionId, SnapshotId};
+use crate::snapshot::SnapshotState;
+
+/// Asks for a session: one push of one node.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct OpenSession {
+    /// Cluster that the node belongs to.
+    pub cluster: ClusterName,
+    /// Node that pushes.
+    pub node: NodeName,
+    /// The manifest of the node's last push, if the client remembers its files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<ManifestId>,
+}
+
+/// Whether a client may rely on what it remembers of an earlier push.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BaseState {
+    /// The manifest is there, and its chunks stay for this session.
+    Pinned,
+    /// No such manifest: every id must be asked for.
+    Unknown,
+}
+
+/// How the chunks of a dedup domain are cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "algorithm", rename_all = "snake_case")]
+pub enum ChunkerSpec {
+    /// FastCDC (v2020) with the domain's secret gear table; lengths in bytes, powers of two.
+    FastCdc {
+        /// Shortest chunk, but for the last of a file.
+        min_len: u32,
+        /// Average chunk.
+        avg_len: u32,
+        /// Longest chunk.
+        max_len: u32,
+    },
+    /// Pieces of one length in bytes.
+    Fixed {
+        /// The length.
+        len: u32,
+    },
+}
+
+/// A session, and what the client needs to push.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SessionOpened {
+    /// Names the session in every later request.
+    pub session: SessionId,
+    /// Grows with every session that the server opens.
+    pub fencing_token: u64,
+    /// The session ends this long after its last request.
+    pub ttl_ms: u64,
+    /// The repository.
+    pub repository: RepositoryId,
+    /// The dedup domain's key: 64 hex digits.
+    pub domain_key: String,
+    /// How to cut.
+    pub chunker: ChunkerSpec,
+    /// What became of the base that was asked for.
+    pub base: BaseState,
+}
+
+/// A session that goes on.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SessionRenewed {
+    /// It ends this long after its last request.
+    pub ttl_ms: u64,
+}
+
+/// What became of a body of frames.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub struct BlobsStored {
+    /// Blobs that were new.
+    pub stored: u64,
+    /// Blobs that were there already.
+    pub known: u64,
+    /// Bytes that the new blobs take in packs.
+    pub stored_bytes: u64,
+}
+
+/// How safe an acknowledged snapshot is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Durability {
+    /// On stable storage of the server's own site.
+    Local,
+}
+
+/// An acknowledged snapshot.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Committed {
+    /// The snapshot.
+    pub snapshot: SnapshotInfo,
+    /// How safe it is when this answer is sent.
+    pub durability: Durability,
+}
+
+/// A snapshot for people and scripts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotInfo {
+    /// Its id.
+    pub id: SnapshotId,
+    /// Its cluster.
+    pub cluster: ClusterName,
+    /// The nodes in it.
+    pub nodes: Vec<NodeName>,
+    /// Server time of the commit, RFC 3339 in UTC.
+    pub created: String,
+    /// Complete or partial.
+    pub state: SnapshotState,
+    /// Regular files.
+    pub files: u64,
+    /// Bytes of file content.
+    pub bytes: u64,
+    /// Files that are missing from it.
+    pub problems: u64,
+}
+
+/// Snapshots, oldest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotList {
+    /// The snapshots.
+    pub snapshots: Vec<SnapshotInfo>,
+}
+
+/// What a reader needs to check the chunks of a snapshot.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SnapshotKey {
+    /// The dedup domain's key: 64 hex digits.
+    pub domain_key: String,
+}
+
+/// How deep a check goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VerifyLevel {
+    /// Every page and chunk that a snapshot needs is in the index.
+    Index,
+    /// And every pack that the index names is on the site, with the right length.
+    Exists,
+    /// And every byte of every pack is as it was written.
+    Read,
+}
+
+/// Asks for a check of the whole repository.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct VerifyRequest {
+    /// How deep.
+    pub level: VerifyLevel,
+}
+
+/// One thing that a check found wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// The object, by its id or name.
+    pub object: String,
+    /// What is wrong with it.
+    pub problem: String,
+    /// The snapshots that it hurts, as far as known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub snapshots: Vec<SnapshotId>,
+}
+
+/// What a check did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifyReport {
+    /// Snapshots checked.
+    pub snapshots: u64,
+    /// Pages read.
+    pub pages: u64,
+    /// References to chunks that were looked up.
+    pub references: u64,
+    /// Packs looked at.
+    pub packs: u64,
+    /// Bytes of packs read.
+    pub bytes_read: u64,
+    /// What is wrong; empty means that all is well.
+    pub findings: Vec<Finding>,
+}
+
+/// One line of the answer to a check.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VerifyEvent {
+    /// How far it is.
+    Progress {
+        /// Steps done.
+        done: u64,
+        /// Steps in all.
+        total: u64,
+    },
+    /// The end.
+    Report(VerifyReport),
+    /// It could not go on.
+    Failed(ErrorBody),
+}
+
+/// What a server has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Name and version of the server program.
+    pub server: String,
+    /// The repository.
+    pub repository: RepositoryId,
+    /// Index engine in use.
+    pub engine: String,
+    /// Snapshots.
+    pub snapshots: u64,
+    /// Packs.
+    pub packs: u64,
+    /// Chunks and pages.
+    pub chunks: u64,
+    /// Bytes of all packs.
+    pub stored_bytes: u64,
+    /// Sessions that are open.
+    pub open_sessions: u64,
+}
+
+/// Why a request failed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// Stable name of the error, for programs.
+    pub code: String,
+    /// What the caller can do about it.
+    pub class: ErrorClass,
+    /// The error and its causes, for people.
+    pub message: String,
+    /// For `missing_chunks`: the first of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<ChunkId>,
+}

@@ -1,0 +1,340 @@
+//! The only client of the server: one method per request, retried while that can help.
+//!
+//! Every request is idempotent by design (blobs by id, a commit by its session), so each may be sent
+//! again when no answer came. Methods are async; threads that compute call them through
+//! [`tokio::runtime::Handle::block_on`].
+
+mod body;
+mod retry;
+
+use bytes::Bytes;
+use format_spec::manifest::Manifest;
+use format_spec::wire::{self, Frame, FrameReader};
+use format_spec::{ChunkId, ErrorClass, NodeName, SessionId, SnapshotId};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::{Method, Request, Response, StatusCode, Uri, header};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub use body::Segments;
+pub use retry::Retry;
+
+use crate::error::ClientError;
+
+/// Longest answer that is read into memory when it is not frames.
+const MAX_ANSWER_LEN: usize = format_spec::manifest::MAX_MANIFEST_LEN;
+
+/// A connection pool to one server. Clones share it.
+#[derive(Clone)]
+pub struct Api {
+    http: Client<HttpConnector, Segments>,
+    server: String,
+    authorization: header::HeaderValue,
+    retry: Retry,
+}
+
+/// One request, ready to be sent more than once.
+struct Call {
+    method: Method,
+    path: String,
+    content_type: &'static str,
+    body: Segments,
+}
+
+impl Call {
+    fn get(path: String) -> Self {
+        Self { method: Method::GET, path, content_type: "", body: Segments::default() }
+    }
+
+    fn post(path: String, content_type: &'static str, body: Segments) -> Self {
+        Self { method: Method::POST, path, content_type, body }
+    }
+
+    fn json(path: String, body: &impl Serialize) -> Self {
+        let body = serde_json::to_vec(body).expect("wire documents are plain JSON");
+        Self::post(path, "application/json", Segments::from(Bytes::from(body)))
+    }
+}
+
+const OCTETS: &str = "application/octet-stream";
+
+impl Api {
+    /// A client of `server` (`http://HOST:PORT`). Nothing is sent yet.
+    ///
+    /// # Errors
+    /// [`ClientError::Usage`] if the address or the token cannot be used.
+    pub fn new(server: &str, token: &str, retry: Retry) -> Result<Self, ClientError> {
+        let server = server.trim_end_matches('/').to_owned();
+        let usable = server.parse::<Uri>().is_ok_and(|uri| {
+            uri.scheme_str() == Some("http")
+                && uri.authority().is_some()
+                && uri.path() == "/"
+                && uri.query().is_none()
+        });
+        if !usable {
+            let hint = "expected http://HOST:PORT, such as http://127.0.0.1:5515";
+            return Err(ClientError::Usage(format!("`{server}` is not a server address: {hint}")));
+        }
+        let mut authorization = header::HeaderValue::try_from(format!("Bearer {token}"))
+            .map_err(|_| ClientError::Usage("the token holds characters that no token has".to_owned()))?;
+        authorization.set_sensitive(true);
+        let http = Client::builder(TokioExecutor::new()).build_http();
+        Ok(Self { http, server, authorization, retry })
+    }
+
+    /// The address as it was given.
+    pub fn server(&self) -> &str {
+        &self.server
+    }
+
+    /// Opens a session.
+    ///
+    /// # Errors
+    /// [`ClientError`]; as for all methods here, [`ClientError::Unreachable`] comes after bounded
+    /// retries and [`ClientError::Refused`] carries the server's words.
+    pub async fn open_session(
+        &self,
+        request: &wire::OpenSession,
+    ) -> Result<wire::SessionOpened, ClientError> {
+        self.json(Call::json("/v1/sessions".to_owned(), request)).await
+    }
+
+    /// Keeps a session open.
+    ///
+    /// # Errors
+    /// As [`open_session`](Self::open_session).
+    pub async fn renew(&self, session: SessionId) -> Result<wire::SessionRenewed, ClientError> {
+        self.json(Call::post(format!("/v1/sessions/{session}/renew"), OCTETS, Segments::default())).await
+    }
+
+    /// Tells for each id whether the server has it. Those it has stay for the session.
+    ///
+    /// # Errors
+    /// As [`open_session`](Self::open_session).
+    pub async fn have(&self, session: SessionId, ids: &[ChunkId]) -> Result<Vec<bool>, ClientError> {
+        let body = Segments::from(Bytes::from(wire::encode_ids(ids)));
+        let answer = self.bytes(Call::post(format!("/v1/sessions/{session}/have"), OCTETS, body)).await?;
+        wire::Bitmap::parse(&answer, ids.len()).map_err(|error| self.protocol(&error))
+    }
+
+    /// Sends a body of frames, which ends with its end frame.
+    ///
+    /// # Errors
+    /// As [`open_session`](Self::open_session).
+    pub async fn send_blobs(
+        &self,
+        session: SessionId,
+        frames: Segments,
+    ) -> Result<wire::BlobsStored, ClientError> {
+        self.json(Call::post(format!("/v1/sessions/{session}/blobs"), OCTETS, frames)).await
+    }
+
+    /// Commits the session's manifest. The snapshot is durable when this returns.
+    ///
+    /// # Errors
+    /// As [`open_session`](Self::open_session); code `missing_chunks` means that the server lost
+    /// unsealed chunks in a restart and they must be sent again.
+    pub async fn commit(
+        &self,
+        session: SessionId,
+        manifest: &Manifest,
+    ) -> Result<wire::Committed, ClientError> {
+        let body = Segments::from(Bytes::from(manifest.encode()));
+        self.json(Call::post(format!("/v1/sessions/{session}/commit"), "application/cbor", body)).await
+    }
+
+    /// Ends a session without a snapshot.
+    ///
+    /// # Errors
+    /// As [`open_session`](Self::open_session).
+    pub async fn abort(&self, session: SessionId) -> Result<(), ClientError> {
+        let path = format!("/v1/sessions/{session}");
+        let call = Call { method: Method::DELETE, ..Call::get(path) };
+        self.bytes(call).await.map(|_| ())
+    }
+
+    /// Snapshots of one cluster, or of all; oldest first.
+    ///
+    /// # Errors
+    /// As [`open_session`](Self::open_session).
+    pub async fn snapshots(
+        &self,
+        cluster: Option<&format_spec::ClusterName>,
+    ) -> Result<Vec<wire::SnapshotInfo>, ClientError> {
+        let query = cluster.map(|cluster| format!("?cluster={cluster}")).unwrap_or_default();
+        let list: wire::SnapshotList = self.json(Call::get(format!("/v1/snapshots{query}"))).await?;
+        Ok(list.snapshots)
+    }
+
+    /// One snapshot.
+    ///
+    /// # Errors
+    /// As [`open_session`](Self::open_session).
+    pub async fn snapshot(&self, id: SnapshotId) -> Result<wire::SnapshotInfo, ClientError> {
+        self.json(Call::get(format!("/v1/snapshots/{id}"))).await
+    }
+
+    /// The key that checks the chunks of a snapshot.
+    ///
+    /// # Errors
+    /// As [`open_session`](Self::open_session).
+    pub async fn snapshot_key(&self, id: SnapshotId) -> Result<wire::SnapshotKey, ClientError> {
+        self.json(Call::get(format!("/v1/snapshots/{id}/key"))).await
+    }
+
+    /// One node's manifest.
+    ///
+    /// # Errors
+    /// As [`open_session`](Self::open_session).
+    pub async fn manifest(&self, id: SnapshotId, node: &NodeName) -> Result<Manifest, ClientError> {
+        let answer = self.bytes(Call::get(format!("/v1/snapshots/{id}/manifests/{node}"))).await?;
+        Manifest::decode(&answer).map_err(|error| self.protocol(&error))
+    }
+
+    /// The blobs with these ids, in the order asked for, each id once. Payloads are compressed and
+    /// not yet checked against their ids.
+    ///
+    /// # Errors
+    /// As [`open_session`](Self::open_session).
+    pub async fn read_blobs(&self, snapshot: SnapshotId, ids: &[ChunkId]) -> Result<Vec<Frame>, ClientError> {
+        let body = Segments::from(Bytes::from(wire::encode_ids(ids)));
+        let call = Call::post(format!("/v1/snapshots/{snapshot}/blobs"), OCTETS, body);
+        let frames = self.retry.run(|| self.read_frames_once(&call)).await?;
+        let as_asked =
+            frames.len() == ids.len() && frames.iter().zip(ids).all(|(frame, id)| frame.info.id == *id);
+        if as_asked {
+            return Ok(frames);
+        }
+        Err(self.protocol(&"other blobs than were asked for"))
+    }
+
+    /// Checks the repository; `progress` hears of each event before the last.
+    ///
+    /// # Errors
+    /// As [`open_session`](Self::open_session).
+    pub async fn verify(
+        &self,
+        level: wire::VerifyLevel,
+        mut progress: impl FnMut(u64, u64),
+    ) -> Result<wire::VerifyReport, ClientError> {
+        let call = Call::json("/v1/verify".to_owned(), &wire::VerifyRequest { level });
+        let mut body = self.retry.run(|| self.send(&call)).await?.into_body();
+        let mut lines = Vec::new();
+        while let Some(piece) = body.frame().await {
+            let piece = piece.map_err(|error| self.unreachable(error))?;
+            lines.extend_from_slice(piece.data_ref().unwrap_or(&Bytes::new()));
+            while let Some(end) = lines.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = lines.drain(..=end).collect();
+                match serde_json::from_slice(&line).map_err(|error| self.protocol(&error))? {
+                    wire::VerifyEvent::Progress { done, total } => progress(done, total),
+                    wire::VerifyEvent::Report(report) => return Ok(report),
+                    wire::VerifyEvent::Failed(body) => return Err(self.refused(body)),
+                }
+            }
+        }
+        Err(self.protocol(&"the check ended without a report"))
+    }
+
+    /// What the server has.
+    ///
+    /// # Errors
+    /// As [`open_session`](Self::open_session).
+    pub async fn status(&self) -> Result<wire::Status, ClientError> {
+        self.json(Call::get("/v1/status".to_owned())).await
+    }
+
+    async fn json<T: DeserializeOwned>(&self, call: Call) -> Result<T, ClientError> {
+        let answer = self.bytes(call).await?;
+        serde_json::from_slice(&answer).map_err(|error| self.protocol(&error))
+    }
+
+    async fn bytes(&self, call: Call) -> Result<Bytes, ClientError> {
+        self.retry.run(|| self.bytes_once(&call)).await
+    }
+
+    async fn bytes_once(&self, call: &Call) -> Result<Bytes, ClientError> {
+        let answer = self.send(call).await?;
+        self.collect(answer).await
+    }
+
+    async fn collect(&self, answer: Response<Incoming>) -> Result<Bytes, ClientError> {
+        let limited = http_body_util::Limited::new(answer.into_body(), MAX_ANSWER_LEN);
+        let collected = limited.collect().await.map_err(|error| self.unreachable(error))?;
+        Ok(collected.to_bytes())
+    }
+
+    async fn read_frames_once(&self, call: &Call) -> Result<Vec<Frame>, ClientError> {
+        let mut body = self.send(call).await?.into_body();
+        let mut reader = FrameReader::new();
+        let mut frames = Vec::new();
+        while let Some(piece) = body.frame().await {
+            let piece = piece.map_err(|error| self.unreachable(error))?;
+            reader.push(piece.data_ref().unwrap_or(&Bytes::new()));
+            while let Some(frame) = reader.next_frame().map_err(|error| self.protocol(&error))? {
+                frames.push(frame);
+            }
+        }
+        reader.finish().map_err(|error| self.unreachable(error))?;
+        Ok(frames)
+    }
+
+    /// Sends the call once. An answer that is no success is an error.
+    async fn send(&self, call: &Call) -> Result<Response<Incoming>, ClientError> {
+        let request = Request::builder()
+            .method(&call.method)
+            .uri(format!("{}{}", self.server, call.path))
+            .header(header::AUTHORIZATION, &self.authorization)
+            .header(header::CONTENT_TYPE, call.content_type)
+            .body(call.body.clone())
+            .expect("the address was checked and paths are plain");
+        let answer = self.http.request(request).await.map_err(|error| self.unreachable(error))?;
+        if answer.status().is_success() {
+            return Ok(answer);
+        }
+        Err(self.refusal(answer).await)
+    }
+
+    async fn refusal(&self, answer: Response<Incoming>) -> ClientError {
+        let status = answer.status();
+        match self.collect(answer).await {
+            Ok(body) => {
+                self.refused(serde_json::from_slice(&body).unwrap_or_else(|_| foreign_refusal(status)))
+            }
+            Err(error) => error,
+        }
+    }
+
+    fn refused(&self, body: wire::ErrorBody) -> ClientError {
+        ClientError::Refused { server: self.server.clone(), body: Box::new(body) }
+    }
+
+    fn unreachable(&self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ClientError {
+        ClientError::Unreachable { server: self.server.clone(), attempts: 1, source: source.into() }
+    }
+
+    fn protocol(&self, why: &dyn std::fmt::Display) -> ClientError {
+        ClientError::Protocol { server: self.server.clone(), why: why.to_string() }
+    }
+}
+
+/// What to make of an answer that did not come from our server, such as a proxy's page.
+fn foreign_refusal(status: StatusCode) -> wire::ErrorBody {
+    let class = match status.as_u16() {
+        401 | 403 => ErrorClass::Denied,
+        404 => ErrorClass::NotFound,
+        409 | 410 => ErrorClass::Conflict,
+        429 | 502..=504 => ErrorClass::Unavailable,
+        400..=499 => ErrorClass::Usage,
+        _ => ErrorClass::Bug,
+    };
+    wire::ErrorBody {
+        code: "http".to_owned(),
+        class,
+        message: format!("HTTP status {status}"),
+        missing: Vec::new(),
+    }
+}
