@@ -1,4 +1,4 @@
-//! How our records meet CBOR: one way to decode a whole buffer, and byte strings of ids.
+//! How our records meet CBOR: one encoding of each value, and byte strings of ids.
 
 use minicbor::{Decode, Encode};
 
@@ -9,14 +9,67 @@ pub(crate) fn encode<T: Encode<()>>(value: &T) -> Vec<u8> {
     minicbor::to_vec(value).expect("writing to memory does not fail")
 }
 
-/// The value that all of `bytes` stand for: a byte that is left over is an error.
-pub(crate) fn decode<'b, T: Decode<'b, ()>>(what: &'static str, bytes: &'b [u8]) -> Result<T, FormatError> {
+/// The value that all of `bytes` stand for. Refuses every encoding but the one that [`encode`] gives:
+/// a field that this version does not know is an error and not a guess.
+pub(crate) fn decode<'b, T>(what: &'static str, bytes: &'b [u8]) -> Result<T, FormatError>
+where
+    T: Decode<'b, ()> + Encode<()>,
+{
     let mut decoder = minicbor::Decoder::new(bytes);
     let value = decoder.decode().map_err(|error| FormatError::malformed(what, error.to_string()))?;
-    if decoder.position() == bytes.len() {
-        return Ok(value);
+    if decoder.position() != bytes.len() {
+        return Err(FormatError::malformed(what, "bytes follow its end"));
     }
-    Err(FormatError::malformed(what, "bytes follow its end"))
+    check_canonical(what, &value, bytes)?;
+    Ok(value)
+}
+
+/// Checks that `bytes` are what [`encode`] makes of `value`.
+///
+/// The derived decoders skip fields and variants that they do not know, take the last of two equal
+/// keys, and read numbers of any width. None of that has a meaning in a format with one version.
+pub(crate) fn check_canonical<T: Encode<()>>(
+    what: &'static str,
+    value: &T,
+    bytes: &[u8],
+) -> Result<(), FormatError> {
+    let mut expected = Expected(bytes);
+    if minicbor::encode(value, &mut expected).is_ok() && expected.0.is_empty() {
+        return Ok(());
+    }
+    Err(FormatError::malformed(what, "not the encoding that this format gives it"))
+}
+
+/// Takes only the bytes it expects, so that comparing needs no copy.
+struct Expected<'a>(&'a [u8]);
+
+impl minicbor::encode::Write for Expected<'_> {
+    type Error = ();
+
+    fn write_all(&mut self, written: &[u8]) -> Result<(), ()> {
+        self.0 = self.0.strip_prefix(written).ok_or(())?;
+        Ok(())
+    }
+}
+
+/// At most `N` values, however many an array claims to have.
+pub(crate) mod at_most {
+    use minicbor::decode::Error;
+    use minicbor::{Decode, Decoder};
+
+    pub(crate) fn decode<'b, C, T: Decode<'b, C>, const N: usize>(
+        d: &mut Decoder<'b>,
+        ctx: &mut C,
+    ) -> Result<Vec<T>, Error> {
+        let mut values = Vec::new();
+        for value in d.array_iter_with(ctx)? {
+            if values.len() == N {
+                return Err(Error::message("a list is over its limit"));
+            }
+            values.push(value?);
+        }
+        Ok(values)
+    }
 }
 
 /// Many ids as one byte string.

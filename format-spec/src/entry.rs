@@ -5,8 +5,13 @@ use minicbor::encode::Write;
 use minicbor::{Decode, Decoder, Encode, Encoder};
 
 use crate::MAX_CHUNK_LEN;
+use crate::error::FormatError;
 use crate::id::{ChunkId, FileDigest};
-use crate::path::EntryPath;
+use crate::path::{EntryPath, MAX_PATH_LEN};
+
+/// Most bytes that the names and values of an entry's extended attributes take together. With it an
+/// entry always fits in a page.
+pub const MAX_XATTRS_LEN: usize = 512 << 10;
 
 /// A moment with nanoseconds, as `stat` gives it; `seconds` may be negative.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
@@ -87,6 +92,43 @@ pub struct Entry {
     /// Names with the same number are links of one inode.
     #[n(9)]
     pub link_group: Option<u64>,
+}
+
+impl Entry {
+    /// Checks what the types do not say: the rules beside each field.
+    ///
+    /// # Errors
+    /// [`FormatError`]: no reader takes a page with such an entry.
+    pub fn check(&self) -> Result<(), FormatError> {
+        let xattrs_len: usize = self.xattrs.iter().map(|x| x.name.len().saturating_add(x.value.len())).sum();
+        if xattrs_len > MAX_XATTRS_LEN {
+            let wide = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+            let (len, limit) = (wide(xattrs_len), wide(MAX_XATTRS_LEN));
+            return Err(FormatError::TooLong { what: "extended attributes", len, limit });
+        }
+        let rules = [
+            (self.mtime.nanos < 1_000_000_000, "a second of more than 10^9 nanoseconds"),
+            (self.mode <= 0o7777, "mode bits over 07777"),
+            (self.kind == EntryKind::File || self.size == 0, "a size on something that is not a file"),
+            (self.kind != EntryKind::HardLink || self.link_group.is_some(), "a hard link of no group"),
+            (self.xattrs.is_sorted_by(|a, b| a.name < b.name), "extended attributes out of order"),
+            (self.target_fits_kind(), "a symbolic link without a usable target, or a target elsewhere"),
+        ];
+        match rules.into_iter().find(|(holds, _)| !holds) {
+            None => Ok(()),
+            Some((_, why)) => Err(FormatError::malformed("entry", format!("`{}`: {why}", self.path))),
+        }
+    }
+
+    fn target_fits_kind(&self) -> bool {
+        match &self.target {
+            None => self.kind != EntryKind::Symlink,
+            Some(target) => {
+                let usable = !target.is_empty() && target.len() <= MAX_PATH_LEN && !target.contains(&0);
+                self.kind == EntryKind::Symlink && usable
+            }
+        }
+    }
 }
 
 /// A run of a file's content.

@@ -13,6 +13,7 @@
 //! | [`manifest`] | the pages of one node |
 //! | [`snapshot`] | the manifests of one moment |
 //! | [`object`] | the sealed envelope of manifests and snapshots |
+//! | [`descriptor`] | what a repository is, on every site |
 //! | [`wire`] | bodies and headers of the HTTP interface |
 //!
 //! Nothing here does I/O, reads a clock, draws randomness or logs. Salts come in as arguments, so
@@ -23,6 +24,7 @@
 pub mod aead;
 pub mod blob;
 mod cbor;
+pub mod descriptor;
 pub mod entry;
 pub mod error;
 pub mod id;

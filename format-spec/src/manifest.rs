@@ -11,6 +11,8 @@ use crate::path::EntryPath;
 pub const MAX_MANIFEST_LEN: usize = 64 << 20;
 /// How many problems a manifest names; `Totals::problems` counts all.
 pub const MAX_PROBLEMS: usize = 1000;
+/// How many folders one push may name.
+pub const MAX_ROOTS: usize = 1000;
 
 /// One page of a manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
@@ -75,8 +77,9 @@ pub struct Manifest {
     /// Node.
     #[n(2)]
     pub node: NodeName,
-    /// The folders that were pushed, in path order.
+    /// The folders that were pushed, in path order; at most [`MAX_ROOTS`].
     #[n(3)]
+    #[cbor(decode_with = "crate::cbor::at_most::decode::<_, _, MAX_ROOTS>")]
     pub roots: Vec<EntryPath>,
     /// Pages in path order.
     #[n(4)]
@@ -86,6 +89,7 @@ pub struct Manifest {
     pub totals: Totals,
     /// The first [`MAX_PROBLEMS`] problems.
     #[n(6)]
+    #[cbor(decode_with = "crate::cbor::at_most::decode::<_, _, MAX_PROBLEMS>")]
     pub problems: Vec<Problem>,
     /// Name and version of the program that pushed.
     #[n(7)]
@@ -117,5 +121,56 @@ impl Manifest {
         let manifest: Self = cbor::decode("manifest", bytes)?;
         crate::object::check_version("manifest", manifest.version)?;
         Ok(manifest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest(roots: usize, problems: usize) -> Manifest {
+        let path = |n: usize| EntryPath::new(format!("r{n:06}").into_bytes()).unwrap();
+        Manifest {
+            version: crate::FORMAT_VERSION,
+            cluster: "c".parse().unwrap(),
+            node: "n".parse().unwrap(),
+            roots: (0..roots).map(path).collect(),
+            pages: vec![PageRef { id: ChunkId::from_bytes([1; 32]), len: 5 }],
+            totals: Totals::default(),
+            problems: (0..problems).map(|n| Problem { path: path(n), reason: "gone".to_owned() }).collect(),
+            tool: "t".to_owned(),
+            host: "h".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_manifest_reads_back_up_to_its_limits() {
+        for full in [manifest(0, 0), manifest(1, 1), manifest(MAX_ROOTS, MAX_PROBLEMS)] {
+            assert_eq!(Manifest::decode(&full.encode()).unwrap(), full);
+        }
+    }
+
+    /// P4: long lists of short values would take many times their encoded length in memory.
+    #[test]
+    fn more_roots_or_problems_than_the_format_allows_are_refused() {
+        for over in [manifest(MAX_ROOTS + 1, 0), manifest(0, MAX_PROBLEMS + 1)] {
+            assert!(matches!(Manifest::decode(&over.encode()), Err(FormatError::Malformed { .. })));
+        }
+    }
+
+    /// P4: another version, a field we do not know and a cut are refused.
+    #[test]
+    fn what_is_no_manifest_of_this_version_is_refused() {
+        let bytes = manifest(2, 2).encode();
+        let newer = Manifest { version: 2, ..manifest(2, 2) }.encode();
+        let mut longer = bytes.clone();
+        longer[0] += 1;
+        longer.extend_from_slice(&[9, 0]);
+
+        assert!(matches!(Manifest::decode(&newer), Err(FormatError::Version { found: 2, .. })));
+        assert!(matches!(Manifest::decode(&longer), Err(FormatError::Malformed { .. })));
+        for len in 0..bytes.len() {
+            assert!(Manifest::decode(&bytes[..len]).is_err(), "cut at {len}");
+        }
     }
 }

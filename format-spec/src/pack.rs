@@ -38,6 +38,9 @@ pub const TRAILER_LEN: usize = 64;
 /// Longest pack that a reader takes: the target, one last blob, and a footer.
 pub const MAX_PACK_LEN: u64 = 128 << 20;
 
+/// Room for the target and one more blob. Memory that is never written costs nothing.
+const CAPACITY: usize = TARGET_LEN + (2 << 20);
+
 const TRAILER_MAGIC: &[u8; 8] = b"ASTTAIL\0";
 
 /// One blob in the directory of a pack.
@@ -113,7 +116,7 @@ impl PackBuilder {
     /// An empty pack. `salt` must be fresh from the system's random source.
     pub fn new(generation: u32, repository: RepositoryId, domain: ClusterName, salt: [u8; 32]) -> Self {
         let header = Header { generation, repository, salt };
-        let mut bytes = Vec::with_capacity(1 << 20);
+        let mut bytes = Vec::with_capacity(CAPACITY);
         bytes.extend_from_slice(&header.encode(ObjectKind::Pack));
         Self { header, directory: Directory { domain, entries: Vec::new() }, bytes }
     }
@@ -191,6 +194,13 @@ impl Trailer {
         }
     }
 
+    fn check(&self, sealed_footer: &[u8]) -> Result<(), FormatError> {
+        if blake3::hash(sealed_footer) == blake3::Hash::from_bytes(self.footer_hash) {
+            return Ok(());
+        }
+        Err(FormatError::Unauthentic { what: "pack footer" })
+    }
+
     fn encode(&self) -> [u8; TRAILER_LEN] {
         let mut bytes = Vec::with_capacity(TRAILER_LEN);
         bytes.extend_from_slice(&self.footer_offset.to_le_bytes());
@@ -241,9 +251,7 @@ pub fn open_footer(
     trailer: &Trailer,
     sealed_footer: &[u8],
 ) -> Result<Directory, FormatError> {
-    if blake3::hash(sealed_footer) != blake3::Hash::from_bytes(trailer.footer_hash) {
-        return Err(FormatError::Unauthentic { what: "pack footer" });
-    }
+    trailer.check(sealed_footer)?;
     let decoded = Header::decode(ObjectKind::Pack, header)?;
     object::check_owner("pack", &decoded, keys, repository)?;
     let footer = object::open_part(keys, &decoded.salt, header, sealed_footer, "pack footer")?;
@@ -268,7 +276,8 @@ fn check_layout(directory: &Directory, footer_offset: u64) -> Result<(), FormatE
     Ok(())
 }
 
-/// The directory of a whole pack in memory, after checking its name and its footer.
+/// The directory of a whole pack in memory, after checking its name, its footer and its padding.
+/// What is left to check are the blobs, with [`check_blob`]: then every bit of the pack is.
 ///
 /// # Errors
 /// [`FormatError`]: another name, or any part that is not as it was written.
@@ -279,13 +288,43 @@ pub fn open(
     bytes: &[u8],
 ) -> Result<Directory, FormatError> {
     id.check(bytes)?;
-    let short = || FormatError::malformed("pack", "shorter than header and trailer");
+    open_unnamed(keys, repository, bytes)
+}
+
+/// What [`open`] checks beside the name, for whom gave a damaged pack a fitting name.
+fn open_unnamed(keys: &SealKeys, repository: RepositoryId, bytes: &[u8]) -> Result<Directory, FormatError> {
     let header = bytes.first_chunk::<HEADER_LEN>().ok_or_else(short)?;
-    let trailer = bytes.last_chunk::<TRAILER_LEN>().ok_or_else(short)?;
+    let (trailer, before, footer) = split_tail(bytes)?;
+    let directory = open_footer(keys, repository, header, &trailer, footer)?;
+    check_padding(&directory, before)?;
+    Ok(directory)
+}
+
+fn short() -> FormatError {
+    FormatError::malformed("pack", "shorter than header and trailer")
+}
+
+/// The trailer, what lies before the footer, and the sealed footer.
+fn split_tail(bytes: &[u8]) -> Result<(Trailer, &[u8], &[u8]), FormatError> {
+    let (rest, trailer) = bytes.split_last_chunk::<TRAILER_LEN>().ok_or_else(short)?;
     let trailer = Trailer::decode(trailer, u64::try_from(bytes.len()).unwrap_or(u64::MAX))?;
-    let footer = usize::try_from(trailer.footer_offset).ok().and_then(|start| bytes.get(start..));
-    let footer = footer.and_then(|tail| tail.strip_suffix(&trailer.encode())).ok_or_else(short)?;
-    open_footer(keys, repository, header, &trailer, footer)
+    let at = usize::try_from(trailer.footer_offset).ok();
+    let (before, footer) = at.and_then(|at| rest.split_at_checked(at)).ok_or_else(short)?;
+    Ok((trailer, before, footer))
+}
+
+/// Zeros, and fewer than one unit of padding, lie between the last blob and the footer.
+fn check_padding(directory: &Directory, before_footer: &[u8]) -> Result<(), FormatError> {
+    static ZEROS: [u8; PADDING] = [0; PADDING];
+    let start = match directory.entries.last() {
+        Some(last) => usize::try_from(last.range().end).ok(),
+        None => Some(HEADER_LEN),
+    };
+    let padding = start.and_then(|start| before_footer.get(start..));
+    if padding.is_some_and(|padding| ZEROS.get(..padding.len()) == Some(padding)) {
+        return Ok(());
+    }
+    Err(FormatError::malformed("pack", "its padding is not zeros, or too long"))
 }
 
 /// What a site can see of a pack without any key: for `pack inspect`.
@@ -304,10 +343,9 @@ pub struct Outside {
 /// # Errors
 /// [`FormatError`] if it is no pack, or its footer does not have the hash in the trailer.
 pub fn look(bytes: &[u8]) -> Result<Outside, FormatError> {
-    let short = || FormatError::malformed("pack", "shorter than header and trailer");
     let header = Header::decode(ObjectKind::Pack, bytes)?;
-    let trailer = bytes.last_chunk::<TRAILER_LEN>().ok_or_else(short)?;
-    let trailer = Trailer::decode(trailer, u64::try_from(bytes.len()).unwrap_or(u64::MAX))?;
+    let (trailer, _, footer) = split_tail(bytes)?;
+    trailer.check(footer)?;
     Ok(Outside { header, trailer, id: PackId::of(bytes) })
 }
 

@@ -9,10 +9,12 @@
 
 use minicbor::{Decode, Encode};
 
+use crate::cbor;
 use crate::entry::{Entry, EntryKind, Extent, FileEnd};
 use crate::error::FormatError;
 use crate::id::ChunkId;
 use crate::key::DomainKey;
+use crate::path::EntryPath;
 
 /// Longest plaintext of a page that a reader takes.
 pub const MAX_PAGE_LEN: usize = 1 << 20;
@@ -78,34 +80,68 @@ pub fn decode(bytes: &[u8]) -> Result<Vec<Record>, FormatError> {
     };
     let mut decoder = minicbor::Decoder::new(records);
     let mut out = Vec::new();
+    let mut order = Order::default();
     while decoder.position() < records.len() {
+        let start = decoder.position();
         let record = decoder.decode().map_err(|error| malformed(error.to_string()))?;
-        check_order(out.last(), &record)?;
+        let bytes = records.get(start..decoder.position()).unwrap_or_default();
+        cbor::check_canonical("page", &record, bytes)?;
+        order.next(&record)?;
         out.push(record);
+    }
+    if out.is_empty() || order.expects == Expects::Content {
+        return Err(malformed("it ends before its first record, or before a file's content".to_owned()));
     }
     Ok(out)
 }
 
-/// What may follow what within a page. Entries ascend; content belongs to a file.
-fn check_order(before: Option<&Record>, record: &Record) -> Result<(), FormatError> {
-    let wrong = |why: &str| Err(FormatError::malformed("page", why));
-    match (before, record) {
-        (Some(Record::Entry(last)), Record::Entry(_)) if last.kind == EntryKind::File => {
-            wrong("a file without its content")
-        }
-        (Some(Record::Entry(last)), Record::Entry(next)) if last.path >= next.path => {
-            wrong("entries are not in path order")
-        }
-        (Some(Record::Entry(last)), Record::Content(_)) if last.kind != EntryKind::File => {
-            wrong("content of something that is not a file")
-        }
-        (Some(Record::Content(last)), Record::Content(_)) if last.end.is_some() => {
-            wrong("content after the end of a file")
-        }
-        (Some(Record::Content(last)), Record::Entry(_)) if last.end.is_none() => {
-            wrong("a file without its end")
-        }
-        _ => Ok(()),
+/// What may come next in a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Expects {
+    /// At the start: an entry, or more of a file that an earlier page began.
+    Any,
+    /// After a file's entry.
+    Content,
+    /// After anything that is whole.
+    Entry,
+    /// After content without an end: the next page goes on.
+    Nothing,
+}
+
+/// What may follow what within a page: entries ascend, and a file's content follows it at once.
+struct Order {
+    expects: Expects,
+    last: Option<EntryPath>,
+}
+
+impl Default for Order {
+    fn default() -> Self {
+        Self { expects: Expects::Any, last: None }
+    }
+}
+
+impl Order {
+    fn next(&mut self, record: &Record) -> Result<(), FormatError> {
+        let wrong = |why: &str| Err(FormatError::malformed("page", why));
+        self.expects = match (self.expects, record) {
+            (Expects::Nothing, _) => return wrong("content without an end is not the last record"),
+            (Expects::Content, Record::Entry(_)) => return wrong("a file without its content"),
+            (Expects::Entry, Record::Content(_)) => return wrong("content that belongs to no file"),
+            (_, Record::Entry(entry)) => {
+                entry.check()?;
+                if self.last.as_ref().is_some_and(|last| *last >= entry.path) {
+                    return wrong("entries are not in path order");
+                }
+                self.last = Some(entry.path.clone());
+                if entry.kind == EntryKind::File { Expects::Content } else { Expects::Entry }
+            }
+            (_, Record::Content(content)) => match content.end {
+                Some(_) => Expects::Entry,
+                None if content.extents.is_empty() => return wrong("content of nothing"),
+                None => Expects::Nothing,
+            },
+        };
+        Ok(())
     }
 }
 
@@ -133,7 +169,8 @@ impl PageBuilder {
     }
 
     /// Adds an entry. If it is a file, [`extent`](Self::extent) and [`end_file`](Self::end_file)
-    /// follow. Returns a page when one is full.
+    /// follow. Returns a page when one is full. An entry that does not pass [`Entry::check`] makes a
+    /// page that no reader takes.
     pub fn entry(&mut self, entry: &Entry) -> Option<Page> {
         self.boundary = self.domain.boundary_of(entry.path.as_bytes()) & ENTRY_MASK == 0;
         self.record(&Record::Entry(entry.clone()));

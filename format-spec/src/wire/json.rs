@@ -98,6 +98,8 @@ pub enum Durability {
 pub struct Committed {
     /// The snapshot.
     pub snapshot: SnapshotInfo,
+    /// The manifest that was committed: the base of the node's next push.
+    pub manifest: ManifestId,
     /// How safe it is when this answer is sent.
     pub durability: Durability,
 }
