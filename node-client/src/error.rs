@@ -6,6 +6,11 @@ use std::path::PathBuf;
 use format_spec::wire::ErrorBody;
 use format_spec::{ChunkId, ErrorClass, FormatError};
 
+/// Exit code after Ctrl-C.
+pub const EXIT_INTERRUPTED: u8 = 130;
+/// Exit code when the snapshot is there, but some files are missing from it.
+pub const EXIT_PARTIAL: u8 = 3;
+
 /// A push, restore, list or verify that failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -74,6 +79,21 @@ pub enum ClientError {
     /// Compression or decompression failed for lack of memory.
     #[error("compression library")]
     Compression(#[source] io::Error),
+    /// A thread could not be started.
+    #[error("start the thread `{name}`")]
+    Thread {
+        /// What it was for.
+        name: &'static str,
+        /// Why it did not start.
+        #[source]
+        source: io::Error,
+    },
+    /// The list of files could not be kept in a temporary file until it was sent.
+    #[error("keep the list of files in a temporary file")]
+    Spool(#[source] io::Error),
+    /// The user, or whoever called, ended it.
+    #[error("interrupted")]
+    Interrupted,
     /// A worker thread ended too soon.
     #[error("a worker thread ended too soon: {0}")]
     Worker(&'static str),
@@ -85,11 +105,42 @@ impl ClientError {
         match self {
             Self::Usage(_) => ErrorClass::Usage,
             Self::NotFound(_) => ErrorClass::NotFound,
-            Self::Unreachable { .. } | Self::Disk { .. } | Self::Compression(_) => ErrorClass::Unavailable,
+            Self::Unreachable { .. }
+            | Self::Disk { .. }
+            | Self::Compression(_)
+            | Self::Thread { .. }
+            | Self::Spool(_)
+            | Self::Interrupted => ErrorClass::Unavailable,
             Self::Refused { body, .. } => body.class,
             Self::Protocol { .. } | Self::Format { .. } | Self::Corrupt { .. } => ErrorClass::Integrity,
             Self::Worker(_) => ErrorClass::Bug,
         }
+    }
+
+    /// The exit code of a program that ends with this.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Interrupted => EXIT_INTERRUPTED,
+            error => error.class().exit_code(),
+        }
+    }
+
+    /// What might help, for people.
+    pub fn hint(&self) -> Option<&'static str> {
+        let hint = match self {
+            Self::Unreachable { .. } => "is astacus-server running there? choose another with --server",
+            Self::Interrupted => return None,
+            error => match error.class() {
+                ErrorClass::Usage => "see `astacus-client --help`",
+                ErrorClass::NotFound => return None,
+                ErrorClass::Denied => "check the token: --token-file, ASTACUS_TOKEN_FILE or ASTACUS_TOKEN",
+                ErrorClass::Conflict => "run the command again",
+                ErrorClass::Unavailable => "run the command again when the cause is gone",
+                ErrorClass::Integrity => "run `astacus-admin verify` to see how much is hurt",
+                ErrorClass::Bug => "this is a defect of Astacus: please report it",
+            },
+        };
+        Some(hint)
     }
 
     /// The stable code of a refusal by the server.

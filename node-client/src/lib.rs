@@ -1,4 +1,30 @@
 //! The thin client that runs on every database node.
+//!
+//! | module | what it promises |
+//! |---|---|
+//! | [`push`] | folders become a snapshot; only what is new is read and sent |
+//! | [`restore`] | a snapshot becomes files again, every byte checked |
+//! | [`api`] | the only client of the server's HTTP interface |
+//! | [`error`] | what can go wrong, and the exit code that says so |
+//! | [`cancel`] | one switch that ends a push |
+//! | [`clock`] | time as an argument |
+//! | [`progress`] | who wants to know how far a push is |
+//! | [`cli`], [`config`] | what can be asked for, and where settings come from |
+//! | [`commands`], [`show`], [`bar`] | the program around the library |
+//!
+//! What was pushed last is kept in `state`, so that an unchanged tree costs one walk.
 
 pub mod api;
+pub mod bar;
+pub mod cancel;
+pub mod cli;
+pub mod clock;
+pub mod commands;
+pub mod config;
+mod durable;
 pub mod error;
+pub mod progress;
+pub mod push;
+pub mod restore;
+pub mod show;
+mod state;

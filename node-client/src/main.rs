@@ -1,2 +1,22 @@
-//! Start.
-fn main() {}
+//! `astacus-client`: parse, run, exit code.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use node_client::cli::Arguments;
+use node_client::show::show_error;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let default = if arguments.output.quiet { "error" } else { "warn" };
+    let filter =
+        tracing_subscriber::EnvFilter::try_from_env("ASTACUS_LOG").unwrap_or_else(|_| default.into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    match node_client::commands::run(&arguments) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            show_error(&error, arguments.output);
+            ExitCode::from(error.exit_code())
+        }
+    }
+}

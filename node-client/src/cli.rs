@@ -1,0 +1,244 @@
+//! The command line: what can be asked for, and what it becomes for the library.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+use format_spec::{ClusterName, NodeName};
+
+use crate::config::{Config, Env, Settings};
+use crate::error::ClientError;
+use crate::push::{Mounts, PushOptions};
+use crate::restore::{
+    Durable, Existing, NodeChoice, Placement, RestoreOptions, Setuid, SnapshotChoice, VerifyOptions,
+};
+
+/// Backs up folders of this machine into an Astacus repository, and brings them back.
+#[derive(Debug, Parser)]
+#[command(name = "astacus-client", version, after_help = EXIT_CODES)]
+pub struct Arguments {
+    /// Where the server is, and who we are.
+    #[command(flatten)]
+    pub connection: Connection,
+    /// How much is said, and to whom.
+    #[command(flatten)]
+    pub output: Output,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Settings come from flags, then from the environment (ASTACUS_SERVER, ASTACUS_TOKEN_FILE,
+ASTACUS_TOKEN, ASTACUS_CLUSTER, ASTACUS_NODE), then from ~/.config/astacus/client.toml, then from
+/etc/astacus/client.toml (keys: server, token_file, cluster, node).
+
+Exit codes: 0 done · 2 wrong usage · 3 done, but some files are missing · 10 not found ·
+11 conflict · 12 not allowed · 13 stored bytes are damaged · 14 not available, try again ·
+1 a defect of ours · 130 interrupted";
+
+/// Where the server is, and who we are.
+#[derive(Debug, Clone, Args)]
+pub struct Connection {
+    /// Address of the server [default: http://127.0.0.1:5515].
+    #[arg(long, global = true, value_name = "URL")]
+    pub server: Option<String>,
+    /// File that holds the token for the server.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Cluster that the node belongs to [default: default].
+    #[arg(long, global = true, value_name = "NAME")]
+    pub cluster: Option<ClusterName>,
+    /// Name of the node [default: this machine's name].
+    #[arg(long, global = true, value_name = "NAME")]
+    pub node: Option<NodeName>,
+}
+
+/// How much is said, and to whom.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Output {
+    /// Print one JSON document on standard output.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// No progress, and no report where all went well.
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Back up folders as a new snapshot.
+    Push(PushArguments),
+    /// List snapshots, oldest first.
+    List,
+    /// Bring the files of a snapshot back.
+    Restore(RestoreArguments),
+    /// Read everything that a snapshot needs, and check it.
+    Verify(VerifyArguments),
+    /// Print a completion script for a shell.
+    Completion {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Write manual pages to a folder.
+    Man {
+        /// The folder, which must exist.
+        dir: PathBuf,
+    },
+}
+
+/// What to push, and how.
+#[derive(Debug, Args)]
+pub struct PushArguments {
+    /// Folders to back up.
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+    /// Pass over what matches: a name in any folder, or with a slash in it an absolute path, where
+    /// `*` stays within a name and `**` does not.
+    #[arg(long, value_name = "GLOB")]
+    pub exclude: Vec<String>,
+    /// Do not enter file systems that are mounted below the folders.
+    #[arg(long)]
+    pub one_file_system: bool,
+    /// Compression: 1 is fast, 19 is small.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(i32).range(1..=19))]
+    pub level: i32,
+    /// Threads that compress [default: one for each processor].
+    #[arg(long, value_name = "N")]
+    pub jobs: Option<NonZeroUsize>,
+    /// Read every file, and remember nothing for the next push.
+    #[arg(long)]
+    pub no_state: bool,
+}
+
+/// What to restore, and how.
+#[derive(Debug, Args)]
+pub struct RestoreArguments {
+    /// Id of the snapshot, or `latest`.
+    pub snapshot: SnapshotChoice,
+    /// Folder to restore to; it is made if it is missing, and must be empty.
+    #[arg(long, value_name = "DIR")]
+    pub to: PathBuf,
+    /// Only what matches: a path on the node, or a name in any folder. A folder takes all it holds;
+    /// `*` stays within a name, `**` does not.
+    #[arg(long = "path", value_name = "GLOB")]
+    pub paths: Vec<String>,
+    /// Put the content of the pushed folder right into the target, without the path to it.
+    #[arg(long)]
+    pub strip_root: bool,
+    /// Restore into a folder that is not empty, and replace files of the same name there.
+    #[arg(long)]
+    pub into_existing: bool,
+    /// Keep setuid and setgid bits and file capabilities.
+    #[arg(long)]
+    pub keep_setuid: bool,
+    /// Return when the files are on stable storage.
+    #[arg(long)]
+    pub sync: bool,
+}
+
+/// What to verify.
+#[derive(Debug, Args)]
+pub struct VerifyArguments {
+    /// Id of the snapshot, or `latest`.
+    pub snapshot: SnapshotChoice,
+}
+
+impl Connection {
+    /// The settings that flags gave.
+    pub fn settings(&self) -> Settings {
+        let Self { server, token_file, cluster, node } = self.clone();
+        Settings { server, token_file, cluster, node }
+    }
+}
+
+impl PushArguments {
+    /// For the library; `host` is this machine's name.
+    ///
+    /// # Errors
+    /// [`ClientError::Usage`] if the node has no usable name.
+    pub fn options(&self, config: &Config, host: &str, env: Env<'_>) -> Result<PushOptions, ClientError> {
+        let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        let state = if self.no_state { None } else { crate::state::default_folder(env) };
+        Ok(PushOptions {
+            cluster: config.cluster(),
+            node: config.node(host)?,
+            host: host.to_owned(),
+            roots: self.paths.clone(),
+            excludes: self.exclude.clone(),
+            mounts: if self.one_file_system { Mounts::Skip } else { Mounts::Enter },
+            level: self.level,
+            jobs: self.jobs.unwrap_or(cores),
+            state,
+        })
+    }
+}
+
+impl RestoreArguments {
+    /// For the library; `host` is this machine's name.
+    ///
+    /// # Errors
+    /// [`ClientError::Usage`] if the node has no usable name.
+    pub fn options(&self, config: &Config, host: &str) -> Result<RestoreOptions, ClientError> {
+        let node = match config.named_node() {
+            Some(node) => NodeChoice::Named(node),
+            None => NodeChoice::Assumed(config.node(host)?),
+        };
+        Ok(RestoreOptions {
+            snapshot: self.snapshot,
+            cluster: config.chosen_cluster(),
+            node,
+            to: self.to.clone(),
+            paths: self.paths.clone(),
+            placement: if self.strip_root { Placement::StripRoot } else { Placement::WholePath },
+            existing: if self.into_existing { Existing::Replace } else { Existing::Refuse },
+            setuid: if self.keep_setuid { Setuid::Keep } else { Setuid::Drop },
+            durable: if self.sync { Durable::Synced } else { Durable::Later },
+        })
+    }
+}
+
+impl VerifyArguments {
+    /// For the library.
+    pub fn options(&self, config: &Config) -> VerifyOptions {
+        VerifyOptions { snapshot: self.snapshot, cluster: config.chosen_cluster(), node: config.named_node() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_holds_together() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_may_stand_before_or_behind_the_command() {
+        let before = Arguments::try_parse_from(["astacus-client", "--cluster", "c", "push", "/a"]).unwrap();
+        let behind = Arguments::try_parse_from(["astacus-client", "push", "/a", "--cluster", "c"]).unwrap();
+
+        assert_eq!(before.connection.cluster, behind.connection.cluster);
+        assert!(before.connection.cluster.is_some());
+    }
+
+    #[test]
+    fn values_that_make_no_sense_are_refused() {
+        for bad in [
+            &["push"][..],
+            &["push", "/a", "--level", "0"],
+            &["push", "/a", "--jobs", "0"],
+            &["push", "/a", "--node", "a b"],
+            &["restore", "newest", "--to", "/a"],
+            &["restore", "latest"],
+            &["completion", "tcl"],
+        ] {
+            let line = [&["astacus-client"], bad].concat();
+            assert_eq!(Arguments::try_parse_from(line).unwrap_err().exit_code(), 2, "{bad:?}");
+        }
+    }
+}

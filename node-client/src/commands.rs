@@ -1,0 +1,162 @@
+//! Runs what the command line asks for.
+
+use std::path::Path;
+use std::process::exit;
+
+use clap::CommandFactory;
+use format_spec::ErrorClass;
+use format_spec::snapshot::SnapshotState;
+use rustix::process::Resource;
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::api::{Api, Retry};
+use crate::bar::Bar;
+use crate::cancel::Cancel;
+use crate::cli::{Arguments, Command, Output, PushArguments, RestoreArguments, VerifyArguments};
+use crate::clock::SystemClock;
+use crate::config::Config;
+use crate::error::{ClientError, EXIT_INTERRUPTED, EXIT_PARTIAL};
+use crate::push;
+use crate::restore;
+use crate::show::show;
+
+/// Runs it, and returns the exit code of a command that did its work.
+///
+/// # Errors
+/// [`ClientError`]: nothing was shown on standard output then.
+pub fn run(arguments: &Arguments) -> Result<u8, ClientError> {
+    match &arguments.command {
+        Command::Completion { shell } => {
+            let name = "astacus-client";
+            clap_complete::generate(*shell, &mut Arguments::command(), name, &mut std::io::stdout().lock());
+            Ok(0)
+        }
+        Command::Man { dir } => manual(dir),
+        command => Client::new(arguments)?.run(command),
+    }
+}
+
+fn manual(dir: &Path) -> Result<u8, ClientError> {
+    clap_mangen::generate_to(Arguments::command(), dir).map(|()| 0).map_err(|source| ClientError::Disk {
+        action: "write the manual to",
+        path: dir.to_owned(),
+        source,
+    })
+}
+
+/// What all commands that talk to a server need.
+struct Client {
+    api: Api,
+    runtime: Runtime,
+    config: Config,
+    host: String,
+    clock: SystemClock,
+    output: Output,
+}
+
+impl Client {
+    fn new(arguments: &Arguments) -> Result<Self, ClientError> {
+        let config = Config::load(arguments.connection.settings(), &env)?;
+        let api = Api::new(&config.server(), &config.token()?, Retry::default())?;
+        let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build();
+        let runtime = runtime.map_err(|source| ClientError::Thread { name: "network", source })?;
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        Ok(Self { api, runtime, config, host, clock: SystemClock::new(), output: arguments.output })
+    }
+
+    fn run(&self, command: &Command) -> Result<u8, ClientError> {
+        match command {
+            Command::Push(arguments) => self.push(arguments),
+            Command::Restore(arguments) => self.restore(arguments),
+            Command::Verify(arguments) => self.verify(arguments),
+            _ => self.list(),
+        }
+    }
+
+    /// A switch that Ctrl-C sets. Also makes room for many open folders.
+    fn interruptible(&self) -> Result<Cancel, ClientError> {
+        raise_file_limit();
+        let cancel = Cancel::new();
+        on_interrupt(self.runtime.handle(), cancel.clone())?;
+        Ok(cancel)
+    }
+
+    fn push(&self, arguments: &PushArguments) -> Result<u8, ClientError> {
+        let options = arguments.options(&self.config, &self.host, &env)?;
+        let cancel = self.interruptible()?;
+        let bar = Bar::for_push(self.output);
+        let hooks = push::Hooks { progress: &bar, cancel, clock: &self.clock };
+        let report = push::run(&self.api, self.runtime.handle(), &options, &hooks)?;
+        drop(bar);
+        show(&report, self.output);
+        Ok(partial(report.state))
+    }
+
+    fn list(&self) -> Result<u8, ClientError> {
+        let cluster = self.config.chosen_cluster();
+        let snapshots = self.runtime.block_on(self.api.snapshots(cluster.as_ref()))?;
+        show(&snapshots, self.output);
+        Ok(0)
+    }
+
+    fn restore(&self, arguments: &RestoreArguments) -> Result<u8, ClientError> {
+        let options = arguments.options(&self.config, &self.host)?;
+        let cancel = self.interruptible()?;
+        let bar = Bar::for_restore(self.output);
+        let hooks = restore::Hooks { progress: &|at| bar.at(at), cancel, clock: &self.clock };
+        let report = restore::run(&self.api, self.runtime.handle(), &options, &hooks)?;
+        drop(bar);
+        show(&report, self.output);
+        Ok(partial(report.state))
+    }
+
+    fn verify(&self, arguments: &VerifyArguments) -> Result<u8, ClientError> {
+        let options = arguments.options(&self.config);
+        let cancel = self.interruptible()?;
+        let bar = Bar::for_restore(self.output);
+        let hooks = restore::Hooks { progress: &|at| bar.at(at), cancel, clock: &self.clock };
+        let report = restore::verify(&self.api, self.runtime.handle(), &options, &hooks)?;
+        drop(bar);
+        show(&report, self.output);
+        Ok(if report.is_sound() { 0 } else { ErrorClass::Integrity.exit_code() })
+    }
+}
+
+fn env(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+fn partial(state: SnapshotState) -> u8 {
+    match state {
+        SnapshotState::Complete => 0,
+        SnapshotState::Partial => EXIT_PARTIAL,
+    }
+}
+
+/// Sets `cancel` at the first Ctrl-C or termination. At the second the process ends at once.
+fn on_interrupt(runtime: &Handle, cancel: Cancel) -> Result<(), ClientError> {
+    let _inside = runtime.enter();
+    let listen = |kind| signal(kind).map_err(|source| ClientError::Thread { name: "signals", source });
+    let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+    runtime.spawn(async move {
+        for last in [false, true] {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            if last {
+                exit(EXIT_INTERRUPTED.into());
+            }
+            cancel.cancel();
+        }
+    });
+    Ok(())
+}
+
+/// Deep trees need a handle for each level. Where this fails, a folder too deep is a problem of its own.
+fn raise_file_limit() {
+    let mut limit = rustix::process::getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    let _ = rustix::process::setrlimit(Resource::Nofile, limit);
+}

@@ -1,0 +1,252 @@
+//! Where the settings come from: flags, then the environment, then the user's file, then the machine's.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use format_spec::{ClusterName, NodeName};
+use serde::Deserialize;
+
+use crate::error::ClientError;
+
+/// The server on the same machine.
+pub const DEFAULT_SERVER: &str = "http://127.0.0.1:5515";
+const SYSTEM_FILE: &str = "/etc/astacus/client.toml";
+const DEFAULT_CLUSTER: &str = "default";
+
+/// Settings from one place. What is not given there is looked for in the next.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Address of the server.
+    pub server: Option<String>,
+    /// File that holds the token.
+    pub token_file: Option<PathBuf>,
+    /// Cluster of this node.
+    pub cluster: Option<ClusterName>,
+    /// Name of this node.
+    pub node: Option<NodeName>,
+}
+
+/// What a look into the environment gives.
+pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// All settings, most important first.
+pub struct Config {
+    flags: Settings,
+    token: Option<String>,
+    env: Settings,
+    files: Vec<Settings>,
+}
+
+impl Config {
+    /// The settings in force, given those from `flags`.
+    ///
+    /// # Errors
+    /// [`ClientError::Usage`], naming the variable or file that cannot be used.
+    pub fn load(flags: Settings, env: Env<'_>) -> Result<Self, ClientError> {
+        Self::with_system_file(flags, env, Path::new(SYSTEM_FILE))
+    }
+
+    fn with_system_file(flags: Settings, env: Env<'_>, system: &Path) -> Result<Self, ClientError> {
+        let home = env("XDG_CONFIG_HOME").map(PathBuf::from);
+        let home = home.or_else(|| env("HOME").map(|home| PathBuf::from(home).join(".config")));
+        let user = home.map(|home| home.join("astacus/client.toml"));
+        let files = user.as_deref().into_iter().chain([system]).map(read_file);
+        let files = files.collect::<Result<Vec<_>, _>>()?;
+        Ok(Self { flags, token: env("ASTACUS_TOKEN"), env: from_env(env)?, files })
+    }
+
+    fn find<T: Clone>(&self, field: impl Fn(&Settings) -> &Option<T>) -> Option<T> {
+        let all = [&self.flags, &self.env].into_iter().chain(&self.files);
+        all.into_iter().find_map(|settings| field(settings).clone())
+    }
+
+    /// Address of the server.
+    pub fn server(&self) -> String {
+        self.find(|settings| &settings.server).unwrap_or_else(|| DEFAULT_SERVER.to_owned())
+    }
+
+    /// The cluster, if any place names one.
+    pub fn chosen_cluster(&self) -> Option<ClusterName> {
+        self.find(|settings| &settings.cluster)
+    }
+
+    /// The cluster to push to.
+    pub fn cluster(&self) -> ClusterName {
+        self.chosen_cluster().unwrap_or_else(|| DEFAULT_CLUSTER.parse().expect("it is a name"))
+    }
+
+    /// The node that a flag names, and nothing else.
+    pub fn named_node(&self) -> Option<NodeName> {
+        self.flags.node.clone()
+    }
+
+    /// The name of this node; `host` is the machine's.
+    ///
+    /// # Errors
+    /// [`ClientError::Usage`] if nothing names it and `host` does not do.
+    pub fn node(&self, host: &str) -> Result<NodeName, ClientError> {
+        match self.find(|settings| &settings.node) {
+            Some(node) => Ok(node),
+            None => host.parse().map_err(|error| {
+                ClientError::Usage(format!(
+                    "this machine's name does not do: {error}; choose one with --node"
+                ))
+            }),
+        }
+    }
+
+    /// The token: from the file of a flag, from `ASTACUS_TOKEN`, or from a file named elsewhere.
+    ///
+    /// # Errors
+    /// [`ClientError::Usage`] if there is none or it is empty, [`ClientError::Disk`] if its file
+    /// cannot be read.
+    pub fn token(&self) -> Result<String, ClientError> {
+        let file = match (&self.flags.token_file, &self.token) {
+            (Some(file), _) => Some(file.clone()),
+            (None, Some(token)) => return not_empty(token, "ASTACUS_TOKEN"),
+            (None, None) => self.find(|settings| &settings.token_file),
+        };
+        let Some(file) = file else {
+            let hint = "give --token-file FILE, or set ASTACUS_TOKEN_FILE or ASTACUS_TOKEN";
+            return Err(ClientError::Usage(format!("there is no token: {hint}")));
+        };
+        match fs::read_to_string(&file) {
+            Ok(text) => not_empty(&text, &file.display().to_string()),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                Err(ClientError::Usage(format!("the token file `{}` does not exist", file.display())))
+            }
+            Err(source) => Err(ClientError::Disk { action: "read", path: file, source }),
+        }
+    }
+}
+
+fn not_empty(token: &str, place: &str) -> Result<String, ClientError> {
+    match token.trim() {
+        "" => Err(ClientError::Usage(format!("`{place}` holds no token"))),
+        token => Ok(token.to_owned()),
+    }
+}
+
+fn from_env(env: Env<'_>) -> Result<Settings, ClientError> {
+    // A variable that is set to nothing is as good as none.
+    let get = |name: &str| env(name).filter(|value| !value.is_empty());
+    Ok(Settings {
+        server: get("ASTACUS_SERVER"),
+        token_file: get("ASTACUS_TOKEN_FILE").map(PathBuf::from),
+        cluster: parse("ASTACUS_CLUSTER", get("ASTACUS_CLUSTER"))?,
+        node: parse("ASTACUS_NODE", get("ASTACUS_NODE"))?,
+    })
+}
+
+fn parse<T>(name: &str, value: Option<String>) -> Result<Option<T>, ClientError>
+where
+    T: std::str::FromStr<Err = format_spec::id::ParseIdError>,
+{
+    value
+        .map(|value| value.parse().map_err(|error| ClientError::Usage(format!("{name}: {error}"))))
+        .transpose()
+}
+
+/// The settings in a file; none if there is no file.
+fn read_file(path: &Path) -> Result<Settings, ClientError> {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Ok(Settings::default());
+        }
+        Err(source) => return Err(ClientError::Disk { action: "read", path: path.to_owned(), source }),
+    };
+    toml::from_str(&text).map_err(|error| {
+        let error = error.to_string();
+        ClientError::Usage(format!("`{}` cannot be used: {}", path.display(), error.trim_end()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A home with a user file, and a system file, with these texts.
+    fn files(user: &str, system: &str) -> (tempfile::TempDir, PathBuf) {
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path().join(".config/astacus");
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("client.toml"), user).unwrap();
+        let system_file = home.path().join("system.toml");
+        fs::write(&system_file, system).unwrap();
+        (home, system_file)
+    }
+
+    #[test]
+    fn flags_beat_the_environment_which_beats_the_users_file_which_beats_the_machines() {
+        let (home, system) = files(
+            "server = \"http://user:1\"\ncluster = \"user\"",
+            "server = \"http://system:1\"\ncluster = \"system\"\nnode = \"system\"",
+        );
+        let env = |name: &str| match name {
+            "HOME" => Some(home.path().display().to_string()),
+            "ASTACUS_SERVER" => Some("http://env:1".to_owned()),
+            _ => None,
+        };
+        let flags = Settings { server: Some("http://flag:1".to_owned()), ..Settings::default() };
+
+        let all = Config::with_system_file(flags, &env, &system).unwrap();
+        let no_flag = Config::with_system_file(Settings::default(), &env, &system).unwrap();
+
+        assert_eq!((all.server(), no_flag.server()), ("http://flag:1".to_owned(), "http://env:1".to_owned()));
+        assert_eq!(all.cluster().as_str(), "user");
+        assert_eq!(all.node("host").unwrap().as_str(), "system");
+        assert_eq!(all.named_node(), None);
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_the_name_of_the_file() {
+        let (home, system) = files("sever = \"http://user:1\"", "");
+        let env = |name: &str| (name == "HOME").then(|| home.path().display().to_string());
+
+        let Err(ClientError::Usage(text)) = Config::with_system_file(Settings::default(), &env, &system)
+        else {
+            panic!("an unknown key was taken")
+        };
+
+        assert!(text.contains("client.toml") && text.contains("sever"), "{text}");
+    }
+
+    #[test]
+    fn a_token_comes_from_the_flag_then_the_variable_then_the_files() {
+        let (home, system) = files("", "");
+        let write = |name: &str| {
+            let path = home.path().join(name);
+            fs::write(&path, format!("{name}\n")).unwrap();
+            path
+        };
+        let (flag, other) = (write("flag"), write("other"));
+        let token = |flags: Option<&PathBuf>, token: Option<&str>| {
+            let env = |name: &str| match name {
+                "ASTACUS_TOKEN" => token.map(str::to_owned),
+                "ASTACUS_TOKEN_FILE" => Some(other.display().to_string()),
+                _ => None,
+            };
+            let flags = Settings { token_file: flags.cloned(), ..Settings::default() };
+            Config::with_system_file(flags, &env, &system).unwrap().token()
+        };
+
+        assert_eq!(token(Some(&flag), Some("variable")).unwrap(), "flag");
+        assert_eq!(token(None, Some("variable")).unwrap(), "variable");
+        assert_eq!(token(None, None).unwrap(), "other");
+        assert!(matches!(token(None, Some(" ")), Err(ClientError::Usage(_))));
+        assert!(matches!(token(Some(&home.path().join("gone")), None), Err(ClientError::Usage(_))));
+    }
+
+    #[test]
+    fn a_machine_name_that_is_no_node_name_is_refused_with_a_hint() {
+        let config =
+            Config::with_system_file(Settings::default(), &|_| None, Path::new("/nonexistent")).unwrap();
+
+        assert_eq!(config.node("db-1").unwrap().as_str(), "db-1");
+        let error = config.node("db 1").unwrap_err();
+        assert!(matches!(&error, ClientError::Usage(text) if text.contains("--node")), "{error}");
+    }
+}

@@ -1,0 +1,234 @@
+//! Batches of plaintext: files are read straight into them, cut in place, and asked for together.
+
+use std::collections::HashSet;
+
+use crossbeam_channel::{Receiver, Sender};
+use format_spec::ChunkId;
+use format_spec::wire::MAX_IDS;
+
+use super::stop::{Stop, Stopped};
+
+/// Bytes that one read takes at most: small enough to be in the cache when they are cut and hashed.
+pub(super) const READ_LEN: usize = 256 << 10;
+
+/// A run of plaintext with the chunks in it.
+pub(super) struct Batch {
+    bytes: Box<[u8]>,
+    chunks: Vec<Plain>,
+}
+
+/// A chunk in a batch.
+#[derive(Clone, Copy)]
+struct Plain {
+    id: ChunkId,
+    start: usize,
+    len: usize,
+    wanted: bool,
+}
+
+impl Batch {
+    /// Room for `len` bytes.
+    pub(super) fn with_len(len: usize) -> Self {
+        Self { bytes: vec![0; len].into_boxed_slice(), chunks: Vec::new() }
+    }
+
+    /// The ids of its chunks, in order.
+    pub(super) fn ids(&self) -> Vec<ChunkId> {
+        self.chunks.iter().map(|chunk| chunk.id).collect()
+    }
+
+    /// Drops the chunks that the server has, and returns how many are left.
+    pub(super) fn forget(&mut self, have: &[bool]) -> usize {
+        for (chunk, have) in self.chunks.iter_mut().zip(have) {
+            chunk.wanted = !have;
+        }
+        self.chunks.retain(|chunk| chunk.wanted);
+        self.chunks.len()
+    }
+
+    /// Its chunks with their plaintext.
+    pub(super) fn chunks(&self) -> impl Iterator<Item = (ChunkId, &[u8])> {
+        self.chunks.iter().map(|chunk| {
+            let plain = self.bytes.get(chunk.start..chunk.start + chunk.len);
+            (chunk.id, plain.expect("a chunk lies within its batch"))
+        })
+    }
+
+    /// The same memory without chunks.
+    pub(super) fn cleared(mut self) -> Self {
+        self.chunks.clear();
+        self
+    }
+}
+
+/// Fills batches. Bytes are added at the end, and chunks cut off at the start of what is pending.
+pub(super) struct Feeder<'a> {
+    stop: &'a Stop,
+    free: Receiver<Batch>,
+    full: Sender<Batch>,
+    batch: Batch,
+    /// `start..filled` of the batch is read and not yet cut.
+    start: usize,
+    filled: usize,
+    /// A batch whose chunks reach this far goes on its way.
+    batch_len: usize,
+    recent: Recent,
+}
+
+impl<'a> Feeder<'a> {
+    /// A feeder that takes empty batches from `free` and puts full ones into `full`.
+    pub(super) fn new(
+        stop: &'a Stop,
+        free: Receiver<Batch>,
+        full: Sender<Batch>,
+        batch_len: usize,
+    ) -> Result<Self, Stopped> {
+        let batch = free.recv().map_err(|_| Stopped)?;
+        Ok(Self { stop, free, full, batch, start: 0, filled: 0, batch_len, recent: Recent::default() })
+    }
+
+    /// What is read and not yet cut.
+    pub(super) fn pending(&self) -> &[u8] {
+        self.batch.bytes.get(self.start..self.filled).expect("both ends lie within the batch")
+    }
+
+    /// Where the next bytes go: at least [`READ_LEN`] of room, while less than the longest chunk is pending.
+    pub(super) fn room(&mut self) -> &mut [u8] {
+        self.batch.bytes.get_mut(self.filled..).expect("filled lies within the batch")
+    }
+
+    /// Says that `len` bytes of the room were filled.
+    pub(super) fn filled(&mut self, len: usize) {
+        self.filled += len;
+    }
+
+    /// Cuts a chunk of `len` bytes off what is pending. It is asked for unless that was done lately.
+    pub(super) fn cut(&mut self, id: ChunkId, len: usize) -> Result<(), Stopped> {
+        if self.recent.is_new(id) {
+            self.batch.chunks.push(Plain { id, start: self.start, len, wanted: true });
+        }
+        self.start += len;
+        if self.start >= self.batch_len || self.batch.chunks.len() >= MAX_IDS {
+            self.turn_over()?;
+        }
+        Ok(())
+    }
+
+    /// Drops what is pending.
+    pub(super) fn drop_pending(&mut self) {
+        self.filled = self.start;
+    }
+
+    /// Adds one chunk whose bytes are elsewhere.
+    pub(super) fn add(&mut self, id: ChunkId, mut plain: &[u8]) -> Result<(), Stopped> {
+        let len = plain.len();
+        while !plain.is_empty() {
+            let room = self.room();
+            let part = plain.len().min(room.len());
+            let (now, later) = plain.split_at(part);
+            room.get_mut(..part).expect("it was just measured").copy_from_slice(now);
+            self.filled(part);
+            plain = later;
+        }
+        self.cut(id, len)
+    }
+
+    /// Sends the last batch on its way.
+    pub(super) fn finish(self) -> Result<(), Stopped> {
+        if self.batch.chunks.is_empty() {
+            return Ok(());
+        }
+        self.full.send(self.batch).map_err(|_| Stopped)
+    }
+
+    /// Goes on at the start of an empty batch; what is pending moves along.
+    fn turn_over(&mut self) -> Result<(), Stopped> {
+        self.stop.check()?;
+        let pending = self.start..self.filled;
+        if self.batch.chunks.is_empty() {
+            self.batch.bytes.copy_within(pending.clone(), 0);
+        } else {
+            let mut next = self.free.recv().map_err(|_| Stopped)?;
+            let target = next.bytes.get_mut(..pending.len()).expect("batches have one length");
+            target.copy_from_slice(self.pending());
+            let full = std::mem::replace(&mut self.batch, next);
+            self.full.send(full).map_err(|_| Stopped)?;
+        }
+        self.start = 0;
+        self.filled = pending.len();
+        Ok(())
+    }
+}
+
+/// Ids that were asked for lately, in bounded memory: two generations, the older is dropped.
+#[derive(Default)]
+struct Recent {
+    now: HashSet<ChunkId>,
+    before: HashSet<ChunkId>,
+}
+
+impl Recent {
+    /// Ids per generation: a few megabytes.
+    const LEN: usize = 100_000;
+
+    fn is_new(&mut self, id: ChunkId) -> bool {
+        if self.before.contains(&id) || !self.now.insert(id) {
+            return false;
+        }
+        if self.now.len() >= Self::LEN {
+            self.before = std::mem::take(&mut self.now);
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cancel::Cancel;
+
+    fn id(n: u64) -> ChunkId {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&n.to_le_bytes());
+        ChunkId::from_bytes(bytes)
+    }
+
+    #[test]
+    fn chunks_keep_their_bytes_across_batches_and_doubles_are_asked_once() {
+        let stop = Stop::new(Cancel::new());
+        let (give, free) = crossbeam_channel::unbounded();
+        let (full, batches) = crossbeam_channel::unbounded();
+        (0..9).for_each(|_| give.send(Batch::with_len(40)).unwrap());
+        let mut feeder = Feeder::new(&stop, free, full, 10).unwrap();
+
+        // Twelve bytes are read at once and cut in threes; the second and third chunk are alike.
+        for round in 0..2_u8 {
+            for (target, n) in feeder.room().iter_mut().zip([1, 1, 1, 2, 2, 2, 2, 2, 2, 3, 3, 3]) {
+                *target = n + round * 10;
+            }
+            feeder.filled(12);
+            for n in [1, 2, 2, 3] {
+                feeder.cut(id(u64::from(n + round * 10)), 3).unwrap();
+            }
+        }
+        feeder.finish().unwrap();
+
+        let plain = |batch: Batch| batch.chunks().map(|(id, p)| (id, p.to_vec())).collect::<Vec<_>>();
+        let found: Vec<_> = batches.iter().flat_map(plain).collect();
+        let expected: Vec<_> = [1, 2, 3, 11, 12, 13].map(|n: u8| (id(n.into()), vec![n; 3])).into();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn recent_ids_stay_bounded_and_the_newest_are_known() {
+        let mut recent = Recent::default();
+        let many = 3 * u64::try_from(Recent::LEN).unwrap();
+
+        for n in 0..many {
+            assert!(recent.is_new(id(n)));
+        }
+
+        assert!(!recent.is_new(id(many - 1)) && recent.is_new(id(0)));
+        assert!(recent.now.len() + recent.before.len() <= 2 * Recent::LEN);
+    }
+}

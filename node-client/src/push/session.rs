@@ -1,0 +1,137 @@
+//! The session of one attempt: opened with what is remembered, renewed in time, ended in any case.
+
+use std::time::Duration;
+
+use chunker::{Algorithm, Chunker, Params};
+use format_spec::key::DomainKey;
+use format_spec::wire::{BaseState, ChunkerSpec, OpenSession, SessionOpened};
+use format_spec::{ManifestId, RepositoryId, SessionId};
+use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
+
+use super::stop::Failure;
+use super::{PushOptions, Remember};
+use crate::api::Api;
+use crate::cancel::Cancel;
+use crate::error::ClientError;
+use crate::state::{Header, Known, Place};
+
+/// How long ending a session may take when nobody waits for the result.
+const ABORT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// An open session with what it needs.
+pub(super) struct Session {
+    pub(super) id: SessionId,
+    pub(super) repository: RepositoryId,
+    pub(super) domain: DomainKey,
+    pub(super) chunker: Chunker,
+    /// The files of the last push, if the server has pinned it.
+    pub(super) known: Option<Known>,
+    renewal: AbortHandle,
+}
+
+impl Session {
+    /// Opens a session, with the last push as its base if it is remembered.
+    pub(super) fn open(
+        api: &Api,
+        runtime: &Handle,
+        options: &PushOptions,
+        place: Option<&Place>,
+        remember: Remember,
+        interrupt: &Cancel,
+    ) -> Result<Self, Failure> {
+        let opener = Opener { api, runtime, options, interrupt };
+        let remembered = place.filter(|_| remember == Remember::LastPush);
+        let mut header = remembered.and_then(Place::newest);
+        let mut opened = opener.open(header.as_ref())?;
+        let foreign = header.as_ref().is_some_and(|header| header.repository != opened.repository);
+        if foreign {
+            // The newest state is of another repository; there may be an older one of this.
+            header = remembered.and_then(|place| place.of(&opened.repository));
+            if header.is_some() {
+                end(api, runtime, opened.session);
+                opened = opener.open(header.as_ref())?;
+            }
+        }
+        let session = opened.session;
+        Self::start(api, runtime, opened, header).inspect_err(|_| end(api, runtime, session))
+    }
+
+    fn start(
+        api: &Api,
+        runtime: &Handle,
+        opened: SessionOpened,
+        header: Option<Header>,
+    ) -> Result<Self, Failure> {
+        let unusable =
+            |why: &str| ClientError::Protocol { server: api.server().to_owned(), why: why.to_owned() };
+        let domain =
+            DomainKey::parse(&opened.domain_key).ok_or_else(|| unusable("its domain key is none"))?;
+        let params = params(&opened.chunker).map_err(|why| unusable(&why))?;
+        let header = header
+            .filter(|header| opened.base == BaseState::Pinned && header.repository == opened.repository);
+        let known = header.map(|header| Known::open(header, domain.clone())).transpose()?;
+        let chunker = Chunker::new(params, domain.gear_table());
+        let ttl = Duration::from_millis(opened.ttl_ms);
+        let renewal = runtime.spawn(renew(api.clone(), opened.session, ttl)).abort_handle();
+        let SessionOpened { session: id, repository, .. } = opened;
+        Ok(Self { id, repository, domain, chunker, known, renewal })
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.renewal.abort();
+    }
+}
+
+/// Ends a session whose snapshot will not be: best effort, the server ends it in time anyway.
+pub(super) fn end(api: &Api, runtime: &Handle, session: SessionId) {
+    let ended = runtime.block_on(async { tokio::time::timeout(ABORT_TIMEOUT, api.abort(session)).await });
+    if !matches!(ended, Ok(Ok(()))) {
+        tracing::debug!(%session, "the session was left to end by itself");
+    }
+}
+
+struct Opener<'a> {
+    api: &'a Api,
+    runtime: &'a Handle,
+    options: &'a PushOptions,
+    interrupt: &'a Cancel,
+}
+
+impl Opener<'_> {
+    fn open(&self, header: Option<&Header>) -> Result<SessionOpened, ClientError> {
+        let base: Option<ManifestId> = header.map(|header| header.manifest);
+        let PushOptions { cluster, node, .. } = self.options;
+        let request = OpenSession { cluster: cluster.clone(), node: node.clone(), base };
+        self.runtime.block_on(async {
+            tokio::select! {
+                opened = self.api.open_session(&request) => opened,
+                () = self.interrupt.cancelled() => Err(ClientError::Interrupted),
+            }
+        })
+    }
+}
+
+async fn renew(api: Api, session: SessionId, mut ttl: Duration) {
+    loop {
+        tokio::time::sleep((ttl / 3).max(Duration::from_millis(100))).await;
+        match api.renew(session).await {
+            Ok(renewed) => ttl = Duration::from_millis(renewed.ttl_ms),
+            // The next request of the push meets the same error and deals with it.
+            Err(error) => tracing::debug!(%error, %session, "the session was not renewed"),
+        }
+    }
+}
+
+fn params(spec: &ChunkerSpec) -> Result<Params, String> {
+    let size = |len: u32| usize::try_from(len).map_err(|error| error.to_string());
+    let algorithm = match *spec {
+        ChunkerSpec::FastCdc { min_len, avg_len, max_len } => {
+            Algorithm::FastCdc { min: size(min_len)?, avg: size(avg_len)?, max: size(max_len)? }
+        }
+        ChunkerSpec::Fixed { len } => Algorithm::Fixed { size: size(len)? },
+    };
+    Params::new(algorithm).map_err(|error| error.to_string())
+}

@@ -1,0 +1,88 @@
+//! How the threads of one attempt end early: the first failure is kept, everyone else just stops.
+
+use std::sync::Mutex;
+
+use tokio::runtime::Handle;
+
+use crate::cancel::Cancel;
+use crate::error::ClientError;
+use crate::state::Damaged;
+
+/// Why an attempt failed.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// For the caller.
+    Client(ClientError),
+    /// The state of the last push cannot be used: try again without it.
+    Damaged,
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        Self::Client(error)
+    }
+}
+
+impl From<Damaged> for Failure {
+    fn from(_: Damaged) -> Self {
+        Self::Damaged
+    }
+}
+
+/// The attempt is over; why is known elsewhere.
+#[derive(Debug)]
+pub(crate) struct Stopped;
+
+/// What the threads of an attempt look at.
+pub(crate) struct Stop {
+    interrupt: Cancel,
+    failed: Cancel,
+    first: Mutex<Option<Failure>>,
+}
+
+impl Stop {
+    /// Nothing has failed; `interrupt` stops from outside.
+    pub(crate) fn new(interrupt: Cancel) -> Self {
+        Self { interrupt, failed: Cancel::new(), first: Mutex::new(None) }
+    }
+
+    /// Whether to go on.
+    pub(crate) fn check(&self) -> Result<(), Stopped> {
+        if self.interrupt.is_cancelled() || self.failed.is_cancelled() { Err(Stopped) } else { Ok(()) }
+    }
+
+    /// Ends the attempt. Only the first failure counts.
+    pub(crate) fn fail(&self, failure: impl Into<Failure>) -> Stopped {
+        let mut first = self.first.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        first.get_or_insert(failure.into());
+        self.failed.cancel();
+        Stopped
+    }
+
+    /// The result, or the end of the attempt.
+    pub(crate) fn pass<T>(&self, result: Result<T, impl Into<Failure>>) -> Result<T, Stopped> {
+        result.map_err(|failure| self.fail(failure))
+    }
+
+    /// Waits for `call` on this thread. When the attempt ends, waiting does too.
+    pub(crate) fn wait_for<T>(
+        &self,
+        runtime: &Handle,
+        call: impl Future<Output = Result<T, ClientError>>,
+    ) -> Result<T, Stopped> {
+        let result = runtime.block_on(async {
+            tokio::select! {
+                result = call => Some(result),
+                () = self.interrupt.cancelled() => None,
+                () = self.failed.cancelled() => None,
+            }
+        });
+        self.pass(result.ok_or(Stopped)?)
+    }
+
+    /// What `stopped` stands for.
+    pub(crate) fn reason(&self, _: Stopped) -> Failure {
+        let mut first = self.first.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        first.take().unwrap_or(Failure::Client(ClientError::Interrupted))
+    }
+}

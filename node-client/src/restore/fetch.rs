@@ -1,0 +1,196 @@
+//! Bytes from the server, and the check that they are what was asked for.
+
+use std::collections::HashMap;
+
+use format_spec::blob::Decompressor;
+use format_spec::key::{BlobKind, DomainKey};
+use format_spec::wire::Frame;
+use format_spec::{ChunkId, ErrorClass, FormatError, SnapshotId};
+use tokio::runtime::Handle;
+
+use super::batch::Placed;
+use crate::api::Api;
+use crate::cancel::Cancel;
+use crate::error::ClientError;
+
+/// Reads blobs of one snapshot from a thread that may block.
+#[derive(Clone, Copy)]
+pub(super) struct Fetcher<'a> {
+    pub(super) api: &'a Api,
+    pub(super) runtime: &'a Handle,
+    pub(super) snapshot: SnapshotId,
+    pub(super) cancel: &'a Cancel,
+}
+
+impl Fetcher<'_> {
+    /// The blobs with these ids, in order, not yet checked.
+    ///
+    /// # Errors
+    /// As [`Api::read_blobs`].
+    pub(super) fn frames(&self, ids: &[ChunkId]) -> Result<Vec<Frame>, ClientError> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.wait_for(self.api.read_blobs(self.snapshot, ids))
+    }
+
+    /// Waits for a request on this thread, unless everything is to stop.
+    ///
+    /// # Errors
+    /// [`ClientError::Interrupted`], or what the request comes to.
+    pub(super) fn wait_for<T>(
+        &self,
+        request: impl Future<Output = Result<T, ClientError>>,
+    ) -> Result<T, ClientError> {
+        self.runtime.block_on(async {
+            tokio::select! {
+                answer = request => answer,
+                () = self.cancel.cancelled() => Err(ClientError::Interrupted),
+            }
+        })
+    }
+
+    /// What each id gives: where the server cannot give all of them, halves are asked for until
+    /// those that it cannot give stand alone.
+    ///
+    /// # Errors
+    /// Those that no smaller question can help with, such as an unreachable server.
+    pub(super) fn each_frame(&self, ids: &[ChunkId]) -> Result<Vec<Result<Frame, ClientError>>, ClientError> {
+        match self.frames(ids) {
+            Ok(frames) => Ok(frames.into_iter().map(Ok).collect()),
+            Err(error) if !is_about_blobs(&error) => Err(error),
+            Err(error) if ids.len() <= 1 => Ok(vec![Err(error)]),
+            Err(_) => {
+                let (left, right) = ids.split_at(ids.len() / 2);
+                let mut frames = self.each_frame(left)?;
+                frames.extend(self.each_frame(right)?);
+                Ok(frames)
+            }
+        }
+    }
+}
+
+/// Whether an error may concern one blob of many.
+pub(super) fn is_about_blobs(error: &ClientError) -> bool {
+    let of_snapshot = error.code() == Some("no_such_snapshot");
+    matches!(error.class(), ErrorClass::Integrity | ErrorClass::NotFound) && !of_snapshot
+}
+
+/// Decompresses blobs and checks their ids. One per thread: it reuses its memory.
+pub(super) struct Opener<'a> {
+    domain: &'a DomainKey,
+    decompressor: Decompressor,
+}
+
+impl<'a> Opener<'a> {
+    /// An opener for blobs of `domain`.
+    ///
+    /// # Errors
+    /// [`ClientError::Compression`]: out of memory.
+    pub(super) fn new(domain: &'a DomainKey) -> Result<Self, ClientError> {
+        Ok(Self { domain, decompressor: Decompressor::new().map_err(ClientError::Compression)? })
+    }
+
+    /// The plaintext of a blob, which has the id that it is asked for by and this length.
+    ///
+    /// # Errors
+    /// [`FormatError`] if anything differs.
+    pub(super) fn open<'b>(
+        &'b mut self,
+        kind: BlobKind,
+        frame: &'b Frame,
+        len: u32,
+    ) -> Result<&'b [u8], FormatError> {
+        let info = &frame.info;
+        if info.kind != kind || info.plain_len != len {
+            return Err(FormatError::WrongChunk { expected: info.id });
+        }
+        let plain = self.decompressor.decompress(info.compression, &frame.payload, info.plain_len)?;
+        if self.domain.id_of(kind, plain) != info.id {
+            return Err(FormatError::WrongChunk { expected: info.id });
+        }
+        Ok(plain)
+    }
+}
+
+/// The plaintexts of one batch. A chunk that is used again in the batch is kept, the others are
+/// opened when their turn comes.
+pub(super) struct Plaintexts<'o, 'a> {
+    opener: &'o mut Opener<'a>,
+    frames: Vec<Option<Frame>>,
+    uses: Vec<u32>,
+    kept: HashMap<usize, Vec<u8>>,
+}
+
+impl<'o, 'a> Plaintexts<'o, 'a> {
+    /// The plaintexts of `frames`, of which each is used `uses` times.
+    pub(super) fn new(opener: &'o mut Opener<'a>, frames: Vec<Option<Frame>>, uses: Vec<u32>) -> Self {
+        Self { opener, frames, uses, kept: HashMap::new() }
+    }
+
+    /// The checked bytes of an extent; `None` if the server did not give them.
+    pub(super) fn of(&mut self, placed: &Placed) -> Option<Result<&[u8], FormatError>> {
+        let frame = self.frames.get(placed.slot)?.as_ref()?;
+        if self.uses.get(placed.slot).is_none_or(|uses| *uses <= 1) {
+            return Some(self.opener.open(BlobKind::Chunk, frame, placed.len));
+        }
+        if !self.kept.contains_key(&placed.slot) {
+            match self.opener.open(BlobKind::Chunk, frame, placed.len) {
+                Ok(plain) => drop(self.kept.insert(placed.slot, plain.to_vec())),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        let plain = self.kept.get(&placed.slot)?;
+        if u32::try_from(plain.len()) == Ok(placed.len) {
+            return Some(Ok(plain));
+        }
+        Some(Err(FormatError::WrongChunk { expected: frame.info.id }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use format_spec::blob::{BlobInfo, Compression};
+    use format_spec::key::MasterKey;
+
+    fn domain() -> DomainKey {
+        MasterKey::from_bytes([7; 32]).domain(&"c".parse().unwrap())
+    }
+
+    fn frame(kind: BlobKind, plain: &'static [u8]) -> Frame {
+        let id = domain().id_of(kind, plain);
+        let plain_len = u32::try_from(plain.len()).unwrap();
+        let info = BlobInfo { kind, id, plain_len, compression: Compression::Raw };
+        Frame { info, payload: Bytes::from_static(plain) }
+    }
+
+    #[test]
+    fn a_blob_of_another_kind_length_or_content_is_refused() {
+        let domain = domain();
+        let mut opener = Opener::new(&domain).unwrap();
+        let good = frame(BlobKind::Chunk, b"hello");
+        let altered = Frame { payload: Bytes::from_static(b"hellO"), ..good.clone() };
+
+        assert_eq!(opener.open(BlobKind::Chunk, &good, 5).unwrap(), b"hello");
+        assert!(opener.open(BlobKind::Chunk, &good, 4).is_err());
+        assert!(opener.open(BlobKind::Chunk, &altered, 5).is_err());
+        assert!(opener.open(BlobKind::Chunk, &frame(BlobKind::Page, b"hello"), 5).is_err());
+        assert!(opener.open(BlobKind::Page, &good, 5).is_err());
+    }
+
+    #[test]
+    fn a_chunk_that_is_used_twice_is_the_same_both_times() {
+        let domain = domain();
+        let mut opener = Opener::new(&domain).unwrap();
+        let frames = vec![Some(frame(BlobKind::Chunk, b"hello")), None];
+        let mut plaintexts = Plaintexts::new(&mut opener, frames, vec![3, 1]);
+        let placed = |slot, len| Placed { slot, offset: 0, len };
+
+        assert_eq!(plaintexts.of(&placed(0, 5)).unwrap().unwrap(), b"hello");
+        assert_eq!(plaintexts.of(&placed(0, 5)).unwrap().unwrap(), b"hello");
+        assert!(plaintexts.of(&placed(0, 6)).unwrap().is_err());
+        assert!(plaintexts.of(&placed(1, 5)).is_none());
+    }
+}

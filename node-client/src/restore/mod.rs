@@ -1,0 +1,262 @@
+//! Restore: one node's files of a snapshot, back on disk.
+//!
+//! What it promises: every name that appears beneath the target is whole, each of its chunks was
+//! checked against its id, and the file against its digest, before it got that name. Nothing is made
+//! outside of the target, whatever the manifest says and whatever lies in the target. After a
+//! failure no temporary name is left. Files are on stable storage only with [`Durable::Synced`].
+//!
+//! ```text
+//! pages ─▶ plan (pure) ─▶ executor: folders, links ─▶ batches ─▶ 4 × fetch, check, write, rename
+//! ```
+//! Memory is bounded: a few pages, and for each worker the chunks of one batch; beyond that only
+//! hard links that wait for their file, and the folders around them, are remembered.
+
+mod attributes;
+mod batch;
+mod fetch;
+mod filter;
+mod folder;
+mod layout;
+mod pages;
+mod plan;
+mod report;
+mod select;
+mod verify;
+mod work;
+mod write;
+
+use std::path::PathBuf;
+
+use format_spec::key::DomainKey;
+use format_spec::manifest::Manifest;
+use format_spec::page::Record;
+use format_spec::{ClusterName, EntryPath, NodeName, SnapshotId};
+use tokio::runtime::Handle;
+
+use attributes::Attributes;
+use fetch::Fetcher;
+use filter::{Filter, Selection};
+use folder::Target;
+use layout::Layout;
+use plan::Planner;
+use work::Work;
+use write::{TemporaryNames, Writer};
+
+pub use attributes::{Note, Setuid};
+pub use folder::Existing;
+pub use report::{RestoreReport, Skipped};
+pub use select::{NodeChoice, SnapshotChoice};
+pub use verify::{Damage, VerifyOptions, VerifyReport, verify};
+
+use crate::api::Api;
+use crate::cancel::Cancel;
+use crate::clock::Clock;
+use crate::error::ClientError;
+
+/// Where a pushed root goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Placement {
+    /// To its whole path beneath the target.
+    WholePath,
+    /// Its content to the target itself.
+    StripRoot,
+}
+
+/// When the restored files are on stable storage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durable {
+    /// When the system writes them out.
+    Later,
+    /// When the restore returns.
+    Synced,
+}
+
+/// What to restore, and how.
+#[derive(Debug, Clone)]
+pub struct RestoreOptions {
+    /// Which snapshot.
+    pub snapshot: SnapshotChoice,
+    /// Cluster in which `latest` is looked for; `None` for all of the repository.
+    pub cluster: Option<ClusterName>,
+    /// Whose files.
+    pub node: NodeChoice,
+    /// The target: a folder that is made if it is missing.
+    pub to: PathBuf,
+    /// Patterns of what is wanted; none for everything. `*` stays within a name, `**` does not; a
+    /// pattern without `/` is looked for in every folder; a folder takes all it holds.
+    pub paths: Vec<String>,
+    /// Where roots go.
+    pub placement: Placement,
+    /// Whether the target may hold something.
+    pub existing: Existing,
+    /// Whether programs keep their powers.
+    pub setuid: Setuid,
+    /// Whether to wait for the disk.
+    pub durable: Durable,
+}
+
+/// How far a restore or a check is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Files done.
+    pub files: u64,
+    /// Bytes of file content done.
+    pub bytes: u64,
+    /// Files of the whole node; patterns may choose fewer.
+    pub files_total: u64,
+    /// Bytes of the whole node.
+    pub bytes_total: u64,
+}
+
+/// Hears of progress, from several threads.
+pub type OnProgress<'a> = &'a (dyn Fn(Progress) + Sync);
+
+/// What a restore or a check needs of its surroundings.
+pub struct Hooks<'a> {
+    /// Hears how far it is, often: it must be quick.
+    pub progress: OnProgress<'a>,
+    /// Ends it early, with [`ClientError::Interrupted`].
+    pub cancel: Cancel,
+    /// Measures how long it takes.
+    pub clock: &'a dyn Clock,
+}
+
+/// Restores. Blocks; must not be called on a thread of `runtime`.
+///
+/// # Errors
+/// - [`ClientError::Usage`]: the options do not fit each other, the snapshot or the target.
+/// - [`ClientError::NotFound`], or a refusal of that class: no such snapshot or node, or nothing
+///   in it matches.
+/// - [`ClientError::Corrupt`], [`ClientError::Format`]: bytes are not what they should be.
+/// - [`ClientError::Disk`]: the target could not be written.
+pub fn run(
+    api: &Api,
+    runtime: &Handle,
+    options: &RestoreOptions,
+    hooks: &Hooks<'_>,
+) -> Result<RestoreReport, ClientError> {
+    let start = hooks.clock.elapsed();
+    let filter = Filter::new(&options.paths)?;
+    let (snapshot, node) = find(api, runtime, options)?;
+    let fetcher = Fetcher { api, runtime, snapshot, cancel: &hooks.cancel };
+    let manifest = fetcher.wait_for(api.manifest(snapshot, &node))?;
+    let domain = domain_key(fetcher)?;
+    let layout = layout(options.placement, fetcher, &domain, &manifest, &filter)?;
+    let writer = Writer {
+        target: Target::open(&options.to, options.existing)?,
+        attributes: Attributes::new(options.setuid),
+        names: TemporaryNames::new()?,
+    };
+    let work = Work::new(fetcher, &domain, writer, total(&manifest), hooks.progress);
+    let mut skipped = Vec::new();
+    work.run(|executor| {
+        let mut pass = Some(Planner::new(domain.clone(), manifest.roots.clone(), layout, filter.clone()));
+        while let Some(mut planner) = pass.take() {
+            pages::for_each_page(fetcher, &domain, &manifest, |(_, records)| {
+                records?
+                    .into_iter()
+                    .try_for_each(|record| planner.record(record, &mut |step| executor.step(step)))
+            })?;
+            pass = planner.finish(&mut |step| executor.step(step))?;
+        }
+        skipped = executor.take_skipped();
+        Ok(())
+    })?;
+    if options.durable == Durable::Synced {
+        work.writer.sync()?;
+    }
+    let seconds = hooks.clock.elapsed().saturating_sub(start).as_secs_f64();
+    let report = RestoreReport::new(snapshot, node, &work, &manifest, &filter, skipped, seconds);
+    if report.is_empty() && !filter.is_everything() {
+        let list = options.paths.join("`, `");
+        return Err(ClientError::NotFound(format!("nothing in the snapshot matches `{list}`")));
+    }
+    Ok(report)
+}
+
+fn find(
+    api: &Api,
+    runtime: &Handle,
+    options: &RestoreOptions,
+) -> Result<(SnapshotId, NodeName), ClientError> {
+    match options.snapshot {
+        SnapshotChoice::Latest => {
+            let all = runtime.block_on(api.snapshots(options.cluster.as_ref()))?;
+            select::latest(&all, &options.node)
+        }
+        SnapshotChoice::Id(id) => {
+            let snapshot = runtime.block_on(api.snapshot(id))?;
+            Ok((id, select::node_of(&snapshot, &options.node)?))
+        }
+    }
+}
+
+fn domain_key(fetcher: Fetcher<'_>) -> Result<DomainKey, ClientError> {
+    let key = fetcher.wait_for(fetcher.api.snapshot_key(fetcher.snapshot))?;
+    DomainKey::parse(&key.domain_key).ok_or_else(|| ClientError::Protocol {
+        server: fetcher.api.server().to_owned(),
+        why: "the domain key is not 64 hex digits".to_owned(),
+    })
+}
+
+fn total(manifest: &Manifest) -> Progress {
+    let totals = &manifest.totals;
+    Progress { files: 0, bytes: 0, files_total: totals.files, bytes_total: totals.bytes }
+}
+
+/// Where everything goes. With several roots, only one may be stripped, so it must be the only one
+/// that anything wanted lies in: the pages are read once more to find out.
+fn layout(
+    placement: Placement,
+    fetcher: Fetcher<'_>,
+    domain: &DomainKey,
+    manifest: &Manifest,
+    filter: &Filter,
+) -> Result<Layout, ClientError> {
+    let mut used = match (placement, manifest.roots.as_slice()) {
+        (Placement::WholePath, _) => return Ok(Layout::WholePath),
+        (Placement::StripRoot, [root]) => return Ok(Layout::Strip(root.clone())),
+        (Placement::StripRoot, roots) => RootUse::new(roots, filter),
+    };
+    if !filter.is_everything() {
+        pages::for_each_page(fetcher, domain, manifest, |(_, records)| {
+            records?.iter().for_each(|record| used.see(record));
+            Ok(())
+        })?;
+    }
+    match used.used.as_slice() {
+        [root] => Ok(Layout::Strip(root.clone())),
+        _ => {
+            let list: Vec<String> = manifest.roots.iter().map(|root| format!("/{root}")).collect();
+            let list = list.join(", ");
+            Err(ClientError::Usage(format!("--strip-root needs one root, choose with --path: {list}")))
+        }
+    }
+}
+
+/// Which roots the wanted entries lie in.
+struct RootUse<'a> {
+    roots: &'a [EntryPath],
+    selection: Selection,
+    used: Vec<EntryPath>,
+}
+
+impl<'a> RootUse<'a> {
+    fn new(roots: &'a [EntryPath], filter: &Filter) -> Self {
+        Self { roots, selection: Selection::new(filter.clone()), used: Vec::new() }
+    }
+
+    fn see(&mut self, record: &Record) {
+        let Record::Entry(entry) = record else { return };
+        let within = |root: &&EntryPath| entry.path.below(root).is_some();
+        if self.selection.wants(&entry.path)
+            && let Some(root) = self.roots.iter().find(within)
+            && self.used.last() != Some(root)
+        {
+            self.used.push(root.clone());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,309 @@
+use super::*;
+use format_spec::key::MasterKey;
+use format_spec::{ErrorClass, Timestamp};
+
+fn domain() -> DomainKey {
+    MasterKey::from_bytes([7; 32]).domain(&"c".parse().unwrap())
+}
+
+fn path(text: &str) -> EntryPath {
+    EntryPath::new(text.as_bytes().to_vec()).unwrap()
+}
+
+fn entry(text: &str, kind: EntryKind) -> Entry {
+    Entry {
+        path: path(text),
+        kind,
+        mode: 0o644,
+        uid: 0,
+        gid: 0,
+        mtime: Timestamp { seconds: 1, nanos: 2 },
+        size: 0,
+        xattrs: Vec::new(),
+        target: (kind == EntryKind::Symlink).then(|| b"there".to_vec()),
+        link_group: None,
+    }
+}
+
+fn folder(text: &str) -> Vec<Record> {
+    vec![Record::Entry(entry(text, EntryKind::Folder))]
+}
+
+fn symlink(text: &str) -> Vec<Record> {
+    vec![Record::Entry(entry(text, EntryKind::Symlink))]
+}
+
+fn link(text: &str, group: u64) -> Vec<Record> {
+    vec![Record::Entry(Entry { link_group: Some(group), ..entry(text, EntryKind::HardLink) })]
+}
+
+fn chunk(n: u8) -> Extent {
+    Extent::Chunk { id: ChunkId::from_bytes([n; 32]), len: 10 }
+}
+
+fn whole(extents: &[Extent]) -> FileEnd {
+    let mut digester = domain().file_digester();
+    extents.iter().for_each(|extent| digester.push(extent));
+    FileEnd::Whole(digester.finish())
+}
+
+fn file_of(text: &str, extents: &[Extent], group: Option<u64>) -> Vec<Record> {
+    let size = extents.iter().map(Extent::covered).sum();
+    let entry = Entry { size, link_group: group, ..entry(text, EntryKind::File) };
+    let content = Content { extents: extents.to_vec(), end: Some(whole(extents)) };
+    vec![Record::Entry(entry), Record::Content(content)]
+}
+
+fn file(text: &str) -> Vec<Record> {
+    file_of(text, &[chunk(1)], None)
+}
+
+fn planner(roots: &[&str], layout: Layout, patterns: &[&str]) -> Planner {
+    let patterns: Vec<String> = patterns.iter().map(|text| (*text).to_owned()).collect();
+    let roots = roots.iter().map(|root| path(root)).collect();
+    Planner::new(domain(), roots, layout, Filter::new(&patterns).unwrap())
+}
+
+/// A step in one word, for comparison.
+fn word(step: &Step) -> String {
+    match step {
+        Step::EnterFolder { at, entry: Some(_) } => format!("enter {at}"),
+        Step::EnterFolder { at, entry: None } => format!("enter bare {at}"),
+        Step::LeaveFolder => "leave".to_owned(),
+        Step::Symlink { at, .. } => format!("symlink {at}"),
+        Step::BeginFile { at, .. } => format!("begin {at}"),
+        Step::Chunk { offset, .. } => format!("chunk at {offset}"),
+        Step::EndFile { data_len } => format!("end with {data_len}"),
+        Step::AbandonFile => "abandon".to_owned(),
+        Step::Skip { path } => format!("skip {path}"),
+        Step::Link { at, leader } => format!("link {at} to {leader}"),
+        Step::Owe { at } => format!("owe {at}"),
+    }
+}
+
+fn run(mut planner: Planner, records: &[Vec<Record>]) -> Result<(Vec<String>, Option<Planner>), ClientError> {
+    let mut words = Vec::new();
+    let mut sink = |step: Step| {
+        words.push(word(&step));
+        Ok(())
+    };
+    for record in records.concat() {
+        planner.record(record, &mut sink)?;
+    }
+    let next = planner.finish(&mut sink)?;
+    Ok((words, next))
+}
+
+fn steps(records: &[Vec<Record>]) -> Vec<String> {
+    run(planner(&["r"], Layout::WholePath, &[]), records).unwrap().0
+}
+
+#[track_caller]
+fn refused(records: &[Vec<Record>]) {
+    let Err(error) = run(planner(&["r"], Layout::WholePath, &[]), records) else {
+        panic!("a manifest that breaks the rules was taken");
+    };
+    assert_eq!(error.class(), ErrorClass::Integrity, "{error}");
+}
+
+#[test]
+fn folders_are_entered_before_and_left_after_what_they_hold() {
+    let steps = steps(&[folder("r"), folder("r/a"), file("r/a/f"), symlink("r/a/s"), file("r/b")]);
+
+    let expected = [
+        "enter r",
+        "enter r/a",
+        "begin r/a/f",
+        "chunk at 0",
+        "end with 10",
+        "symlink r/a/s",
+        "leave",
+        "begin r/b",
+        "chunk at 0",
+        "end with 10",
+        "leave",
+    ];
+    assert_eq!(steps, expected);
+}
+
+#[test]
+fn what_lies_above_a_root_is_made_without_attributes() {
+    let planner = planner(&["x/y/r"], Layout::WholePath, &[]);
+
+    let (steps, _) = run(planner, &[folder("x/y/r"), symlink("x/y/r/s")]).unwrap();
+
+    let expected =
+        ["enter bare x", "enter bare x/y", "enter x/y/r", "symlink x/y/r/s", "leave", "leave", "leave"];
+    assert_eq!(steps, expected);
+}
+
+#[test]
+fn a_stripped_root_enters_the_target_itself() {
+    let planner = planner(&["x/r"], Layout::Strip(path("x/r")), &[]);
+
+    let (steps, _) = run(planner, &[folder("x/r"), symlink("x/r/s")]).unwrap();
+
+    assert_eq!(steps, ["enter .", "symlink s", "leave"]);
+}
+
+#[test]
+fn parents_of_what_matches_come_and_others_do_not() {
+    let records = [
+        folder("r"),
+        folder("r/a"),
+        file("r/a/f"),
+        folder("r/b"),
+        folder("r/b/c"),
+        symlink("r/b/c/wanted"),
+        symlink("r/z"),
+    ];
+
+    let (steps, _) = run(planner(&["r"], Layout::WholePath, &["wanted"]), &records).unwrap();
+
+    assert_eq!(
+        steps,
+        ["enter r", "enter r/b", "enter r/b/c", "symlink r/b/c/wanted", "leave", "leave", "leave"]
+    );
+}
+
+#[test]
+fn holes_move_the_offset_and_are_not_data() {
+    let extents = [chunk(1), Extent::Hole { len: 1000 }, chunk(2), Extent::Hole { len: 5 }];
+
+    let steps = steps(&[folder("r"), file_of("r/f", &extents, None)]);
+
+    assert_eq!(steps[1..5], ["begin r/f", "chunk at 0", "chunk at 1010", "end with 20"]);
+}
+
+#[test]
+fn a_file_that_was_unreadable_is_skipped_with_its_links() {
+    let mut cut = file_of("r/f", &[chunk(1)], Some(9));
+    cut[1] = Record::Content(Content { extents: vec![chunk(1)], end: None });
+    cut.push(Record::Content(Content { extents: vec![], end: Some(FileEnd::Unreadable) }));
+
+    let steps = steps(&[folder("r"), cut, link("r/g", 9)]);
+
+    let expected = ["enter r", "begin r/f", "chunk at 0", "abandon", "skip r/f", "skip r/g", "leave"];
+    assert_eq!(steps, expected);
+}
+
+#[test]
+fn links_go_to_the_first_name() {
+    let first = file_of("r/a", &[], Some(9));
+
+    let steps = steps(&[folder("r"), first, link("r/b", 9), link("r/c", 9)]);
+
+    assert_eq!(steps[3..5], ["link r/b to r/a", "link r/c to r/a"]);
+}
+
+#[test]
+fn a_wanted_link_of_an_unwanted_file_gets_the_content_in_a_second_pass() {
+    let records = [
+        folder("r"),
+        file_of("r/a", &[chunk(3)], Some(9)),
+        file("r/b"),
+        link("r/wanted", 9),
+        link("r/wanted2", 9),
+    ];
+
+    let (first, next) = run(planner(&["r"], Layout::WholePath, &["wanted*"]), &records).unwrap();
+    let (second, last) = run(next.unwrap(), &records).unwrap();
+
+    assert_eq!(first, ["enter r", "owe r/wanted", "link r/wanted2 to r/wanted", "leave"]);
+    assert_eq!(second, ["begin r/wanted", "chunk at 0", "end with 10"]);
+    assert!(last.is_none());
+}
+
+#[test]
+fn content_may_go_on_in_later_records() {
+    let extents = [chunk(1), chunk(2)];
+    let size = 20;
+    let records = [
+        Record::Entry(Entry { size, ..entry("r", EntryKind::File) }),
+        Record::Content(Content { extents: vec![chunk(1)], end: None }),
+        Record::Content(Content { extents: vec![chunk(2)], end: Some(whole(&extents)) }),
+    ];
+
+    assert_eq!(steps(&[records.to_vec()]), ["begin r", "chunk at 0", "chunk at 10", "end with 20"]);
+}
+
+#[test]
+fn entries_out_of_order_or_twice_are_refused() {
+    refused(&[folder("r"), file("r/b"), file("r/a")]);
+    refused(&[folder("r"), file("r/a"), file("r/a")]);
+    refused(&[folder("r"), folder("r/a"), folder("r")]);
+}
+
+#[test]
+fn something_inside_a_file_or_a_link_is_refused() {
+    refused(&[folder("r"), file("r/f"), file("r/f/x")]);
+    refused(&[folder("r"), symlink("r/s"), file("r/s/x")]);
+    refused(&[folder("r"), file("r/no/such/folder")]);
+    refused(&[symlink("r"), file("r/x")]);
+    refused(&[file("elsewhere")]);
+    let above = run(planner(&["r/x"], Layout::WholePath, &[]), &[symlink("r"), file("r/x")]);
+    assert!(above.is_err(), "a link above a root");
+}
+
+#[test]
+fn content_without_its_file_is_refused() {
+    let end = Record::Content(Content { extents: vec![], end: Some(whole(&[])) });
+
+    refused(&[folder("r"), vec![end.clone()]]);
+    refused(&[folder("r"), file("r/f"), vec![end]]);
+    refused(&[folder("r"), vec![file("r/f").remove(0)]]);
+    refused(&[folder("r"), vec![file("r/f").remove(0)], file("r/g")]);
+}
+
+#[test]
+fn sizes_and_digests_that_do_not_fit_are_refused() {
+    let altered = |change: &dyn Fn(&mut Entry, &mut Content)| {
+        let mut records = file("r");
+        let (left, right) = records.split_at_mut(1);
+        match (&mut left[0], &mut right[0]) {
+            (Record::Entry(entry), Record::Content(content)) => change(entry, content),
+            _ => unreachable!("a file is an entry and its content"),
+        }
+        [records]
+    };
+
+    assert_eq!(steps(&altered(&|_, _| ())).len(), 3);
+    refused(&altered(&|entry, _| entry.size = 9));
+    refused(&altered(&|entry, _| entry.size = 11));
+    refused(&altered(&|entry, _| entry.size = u64::MAX));
+    refused(&altered(&|_, content| content.extents = vec![chunk(2)]));
+    refused(&altered(&|_, content| content.extents.push(Extent::Hole { len: u64::MAX })));
+    refused(&altered(&|_, content| content.end = Some(whole(&[]))));
+    refused(&altered(&|entry, _| entry.mode = 0o10644));
+    refused(&altered(&|entry, _| entry.mtime.nanos = 1_000_000_000));
+}
+
+#[test]
+fn a_link_to_nothing_that_came_before_is_refused() {
+    refused(&[folder("r"), link("r/b", 9)]);
+    refused(&[folder("r"), link("r/a", 9), file_of("r/b", &[], Some(9))]);
+    refused(&[folder("r"), file_of("r/a", &[], Some(9)), file_of("r/b", &[], Some(9))]);
+}
+
+#[test]
+fn a_check_goes_on_after_damage() {
+    let mut planner = planner(&["r"], Layout::WholePath, &[]);
+    let mut words = Vec::new();
+    let mut sink = |step: Step| {
+        words.push(word(&step));
+        Ok(())
+    };
+    planner.skip_damage();
+
+    let rest = Record::Content(Content { extents: vec![chunk(9)], end: Some(whole(&[])) });
+    let records = [vec![rest], file("r/lost/f"), link("r/lost/l", 4), symlink("r/s")];
+    for record in records.concat() {
+        planner.record(record, &mut sink).unwrap();
+    }
+    planner.finish(&mut sink).unwrap();
+
+    assert!(
+        words.contains(&"begin r/lost/f".to_owned()) && words.contains(&"symlink r/s".to_owned()),
+        "{words:?}"
+    );
+}

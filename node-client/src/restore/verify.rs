@@ -1,0 +1,331 @@
+//! Verify: reads all that a snapshot needs and checks it, as a restore would, without writing.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use format_spec::key::DomainKey;
+use format_spec::manifest::Manifest;
+use format_spec::{ChunkId, ClusterName, EntryPath, NodeName, SnapshotId};
+use serde::Serialize;
+use tokio::runtime::Handle;
+
+use super::batch::{Batch, Batcher};
+use super::fetch::{Fetcher, Opener, Plaintexts};
+use super::filter::Filter;
+use super::layout::Layout;
+use super::pages;
+use super::plan::{Planner, Step};
+use super::select::{self, SnapshotChoice};
+use super::{Hooks, OnProgress, Progress};
+use crate::api::Api;
+use crate::error::ClientError;
+
+const WORKERS: usize = 4;
+const QUEUE: usize = 4;
+/// How many kinds of damage a report names; it counts all.
+const MAX_DAMAGE: usize = 1000;
+
+/// What to check.
+#[derive(Debug, Clone)]
+pub struct VerifyOptions {
+    /// Which snapshot.
+    pub snapshot: SnapshotChoice,
+    /// Cluster in which `latest` is looked for; `None` for all of the repository.
+    pub cluster: Option<ClusterName>,
+    /// Only this node; `None` for all of the snapshot.
+    pub node: Option<NodeName>,
+}
+
+/// Something in a snapshot that is not as it was pushed.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Damage {
+    /// Whose files it hurts.
+    pub node: NodeName,
+    /// The file, if it is about one.
+    pub path: Option<String>,
+    /// The chunk or page, if it is about one.
+    pub object: Option<String>,
+    /// What is wrong.
+    pub problem: String,
+}
+
+/// What a check found.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct VerifyReport {
+    /// The snapshot.
+    pub snapshot: SnapshotId,
+    /// Whose files.
+    pub nodes: Vec<NodeName>,
+    /// Files that were checked, links of one file counted once.
+    pub files: u64,
+    /// Bytes of chunks that were read back and have the right id.
+    pub bytes: u64,
+    /// Extents whose chunk was read back and has the right id.
+    pub chunks: u64,
+    /// Pages.
+    pub pages: u64,
+    /// Bytes that came over the network for it, as compressed.
+    pub bytes_fetched: u64,
+    /// Files that the snapshot says it lacks: not damage.
+    pub unreadable: u64,
+    /// The first thousand things that are wrong.
+    pub problems: Vec<Damage>,
+    /// How many things are wrong.
+    pub problem_count: u64,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+impl VerifyReport {
+    /// Whether everything is as it was pushed. If not, the process exits with the code of
+    /// [`ErrorClass::Integrity`](format_spec::ErrorClass::Integrity).
+    pub fn is_sound(&self) -> bool {
+        self.problem_count == 0
+    }
+}
+
+/// Reads every page and every chunk that a snapshot needs, and checks ids, lengths, sizes and
+/// digests. Damage does not end it: it stands in the report.
+///
+/// # Errors
+/// Only what keeps it from going on: no such snapshot or node, an unreachable server.
+pub fn verify(
+    api: &Api,
+    runtime: &Handle,
+    options: &VerifyOptions,
+    hooks: &Hooks<'_>,
+) -> Result<VerifyReport, ClientError> {
+    let start = hooks.clock.elapsed();
+    let (snapshot, nodes) = find(api, runtime, options)?;
+    let fetcher = Fetcher { api, runtime, snapshot, cancel: &hooks.cancel };
+    let domain = super::domain_key(fetcher)?;
+    let progress = hooks.progress;
+    let check =
+        Check { fetcher, domain: &domain, progress, tally: Tally::default(), found: Mutex::default() };
+    for node in &nodes {
+        check.node(node)?;
+    }
+    let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let Found { first, count: problem_count } =
+        check.found.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let tally = check.tally;
+    Ok(VerifyReport {
+        snapshot,
+        nodes,
+        files: count(&tally.files),
+        bytes: count(&tally.bytes),
+        chunks: count(&tally.chunks),
+        pages: count(&tally.pages),
+        bytes_fetched: count(&tally.bytes_fetched),
+        unreadable: count(&tally.unreadable),
+        problems: first.into_iter().collect(),
+        problem_count,
+        seconds: hooks.clock.elapsed().saturating_sub(start).as_secs_f64(),
+    })
+}
+
+fn find(
+    api: &Api,
+    runtime: &Handle,
+    options: &VerifyOptions,
+) -> Result<(SnapshotId, Vec<NodeName>), ClientError> {
+    let id = match options.snapshot {
+        SnapshotChoice::Id(id) => id,
+        SnapshotChoice::Latest => {
+            let all = runtime.block_on(api.snapshots(options.cluster.as_ref()))?;
+            let missing = || ClientError::NotFound("there is no such snapshot yet".to_owned());
+            select::newest_with(&all, options.node.as_ref()).ok_or_else(missing)?
+        }
+    };
+    let snapshot = runtime.block_on(api.snapshot(id))?;
+    match &options.node {
+        None => Ok((id, snapshot.nodes)),
+        Some(node) => {
+            let node = select::node_of(&snapshot, &select::NodeChoice::Named(node.clone()))?;
+            Ok((id, vec![node]))
+        }
+    }
+}
+
+#[derive(Default)]
+struct Tally {
+    files: AtomicU64,
+    bytes: AtomicU64,
+    chunks: AtomicU64,
+    pages: AtomicU64,
+    bytes_fetched: AtomicU64,
+    unreadable: AtomicU64,
+}
+
+#[derive(Default)]
+struct Found {
+    first: BTreeSet<Damage>,
+    count: u64,
+}
+
+struct Check<'a> {
+    fetcher: Fetcher<'a>,
+    domain: &'a DomainKey,
+    progress: OnProgress<'a>,
+    tally: Tally,
+    found: Mutex<Found>,
+}
+
+type PathBatch = Batch<Arc<EntryPath>>;
+
+impl Check<'_> {
+    fn node(&self, node: &NodeName) -> Result<(), ClientError> {
+        let manifest = match self.fetcher.wait_for(self.fetcher.api.manifest(self.fetcher.snapshot, node)) {
+            Err(error) if super::fetch::is_about_blobs(&error) => {
+                self.found(node, None, None, &error);
+                return Ok(());
+            }
+            done => done?,
+        };
+        std::thread::scope(|scope| {
+            let (sender, receiver) = bounded(QUEUE);
+            let total = super::total(&manifest);
+            let workers: Vec<_> = (0..WORKERS)
+                .map(|_| {
+                    let receiver = receiver.clone();
+                    scope.spawn(move || self.worker(node, &receiver, total))
+                })
+                .collect();
+            drop(receiver);
+            let planned = self.plan(node, &manifest, &sender);
+            drop(sender);
+            let worked = workers.into_iter().try_for_each(|worker| {
+                worker.join().map_err(|_| ClientError::Worker("verify")).and_then(|worked| worked)
+            });
+            worked.and(planned)
+        })
+    }
+
+    /// Walks the pages and hands all chunks to the workers.
+    fn plan(&self, node: &NodeName, manifest: &Manifest, out: &Sender<PathBatch>) -> Result<(), ClientError> {
+        let everything = Filter::new(&[])?;
+        let mut planner =
+            Planner::new(self.domain.clone(), manifest.roots.clone(), Layout::WholePath, everything);
+        let mut batcher = Batcher::new();
+        let send = |batch: Option<PathBatch>| match batch.map(|batch| out.send(batch)) {
+            None | Some(Ok(())) => Ok(()),
+            Some(Err(_)) => Err(ClientError::Worker("verify")),
+        };
+        let mut sink = |step: Step| match step {
+            Step::BeginFile { entry, .. } => {
+                self.tally.files.fetch_add(1, Ordering::Relaxed);
+                batcher.begin(Arc::new(entry.path));
+                Ok(())
+            }
+            Step::Chunk { offset, id, len } => send(batcher.chunk(offset, id, len)),
+            Step::EndFile { .. } | Step::AbandonFile => send(batcher.end()),
+            Step::Skip { .. } => {
+                self.tally.unreadable.fetch_add(1, Ordering::Relaxed);
+                Ok(())
+            }
+            _ => Ok(()),
+        };
+        pages::for_each_page(self.fetcher, self.domain, manifest, |(page, records)| {
+            self.tally.pages.fetch_add(1, Ordering::Relaxed);
+            let records = match records {
+                Ok(records) => records,
+                Err(error) => {
+                    self.found(node, None, Some(&page.id), &error);
+                    planner.skip_damage();
+                    return Ok(());
+                }
+            };
+            for record in records {
+                match planner.record(record, &mut sink) {
+                    Err(error @ ClientError::Format { .. }) => {
+                        self.found(node, None, Some(&page.id), &error);
+                        planner.skip_damage();
+                    }
+                    done => done?,
+                }
+            }
+            Ok(())
+        })?;
+        match planner.finish(&mut sink) {
+            Err(error @ ClientError::Format { .. }) => self.found(node, None, None, &error),
+            done => drop(done?),
+        }
+        send(batcher.finish())
+    }
+
+    fn worker(
+        &self,
+        node: &NodeName,
+        batches: &Receiver<PathBatch>,
+        total: Progress,
+    ) -> Result<(), ClientError> {
+        let mut opener = Opener::new(self.domain)?;
+        for batch in batches {
+            self.batch(node, batch, &mut opener)?;
+            (self.progress)(Progress {
+                files: self.tally.files.load(Ordering::Relaxed),
+                bytes: self.tally.bytes.load(Ordering::Relaxed),
+                ..total
+            });
+        }
+        Ok(())
+    }
+
+    fn batch(&self, node: &NodeName, batch: PathBatch, opener: &mut Opener<'_>) -> Result<(), ClientError> {
+        let Batch { ids, uses, pieces } = batch;
+        let mut refused = Vec::new();
+        let mut frames = Vec::with_capacity(ids.len());
+        for frame in self.fetcher.each_frame(&ids)? {
+            let (frame, refusal) =
+                frame.map_or_else(|error| (None, Some(error)), |frame| (Some(frame), None));
+            let len = frame.as_ref().map_or(0, |frame| frame.payload.len());
+            self.tally.bytes_fetched.fetch_add(u64::try_from(len).unwrap_or(0), Ordering::Relaxed);
+            frames.push(frame);
+            refused.push(refusal);
+        }
+        let mut plaintexts = Plaintexts::new(opener, frames, uses);
+        for piece in &pieces {
+            for placed in &piece.extents {
+                let id = ids.get(placed.slot);
+                match (plaintexts.of(placed), refused.get(placed.slot)) {
+                    (Some(Ok(_)), _) => {
+                        self.tally.chunks.fetch_add(1, Ordering::Relaxed);
+                        self.tally.bytes.fetch_add(placed.len.into(), Ordering::Relaxed);
+                    }
+                    (Some(Err(error)), _) => self.found(node, Some(&piece.file), id, &error),
+                    (None, Some(Some(error))) => self.found(node, Some(&piece.file), id, error),
+                    (None, _) => self.found(node, Some(&piece.file), id, &ClientError::Worker("verify")),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn found(
+        &self,
+        node: &NodeName,
+        path: Option<&EntryPath>,
+        object: Option<&ChunkId>,
+        error: &dyn std::error::Error,
+    ) {
+        let mut problem = error.to_string();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            problem = format!("{problem}: {error}");
+            cause = error.source();
+        }
+        let damage = Damage {
+            node: node.clone(),
+            path: path.map(EntryPath::to_string),
+            object: object.map(ChunkId::to_string),
+            problem,
+        };
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        found.count += 1;
+        if found.first.len() < MAX_DAMAGE {
+            found.first.insert(damage);
+        }
+    }
+}

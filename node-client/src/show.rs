@@ -1,0 +1,207 @@
+//! What the commands say: text for people, one JSON document for programs.
+
+use std::io::{self, Write};
+
+use format_spec::snapshot::SnapshotState;
+use format_spec::wire::SnapshotInfo;
+use indicatif::{HumanBytes, HumanCount};
+use serde::Serialize;
+
+use crate::cli::Output;
+use crate::error::ClientError;
+use crate::push::PushReport;
+use crate::restore::{RestoreReport, VerifyReport};
+
+/// Something that can be shown to people.
+pub trait Show: Serialize {
+    /// Writes its text.
+    ///
+    /// # Errors
+    /// What `out` answers.
+    fn text(&self, out: &mut dyn Write) -> io::Result<()>;
+
+    /// Whether it is worth reading even where only bad news is wanted.
+    fn is_news(&self) -> bool;
+}
+
+/// Shows `what` on standard output, as `output` asks for.
+pub fn show(what: &impl Show, output: Output) {
+    let mut out = io::stdout().lock();
+    // When nobody reads, nobody minds: the exit code still tells.
+    let _ = match (output.json, output.quiet) {
+        (true, _) => document(what, &mut out),
+        (false, true) if !what.is_news() => Ok(()),
+        (false, _) => what.text(&mut out),
+    };
+}
+
+/// Shows why a command failed: for people on standard error, for programs as the one document.
+pub fn show_error(error: &ClientError, output: Output) {
+    if output.json {
+        let _ = document(&Failed { error: ErrorDocument::new(error) }, &mut io::stdout().lock());
+    }
+    let mut out = io::stderr().lock();
+    let _ = writeln!(out, "astacus-client: {}", chain(error));
+    if let Some(hint) = error.hint() {
+        let _ = writeln!(out, "hint: {hint}");
+    }
+}
+
+fn document(what: &impl Serialize, out: &mut dyn Write) -> io::Result<()> {
+    serde_json::to_writer(&mut *out, what)?;
+    out.write_all(b"\n")
+}
+
+#[derive(Serialize)]
+struct Failed<'a> {
+    error: ErrorDocument<'a>,
+}
+
+#[derive(Serialize)]
+struct ErrorDocument<'a> {
+    class: format_spec::ErrorClass,
+    code: Option<&'a str>,
+    message: String,
+    hint: Option<&'static str>,
+    exit_code: u8,
+}
+
+impl<'a> ErrorDocument<'a> {
+    fn new(error: &'a ClientError) -> Self {
+        Self {
+            class: error.class(),
+            code: error.code(),
+            message: chain(error),
+            hint: error.hint(),
+            exit_code: error.exit_code(),
+        }
+    }
+}
+
+/// An error and its causes on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+impl Show for PushReport {
+    fn text(&self, out: &mut dyn Write) -> io::Result<()> {
+        let Self { snapshot, files, folders, symlinks, unchanged, seconds, .. } = self;
+        let (files, unchanged) = (HumanCount(*files), HumanCount(*unchanged));
+        writeln!(out, "snapshot {snapshot} in {seconds:.1} s")?;
+        writeln!(
+            out,
+            "  {files} files ({unchanged} unchanged), {} folders, {} links, {}",
+            HumanCount(*folders),
+            HumanCount(*symlinks),
+            HumanBytes(self.bytes),
+        )?;
+        let (read, sent) = (HumanBytes(self.bytes_read), HumanBytes(self.bytes_sent));
+        writeln!(out, "  read {read}, sent {sent}, stored {}", HumanBytes(self.bytes_stored))?;
+        if self.skipped > 0 {
+            writeln!(out, "  passed over {} sockets, devices and pipes", self.skipped)?;
+        }
+        if self.problem_count > 0 {
+            writeln!(out, "  NOT in the snapshot: {} files", self.problem_count)?;
+        }
+        for problem in &self.problems {
+            writeln!(out, "    {}: {}", problem.path, problem.reason)?;
+        }
+        Ok(())
+    }
+
+    fn is_news(&self) -> bool {
+        self.state == SnapshotState::Partial
+    }
+}
+
+impl Show for Vec<SnapshotInfo> {
+    fn text(&self, out: &mut dyn Write) -> io::Result<()> {
+        let head = ["SNAPSHOT", "CLUSTER", "NODES", "CREATED", "STATE", "FILES", "BYTES"].map(str::to_owned);
+        let rows: Vec<_> = std::iter::once(head).chain(self.iter().map(row)).collect();
+        let widths: Vec<usize> = (0..7)
+            .map(|column| rows.iter().filter_map(|row| row.get(column)).map(String::len).max().unwrap_or(0))
+            .collect();
+        for row in &rows {
+            let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+            writeln!(out, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
+        }
+        Ok(())
+    }
+
+    fn is_news(&self) -> bool {
+        true
+    }
+}
+
+fn row(snapshot: &SnapshotInfo) -> [String; 7] {
+    let nodes: Vec<&str> = snapshot.nodes.iter().map(|node| node.as_str()).collect();
+    let state = match snapshot.state {
+        SnapshotState::Complete => "complete".to_owned(),
+        SnapshotState::Partial => format!("partial ({} missing)", snapshot.problems),
+    };
+    [
+        snapshot.id.to_string(),
+        snapshot.cluster.to_string(),
+        nodes.join(","),
+        snapshot.created.clone(),
+        state,
+        HumanCount(snapshot.files).to_string(),
+        HumanBytes(snapshot.bytes).to_string(),
+    ]
+}
+
+impl Show for RestoreReport {
+    fn text(&self, out: &mut dyn Write) -> io::Result<()> {
+        let Self { snapshot, node, seconds, .. } = self;
+        let (files, bytes) = (HumanCount(self.files), HumanBytes(self.bytes));
+        writeln!(
+            out,
+            "restored {files} files, {bytes}, of {node} from snapshot {snapshot} in {seconds:.1} s"
+        )?;
+        for skipped in &self.skipped {
+            writeln!(out, "  NOT in the snapshot: {}: {}", skipped.path, skipped.reason)?;
+        }
+        for note in &self.warnings {
+            writeln!(out, "  {}: {}", note.path, note.note)?;
+        }
+        Ok(())
+    }
+
+    fn is_news(&self) -> bool {
+        !self.skipped.is_empty() || !self.warnings.is_empty()
+    }
+}
+
+impl Show for VerifyReport {
+    fn text(&self, out: &mut dyn Write) -> io::Result<()> {
+        let Self { snapshot, seconds, problem_count, .. } = self;
+        let (files, bytes) = (HumanCount(self.files), HumanBytes(self.bytes));
+        let verdict = if self.is_sound() { "sound" } else { "DAMAGED" };
+        writeln!(out, "snapshot {snapshot} is {verdict}: {files} files, {bytes} checked in {seconds:.1} s")?;
+        if self.unreadable > 0 {
+            writeln!(out, "  {} files could not be read when they were pushed", self.unreadable)?;
+        }
+        if *problem_count > 0 {
+            writeln!(out, "  {problem_count} things are wrong:")?;
+        }
+        for damage in &self.problems {
+            let path = damage.path.as_deref().unwrap_or("-");
+            let object = damage.object.as_deref().unwrap_or("-");
+            writeln!(out, "    {} {path} {object}: {}", damage.node, damage.problem)?;
+        }
+        Ok(())
+    }
+
+    fn is_news(&self) -> bool {
+        !self.is_sound()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,245 @@
+//! The publish path cut at every step.
+
+use std::path::{Path, PathBuf};
+
+use super::super::sim::{Lie, SimDisk, SimFault, Survivors};
+use super::super::{Disk, DurableError, FileName, Published, Removed, Step, TEMPORARY_PREFIX};
+use super::super::{make_folder, publish, remove, sweep_temporaries};
+
+/// Long enough for several writes and several sectors of the model.
+const CONTENT: &[u8] = b"the content of a pack, in several pieces";
+
+/// What a checker found wrong after a cut.
+#[derive(Debug, PartialEq, Eq)]
+enum Loss {
+    /// An acknowledged file is not there.
+    Missing,
+    /// A final name holds something else than the whole content.
+    Torn,
+    /// An operation that must work after the cut did not.
+    Stuck,
+    /// A temporary file is left after the sweep.
+    Leftover,
+}
+
+/// One way to break one run.
+#[derive(Debug, Clone, Copy)]
+struct Break {
+    /// The process stops before this step.
+    at: usize,
+    /// What the power cut leaves; none: the machine stays up.
+    power: Option<Survivors>,
+}
+
+fn root() -> PathBuf {
+    PathBuf::from("/repo")
+}
+
+fn dir() -> PathBuf {
+    root().join("packs")
+}
+
+fn name(text: &str) -> FileName {
+    text.parse().unwrap()
+}
+
+/// The operation under test: a new folder, and a file in it.
+fn publish_in_new_folder(disk: &SimDisk) -> Result<Published, DurableError> {
+    make_folder(disk, &root(), &name("packs"))?;
+    publish(disk, &dir(), &name("p1"), CONTENT)
+}
+
+/// A disk, perhaps a lying one, that takes little with each write.
+fn disk(lie: Option<Lie>) -> SimDisk {
+    let disk = SimDisk::with_folder(&root());
+    disk.limit_writes(16);
+    if let Some(lie) = lie {
+        disk.tell_lies(lie);
+    }
+    disk
+}
+
+fn steps_of<T>(run: impl FnOnce(&SimDisk) -> Result<T, DurableError>) -> usize {
+    let disk = disk(None);
+    run(&disk).unwrap();
+    disk.steps().len()
+}
+
+fn every_break(steps: usize) -> impl Iterator<Item = Break> {
+    let powers = [Survivors::Synced, Survivors::Names, Survivors::Everything]
+        .into_iter()
+        .chain((0..200).map(Survivors::Seeded))
+        .map(Some)
+        .chain([None])
+        .collect::<Vec<_>>();
+    // At `steps` itself nothing is left to stop: the power goes after the acknowledgement.
+    (0..=steps).flat_map(move |at| powers.clone().into_iter().map(move |power| Break { at, power }))
+}
+
+fn apply(disk: &SimDisk, broken: Break) {
+    match broken.power {
+        Some(survivors) => disk.cut_power(survivors),
+        None => disk.restart_process(),
+    }
+}
+
+/// After a break: the name is absent or whole, what was acknowledged is there, leftovers go, and a
+/// retry succeeds and holds through one more power cut.
+fn check(disk: &SimDisk, broken: Break, acknowledged: bool) -> Result<(), Loss> {
+    apply(disk, broken);
+    let path = dir().join("p1");
+    expect_whole_or_absent(disk, &path)?;
+    if acknowledged && disk.peek(&path).is_none() {
+        return Err(Loss::Missing);
+    }
+    if !disk.peek_names(&root()).is_empty() {
+        sweep_temporaries(disk, &dir()).map_err(|_| Loss::Stuck)?;
+    }
+    if disk.peek_names(&dir()).iter().any(|name| name.starts_with(TEMPORARY_PREFIX)) {
+        return Err(Loss::Leftover);
+    }
+    publish_in_new_folder(disk).map_err(|_| Loss::Stuck)?;
+    disk.cut_power(Survivors::Synced);
+    expect_whole_or_absent(disk, &path)?;
+    disk.peek(&path).map(drop).ok_or(Loss::Missing)
+}
+
+fn expect_whole_or_absent(disk: &SimDisk, path: &Path) -> Result<(), Loss> {
+    match disk.peek(path) {
+        Some(found) if found != CONTENT => Err(Loss::Torn),
+        _ => Ok(()),
+    }
+}
+
+/// Runs the operation once for every break; returns the first loss.
+fn first_loss(lie: Option<Lie>) -> Option<(Break, Loss)> {
+    let steps = steps_of(publish_in_new_folder);
+    assert!(steps >= 11, "the operation no longer reaches mkdir, writes, rename and all syncs: {steps}");
+    every_break(steps).find_map(|broken| {
+        let disk = disk(lie);
+        disk.arm(broken.at, SimFault::Stop);
+        let acknowledged = publish_in_new_folder(&disk).is_ok();
+        check(&disk, broken, acknowledged).err().map(|loss| (broken, loss))
+    })
+}
+
+/// P5: an acknowledged file survives, an unacknowledged one is absent or whole.
+#[test]
+fn publishing_loses_and_tears_nothing_wherever_it_is_cut() {
+    assert_eq!(first_loss(None).map(|(broken, loss)| format!("{loss:?} after {broken:?}")), None);
+}
+
+#[test]
+fn the_checker_sees_a_disk_that_does_not_sync_files() {
+    let (_, loss) = first_loss(Some(Lie::FileSync)).expect("the checker bites");
+
+    assert_eq!(loss, Loss::Torn);
+}
+
+#[test]
+fn the_checker_sees_a_disk_that_does_not_sync_folders() {
+    let (_, loss) = first_loss(Some(Lie::FolderSync)).expect("the checker bites");
+
+    assert_eq!(loss, Loss::Missing);
+}
+
+/// The first publisher dies after its rename; the second one finds the file and must not say that it
+/// is durable before it is.
+#[test]
+fn a_file_found_in_place_is_durable_before_it_is_acknowledged() {
+    let disk = disk(None);
+    make_folder(&disk, &root(), &name("packs")).unwrap();
+    let before_folder_sync =
+        steps_of(publish_in_new_folder) - steps_of(|disk| make_folder(disk, &root(), &name("packs"))) - 1;
+    disk.arm(before_folder_sync, SimFault::Stop);
+    publish(&disk, &dir(), &name("p1"), CONTENT).unwrap_err();
+    disk.restart_process();
+
+    let second = publish(&disk, &dir(), &name("p1"), CONTENT).unwrap();
+    disk.cut_power(Survivors::Synced);
+
+    assert_eq!(second, Published::AlreadyThere);
+    assert_eq!(disk.peek(&dir().join("p1")).as_deref(), Some(CONTENT));
+}
+
+/// A copy of the repository may have been made by a tool that syncs nothing.
+#[test]
+fn a_file_that_nobody_synced_is_synced_before_it_is_acknowledged() {
+    let disk = disk(None);
+    let folder = disk.open_folder(&root()).unwrap();
+    let (temporary, mut file) = folder.create_temporary().unwrap();
+    for piece in CONTENT.chunks(16) {
+        assert_eq!(file.write(piece).unwrap(), piece.len());
+    }
+    folder.rename_new(&temporary, &name("p1")).unwrap();
+
+    assert_eq!(publish(&disk, &root(), &name("p1"), CONTENT).unwrap(), Published::AlreadyThere);
+    disk.cut_power(Survivors::Synced);
+
+    assert_eq!(disk.peek(&root().join("p1")).as_deref(), Some(CONTENT));
+}
+
+#[test]
+fn a_new_folder_is_synced_itself_and_so_is_the_one_above_it() {
+    let disk = disk(None);
+    make_folder(&disk, &root(), &name("packs")).unwrap();
+
+    let first = [Step::OpenFolder, Step::MakeFolder, Step::OpenFolder, Step::SyncFolder, Step::SyncFolder];
+    assert_eq!(disk.steps(), first);
+    make_folder(&disk, &root(), &name("packs")).unwrap();
+    assert_eq!(disk.steps(), [first, first].concat());
+}
+
+#[test]
+fn other_content_under_the_same_name_is_refused_and_leaves_no_trace() {
+    let disk = disk(None);
+    publish_in_new_folder(&disk).unwrap();
+
+    for other in [&b""[..], &CONTENT[1..], &CONTENT[..CONTENT.len() - 1], &[CONTENT, b"!"].concat()] {
+        let refused = publish(&disk, &dir(), &name("p1"), other).unwrap_err();
+        assert!(matches!(refused, DurableError::Differs { .. }), "{refused:?}");
+    }
+    disk.cut_power(Survivors::Synced);
+
+    assert_eq!(disk.peek_names(&dir()), ["p1"]);
+    assert_eq!(disk.peek(&dir().join("p1")).as_deref(), Some(CONTENT));
+}
+
+#[test]
+fn a_removed_file_stays_removed_wherever_the_removal_is_cut() {
+    let setup = || {
+        let disk = disk(None);
+        publish_in_new_folder(&disk).unwrap();
+        disk
+    };
+    for broken in every_break(3) {
+        let disk = setup();
+        disk.arm(broken.at, SimFault::Stop);
+        let first = remove(&disk, &dir(), &name("p1"));
+        apply(&disk, broken);
+        if first.is_ok() {
+            assert_eq!(disk.peek(&dir().join("p1")), None, "{broken:?}");
+        }
+
+        remove(&disk, &dir(), &name("p1")).unwrap();
+        disk.cut_power(Survivors::Synced);
+
+        assert_eq!(disk.peek(&dir().join("p1")), None, "{broken:?}");
+    }
+    assert_eq!(remove(&setup(), &dir(), &name("p2")).unwrap(), Removed::Before);
+    assert_eq!(remove(&setup(), Path::new("/repo/none"), &name("p2")).unwrap(), Removed::Before);
+}
+
+#[test]
+fn the_sweep_takes_temporaries_and_nothing_else() {
+    let disk = disk(None);
+    publish_in_new_folder(&disk).unwrap();
+    disk.arm(4, SimFault::Stop);
+    publish(&disk, &dir(), &name("p2"), CONTENT).unwrap_err();
+    disk.restart_process();
+    assert_eq!(disk.peek_names(&dir()).len(), 2, "the test leaves no temporary to sweep");
+
+    assert_eq!(sweep_temporaries(&disk, &dir()).unwrap(), 1);
+
+    assert_eq!(disk.peek_names(&dir()), ["p1"]);
+}

@@ -1,0 +1,148 @@
+//! What a request can fail with. `code` is stable for programs, `class` says what the caller can do.
+
+use format_spec::{ChunkId, ErrorClass, FormatError, NodeName, SessionId, SnapshotId};
+
+use crate::index::IndexError;
+use crate::site::SiteError;
+
+/// A request that failed. Unless it says otherwise, nothing changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "a variant's line covers its fields")]
+pub enum ServerError {
+    /// The request breaks a rule of the interface.
+    #[error("{why}")]
+    BadRequest { code: &'static str, why: String },
+    /// The request's bytes are not what they should be.
+    #[error("the request's bytes cannot be used")]
+    Malformed(#[source] FormatError),
+    /// The body is longer than this request may have.
+    #[error("the body is over the limit of {limit_bytes} bytes")]
+    TooLarge { limit_bytes: u64 },
+    /// No token, or the wrong one.
+    #[error("the token is missing or wrong")]
+    Unauthorized,
+    /// The session never was, has expired, or has ended.
+    #[error("session {0} is over: start the push again")]
+    SessionOver(SessionId),
+    /// Nothing has this id.
+    #[error("there is no snapshot {0}")]
+    NoSnapshot(SnapshotId),
+    /// The snapshot does not hold this node.
+    #[error("snapshot {snapshot} does not hold node `{node}`")]
+    NoNode { snapshot: SnapshotId, node: NodeName },
+    /// The domain of the snapshot does not have this chunk.
+    #[error("there is no {0}")]
+    NoChunk(ChunkId),
+    /// A page names chunks that the repository does not have. The page was not stored.
+    #[error("the page refers to {} chunks that are not here, such as {}", missing.len(), first(missing))]
+    UnknownChunks { missing: Vec<ChunkId> },
+    /// The manifest names pages that the repository does not have; send them, and commit again.
+    #[error("{} pages of the manifest are not here, such as {}", missing.len(), first(missing))]
+    MissingChunks { missing: Vec<ChunkId> },
+    /// No space is left on a site or for the index.
+    #[error("no space is left: {what}")]
+    Full { what: String },
+    /// Stored bytes are not what was written.
+    #[error("{object} is damaged")]
+    Damaged {
+        object: String,
+        #[source]
+        source: FormatError,
+    },
+    /// A row of the index cannot be what we wrote.
+    #[error("index row of {object} is malformed: rebuild the index")]
+    Row { object: String },
+    /// The index failed.
+    #[error("index")]
+    Index(#[source] IndexError),
+    /// The site failed.
+    #[error("site")]
+    Site(#[source] SiteError),
+    /// A disk error made this process unfit to go on.
+    #[error("the server has stopped after a disk error")]
+    Halted,
+    /// A defect of ours.
+    #[error("internal error: {0}")]
+    Bug(&'static str),
+}
+
+fn first(missing: &[ChunkId]) -> String {
+    missing.first().map(ChunkId::to_string).unwrap_or_default()
+}
+
+impl ServerError {
+    /// Stable name of the error, for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::BadRequest { code, .. } => code,
+            Self::Malformed(FormatError::WrongChunk { .. }) => "wrong_id",
+            Self::Malformed(_) => "malformed",
+            Self::TooLarge { .. } => "too_large",
+            Self::Unauthorized => "unauthorized",
+            Self::SessionOver(_) => "session_over",
+            Self::NoSnapshot(_) => "no_such_snapshot",
+            Self::NoNode { .. } => "no_such_node",
+            Self::NoChunk(_) => "no_such_chunk",
+            Self::UnknownChunks { .. } => "unknown_chunks",
+            Self::MissingChunks { .. } => "missing_chunks",
+            Self::Full { .. } => "full",
+            Self::Damaged { .. } => "damaged",
+            Self::Row { .. } => "index_damaged",
+            Self::Index(_) => "index",
+            Self::Site(_) => "site",
+            Self::Halted => "halted",
+            Self::Bug(_) => "internal",
+        }
+    }
+
+    /// What the caller can do about it.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::BadRequest { .. }
+            | Self::Malformed(_)
+            | Self::TooLarge { .. }
+            | Self::UnknownChunks { .. } => ErrorClass::Usage,
+            Self::Unauthorized => ErrorClass::Denied,
+            Self::NoSnapshot(_) | Self::NoNode { .. } | Self::NoChunk(_) => ErrorClass::NotFound,
+            Self::SessionOver(_) | Self::MissingChunks { .. } => ErrorClass::Conflict,
+            Self::Full { .. } | Self::Halted => ErrorClass::Unavailable,
+            Self::Damaged { .. } | Self::Row { .. } => ErrorClass::Integrity,
+            Self::Index(error) => error.class(),
+            Self::Site(error) => error.class(),
+            Self::Bug(_) => ErrorClass::Bug,
+        }
+    }
+
+    /// The ids that the answer should list.
+    pub fn missing(&self) -> &[ChunkId] {
+        match self {
+            Self::UnknownChunks { missing } | Self::MissingChunks { missing } => missing,
+            _ => &[],
+        }
+    }
+}
+
+impl From<IndexError> for ServerError {
+    fn from(error: IndexError) -> Self {
+        match error {
+            IndexError::Full { .. } => Self::Full { what: error.to_string() },
+            other => Self::Index(other),
+        }
+    }
+}
+
+/// An error with its causes on one line.
+pub struct Chain<'a>(pub &'a dyn std::error::Error);
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut source = self.0.source();
+        while let Some(error) = source {
+            write!(f, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,55 @@
+//! Who may ask: whoever has the token.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use hyper::header::AUTHORIZATION;
+
+use super::App;
+use super::respond::Failure;
+use crate::error::ServerError;
+
+/// The secret that requests carry as `Authorization: Bearer TOKEN`.
+#[derive(Clone)]
+pub struct Token(Arc<str>);
+
+impl Token {
+    /// The token with this text.
+    pub fn new(text: &str) -> Self {
+        Self(text.into())
+    }
+
+    /// Compares in a time that does not depend on where a wrong token differs.
+    fn is(&self, offered: &[u8]) -> bool {
+        let ours = self.0.as_bytes();
+        let differing = ours.iter().zip(offered).fold(0, |differing, (a, b)| differing | (a ^ b));
+        differing == 0 && ours.len() == offered.len()
+    }
+}
+
+/// Lets a request pass only with the token.
+pub(super) async fn check(State(app): State<App>, request: Request, next: Next) -> Response {
+    let offered = request.headers().get(AUTHORIZATION);
+    let offered = offered.and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+    if offered.is_some_and(|offered| app.token.is(offered)) {
+        return next.run(request).await;
+    }
+    Failure::from(ServerError::Unauthorized).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_whole_token_passes() {
+        let token = Token::new("secret");
+
+        assert!(token.is(b"secret"));
+        for wrong in [&b""[..], b"s", b"secreT", b"secret ", b"secretsecret"] {
+            assert!(!token.is(wrong), "{wrong:?}");
+        }
+    }
+}

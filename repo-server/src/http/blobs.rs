@@ -1,0 +1,147 @@
+//! Ids asked for and blobs sent in a session.
+//!
+//! A body of frames is read as it comes: groups of about a megabyte go to compute threads, and only
+//! a few groups are in memory at once. A full pack stops the reading until the site takes it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use axum::extract::{Path, Request, State};
+use format_spec::key::BlobKind;
+use format_spec::wire::{self, BlobsStored, Frame, FrameReader};
+use futures_util::StreamExt;
+use tokio::task::JoinHandle;
+
+use super::respond::{self, Answer, Reply};
+use super::{App, broken_body, check_length, octets, parse, read_body};
+use crate::error::ServerError;
+use crate::pack;
+use crate::repository::{Domain, Repository, Taken};
+use crate::session;
+
+/// Payload bytes that one compute thread gets at once.
+const GROUP_LEN: usize = 1 << 20;
+/// Groups of one request that are computed at once.
+const GROUPS: usize = 3;
+
+pub(super) async fn have(State(app): State<App>, Path(id): Path<String>, request: Request) -> Reply {
+    let session = session::renew(&app.repository, parse(&id)?)?;
+    let body = read_body(request, wire::MAX_IDS * 32 + 1).await?;
+    let ids = wire::parse_ids(&body).map_err(ServerError::Malformed)?;
+    let domain = app.repository.domain(&session.cluster);
+    let have = app.repository.blocking(move |repository| pack::have(repository, &domain, &ids)).await?;
+    Ok(octets(wire::Bitmap::from_bits(&have).into_bytes()))
+}
+
+pub(super) async fn put(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Answer<BlobsStored> {
+    let session = session::renew(&app.repository, parse(&id)?)?;
+    check_length(&request, wire::MAX_BLOBS_LEN)?;
+    let domain = app.repository.domain(&session.cluster);
+    let mut intake = Intake::new(Arc::clone(&app.repository), domain);
+    let mut reader = FrameReader::new();
+    let mut received = 0;
+    let mut body = request.into_body().into_data_stream();
+    while let Some(piece) = body.next().await {
+        let piece = piece.map_err(|error| broken_body(error, wire::MAX_BLOBS_LEN))?;
+        received += u64::try_from(piece.len()).unwrap_or(u64::MAX);
+        if received > wire::MAX_BLOBS_LEN {
+            return Err(ServerError::TooLarge { limit_bytes: wire::MAX_BLOBS_LEN }.into());
+        }
+        reader.push(&piece);
+        while let Some(frame) = reader.next_frame().map_err(ServerError::Malformed)? {
+            intake.push(frame).await?;
+        }
+    }
+    reader.finish().map_err(ServerError::Malformed)?;
+    respond::json(intake.finish().await?)
+}
+
+/// Frames of one request on their way into packs.
+struct Intake {
+    repository: Arc<Repository>,
+    domain: Arc<Domain>,
+    group: Vec<Frame>,
+    group_len: usize,
+    running: VecDeque<JoinHandle<Result<Taken, ServerError>>>,
+    counts: BlobsStored,
+    chunks_flushed: bool,
+}
+
+impl Intake {
+    fn new(repository: Arc<Repository>, domain: Arc<Domain>) -> Self {
+        Self {
+            repository,
+            domain,
+            group: Vec::new(),
+            group_len: 0,
+            running: VecDeque::new(),
+            counts: BlobsStored::default(),
+            chunks_flushed: false,
+        }
+    }
+
+    async fn push(&mut self, frame: Frame) -> Result<(), ServerError> {
+        if frame.info.kind == BlobKind::Page && !self.chunks_flushed {
+            self.settle_chunks().await?;
+        }
+        self.group_len += frame.payload.len();
+        self.group.push(frame);
+        if self.group_len >= GROUP_LEN { self.start_group().await } else { Ok(()) }
+    }
+
+    /// X7: a page may refer only to chunks that the index has, so those that wait are stored first.
+    async fn settle_chunks(&mut self) -> Result<(), ServerError> {
+        self.start_group().await?;
+        while !self.running.is_empty() {
+            self.end_group().await?;
+        }
+        pack::flush(&self.repository, &self.domain, BlobKind::Chunk).await?;
+        self.chunks_flushed = true;
+        Ok(())
+    }
+
+    async fn start_group(&mut self) -> Result<(), ServerError> {
+        if self.group.is_empty() {
+            return Ok(());
+        }
+        if self.running.len() >= GROUPS {
+            self.end_group().await?;
+        }
+        self.repository.check_running()?;
+        let frames = std::mem::take(&mut self.group);
+        self.group_len = 0;
+        let permit = Arc::clone(&self.repository.compute).acquire_owned().await;
+        let permit = permit.expect("the semaphore is never closed");
+        let (repository, domain) = (Arc::clone(&self.repository), Arc::clone(&self.domain));
+        self.running.push_back(tokio::task::spawn_blocking(move || {
+            let taken = pack::take_in(&repository, &domain, &frames);
+            drop(permit);
+            taken
+        }));
+        Ok(())
+    }
+
+    async fn end_group(&mut self) -> Result<(), ServerError> {
+        let Some(group) = self.running.pop_front() else { return Ok(()) };
+        let taken = group.await.unwrap_or(Err(ServerError::Bug("a worker thread panicked")))?;
+        self.counts.stored += taken.counts.stored;
+        self.counts.known += taken.counts.known;
+        self.counts.stored_bytes += taken.counts.stored_bytes;
+        for full in taken.full {
+            pack::send_off(&self.repository, &self.domain, full).await;
+        }
+        Ok(())
+    }
+
+    async fn finish(mut self) -> Result<BlobsStored, ServerError> {
+        self.start_group().await?;
+        while !self.running.is_empty() {
+            self.end_group().await?;
+        }
+        Ok(self.counts)
+    }
+}

@@ -1,0 +1,130 @@
+//! The HTTP interface: routes, limits, and nothing else. What a request does is in the modules below.
+//!
+//! Every request but `/healthz` needs the token. Bodies are streamed and capped. Bodies and answers
+//! are described in `format_spec::wire`.
+
+mod auth;
+mod blobs;
+mod respond;
+mod serve;
+mod sessions;
+mod snapshots;
+mod verify;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::middleware;
+use axum::routing::{delete, get, post};
+use bytes::Bytes;
+use format_spec::wire;
+use http_body_util::LengthLimitError;
+use serde::de::DeserializeOwned;
+use tokio::sync::Semaphore;
+
+pub use auth::Token;
+pub use serve::serve;
+
+use crate::error::ServerError;
+use crate::repository::Repository;
+use respond::Answer;
+
+/// Requests that may hold opened blobs in memory at once.
+const READS: usize = 4;
+
+/// What every request can use.
+#[derive(Clone)]
+struct App {
+    repository: Arc<Repository>,
+    token: Token,
+    reads: Arc<Semaphore>,
+}
+
+/// The routes of a repository server.
+pub fn routes(repository: Arc<Repository>, token: Token) -> Router {
+    let app = App { repository, token, reads: Arc::new(Semaphore::new(READS)) };
+    let guarded = Router::new()
+        .route("/v1/sessions", post(sessions::open))
+        .route("/v1/sessions/{session}", delete(sessions::abort))
+        .route("/v1/sessions/{session}/renew", post(sessions::renew))
+        .route("/v1/sessions/{session}/have", post(blobs::have))
+        .route("/v1/sessions/{session}/blobs", post(blobs::put))
+        .route("/v1/sessions/{session}/commit", post(sessions::commit))
+        .route("/v1/snapshots", get(snapshots::list))
+        .route("/v1/snapshots/{snapshot}", get(snapshots::show))
+        .route("/v1/snapshots/{snapshot}/key", get(snapshots::key))
+        .route("/v1/snapshots/{snapshot}/manifests/{node}", get(snapshots::manifest))
+        .route("/v1/snapshots/{snapshot}/blobs", post(snapshots::blobs))
+        .route("/v1/verify", post(verify::verify))
+        .route("/v1/status", get(status))
+        .fallback(|| async { respond::no_such_route() })
+        .method_not_allowed_fallback(|| async { respond::wrong_method() })
+        .layer(middleware::from_fn_with_state(app.clone(), auth::check))
+        .with_state(app);
+    Router::new().route("/healthz", get(|| async { "ok\n" })).merge(guarded)
+}
+
+async fn status(State(app): State<App>) -> Answer<wire::Status> {
+    let repository = &app.repository;
+    let (totals, snapshots) = repository
+        .blocking(|repository| Ok((repository.totals()?, crate::snapshot::list(repository, None)?.len())))
+        .await?;
+    respond::json(wire::Status {
+        server: crate::SERVER.to_owned(),
+        repository: repository.id(),
+        engine: repository.parts.engine.to_owned(),
+        snapshots: u64::try_from(snapshots).unwrap_or(u64::MAX),
+        packs: u64::from(totals.packs),
+        chunks: totals.chunks,
+        stored_bytes: totals.stored_bytes,
+        open_sessions: u64::try_from(repository.sessions.count()).unwrap_or(u64::MAX),
+    })
+}
+
+/// A whole body of at most `limit` bytes.
+async fn read_body(request: Request, limit: usize) -> Result<Bytes, ServerError> {
+    let limit_bytes = u64::try_from(limit).unwrap_or(u64::MAX);
+    check_length(&request, limit_bytes)?;
+    axum::body::to_bytes(request.into_body(), limit).await.map_err(|error| broken_body(error, limit_bytes))
+}
+
+/// Refuses a body whose declared length is over the limit, before any of it is read.
+fn check_length(request: &Request, limit_bytes: u64) -> Result<(), ServerError> {
+    use hyper::body::Body as _;
+    let declared = request.body().size_hint().exact();
+    if declared.is_some_and(|len| len > limit_bytes) {
+        Err(ServerError::TooLarge { limit_bytes })
+    } else {
+        Ok(())
+    }
+}
+
+fn broken_body(error: axum::Error, limit_bytes: u64) -> ServerError {
+    let error = error.into_inner();
+    if error.is::<LengthLimitError>() {
+        return ServerError::TooLarge { limit_bytes };
+    }
+    ServerError::BadRequest { code: "body", why: format!("the body broke off: {error}") }
+}
+
+async fn read_json<T: DeserializeOwned>(request: Request) -> Result<T, ServerError> {
+    let body = read_body(request, wire::MAX_JSON_LEN).await?;
+    serde_json::from_slice(&body).map_err(|error| ServerError::BadRequest {
+        code: "bad_json",
+        why: format!("the body is not usable: {error}"),
+    })
+}
+
+/// An id or a name out of a path.
+fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, ServerError> {
+    text.parse().map_err(|error: T::Err| ServerError::BadRequest { code: "bad_id", why: error.to_string() })
+}
+
+fn octets(bytes: impl Into<Body>) -> axum::response::Response {
+    let mut response = axum::response::Response::new(bytes.into());
+    let octets = hyper::header::HeaderValue::from_static("application/octet-stream");
+    response.headers_mut().insert(hyper::header::CONTENT_TYPE, octets);
+    response
+}

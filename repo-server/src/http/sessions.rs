@@ -1,0 +1,75 @@
+//! Sessions: open, renew, commit, abort.
+
+use axum::extract::{Path, Request, State};
+use axum::response::IntoResponse;
+use format_spec::{ManifestId, SessionId, wire};
+use hyper::StatusCode;
+
+use super::respond::{self, Answer, Reply};
+use super::{App, parse, read_body, read_json};
+use crate::error::ServerError;
+use crate::index::Table;
+use crate::repository::Repository;
+use crate::session::{self, TTL};
+use crate::snapshot;
+
+pub(super) async fn open(State(app): State<App>, request: Request) -> Answer<wire::SessionOpened> {
+    let asked: wire::OpenSession = read_json(request).await?;
+    let domain_key = app.repository.domain(&asked.cluster).key.to_hex();
+    let (session, fencing_token, base) = app
+        .repository
+        .blocking(move |repository| {
+            let (id, row) = session::open(repository, asked.cluster, asked.node)?;
+            Ok((id, row.token, base_state(repository, asked.base)?))
+        })
+        .await?;
+    respond::json(wire::SessionOpened {
+        session,
+        fencing_token,
+        ttl_ms: ttl_ms(),
+        repository: app.repository.id(),
+        domain_key,
+        chunker: app.repository.chunker(),
+        base,
+    })
+}
+
+/// A manifest that is there stays: nothing is ever deleted yet, so there is nothing to pin against.
+fn base_state(repository: &Repository, base: Option<ManifestId>) -> Result<wire::BaseState, ServerError> {
+    let Some(id) = base else { return Ok(wire::BaseState::Unknown) };
+    let row = repository.parts.index.get(Table::Manifest, id.as_bytes())?;
+    Ok(if row.is_some() { wire::BaseState::Pinned } else { wire::BaseState::Unknown })
+}
+
+fn ttl_ms() -> u64 {
+    u64::try_from(TTL.as_millis()).expect("a short time")
+}
+
+pub(super) async fn renew(State(app): State<App>, Path(id): Path<String>) -> Answer<wire::SessionRenewed> {
+    let id: SessionId = parse(&id)?;
+    session::renew(&app.repository, id)?;
+    respond::json(wire::SessionRenewed { ttl_ms: ttl_ms() })
+}
+
+pub(super) async fn commit(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Answer<wire::Committed> {
+    let id: SessionId = parse(&id)?;
+    let body = read_body(request, format_spec::manifest::MAX_MANIFEST_LEN).await?;
+    let snapshot = snapshot::commit(&app.repository, id, &body).await?;
+    tracing::info!(snapshot = %snapshot.id, cluster = %snapshot.cluster, "committed");
+    let manifest = snapshot.manifests.first().map(|manifest| manifest.id);
+    respond::json(wire::Committed {
+        manifest: manifest.ok_or(ServerError::Bug("a snapshot without a manifest"))?,
+        snapshot: snapshot::info(&snapshot),
+        durability: wire::Durability::Local,
+    })
+}
+
+pub(super) async fn abort(State(app): State<App>, Path(id): Path<String>) -> Reply {
+    let id: SessionId = parse(&id)?;
+    app.repository.blocking(move |repository| session::abort(repository, id)).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}

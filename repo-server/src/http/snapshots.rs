@@ -1,0 +1,77 @@
+//! Snapshots: list, show, manifests, and the blobs that a restore needs.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Path, Query, Request, State};
+use bytes::Bytes;
+use format_spec::wire::{self, FrameHeader};
+use format_spec::{ClusterName, NodeName, SnapshotId};
+use futures_util::stream;
+use serde::Deserialize;
+
+use super::respond::{self, Answer, Reply};
+use super::{App, octets, parse, read_body};
+use crate::error::ServerError;
+use crate::pack::{self, Blob};
+use crate::snapshot;
+
+#[derive(Deserialize)]
+pub(super) struct Filter {
+    cluster: Option<String>,
+}
+
+pub(super) async fn list(State(app): State<App>, Query(filter): Query<Filter>) -> Answer<wire::SnapshotList> {
+    let cluster: Option<ClusterName> = filter.cluster.as_deref().map(parse).transpose()?;
+    let found =
+        app.repository.blocking(move |repository| snapshot::list(repository, cluster.as_ref())).await?;
+    respond::json(wire::SnapshotList { snapshots: found.iter().map(snapshot::info).collect() })
+}
+
+pub(super) async fn show(State(app): State<App>, Path(id): Path<String>) -> Answer<wire::SnapshotInfo> {
+    let id: SnapshotId = parse(&id)?;
+    let found = app.repository.blocking(move |repository| snapshot::get(repository, id)).await?;
+    respond::json(snapshot::info(&found))
+}
+
+pub(super) async fn key(State(app): State<App>, Path(id): Path<String>) -> Answer<wire::SnapshotKey> {
+    let id: SnapshotId = parse(&id)?;
+    let found = app.repository.blocking(move |repository| snapshot::get(repository, id)).await?;
+    respond::json(wire::SnapshotKey { domain_key: app.repository.domain(&found.cluster).key.to_hex() })
+}
+
+pub(super) async fn manifest(State(app): State<App>, Path((id, node)): Path<(String, String)>) -> Reply {
+    let (id, node): (SnapshotId, NodeName) = (parse(&id)?, parse(&node)?);
+    Ok(octets(snapshot::manifest(&app.repository, id, &node).await?))
+}
+
+/// Blobs of the snapshot's dedup domain, in the order asked for.
+pub(super) async fn blobs(State(app): State<App>, Path(id): Path<String>, request: Request) -> Reply {
+    let id: SnapshotId = parse(&id)?;
+    let body = read_body(request, wire::MAX_IDS * 32 + 1).await?;
+    let ids = wire::parse_ids(&body).map_err(ServerError::Malformed)?;
+    let found = app.repository.blocking(move |repository| snapshot::get(repository, id)).await?;
+    let domain = app.repository.domain(&found.cluster);
+    let permit = Arc::clone(&app.reads).acquire_owned().await;
+    let permit = permit.expect("the semaphore is never closed");
+    let blobs = pack::read_blobs(&app.repository, &domain, ids).await?;
+    Ok(frames(blobs, permit))
+}
+
+/// An answer of frames. `held` is released when the last of them has been sent.
+fn frames(blobs: Vec<Blob>, held: impl Send + 'static) -> axum::response::Response {
+    let count = u32::try_from(blobs.len()).expect("a request names few blobs");
+    let mut pieces = Vec::with_capacity(blobs.len() * 2 + 1);
+    for blob in blobs {
+        let payload_len = u32::try_from(blob.payload.len()).expect("a payload is at most its plaintext");
+        let header = FrameHeader { info: blob.info, payload_len }.encode();
+        pieces.push(Bytes::copy_from_slice(&header));
+        pieces.push(blob.payload);
+    }
+    pieces.push(Bytes::copy_from_slice(&wire::encode_end(count)));
+    let pieces = stream::unfold((pieces.into_iter(), held), |(mut pieces, held)| async move {
+        let piece = pieces.next()?;
+        Some((Ok::<_, std::convert::Infallible>(piece), (pieces, held)))
+    });
+    octets(Body::from_stream(pieces))
+}

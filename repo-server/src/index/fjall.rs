@@ -1,0 +1,254 @@
+//! The default engine: a log-structured merge tree for each table, with one journal for all.
+//!
+//! What was added around it, and why (fjall 3.1.13, read in its source):
+//! - Every read goes through a snapshot that was taken while no commit ran. fjall's own newest snapshot can
+//!   show half of a batch: work in the background moves the number up to which rows are visible.
+//! - We decide when rows in memory are written out, and then do so for all tables at once. Left to fjall,
+//!   a table that is rarely written keeps every journal since its last row, because that row is in memory
+//!   only; and a commit that waits for the disk waits for ever if the thread that writes has failed.
+//! - One thread works in the background. With two, one of them turns round and round, on a whole core,
+//!   while the other merges.
+//! - No table is emptied with `clear()`, which does not mix with recovery.
+
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use ::fjall::compaction::Leveled;
+use ::fjall::config::CompressionPolicy;
+use ::fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Snapshot};
+
+use super::batch::{Batch, is_storable};
+use super::folder::{Folder, Missing, sync_tree};
+use super::space::Space;
+use super::{Engine, Index, IndexError, KeyRange, MAX_KEY_LEN, OpenError, Row, Rows, Table};
+
+/// Blocks of tables that are kept in memory.
+const CACHE_BYTES: u64 = 64 << 20;
+
+/// Rows in memory, by fjall's count, from which on they are written out. They take about twice as much.
+const WRITE_OUT_BYTES: u64 = 24 << 20;
+
+/// Rows in memory, by fjall's count, from which on commits wait for the disk.
+const WAIT_BYTES: u64 = 48 << 20;
+
+/// Between two looks at whether the disk has caught up.
+const WAIT_POLL: Duration = Duration::from_millis(1);
+
+/// Size of a table's files. Small, so that no merge keeps the one thread that does them for long.
+const FILE_BYTES: u64 = 32 << 20;
+
+/// Comes after every key that a row can have.
+const AFTER_ALL: [u8; MAX_KEY_LEN + 1] = [u8::MAX; MAX_KEY_LEN + 1];
+
+/// An index in a fjall database.
+pub(super) struct FjallIndex {
+    /// The newest state that readers may be shown: one without a running commit.
+    committed: RwLock<Arc<Snapshot>>,
+    /// Held through a commit, so that its preconditions still hold when it is applied.
+    committing: Mutex<()>,
+    tables: [Keyspace; Table::ALL.len()],
+    db: Database,
+    space: Space,
+    /// Dropped last: the folder is free when the database has let go of it.
+    _folder: Folder,
+}
+
+/// Whether rows are on their way from memory to the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Queue {
+    Empty,
+    Busy,
+}
+
+impl FjallIndex {
+    pub(super) fn open(dir: &Path, missing: Missing) -> Result<Self, OpenError> {
+        let refused = |source: ::fjall::Error| OpenError::Engine {
+            dir: dir.to_owned(),
+            engine: Engine::Fjall,
+            source: source.into(),
+        };
+        let folder = Folder::claim(dir, missing)?;
+        let data = folder.database(Engine::Fjall, missing, |data| {
+            open_database(data).map(drop).map_err(refused)
+        })?;
+        let (db, tables) = open_database(&data).map_err(refused)?;
+        // Opening makes files as well: what it repaired, and tables that an older version did not have.
+        sync_tree(&data)?;
+        let committed = RwLock::new(Arc::new(db.snapshot()));
+        let space = Space::new(dir);
+        Ok(Self { committed, committing: Mutex::new(()), tables, db, space, _folder: folder })
+    }
+
+    fn keyspace(&self, table: Table) -> &Keyspace {
+        let [chunk, pack, snapshot, manifest, session, meta] = &self.tables;
+        match table {
+            Table::Chunk => chunk,
+            Table::Pack => pack,
+            Table::Snapshot => snapshot,
+            Table::Manifest => manifest,
+            Table::Session => session,
+            Table::Meta => meta,
+        }
+    }
+
+    fn committed(&self) -> Arc<Snapshot> {
+        // A snapshot keeps the files and the rows in memory that it was taken from. So a fresh one is
+        // taken whenever that can be done.
+        if let Ok(_no_commit_runs) = self.committing.try_lock() {
+            return self.refresh();
+        }
+        // Replaced in one step, so a panicking holder leaves a whole one behind.
+        Arc::clone(&self.committed.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes a fresh snapshot. To be called only by who holds `committing`.
+    fn refresh(&self) -> Arc<Snapshot> {
+        let committed = Arc::new(self.db.snapshot());
+        *self.committed.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&committed);
+        committed
+    }
+
+    fn apply(&self, batch: Batch) -> Result<(), ::fjall::Error> {
+        let mut writes = self.db.batch().durability(Some(PersistMode::SyncAll));
+        for (table, key, value) in batch.into_changes() {
+            match value {
+                Some(value) => writes.insert(self.keyspace(table), key, value),
+                None => writes.remove(self.keyspace(table), key),
+            }
+        }
+        writes.commit()
+    }
+
+    /// Keeps the rows in memory few: has them written out, and waits if they are far too many.
+    fn make_room(&self) -> Result<(), ::fjall::Error> {
+        loop {
+            let buffered = self.db.write_buffer_size();
+            if buffered <= WRITE_OUT_BYTES || self.write_out()? == Queue::Empty || buffered <= WAIT_BYTES {
+                return Ok(());
+            }
+            // Fails if the thread in the background has: then nobody will write them.
+            self.db.persist(PersistMode::Buffer)?;
+            #[expect(clippy::disallowed_methods, reason = "fjall has no call that waits for this")]
+            std::thread::sleep(WAIT_POLL);
+        }
+    }
+
+    /// Has the rows in memory of every table written out in the background, one round at a time.
+    ///
+    /// When a round is through, no journal from before it is needed any more, whatever a table holds.
+    fn write_out(&self) -> Result<Queue, ::fjall::Error> {
+        if self.tables.iter().any(|table| table.sealed_memtable_count() > 0) {
+            return Ok(Queue::Busy);
+        }
+        let mut queue = Queue::Empty;
+        for table in &self.tables {
+            if table.rotate_memtable()? {
+                queue = Queue::Busy;
+            }
+        }
+        Ok(queue)
+    }
+
+    fn stored_bytes(&self) -> u64 {
+        self.tables.iter().map(Keyspace::disk_space).sum()
+    }
+}
+
+impl Index for FjallIndex {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, IndexError> {
+        value(&self.committed(), self.keyspace(table), table, key)
+    }
+
+    fn multi_get(&self, table: Table, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, IndexError> {
+        values(&self.committed(), self.keyspace(table), table, keys)
+    }
+
+    fn scan(&self, table: Table, range: &KeyRange, limit: NonZeroUsize) -> Result<Rows, IndexError> {
+        if range.is_empty() {
+            return Ok(Rows { rows: Vec::new(), rest: None });
+        }
+        let end = range.end().unwrap_or(&AFTER_ALL);
+        let found = self.committed().range(self.keyspace(table), range.start()..end).map(|row| {
+            let (key, value) = row.into_inner().map_err(|error| IndexError::read(table, error))?;
+            Ok(Row { key: key.to_vec(), value: value.to_vec() })
+        });
+        Rows::collect(range, limit, found)
+    }
+
+    fn commit(&self, batch: Batch) -> Result<(), IndexError> {
+        batch.check_limits()?;
+        let _committing = self.committing.lock().map_err(|_| IndexError::commit("an earlier commit panicked"))?;
+        let committed = self.refresh();
+        batch.check_preconditions(|table, keys| values(&committed, self.keyspace(table), table, keys))?;
+        drop(committed);
+        if batch.is_empty() {
+            return Ok(());
+        }
+        self.space.check(self.stored_bytes())?;
+        self.make_room().and_then(|()| self.apply(batch)).map_err(IndexError::commit)?;
+        self.refresh();
+        Ok(())
+    }
+}
+
+/// Looks up `keys` in key order: neighbours share what is in the processor's caches, and at times a block.
+fn values(
+    committed: &Snapshot,
+    keyspace: &Keyspace,
+    table: Table,
+    keys: &[&[u8]],
+) -> Result<Vec<Option<Vec<u8>>>, IndexError> {
+    let mut wanted: Vec<_> = keys.iter().copied().enumerate().collect();
+    wanted.sort_unstable_by_key(|(_, key)| *key);
+    let mut found = Vec::with_capacity(wanted.len());
+    for (at, key) in wanted {
+        found.push((at, value(committed, keyspace, table, key)?));
+    }
+    found.sort_unstable_by_key(|(at, _)| *at);
+    Ok(found.into_iter().map(|(_, value)| value).collect())
+}
+
+fn value(
+    committed: &Snapshot,
+    keyspace: &Keyspace,
+    table: Table,
+    key: &[u8],
+) -> Result<Option<Vec<u8>>, IndexError> {
+    if !is_storable(key) {
+        return Ok(None);
+    }
+    let found = committed.get(keyspace, key).map_err(|error| IndexError::read(table, error))?;
+    Ok(found.map(|value| value.to_vec()))
+}
+
+fn open_database(data: &Path) -> Result<(Database, [Keyspace; Table::ALL.len()]), ::fjall::Error> {
+    let db = Database::builder(data).cache_size(CACHE_BYTES).worker_threads(1).open()?;
+    let keyspace = |table: Table| db.keyspace(table.name(), options);
+    let tables = [
+        keyspace(Table::Chunk)?,
+        keyspace(Table::Pack)?,
+        keyspace(Table::Snapshot)?,
+        keyspace(Table::Manifest)?,
+        keyspace(Table::Session)?,
+        keyspace(Table::Meta)?,
+    ];
+    Ok((db, tables))
+}
+
+/// How a new table is stored. fjall keeps this with the table, so a change is for new indexes only.
+///
+/// Filters are fjall's: 10 bits for each key, and about 20 for the newest files. They answer nearly
+/// every look-up of an absent key from memory.
+fn options() -> KeyspaceCreateOptions {
+    KeyspaceCreateOptions::default()
+        // Never by itself: see `FjallIndex::write_out`.
+        .max_memtable_size(u64::MAX)
+        // Hashes do not compress.
+        .data_block_compression_policy(CompressionPolicy::disabled())
+        .compaction_strategy(Arc::new(Leveled::default().with_table_target_size(FILE_BYTES)))
+}
+
+#[cfg(test)]
+mod tests;

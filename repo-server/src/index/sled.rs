@@ -1,0 +1,179 @@
+//! The engine of small repositories: one sled tree, with a tag before each key for its table.
+//!
+//! What was added around it, and why (sled 0.34.7, read in its source):
+//! - `flush` is not safe from a power cut: it neither flushes the disk's cache nor the file's length. Each
+//!   commit flushes sled, then its file, then its folder. A failed flush in sled's own thread is only logged,
+//!   but the file is open here from the start, so the kernel reports the failure here too.
+//! - sled shows rows before they are on disk. Readers wait while a commit runs.
+//! - A page over a quarter of a segment would become a file of its own that is never flushed. Segments are
+//!   so large that no page of rows within the limits gets there.
+//! - What a batch replaces in memory is freed a little at a time by later calls, and a large batch replaces
+//!   more than it frees: memory grows without end. Each commit is followed by enough cheap calls.
+
+use std::fs::File;
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::sync::{RwLock, RwLockReadGuard};
+
+use ::sled::{Config, Db};
+
+use super::batch::{Batch, is_storable};
+use super::folder::{Folder, Missing};
+use super::space::Space;
+use super::{Engine, Index, IndexError, KeyRange, OpenError, Row, Rows, Table};
+
+/// Pages that are kept in memory.
+const CACHE_BYTES: u64 = 64 << 20;
+
+/// sled's unit of space. A page holds up to about 20 rows, and over a quarter of this it is not flushed.
+const SEGMENT_BYTES: usize = 8 << 20;
+
+/// An index in a sled database.
+pub(super) struct SledIndex {
+    /// Held by readers while they read, and by a commit until its batch is on disk.
+    health: RwLock<Health>,
+    db: Db,
+    /// sled's only file, and the folder that it is in.
+    files: [File; 2],
+    space: Space,
+    /// Dropped last: the folder is free when the database has let go of it.
+    _folder: Folder,
+}
+
+/// Whether what sled shows is what is on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Health {
+    Sound,
+    Failed,
+}
+
+impl SledIndex {
+    pub(super) fn open(dir: &Path, missing: Missing) -> Result<Self, OpenError> {
+        let refused = |source: ::sled::Error| OpenError::Engine {
+            dir: dir.to_owned(),
+            engine: Engine::Sled,
+            source: source.into(),
+        };
+        let folder = Folder::claim(dir, missing)?;
+        let data =
+            folder.database(Engine::Sled, missing, |data| open_database(data).map(drop).map_err(refused))?;
+        let db = open_database(&data).map_err(refused)?;
+        let file =
+            |path: &Path| File::open(path).map_err(|source| OpenError::Io { path: path.to_owned(), source });
+        let files = [file(&data.join("db"))?, file(&data)?];
+        let space = Space::new(dir);
+        Ok(Self { health: RwLock::new(Health::Sound), db, files, space, _folder: folder })
+    }
+
+    /// Lets a reader in, unless a commit failed and left rows that may not be on disk.
+    fn reading(&self, table: Table) -> Result<RwLockReadGuard<'_, Health>, IndexError> {
+        match self.health.read() {
+            Ok(health) if *health == Health::Sound => Ok(health),
+            _ => Err(IndexError::read(table, EARLIER_FAILURE)),
+        }
+    }
+
+    fn values(&self, table: Table, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, IndexError> {
+        keys.iter().map(|key| self.value(table, key)).collect()
+    }
+
+    fn value(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, IndexError> {
+        if !is_storable(key) {
+            return Ok(None);
+        }
+        let found = self.db.get(tagged(table, key)).map_err(|error| IndexError::read(table, error))?;
+        Ok(found.map(|value| value.to_vec()))
+    }
+
+    fn apply(&self, batch: Batch) -> Result<(), IndexError> {
+        let mut writes = ::sled::Batch::default();
+        for (table, key, value) in batch.into_changes() {
+            match value {
+                Some(value) => writes.insert(tagged(table, &key), value),
+                None => writes.remove(tagged(table, &key)),
+            }
+        }
+        self.db.apply_batch(writes).map_err(IndexError::commit)?;
+        self.db.flush().map_err(IndexError::commit)?;
+        self.files.iter().try_for_each(File::sync_all).map_err(IndexError::commit)
+    }
+
+    /// Gives sled the chance to free what `changes` changes replaced.
+    fn free_replaced(&self, changes: usize) {
+        for _ in 0..changes {
+            // Only the call counts: whether the key is there does not matter, nor an error.
+            drop(self.db.contains_key([]));
+        }
+    }
+}
+
+impl Index for SledIndex {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, IndexError> {
+        let _reading = self.reading(table)?;
+        self.value(table, key)
+    }
+
+    fn multi_get(&self, table: Table, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, IndexError> {
+        let _reading = self.reading(table)?;
+        self.values(table, keys)
+    }
+
+    fn scan(&self, table: Table, range: &KeyRange, limit: NonZeroUsize) -> Result<Rows, IndexError> {
+        let _reading = self.reading(table)?;
+        if range.is_empty() {
+            return Ok(Rows { rows: Vec::new(), rest: None });
+        }
+        let end = match range.end() {
+            Some(end) => tagged(table, end),
+            None => vec![tag(table) + 1],
+        };
+        let found = self.db.range(tagged(table, range.start())..end).map(|row| {
+            let (key, value) = row.map_err(|error| IndexError::read(table, error))?;
+            Ok(Row { key: key.iter().skip(1).copied().collect(), value: value.to_vec() })
+        });
+        Rows::collect(range, limit, found)
+    }
+
+    fn commit(&self, batch: Batch) -> Result<(), IndexError> {
+        batch.check_limits()?;
+        let mut health = self.health.write().map_err(|_| IndexError::commit(EARLIER_FAILURE))?;
+        if *health == Health::Failed {
+            return Err(IndexError::commit(EARLIER_FAILURE));
+        }
+        batch.check_preconditions(|table, keys| self.values(table, keys))?;
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let [file, _] = &self.files;
+        self.space.check(file.metadata().map_err(IndexError::commit)?.len())?;
+        let changes = batch.len();
+        self.apply(batch).inspect_err(|_| *health = Health::Failed)?;
+        self.free_replaced(changes);
+        Ok(())
+    }
+}
+
+const EARLIER_FAILURE: &str = "an earlier commit failed";
+
+fn open_database(data: &Path) -> ::sled::Result<Db> {
+    Config::new().path(data).cache_capacity(CACHE_BYTES).segment_size(SEGMENT_BYTES).open()
+}
+
+fn tagged(table: Table, key: &[u8]) -> Vec<u8> {
+    let mut tagged = Vec::with_capacity(1 + key.len());
+    tagged.push(tag(table));
+    tagged.extend_from_slice(key);
+    tagged
+}
+
+/// What stands before the keys of a table. Stored, so it never changes.
+const fn tag(table: Table) -> u8 {
+    match table {
+        Table::Chunk => 1,
+        Table::Pack => 2,
+        Table::Snapshot => 3,
+        Table::Manifest => 4,
+        Table::Session => 5,
+        Table::Meta => 6,
+    }
+}

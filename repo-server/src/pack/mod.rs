@@ -1,0 +1,25 @@
+//! Blobs on their way into packs, packs on their way to the site, and blobs on their way back.
+//!
+//! Order of a pack (P3): sealed → published on the site → rows in one index batch → its blobs count
+//! as stored. A crash before the batch leaves an object that nothing names; it costs space, never
+//! data. A page's pack is indexed only after the chunks that the page refers to (X7), so a page row
+//! never names a chunk that is not there.
+
+mod intake;
+mod publish;
+mod read;
+
+pub(crate) use intake::{have, take_in};
+pub(crate) use publish::{flush, send_off};
+pub(crate) use read::{Blob, read_blobs};
+
+use format_spec::PackId;
+
+use crate::site::ObjectName;
+
+/// Where a pack lies on a site.
+pub(crate) fn object_name(id: &PackId) -> ObjectName {
+    let hex = id.to_hex();
+    let (fan, _) = hex.split_at(2);
+    ObjectName::new(&format!("packs/{fan}/{hex}")).expect("hex digits make a valid name")
+}

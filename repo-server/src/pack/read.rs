@@ -1,0 +1,130 @@
+//! Blobs back from packs: neighbours in one read, opened and authenticated, not decompressed.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use format_spec::blob::BlobInfo;
+use format_spec::{ChunkId, wire};
+
+use super::object_name;
+use crate::error::ServerError;
+use crate::index::row::{ChunkRow, PackNumber, PackRow};
+use crate::repository::{Domain, Repository};
+
+/// Bytes between two blobs that are cheaper to read along than to skip.
+const GAP: u64 = 32 << 10;
+
+/// A blob's payload, authenticated.
+pub(crate) struct Blob {
+    pub(crate) info: BlobInfo,
+    pub(crate) payload: Bytes,
+}
+
+/// The blobs with these ids, in their order.
+///
+/// # Errors
+/// [`ServerError::NoChunk`] if the domain does not have one, [`ServerError::Damaged`] if one fails
+/// authentication.
+pub(crate) async fn read_blobs(
+    repository: &Arc<Repository>,
+    domain: &Arc<Domain>,
+    ids: Vec<ChunkId>,
+) -> Result<Vec<Blob>, ServerError> {
+    let of_domain = Arc::clone(domain);
+    let (ids, rows) = repository
+        .blocking(move |repository| {
+            let rows = locate(repository, &of_domain, &ids)?;
+            Ok((ids, rows))
+        })
+        .await?;
+    let plan = plan(&rows);
+    let mut sealed: Vec<Bytes> = vec![Bytes::new(); rows.len()];
+    for (number, reads) in plan {
+        let pack = repository.pack_row(number)?;
+        fetch(repository, &pack, &reads, &mut sealed).await?;
+    }
+    let domain = Arc::clone(domain);
+    repository.blocking(move |_| open_all(&domain, &ids, &rows, &sealed)).await
+}
+
+/// The rows of `ids`, all of which must be of the domain, and small enough together.
+fn locate(repository: &Repository, domain: &Domain, ids: &[ChunkId]) -> Result<Vec<ChunkRow>, ServerError> {
+    let rows = repository.chunk_rows_of(domain, ids)?;
+    let rows: Vec<ChunkRow> = ids
+        .iter()
+        .zip(rows)
+        .map(|(id, row)| row.ok_or(ServerError::NoChunk(*id)))
+        .collect::<Result<_, _>>()?;
+    let plain_len: u64 = rows.iter().map(|row| u64::from(row.plain_len)).sum();
+    if plain_len > wire::MAX_READ_LEN {
+        return Err(ServerError::TooLarge { limit_bytes: wire::MAX_READ_LEN });
+    }
+    Ok(rows)
+}
+
+/// One read of a pack, and which blobs (by their place in the request) come out of it.
+struct Read {
+    range: Range<u64>,
+    blobs: Vec<(usize, Range<u64>)>,
+}
+
+/// The fewest reads, by pack and offset, that hold all rows.
+fn plan(rows: &[ChunkRow]) -> BTreeMap<PackNumber, Vec<Read>> {
+    let mut order: Vec<(usize, &ChunkRow)> = rows.iter().enumerate().collect();
+    order.sort_by_key(|(_, row)| (row.pack, row.offset));
+    let mut plan: BTreeMap<PackNumber, Vec<Read>> = BTreeMap::new();
+    for (place, row) in order {
+        let reads = plan.entry(row.pack).or_default();
+        let range = row.range();
+        match reads.last_mut() {
+            Some(last) if range.start <= last.range.end.saturating_add(GAP) => {
+                last.range.end = last.range.end.max(range.end);
+                last.blobs.push((place, range));
+            }
+            _ => reads.push(Read { range: range.clone(), blobs: vec![(place, range)] }),
+        }
+    }
+    plan
+}
+
+async fn fetch(
+    repository: &Arc<Repository>,
+    pack: &PackRow,
+    reads: &[Read],
+    sealed: &mut [Bytes],
+) -> Result<(), ServerError> {
+    let ranges: Vec<Range<u64>> = reads.iter().map(|read| read.range.clone()).collect();
+    let pieces = repository.parts.site.get_ranges(&object_name(&pack.id), &ranges).await;
+    let pieces = pieces.map_err(|error| repository.site_error(error))?;
+    for (read, piece) in reads.iter().zip(pieces) {
+        for (place, range) in &read.blobs {
+            let within = |at: u64| usize::try_from(at - read.range.start).unwrap_or(usize::MAX);
+            let (start, end) = (within(range.start), within(range.end));
+            // A short object gives a short blob, which then fails authentication under its id.
+            let blob = piece.slice(start.min(piece.len())..end.min(piece.len()));
+            if let Some(slot) = sealed.get_mut(*place) {
+                *slot = blob;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn open_all(
+    domain: &Domain,
+    ids: &[ChunkId],
+    rows: &[ChunkRow],
+    sealed: &[Bytes],
+) -> Result<Vec<Blob>, ServerError> {
+    let open = |((id, row), blob): ((&ChunkId, &ChunkRow), &Bytes)| {
+        let info = row.info(*id);
+        let payload = domain
+            .sealer
+            .open(&info, blob)
+            .map_err(|source| ServerError::Damaged { object: id.to_string(), source })?;
+        Ok(Blob { info, payload: Bytes::from(payload) })
+    };
+    ids.iter().zip(rows).zip(sealed).map(open).collect()
+}

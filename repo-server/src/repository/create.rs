@@ -1,0 +1,218 @@
+//! A data folder: opened if it holds a repository, made into one if it is empty.
+//!
+//! ```text
+//! DIR/master.key    the master key, hex, mode 0600
+//! DIR/admin.token   the token of requests, mode 0600
+//! DIR/index/        the index
+//! DIR/site/         the default site
+//! ```
+//! The descriptor on the site is written last: a folder without it was cut short while it was made,
+//! and the next start goes on with what is there.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use format_spec::descriptor::Descriptor;
+use format_spec::key::MasterKey;
+use format_spec::wire::ChunkerSpec;
+use format_spec::{ErrorClass, FormatError, RepositoryId, id};
+
+use super::{Parts, Repository};
+use crate::clock::{Clock, SystemClock};
+use crate::durable::{self, DurableError, FileName, RealDisk};
+use crate::error::ServerError;
+use crate::index::{self, Engine, OpenError};
+use crate::site::{ObjectName, Site, SiteError, StoreSite};
+
+const OURS: [&str; 4] = ["admin.token", "index", "master.key", "site"];
+
+/// Why a data folder cannot be used. A folder that was not ours is as it was.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "a variant's line covers its fields")]
+pub enum CreateError {
+    /// The folder holds something else.
+    #[error("{} holds no repository and is not empty (`{found}`): name an empty folder", dir.display())]
+    NotEmpty { dir: PathBuf, found: String },
+    /// A file that must be there is missing.
+    #[error("{} is missing: put it back from its copy", path.display())]
+    Missing { path: PathBuf },
+    /// A file does not hold what it should.
+    #[error("{} is not a {what}", path.display())]
+    Malformed { path: PathBuf, what: &'static str },
+    /// The master key belongs to another repository.
+    #[error("{} is the key of another repository", path.display())]
+    WrongKey { path: PathBuf },
+    /// The descriptor on the site cannot be used.
+    #[error("descriptor of the repository")]
+    Descriptor(#[source] FormatError),
+    /// A file or folder could not be read.
+    #[error("read {}", path.display())]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    /// A file or folder could not be made.
+    #[error("prepare the data folder")]
+    Write(#[from] DurableError),
+    /// The index could not be opened.
+    #[error("open the index")]
+    Index(#[from] OpenError),
+    /// The site could not be used.
+    #[error("open the site")]
+    Site(#[from] SiteError),
+    /// The repository could not be read.
+    #[error("open the repository")]
+    Open(#[from] ServerError),
+}
+
+impl CreateError {
+    /// What the operator can do about it.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::NotEmpty { .. } | Self::WrongKey { .. } => ErrorClass::Usage,
+            Self::Missing { .. } => ErrorClass::NotFound,
+            Self::Malformed { .. } | Self::Descriptor(_) => ErrorClass::Integrity,
+            Self::Read { .. } | Self::Write(_) => ErrorClass::Unavailable,
+            Self::Index(error) => error.class(),
+            Self::Site(error) => error.class(),
+            Self::Open(error) => error.class(),
+        }
+    }
+}
+
+/// An open data folder.
+pub struct Opened {
+    /// The repository in it.
+    pub repository: Arc<Repository>,
+    /// The token that requests must carry.
+    pub token: String,
+}
+
+/// Opens the repository in `dir`, or makes one with `chunker` if the folder is empty or missing.
+///
+/// # Errors
+/// [`CreateError`]. A folder that holds anything else is left as it is.
+pub async fn open_or_create(
+    dir: &Path,
+    engine: Engine,
+    chunker: ChunkerSpec,
+    on_halt: Arc<dyn Fn(&dyn std::error::Error) + Send + Sync>,
+) -> Result<Opened, CreateError> {
+    std::fs::create_dir_all(dir).map_err(|source| read_error(dir, source))?;
+    let exists = dir.join("site/keyring/repository").exists();
+    if !exists {
+        check_ours(dir)?;
+    }
+    let index = if exists {
+        index::open_existing(engine, &dir.join("index"))?
+    } else {
+        index::open(engine, &dir.join("index"))?
+    };
+    durable::sweep_temporaries(&RealDisk, dir)?;
+    durable::make_folder(&RealDisk, dir, &name("site"))?;
+    let site = StoreSite::folder(&dir.join("site"))?;
+    let master_path = dir.join("master.key");
+    let (master, descriptor, token) = if exists {
+        let text =
+            read_secret(&master_path)?.ok_or_else(|| CreateError::Missing { path: master_path.clone() })?;
+        let token_path = dir.join("admin.token");
+        let token = read_secret(&token_path)?.ok_or(CreateError::Missing { path: token_path })?;
+        (parse_key(&master_path, &text)?, read_descriptor(&site).await?, token)
+    } else {
+        create(dir, &site, chunker).await?
+    };
+    if !descriptor.fits(&master) {
+        return Err(CreateError::WrongKey { path: master_path });
+    }
+    let parts = Parts {
+        index,
+        site: Arc::new(site),
+        clock: Arc::new(SystemClock::new()),
+        random: fill_random,
+        on_halt,
+        cores: std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get),
+        engine: engine.name(),
+    };
+    let repository = Repository::open(parts, master, descriptor)?;
+    Ok(Opened { repository, token: token.trim_end().to_owned() })
+}
+
+/// Makes what is not there yet, the descriptor last.
+async fn create(
+    dir: &Path,
+    site: &StoreSite,
+    chunker: ChunkerSpec,
+) -> Result<(MasterKey, Descriptor, String), CreateError> {
+    let master_path = dir.join("master.key");
+    let new_key = || MasterKey::from_bytes(random()).to_file_text();
+    let master = parse_key(&master_path, &read_or_publish(dir, "master.key", new_key)?)?;
+    let token = read_or_publish(dir, "admin.token", || id::to_hex(&random::<32>()) + "\n")?;
+    let repository = RepositoryId::new(SystemClock::new().unix_ms(), random());
+    let descriptor = Descriptor::new(repository, &master, chunker);
+    site.put_new(&descriptor_name(), Bytes::from(descriptor.encode())).await?;
+    Ok((master, descriptor, token))
+}
+
+fn check_ours(dir: &Path) -> Result<(), CreateError> {
+    for entry in std::fs::read_dir(dir).map_err(|source| read_error(dir, source))? {
+        let found = entry.map_err(|source| read_error(dir, source))?.file_name();
+        let found = found.to_string_lossy();
+        if !OURS.contains(&found.as_ref()) && !found.starts_with(durable::TEMPORARY_PREFIX) {
+            return Err(CreateError::NotEmpty { dir: dir.to_owned(), found: found.into_owned() });
+        }
+    }
+    Ok(())
+}
+
+async fn read_descriptor(site: &StoreSite) -> Result<Descriptor, CreateError> {
+    let bytes = site.get(&descriptor_name()).await?;
+    Descriptor::decode(&bytes).map_err(CreateError::Descriptor)
+}
+
+fn descriptor_name() -> ObjectName {
+    ObjectName::new("keyring/repository").expect("a plain name")
+}
+
+fn name(text: &str) -> FileName {
+    text.parse().expect("a plain name")
+}
+
+fn read_or_publish(dir: &Path, file: &str, content: impl FnOnce() -> String) -> Result<String, CreateError> {
+    if let Some(text) = read_secret(&dir.join(file))? {
+        return Ok(text);
+    }
+    let text = content();
+    durable::publish(&RealDisk, dir, &name(file), text.as_bytes())?;
+    Ok(text)
+}
+
+fn read_secret(path: &Path) -> Result<Option<String>, CreateError> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(read_error(path, source)),
+    }
+}
+
+fn parse_key(path: &Path, text: &str) -> Result<MasterKey, CreateError> {
+    MasterKey::parse(text).ok_or_else(|| CreateError::Malformed { path: path.to_owned(), what: "master key" })
+}
+
+fn read_error(path: &Path, source: io::Error) -> CreateError {
+    CreateError::Read { path: path.to_owned(), source }
+}
+
+fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    fill_random(&mut bytes);
+    bytes
+}
+
+/// Random bytes from the operating system. Without them no key is safe, so there is no going on.
+fn fill_random(bytes: &mut [u8]) {
+    getrandom::fill(bytes).expect("the operating system gives random bytes");
+}

@@ -1,0 +1,187 @@
+//! A dedup domain in memory: its keys, and the packs that its blobs are collected in.
+//!
+//! A blob is *waiting* from the moment it is appended to an open pack until the index has its row.
+//! Waiting ids count as had, because every commit first waits for the packs they are in; if the
+//! process dies before, the commit finds the page or chunk missing and says so.
+//!
+//! Lock order: `open` is a leaf; nothing else is locked and nothing blocks while it is held.
+
+use std::collections::HashSet;
+use std::sync::Mutex;
+
+use format_spec::blob::{BlobInfo, BlobSealer};
+use format_spec::key::{BlobKind, DomainKey, SealKeys};
+use format_spec::pack::{self, PackBuilder};
+use format_spec::wire::BlobsStored;
+use format_spec::{ChunkId, ClusterName, RepositoryId};
+use tokio::sync::watch;
+
+use super::lock;
+use crate::error::ServerError;
+
+/// A pack of pages is sealed at this length: its references, counted in one index batch, stay few.
+const PAGE_PACK_LEN: usize = 4 << 20;
+/// And any pack at this many blobs, for the same reason.
+const MAX_PACK_BLOBS: usize = 50_000;
+
+/// Why a pack did not get to the site. Its blobs are not had.
+#[derive(Debug, Clone)]
+pub(crate) enum PublishFailure {
+    /// No space.
+    Full(String),
+    /// The repository has halted.
+    Halted,
+    /// Anything else; it may work later.
+    Failed(String),
+}
+
+impl From<PublishFailure> for ServerError {
+    fn from(failure: PublishFailure) -> Self {
+        match failure {
+            PublishFailure::Full(what) => Self::Full { what },
+            PublishFailure::Halted => Self::Halted,
+            PublishFailure::Failed(what) => Self::Full { what },
+        }
+    }
+}
+
+/// What becomes of a pack on its way: `None` until it is known.
+pub(crate) type Outcome = Option<Result<(), PublishFailure>>;
+
+/// A pack that is full, and on its way to the site.
+pub(crate) struct FullPack {
+    pub(crate) builder: PackBuilder,
+    /// Tells those who wait for it.
+    pub(crate) outcome: watch::Sender<Outcome>,
+}
+
+/// What became of a group of blobs.
+#[derive(Default)]
+pub(crate) struct Taken {
+    pub(crate) counts: BlobsStored,
+    /// Packs that these blobs filled: to be published by the caller.
+    pub(crate) full: Vec<FullPack>,
+}
+
+/// Whether a blob was new.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Appended {
+    New,
+    Waiting,
+    /// The index changed since the caller looked: look again.
+    LookAgain,
+}
+
+/// The clusters' part of a repository: ids, keys and open packs of one dedup domain.
+pub(crate) struct Domain {
+    pub(crate) name: ClusterName,
+    pub(crate) key: DomainKey,
+    pub(crate) sealer: BlobSealer,
+    keys: SealKeys,
+    repository: RepositoryId,
+    random: fn(&mut [u8]),
+    open: Mutex<OpenPacks>,
+}
+
+#[derive(Default)]
+struct OpenPacks {
+    chunks: Option<PackBuilder>,
+    pages: Option<PackBuilder>,
+    waiting: HashSet<ChunkId>,
+    /// Grows whenever ids move from `waiting` to the index.
+    indexed: u64,
+    publishing: Vec<(BlobKind, watch::Receiver<Outcome>)>,
+}
+
+impl OpenPacks {
+    fn builder(&mut self, kind: BlobKind) -> &mut Option<PackBuilder> {
+        match kind {
+            BlobKind::Chunk => &mut self.chunks,
+            BlobKind::Page => &mut self.pages,
+        }
+    }
+
+    /// Takes the open pack of `kind` out, if it holds anything.
+    fn take(&mut self, kind: BlobKind) -> Option<FullPack> {
+        let builder = self.builder(kind).take()?;
+        let (outcome, receiver) = watch::channel(None);
+        self.publishing.retain(|(_, pack)| pack.borrow().is_none());
+        self.publishing.push((kind, receiver));
+        Some(FullPack { builder, outcome })
+    }
+}
+
+impl Domain {
+    pub(super) fn new(
+        name: ClusterName,
+        key: DomainKey,
+        keys: SealKeys,
+        repository: RepositoryId,
+        random: fn(&mut [u8]),
+    ) -> Self {
+        let sealer = BlobSealer::new(keys.clone(), repository, name.clone());
+        Self { name, key, sealer, keys, repository, random, open: Mutex::default() }
+    }
+
+    /// Which of `ids` wait in packs.
+    pub(crate) fn waiting(&self, ids: &[ChunkId]) -> Vec<bool> {
+        let open = lock(&self.open);
+        ids.iter().map(|id| open.waiting.contains(id)).collect()
+    }
+
+    /// A mark that changes whenever waiting ids move to the index.
+    pub(crate) fn indexed(&self) -> u64 {
+        lock(&self.open).indexed
+    }
+
+    /// Appends a blob that the index did not have when [`indexed`](Self::indexed) was `seen`.
+    pub(crate) fn append(
+        &self,
+        info: &BlobInfo,
+        blob: &[u8],
+        references: &[ChunkId],
+        seen: u64,
+    ) -> (Appended, Option<FullPack>) {
+        let mut open = lock(&self.open);
+        if open.waiting.contains(&info.id) {
+            return (Appended::Waiting, None);
+        }
+        if open.indexed != seen {
+            return (Appended::LookAgain, None);
+        }
+        open.waiting.insert(info.id);
+        let builder = open.builder(info.kind).get_or_insert_with(|| self.new_pack());
+        builder.append(info, blob, references.to_vec());
+        let limit = match info.kind {
+            BlobKind::Chunk => pack::TARGET_LEN,
+            BlobKind::Page => PAGE_PACK_LEN,
+        };
+        let is_full = builder.len() >= limit || builder.entries().len() >= MAX_PACK_BLOBS;
+        let full = if is_full { open.take(info.kind) } else { None };
+        (Appended::New, full)
+    }
+
+    fn new_pack(&self) -> PackBuilder {
+        let mut salt = [0; 32];
+        (self.random)(&mut salt);
+        PackBuilder::new(self.keys.generation(), self.repository, self.name.clone(), salt)
+    }
+
+    /// Takes the open pack of `kind` out, and lists all packs of that kind on their way, this one
+    /// included.
+    pub(crate) fn drain(&self, kind: BlobKind) -> (Option<FullPack>, Vec<watch::Receiver<Outcome>>) {
+        let mut open = lock(&self.open);
+        let full = open.take(kind);
+        let of_kind = open.publishing.iter().filter(|(of, _)| *of == kind);
+        (full, of_kind.map(|(_, pack)| pack.clone()).collect())
+    }
+
+    /// The blobs with these ids wait no more: the index has them, or their pack was lost.
+    pub(crate) fn settle(&self, ids: impl Iterator<Item = ChunkId>) {
+        let mut open = lock(&self.open);
+        for id in ids {
+            open.waiting.remove(&id);
+        }
+        open.indexed += 1;
+    }
+}

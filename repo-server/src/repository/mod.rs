@@ -1,0 +1,235 @@
+//! The repository: its keys, its index, its site, and what is in memory between them.
+//!
+//! A [`Repository`] promises that whatever it acknowledges is on stable storage, and that after a
+//! crash at any moment the next one finds each snapshot whole or not at all (S1 to S4). It never
+//! retries a failed sync: the first fatal disk error halts it for good, and its process must end.
+
+mod create;
+mod domain;
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use format_spec::descriptor::Descriptor;
+use format_spec::key::{MasterKey, SealKeys};
+use format_spec::{ClusterName, RepositoryId, wire};
+use tokio::sync::Semaphore;
+
+pub use create::{CreateError, Opened, open_or_create};
+pub(crate) use domain::{Appended, Domain, FullPack, PublishFailure, Taken};
+
+use crate::clock::Clock;
+use crate::error::ServerError;
+use crate::index::row::{ChunkRow, PackNumber, PackRow, Totals};
+use crate::index::{Index, IndexError, Table};
+use crate::session::Sessions;
+use crate::site::{Site, SiteError};
+
+/// Packs that may be on their way to the site at once: bounds memory, and lets one be hashed while
+/// another is synced.
+const PUBLISHING: usize = 3;
+
+/// What a repository is made of. Everything that touches the outside comes in here.
+pub struct Parts {
+    /// Where rows live.
+    pub index: Arc<dyn Index>,
+    /// Where objects live.
+    pub site: Arc<dyn Site>,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+    /// Fills a buffer with random bytes that no one can guess.
+    pub random: fn(&mut [u8]),
+    /// Hears of the first fatal disk error, after which nothing is acknowledged any more.
+    pub on_halt: Arc<dyn Fn(&dyn Error) + Send + Sync>,
+    /// Name of the index engine, for people.
+    pub engine: &'static str,
+    /// Threads that may compute at once.
+    pub cores: usize,
+}
+
+/// One repository. Shared by all requests.
+pub struct Repository {
+    pub(crate) parts: Parts,
+    pub(crate) descriptor: Descriptor,
+    pub(crate) keys: SealKeys,
+    pub(crate) sessions: Sessions,
+    /// At most this many threads compute for requests.
+    pub(crate) compute: Arc<Semaphore>,
+    /// At most this many packs are on their way to the site.
+    pub(crate) publishing: Arc<Semaphore>,
+    master: MasterKey,
+    domains: Mutex<HashMap<ClusterName, Arc<Domain>>>,
+    /// Held while counters are read, changed and written back.
+    writer: Mutex<()>,
+    packs: Mutex<HashMap<PackNumber, Arc<PackRow>>>,
+    halted: AtomicBool,
+}
+
+/// Rows of packs that are kept in memory: 128 bytes each.
+const PACKS_CACHED: usize = 16_384;
+
+impl Repository {
+    /// A repository that exists: `descriptor` comes from its site, `master` must fit it. Sessions
+    /// that were open when the last process ended are open again, with their full time to live.
+    ///
+    /// # Errors
+    /// [`ServerError`] if the index cannot be read.
+    pub fn open(parts: Parts, master: MasterKey, descriptor: Descriptor) -> Result<Arc<Self>, ServerError> {
+        let sessions = Sessions::load(parts.index.as_ref(), parts.clock.as_ref())?;
+        Ok(Arc::new(Self {
+            keys: master.seal_keys(descriptor.generation),
+            compute: Arc::new(Semaphore::new(parts.cores.max(1))),
+            publishing: Arc::new(Semaphore::new(PUBLISHING)),
+            domains: Mutex::default(),
+            writer: Mutex::default(),
+            packs: Mutex::default(),
+            halted: AtomicBool::new(false),
+            parts,
+            descriptor,
+            sessions,
+            master,
+        }))
+    }
+
+    /// Its id.
+    pub fn id(&self) -> RepositoryId {
+        self.descriptor.repository
+    }
+
+    /// How its chunks are cut.
+    pub fn chunker(&self) -> wire::ChunkerSpec {
+        self.descriptor.chunker
+    }
+
+    /// The dedup domain of `cluster`.
+    pub(crate) fn domain(&self, cluster: &ClusterName) -> Arc<Domain> {
+        let mut domains = lock(&self.domains);
+        if let Some(domain) = domains.get(cluster) {
+            return Arc::clone(domain);
+        }
+        let key = self.master.domain(cluster);
+        let domain =
+            Arc::new(Domain::new(cluster.clone(), key, self.keys.clone(), self.id(), self.parts.random));
+        domains.insert(cluster.clone(), Arc::clone(&domain));
+        domain
+    }
+
+    /// All domains that something was asked of since the start.
+    pub(crate) fn domains(&self) -> Vec<Arc<Domain>> {
+        lock(&self.domains).values().map(Arc::clone).collect()
+    }
+
+    /// Runs `change` while nobody else changes counters.
+    pub(crate) fn exclusively<T>(&self, change: impl FnOnce() -> T) -> T {
+        let _guard = lock(&self.writer);
+        change()
+    }
+
+    /// Runs `work` on a thread that may block and compute.
+    pub(crate) async fn blocking<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Arc<Self>) -> Result<T, ServerError> + Send + 'static,
+    ) -> Result<T, ServerError> {
+        let repository = Arc::clone(self);
+        let done = tokio::task::spawn_blocking(move || work(&repository)).await;
+        done.unwrap_or(Err(ServerError::Bug("a worker thread panicked")))
+    }
+
+    /// Fails once the repository has halted.
+    pub(crate) fn check_running(&self) -> Result<(), ServerError> {
+        if self.halted.load(Ordering::Acquire) { Err(ServerError::Halted) } else { Ok(()) }
+    }
+
+    /// Turns an index error into an answer, and halts after a fatal one.
+    pub(crate) fn index_error(&self, error: IndexError) -> ServerError {
+        if !error.is_fatal() {
+            return error.into();
+        }
+        self.halt(&error);
+        ServerError::Halted
+    }
+
+    /// Turns a site error into an answer, and halts after a fatal one.
+    pub(crate) fn site_error(&self, error: SiteError) -> ServerError {
+        if error.is_fatal() {
+            self.halt(&error);
+            return ServerError::Halted;
+        }
+        if error.is_full() { ServerError::Full { what: error.to_string() } } else { ServerError::Site(error) }
+    }
+
+    fn halt(&self, error: &dyn Error) {
+        if !self.halted.swap(true, Ordering::AcqRel) {
+            (self.parts.on_halt)(error);
+        }
+    }
+
+    /// The rows of `ids`, in their order.
+    pub(crate) fn chunk_rows<'a>(
+        &self,
+        ids: impl IntoIterator<Item = &'a format_spec::ChunkId>,
+    ) -> Result<Vec<Option<ChunkRow>>, ServerError> {
+        let keys: Vec<&[u8]> = ids.into_iter().map(|id| id.as_bytes().as_slice()).collect();
+        let values = self.parts.index.multi_get(Table::Chunk, &keys)?;
+        let decode = |(key, value): (&&[u8], Option<Vec<u8>>)| match value {
+            None => Ok(None),
+            Some(value) => ChunkRow::decode(&value).map(Some).ok_or_else(|| ServerError::Row {
+                object: format!("chunk {}", format_spec::id::to_hex(key)),
+            }),
+        };
+        keys.iter().zip(values).map(decode).collect()
+    }
+
+    /// As [`chunk_rows`](Self::chunk_rows), without rows of other dedup domains: an id is no ticket to
+    /// what another cluster stored.
+    pub(crate) fn chunk_rows_of<'a>(
+        &self,
+        domain: &Domain,
+        ids: impl IntoIterator<Item = &'a format_spec::ChunkId>,
+    ) -> Result<Vec<Option<ChunkRow>>, ServerError> {
+        let ours = |row: Option<ChunkRow>| match row {
+            Some(row) if self.pack_row(row.pack)?.domain == domain.name => Ok(Some(row)),
+            _ => Ok(None),
+        };
+        self.chunk_rows(ids)?.into_iter().map(ours).collect()
+    }
+
+    /// The row of a pack that a chunk row names.
+    pub(crate) fn pack_row(&self, number: PackNumber) -> Result<Arc<PackRow>, ServerError> {
+        if let Some(row) = lock(&self.packs).get(&number) {
+            return Ok(Arc::clone(row));
+        }
+        let value = self.parts.index.get(Table::Pack, &number.key())?;
+        let row = value.and_then(|value| PackRow::decode(&value));
+        let row =
+            Arc::new(row.ok_or_else(|| ServerError::Row { object: format!("pack number {}", number.0) })?);
+        let mut packs = lock(&self.packs);
+        if packs.len() >= PACKS_CACHED {
+            packs.clear();
+        }
+        packs.insert(number, Arc::clone(&row));
+        Ok(row)
+    }
+
+    /// What the repository adds up to.
+    pub(crate) fn totals(&self) -> Result<Totals, ServerError> {
+        let Some(value) = self.parts.index.get(Table::Meta, Totals::KEY)? else {
+            return Ok(Totals::default());
+        };
+        Totals::decode(&value).ok_or_else(|| ServerError::Row { object: "totals".to_owned() })
+    }
+
+    /// 32 fresh random bytes.
+    pub(crate) fn salt(&self) -> [u8; 32] {
+        let mut salt = [0; 32];
+        (self.parts.random)(&mut salt);
+        salt
+    }
+}
+
+/// Locks, also after a panic of another holder: every holder leaves the data whole at each step.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

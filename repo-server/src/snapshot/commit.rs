@@ -1,0 +1,161 @@
+//! The commit of a push: S1 to S4 of `docs/invariants.md`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use format_spec::key::BlobKind;
+use format_spec::manifest::{Manifest, Totals};
+use format_spec::object::{self, ObjectKind};
+use format_spec::snapshot::{ManifestRef, Snapshot, SnapshotState};
+use format_spec::{ChunkId, FORMAT_VERSION, ManifestId, SessionId, SnapshotId};
+
+use super::{get, manifest_object, snapshot_object};
+use crate::error::ServerError;
+use crate::index::{Batch, IndexError, Precondition, Table};
+use crate::pack;
+use crate::repository::{Domain, Repository};
+use crate::session::{self, SessionRow, SessionState};
+
+/// How many missing ids an error lists.
+const LISTED: usize = 1000;
+
+/// Commits a session's manifest. The snapshot is durable when this returns, and a session that asks
+/// again gets the same one.
+pub(crate) async fn commit(
+    repository: &Arc<Repository>,
+    session: SessionId,
+    body: &[u8],
+) -> Result<Snapshot, ServerError> {
+    if let Some(snapshot) = session::committed(repository, session)? {
+        return get(repository, snapshot);
+    }
+    let granted = session::renew(repository, session)?;
+    let manifest = Manifest::decode(body).map_err(ServerError::Malformed)?;
+    check_owner(&manifest, &granted)?;
+    let domain = repository.domain(&granted.cluster);
+    // Chunks first: the batch of a page's pack counts the chunks that the page refers to.
+    pack::flush(repository, &domain, BlobKind::Chunk).await?;
+    pack::flush(repository, &domain, BlobKind::Page).await?;
+    let (manifest, pages) =
+        repository.blocking(move |repository| check_pages(repository, &domain, manifest)).await?;
+
+    let manifest_id = put_manifest(repository, body).await?;
+    let snapshot = describe(repository, &manifest, manifest_id);
+    put_snapshot(repository, &snapshot).await?;
+
+    let id = snapshot.id;
+    let applied =
+        repository.blocking(move |repository| apply(repository, session, &granted, &snapshot, &pages)).await;
+    match applied {
+        // Another request of this session was faster.
+        Err(ServerError::Index(IndexError::Precondition { .. })) => {
+            match session::committed(repository, session)? {
+                Some(first) => get(repository, first),
+                None => Err(ServerError::SessionOver(session)),
+            }
+        }
+        Err(error) => Err(error),
+        Ok(()) => {
+            session::close(repository, session);
+            get(repository, id)
+        }
+    }
+}
+
+fn check_owner(manifest: &Manifest, granted: &SessionRow) -> Result<(), ServerError> {
+    if manifest.cluster == granted.cluster && manifest.node == granted.node {
+        return Ok(());
+    }
+    Err(ServerError::BadRequest {
+        code: "wrong_owner",
+        why: format!(
+            "the manifest is of node `{}` in cluster `{}`, the session of node `{}` in cluster `{}`",
+            manifest.node, manifest.cluster, granted.node, granted.cluster
+        ),
+    })
+}
+
+/// How often the manifest names each page. All of them are in the index.
+fn check_pages(
+    repository: &Repository,
+    domain: &Domain,
+    manifest: Manifest,
+) -> Result<(Manifest, BTreeMap<ChunkId, u64>), ServerError> {
+    let mut pages: BTreeMap<ChunkId, u64> = BTreeMap::new();
+    for page in &manifest.pages {
+        *pages.entry(page.id).or_default() += 1;
+    }
+    let rows = repository.chunk_rows_of(domain, pages.keys())?;
+    let is_page =
+        |row: &Option<crate::index::row::ChunkRow>| row.is_some_and(|row| row.kind == BlobKind::Page);
+    let missing = pages.keys().zip(&rows).filter(|(_, row)| !is_page(row));
+    let missing: Vec<ChunkId> = missing.map(|(id, _)| *id).take(LISTED).collect();
+    if missing.is_empty() { Ok((manifest, pages)) } else { Err(ServerError::MissingChunks { missing }) }
+}
+
+async fn put_manifest(repository: &Arc<Repository>, payload: &[u8]) -> Result<ManifestId, ServerError> {
+    let sealed =
+        object::seal(ObjectKind::Manifest, &repository.keys, repository.id(), repository.salt(), payload);
+    let id = ManifestId::of(&sealed);
+    let put = repository.parts.site.put_new(&manifest_object(&id), Bytes::from(sealed)).await;
+    put.map_err(|error| repository.site_error(error))?;
+    Ok(id)
+}
+
+async fn put_snapshot(repository: &Arc<Repository>, snapshot: &Snapshot) -> Result<(), ServerError> {
+    let payload = snapshot.encode();
+    let sealed =
+        object::seal(ObjectKind::Snapshot, &repository.keys, repository.id(), repository.salt(), &payload);
+    let put = repository.parts.site.put_new(&snapshot_object(&snapshot.id), Bytes::from(sealed)).await;
+    put.map_err(|error| repository.site_error(error))?;
+    Ok(())
+}
+
+/// A new snapshot of this one manifest. Each attempt has its own id: what a crashed attempt left on
+/// the site is never taken for this one.
+fn describe(repository: &Repository, manifest: &Manifest, id: ManifestId) -> Snapshot {
+    let created_ms = repository.parts.clock.unix_ms();
+    let mut random = [0; 10];
+    (repository.parts.random)(&mut random);
+    Snapshot {
+        version: FORMAT_VERSION,
+        id: SnapshotId::new(created_ms, random),
+        cluster: manifest.cluster.clone(),
+        created_ms,
+        state: state_of(&manifest.totals),
+        manifests: vec![ManifestRef { node: manifest.node.clone(), id, totals: manifest.totals }],
+    }
+}
+
+fn state_of(totals: &Totals) -> SnapshotState {
+    if totals.problems == 0 { SnapshotState::Complete } else { SnapshotState::Partial }
+}
+
+/// The one batch that makes the snapshot. Its session must still be as it was granted (L2).
+fn apply(
+    repository: &Repository,
+    session: SessionId,
+    granted: &SessionRow,
+    snapshot: &Snapshot,
+    pages: &BTreeMap<ChunkId, u64>,
+) -> Result<(), ServerError> {
+    let committed = SessionState::Committed { snapshot: snapshot.id, at_ms: snapshot.created_ms };
+    let done = SessionRow { state: committed, ..granted.clone() };
+    repository.exclusively(|| {
+        let mut batch = Batch::new();
+        batch.require(Table::Session, *session.as_bytes(), Precondition::Equals(granted.encode()));
+        batch.put(Table::Session, *session.as_bytes(), done.encode());
+        batch.require(Table::Snapshot, *snapshot.id.as_bytes(), Precondition::Absent);
+        batch.put(Table::Snapshot, *snapshot.id.as_bytes(), snapshot.encode());
+        for manifest in &snapshot.manifests {
+            batch.put(Table::Manifest, *manifest.id.as_bytes(), *snapshot.id.as_bytes());
+        }
+        for ((id, count), row) in pages.iter().zip(repository.chunk_rows(pages.keys())?) {
+            let mut row = row.ok_or_else(|| ServerError::MissingChunks { missing: vec![*id] })?;
+            row.references += count;
+            batch.put(Table::Chunk, *id.as_bytes(), row.encode());
+        }
+        repository.parts.index.commit(batch).map_err(|error| repository.index_error(error))
+    })
+}

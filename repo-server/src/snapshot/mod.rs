@@ -1,0 +1,118 @@
+//! Snapshots: how one comes to be, and how it is found again.
+//!
+//! Order of a commit (S2): the session's packs are published and indexed → every page of the manifest
+//! is there → the manifest object is on the site → the snapshot object is on the site → one index
+//! batch adds the rows, counts the pages and ends the session → the answer is sent. A crash before
+//! the batch leaves objects that nothing names; a crash after it leaves a whole snapshot, which the
+//! client learns of when it asks again.
+
+mod commit;
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use format_spec::manifest::Manifest;
+use format_spec::object::{self, ObjectKind};
+use format_spec::snapshot::Snapshot;
+use format_spec::{ClusterName, ManifestId, NodeName, SnapshotId, wire};
+
+pub(crate) use commit::commit;
+
+use crate::error::ServerError;
+use crate::index::{KeyRange, Table};
+use crate::repository::Repository;
+use crate::site::ObjectName;
+
+/// Where a manifest lies on a site.
+pub(crate) fn manifest_object(id: &ManifestId) -> ObjectName {
+    ObjectName::new(&format!("manifests/{}", id.to_hex())).expect("hex digits make a valid name")
+}
+
+/// Where a snapshot lies on a site.
+pub(crate) fn snapshot_object(id: &SnapshotId) -> ObjectName {
+    ObjectName::new(&format!("snapshots/{id}")).expect("a UUID makes a valid name")
+}
+
+/// The snapshot with this id.
+pub(crate) fn get(repository: &Repository, id: SnapshotId) -> Result<Snapshot, ServerError> {
+    let value = repository.parts.index.get(Table::Snapshot, id.as_bytes())?;
+    decode(id, &value.ok_or(ServerError::NoSnapshot(id))?)
+}
+
+fn decode(id: SnapshotId, value: &[u8]) -> Result<Snapshot, ServerError> {
+    Snapshot::decode(value).map_err(|_| ServerError::Row { object: format!("snapshot {id}") })
+}
+
+/// Snapshots of `cluster`, or of all clusters; oldest first.
+pub(crate) fn list(
+    repository: &Repository,
+    cluster: Option<&ClusterName>,
+) -> Result<Vec<Snapshot>, ServerError> {
+    let mut snapshots = Vec::new();
+    let mut next = Some(KeyRange::all());
+    while let Some(range) = next {
+        let found = repository.parts.index.scan(Table::Snapshot, &range, NonZeroUsize::MAX)?;
+        for row in found.rows {
+            let id = row.key.try_into().map(SnapshotId::from_bytes);
+            let id = id.map_err(|_| ServerError::Row { object: "a snapshot".to_owned() })?;
+            let snapshot = decode(id, &row.value)?;
+            if cluster.is_none_or(|cluster| snapshot.cluster == *cluster) {
+                snapshots.push(snapshot);
+            }
+        }
+        next = found.rest;
+    }
+    Ok(snapshots)
+}
+
+/// What people and scripts are told of a snapshot.
+pub(crate) fn info(snapshot: &Snapshot) -> wire::SnapshotInfo {
+    let sum = |of: fn(&format_spec::manifest::Totals) -> u64| {
+        snapshot.manifests.iter().map(|manifest| of(&manifest.totals)).sum()
+    };
+    wire::SnapshotInfo {
+        id: snapshot.id,
+        cluster: snapshot.cluster.clone(),
+        nodes: snapshot.manifests.iter().map(|manifest| manifest.node.clone()).collect(),
+        created: rfc3339(snapshot.created_ms),
+        state: snapshot.state,
+        files: sum(|totals| totals.files),
+        bytes: sum(|totals| totals.bytes),
+        problems: sum(|totals| totals.problems),
+    }
+}
+
+fn rfc3339(unix_ms: u64) -> String {
+    let time = i64::try_from(unix_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    time.unwrap_or(jiff::Timestamp::MAX).to_string()
+}
+
+/// The manifest of `node` in a snapshot: its CBOR.
+pub(crate) async fn manifest(
+    repository: &Arc<Repository>,
+    id: SnapshotId,
+    node: &NodeName,
+) -> Result<Bytes, ServerError> {
+    let snapshot = get(repository, id)?;
+    let found = snapshot.manifest_of(node);
+    let found = found.ok_or_else(|| ServerError::NoNode { snapshot: id, node: node.clone() })?;
+    open_manifest(repository, &found.id).await
+}
+
+/// The CBOR of the manifest with this id, checked and opened.
+pub(crate) async fn open_manifest(
+    repository: &Arc<Repository>,
+    id: &ManifestId,
+) -> Result<Bytes, ServerError> {
+    let sealed = repository.parts.site.get(&manifest_object(id)).await;
+    let sealed = sealed.map_err(|error| repository.site_error(error))?;
+    let damaged = |source| ServerError::Damaged { object: id.to_string(), source };
+    if ManifestId::of(&sealed) != *id {
+        return Err(damaged(format_spec::FormatError::Unauthentic { what: "manifest" }));
+    }
+    let payload = object::open(ObjectKind::Manifest, &repository.keys, repository.id(), &sealed);
+    let payload = payload.map_err(damaged)?;
+    Manifest::decode(&payload).map_err(damaged)?;
+    Ok(Bytes::from(payload))
+}
