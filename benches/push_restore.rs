@@ -134,10 +134,13 @@ fn run_ours(scratch: &Path, source: &Path, figures: &mut Figures) {
         command
     };
     let source_text = source.to_str().expect("a plain path");
-    figures.first.push(timed(client(&["push", source_text]), figures));
-    figures.again.push(timed(client(&["push", source_text]), figures));
+    let seconds = timed(client(&["push", source_text]), figures);
+    figures.first.push(seconds);
+    let seconds = timed(client(&["push", source_text]), figures);
+    figures.again.push(seconds);
     let target_text = target.to_str().expect("a plain path");
-    figures.restore.push(timed(client(&["restore", "latest", "--to", target_text]), figures));
+    let seconds = timed(client(&["restore", "latest", "--to", target_text]), figures);
+    figures.restore.push(seconds);
     figures.server_kib = figures.server_kib.max(server.peak_kib());
     server.stop();
     figures.repository = folder_len(&data.join("site"));
@@ -157,10 +160,13 @@ fn run_restic(scratch: &Path, source: &Path, figures: &mut Figures) {
     let mut unused = Figures::default();
     timed(restic(&["init"]), &mut unused);
     let source_text = source.to_str().expect("a plain path");
-    figures.first.push(timed(restic(&["backup", source_text]), figures));
-    figures.again.push(timed(restic(&["backup", source_text]), figures));
+    let seconds = timed(restic(&["backup", source_text]), figures);
+    figures.first.push(seconds);
+    let seconds = timed(restic(&["backup", source_text]), figures);
+    figures.again.push(seconds);
     let target_text = target.to_str().expect("a plain path");
-    figures.restore.push(timed(restic(&["restore", "latest", "--target", target_text]), figures));
+    let seconds = timed(restic(&["restore", "latest", "--target", target_text]), figures);
+    figures.restore.push(seconds);
     figures.repository = folder_len(&repository);
     clear(&[&repository, &cache, &target]);
 }

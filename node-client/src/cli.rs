@@ -38,6 +38,9 @@ Exit codes: 0 done · 2 wrong usage · 3 done, but some files are missing · 10 
 11 conflict · 12 not allowed · 13 stored bytes are damaged · 14 not available, try again ·
 1 a defect of ours · 130 interrupted";
 
+/// Threads that compress unless more are asked for: each takes memory.
+const MOST_JOBS: NonZeroUsize = NonZeroUsize::new(16).expect("it is not zero");
+
 /// Where the server is, and who we are.
 #[derive(Debug, Clone, Args)]
 pub struct Connection {
@@ -105,7 +108,7 @@ pub struct PushArguments {
     /// Compression: 1 is fast, 19 is small.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(i32).range(1..=19))]
     pub level: i32,
-    /// Threads that compress [default: one for each processor].
+    /// Threads that compress [default: one for each processor, at most 16].
     #[arg(long, value_name = "N")]
     pub jobs: Option<NonZeroUsize>,
     /// Read every file, and remember nothing for the next push.
@@ -160,7 +163,7 @@ impl PushArguments {
     /// # Errors
     /// [`ClientError::Usage`] if the node has no usable name.
     pub fn options(&self, config: &Config, host: &str, env: Env<'_>) -> Result<PushOptions, ClientError> {
-        let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN).min(MOST_JOBS);
         let state = if self.no_state { None } else { crate::state::default_folder(env) };
         Ok(PushOptions {
             cluster: config.cluster(),

@@ -1,5 +1,6 @@
 //! Runs what the command line asks for.
 
+use std::io::Write;
 use std::path::Path;
 use std::process::exit;
 
@@ -28,8 +29,10 @@ use crate::show::show;
 pub fn run(arguments: &Arguments) -> Result<u8, ClientError> {
     match &arguments.command {
         Command::Completion { shell } => {
-            let name = "astacus-client";
-            clap_complete::generate(*shell, &mut Arguments::command(), name, &mut std::io::stdout().lock());
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Arguments::command(), "astacus-client", &mut script);
+            // When nobody reads, nobody minds.
+            let _ = std::io::stdout().write_all(&script);
             Ok(0)
         }
         Command::Man { dir } => manual(dir),

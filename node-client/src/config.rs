@@ -156,7 +156,9 @@ fn read_file(path: &Path) -> Result<Settings, ClientError> {
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
             return Ok(Settings::default());
         }
-        Err(source) => return Err(ClientError::Disk { action: "read", path: path.to_owned(), source }),
+        Err(error) => {
+            return Err(ClientError::Usage(format!("`{}` cannot be read: {error}", path.display())));
+        }
     };
     toml::from_str(&text).map_err(|error| {
         let error = error.to_string();

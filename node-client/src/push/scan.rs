@@ -101,7 +101,7 @@ impl Scan<'_> {
                 return self.pages.entry(&entry);
             }
             Step::Skipped(path) => {
-                tracing::info!(%path, "passed over: a socket, device or pipe");
+                tracing::debug!(%path, "passed over: a socket, device or pipe");
                 self.totals.skipped += 1;
             }
             Step::Problem(path, reason) => self.problem(&path, reason),
@@ -116,7 +116,7 @@ impl Scan<'_> {
     }
 
     fn problem(&mut self, path: &EntryPath, reason: String) {
-        tracing::warn!(%path, reason, "not in the snapshot");
+        tracing::debug!(%path, reason, "not in the snapshot");
         self.totals.problems += 1;
         if self.problems.len() < MAX_PROBLEMS {
             self.problems.push(Problem { path: path.clone(), reason });

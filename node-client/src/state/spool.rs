@@ -32,9 +32,21 @@ pub(crate) struct Spool {
     void: Vec<u64>,
 }
 
+/// The temporary name, which goes away unless the file was published under its own.
 struct Target {
     place: Place,
     temporary: String,
+    published: bool,
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        if self.published {
+            return;
+        }
+        // A leftover is written over by the next push.
+        let _ = std::fs::remove_file(self.place.folder().join(&self.temporary));
+    }
 }
 
 impl Spool {
@@ -136,7 +148,15 @@ impl Spool {
 
     /// Makes it the state that belongs to `manifest`, durably. Without a target nothing happens.
     pub(crate) fn finish(mut self, manifest: &ManifestId) -> io::Result<()> {
-        let Some(target) = self.target.take() else { return Ok(()) };
+        let Some(mut target) = self.target.take() else { return Ok(()) };
+        let published = self.publish(&target, manifest);
+        target.published = published.is_ok();
+        // The file, and with it the lock on its name, is closed after this.
+        drop(target);
+        published
+    }
+
+    fn publish(&mut self, target: &Target, manifest: &ManifestId) -> io::Result<()> {
         let trailer = self.len;
         let mut void = Vec::with_capacity(self.void.len() * 8);
         for file in &self.void {
@@ -145,19 +165,21 @@ impl Spool {
         self.file.write_all(&wide(self.void.len()).to_le_bytes())?;
         self.file.write_all(&void)?;
         self.file.write_all(&check(&self.domain, &self.nonce, TRAILER, &[&void]))?;
-        let file = self.file.into_inner().map_err(io::IntoInnerError::into_error)?;
+        self.file.flush()?;
         let header =
             encode_header(&self.domain, &self.repository, &self.nonce, manifest, trailer, &self.roots);
-        file.write_all_at(&header, 0)?;
+        self.file.get_ref().write_all_at(&header, 0)?;
         let name = target.place.name(&self.repository);
-        crate::durable::publish(&file, target.place.folder(), &target.temporary, &name)
+        crate::durable::publish(self.file.get_ref(), target.place.folder(), &target.temporary, &name)
     }
 }
 
 /// The file at its place; `None`, with a warning, if there can be none.
 fn create_at(place: &Place, repository: &RepositoryId) -> Option<(File, Target)> {
     match place.create(repository) {
-        Ok(Some((file, temporary))) => Some((file, Target { place: place.clone(), temporary })),
+        Ok(Some((file, temporary))) => {
+            Some((file, Target { place: place.clone(), temporary, published: false }))
+        }
         Ok(None) => {
             tracing::warn!("another push of the same folders is running; this one will not be remembered");
             None

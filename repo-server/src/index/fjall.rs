@@ -70,9 +70,8 @@ impl FjallIndex {
             source: source.into(),
         };
         let folder = Folder::claim(dir, missing)?;
-        let data = folder.database(Engine::Fjall, missing, |data| {
-            open_database(data).map(drop).map_err(refused)
-        })?;
+        let data =
+            folder.database(Engine::Fjall, missing, |data| open_database(data).map(drop).map_err(refused))?;
         let (db, tables) = open_database(&data).map_err(refused)?;
         // Opening makes files as well: what it repaired, and tables that an older version did not have.
         sync_tree(&data)?;
@@ -179,7 +178,8 @@ impl Index for FjallIndex {
 
     fn commit(&self, batch: Batch) -> Result<(), IndexError> {
         batch.check_limits()?;
-        let _committing = self.committing.lock().map_err(|_| IndexError::commit("an earlier commit panicked"))?;
+        let _committing =
+            self.committing.lock().map_err(|_| IndexError::commit("an earlier commit panicked"))?;
         let committed = self.refresh();
         batch.check_preconditions(|table, keys| values(&committed, self.keyspace(table), table, keys))?;
         drop(committed);

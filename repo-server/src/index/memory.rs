@@ -66,11 +66,11 @@ fn values(stored: &Stored, table: Table, keys: &[&[u8]]) -> Vec<Option<Vec<u8>>>
 
 #[cfg(test)]
 mod tests {
-    use super::super::conformance;
+    use super::super::conformance::{self, Subject};
     use super::*;
 
     conformance::suite!(|| {
         let index = MemoryIndex::new();
-        conformance::Subject::new(move || Arc::new(index.clone()))
+        Subject::new(move || Arc::new(index.clone()))
     });
 }

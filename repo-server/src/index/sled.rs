@@ -177,3 +177,6 @@ const fn tag(table: Table) -> u8 {
         Table::Meta => 6,
     }
 }
+
+#[cfg(test)]
+mod tests;

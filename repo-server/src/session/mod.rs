@@ -207,3 +207,6 @@ fn for_each(index: &dyn Index, mut visit: impl FnMut(SessionId, SessionRow)) -> 
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,2 +1,22 @@
-//! Start.
-fn main() {}
+//! `astacus-admin`: the operator's command line. Parse, run, exit code.
+
+mod cli;
+mod commands;
+mod error;
+mod pack;
+mod show;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let arguments = cli::Arguments::parse();
+    match commands::run(&arguments) {
+        Ok(verdict) => ExitCode::from(verdict.exit_code()),
+        Err(error) => {
+            error.show(arguments.output);
+            ExitCode::from(error.exit_code())
+        }
+    }
+}

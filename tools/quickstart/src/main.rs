@@ -1,2 +1,51 @@
-//! Start.
-fn main() {}
+//! `astacus-quickstart`: the whole path once, on this machine, with nothing to set up.
+//!
+//! It starts a server in this process, pushes a folder, pushes it again, restores it beside the data
+//! folder, and compares the two trees. It only wires server and client together: what they do is
+//! theirs. The pushed folder is read and never written.
+
+mod compare;
+mod error;
+mod place;
+mod report;
+mod server;
+mod tour;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Backs a folder up into a repository of its own, brings it back, and compares the two.
+#[derive(Debug, Parser)]
+#[command(name = "astacus-quickstart", version, after_help = AFTER_HELP, max_term_width = 100)]
+struct Arguments {
+    /// Folder to back up. It is only read.
+    path: PathBuf,
+    /// Folder of the repository; it is made if it is missing, and used again if it is there.
+    #[arg(long, value_name = "DIR", default_value = "astacus-data")]
+    data_dir: PathBuf,
+    /// Keep the server running until Ctrl-C.
+    #[arg(long)]
+    serve: bool,
+}
+
+const AFTER_HELP: &str = "\
+Exit codes: 0 the restored tree equals the folder · 2 wrong usage · 3 it does but for files that could
+not be read, or changed meanwhile · 10 no such folder · 13 it differs · 14 not available ·
+130 interrupted";
+
+fn main() -> ExitCode {
+    let Arguments { path, data_dir, serve } = Arguments::parse();
+    let filter = tracing_subscriber::EnvFilter::try_from_env("ASTACUS_LOG").unwrap_or_else(|_| "warn".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let after = if serve { tour::After::Serve } else { tour::After::Stop };
+    match place::Places::new(&path, &data_dir).and_then(|places| tour::run(&places, after)) {
+        Ok(verdict) => ExitCode::from(verdict.exit_code()),
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "astacus-quickstart: {}", error.chain());
+            ExitCode::from(error.exit_code())
+        }
+    }
+}

@@ -1,0 +1,167 @@
+use std::fs;
+use std::path::PathBuf;
+
+use super::super::conformance::{self, Subject};
+use super::super::open_existing;
+use super::super::tests::copy_tree;
+use super::*;
+
+conformance::suite!(|| Subject::on_disk(Engine::Fjall));
+
+fn create(dir: &Path) -> FjallIndex {
+    FjallIndex::open(dir, Missing::Create).unwrap()
+}
+
+fn put(index: &FjallIndex, table: Table, key: &[u8], value: &[u8]) -> Result<(), IndexError> {
+    let mut batch = Batch::new();
+    batch.put(table, key, value);
+    index.commit(batch)
+}
+
+/// Rows of `bytes` in all, each short enough to be written to the journal as it is.
+fn fill(index: &FjallIndex, table: Table, bytes: usize) -> Result<(), IndexError> {
+    const PER_BATCH: usize = 1_000;
+    const VALUE_LEN: usize = 4_000;
+    for first in (0..bytes / VALUE_LEN).step_by(PER_BATCH) {
+        let mut batch = Batch::new();
+        for n in first..first + PER_BATCH {
+            batch.put(table, n.to_be_bytes(), vec![1; VALUE_LEN]);
+        }
+        index.commit(batch)?;
+    }
+    Ok(())
+}
+
+/// X1: a kill leaves the files as they are.
+#[test]
+fn a_kill_after_an_acknowledgement_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let killed = tempfile::tempdir().unwrap();
+    let index = create(dir.path());
+    for n in 0..20_u8 {
+        put(&index, Table::Chunk, &[n], b"v").unwrap();
+    }
+
+    copy_tree(dir.path(), killed.path());
+
+    let index = open_existing(Engine::Fjall, killed.path()).unwrap();
+    for n in 0..20_u8 {
+        assert_eq!(index.get(Table::Chunk, &[n]).unwrap(), Some(b"v".to_vec()));
+    }
+}
+
+/// X2: wherever the journal is cut, whole batches are left, and none is missing between others.
+#[test]
+fn a_torn_journal_loses_only_whole_batches_from_its_end() {
+    const BATCHES: u8 = 8;
+    let dir = tempfile::tempdir().unwrap();
+    let index = create(dir.path());
+    for n in 0..BATCHES {
+        let mut batch = Batch::new();
+        batch.put(Table::Chunk, [n], [n; 50]).put(Table::Pack, [n], [n; 50]);
+        index.commit(batch).unwrap();
+    }
+    drop(index);
+    let journal = fs::read(journals(dir.path()).pop().unwrap()).unwrap();
+    let used = journal.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    let mut most = 0;
+
+    for cut in (0..=used).step_by(used / 40) {
+        let torn = tempfile::tempdir().unwrap();
+        copy_tree(dir.path(), torn.path());
+        fs::write(journals(torn.path()).pop().unwrap(), &journal[..cut]).unwrap();
+        let index = open_existing(Engine::Fjall, torn.path()).unwrap();
+        let there = |table| (0..BATCHES).map(move |n| (table, n));
+        let found = |(table, n): (Table, u8)| index.get(table, &[n]).unwrap().is_some();
+        let left = there(Table::Chunk).take_while(|row| found(*row)).count();
+        assert_eq!(there(Table::Chunk).filter(|row| found(*row)).count(), left, "a gap, cut at {cut}");
+        assert_eq!(there(Table::Pack).filter(|row| found(*row)).count(), left, "half a batch, cut at {cut}");
+        assert!(left >= most, "less is left of more, cut at {cut}");
+        most = left;
+    }
+    assert!(most >= usize::from(BATCHES) - 1, "the cuts no longer reach the last batch");
+}
+
+fn journals(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir.join("db/data")).unwrap();
+    entries
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "jnl"))
+        .collect()
+}
+
+/// A table whose rows were all deleted has nothing to write out, and must not keep the journals for it.
+#[test]
+fn rarely_written_tables_do_not_keep_journals() {
+    let dir = tempfile::tempdir().unwrap();
+    put(&create(dir.path()), Table::Snapshot, b"rare", b"row").unwrap();
+    for round in 0..4 {
+        let index = create(dir.path());
+        put(&index, Table::Session, b"short", b"lived").unwrap();
+        let mut batch = Batch::new();
+        batch.delete(Table::Session, b"short".as_slice());
+        index.commit(batch).unwrap();
+
+        fill(&index, Table::Chunk, 70 << 20).unwrap();
+
+        let journals = index.db.journal_count();
+        assert!(journals <= 3, "{journals} journals in round {round}");
+    }
+}
+
+/// I7: nothing is acknowledged any more when the thread that writes rows out has failed, and reads go on.
+#[test]
+fn a_failure_in_the_background_ends_commits_and_leaves_reads() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = create(dir.path());
+    put(&index, Table::Meta, b"k", b"v").unwrap();
+    let files = index.keyspace(Table::Chunk).path().join("tables");
+    fs::remove_dir_all(&files).unwrap();
+    fs::write(&files, b"in the way").unwrap();
+
+    let failed = fill(&index, Table::Chunk, 400 << 20).unwrap_err();
+
+    assert!(failed.is_fatal(), "{failed:?}");
+    assert!(put(&index, Table::Meta, b"k", b"new").unwrap_err().is_fatal());
+    assert_eq!(index.get(Table::Meta, b"k").unwrap(), Some(b"v".to_vec()));
+}
+
+/// I7: a full disk costs the commit, not the index.
+#[test]
+fn a_full_disk_refuses_commits_and_leaves_reads() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut index = create(dir.path());
+    put(&index, Table::Meta, b"k", b"v").unwrap();
+    index.space.set_reserve(u64::MAX);
+
+    let refused = put(&index, Table::Meta, b"k", b"new").unwrap_err();
+
+    assert!(matches!(refused, IndexError::Full { .. }) && !refused.is_fatal(), "{refused:?}");
+    assert_eq!(index.get(Table::Meta, b"k").unwrap(), Some(b"v".to_vec()));
+    index.space.set_reserve(0);
+    put(&index, Table::Meta, b"k", b"new").unwrap();
+}
+
+/// X2: also while rows are written out and merged beside the commits.
+#[test]
+fn a_reader_never_sees_half_a_batch_while_rows_are_written_out() {
+    const ROWS: u32 = 20_000;
+    let dir = tempfile::tempdir().unwrap();
+    let index = create(dir.path());
+    let (first, last) = (0_u32.to_be_bytes(), (ROWS - 1).to_be_bytes());
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            for round in 0..60_u32 {
+                let mut batch = Batch::new();
+                for key in 0..ROWS {
+                    batch.put(Table::Chunk, key.to_be_bytes(), [round.to_be_bytes(); 10].concat());
+                }
+                index.commit(batch).unwrap();
+            }
+        });
+        while !writer.is_finished() {
+            let rows = index.multi_get(Table::Chunk, &[&first, &last]).unwrap();
+            assert_eq!(rows[0], rows[1], "half a batch");
+        }
+    });
+}

@@ -9,8 +9,8 @@ use bytes::Bytes;
 
 use super::super::{Area, Prefix, Put, Site, SiteError, StoreSite};
 use super::name;
-use crate::durable::sim::{SimDisk, SimFault, Survivors};
 use crate::durable::Step;
+use crate::durable::sim::{SimDisk, SimFault, Survivors};
 
 const CONTENT: Bytes = Bytes::from_static(b"content");
 

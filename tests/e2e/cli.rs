@@ -1,0 +1,181 @@
+//! Exit codes and words: what a person or a script sees when something is not as it should be.
+
+use std::fs;
+use std::net::TcpListener;
+
+use tests::client::{Client, Done, Running, run_to_end};
+use tests::corpus;
+use tests::seed::Random;
+use tests::world::World;
+
+fn node_with_tree(world: &World) -> Client {
+    corpus::plain(&world.path("source"), &mut Random::printed(), 3, 1000);
+    world.node("n")
+}
+
+#[track_caller]
+fn hints(done: Done, code: i32, word: &str) {
+    let done = done.exits(code);
+    assert!(done.stderr.contains(word), "no `{word}` in: {}", done.stderr);
+}
+
+#[test]
+fn wrong_usage_exits_with_2_and_a_hint() {
+    let world = World::new();
+    let node = node_with_tree(&world);
+
+    hints(node.run(["psuh"]), 2, "push");
+    hints(node.run(["push", "--exlude", "x", "/"]), 2, "--exclude");
+    hints(node.run(["push"]), 2, "<PATH>");
+    hints(node.run(["restore", "latest"]), 2, "--to");
+    hints(node.run(["restore", "not-an-id", "--to", "/nowhere"]), 2, "not-an-id");
+    hints(node.run(["push", "/", "--cluster", "a/b"]), 2, "a/b");
+    hints(node.admin(&["verify", "--level", "deep"]), 2, "exists");
+    hints(node.admin(&["stauts"]), 2, "status");
+}
+
+#[test]
+fn a_folder_that_is_not_there_is_wrong_usage_and_leaves_no_snapshot() {
+    let world = World::new();
+    let node = node_with_tree(&world);
+
+    hints(node.run(["push", "/no/such/folder"]), 2, "/no/such/folder");
+
+    assert_eq!(node.snapshot_ids(), Vec::<String>::new());
+}
+
+#[test]
+fn an_unknown_snapshot_exits_with_10() {
+    let world = World::new();
+    let node = node_with_tree(&world);
+    let id = "01890a5d-ac96-774b-bcce-b302099a8057";
+
+    node.restore("latest", &world.path("restored"), &[]).exits(10);
+    node.restore(id, &world.path("restored"), &[]).exits(10);
+    node.run(["verify", id]).exits(10);
+
+    assert!(!world.path("restored").exists(), "nothing was restored, so nothing is made");
+}
+
+/// C7: a wrong token is told as such, whatever is asked for.
+#[test]
+fn a_wrong_token_exits_with_12() {
+    let world = World::new();
+    let wrong = world.path("wrong.token");
+    fs::write(&wrong, "0123456789abcdef\n").unwrap();
+    let node = node_with_tree(&world).with_token_file(&wrong);
+
+    node.run(["list"]).exits(12);
+    node.start_push(&world.path("source")).wait().exits(12);
+    node.restore("latest", &world.path("restored"), &[]).exits(12);
+    node.admin(&["status"]).exits(12);
+}
+
+#[test]
+fn a_missing_token_file_is_wrong_usage_and_is_named() {
+    let world = World::new();
+    let node = node_with_tree(&world).with_token_file(&world.path("no.token"));
+
+    hints(node.run(["list"]), 2, "no.token");
+}
+
+/// C7: a server that does not answer is given up on after a while, by its address.
+#[test]
+fn an_unreachable_server_exits_with_14_and_is_named() {
+    let world = World::new();
+    let node = node_with_tree(&world);
+    // Bound and not listening any more: nobody else gets this port meanwhile, and nobody answers.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let address = format!("http://127.0.0.1:{port}");
+    let node = node.at(&address);
+
+    let start = |mut command: std::process::Command, argument: &str| {
+        command.arg(argument);
+        Running::start(command)
+    };
+    // Side by side: each of them tries for a few seconds.
+    let all = [
+        start(node.command(), "list"),
+        node.start_push(&world.path("source")),
+        start(node.program("astacus-admin"), "status"),
+    ];
+
+    for running in all {
+        hints(running.wait(), 14, &address);
+    }
+}
+
+#[test]
+fn an_address_that_is_none_is_wrong_usage() {
+    let world = World::new();
+    let node = node_with_tree(&world);
+
+    for address in ["ftp://127.0.0.1:1", "127.0.0.1", "http://", "http://h:1/path"] {
+        hints(node.at(address).run(["list"]), 2, "http://");
+    }
+}
+
+#[test]
+fn settings_come_from_a_file_in_the_home_folder_when_nothing_else_gives_them() {
+    let world = World::new();
+    let node = node_with_tree(&world);
+    let folder = node.home().join(".config/astacus");
+    fs::create_dir_all(&folder).unwrap();
+    let file = |server: &str| {
+        let token = world.server.token_file();
+        format!(
+            "server = \"{server}\"\ntoken_file = \"{}\"\ncluster = \"c\"\nnode = \"n\"\n",
+            token.display()
+        )
+    };
+    fs::write(folder.join("client.toml"), file(world.server.address())).unwrap();
+    let bare = |arguments: &[&str]| {
+        let mut command = node.command();
+        for variable in ["SERVER", "TOKEN_FILE", "CLUSTER", "NODE"] {
+            command.env_remove(format!("ASTACUS_{variable}"));
+        }
+        command.args(arguments);
+        run_to_end(command)
+    };
+
+    bare(&["push", world.path("source").to_str().unwrap()]).exits(0);
+    fs::write(folder.join("client.toml"), file("http://127.0.0.1:1")).unwrap();
+    let flag = ["list", "--json", "--server", world.server.address()];
+    let listed = bare(&flag).exits(0).json();
+
+    assert_eq!(listed[0]["nodes"], serde_json::json!(["n"]), "{listed}");
+}
+
+/// Each program tells of all its commands, flags and exit codes.
+#[test]
+fn help_names_every_command_flag_and_exit_code() {
+    let world = World::new();
+    let node = world.node("n");
+    let server = |arguments: &[&str]| {
+        let mut command = tests::server::command();
+        command.args(arguments);
+        run_to_end(command).exits(0).stdout
+    };
+    let client = |arguments: &[&str]| node.run(arguments).exits(0).stdout;
+
+    let texts = [
+        (client(&["--help"]), &["push", "list", "restore", "verify", "ASTACUS_SERVER", "130", "13 "][..]),
+        (
+            client(&["push", "--help"]),
+            &["PATH", "--exclude", "--json", "--cluster", "--node", "--token-file"],
+        ),
+        (client(&["restore", "--help"]), &["--to", "--node", "--path", "--strip-root", "latest"]),
+        (node.admin(&["--help"]).exits(0).stdout, &["status", "snapshots", "verify", "pack", "13 "]),
+        (node.admin(&["verify", "--help"]).exits(0).stdout, &["index", "exists", "read"]),
+        (server(&["--help"]), &["--data-dir", "--listen", "--config", "127.0.0.1:5515"]),
+    ];
+
+    for (help, words) in texts {
+        for word in words {
+            assert!(help.contains(word), "no `{word}` in:\n{help}");
+        }
+    }
+    for version in [client(&["--version"]), node.admin(&["--version"]).stdout, server(&["--version"])] {
+        assert!(version.trim_end().ends_with(env!("CARGO_PKG_VERSION")), "{version}");
+    }
+}

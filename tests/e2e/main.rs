@@ -1,0 +1,13 @@
+//! The real programs, end to end.
+#![cfg(test)]
+
+mod bad_input;
+mod cli;
+mod damage;
+mod dedup;
+mod garbage;
+mod json;
+mod partial;
+mod push_restore;
+mod server;
+mod session;

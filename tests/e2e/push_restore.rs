@@ -1,0 +1,274 @@
+//! What was pushed comes back: all of it, or the part that was asked for.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, Mode};
+use tests::client::{Client, number, text};
+use tests::compare::{assert_same, differences};
+use tests::corpus;
+use tests::seed::Random;
+use tests::wait;
+use tests::world::{World, restored};
+
+/// A pushed tree: its folder, and the node that it was pushed from.
+fn pushed(world: &World) -> (PathBuf, Client) {
+    let root = world.path("source");
+    corpus::mixed(&root, &mut Random::printed());
+    let node = world.node("n");
+    node.push(&root);
+    (root, node)
+}
+
+/// Names below `folder`, sorted.
+fn names(folder: &Path) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+/// S1, C2: everything that a file system can hold comes back as it was.
+#[test]
+fn everything_that_a_file_system_holds_comes_back() {
+    let world = World::new();
+    let (root, node) = pushed(&world);
+    let to = world.path("restored");
+
+    let report = node.restore("latest", &to, &[]).exits(0).json();
+
+    assert_same(&root, &restored(&to, &root));
+    assert_eq!(text(&report, "state"), "complete");
+    assert_eq!(report["skipped"], serde_json::json!([]));
+}
+
+#[test]
+fn with_strip_root_the_content_lies_in_the_target_itself() {
+    let world = World::new();
+    let (root, node) = pushed(&world);
+    let to = world.path("restored");
+
+    node.restore("latest", &to, &["--strip-root"]).exits(0);
+
+    assert_eq!(names(&to), names(&root));
+    assert_same(&root, &to);
+}
+
+#[test]
+fn only_what_a_path_pattern_matches_is_restored() {
+    let world = World::new();
+    let (root, node) = pushed(&world);
+    let (by_name, by_path) = (world.path("by-name"), world.path("by-path"));
+
+    node.restore("latest", &by_name, &["--strip-root", "--path", "*.txt"]).exits(0);
+    let pattern = format!("{}/small/1*", root.display());
+    node.restore("latest", &by_path, &["--strip-root", "--path", &pattern, "--path", "sub"]).exits(0);
+
+    assert_eq!(names(&by_name), ["log.txt", "order.txt"]);
+    assert_eq!(fs::read(by_name.join("log.txt")).unwrap(), fs::read(root.join("log.txt")).unwrap());
+    assert_eq!(names(&by_path), ["small", "sub"]);
+    assert_eq!(names(&by_path.join("sub")), ["twin-b"]);
+    let ones = names(&root.join("small")).into_iter().filter(|name| name.starts_with('1'));
+    assert_eq!(names(&by_path.join("small")), ones.collect::<Vec<_>>());
+}
+
+#[test]
+fn a_pattern_that_matches_nothing_is_told_as_not_found() {
+    let world = World::new();
+    let (_, node) = pushed(&world);
+
+    node.restore("latest", &world.path("restored"), &["--path", "no-such-name"]).exits(10);
+}
+
+#[test]
+fn a_hard_link_whose_file_was_not_asked_for_comes_back_with_its_content() {
+    let world = World::new();
+    let (root, node) = pushed(&world);
+    let to = world.path("restored");
+
+    node.restore("latest", &to, &["--strip-root", "--path", "hard-c"]).exits(0);
+
+    let linked = fs::read(to.join("small/hard-c")).unwrap();
+    assert_eq!(linked, fs::read(root.join("links/hard-a")).unwrap());
+}
+
+#[test]
+fn each_node_gets_its_own_files_back() {
+    let world = World::new();
+    let (one, two) = (world.dir("one"), world.dir("two"));
+    fs::write(one.join("file"), "of one").unwrap();
+    fs::write(two.join("file"), "of two").unwrap();
+    let (node_one, node_two) = (world.node("one"), world.node("two"));
+    node_one.push(&one);
+    node_two.push(&two);
+
+    node_one.restore("latest", &world.path("own"), &["--strip-root"]).exits(0);
+    node_one.restore("latest", &world.path("other"), &["--strip-root", "--node", "two"]).exits(0);
+    let missing = node_one.restore("latest", &world.path("none"), &["--node", "three"]);
+
+    assert_same(&one, &world.path("own"));
+    assert_same(&two, &world.path("other"));
+    missing.exits(10);
+}
+
+/// C3: a folder that holds something is not touched.
+#[test]
+fn a_target_that_is_not_empty_is_refused_and_stays_as_it_was() {
+    let world = World::new();
+    let (_, node) = pushed(&world);
+    let target = world.dir("target");
+    fs::write(target.join("mine"), "do not touch").unwrap();
+    corpus::copy(&target, &world.path("before"));
+
+    let refused = node.restore("latest", &target, &[]).exits(2);
+
+    assert!(refused.stderr.contains("target"), "{}", refused.stderr);
+    assert_same(&world.path("before"), &target);
+}
+
+#[test]
+fn a_target_that_is_not_empty_takes_the_files_when_told_to() {
+    let world = World::new();
+    let (root, node) = pushed(&world);
+    let target = world.dir("target");
+    fs::write(target.join("mine"), "stays").unwrap();
+    fs::write(target.join("log.txt"), "is replaced").unwrap();
+
+    node.restore("latest", &target, &["--strip-root", "--into-existing"]).exits(0);
+
+    assert_eq!(fs::read(target.join("mine")).unwrap(), b"stays");
+    let differ = differences(&root, &target);
+    let only_mine = |difference: &String| difference.starts_with("\"mine\"");
+    assert!(differ.iter().all(only_mine), "{differ:#?}");
+}
+
+/// C3: a symbolic link that lies in the target already leads nowhere.
+#[test]
+fn a_symbolic_link_in_the_target_is_never_followed() {
+    let world = World::new();
+    let (_, node) = pushed(&world);
+    let (target, outside) = (world.dir("target"), world.dir("outside"));
+    std::os::unix::fs::symlink(&outside, target.join("small")).unwrap();
+
+    let done = node.restore("latest", &target, &["--strip-root", "--into-existing"]);
+
+    assert_eq!(names(&outside), Vec::<String>::new(), "{done:?}");
+}
+
+#[test]
+fn latest_is_the_newest_and_an_older_one_is_found_by_its_id() {
+    let world = World::new();
+    let root = world.dir("source");
+    let node = world.node("n");
+    fs::write(root.join("file"), "old").unwrap();
+    let old = text(&node.push(&root), "snapshot");
+    corpus::copy(&root, &world.path("old"));
+    fs::write(root.join("file"), "new and longer").unwrap();
+    node.push(&root);
+
+    node.restore("latest", &world.path("a"), &["--strip-root"]).exits(0);
+    node.restore(&old, &world.path("b"), &["--strip-root"]).exits(0);
+
+    assert_same(&root, &world.path("a"));
+    assert_same(&world.path("old"), &world.path("b"));
+}
+
+#[test]
+fn several_roots_lie_beside_each_other_and_only_one_of_them_can_be_stripped() {
+    let world = World::new();
+    let (one, two) = (world.dir("one"), world.dir("two"));
+    fs::write(one.join("file"), "1").unwrap();
+    fs::write(two.join("file"), "2").unwrap();
+    let node = world.node("n");
+    let roots = [Path::new("push"), &two, &one];
+    node.run(roots).exits(0);
+
+    let to = world.path("restored");
+    node.restore("latest", &to, &[]).exits(0);
+    let stripped = node.restore("latest", &world.path("stripped"), &["--strip-root"]);
+
+    assert_same(&one, &restored(&to, &one));
+    assert_same(&two, &restored(&to, &two));
+    stripped.exits(2);
+}
+
+/// C3: no device, pipe or socket is ever made by a restore.
+#[test]
+fn pipes_and_sockets_are_passed_over_and_counted() {
+    let world = World::new();
+    let root = world.dir("source");
+    fs::write(root.join("file"), "content").unwrap();
+    rustix::fs::mkfifoat(CWD, root.join("pipe"), Mode::from_raw_mode(0o600)).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(root.join("socket")).unwrap();
+    let node = world.node("n");
+
+    let report = node.push(&root);
+    node.restore("latest", &world.path("restored"), &["--strip-root"]).exits(0);
+
+    assert_eq!(number(&report, "skipped"), 2);
+    assert_eq!(text(&report, "state"), "complete");
+    assert_eq!(names(&world.path("restored")), ["file"]);
+}
+
+/// C4: a push changes nothing in the folders that it reads, not even a time.
+#[test]
+fn a_push_leaves_its_source_as_it_was() {
+    let world = World::new();
+    let root = world.path("source");
+    corpus::mixed(&root, &mut Random::printed());
+    corpus::copy(&root, &world.path("before"));
+
+    world.node("n").push(&root);
+
+    assert_same(&world.path("before"), &root);
+}
+
+/// C1: a push that runs while its files change ends, and what it kept of each file is a state that
+/// the file has had.
+#[test]
+fn files_that_grow_during_a_push_come_back_as_a_prefix_of_what_they_became() {
+    let world = World::new();
+    let mut random = Random::printed();
+    let root = world.dir("source");
+    corpus::plain(&root, &mut random, 20, 2_000_000);
+    let node = world.node("n");
+
+    let running = node.start_push(&root);
+    let done = wait::for_state("the push to end", || {
+        let path = root.join(format!("file-{}", random.index(20)));
+        let mut bytes = fs::read(&path).unwrap();
+        bytes.extend(random.text(1000));
+        fs::write(&path, &bytes).unwrap();
+        running.within(std::time::Duration::ZERO)
+    });
+    // A file that was found shorter than it was is a problem, and never a short file.
+    assert!(matches!(done.code, Some(0 | 3)), "{done:?}");
+    let to = world.path("restored");
+    let restored_all = node.restore("latest", &to, &["--strip-root"]);
+
+    assert_eq!(restored_all.code, done.code, "{restored_all:?}");
+    for name in names(&to) {
+        let (then, now) = (fs::read(to.join(&name)).unwrap(), fs::read(root.join(&name)).unwrap());
+        assert!(now.starts_with(&then), "{name} is not a prefix of what it became");
+    }
+}
+
+/// C7: an interrupted push says so, and leaves no snapshot.
+#[test]
+fn an_interrupted_push_exits_with_130_and_leaves_no_snapshot() {
+    let world = World::new();
+    let root = world.path("source");
+    corpus::plain(&root, &mut Random::printed(), 60, 4_000_000);
+    let node = world.node("n");
+    let wire = world.wire();
+
+    let running = node.start_push(&root);
+    wait::for_state("the push to have a session", || (wire.status().open_sessions > 0).then_some(()));
+    running.interrupt();
+    let done = running.wait();
+
+    done.exits(130);
+    assert_eq!(node.snapshot_ids(), Vec::<String>::new());
+    node.push(&root);
+}

@@ -1,0 +1,238 @@
+//! The server as a program: how it starts, whom it lets in, and how it stops.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use format_spec::wire::Bitmap;
+use tests::bodies::{chunk_frame, stream};
+use tests::client::text;
+use tests::compare::assert_same;
+use tests::corpus;
+use tests::http::{Length, Request};
+use tests::seed::Random;
+use tests::server::{Server, refused};
+use tests::world::{Folder, World};
+
+/// Every route but `/healthz`, and one that is none.
+const ROUTES: [(&str, &str); 15] = [
+    ("POST", "/v1/sessions"),
+    ("POST", "/v1/sessions/01890a5d-ac96-774b-bcce-b302099a8057/renew"),
+    ("POST", "/v1/sessions/01890a5d-ac96-774b-bcce-b302099a8057/have"),
+    ("POST", "/v1/sessions/01890a5d-ac96-774b-bcce-b302099a8057/blobs"),
+    ("POST", "/v1/sessions/01890a5d-ac96-774b-bcce-b302099a8057/commit"),
+    ("DELETE", "/v1/sessions/01890a5d-ac96-774b-bcce-b302099a8057"),
+    ("GET", "/v1/snapshots"),
+    ("GET", "/v1/snapshots/01890a5d-ac96-774b-bcce-b302099a8057"),
+    ("GET", "/v1/snapshots/01890a5d-ac96-774b-bcce-b302099a8057/key"),
+    ("GET", "/v1/snapshots/01890a5d-ac96-774b-bcce-b302099a8057/manifests/n"),
+    ("POST", "/v1/snapshots/01890a5d-ac96-774b-bcce-b302099a8057/blobs"),
+    ("POST", "/v1/verify"),
+    ("GET", "/v1/status"),
+    ("GET", "/"),
+    ("GET", "/v1/no/such/route"),
+];
+
+#[test]
+fn a_health_check_needs_no_token() {
+    let world = World::new();
+    let request =
+        Request { method: "GET", path: "/healthz", authorization: None, body: b"", length: Length::True };
+
+    let answer = world.wire().try_send(&request).unwrap();
+
+    assert_eq!((answer.status, answer.body.as_slice()), (200, &b"ok\n"[..]));
+}
+
+#[test]
+fn every_other_route_wants_the_token() {
+    let world = World::new();
+    let wire = world.wire();
+    let token = world.server.token();
+    let wrong = [
+        None,
+        Some(String::new()),
+        Some("Bearer".to_owned()),
+        Some("Bearer ".to_owned()),
+        Some("Bearer 0000".to_owned()),
+        Some(format!("Basic {token}")),
+        Some(token.clone()),
+        Some(format!("Bearer {token}0")),
+        Some(format!("Bearer {}", &token[..token.len() - 1])),
+    ];
+
+    for (method, path) in ROUTES {
+        for authorization in &wrong {
+            let request = Request {
+                method,
+                path,
+                authorization: authorization.as_deref(),
+                body: b"",
+                length: Length::True,
+            };
+            let answer = wire.try_send(&request).unwrap();
+            assert_eq!(
+                answer.refusal(),
+                (401, "unauthorized".to_owned()),
+                "{method} {path} {authorization:?}"
+            );
+        }
+        assert_ne!(wire.send(method, path, b"").status, 401, "{method} {path} with the token");
+    }
+}
+
+#[test]
+fn plain_http_is_served_to_this_machine_only() {
+    let folder = Folder::new();
+    let data = folder.path("data");
+
+    for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:0"] {
+        let refused = refused(&["--data-dir", data.to_str().unwrap(), "--listen", address]).exits(2);
+        assert!(refused.stderr.contains("loopback"), "{}", refused.stderr);
+        assert!(!data.exists(), "nothing is made by a start that is refused");
+    }
+}
+
+#[test]
+fn a_folder_with_something_else_in_it_is_refused_and_untouched() {
+    let folder = Folder::new();
+    let data = folder.dir("data");
+    fs::write(data.join("thesis.tex"), "years of work").unwrap();
+    corpus::copy(&data, &folder.path("before"));
+
+    let refused = refused(&["--data-dir", data.to_str().unwrap(), "--listen", "127.0.0.1:0"]).exits(2);
+
+    assert!(refused.stderr.contains("thesis.tex"), "{}", refused.stderr);
+    assert_same(&folder.path("before"), &data);
+}
+
+#[test]
+fn wrong_flags_and_configuration_files_exit_with_2() {
+    let folder = Folder::new();
+    let data = folder.path("data");
+    let data = data.to_str().unwrap();
+    let config = folder.path("server.toml");
+    fs::write(&config, "lisen = \"127.0.0.1:1\"\n").unwrap();
+
+    refused(&[]).exits(2);
+    refused(&["--data-dir", data, "--listen", "here"]).exits(2);
+    let unknown = refused(&["--data-dir", data, "--config", config.to_str().unwrap()]).exits(2);
+
+    assert!(unknown.stderr.contains("lisen"), "{}", unknown.stderr);
+    assert!(!folder.path("data").exists(), "nothing is made by a start that is refused");
+}
+
+/// X6: one process at a time.
+#[test]
+fn a_second_server_over_the_same_folder_is_refused() {
+    let world = World::new();
+    let data = world.server.data().to_str().unwrap();
+
+    let refused = refused(&["--data-dir", data, "--listen", "127.0.0.1:0"]);
+
+    assert_ne!(refused.code, Some(0), "{refused:?}");
+    assert!(!refused.stdout.contains("listening"), "{refused:?}");
+    assert_eq!(world.wire().send("GET", "/healthz", b"").status, 200);
+}
+
+#[test]
+fn secrets_are_readable_by_their_owner_only() {
+    let world = World::new();
+
+    for name in ["master.key", "admin.token"] {
+        let mode = fs::metadata(world.server.data().join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+}
+
+#[test]
+fn a_lost_or_foreign_master_key_is_told_before_anything_is_served() {
+    let folder = Folder::new();
+    let data = folder.path("data");
+    drop(Server::start(&data));
+    let key = data.join("master.key");
+    let start = || refused(&["--data-dir", data.to_str().unwrap(), "--listen", "127.0.0.1:0"]);
+
+    fs::copy(&key, folder.path("kept.key")).unwrap();
+    fs::remove_file(&key).unwrap();
+    let lost = start().exits(10);
+    fs::write(&key, format!("{}\n", "ab".repeat(32))).unwrap();
+    let foreign = start().exits(2);
+
+    assert!(lost.stderr.contains("master.key"), "{}", lost.stderr);
+    assert!(foreign.stderr.contains("another repository"), "{}", foreign.stderr);
+    fs::copy(folder.path("kept.key"), &key).unwrap();
+    drop(Server::start(&data));
+}
+
+/// S1, X1: everything is there after a start over the same folder, and after a kill.
+#[test]
+fn a_restart_keeps_everything() {
+    let mut world = World::new();
+    let root = world.path("source");
+    corpus::mixed(&root, &mut Random::printed());
+    let id = text(&world.node("n").push(&root), "snapshot");
+    let (status, token) = (world.wire().status(), world.server.token());
+
+    assert!(world.server.stop().success());
+    world.server.start_again();
+    let after_stop = world.wire().status();
+    world.server.kill();
+    world.server.start_again();
+
+    assert_eq!((&after_stop, world.server.token()), (&status, token));
+    assert_eq!(world.wire().status(), status);
+    assert_eq!(world.node("n").snapshot_ids(), std::slice::from_ref(&id));
+    world.node("n").restore(&id, &world.path("restored"), &["--strip-root"]).exits(0);
+    assert_same(&root, &world.path("restored"));
+}
+
+/// L3, P3: sessions outlive a stop, and what they were told is stored still is.
+#[test]
+fn a_stop_keeps_open_sessions_and_the_chunks_that_they_sent() {
+    let mut world = World::new();
+    let (session, domain) = world.wire().session("c", "n");
+    let mut random = Random::printed();
+    let sent: Vec<_> = (0..5).map(|_| chunk_frame(&domain, &random.bytes(9000))).collect();
+    let ids: Vec<_> = sent.iter().map(|(id, _)| *id).collect();
+    let frames = stream(sent.iter().map(|(_, frame)| frame.as_slice()));
+    let path = format!("/v1/sessions/{session}");
+    assert_eq!(world.wire().send("POST", &format!("{path}/blobs"), &frames).status, 200);
+
+    assert!(world.server.stop().success());
+    world.server.start_again();
+    let asked = format_spec::wire::encode_ids(&ids);
+    let answer = world.wire().send("POST", &format!("{path}/have"), &asked);
+
+    assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
+    assert_eq!(Bitmap::parse(&answer.body, 5).unwrap(), [true; 5]);
+}
+
+/// P3: after a kill, chunks that lay in no sealed pack are not had, and the server does not say so.
+#[test]
+fn after_a_kill_the_server_claims_no_chunk_that_it_lost() {
+    let mut world = World::new();
+    let (session, domain) = world.wire().session("c", "n");
+    let (id, frame) = chunk_frame(&domain, &Random::printed().bytes(9000));
+    let path = format!("/v1/sessions/{session}");
+    let frames = stream([frame.as_slice()].into_iter());
+    assert_eq!(world.wire().send("POST", &format!("{path}/blobs"), &frames).status, 200);
+    let asked = format_spec::wire::encode_ids(&[id]);
+    let have = |world: &World| {
+        let answer = world.wire().send("POST", &format!("{path}/have"), &asked);
+        Bitmap::parse(&answer.body, 1).unwrap()
+    };
+    assert_eq!(have(&world), [true]);
+
+    world.server.kill();
+    world.server.start_again();
+
+    assert_eq!(have(&world), [false]);
+}
+
+#[test]
+fn a_stop_waits_for_no_idle_connection() {
+    let mut world = World::new();
+    let _idle = world.wire().connect();
+
+    assert!(world.server.stop().success());
+}

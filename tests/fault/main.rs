@@ -1,0 +1,12 @@
+//! What is acknowledged stays, whatever stops or breaks, and wherever.
+#![cfg(test)]
+
+mod bit_flips;
+mod client_kill;
+mod crash_points;
+mod full_disk;
+mod judge;
+mod process;
+mod server_kill;
+mod site_outage;
+mod switch;

@@ -1,0 +1,52 @@
+//! What a machine may lack. A test that cannot run says so, and fails where everything is required.
+
+use std::path::Path;
+
+/// When set to `1`, a machine that lacks something fails the tests that need it.
+pub const REQUIRE: &str = "ASTACUS_REQUIRE_SERVICES";
+/// When set to `1`, suites run many more rounds.
+pub const NIGHTLY: &str = "ASTACUS_NIGHTLY";
+
+/// Says that a test, or a part of it, does not run, and why.
+///
+/// # Panics
+/// If [`REQUIRE`] is set.
+#[expect(clippy::print_stdout, reason = "the harness shows it")]
+pub fn skip(why: &str) {
+    assert!(!is_set(REQUIRE), "{REQUIRE} is set, and {why}");
+    println!("SKIPPED: {why}");
+}
+
+/// Whether `program` is installed; if not, says that what needs it is skipped.
+pub fn has(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
+    if !found {
+        skip(&format!("`{program}` is not installed"));
+    }
+    found
+}
+
+/// Whether this process may do everything.
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// `few` rounds, or `many` in a nightly run.
+pub fn rounds(few: usize, many: usize) -> usize {
+    if is_set(NIGHTLY) { many } else { few }
+}
+
+/// Whether the variable is set to `1`.
+pub fn is_set(variable: &str) -> bool {
+    std::env::var_os(variable).is_some_and(|value| value == "1")
+}
+
+/// Bytes that are allocated for what `path` is, without what lies below it.
+///
+/// # Panics
+/// If it cannot be read.
+pub fn allocated(path: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::symlink_metadata(path).expect("it is there").blocks() * 512
+}

@@ -1,0 +1,100 @@
+//! What can go wrong, and how it is told.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use format_spec::{ErrorClass, FormatError};
+use node_client::cli::Output;
+use node_client::error::ClientError;
+
+/// A command that found nothing out.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum AdminError {
+    /// The server, the settings or a folder.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// A file could not be read.
+    #[error("read `{}`", path.display())]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    /// A file that should be a pack is none, or is damaged.
+    #[error("`{}` is damaged, or not a pack", path.display())]
+    Pack {
+        path: PathBuf,
+        #[source]
+        source: FormatError,
+    },
+    /// A file that should be a key is none.
+    #[error("`{}` is not a master key: expected 64 hex digits", path.display())]
+    Key { path: PathBuf },
+    /// The pack is whole, and this key does not open it.
+    #[error("`{}` is the master key of another repository", path.display())]
+    OtherKey { path: PathBuf },
+}
+
+impl AdminError {
+    /// What the operator can do about it.
+    pub(crate) fn class(&self) -> ErrorClass {
+        match self {
+            Self::Client(error) => error.class(),
+            Self::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => ErrorClass::NotFound,
+            Self::Read { .. } => ErrorClass::Unavailable,
+            Self::Pack { .. } => ErrorClass::Integrity,
+            Self::Key { .. } | Self::OtherKey { .. } => ErrorClass::Usage,
+        }
+    }
+
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Client(error) => error.exit_code(),
+            error => error.class().exit_code(),
+        }
+    }
+
+    fn code(&self) -> Option<&str> {
+        match self {
+            Self::Client(error) => error.code(),
+            _ => None,
+        }
+    }
+
+    fn hint(&self) -> Option<&'static str> {
+        match self {
+            error if error.class() == ErrorClass::Usage => Some("see `astacus-admin --help`"),
+            Self::Client(error) => error.hint(),
+            _ => None,
+        }
+    }
+
+    /// Tells people on standard error and, if asked for, programs with the one document.
+    pub(crate) fn show(&self, output: Output) {
+        let message = self.chain();
+        if output.json {
+            // The same document as `astacus-client` prints.
+            let document = serde_json::json!({ "error": {
+                "class": self.class(),
+                "code": self.code(),
+                "message": message,
+                "hint": self.hint(),
+                "exit_code": self.exit_code(),
+            }});
+            let _ = writeln!(io::stdout(), "{document}");
+        }
+        // When nobody reads, nobody minds: the exit code still tells.
+        let _ = writeln!(io::stderr(), "astacus-admin: {message}");
+        if let Some(hint) = self.hint() {
+            let _ = writeln!(io::stderr(), "hint: {hint}");
+        }
+    }
+
+    /// The error and its causes on one line.
+    fn chain(&self) -> String {
+        let first: &dyn std::error::Error = self;
+        let causes = std::iter::successors(Some(first), |error| error.source());
+        causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    }
+}

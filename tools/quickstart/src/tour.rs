@@ -1,0 +1,215 @@
+//! The tour: push, push again, restore, compare.
+
+use std::io::{self, Write};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use format_spec::ErrorClass;
+use format_spec::Timestamp;
+use node_client::api::{Api, Retry};
+use node_client::bar::Bar;
+use node_client::cancel::Cancel;
+use node_client::cli::Output;
+use node_client::clock::{Clock, SystemClock};
+use node_client::config::{Config, Settings};
+use node_client::error::{ClientError, EXIT_INTERRUPTED, EXIT_PARTIAL};
+use node_client::push::{self, Mounts, PushOptions, PushReport};
+use node_client::restore::{
+    self, Durable, Existing, NodeChoice, Placement, Progress, RestoreOptions, RestoreReport, Setuid,
+    SnapshotChoice,
+};
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::compare::{Comparison, Trees};
+use crate::error::TourError;
+use crate::place::{Places, Scratch};
+use crate::report::{self, Address, Step};
+use crate::server::Server;
+
+/// What becomes of the server at the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum After {
+    Stop,
+    Serve,
+}
+
+/// How the restored tree compares with the source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Equal,
+    /// But for what could not be read, or changed meanwhile.
+    Partial,
+    Different,
+}
+
+impl Verdict {
+    pub(crate) fn exit_code(self) -> u8 {
+        match self {
+            Self::Equal => 0,
+            Self::Partial => EXIT_PARTIAL,
+            Self::Different => ErrorClass::Integrity.exit_code(),
+        }
+    }
+}
+
+/// A bar on a terminal, nothing elsewhere.
+const OUTPUT: Output = Output { json: false, quiet: false };
+
+/// Runs it and prints what it found.
+///
+/// # Errors
+/// [`TourError`]; the repository is in order then, as far as it got.
+pub(crate) fn run(places: &Places, after: After) -> Result<Verdict, TourError> {
+    let runtime = Builder::new_multi_thread().enable_all().build().map_err(TourError::Start)?;
+    let cancel = Cancel::new();
+    on_interrupt(runtime.handle(), cancel.clone())?;
+    let scratch = places.scratch()?;
+    let server = runtime.block_on(Server::start(&places.data))?;
+    let verdict = Tour::new(places, scratch, &server, &runtime, &cancel).and_then(Tour::run);
+    if verdict.is_ok() {
+        let address = match after {
+            After::Serve => Address::Running(server.address),
+            After::Stop => Address::Default,
+        };
+        report::go_on(&mut io::stdout().lock(), places, address)?;
+        if after == After::Serve {
+            runtime.block_on(cancel.cancelled());
+        }
+    }
+    runtime.block_on(server.stop());
+    verdict
+}
+
+/// Sets `cancel` at the first Ctrl-C or termination; at the second the process ends at once.
+fn on_interrupt(runtime: &Handle, cancel: Cancel) -> Result<(), TourError> {
+    let _inside = runtime.enter();
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(TourError::Start)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(TourError::Start)?;
+    runtime.spawn(async move {
+        loop {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            if cancel.is_cancelled() {
+                std::process::exit(EXIT_INTERRUPTED.into());
+            }
+            cancel.cancel();
+        }
+    });
+    Ok(())
+}
+
+struct Tour<'a> {
+    places: &'a Places,
+    scratch: Scratch,
+    api: Api,
+    runtime: &'a Runtime,
+    cancel: &'a Cancel,
+    clock: SystemClock,
+    options: PushOptions,
+}
+
+impl<'a> Tour<'a> {
+    fn new(
+        places: &'a Places,
+        scratch: Scratch,
+        server: &Server,
+        runtime: &'a Runtime,
+        cancel: &'a Cancel,
+    ) -> Result<Self, TourError> {
+        let address = format!("http://{}", server.address);
+        let api = Api::new(&address, &server.token, Retry::default())?;
+        let config = Config::load(Settings::default(), &|name| std::env::var(name).ok())?;
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let options = PushOptions {
+            cluster: config.cluster(),
+            node: config.node(&host).or_else(|_| config.node("quickstart"))?,
+            host,
+            roots: vec![places.source.clone()],
+            excludes: Vec::new(),
+            mounts: Mounts::Enter,
+            level: 3,
+            jobs: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+            state: Some(scratch.join("state")),
+        };
+        Ok(Self { places, scratch, api, runtime, cancel, clock: SystemClock::new(), options })
+    }
+
+    fn run(self) -> Result<Verdict, TourError> {
+        let mut out = io::stdout().lock();
+        let pushed_at = a_second_before(self.clock.now());
+        report::head(&mut out)?;
+        let first = self.push()?;
+        report::step(&mut out, &Step::pushed("push", &first))?;
+        let second = self.push()?;
+        report::step(&mut out, &Step::pushed("push again", &second))?;
+        let restored = self.restore(&first)?;
+        report::step(&mut out, &Step::restored("restore", &restored))?;
+        let began = self.clock.elapsed();
+        let compared = self.compare(pushed_at, &first)?;
+        let seconds = self.clock.elapsed().saturating_sub(began).as_secs_f64();
+        report::step(&mut out, &Step::compared("compare", &compared, seconds))?;
+        let verdict = verdict(&first, &compared);
+        report::findings(&mut out, &first, &second, &compared, verdict)?;
+        out.flush()?;
+        Ok(verdict)
+    }
+
+    fn push(&self) -> Result<PushReport, TourError> {
+        let bar = Bar::for_push(OUTPUT);
+        let hooks = push::Hooks { progress: &bar, cancel: self.cancel.clone(), clock: &self.clock };
+        Ok(push::run(&self.api, self.runtime.handle(), &self.options, &hooks)?)
+    }
+
+    fn restore(&self, pushed: &PushReport) -> Result<RestoreReport, TourError> {
+        let options = RestoreOptions {
+            snapshot: SnapshotChoice::Id(pushed.snapshot),
+            cluster: Some(pushed.cluster.clone()),
+            node: NodeChoice::Named(pushed.node.clone()),
+            to: self.copy(),
+            paths: Vec::new(),
+            placement: Placement::StripRoot,
+            existing: Existing::Refuse,
+            // The scratch folder is open to nobody else.
+            setuid: Setuid::Keep,
+            durable: Durable::Later,
+        };
+        let bar = Bar::for_restore(OUTPUT);
+        let progress = &|at| bar.at(at);
+        let hooks = restore::Hooks { progress, cancel: self.cancel.clone(), clock: &self.clock };
+        Ok(restore::run(&self.api, self.runtime.handle(), &options, &hooks)?)
+    }
+
+    fn compare(&self, pushed_at: Timestamp, pushed: &PushReport) -> Result<Comparison, TourError> {
+        let copy = self.copy();
+        let trees = Trees { source: &self.places.source, copy: &copy, pushed_at };
+        let bar = Bar::for_restore(OUTPUT);
+        let compared = trees.compare(&mut |found| {
+            let (files_total, bytes_total) = (pushed.files, pushed.bytes);
+            bar.at(Progress { files: found.files, bytes: found.bytes, files_total, bytes_total });
+            !self.cancel.is_cancelled()
+        });
+        if self.cancel.is_cancelled() { Err(ClientError::Interrupted.into()) } else { Ok(compared) }
+    }
+
+    fn copy(&self) -> PathBuf {
+        self.scratch.join("restored")
+    }
+}
+
+/// Timestamps of files lag a little behind the clock.
+fn a_second_before(now: Timestamp) -> Timestamp {
+    Timestamp { seconds: now.seconds - 1, ..now }
+}
+
+fn verdict(pushed: &PushReport, compared: &Comparison) -> Verdict {
+    if !compared.different.is_empty() {
+        Verdict::Different
+    } else if pushed.problem_count > 0 || !compared.changed.is_empty() || !compared.unreadable.is_empty() {
+        Verdict::Partial
+    } else {
+        Verdict::Equal
+    }
+}
