@@ -43,6 +43,9 @@ pub enum ServerError {
     /// No space is left on a site or for the index.
     #[error("no space is left: {what}")]
     Full { what: String },
+    /// A pack did not get to the site; its blobs must be sent again.
+    #[error("a pack could not be stored: {why}")]
+    NotStored { why: String },
     /// Stored bytes are not what was written.
     #[error("{object} is damaged")]
     Damaged {
@@ -87,6 +90,7 @@ impl ServerError {
             Self::UnknownChunks { .. } => "unknown_chunks",
             Self::MissingChunks { .. } => "missing_chunks",
             Self::Full { .. } => "full",
+            Self::NotStored { .. } => "not_stored",
             Self::Damaged { .. } => "damaged",
             Self::Row { .. } => "index_damaged",
             Self::Index(_) => "index",
@@ -106,7 +110,7 @@ impl ServerError {
             Self::Unauthorized => ErrorClass::Denied,
             Self::NoSnapshot(_) | Self::NoNode { .. } | Self::NoChunk(_) => ErrorClass::NotFound,
             Self::SessionOver(_) | Self::MissingChunks { .. } => ErrorClass::Conflict,
-            Self::Full { .. } | Self::Halted => ErrorClass::Unavailable,
+            Self::Full { .. } | Self::NotStored { .. } | Self::Halted => ErrorClass::Unavailable,
             Self::Damaged { .. } | Self::Row { .. } => ErrorClass::Integrity,
             Self::Index(error) => error.class(),
             Self::Site(error) => error.class(),

@@ -35,11 +35,11 @@ fn wrong_usage_exits_with_2_and_a_hint() {
 }
 
 #[test]
-fn a_folder_that_is_not_there_is_wrong_usage_and_leaves_no_snapshot() {
+fn a_folder_that_is_not_there_exits_with_10_and_leaves_no_snapshot() {
     let world = World::new();
     let node = node_with_tree(&world);
 
-    hints(node.run(["push", "/no/such/folder"]), 2, "/no/such/folder");
+    hints(node.run(["push", "/no/such/folder"]), 10, "/no/such/folder");
 
     assert_eq!(node.snapshot_ids(), Vec::<String>::new());
 }

@@ -1,7 +1,7 @@
 //! The server as a program: how it starts, whom it lets in, and how it stops.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use format_spec::wire::Bitmap;
 use tests::bodies::{chunk_frame, stream};
@@ -11,7 +11,7 @@ use tests::corpus;
 use tests::http::{Length, Request};
 use tests::seed::Random;
 use tests::server::{Server, refused};
-use tests::world::{Folder, World};
+use tests::world::{Folder, World, objects};
 
 /// Every route but `/healthz`, and one that is none.
 const ROUTES: [(&str, &str); 15] = [
@@ -235,4 +235,30 @@ fn a_stop_waits_for_no_idle_connection() {
     let _idle = world.wire().connect();
 
     assert!(world.server.stop().success());
+}
+
+/// P9: a pack that is there is never written to again, whatever comes later.
+#[test]
+fn packs_are_never_written_to_again() {
+    let mut world = World::new();
+    let root = world.path("source");
+    let mut random = Random::printed();
+    corpus::plain(&root, &mut random, 5, 300_000);
+    world.node("n").push(&root);
+    let look = |path: &std::path::PathBuf| {
+        let meta = fs::metadata(path).unwrap();
+        (meta.ino(), meta.mtime(), meta.mtime_nsec(), fs::read(path).unwrap())
+    };
+    let packs = objects(world.server.data(), "packs");
+    let before: Vec<_> = packs.iter().map(look).collect();
+    assert!(packs.len() >= 2);
+
+    for _ in 0..3 {
+        corpus::work_on(&root, &mut random);
+        world.node("n").push(&root);
+        world.server.start_again();
+    }
+
+    assert!(before == packs.iter().map(look).collect::<Vec<_>>(), "a pack was changed");
+    assert!(objects(world.server.data(), "packs").len() > packs.len());
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tests::client::{Client, text};
+use tests::client::{Client, seconds, text};
 use tests::compare::differences;
 use tests::corpus;
 use tests::gear;
@@ -75,12 +75,13 @@ impl Rounds {
 fn kills_of_the_server_lose_nothing_that_was_acknowledged() {
     let mut rounds = Rounds::new();
     let copy = rounds.work(0);
-    let id = text(&rounds.node().push(&rounds.root), "snapshot");
-    rounds.keep(id, &copy);
+    let report = rounds.node().push(&rounds.root);
+    rounds.keep(text(&report, "snapshot"), &copy);
+    let mut cut = 0;
     for round in 1..=gear::rounds(10, 500) {
         let copy = rounds.work(round);
         let push = rounds.node().start_push(&rounds.root);
-        let pause = Duration::from_millis(rounds.random.below(600));
+        let pause = rounds.random.moment(seconds(&report));
         let early = push.within(pause);
         rounds.world.server.kill();
         // It finds no server any more, and there will be none at this address.
@@ -90,6 +91,7 @@ fn kills_of_the_server_lose_nothing_that_was_acknowledged() {
         if done.code == Some(0) {
             rounds.keep(text(&done.json(), "snapshot"), &copy);
         }
+        cut += usize::from(done.code != Some(0));
         println!("round {round}: killed after {pause:?}, the push ended with {:?}", done.code);
         // A commit whose answer was lost may have made a snapshot: then it is a whole one.
         let node = rounds.node();
@@ -100,6 +102,7 @@ fn kills_of_the_server_lose_nothing_that_was_acknowledged() {
         let newest = rounds.kept.last().map(|kept| Kept { id: kept.id.clone(), copy: kept.copy.clone() });
         rounds.check(round, &newest.into_iter().collect::<Vec<_>>());
     }
+    assert!(cut > 0, "no push was cut short: the kills come too late");
     let copy = rounds.work(usize::MAX);
     let id = text(&rounds.node().push(&rounds.root), "snapshot");
     rounds.keep(id, &copy);
@@ -113,10 +116,14 @@ fn kills_of_the_server_lose_nothing_that_was_acknowledged() {
 #[test]
 fn a_push_rides_through_a_server_that_is_killed_and_comes_back() {
     let mut rounds = Rounds::new();
-    for round in 0..gear::rounds(4, 100) {
+    let report = rounds.node().push(&rounds.root);
+    let copy = rounds.world.path("copy");
+    corpus::copy(&rounds.root, &copy);
+    rounds.keep(text(&report, "snapshot"), &copy);
+    for round in 0..gear::rounds(5, 100) {
         let copy = rounds.work(round);
         let push = rounds.node().start_push(&rounds.root);
-        let pause = Duration::from_millis(rounds.random.below(400));
+        let pause = rounds.random.moment(seconds(&report));
         let early = push.within(pause);
         rounds.world.server.start_again_here();
 

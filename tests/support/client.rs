@@ -101,6 +101,11 @@ impl Running {
         self.wait()
     }
 
+    /// Its process id.
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
     /// Asks it to end as Ctrl-C does.
     pub fn interrupt(&self) {
         let _ = kill_process(self.pid, Signal::INT);
@@ -262,6 +267,16 @@ impl Client {
 pub fn number(document: &Value, field: &str) -> u64 {
     let found = document.get(field).and_then(Value::as_u64);
     found.unwrap_or_else(|| panic!("no number `{field}` in {document}"))
+}
+
+/// How long something took by its own report.
+///
+/// # Panics
+/// If it does not say.
+#[track_caller]
+pub fn seconds(report: &Value) -> f64 {
+    let found = report.get("seconds").and_then(Value::as_f64);
+    found.unwrap_or_else(|| panic!("no `seconds` in {report}"))
 }
 
 /// A field that is text.

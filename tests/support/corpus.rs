@@ -43,7 +43,8 @@ pub fn plain(root: &Path, random: &mut Random, files: usize, len: usize) {
     }
 }
 
-/// Changes a tree of [`plain`] files as a database does: one grows, one is new, one is rewritten.
+/// Changes a tree of [`plain`] files as a database does: one grows, a few are rewritten, and
+/// one is new each time.
 ///
 /// # Panics
 /// If it cannot be written.
@@ -57,10 +58,12 @@ pub fn work_on(root: &Path, random: &mut Random) {
     let mut bytes = fs::read(&grown).expect("it is there");
     bytes.extend(random.text(40_000));
     write(&grown, &bytes);
-    let rewritten = random.pick(&files).clone();
-    let len = 1 + random.index(300_000);
-    write(&rewritten, &random.bytes(len));
-    write(&root.join(format!("new-{}", random.number())), &random.bytes(len));
+    for _ in 0..3 {
+        let rewritten = random.pick(&files).clone();
+        let len = 1 + random.index(3_000_000);
+        write(&rewritten, &random.bytes(len));
+    }
+    write(&root.join("newest"), &random.bytes(300_000));
 }
 
 fn write(path: &Path, bytes: &[u8]) {

@@ -1,27 +1,29 @@
-//! What a machine may lack. A test that cannot run says so, and fails where everything is required.
+//! What a machine may lack. What cannot run says so; a program that could be installed fails the test
+//! where everything is required.
 
+use std::io::Write;
 use std::path::Path;
 
-/// When set to `1`, a machine that lacks something fails the tests that need it.
+/// When set to `1`, a program that is not installed fails the tests that need it.
 pub const REQUIRE: &str = "ASTACUS_REQUIRE_SERVICES";
 /// When set to `1`, suites run many more rounds.
 pub const NIGHTLY: &str = "ASTACUS_NIGHTLY";
 
-/// Says that a test, or a part of it, does not run, and why.
-///
-/// # Panics
-/// If [`REQUIRE`] is set.
-#[expect(clippy::print_stdout, reason = "the harness shows it")]
+/// Says on standard error, past the harness, that a test or a part of it does not run, and why.
 pub fn skip(why: &str) {
-    assert!(!is_set(REQUIRE), "{REQUIRE} is set, and {why}");
-    println!("SKIPPED: {why}");
+    // Where nobody listens, nothing is lost but this line.
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
 }
 
 /// Whether `program` is installed; if not, says that what needs it is skipped.
+///
+/// # Panics
+/// If it is missing and [`REQUIRE`] is set.
 pub fn has(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
     if !found {
+        assert!(!is_set(REQUIRE), "{REQUIRE} is set, and `{program}` is not installed");
         skip(&format!("`{program}` is not installed"));
     }
     found

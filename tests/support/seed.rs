@@ -1,6 +1,7 @@
 //! Randomness that replays: every run prints its seed, and `ASTACUS_TEST_SEED` sets it.
 
 use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
 
 /// Names the seed of a run that is to be repeated.
 pub const VARIABLE: &str = "ASTACUS_TEST_SEED";
@@ -47,6 +48,12 @@ impl Random {
     pub fn index(&mut self, limit: usize) -> usize {
         let limit = u64::try_from(limit).expect("a length fits in 64 bits");
         usize::try_from(self.below(limit)).expect("it is below a length")
+    }
+
+    /// A moment of something that takes about `seconds`, or just after it.
+    pub fn moment(&mut self, seconds: f64) -> Duration {
+        let micros = Duration::from_secs_f64(seconds * 1.2).as_micros();
+        Duration::from_micros(self.below(u64::try_from(micros).expect("a short time")))
     }
 
     /// One of `choices`.

@@ -16,7 +16,7 @@ use super::respond::{self, Answer, Reply};
 use super::{App, broken_body, check_length, octets, parse, read_body};
 use crate::error::ServerError;
 use crate::pack;
-use crate::repository::{Domain, Repository, Taken};
+use crate::repository::{Domain, Repository};
 use crate::session;
 
 /// Payload bytes that one compute thread gets at once.
@@ -66,7 +66,7 @@ struct Intake {
     domain: Arc<Domain>,
     group: Vec<Frame>,
     group_len: usize,
-    running: VecDeque<JoinHandle<Result<Taken, ServerError>>>,
+    running: VecDeque<JoinHandle<Result<BlobsStored, ServerError>>>,
     counts: BlobsStored,
     chunks_flushed: bool,
 }
@@ -112,6 +112,7 @@ impl Intake {
             self.end_group().await?;
         }
         self.repository.check_running()?;
+        self.wait_for_the_site().await;
         let frames = std::mem::take(&mut self.group);
         self.group_len = 0;
         let permit = Arc::clone(&self.repository.compute).acquire_owned().await;
@@ -125,15 +126,18 @@ impl Intake {
         Ok(())
     }
 
+    /// Reads on only while the site keeps up with the packs that are full.
+    async fn wait_for_the_site(&self) {
+        let room = self.repository.publishing.acquire().await;
+        drop(room.expect("the semaphore is never closed"));
+    }
+
     async fn end_group(&mut self) -> Result<(), ServerError> {
         let Some(group) = self.running.pop_front() else { return Ok(()) };
         let taken = group.await.unwrap_or(Err(ServerError::Bug("a worker thread panicked")))?;
-        self.counts.stored += taken.counts.stored;
-        self.counts.known += taken.counts.known;
-        self.counts.stored_bytes += taken.counts.stored_bytes;
-        for full in taken.full {
-            pack::send_off(&self.repository, &self.domain, full).await;
-        }
+        self.counts.stored += taken.stored;
+        self.counts.known += taken.known;
+        self.counts.stored_bytes += taken.stored_bytes;
         Ok(())
     }
 

@@ -16,11 +16,15 @@ use std::path::Path;
 use std::sync::{RwLock, RwLockReadGuard};
 
 use ::sled::{Config, Db};
+use rustix::fs::{FlockOperation, flock};
 
 use super::batch::{Batch, is_storable};
 use super::folder::{Folder, Missing};
 use super::space::Space;
 use super::{Engine, Index, IndexError, KeyRange, OpenError, Row, Rows, Table};
+
+/// The only file that sled keeps rows in.
+const FILE: &str = "db";
 
 /// Pages that are kept in memory.
 const CACHE_BYTES: u64 = 64 << 20;
@@ -28,12 +32,20 @@ const CACHE_BYTES: u64 = 64 << 20;
 /// sled's unit of space. A page holds up to about 20 rows, and over a quarter of this it is not flushed.
 const SEGMENT_BYTES: usize = 8 << 20;
 
+/// Changes of a batch for each pass that frees what they replaced.
+const CHANGES_PER_PASS: usize = 32;
+
+/// Looks at whether a closed database has let go of its file, before that is given up.
+const CLOSING_PASSES: usize = 10_000;
+
 /// An index in a sled database.
 pub(super) struct SledIndex {
     /// Held by readers while they read, and by a commit until its batch is on disk.
     health: RwLock<Health>,
     db: Db,
-    /// sled's only file, and the folder that it is in.
+    /// Dropped after the database.
+    _closing: Closing,
+    /// sled's file, and the folder that it is in.
     files: [File; 2],
     space: Space,
     /// Dropped last: the folder is free when the database has let go of it.
@@ -55,14 +67,18 @@ impl SledIndex {
             source: source.into(),
         };
         let folder = Folder::claim(dir, missing)?;
-        let data =
-            folder.database(Engine::Sled, missing, |data| open_database(data).map(drop).map_err(refused))?;
+        let data = folder.database(Engine::Sled, missing, |data| {
+            let db = open_database(data).map_err(refused)?;
+            let closing = Closing(open_file(&data.join(FILE))?);
+            drop(db);
+            drop(closing);
+            Ok(())
+        })?;
         let db = open_database(&data).map_err(refused)?;
-        let file =
-            |path: &Path| File::open(path).map_err(|source| OpenError::Io { path: path.to_owned(), source });
-        let files = [file(&data.join("db"))?, file(&data)?];
+        let _closing = Closing(open_file(&data.join(FILE))?);
+        let files = [open_file(&data.join(FILE))?, open_file(&data)?];
         let space = Space::new(dir);
-        Ok(Self { health: RwLock::new(Health::Sound), db, files, space, _folder: folder })
+        Ok(Self { health: RwLock::new(Health::Sound), db, _closing, files, space, _folder: folder })
     }
 
     /// Lets a reader in, unless a commit failed and left rows that may not be on disk.
@@ -97,12 +113,28 @@ impl SledIndex {
         self.db.flush().map_err(IndexError::commit)?;
         self.files.iter().try_for_each(File::sync_all).map_err(IndexError::commit)
     }
+}
 
-    /// Gives sled the chance to free what `changes` changes replaced.
-    fn free_replaced(&self, changes: usize) {
-        for _ in 0..changes {
-            // Only the call counts: whether the key is there does not matter, nor an error.
-            drop(self.db.contains_key([]));
+/// Frees what sled has replaced and no longer uses, as far as that can be done now.
+///
+/// sled frees a little at every call. A batch is one call, however much it replaces.
+fn free_replaced(changes: usize) {
+    for _ in 0..=changes / CHANGES_PER_PASS {
+        ::sled::pin().flush();
+    }
+}
+
+/// Waits until a closed sled database has let go of its file, which it does some time later.
+struct Closing(File);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        for _ in 0..CLOSING_PASSES {
+            ::sled::pin().flush();
+            if flock(&self.0, FlockOperation::NonBlockingLockExclusive).is_ok() {
+                return;
+            }
+            std::thread::yield_now();
         }
     }
 }
@@ -148,7 +180,7 @@ impl Index for SledIndex {
         self.space.check(file.metadata().map_err(IndexError::commit)?.len())?;
         let changes = batch.len();
         self.apply(batch).inspect_err(|_| *health = Health::Failed)?;
-        self.free_replaced(changes);
+        free_replaced(changes);
         Ok(())
     }
 }
@@ -157,6 +189,10 @@ const EARLIER_FAILURE: &str = "an earlier commit failed";
 
 fn open_database(data: &Path) -> ::sled::Result<Db> {
     Config::new().path(data).cache_capacity(CACHE_BYTES).segment_size(SEGMENT_BYTES).open()
+}
+
+fn open_file(path: &Path) -> Result<File, OpenError> {
+    File::open(path).map_err(|source| OpenError::Io { path: path.to_owned(), source })
 }
 
 fn tagged(table: Table, key: &[u8]) -> Vec<u8> {

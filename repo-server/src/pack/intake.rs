@@ -4,17 +4,18 @@ use std::sync::Arc;
 
 use format_spec::blob::Decompressor;
 use format_spec::key::BlobKind;
-use format_spec::wire::Frame;
+use format_spec::wire::{BlobsStored, Frame};
 use format_spec::{ChunkId, FormatError, page};
 
+use super::send_off;
 use crate::error::ServerError;
-use crate::repository::{Appended, Domain, FullPack, Repository, Taken};
+use crate::repository::{Appended, Domain, Repository};
 
 /// How many missing ids an error lists.
 const LISTED: usize = 100;
 
 enum Done {
-    New { stored_len: usize },
+    New,
     Known,
 }
 
@@ -30,13 +31,14 @@ pub(crate) fn have(
     Ok(waiting.into_iter().zip(rows).map(|(waiting, row)| waiting || row.is_some()).collect())
 }
 
-/// Checks, seals and appends a group of blobs. Blobs before a bad one may have been appended.
+/// Checks, seals and appends a group of blobs; what fills a pack sends it off. Blobs before a bad one
+/// may have been appended. Must be called within the runtime.
 pub(crate) fn take_in(
-    repository: &Repository,
+    repository: &Arc<Repository>,
     domain: &Arc<Domain>,
     frames: &[Frame],
-) -> Result<Taken, ServerError> {
-    let mut taken = Taken::default();
+) -> Result<BlobsStored, ServerError> {
+    let mut counts = BlobsStored::default();
     let mut decompressor =
         Decompressor::new().map_err(|_| ServerError::Bug("no memory for a decompressor"))?;
     let mut blob = Vec::new();
@@ -44,19 +46,21 @@ pub(crate) fn take_in(
     let rows = repository.chunk_rows(frames.iter().map(|frame| &frame.info.id))?;
     for (frame, row) in frames.iter().zip(rows) {
         let references = check(repository, domain, &mut decompressor, frame)?;
-        let done = match row {
-            Some(_) => Done::Known,
-            None => append(repository, domain, frame, &references, seen, &mut blob, &mut taken.full)?,
-        };
-        match done {
-            Done::Known => taken.counts.known += 1,
-            Done::New { stored_len } => {
-                taken.counts.stored += 1;
-                taken.counts.stored_bytes += u64::try_from(stored_len).unwrap_or(u64::MAX);
+        if row.is_some() {
+            counts.known += 1;
+            continue;
+        }
+        blob.clear();
+        domain.sealer.seal(&frame.info, &frame.payload, &mut blob);
+        match append(repository, domain, frame, &blob, &references, seen)? {
+            Done::Known => counts.known += 1,
+            Done::New => {
+                counts.stored += 1;
+                counts.stored_bytes += u64::try_from(blob.len()).unwrap_or(u64::MAX);
             }
         }
     }
-    Ok(taken)
+    Ok(counts)
 }
 
 /// Recomputes the id. For a page, returns the chunks it refers to, all of which the index has.
@@ -97,22 +101,20 @@ fn page_references(
 }
 
 fn append(
-    repository: &Repository,
-    domain: &Domain,
+    repository: &Arc<Repository>,
+    domain: &Arc<Domain>,
     frame: &Frame,
+    blob: &[u8],
     references: &[ChunkId],
-    seen: u64,
-    blob: &mut Vec<u8>,
-    full: &mut Vec<FullPack>,
+    mut seen: u64,
 ) -> Result<Done, ServerError> {
-    blob.clear();
-    let stored_len = domain.sealer.seal(&frame.info, &frame.payload, blob);
-    let mut seen = seen;
     loop {
         let (appended, filled) = domain.append(&frame.info, blob, references, seen);
-        full.extend(filled);
+        if let Some(pack) = filled {
+            send_off(repository, domain, pack);
+        }
         match appended {
-            Appended::New => return Ok(Done::New { stored_len }),
+            Appended::New => return Ok(Done::New),
             Appended::Waiting => return Ok(Done::Known),
             Appended::LookAgain => {
                 seen = domain.indexed();

@@ -10,7 +10,8 @@ mod publish;
 mod read;
 
 pub(crate) use intake::{have, take_in};
-pub(crate) use publish::{flush, send_off};
+pub(crate) use publish::flush;
+use publish::send_off;
 pub(crate) use read::{Blob, read_blobs};
 
 use format_spec::PackId;

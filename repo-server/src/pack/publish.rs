@@ -6,7 +6,6 @@ use std::sync::Arc;
 use format_spec::ChunkId;
 use format_spec::key::BlobKind;
 use format_spec::pack::{PackEntry, SealedPack};
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::object_name;
 use crate::error::{Chain, ServerError};
@@ -14,19 +13,14 @@ use crate::index::row::{ChunkRow, PackNumber, PackRow};
 use crate::index::{Batch, Precondition, Table};
 use crate::repository::{Domain, FullPack, PublishFailure, Repository};
 
-/// Sends a full pack off to the site. Waits only while too many others are on their way.
-pub(crate) async fn send_off(repository: &Arc<Repository>, domain: &Arc<Domain>, pack: FullPack) {
-    let permit = Arc::clone(&repository.publishing).acquire_owned().await;
-    let permit = permit.expect("the semaphore is never closed");
-    tokio::spawn(travel(Arc::clone(repository), Arc::clone(domain), pack, permit));
+/// Sends a full pack off to the site, on a task of its own: the request that filled it may be cut off
+/// at any moment, and the pack holds blobs of others. Must be called within the runtime.
+pub(crate) fn send_off(repository: &Arc<Repository>, domain: &Arc<Domain>, pack: FullPack) {
+    tokio::spawn(travel(Arc::clone(repository), Arc::clone(domain), pack));
 }
 
-async fn travel(
-    repository: Arc<Repository>,
-    domain: Arc<Domain>,
-    pack: FullPack,
-    permit: OwnedSemaphorePermit,
-) {
+async fn travel(repository: Arc<Repository>, domain: Arc<Domain>, pack: FullPack) {
+    let permit = repository.publishing.acquire().await.expect("the semaphore is never closed");
     let ids: Vec<ChunkId> = pack.builder.entries().iter().map(|entry| entry.id).collect();
     let keys = repository.keys.clone();
     let sealed = tokio::task::spawn_blocking(move || pack.builder.seal(&keys)).await;
@@ -126,7 +120,7 @@ pub(crate) async fn flush(
 ) -> Result<(), ServerError> {
     let (open, on_their_way) = domain.drain(kind);
     if let Some(pack) = open {
-        send_off(repository, domain, pack).await;
+        send_off(repository, domain, pack);
     }
     for mut pack in on_their_way {
         let outcome = pack.wait_for(Option::is_some).await;

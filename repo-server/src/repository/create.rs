@@ -19,7 +19,7 @@ use format_spec::key::MasterKey;
 use format_spec::wire::ChunkerSpec;
 use format_spec::{ErrorClass, FormatError, RepositoryId, id};
 
-use super::{Parts, Repository};
+use super::{OnHalt, Parts, Repository};
 use crate::clock::{Clock, SystemClock};
 use crate::durable::{self, DurableError, FileName, RealDisk};
 use crate::error::ServerError;
@@ -100,7 +100,7 @@ pub async fn open_or_create(
     dir: &Path,
     engine: Engine,
     chunker: ChunkerSpec,
-    on_halt: Arc<dyn Fn(&dyn std::error::Error) + Send + Sync>,
+    on_halt: OnHalt,
 ) -> Result<Opened, CreateError> {
     std::fs::create_dir_all(dir).map_err(|source| read_error(dir, source))?;
     let exists = dir.join("site/keyring/repository").exists();

@@ -12,7 +12,6 @@ use std::sync::Mutex;
 use format_spec::blob::{BlobInfo, BlobSealer};
 use format_spec::key::{BlobKind, DomainKey, SealKeys};
 use format_spec::pack::{self, PackBuilder};
-use format_spec::wire::BlobsStored;
 use format_spec::{ChunkId, ClusterName, RepositoryId};
 use tokio::sync::watch;
 
@@ -40,7 +39,7 @@ impl From<PublishFailure> for ServerError {
         match failure {
             PublishFailure::Full(what) => Self::Full { what },
             PublishFailure::Halted => Self::Halted,
-            PublishFailure::Failed(what) => Self::Full { what },
+            PublishFailure::Failed(why) => Self::NotStored { why },
         }
     }
 }
@@ -53,14 +52,6 @@ pub(crate) struct FullPack {
     pub(crate) builder: PackBuilder,
     /// Tells those who wait for it.
     pub(crate) outcome: watch::Sender<Outcome>,
-}
-
-/// What became of a group of blobs.
-#[derive(Default)]
-pub(crate) struct Taken {
-    pub(crate) counts: BlobsStored,
-    /// Packs that these blobs filled: to be published by the caller.
-    pub(crate) full: Vec<FullPack>,
 }
 
 /// Whether a blob was new.

@@ -18,7 +18,7 @@ use format_spec::{ClusterName, RepositoryId, wire};
 use tokio::sync::Semaphore;
 
 pub use create::{CreateError, Opened, open_or_create};
-pub(crate) use domain::{Appended, Domain, FullPack, PublishFailure, Taken};
+pub(crate) use domain::{Appended, Domain, FullPack, PublishFailure};
 
 use crate::clock::Clock;
 use crate::error::ServerError;
@@ -31,6 +31,9 @@ use crate::site::{Site, SiteError};
 /// another is synced.
 const PUBLISHING: usize = 3;
 
+/// Hears of a fatal error.
+pub type OnHalt = Arc<dyn Fn(&dyn Error) + Send + Sync>;
+
 /// What a repository is made of. Everything that touches the outside comes in here.
 pub struct Parts {
     /// Where rows live.
@@ -42,7 +45,7 @@ pub struct Parts {
     /// Fills a buffer with random bytes that no one can guess.
     pub random: fn(&mut [u8]),
     /// Hears of the first fatal disk error, after which nothing is acknowledged any more.
-    pub on_halt: Arc<dyn Fn(&dyn Error) + Send + Sync>,
+    pub on_halt: OnHalt,
     /// Name of the index engine, for people.
     pub engine: &'static str,
     /// Threads that may compute at once.
@@ -58,7 +61,7 @@ pub struct Repository {
     /// At most this many threads compute for requests.
     pub(crate) compute: Arc<Semaphore>,
     /// At most this many packs are on their way to the site.
-    pub(crate) publishing: Arc<Semaphore>,
+    pub(crate) publishing: Semaphore,
     master: MasterKey,
     domains: Mutex<HashMap<ClusterName, Arc<Domain>>>,
     /// Held while counters are read, changed and written back.
@@ -81,7 +84,7 @@ impl Repository {
         Ok(Arc::new(Self {
             keys: master.seal_keys(descriptor.generation),
             compute: Arc::new(Semaphore::new(parts.cores.max(1))),
-            publishing: Arc::new(Semaphore::new(PUBLISHING)),
+            publishing: Semaphore::new(PUBLISHING),
             domains: Mutex::default(),
             writer: Mutex::default(),
             packs: Mutex::default(),

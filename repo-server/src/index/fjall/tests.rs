@@ -109,7 +109,7 @@ fn rarely_written_tables_do_not_keep_journals() {
     }
 }
 
-/// I7: nothing is acknowledged any more when the thread that writes rows out has failed, and reads go on.
+/// P8: nothing is acknowledged any more when the thread that writes rows out has failed, and reads go on.
 #[test]
 fn a_failure_in_the_background_ends_commits_and_leaves_reads() {
     let dir = tempfile::tempdir().unwrap();
@@ -126,7 +126,7 @@ fn a_failure_in_the_background_ends_commits_and_leaves_reads() {
     assert_eq!(index.get(Table::Meta, b"k").unwrap(), Some(b"v".to_vec()));
 }
 
-/// I7: a full disk costs the commit, not the index.
+/// P8: a full disk costs the commit, not the index.
 #[test]
 fn a_full_disk_refuses_commits_and_leaves_reads() {
     let dir = tempfile::tempdir().unwrap();

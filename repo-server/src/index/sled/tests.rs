@@ -51,7 +51,7 @@ fn rows_at_the_limits_do_not_become_files_of_their_own() {
     assert_eq!(own_files, 0);
 }
 
-/// I7: a full disk costs the commit, not the index.
+/// P8: a full disk costs the commit, not the index.
 #[test]
 fn a_full_disk_refuses_commits_and_leaves_reads() {
     let dir = tempfile::tempdir().unwrap();

@@ -74,6 +74,27 @@ async fn a_name_that_is_a_folder_is_refused_and_not_fatal() {
     assert_eq!(site.get(&name("heads/a/b")).await.unwrap(), CONTENT);
 }
 
+/// P4: what a range claims is looked up before memory is taken for it.
+#[tokio::test]
+async fn a_range_that_claims_a_gigabyte_of_a_small_object_takes_no_memory() {
+    const CLAIMED: u64 = 1 << 30;
+    let peak_kib = || {
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak of memory");
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let site = StoreSite::folder(dir.path()).unwrap();
+    site.put_new(&name("heads/small"), CONTENT).await.unwrap();
+    let before = peak_kib();
+
+    let refused = site.get_ranges(&name("heads/small"), &[0..1, 1..CLAIMED]).await.unwrap_err();
+
+    assert!(matches!(refused, SiteError::OutOfRange { len: 7, .. }), "{refused:?}");
+    let grown = peak_kib() - before;
+    assert!(grown * 1024 < CLAIMED / 2, "the peak grew by {grown} KiB");
+}
+
 #[test]
 fn a_folder_that_does_not_exist_is_not_a_site() {
     let dir = tempfile::tempdir().unwrap();

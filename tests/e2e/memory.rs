@@ -1,0 +1,64 @@
+//! Memory does not depend on how much there is to push or to restore.
+
+use std::fs;
+use std::io::Write;
+
+use rustix::process::Pid;
+use tests::client::{Running, number};
+use tests::seed::Random;
+use tests::wait;
+use tests::world::World;
+
+const MIB: u64 = 1 << 20;
+
+/// Most memory that a process has had so far, in bytes; `None` once it is gone.
+fn peak(pid: Pid) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kibibytes << 10)
+}
+
+/// Runs a program to its end, and returns the most memory that it was seen to have.
+fn peak_of(running: Running) -> u64 {
+    let mut most = 0;
+    let done = wait::for_state("a program to end", || {
+        most = peak(running.pid()).unwrap_or(0).max(most);
+        running.within(std::time::Duration::ZERO)
+    });
+    done.exits(0);
+    most
+}
+
+/// C6: a file larger than the limits goes through client and server, and neither comes near its size.
+#[test]
+fn a_file_larger_than_the_memory_limit_is_pushed_and_restored_within_it() {
+    let world = World::new();
+    let mut random = Random::printed();
+    let root = world.dir("source");
+    let mut file = fs::File::create(root.join("large")).unwrap();
+    // Blocks that differ, so that all of them are sent, without half a minute of making them.
+    let block = random.bytes(8 << 20);
+    for _ in 0..64 {
+        file.write_all(&random.number().to_le_bytes()).unwrap();
+        let at = random.index(block.len());
+        file.write_all(&block[at..]).unwrap();
+        file.write_all(&block[..at]).unwrap();
+    }
+    drop(file);
+    let node = world.node("n");
+
+    let push = peak_of(node.start_push(&root));
+    let mut command = node.command();
+    command.args(["restore", "latest", "--strip-root", "--to"]).arg(world.path("restored"));
+    let restore = peak_of(Running::start(command));
+    let server = peak(world.server.pid()).unwrap();
+
+    let size = fs::metadata(root.join("large")).unwrap().len();
+    assert_eq!(fs::metadata(world.path("restored/large")).unwrap().len(), size);
+    println!("push {} MiB, restore {} MiB, server {} MiB", push / MIB, restore / MIB, server / MIB);
+    assert!(number(&node.status(), "stored_bytes") > 0);
+    assert!(push < 256 * MIB, "the push took {} MiB", push / MIB);
+    assert!(restore < 256 * MIB, "the restore took {} MiB", restore / MIB);
+    assert!(server < 512 * MIB, "the server took {} MiB", server / MIB);
+}
