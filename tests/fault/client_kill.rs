@@ -4,7 +4,7 @@ use tests::client::{number, seconds, text};
 use tests::compare::{assert_same, differences};
 use tests::corpus;
 use tests::gear;
-use tests::seed::Random;
+use tests::seed::{Moments, Random};
 use tests::wait;
 use tests::world::World;
 
@@ -18,15 +18,19 @@ fn kills_of_the_client_leave_no_partial_snapshot() {
     let node = world.node("n");
     let report = node.push(&root);
     let mut cut = 0;
+    let mut moments = Moments::new(seconds(&report));
     for round in 0..gear::rounds(10, 500) {
         corpus::work_on(&root, &mut random);
         let before = node.snapshot_ids();
 
         let push = node.start_push(&root);
-        let early = push.within(random.moment(seconds(&report)));
+        let early = push.within(moments.next(&mut random));
         let done = early.unwrap_or_else(|| push.kill());
 
         cut += usize::from(done.code != Some(0));
+        if done.code == Some(0) {
+            moments.too_late();
+        }
         println!("round {round}: the push ended with {:?}", done.code);
         assert!(world.server.runs(), "round {round}");
         let new: Vec<String> = node.snapshot_ids().into_iter().filter(|id| !before.contains(id)).collect();

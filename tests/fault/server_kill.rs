@@ -7,7 +7,7 @@ use tests::client::{Client, seconds, text};
 use tests::compare::differences;
 use tests::corpus;
 use tests::gear;
-use tests::seed::Random;
+use tests::seed::{Moments, Random};
 use tests::world::World;
 
 /// A snapshot, and a copy of what was pushed as it.
@@ -78,10 +78,11 @@ fn kills_of_the_server_lose_nothing_that_was_acknowledged() {
     let report = rounds.node().push(&rounds.root);
     rounds.keep(text(&report, "snapshot"), &copy);
     let mut cut = 0;
+    let mut moments = Moments::new(seconds(&report));
     for round in 1..=gear::rounds(10, 500) {
         let copy = rounds.work(round);
         let push = rounds.node().start_push(&rounds.root);
-        let pause = rounds.random.moment(seconds(&report));
+        let pause = moments.next(&mut rounds.random);
         let early = push.within(pause);
         rounds.world.server.kill();
         // It finds no server any more, and there will be none at this address.
@@ -92,6 +93,9 @@ fn kills_of_the_server_lose_nothing_that_was_acknowledged() {
             rounds.keep(text(&done.json(), "snapshot"), &copy);
         }
         cut += usize::from(done.code != Some(0));
+        if done.code == Some(0) {
+            moments.too_late();
+        }
         println!("round {round}: killed after {pause:?}, the push ended with {:?}", done.code);
         // A commit whose answer was lost may have made a snapshot: then it is a whole one.
         let node = rounds.node();

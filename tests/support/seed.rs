@@ -88,6 +88,29 @@ impl Random {
     }
 }
 
+/// Moments to cut something off at: somewhere within the time that it takes, which shrinks with each
+/// moment that came too late, so that some cuts come in time on any machine.
+pub struct Moments {
+    within: f64,
+}
+
+impl Moments {
+    /// Moments within the `seconds` that it took without a cut.
+    pub fn new(seconds: f64) -> Self {
+        Self { within: seconds }
+    }
+
+    /// The next one.
+    pub fn next(&mut self, random: &mut Random) -> Duration {
+        random.moment(self.within)
+    }
+
+    /// The last one came too late.
+    pub fn too_late(&mut self) {
+        self.within = (self.within / 2.0).max(0.005);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

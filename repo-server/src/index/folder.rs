@@ -7,7 +7,8 @@
 //! DIR/db.new/      a creation that was cut short; removed by the next one
 //! ```
 //! `db` appears by one rename, complete and flushed. So an engine never finds its own half-made files,
-//! which neither fjall nor sled could go on from, and an index without its marker cannot be.
+//! which neither fjall nor sled could go on from, and an index without its marker cannot be. (A whole
+//! folder is published here, filled by an engine; [`crate::durable`] publishes files of known bytes.)
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -122,10 +123,16 @@ impl Folder {
 }
 
 /// Flushes every file and folder at and below `path`, the deepest first.
+///
+/// A file that vanishes meanwhile needs no flush: an engine that was closed a moment ago in this
+/// process may still be removing a journal that it no longer needs.
 pub(super) fn sync_tree(path: &Path) -> Result<(), OpenError> {
     if fs::symlink_metadata(path).at(path)?.is_dir() {
         for entry in fs::read_dir(path).at(path)? {
-            sync_tree(&entry.at(path)?.path())?;
+            match sync_tree(&entry.at(path)?.path()) {
+                Err(OpenError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+                synced => synced?,
+            }
         }
     }
     sync(path)

@@ -102,7 +102,7 @@ async fn fetch(
         for (place, range) in &read.blobs {
             let within = |at: u64| usize::try_from(at - read.range.start).unwrap_or(usize::MAX);
             let (start, end) = (within(range.start), within(range.end));
-            // A short object gives a short blob, which then fails authentication under its id.
+            // Sites never answer short; if one did, the blob would fail authentication under its id.
             let blob = piece.slice(start.min(piece.len())..end.min(piece.len()));
             if let Some(slot) = sealed.get_mut(*place) {
                 *slot = blob;
