@@ -2,10 +2,14 @@
 //!
 //! `cargo bench -p benches --bench push_restore -- [--dir DIR] [--mib 2048] [--rounds 5] [--seed 1]`
 //!
+//! `--data-only DIR` makes the data set in DIR and ends.
+//!
 //! Each round runs, for each tool: a first push into a new repository, a push of the same tree, and a
 //! restore into a new folder. Client and server run on this machine, encryption on, with each tool's
 //! defaults. Figures are wall-clock medians over the rounds; memory is the peak of the largest round,
-//! as the kernel reports it. Needs the release binaries: `cargo build --release --bins`.
+//! as the kernel reports it. Nothing is deleted before the end: ext4 looks hard for inodes that were not
+//! deleted lately, which would be measured with the next restore. Needs room for three sets a round, and
+//! the release binaries: `cargo build --release --bins`.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -19,11 +23,12 @@ struct Arguments {
     mib: u64,
     rounds: usize,
     seed: u64,
+    data_only: Option<PathBuf>,
 }
 
 impl Arguments {
     fn parse() -> Self {
-        let mut parsed = Self { dir: None, mib: 2048, rounds: 5, seed: 1 };
+        let mut parsed = Self { dir: None, mib: 2048, rounds: 5, seed: 1, data_only: None };
         let mut arguments = std::env::args().skip(1);
         while let Some(flag) = arguments.next() {
             if flag == "--bench" {
@@ -33,6 +38,7 @@ impl Arguments {
             let number = || value.parse().expect("a number");
             match flag.as_str() {
                 "--dir" => parsed.dir = Some(PathBuf::from(&value)),
+                "--data-only" => parsed.data_only = Some(PathBuf::from(&value)),
                 "--mib" => parsed.mib = number(),
                 "--rounds" => parsed.rounds = usize::try_from(number()).expect("a small number"),
                 "--seed" => parsed.seed = number(),
@@ -56,6 +62,9 @@ struct Figures {
 
 fn main() {
     let arguments = Arguments::parse();
+    if let Some(dir) = &arguments.data_only {
+        return mixed(dir, arguments.seed, arguments.mib << 20).expect("the data set");
+    }
     let scratch = match &arguments.dir {
         Some(dir) => tempfile::tempdir_in(dir),
         None => tempfile::tempdir(),
@@ -68,9 +77,9 @@ fn main() {
     let (mut ours, mut restic) = (Figures::default(), Figures::default());
     for round in 0..arguments.rounds {
         say(&format!("round {} of {}", round + 1, arguments.rounds));
-        run_ours(scratch.path(), &source, &mut ours);
+        run_ours(&scratch.path().join(format!("ours-{round}")), &source, &mut ours);
         if has_restic {
-            run_restic(scratch.path(), &source, &mut restic);
+            run_restic(&scratch.path().join(format!("restic-{round}")), &source, &mut restic);
         }
     }
     report(&arguments, &ours, has_restic.then_some(&restic));
@@ -115,6 +124,7 @@ fn report(arguments: &Arguments, ours: &Figures, restic: Option<&Figures>) {
 }
 
 fn run_ours(scratch: &Path, source: &Path, figures: &mut Figures) {
+    std::fs::create_dir(scratch).expect("a folder for the round");
     let data = scratch.join("astacus");
     let state = scratch.join("state");
     let target = scratch.join("restored");
@@ -144,10 +154,10 @@ fn run_ours(scratch: &Path, source: &Path, figures: &mut Figures) {
     figures.server_kib = figures.server_kib.max(server.peak_kib());
     server.stop();
     figures.repository = folder_len(&data.join("site"));
-    clear(&[&data, &state, &target]);
 }
 
 fn run_restic(scratch: &Path, source: &Path, figures: &mut Figures) {
+    std::fs::create_dir(scratch).expect("a folder for the round");
     let repository = scratch.join("restic");
     let cache = scratch.join("cache");
     let target = scratch.join("restored");
@@ -168,7 +178,6 @@ fn run_restic(scratch: &Path, source: &Path, figures: &mut Figures) {
     let seconds = timed(restic(&["restore", "latest", "--target", target_text]), figures);
     figures.restore.push(seconds);
     figures.repository = folder_len(&repository);
-    clear(&[&repository, &cache, &target]);
 }
 
 /// Wall-clock seconds of a command that must succeed; notes its peak memory.
@@ -180,6 +189,8 @@ fn timed(mut command: Command, figures: &mut Figures) -> f64 {
         with_time.env(name, value.expect("only set variables"));
     }
     let has_time = Path::new("/usr/bin/time").exists();
+    // What the run before left unwritten would be written at this one's expense.
+    Command::new("sync").status().expect("sync is there");
     let started = Instant::now();
     let output = if has_time { with_time.output() } else { command.output() };
     let seconds = started.elapsed().as_secs_f64();
@@ -241,12 +252,4 @@ fn folder_len(dir: &Path) -> u64 {
         if meta.is_dir() { folder_len(&entry.path()) } else { meta.len() }
     };
     entries.map(|entry| len(entry.expect("a readable entry"))).sum()
-}
-
-fn clear(folders: &[&Path]) {
-    for folder in folders {
-        if folder.exists() {
-            std::fs::remove_dir_all(folder).expect("a removable folder");
-        }
-    }
 }

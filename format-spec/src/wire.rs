@@ -31,6 +31,9 @@ pub use json::*;
 /// Most ids in one `have` request, and in one request for blobs.
 pub const MAX_IDS: usize = 16_384;
 
+/// Longest body of ids that is read before it is refused: one id over the limit.
+pub const MAX_ID_LIST_LEN: u64 = 32 * 16_385;
+
 /// Most plaintext bytes that one request for blobs may name.
 pub const MAX_READ_LEN: u64 = 64 << 20;
 
@@ -38,4 +41,4 @@ pub const MAX_READ_LEN: u64 = 64 << 20;
 pub const MAX_BLOBS_LEN: u64 = 64 << 20;
 
 /// Longest JSON body.
-pub const MAX_JSON_LEN: usize = 64 << 10;
+pub const MAX_JSON_LEN: u64 = 64 << 10;

@@ -9,7 +9,7 @@ use format_spec::{ClusterName, NodeName};
 
 use crate::config::{Config, Env, Settings};
 use crate::error::ClientError;
-use crate::push::{Mounts, PushOptions};
+use crate::push::{DEFAULT_LEVEL, Mounts, PushOptions};
 use crate::restore::{
     Durable, Existing, NodeChoice, Placement, RestoreOptions, Setuid, SnapshotChoice, VerifyOptions,
 };
@@ -106,7 +106,7 @@ pub struct PushArguments {
     #[arg(long)]
     pub one_file_system: bool,
     /// Compression: 1 is fast, 19 is small.
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(i32).range(1..=19))]
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_LEVEL, value_parser = clap::value_parser!(i32).range(1..=19))]
     pub level: i32,
     /// Threads that compress [default: one for each processor, at most 16].
     #[arg(long, value_name = "N")]

@@ -193,7 +193,7 @@ fn a_body_over_its_limit_is_refused_with_413() {
     let session = Session::open(&world);
     let wire = world.wire();
     let at = |what: &str| format!("/v1/sessions/{}/{what}", session.id);
-    let json = vec![b' '; MAX_JSON_LEN + 1];
+    let json = vec![b' '; usize::try_from(MAX_JSON_LEN).unwrap() + 1];
     let over = [
         ("/v1/sessions".to_owned(), Length::True, &json[..]),
         ("/v1/sessions".to_owned(), Length::Chunked, &json),

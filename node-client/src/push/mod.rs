@@ -57,6 +57,8 @@ use walk::{Gone, Step};
 const ATTEMPTS: u32 = 3;
 /// Refusals after which a push from the start helps: the server has been restarted.
 const LOST: [&str; 3] = ["missing_chunks", "session_over", "unknown_chunks"];
+/// zstd level unless told otherwise: most of a push's time goes here (ADR-0010).
+pub const DEFAULT_LEVEL: i32 = 1;
 /// Steps that go to the scan together.
 const STEPS: usize = 64;
 

@@ -31,7 +31,10 @@ impl Fetcher<'_> {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        self.wait_for(self.api.read_blobs(self.snapshot, ids))
+        // On a thread of the runtime: there, a piece of the answer wakes no other thread.
+        let (api, snapshot, ids) = (self.api.clone(), self.snapshot, ids.to_vec());
+        let reading = self.runtime.spawn(async move { api.read_blobs(snapshot, &ids).await });
+        self.wait_for(async { reading.await.unwrap_or(Err(ClientError::Worker("read"))) })
     }
 
     /// Waits for a request on this thread, unless everything is to stop.

@@ -9,11 +9,11 @@ use std::sync::Arc;
 use axum::extract::{Path, Request, State};
 use format_spec::key::BlobKind;
 use format_spec::wire::{self, BlobsStored, Frame, FrameReader};
-use futures_util::StreamExt;
 use tokio::task::JoinHandle;
 
+use super::body::Pieces;
 use super::respond::{self, Answer, Reply};
-use super::{App, broken_body, check_length, octets, parse, read_body};
+use super::{App, body, octets, parse};
 use crate::error::ServerError;
 use crate::pack;
 use crate::repository::{Domain, Repository};
@@ -26,8 +26,8 @@ const GROUPS: usize = 3;
 
 pub(super) async fn have(State(app): State<App>, Path(id): Path<String>, request: Request) -> Reply {
     let session = session::renew(&app.repository, parse(&id)?)?;
-    let body = read_body(request, wire::MAX_IDS * 32 + 1).await?;
-    let ids = wire::parse_ids(&body).map_err(ServerError::Malformed)?;
+    let ids = wire::parse_ids(&body::whole(request, wire::MAX_ID_LIST_LEN).await?)
+        .map_err(ServerError::Malformed)?;
     let domain = app.repository.domain(&session.cluster);
     let have = app.repository.blocking(move |repository| pack::have(repository, &domain, &ids)).await?;
     Ok(octets(wire::Bitmap::from_bits(&have).into_bytes()))
@@ -39,18 +39,11 @@ pub(super) async fn put(
     request: Request,
 ) -> Answer<BlobsStored> {
     let session = session::renew(&app.repository, parse(&id)?)?;
-    check_length(&request, wire::MAX_BLOBS_LEN)?;
+    let mut body = Pieces::new(request, wire::MAX_BLOBS_LEN)?;
     let domain = app.repository.domain(&session.cluster);
     let mut intake = Intake::new(Arc::clone(&app.repository), domain);
     let mut reader = FrameReader::new();
-    let mut received = 0;
-    let mut body = request.into_body().into_data_stream();
-    while let Some(piece) = body.next().await {
-        let piece = piece.map_err(|error| broken_body(error, wire::MAX_BLOBS_LEN))?;
-        received += u64::try_from(piece.len()).unwrap_or(u64::MAX);
-        if received > wire::MAX_BLOBS_LEN {
-            return Err(ServerError::TooLarge { limit_bytes: wire::MAX_BLOBS_LEN }.into());
-        }
+    while let Some(piece) = body.next().await? {
         reader.push(&piece);
         while let Some(frame) = reader.next_frame().map_err(ServerError::Malformed)? {
             intake.push(frame).await?;

@@ -5,6 +5,7 @@
 
 mod auth;
 mod blobs;
+mod body;
 mod respond;
 mod serve;
 mod sessions;
@@ -15,13 +16,10 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::State;
 use axum::middleware;
 use axum::routing::{delete, get, post};
-use bytes::Bytes;
 use format_spec::wire;
-use http_body_util::LengthLimitError;
-use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 
 pub use auth::Token;
@@ -80,40 +78,6 @@ async fn status(State(app): State<App>) -> Answer<wire::Status> {
         chunks: totals.chunks,
         stored_bytes: totals.stored_bytes,
         open_sessions: u64::try_from(repository.sessions.count()).unwrap_or(u64::MAX),
-    })
-}
-
-/// A whole body of at most `limit` bytes.
-async fn read_body(request: Request, limit: usize) -> Result<Bytes, ServerError> {
-    let limit_bytes = u64::try_from(limit).unwrap_or(u64::MAX);
-    check_length(&request, limit_bytes)?;
-    axum::body::to_bytes(request.into_body(), limit).await.map_err(|error| broken_body(error, limit_bytes))
-}
-
-/// Refuses a body whose declared length is over the limit, before any of it is read.
-fn check_length(request: &Request, limit_bytes: u64) -> Result<(), ServerError> {
-    use hyper::body::Body as _;
-    let declared = request.body().size_hint().exact();
-    if declared.is_some_and(|len| len > limit_bytes) {
-        Err(ServerError::TooLarge { limit_bytes })
-    } else {
-        Ok(())
-    }
-}
-
-fn broken_body(error: axum::Error, limit_bytes: u64) -> ServerError {
-    let error = error.into_inner();
-    if error.is::<LengthLimitError>() {
-        return ServerError::TooLarge { limit_bytes };
-    }
-    ServerError::BadRequest { code: "body", why: format!("the body broke off: {error}") }
-}
-
-async fn read_json<T: DeserializeOwned>(request: Request) -> Result<T, ServerError> {
-    let body = read_body(request, wire::MAX_JSON_LEN).await?;
-    serde_json::from_slice(&body).map_err(|error| ServerError::BadRequest {
-        code: "bad_json",
-        why: format!("the body is not usable: {error}"),
     })
 }
 

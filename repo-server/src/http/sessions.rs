@@ -6,7 +6,7 @@ use format_spec::{ManifestId, SessionId, wire};
 use hyper::StatusCode;
 
 use super::respond::{self, Answer, Reply};
-use super::{App, parse, read_body, read_json};
+use super::{App, body, parse};
 use crate::error::ServerError;
 use crate::index::Table;
 use crate::repository::Repository;
@@ -14,7 +14,7 @@ use crate::session::{self, TTL};
 use crate::snapshot;
 
 pub(super) async fn open(State(app): State<App>, request: Request) -> Answer<wire::SessionOpened> {
-    let asked: wire::OpenSession = read_json(request).await?;
+    let asked: wire::OpenSession = body::json(request).await?;
     let domain_key = app.repository.domain(&asked.cluster).key.to_hex();
     let (session, fencing_token, base) = app
         .repository
@@ -57,8 +57,9 @@ pub(super) async fn commit(
     request: Request,
 ) -> Answer<wire::Committed> {
     let id: SessionId = parse(&id)?;
-    let body = read_body(request, format_spec::manifest::MAX_MANIFEST_LEN).await?;
-    let snapshot = snapshot::commit(&app.repository, id, &body).await?;
+    let limit = u64::try_from(format_spec::manifest::MAX_MANIFEST_LEN).expect("a length fits in 64 bits");
+    let manifest = body::whole(request, limit).await?;
+    let snapshot = snapshot::commit(&app.repository, id, &manifest).await?;
     tracing::info!(snapshot = %snapshot.id, cluster = %snapshot.cluster, "committed");
     let manifest = snapshot.manifests.first().map(|manifest| manifest.id);
     respond::json(wire::Committed {

@@ -9,13 +9,13 @@ use futures_util::stream;
 use tokio::sync::mpsc;
 
 use super::respond::{Reply, describe};
-use super::{App, read_json};
+use super::{App, body};
 
 /// Lines that may wait for a slow reader; the check goes on without telling it more.
 const LINES: usize = 16;
 
 pub(super) async fn verify(State(app): State<App>, request: Request) -> Reply {
-    let asked: VerifyRequest = read_json(request).await?;
+    let asked: VerifyRequest = body::json(request).await?;
     let (lines, mut receiver) = mpsc::channel::<Bytes>(LINES);
     tokio::spawn(async move {
         let progress = {

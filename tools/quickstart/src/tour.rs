@@ -130,7 +130,7 @@ impl<'a> Tour<'a> {
             roots: vec![places.source.clone()],
             excludes: Vec::new(),
             mounts: Mounts::Enter,
-            level: 3,
+            level: push::DEFAULT_LEVEL,
             jobs: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             state: Some(scratch.join("state")),
         };
