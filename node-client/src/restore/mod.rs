@@ -13,6 +13,7 @@
 
 mod attributes;
 mod batch;
+mod direct;
 mod fetch;
 mod filter;
 mod folder;

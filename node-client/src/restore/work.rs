@@ -11,6 +11,7 @@ use format_spec::wire::Frame;
 use format_spec::{Entry, EntryPath};
 
 use super::batch::{Batch, Batcher, Piece};
+use super::direct::Gather;
 use super::fetch::{Fetcher, Opener, Plaintexts, is_about_blobs};
 use super::folder::FolderCache;
 use super::layout::TargetPath;
@@ -101,8 +102,8 @@ impl<'a> Work<'a> {
 
     fn worker(&self, batches: &Receiver<FileBatch>) {
         let worked = Opener::new(self.domain).and_then(|mut opener| {
-            let mut cache = FolderCache::default();
-            batches.iter().try_for_each(|batch| self.batch(batch, &mut opener, &mut cache))
+            let (mut cache, mut gather) = (FolderCache::default(), Gather::new());
+            batches.iter().try_for_each(|batch| self.batch(batch, &mut opener, &mut cache, &mut gather))
         });
         if let Err(error) = worked {
             self.fail(error);
@@ -120,6 +121,7 @@ impl<'a> Work<'a> {
         batch: FileBatch,
         opener: &mut Opener<'_>,
         cache: &mut FolderCache,
+        gather: &mut Gather,
     ) -> Result<(), ClientError> {
         if self.stop.load(Ordering::SeqCst) {
             return Ok(());
@@ -137,8 +139,11 @@ impl<'a> Work<'a> {
                     ClientError::Corrupt { id, path: file.entry.path.to_string() }
                 };
                 let plain = plaintexts.of(placed).and_then(Result::ok).ok_or_else(damaged)?;
-                self.writer.write(&file, cache, placed.offset, plain)?;
+                self.writer.write(&file, cache, gather, placed.offset, plain)?;
                 self.tally.bytes.fetch_add(placed.len.into(), Ordering::Relaxed);
+            }
+            if !extents.is_empty() {
+                self.writer.flush(&file, cache, gather)?;
             }
             self.put_down(file, cache)?;
         }

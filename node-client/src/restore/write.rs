@@ -10,6 +10,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::attributes::Attributes;
+use super::direct::{self, Gather, Handles};
 use super::folder::{Existing, FolderCache, Target};
 use super::layout::TargetPath;
 use crate::error::ClientError;
@@ -87,10 +88,19 @@ pub(super) enum Finished {
 /// A file without its final name, removed when it is dropped.
 struct Temporary {
     file: OwnedFd,
+    /// For large files, where the file system can.
+    direct: Option<OwnedFd>,
     folder: Arc<OwnedFd>,
     name: String,
     /// Set once the name is gone, or belongs to the finished file.
     done: OnceLock<()>,
+}
+
+impl Temporary {
+    fn handles(&self) -> Option<Handles<'_>> {
+        let direct = self.direct.as_ref()?;
+        Some(Handles { cached: &self.file, direct })
+    }
 }
 
 impl Drop for Temporary {
@@ -106,20 +116,41 @@ impl Drop for Temporary {
 type OnName<'a> = &'a dyn Fn(&OwnedFd, &[u8]) -> Result<(), Errno>;
 
 impl Writer {
-    /// Writes checked bytes into a file.
+    /// Writes checked bytes into a file, or gathers them: what is gathered is written out by
+    /// [`flush`](Self::flush), or when the next bytes do not continue it.
     pub(super) fn write(
         &self,
         job: &FileJob,
         cache: &mut FolderCache,
+        gather: &mut Gather,
         offset: u64,
         bytes: &[u8],
     ) -> Result<(), ClientError> {
         let temporary = self.temporary(job, cache)?;
-        write_all(&temporary.file, bytes, offset)
-            .map_err(|error| self.target.disk("write", &job.at, error))?;
+        let written = match temporary.handles() {
+            Some(handles) => gather.add(handles, offset, bytes),
+            None => write_all(&temporary.file, bytes, offset),
+        };
+        written.map_err(|error| self.target.disk("write", &job.at, error))?;
         let len = u64::try_from(bytes.len()).expect("a length fits in 64 bits");
         job.written.fetch_add(len, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Writes out what was gathered for a file. To be called before the file is put down.
+    pub(super) fn flush(
+        &self,
+        job: &FileJob,
+        cache: &mut FolderCache,
+        gather: &mut Gather,
+    ) -> Result<(), ClientError> {
+        if job.entry.size < direct::FROM_LEN {
+            return Ok(());
+        }
+        match self.temporary(job, cache)?.handles() {
+            Some(handles) => gather.flush(handles).map_err(|error| self.target.disk("write", &job.at, error)),
+            None => Ok(()),
+        }
     }
 
     /// Gives a file its attributes and its name, or removes what is there of one that was given up.
@@ -164,9 +195,28 @@ impl Writer {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&*folder, &*name, flags, Mode::RUSR | Mode::WUSR);
         let file = file.map_err(|error| self.target.disk("create", &job.at, error.into()))?;
-        let temporary = Arc::new(Temporary { file, folder, name, done: OnceLock::new() });
+        let direct = self.open_direct(job, &folder, &name, &file)?;
+        let temporary = Arc::new(Temporary { file, direct, folder, name, done: OnceLock::new() });
         *slot = Some(Arc::clone(&temporary));
         Ok(temporary)
+    }
+
+    /// A handle that writes past the page cache, for a large file. The file has its length from the
+    /// start then: writes that make a file longer wait for each other.
+    fn open_direct(
+        &self,
+        job: &FileJob,
+        folder: &OwnedFd,
+        name: &str,
+        file: &OwnedFd,
+    ) -> Result<Option<OwnedFd>, ClientError> {
+        let size = job.entry.size;
+        let Some(direct) = (size >= direct::FROM_LEN).then(|| direct::open(folder, name)).flatten() else {
+            return Ok(None);
+        };
+        let disk = |error: Errno| self.target.disk("set the length of", &job.at, error.into());
+        rustix::fs::ftruncate(file, size).map_err(disk)?;
+        Ok(Some(direct))
     }
 
     /// Gives up a hold on a folder. The last one sets its attributes, and goes on with its parent.
@@ -242,7 +292,7 @@ impl Writer {
     }
 }
 
-fn write_all(file: &OwnedFd, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
+pub(super) fn write_all(file: &OwnedFd, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
     while !bytes.is_empty() {
         match rustix::io::pwrite(file, bytes, offset) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),

@@ -59,7 +59,7 @@ impl Scene {
     fn restore(&mut self, job: FileJob, bytes: &[u8]) -> Finished {
         let len = u64::try_from(bytes.len()).unwrap();
         job.data_len.set(len).unwrap();
-        self.writer.write(&job, &mut self.cache, 0, bytes).unwrap();
+        self.writer.write(&job, &mut self.cache, &mut Gather::new(), 0, bytes).unwrap();
         self.writer.finish(job, &mut self.cache).unwrap()
     }
 
@@ -73,7 +73,7 @@ fn a_file_has_another_name_until_it_is_whole() {
     let mut scene = scene(Existing::Refuse, |_| ());
     let job = job("f", 5);
 
-    scene.writer.write(&job, &mut scene.cache, 0, b"hello").unwrap();
+    scene.writer.write(&job, &mut scene.cache, &mut Gather::new(), 0, b"hello").unwrap();
     let before = scene.names();
     job.data_len.set(5).unwrap();
     let done = scene.writer.finish(job, &mut scene.cache).unwrap();
@@ -89,7 +89,7 @@ fn a_file_that_is_given_up_leaves_no_name() {
     let mut scene = scene(Existing::Refuse, |_| ());
     let (unplanned, short, dropped) = (job("a", 5), job("b", 5), job("c", 5));
     for job in [&unplanned, &short, &dropped] {
-        scene.writer.write(job, &mut scene.cache, 0, b"hel").unwrap();
+        scene.writer.write(job, &mut scene.cache, &mut Gather::new(), 0, b"hel").unwrap();
     }
     short.data_len.set(5).unwrap();
     assert_eq!(scene.names().len(), 3);
