@@ -22,7 +22,7 @@ pub struct OpenSession {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BaseState {
-    /// The manifest is there, and its chunks stay for this session.
+    /// The manifest is there, and its chunks stay for the session.
     Pinned,
     /// No such manifest: every id must be asked for.
     Unknown,

@@ -48,7 +48,7 @@ pub(crate) async fn commit(
     let applied =
         repository.blocking(move |repository| apply(repository, session, &granted, &snapshot, &pages)).await;
     match applied {
-        // Another request of this session was faster.
+        // Another request of the session was faster.
         Err(ServerError::Index(IndexError::Precondition { .. })) => {
             match session::committed(repository, session)? {
                 Some(first) => get(repository, first),
