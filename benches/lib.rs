@@ -3,6 +3,8 @@
 //! [`mixed`] is the set that push and restore are measured on: half sstable-like files with a zstd-3
 //! ratio near 2, a log, and many small files.
 
+pub mod programs;
+
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
@@ -149,8 +151,26 @@ pub fn mixed(dir: &Path, seed: u64, total: u64) -> io::Result<()> {
     Ok(())
 }
 
+/// `count` files of 64 to 4,159 bytes in folders of 1,000.
+///
+/// # Errors
+/// If a file cannot be written.
+pub fn small_files(dir: &Path, seed: u64, count: u64) -> io::Result<()> {
+    let mut random = Random::new(seed);
+    for number in 0..count {
+        let folder = dir.join(format!("{:04}", number / 1000));
+        if number % 1000 == 0 {
+            std::fs::create_dir_all(&folder)?;
+        }
+        let len = 64 + random.below(4096);
+        write_file(&folder.join(format!("{number:07}.db")), Content::Sstable, &mut random, len)?;
+    }
+    Ok(())
+}
+
 fn write_file(path: &Path, content: Content, random: &mut Random, len: u64) -> io::Result<()> {
-    let mut out = BufWriter::with_capacity(1 << 20, File::create(path)?);
+    let mut out =
+        BufWriter::with_capacity(usize::try_from(len.min(1 << 20)).unwrap_or(1 << 20), File::create(path)?);
     write_content(content, random, len, &mut out)?;
     out.flush()
 }

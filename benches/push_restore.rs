@@ -11,11 +11,10 @@
 //! deleted lately, which would be measured with the next restore. Needs room for three sets a round, and
 //! the release binaries: `cargo build --release --bins`.
 
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::Instant;
+use std::process::Command;
 
+use benches::programs::{Run, Server, binary, folder_len, timed};
 use benches::{median, mixed};
 
 struct Arguments {
@@ -58,6 +57,20 @@ struct Figures {
     repository: u64,
     client_kib: u64,
     server_kib: u64,
+}
+
+impl Figures {
+    /// Notes the memory of a run, and returns its seconds.
+    fn note(&mut self, run: &Run) -> f64 {
+        self.client_kib = self.client_kib.max(run.peak_kib);
+        run.seconds
+    }
+
+    fn add(&mut self, first: f64, again: f64, restore: f64) {
+        self.first.push(first);
+        self.again.push(again);
+        self.restore.push(restore);
+    }
 }
 
 fn main() {
@@ -144,13 +157,12 @@ fn run_ours(scratch: &Path, source: &Path, figures: &mut Figures) {
         command
     };
     let source_text = source.to_str().expect("a plain path");
-    let seconds = timed(client(&["push", source_text]), figures);
-    figures.first.push(seconds);
-    let seconds = timed(client(&["push", source_text]), figures);
-    figures.again.push(seconds);
+    let mut run = |arguments: &[&str]| figures.note(&timed(client(arguments)));
+    let first = run(&["push", source_text]);
+    let again = run(&["push", source_text]);
     let target_text = target.to_str().expect("a plain path");
-    let seconds = timed(client(&["restore", "latest", "--to", target_text]), figures);
-    figures.restore.push(seconds);
+    let restore = run(&["restore", "latest", "--to", target_text]);
+    figures.add(first, again, restore);
     figures.server_kib = figures.server_kib.max(server.peak_kib());
     server.stop();
     figures.repository = folder_len(&data.join("site"));
@@ -167,89 +179,13 @@ fn run_restic(scratch: &Path, source: &Path, figures: &mut Figures) {
         command.env("RESTIC_PASSWORD", "benchmark");
         command
     };
-    let mut unused = Figures::default();
-    timed(restic(&["init"]), &mut unused);
+    timed(restic(&["init"]));
     let source_text = source.to_str().expect("a plain path");
-    let seconds = timed(restic(&["backup", source_text]), figures);
-    figures.first.push(seconds);
-    let seconds = timed(restic(&["backup", source_text]), figures);
-    figures.again.push(seconds);
+    let mut run = |arguments: &[&str]| figures.note(&timed(restic(arguments)));
+    let first = run(&["backup", source_text]);
+    let again = run(&["backup", source_text]);
     let target_text = target.to_str().expect("a plain path");
-    let seconds = timed(restic(&["restore", "latest", "--target", target_text]), figures);
-    figures.restore.push(seconds);
+    let restore = run(&["restore", "latest", "--target", target_text]);
+    figures.add(first, again, restore);
     figures.repository = folder_len(&repository);
-}
-
-/// Wall-clock seconds of a command that must succeed; notes its peak memory.
-#[expect(clippy::disallowed_methods, reason = "measuring is what a benchmark is for")]
-fn timed(mut command: Command, figures: &mut Figures) -> f64 {
-    let mut with_time = Command::new("/usr/bin/time");
-    with_time.args(["-f", "%M"]).arg(command.get_program()).args(command.get_args());
-    for (name, value) in command.get_envs() {
-        with_time.env(name, value.expect("only set variables"));
-    }
-    let has_time = Path::new("/usr/bin/time").exists();
-    // What the run before left unwritten would be written at this one's expense.
-    Command::new("sync").status().expect("sync is there");
-    let started = Instant::now();
-    let output = if has_time { with_time.output() } else { command.output() };
-    let seconds = started.elapsed().as_secs_f64();
-    let output = output.expect("the command starts");
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?} failed: {told}");
-    let peak = told.lines().last().and_then(|line| line.trim().parse().ok()).unwrap_or(0);
-    figures.client_kib = figures.client_kib.max(peak);
-    seconds
-}
-
-fn binary(name: &str) -> PathBuf {
-    // A bench binary lies in target/release/deps.
-    let here = std::env::current_exe().expect("this program has a path");
-    let release = here.parent().and_then(Path::parent).expect("target/release/deps");
-    let path = release.join(name);
-    assert!(path.exists(), "{} is missing: run `cargo build --release --bins` first", path.display());
-    path
-}
-
-struct Server {
-    process: Child,
-    address: String,
-}
-
-impl Server {
-    fn start(data: &Path) -> Self {
-        let mut process = Command::new(binary("astacus-server"))
-            .args(["--listen", "127.0.0.1:0", "--data-dir"])
-            .arg(data)
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the server starts");
-        let mut line = String::new();
-        let stdout = process.stdout.take().expect("it is piped");
-        BufReader::new(stdout).read_line(&mut line).expect("the server says where it listens");
-        let address = line.trim().strip_prefix("listening on ").expect("the ready line").to_owned();
-        Self { process, address }
-    }
-
-    fn peak_kib(&self) -> u64 {
-        let status =
-            std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap_or_default();
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        peak.and_then(|peak| peak.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
-    }
-
-    fn stop(&mut self) {
-        let pid = self.process.id().to_string();
-        Command::new("kill").args(["-TERM", &pid]).status().expect("kill is there");
-        assert!(self.process.wait().expect("it ends").success(), "the server stops cleanly");
-    }
-}
-
-fn folder_len(dir: &Path) -> u64 {
-    let entries = std::fs::read_dir(dir).expect("a readable folder");
-    let len = |entry: std::fs::DirEntry| {
-        let meta = entry.metadata().expect("a readable entry");
-        if meta.is_dir() { folder_len(&entry.path()) } else { meta.len() }
-    };
-    entries.map(|entry| len(entry.expect("a readable entry"))).sum()
 }

@@ -11,6 +11,8 @@ use crate::path::EntryPath;
 pub const MAX_MANIFEST_LEN: usize = 64 << 20;
 /// How many problems a manifest names; `Totals::problems` counts all.
 pub const MAX_PROBLEMS: usize = 1000;
+/// How many reasons for a fallback a manifest names.
+pub const MAX_FALLBACKS: usize = 100;
 /// How many folders one push may name.
 pub const MAX_ROOTS: usize = 1000;
 
@@ -50,6 +52,58 @@ pub struct Totals {
     /// Sockets, devices and pipes that were passed over.
     #[n(5)]
     pub skipped: u64,
+}
+
+/// What a push did, for the record: files by what became of them, bytes by how far they went.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode, serde::Serialize, serde::Deserialize)]
+#[cbor(array)]
+pub struct PushStats {
+    /// Files whose content was taken from the push before.
+    #[n(0)]
+    pub unchanged: u64,
+    /// Files that had grown, and of which only the end was read.
+    #[n(1)]
+    pub appended: u64,
+    /// Files that were known, and were read whole.
+    #[n(2)]
+    pub whole: u64,
+    /// Files that were not known.
+    #[n(3)]
+    pub new: u64,
+    /// Files of the push before that are not there any more.
+    #[n(4)]
+    pub gone: u64,
+    /// Files whose content was taken from a push that was cut short.
+    #[n(5)]
+    pub resumed: u64,
+    /// Bytes of files that were read: new content, and old content that was checked.
+    #[n(6)]
+    pub bytes_read: u64,
+    /// Bytes of files that were hashed.
+    #[n(7)]
+    pub bytes_hashed: u64,
+    /// Bytes that were sent: compressed, with their frames.
+    #[n(8)]
+    pub bytes_sent: u64,
+    /// Bytes that the repository grew by.
+    #[n(9)]
+    pub bytes_stored: u64,
+    /// What did not go the short way; at most [`MAX_FALLBACKS`] reasons.
+    #[n(10)]
+    #[cbor(decode_with = "crate::cbor::at_most::decode::<_, _, MAX_FALLBACKS>")]
+    pub fallbacks: Vec<Fallback>,
+}
+
+/// Why some files cost more than they should have.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, serde::Serialize, serde::Deserialize)]
+#[cbor(array)]
+pub struct Fallback {
+    /// Why, for people.
+    #[n(0)]
+    pub reason: String,
+    /// How many files.
+    #[n(1)]
+    pub files: u64,
 }
 
 /// A file that the manifest should hold and does not.
@@ -97,6 +151,9 @@ pub struct Manifest {
     /// Name of the machine that pushed.
     #[n(8)]
     pub host: String,
+    /// What the push did.
+    #[n(9)]
+    pub push: Option<PushStats>,
 }
 
 impl Manifest {
@@ -140,6 +197,7 @@ mod tests {
             problems: (0..problems).map(|n| Problem { path: path(n), reason: "gone".to_owned() }).collect(),
             tool: "t".to_owned(),
             host: "h".to_owned(),
+            push: None,
         }
     }
 
@@ -150,10 +208,23 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_manifest_keeps_what_its_push_did() {
+        let fallback = Fallback { reason: "why".to_owned(), files: 3 };
+        let push =
+            PushStats { appended: 1, bytes_read: 1 << 40, fallbacks: vec![fallback], ..PushStats::default() };
+        let with = Manifest { push: Some(push), ..manifest(1, 0) };
+
+        assert_eq!(Manifest::decode(&with.encode()).unwrap(), with);
+    }
+
     /// P4: long lists of short values would take many times their encoded length in memory.
     #[test]
-    fn more_roots_or_problems_than_the_format_allows_are_refused() {
-        for over in [manifest(MAX_ROOTS + 1, 0), manifest(0, MAX_PROBLEMS + 1)] {
+    fn more_roots_problems_or_reasons_than_the_format_allows_are_refused() {
+        let fallbacks = vec![Fallback { reason: String::new(), files: 1 }; MAX_FALLBACKS + 1];
+        let push = Some(PushStats { fallbacks, ..PushStats::default() });
+        let reasons = Manifest { push, ..manifest(0, 0) };
+        for over in [manifest(MAX_ROOTS + 1, 0), manifest(0, MAX_PROBLEMS + 1), reasons] {
             assert!(matches!(Manifest::decode(&over.encode()), Err(FormatError::Malformed { .. })));
         }
     }

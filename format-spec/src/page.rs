@@ -154,6 +154,13 @@ pub fn references(records: &[Record]) -> impl Iterator<Item = ChunkId> {
     contents.flat_map(|content| content.extents.iter().filter_map(Extent::chunk))
 }
 
+/// Where a [`PageBuilder`] stood at some moment.
+#[derive(Debug, Clone, Copy)]
+pub struct PageMark {
+    len: usize,
+    boundary: bool,
+}
+
 /// Builds pages from a node's entries in path order. Memory: one page.
 pub struct PageBuilder {
     domain: DomainKey,
@@ -195,8 +202,21 @@ impl PageBuilder {
         self.page_if_due()
     }
 
+    /// A moment between two entries, to come back to. Not to be called within a file.
+    pub fn mark(&self) -> PageMark {
+        PageMark { len: self.bytes.len(), boundary: self.boundary }
+    }
+
+    /// Forgets everything since `mark`. If pages were returned since then, `first` is the first of them.
+    pub fn rewind(&mut self, mark: PageMark, first: Option<Vec<u8>>) {
+        self.bytes = first.unwrap_or_else(|| std::mem::take(&mut self.bytes));
+        self.bytes.truncate(mark.len);
+        self.extents.clear();
+        self.boundary = mark.boundary;
+    }
+
     /// The last page, if anything is left for one.
-    pub fn finish(mut self) -> Option<Page> {
+    pub fn finish(&mut self) -> Option<Page> {
         (self.bytes.len() > MAGIC.len()).then(|| self.take_page())
     }
 

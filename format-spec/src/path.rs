@@ -58,6 +58,13 @@ impl EntryPath {
         self.0.split(|&b| b == b'/')
     }
 
+    /// The folder that it lies in and its name there; `None` for a single component.
+    pub fn split_last(&self) -> Option<(Self, &[u8])> {
+        let slash = self.0.iter().rposition(|&byte| byte == b'/')?;
+        let (folder, name) = self.0.split_at_checked(slash)?;
+        Some((Self(folder.to_vec()), name.strip_prefix(b"/")?))
+    }
+
     /// What is left of this path below `folder`; `None` if it is neither `folder` nor inside it.
     pub fn below(&self, folder: &EntryPath) -> Option<&[u8]> {
         let rest = self.0.strip_prefix(folder.as_bytes())?;
@@ -145,6 +152,13 @@ mod tests {
 
     fn path(text: &str) -> EntryPath {
         EntryPath::new(text.as_bytes().to_vec()).unwrap()
+    }
+
+    #[test]
+    fn a_path_is_its_folder_and_its_name() {
+        let split = |text: &str| path(text).split_last().map(|(folder, name)| (folder, name.to_vec()));
+        assert_eq!(split("a/b/c"), Some((path("a/b"), b"c".to_vec())));
+        assert_eq!(split("a"), None);
     }
 
     #[test]

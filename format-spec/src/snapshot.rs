@@ -5,7 +5,7 @@ use minicbor::{Decode, Encode};
 use crate::cbor;
 use crate::error::FormatError;
 use crate::id::{ClusterName, ManifestId, NodeName, SnapshotId};
-use crate::manifest::Totals;
+use crate::manifest::{PushStats, Totals};
 
 /// Where a snapshot stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode, serde::Serialize, serde::Deserialize)]
@@ -33,6 +33,9 @@ pub struct ManifestRef {
     /// What the manifest adds up to.
     #[n(2)]
     pub totals: Totals,
+    /// What its push did.
+    #[n(3)]
+    pub push: Option<PushStats>,
 }
 
 /// The manifests of all nodes for one moment.

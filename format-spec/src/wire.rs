@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `POST /v1/sessions` | [`OpenSession`] | [`SessionOpened`] |
 //! | `POST /v1/sessions/{id}/renew` | – | [`SessionRenewed`] |
-//! | `POST /v1/sessions/{id}/have` | ids, 32 bytes each | [`Bitmap`] |
+//! | `POST /v1/sessions/{id}/have[?coming=wait]` | ids, 32 bytes each | a byte each: [`Held`] |
 //! | `POST /v1/sessions/{id}/blobs` | frames | [`BlobsStored`] |
 //! | `POST /v1/sessions/{id}/commit` | a manifest (CBOR) | [`Committed`] |
 //! | `DELETE /v1/sessions/{id}` | – | 204 |
@@ -17,6 +17,11 @@
 //! | `GET /v1/status` | – | [`Status`] |
 //! | `GET /healthz` | – | `ok` |
 //!
+//! With `coming=wait`, an id that is answered [`Held::Missing`] is promised: its session is going to send
+//! it, and another session that asks with `coming=wait` is told [`Held::Coming`]. A promise ends when the
+//! chunk arrives, when its session ends, or when its time is over. Without it nothing is promised, and
+//! nothing is ever `Coming`.
+//!
 //! Bodies are JSON where nothing else is said. Every request but `/healthz` carries
 //! `Authorization: Bearer TOKEN`. A failed request answers with an [`ErrorBody`].
 
@@ -24,7 +29,8 @@ mod frame;
 mod json;
 
 pub use frame::{
-    Bitmap, FRAME_HEADER_LEN, Frame, FrameHeader, FrameReader, encode_end, encode_ids, parse_ids,
+    FRAME_HEADER_LEN, Frame, FrameHeader, FrameReader, Held, encode_end, encode_held, encode_ids, parse_held,
+    parse_ids,
 };
 pub use json::*;
 
@@ -32,7 +38,7 @@ pub use json::*;
 pub const MAX_IDS: usize = 16_384;
 
 /// Longest body of ids that is read before it is refused: one id over the limit.
-pub const MAX_ID_LIST_LEN: u64 = 32 * 16_385;
+pub const MAX_ID_LIST_LEN: usize = 32 * (MAX_IDS + 1);
 
 /// Most plaintext bytes that one request for blobs may name.
 pub const MAX_READ_LEN: u64 = 64 << 20;

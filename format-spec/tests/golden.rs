@@ -174,6 +174,7 @@ fn manifest() -> Manifest {
         }],
         tool: "astacus-client 0.1.0".to_owned(),
         host: "db-1.example".to_owned(),
+        push: None,
     }
 }
 
@@ -192,6 +193,7 @@ fn snapshot() -> Snapshot {
             node: "node-1".parse().unwrap(),
             id: ManifestId::of(&sealed_manifest()),
             totals: manifest().totals,
+            push: None,
         }],
     }
 }

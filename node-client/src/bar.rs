@@ -22,13 +22,14 @@ pub struct Bar {
 
 #[derive(Default)]
 struct Counts {
+    listed: AtomicU64,
     entries: AtomicU64,
     bytes: AtomicU64,
     sent: AtomicU64,
 }
 
 impl Bar {
-    /// A bar for a push: there is no telling how much there is.
+    /// A bar for a push.
     pub fn for_push(output: Output) -> Self {
         let counts = Arc::new(Counts::default());
         let shown = Arc::clone(&counts);
@@ -38,7 +39,13 @@ impl Bar {
                 let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
                 let (entries, bytes) = (HumanCount(of(&shown.entries)), HumanBytes(of(&shown.bytes)));
                 // Writing to a terminal line cannot fail in a way that matters.
-                let _ = write!(out, "{entries} entries, {bytes}, sent {}", HumanBytes(of(&shown.sent)));
+                let _ = match of(&shown.entries) {
+                    0 => write!(out, "listed {}", HumanBytes(of(&shown.listed))),
+                    _ => {
+                        let (listed, sent) = (HumanBytes(of(&shown.listed)), HumanBytes(of(&shown.sent)));
+                        write!(out, "{entries} entries, {bytes} of {listed}, sent {sent}")
+                    }
+                };
             },
         );
         Self { bar: start(output, style), counts }
@@ -65,6 +72,10 @@ impl Drop for Bar {
 }
 
 impl Progress for Bar {
+    fn listed(&self, bytes: u64) {
+        self.counts.listed.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     fn scanned(&self, bytes: u64) {
         self.counts.entries.fetch_add(1, Ordering::Relaxed);
         self.counts.bytes.fetch_add(bytes, Ordering::Relaxed);

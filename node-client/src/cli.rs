@@ -1,6 +1,6 @@
 //! The command line: what can be asked for, and what it becomes for the library.
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -9,7 +9,11 @@ use format_spec::{ClusterName, NodeName};
 
 use crate::config::{Config, Env, Settings};
 use crate::error::ClientError;
-use crate::push::{DEFAULT_LEVEL, Mounts, PushOptions};
+use crate::priority::{DiskClass, Nice, Priority};
+use crate::push::{
+    ClassRule, ClassSet, DEFAULT_LEVEL, FreezeMode, FreezeOptions, Mounts, PushOptions, Rehash,
+};
+use crate::rate::Rate;
 use crate::restore::{
     Durable, Existing, NodeChoice, Placement, RestoreOptions, Setuid, SnapshotChoice, VerifyOptions,
 };
@@ -37,9 +41,6 @@ ASTACUS_TOKEN, ASTACUS_CLUSTER, ASTACUS_NODE), then from ~/.config/astacus/clien
 Exit codes: 0 done · 2 wrong usage · 3 done, but some files are missing · 10 not found ·
 11 conflict · 12 not allowed · 13 stored bytes are damaged · 14 not available, try again ·
 1 a defect of ours · 130 interrupted";
-
-/// Threads that compress unless more are asked for: each takes memory.
-const MOST_JOBS: NonZeroUsize = NonZeroUsize::new(16).expect("it is not zero");
 
 /// Where the server is, and who we are.
 #[derive(Debug, Clone, Args)]
@@ -114,7 +115,55 @@ pub struct PushArguments {
     /// Read every file, and remember nothing for the next push.
     #[arg(long)]
     pub no_state: bool,
+    /// How files are kept as they are until they were read: `hardlink` is safe from deletion, replacement and
+    /// appending, `reflink` also from writes in place, `none` is for folders that are frozen already.
+    #[arg(long, value_name = "MODE", value_enum, default_value_t = Freezing::Hardlink)]
+    pub freeze: Freezing,
+    /// Folder for the second names of files while they are read, on their file system [default:
+    /// `.astacus` in the first of the folders, made and removed again].
+    #[arg(long, value_name = "DIR")]
+    pub freeze_dir: Option<PathBuf>,
+    /// How the files that match GLOB are changed by their owner: `append-only`, `immutable`, `mutable`
+    /// (always read whole) or `auto`. The first that matches counts.
+    #[arg(long = "class", value_name = "CLASS=GLOB")]
+    pub classes: Vec<ClassRule>,
+    /// Classes of the files of a database: `cassandra`, `m3` or `etcd`. They come after those of --class.
+    #[arg(long = "class-set", value_name = "NAME")]
+    pub class_sets: Vec<ClassSet>,
+    /// Hash this share of the content again though nothing says that it changed [without a number: all].
+    #[arg(long, value_name = "PERCENT", num_args = 0..=1, require_equals = true, default_missing_value = "100", value_parser = percent)]
+    pub rehash: Option<f64>,
+    /// Hash everything again once in so many pushes, spread over the second half of them; 0 for never.
+    #[arg(long, value_name = "N", default_value_t = 30, conflicts_with = "rehash")]
+    pub rehash_every: u32,
+    /// Send at most so many bytes per second: a number with K, M or G.
+    #[arg(long, value_name = "RATE")]
+    pub max_rate: Option<Rate>,
+    /// Step back behind other programs that compute, by 1 to 19 [without a number: 19].
+    #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true, default_missing_value = "19")]
+    pub nice: Option<Nice>,
+    /// Use the disks only when no other program wants them.
+    #[arg(long)]
+    pub idle_io: bool,
 }
+
+/// How files are kept as they are until they were read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Freezing {
+    /// A hard link for each file.
+    Hardlink,
+    /// A copy that shares its blocks, where the file system can.
+    Reflink,
+    /// Not at all.
+    None,
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    let share: f64 = text.trim_end_matches('%').parse().map_err(|_| EXPECTED_PERCENT.to_owned())?;
+    if (0.0..=100.0).contains(&share) { Ok(share / 100.0) } else { Err(EXPECTED_PERCENT.to_owned()) }
+}
+
+const EXPECTED_PERCENT: &str = "expected a number from 0 to 100";
 
 /// What to restore, and how.
 #[derive(Debug, Args)]
@@ -163,19 +212,45 @@ impl PushArguments {
     /// # Errors
     /// [`ClientError::Usage`] if the node has no usable name.
     pub fn options(&self, config: &Config, host: &str, env: Env<'_>) -> Result<PushOptions, ClientError> {
-        let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN).min(MOST_JOBS);
-        let state = if self.no_state { None } else { crate::state::default_folder(env) };
+        let defaults =
+            PushOptions::new(config.cluster(), config.node(host)?, host.to_owned(), self.paths.clone());
         Ok(PushOptions {
-            cluster: config.cluster(),
-            node: config.node(host)?,
-            host: host.to_owned(),
-            roots: self.paths.clone(),
             excludes: self.exclude.clone(),
             mounts: if self.one_file_system { Mounts::Skip } else { Mounts::Enter },
             level: self.level,
-            jobs: self.jobs.unwrap_or(cores),
-            state,
+            jobs: self.jobs.unwrap_or(defaults.jobs),
+            freeze: FreezeOptions { mode: self.freeze.into(), folder: self.freeze_dir.clone() },
+            classes: self.classes.clone(),
+            class_sets: self.class_sets.clone(),
+            rehash: self.rehash(),
+            max_rate: self.max_rate,
+            state: if self.no_state { None } else { crate::state::default_folder(env) },
+            ..defaults
         })
+    }
+
+    fn rehash(&self) -> Rehash {
+        match (self.rehash, NonZeroU32::new(self.rehash_every)) {
+            (Some(share), _) => Rehash::Share(share),
+            (None, Some(pushes)) => Rehash::Every(pushes),
+            (None, None) => Rehash::Never,
+        }
+    }
+
+    /// How the process is to step back.
+    pub fn priority(&self) -> Priority {
+        let disk = if self.idle_io { DiskClass::Idle } else { DiskClass::Inherited };
+        Priority { nice: self.nice, disk }
+    }
+}
+
+impl From<Freezing> for FreezeMode {
+    fn from(freezing: Freezing) -> Self {
+        match freezing {
+            Freezing::Hardlink => Self::Hardlink,
+            Freezing::Reflink => Self::Reflink,
+            Freezing::None => Self::Off,
+        }
     }
 }
 
@@ -235,6 +310,13 @@ mod tests {
             &["push"][..],
             &["push", "/a", "--level", "0"],
             &["push", "/a", "--jobs", "0"],
+            &["push", "/a", "--class", "immutable"],
+            &["push", "/a", "--class-set", "mysql"],
+            &["push", "/a", "--freeze", "copy"],
+            &["push", "/a", "--rehash=101"],
+            &["push", "/a", "--rehash=1", "--rehash-every", "3"],
+            &["push", "/a", "--max-rate", "0"],
+            &["push", "/a", "--nice=20"],
             &["push", "/a", "--node", "a b"],
             &["restore", "newest", "--to", "/a"],
             &["restore", "latest"],

@@ -36,7 +36,15 @@ pub fn run(arguments: &Arguments) -> Result<u8, ClientError> {
             Ok(0)
         }
         Command::Man { dir } => manual(dir),
-        command => Client::new(arguments)?.run(command),
+        command => {
+            // Before any thread is started: each has its own priority, from the one that started it.
+            if let Command::Push(push) = command {
+                for warning in push.priority().apply() {
+                    tracing::warn!("{warning}");
+                }
+            }
+            Client::new(arguments)?.run(command)
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use std::path::Path;
 ///
 /// # Errors
 /// What the file system answers. `to` is then the old file or the new one, whole in either case.
-pub(crate) fn publish(file: &File, folder: &Path, from: &str, to: &str) -> io::Result<()> {
+pub(crate) fn publish(file: &File, folder: &Path, from: &Path, to: &Path) -> io::Result<()> {
     file.sync_all()?;
     let folder = File::open(folder)?;
     rustix::fs::renameat(folder.as_fd(), from, folder.as_fd(), to)?;
@@ -29,7 +29,7 @@ mod tests {
         std::fs::write(folder.path().join("b"), "new").unwrap();
         let file = File::open(folder.path().join("b")).unwrap();
 
-        publish(&file, folder.path(), "b", "a").unwrap();
+        publish(&file, folder.path(), "b".as_ref(), "a".as_ref()).unwrap();
 
         assert_eq!(std::fs::read(folder.path().join("a")).unwrap(), b"new");
         assert!(!folder.path().join("b").exists());

@@ -8,6 +8,7 @@
 //! | [`error`] | what can go wrong, and the exit code that says so |
 //! | [`cancel`] | one switch that ends a push |
 //! | [`clock`] | time as an argument |
+//! | [`rate`], [`priority`] | how a push steps back behind other work |
 //! | [`progress`] | who wants to know how far a push is |
 //! | [`cli`], [`config`] | what can be asked for, and where settings come from |
 //! | [`commands`], [`show`], [`bar`] | the program around the library |
@@ -23,8 +24,10 @@ pub mod commands;
 pub mod config;
 mod durable;
 pub mod error;
+pub mod priority;
 pub mod progress;
 pub mod push;
+pub mod rate;
 pub mod restore;
 pub mod show;
 mod state;

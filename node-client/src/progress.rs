@@ -2,6 +2,11 @@
 
 /// Hears of progress, often and from several threads: it must be quick.
 pub trait Progress: Send + Sync {
+    /// One more file was listed; it has `bytes` bytes of content. All are listed before any is dealt with.
+    fn listed(&self, bytes: u64) {
+        let _ = bytes;
+    }
+
     /// One more file, folder or link was dealt with; it has `bytes` bytes of content.
     fn scanned(&self, bytes: u64) {
         let _ = bytes;

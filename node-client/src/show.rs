@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use format_spec::manifest::PushStats;
 use format_spec::snapshot::SnapshotState;
 use format_spec::wire::SnapshotInfo;
 use indicatif::{HumanBytes, HumanCount};
@@ -91,18 +92,30 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 impl Show for PushReport {
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
-        let Self { snapshot, files, folders, symlinks, unchanged, seconds, .. } = self;
-        let (files, unchanged) = (HumanCount(*files), HumanCount(*unchanged));
+        let Self { snapshot, stats, seconds, .. } = self;
+        let count = HumanCount;
         writeln!(out, "snapshot {snapshot} in {seconds:.1} s")?;
         writeln!(
             out,
-            "  {files} files ({unchanged} unchanged), {} folders, {} links, {}",
-            HumanCount(*folders),
-            HumanCount(*symlinks),
+            "  {} files, {} folders, {} links, {}",
+            count(self.files),
+            count(self.folders),
+            count(self.symlinks),
             HumanBytes(self.bytes),
         )?;
-        let (read, sent) = (HumanBytes(self.bytes_read), HumanBytes(self.bytes_sent));
-        writeln!(out, "  read {read}, sent {sent}, stored {}", HumanBytes(self.bytes_stored))?;
+        writeln!(out, "  files  {}", files(stats))?;
+        writeln!(
+            out,
+            "  bytes  read {}, hashed {}, sent {}, stored {}{}",
+            HumanBytes(stats.bytes_read),
+            HumanBytes(stats.bytes_hashed),
+            HumanBytes(stats.bytes_sent),
+            HumanBytes(stats.bytes_stored),
+            self.dedup_ratio.map(|ratio| format!(" (1 for {ratio:.1})")).unwrap_or_default(),
+        )?;
+        for fallback in &stats.fallbacks {
+            writeln!(out, "  note   {}: {} files", fallback.reason, count(fallback.files))?;
+        }
         if self.skipped > 0 {
             writeln!(out, "  passed over {} sockets, devices and pipes", self.skipped)?;
         }
@@ -120,11 +133,28 @@ impl Show for PushReport {
     }
 }
 
+/// What became of the files of a push; what never happened is not named.
+fn files(stats: &PushStats) -> String {
+    let kinds = [
+        ("unchanged", stats.unchanged),
+        ("appended", stats.appended),
+        ("read whole", stats.whole),
+        ("new", stats.new),
+        ("resumed", stats.resumed),
+        ("gone", stats.gone),
+    ];
+    let some = kinds.iter().filter(|(_, files)| *files > 0);
+    let some: Vec<_> = some.map(|(kind, files)| format!("{} {kind}", HumanCount(*files))).collect();
+    if some.is_empty() { "none".to_owned() } else { some.join(", ") }
+}
+
 impl Show for Vec<SnapshotInfo> {
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
-        let head = ["SNAPSHOT", "CLUSTER", "NODES", "CREATED", "STATE", "FILES", "BYTES"].map(str::to_owned);
+        let head =
+            ["SNAPSHOT", "CLUSTER", "NODES", "CREATED", "STATE", "FILES", "BYTES", "CHANGED", "READ", "SENT"];
+        let head = head.map(str::to_owned);
         let rows: Vec<_> = std::iter::once(head).chain(self.iter().map(row)).collect();
-        let widths: Vec<usize> = (0..7)
+        let widths: Vec<usize> = (0..10)
             .map(|column| rows.iter().filter_map(|row| row.get(column)).map(String::len).max().unwrap_or(0))
             .collect();
         for row in &rows {
@@ -139,7 +169,9 @@ impl Show for Vec<SnapshotInfo> {
     }
 }
 
-fn row(snapshot: &SnapshotInfo) -> [String; 7] {
+fn row(snapshot: &SnapshotInfo) -> [String; 10] {
+    let sum = |of: fn(&PushStats) -> u64| snapshot.pushes.iter().map(|push| of(&push.stats)).sum::<u64>();
+    let known = |text: String| if snapshot.pushes.is_empty() { "-".to_owned() } else { text };
     let nodes: Vec<&str> = snapshot.nodes.iter().map(|node| node.as_str()).collect();
     let state = match snapshot.state {
         SnapshotState::Complete => "complete".to_owned(),
@@ -153,6 +185,9 @@ fn row(snapshot: &SnapshotInfo) -> [String; 7] {
         state,
         HumanCount(snapshot.files).to_string(),
         HumanBytes(snapshot.bytes).to_string(),
+        known(HumanCount(sum(|stats| stats.new + stats.whole + stats.appended + stats.resumed)).to_string()),
+        known(HumanBytes(sum(|stats| stats.bytes_read)).to_string()),
+        known(HumanBytes(sum(|stats| stats.bytes_sent)).to_string()),
     ]
 }
 

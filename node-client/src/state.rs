@@ -2,44 +2,62 @@
 //!
 //! There is one file per repository, cluster, node and set of roots. It holds the pages of that push,
 //! with the [`Identity`] of every file in them that may be relied on. A push writes the next file
-//! while it walks ([`Spool`], which is also where its pages wait for their turn) and merges the last
-//! one with the walk ([`Known`]), both in constant memory. The new file takes the old one's place
-//! after the commit was acknowledged.
+//! while it goes ([`Spool`], which is also where its pages wait for their turn) and merges the last
+//! one with the list of files ([`Known`]), both in constant memory. The new file takes the old one's
+//! place after the commit was acknowledged. If there is no commit, the unfinished file is the journal
+//! from which the next push goes on ([`Memory`] has both).
 //!
-//! A file names the manifest that it belongs to. It is used only in a session in which the server
-//! has pinned that manifest, so everything in it is still there. Each block is checked before it is
-//! used; whatever is wrong with a file costs one push that reads everything, and is never an error.
+//! A finished file names its manifest. If the server has pinned that in the session, everything in it
+//! is still there; otherwise, and for a journal, the server is asked again for every chunk. Each block is
+//! checked before it is used; whatever is wrong with a file costs one push that reads everything, and is
+//! never an error.
 //!
 //! ```text
-//! magic "ASTSTATE" · version u16 · repository 16 · nonce 16 · manifest 32 · trailer position u64
+//! magic "ASTSTATE" · version u16 · repository 16 · session 16 · manifest 32 · end u64 · number u64
 //!   · length of the roots u32 · roots, each with a NUL · check 32
-//! blocks:  length of the page u32 · slots u32 · check 32 · page · slots of 49 bytes
-//! trailer: count u64 · files whose slot is void, u64 each · check 32
+//! blocks:  length of the page u32 · slots u32 · check 32 · page · slots of 61 bytes
 //! ```
-//! Numbers are little-endian. A check is the keyed hash of what it covers, with nonce and position.
+//! Numbers are little-endian. A check is the keyed hash of what it covers, with session and position.
+//! In a journal, manifest and end are zero, and the last block may be cut short.
 
 mod known;
+mod memory;
 mod place;
 mod spool;
 
 use format_spec::key::{BlobKind, DomainKey};
-use format_spec::{ManifestId, RepositoryId, Timestamp};
+use format_spec::{ManifestId, RepositoryId, SessionId, Timestamp};
 
-pub(crate) use known::{Damaged, Known, KnownFile};
+pub(crate) use known::{Damaged, Known};
+pub(crate) use memory::{Memory, Origin, Remembered};
 pub(crate) use place::{Header, Place, default_folder};
-pub(crate) use spool::Spool;
+pub(crate) use spool::{Spool, SpoolMark};
 
-use crate::push::Identity;
+use crate::push::{Identity, Settled, Source};
 
 const MAGIC: &[u8; 8] = b"ASTSTATE";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 /// Bytes of a header before the roots.
-const FIXED_LEN: usize = 86;
+const FIXED_LEN: usize = 94;
 const CHECK_LEN: usize = 32;
 const BLOCK_HEAD_LEN: usize = 40;
-const SLOT_LEN: usize = 49;
-/// Position that no block has: the trailer's.
-const TRAILER: u64 = u64::MAX;
+const SLOT_LEN: usize = 61;
+
+/// Bits of a slot's first byte.
+const PRESENT: u8 = 1;
+const UNSETTLED: u8 = 2;
+const IN_TREE: u8 = 4;
+
+/// What is known of a file that was read whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Slot {
+    /// What it was when it was read.
+    pub(crate) identity: Identity,
+    /// Whether a later change is sure to show.
+    pub(crate) settled: Settled,
+    /// Whether it still has a second name, whose removal will change its ctime.
+    pub(crate) source: Source,
+}
 
 /// Binds a part of the file to the file and to its place in it.
 fn check(domain: &DomainKey, nonce: &[u8; 16], position: u64, parts: &[&[u8]]) -> [u8; CHECK_LEN] {
@@ -62,33 +80,45 @@ fn block_check(
     check(domain, nonce, position, &[page.as_bytes(), slots])
 }
 
-/// Appends one slot: whether there is an identity, and which.
-fn push_slot(out: &mut Vec<u8>, slot: Option<&Identity>) {
-    let Some(identity) = slot else {
+/// Appends one slot.
+fn push_slot(out: &mut Vec<u8>, slot: Option<&Slot>) {
+    let Some(Slot { identity, settled, source }) = slot else {
         out.extend_from_slice(&[0; SLOT_LEN]);
         return;
     };
-    out.push(1);
+    let unsettled = if *settled == Settled::No { UNSETTLED } else { 0 };
+    let in_tree = if *source == Source::Tree { IN_TREE } else { 0 };
+    out.push(PRESENT | unsettled | in_tree);
     for number in [identity.dev, identity.ino, identity.size] {
         out.extend_from_slice(&number.to_le_bytes());
     }
-    for time in [identity.mtime, identity.ctime] {
+    for time in [identity.btime, identity.mtime, identity.ctime] {
         out.extend_from_slice(&time.seconds.to_le_bytes());
         out.extend_from_slice(&time.nanos.to_le_bytes());
     }
 }
 
 /// The slot in `bytes`; the outer `None` means that it is none.
-fn parse_slot(bytes: &[u8; SLOT_LEN]) -> Option<Option<Identity>> {
+fn parse_slot(bytes: &[u8; SLOT_LEN]) -> Option<Option<Slot>> {
     let mut fields = Fields(bytes);
-    match fields.array::<1>()? {
-        [0] => return Some(None),
-        [1] => {}
-        _ => return None,
+    let [tag] = fields.array()?;
+    if tag == 0 {
+        return Some(None);
+    }
+    if tag & PRESENT == 0 || tag & !(PRESENT | UNSETTLED | IN_TREE) != 0 {
+        return None;
     }
     let (dev, ino, size) = (fields.u64()?, fields.u64()?, fields.u64()?);
-    let (mtime, ctime) = (fields.time()?, fields.time()?);
-    Some(Some(Identity { dev, ino, size, mtime, ctime }))
+    let (btime, mtime, ctime) = (fields.time()?, fields.time()?, fields.time()?);
+    Some(Some(Slot {
+        identity: Identity { dev, ino, btime, size, mtime, ctime },
+        settled: if tag & UNSETTLED == 0 { Settled::Yes } else { Settled::No },
+        source: if tag & IN_TREE == 0 { Source::Path } else { Source::Tree },
+    }))
+}
+
+fn parse_slots(bytes: &[u8]) -> Option<Vec<Option<Slot>>> {
+    bytes.as_chunks().0.iter().map(parse_slot).collect()
 }
 
 /// Takes fields off the front of some bytes.
@@ -115,26 +145,36 @@ impl Fields<'_> {
     }
 }
 
-/// The bytes of a header. Before the push is over, `manifest` and `trailer` are zero.
-fn encode_header(
-    domain: &DomainKey,
-    repository: &RepositoryId,
-    nonce: &[u8; 16],
-    manifest: &ManifestId,
-    trailer: u64,
-    roots: &[u8],
-) -> Vec<u8> {
-    let mut bytes = MAGIC.to_vec();
-    bytes.extend_from_slice(&VERSION.to_le_bytes());
-    bytes.extend_from_slice(repository.as_bytes());
-    bytes.extend_from_slice(nonce);
-    bytes.extend_from_slice(manifest.as_bytes());
-    bytes.extend_from_slice(&trailer.to_le_bytes());
-    bytes.extend_from_slice(&u32::try_from(roots.len()).unwrap_or(u32::MAX).to_le_bytes());
-    bytes.extend_from_slice(roots);
-    let check = check(domain, nonce, 0, &[&bytes]);
-    bytes.extend_from_slice(&check);
-    bytes
+/// What stands at the start of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Preamble {
+    repository: RepositoryId,
+    /// The session of the push that wrote it.
+    session: SessionId,
+    /// The manifest that it belongs to; zero in a journal.
+    manifest: ManifestId,
+    /// Where its last block ends; zero in a journal.
+    end: u64,
+    /// How many pushes were remembered before it.
+    number: u64,
+    roots: Vec<u8>,
+}
+
+impl Preamble {
+    fn encode(&self, domain: &DomainKey) -> Vec<u8> {
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend_from_slice(&VERSION.to_le_bytes());
+        bytes.extend_from_slice(self.repository.as_bytes());
+        bytes.extend_from_slice(self.session.as_bytes());
+        bytes.extend_from_slice(self.manifest.as_bytes());
+        bytes.extend_from_slice(&self.end.to_le_bytes());
+        bytes.extend_from_slice(&self.number.to_le_bytes());
+        bytes.extend_from_slice(&u32::try_from(self.roots.len()).unwrap_or(u32::MAX).to_le_bytes());
+        bytes.extend_from_slice(&self.roots);
+        let check = check(domain, self.session.as_bytes(), 0, &[&bytes]);
+        bytes.extend_from_slice(&check);
+        bytes
+    }
 }
 
 #[cfg(test)]

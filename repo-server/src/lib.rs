@@ -16,8 +16,8 @@
 //!
 //! | | push | commit | verify | restore |
 //! |---|---|---|---|---|
-//! | **push** | open packs are shared under `Domain::open`; the same chunk from two nodes is appended once | a commit waits for the packs of its domain; what comes later goes into new ones | nothing: packs and rows only ever appear | nothing: packs never change |
-//! | **commit** | | counters change under `Repository::exclusively`; the session's row is the fence (L2) | a snapshot appears whole, in one batch | a snapshot appears whole, in one batch |
+//! | **push** | open packs are shared under `Domain::open`; the same chunk from two nodes is appended once, and sent once if both wait for what others have promised (L5); a session that is adopted is over, its row deleted in the batch that grants the new one (L4) | a commit waits for the packs of its domain; what comes later goes into new ones | nothing: packs and rows only ever appear | nothing: packs never change |
+//! | **commit** | | counters change under `Repository::exclusively`; the session's row is the fence (L2), also against its adoption: whichever batch comes first wins | a snapshot appears whole, in one batch | a snapshot appears whole, in one batch |
 //! | **verify**, **restore** | | | read only | read only |
 //!
 //! Nothing deletes yet. When something does, it must take part in this table.

@@ -2,14 +2,19 @@
 #![cfg(test)]
 
 mod bad_input;
+mod changes;
 mod cli;
 mod damage;
 mod dedup;
+mod freeze;
 mod garbage;
+mod in_flight;
 mod json;
 mod memory;
 mod partial;
 mod push_restore;
 mod quickstart;
+mod reflink;
 mod server;
 mod session;
+mod two_nodes;

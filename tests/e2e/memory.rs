@@ -2,14 +2,19 @@
 
 use std::fs;
 use std::io::Write;
+use std::time::Duration;
 
 use rustix::process::Pid;
 use tests::client::{Running, number};
+use tests::corpus::set_time;
+use tests::gear;
 use tests::seed::Random;
 use tests::wait;
 use tests::world::World;
 
 const MIB: u64 = 1 << 20;
+/// How long a push of a million files may take.
+const LONG: Duration = Duration::from_secs(1800);
 
 /// Most memory that a process has had so far, in bytes; `None` once it is gone.
 fn peak(pid: Pid) -> Option<u64> {
@@ -22,11 +27,11 @@ fn peak(pid: Pid) -> Option<u64> {
 /// Runs a program to its end, and returns the most memory that it was seen to have.
 fn peak_of(running: Running) -> u64 {
     let mut most = 0;
-    let done = wait::for_state("a program to end", || {
+    let done = wait::within(LONG, || {
         most = peak(running.pid()).unwrap_or(0).max(most);
-        running.within(std::time::Duration::ZERO)
+        running.within(Duration::ZERO)
     });
-    done.exits(0);
+    done.expect("a program ends").exits(0);
     most
 }
 
@@ -56,4 +61,30 @@ fn a_file_larger_than_the_memory_limit_is_pushed_and_restored_within_it() {
     assert!(push < 256 * MIB, "the push took {} MiB", push / MIB);
     assert!(restore < 256 * MIB, "the restore took {} MiB", restore / MIB);
     assert!(server < 512 * MIB, "the server took {} MiB", server / MIB);
+}
+
+/// C6: what a push remembers of many files is read and written as it goes, and so is the list of them.
+#[test]
+fn a_second_push_of_many_small_files_takes_no_memory_for_each() {
+    let (files, limit) = (gear::rounds(20_000, 1_000_000), gear::rounds(128, 160));
+    let world = World::new();
+    let root = world.dir("source");
+    for n in 0..files {
+        let folder = root.join(format!("folder-{}", n / 1000));
+        if n % 1000 == 0 {
+            fs::create_dir(&folder).unwrap();
+        }
+        let file = folder.join(format!("file-{n}"));
+        fs::write(&file, n.to_string()).unwrap();
+        set_time(&file, 1_600_000_000, 1);
+    }
+    let node = world.node("n");
+    let first = peak_of(node.start_push(&root));
+
+    let second = peak_of(node.start_push(&root));
+
+    println!("{files} files: first push {} MiB, second {} MiB", first / MIB, second / MIB);
+    assert!(second / MIB < u64::try_from(limit).unwrap(), "the second push took {} MiB", second / MIB);
+    let last = node.snapshots().pop().unwrap();
+    assert_eq!(number(&last["pushes"][0], "unchanged"), u64::try_from(files).unwrap());
 }

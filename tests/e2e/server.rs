@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
-use format_spec::wire::Bitmap;
+use format_spec::wire::{Held, parse_held};
 use tests::bodies::{chunk_frame, stream};
 use tests::client::text;
 use tests::compare::assert_same;
@@ -204,7 +204,7 @@ fn a_stop_keeps_open_sessions_and_the_chunks_that_they_sent() {
     let answer = world.wire().send("POST", &format!("{path}/have"), &asked);
 
     assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
-    assert_eq!(Bitmap::parse(&answer.body, 5).unwrap(), [true; 5]);
+    assert_eq!(parse_held(&answer.body, 5).unwrap(), [Held::Here; 5]);
 }
 
 /// P3: after a kill, chunks that lay in no sealed pack are not had, and the server does not say so.
@@ -219,14 +219,14 @@ fn after_a_kill_the_server_claims_no_chunk_that_it_lost() {
     let asked = format_spec::wire::encode_ids(&[id]);
     let have = |world: &World| {
         let answer = world.wire().send("POST", &format!("{path}/have"), &asked);
-        Bitmap::parse(&answer.body, 1).unwrap()
+        parse_held(&answer.body, 1).unwrap()
     };
-    assert_eq!(have(&world), [true]);
+    assert_eq!(have(&world), [Held::Here]);
 
     world.server.kill();
     world.server.start_again();
 
-    assert_eq!(have(&world), [false]);
+    assert_eq!(have(&world), [Held::Missing]);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The interface as a client uses it, step by step and in the wrong order.
 
 use format_spec::key::{BlobKind, DomainKey};
-use format_spec::wire::{Bitmap, Committed, ErrorBody, SessionOpened, SnapshotList, encode_ids};
+use format_spec::wire::{Committed, ErrorBody, Held, SessionOpened, SnapshotList, encode_ids, parse_held};
 use format_spec::{ChunkId, SessionId, SnapshotId};
 use tests::bodies::{chunk_frame, frame, manifest_of, page_of, stream};
 use tests::http::{Answer, Wire};
@@ -31,7 +31,7 @@ impl Session {
 
     pub(crate) fn has(&self, id: ChunkId) -> bool {
         let answer = self.post("have", &encode_ids(&[id]));
-        Bitmap::parse(&answer.body, 1).unwrap() == [true]
+        parse_held(&answer.body, 1).unwrap() == [Held::Here]
     }
 
     /// Sends a file of one chunk, and returns the manifest that would commit it.

@@ -1,54 +1,26 @@
 //! A disk with no room left.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use tests::client::{Client, text};
 use tests::compare::assert_same;
 use tests::corpus;
-use tests::gear;
+use tests::mount::Tmpfs;
 use tests::seed::Random;
 use tests::server::Server;
 use tests::world::Folder;
 
-/// A small file system in memory; gone when it is dropped.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    /// `None`, said aloud, where nothing can be mounted.
-    fn mount(at: PathBuf, mebibytes: u32) -> Option<Self> {
-        if !gear::is_root() {
-            gear::skip("only root can mount a small file system");
-            return None;
-        }
-        let size = format!("size={mebibytes}m,mode=0755");
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&at).output();
-        if mounted.is_ok_and(|done| done.status.success()) {
-            return Some(Self(at));
-        }
-        gear::skip("no small file system can be mounted here");
-        None
-    }
-
-    /// Takes all room but `left` bytes.
-    fn fill(&self, left: u64) -> PathBuf {
-        let stat = rustix::fs::statvfs(&self.0).unwrap();
-        let free = stat.f_bavail * stat.f_frsize;
-        let ballast = self.0.join("ballast");
-        let len = usize::try_from(free.saturating_sub(left)).unwrap();
-        std::fs::write(&ballast, vec![7; len]).unwrap();
-        ballast
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // What stays mounted goes with the machine; the test is over.
-        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
-    }
-}
-
 const MIB: u64 = 1 << 20;
+
+/// Takes all room of a disk but `left` bytes.
+fn fill(disk: &Path, left: u64) -> PathBuf {
+    let stat = rustix::fs::statvfs(disk).unwrap();
+    let free = stat.f_bavail * stat.f_frsize;
+    let ballast = disk.join("ballast");
+    let len = usize::try_from(free.saturating_sub(left)).unwrap();
+    std::fs::write(&ballast, vec![7; len]).unwrap();
+    ballast
+}
 
 /// What a test of a full disk needs, in the order in which it must go.
 struct Setup {
@@ -56,14 +28,14 @@ struct Setup {
     node: Client,
     root: PathBuf,
     random: Random,
-    disk: SmallDisk,
+    disk: Tmpfs,
     folder: Folder,
 }
 
 impl Setup {
     fn new(mebibytes: u32) -> Option<Self> {
         let folder = Folder::new();
-        let disk = SmallDisk::mount(folder.dir("disk"), mebibytes)?;
+        let disk = Tmpfs::mount(folder.dir("disk"), &format!("size={mebibytes}m"))?;
         let mut server = Server::start(&folder.path("disk/data"));
         server.allow_errors("space");
         server.allow_errors("free");
@@ -88,7 +60,7 @@ fn a_full_disk_refuses_the_push_keeps_reads_up_and_takes_pushes_again_with_room(
     let first = text(&setup.node.push(&setup.root), "snapshot");
     let copy = setup.folder.path("copy");
     corpus::copy(&setup.root, &copy);
-    let ballast = setup.disk.fill(3 * MIB);
+    let ballast = fill(setup.disk.path(), 3 * MIB);
     let big = setup.random.bytes(20_000_000);
     std::fs::write(setup.root.join("big"), big).unwrap();
 

@@ -7,6 +7,8 @@ mod crash_points;
 mod full_disk;
 mod judge;
 mod process;
+mod races;
+mod resume;
 mod server_kill;
 mod site_outage;
 mod switch;

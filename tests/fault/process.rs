@@ -7,9 +7,9 @@ use std::time::Duration;
 use format_spec::descriptor::Descriptor;
 use format_spec::key::{BlobKind, DomainKey, MasterKey};
 use format_spec::manifest::Manifest;
-use format_spec::wire::{ChunkerSpec, OpenSession, encode_end};
+use format_spec::wire::{ChunkerSpec, Held, OpenSession, encode_end};
 use format_spec::{ChunkId, NodeName, RepositoryId, SessionId, SnapshotId};
-use node_client::api::{Api, Retry, Segments};
+use node_client::api::{Api, Coming, Retry, Segments};
 use node_client::error::ClientError;
 use repo_server::clock::SystemClock;
 use repo_server::http::{self, Token};
@@ -132,7 +132,12 @@ impl Push {
     /// Opens a session for it.
     pub(crate) fn open(process: &Process) -> Result<(SessionId, DomainKey), ClientError> {
         let (cluster, node) = ("c".parse().expect("a name"), node());
-        let opened = process.wait(process.api.open_session(&OpenSession { cluster, node, base: None }))?;
+        let opened = process.wait(process.api.open_session(&OpenSession {
+            cluster,
+            node,
+            base: None,
+            adopt: None,
+        }))?;
         Ok((opened.session, DomainKey::parse(&opened.domain_key).expect("64 hex digits")))
     }
 
@@ -145,13 +150,13 @@ impl Push {
     ) -> Result<SnapshotId, ClientError> {
         let chunks: Vec<_> = self.contents.iter().map(|content| chunk_frame(domain, content)).collect();
         let ids: Vec<ChunkId> = chunks.iter().map(|(id, _)| *id).collect();
-        let have = process.wait(process.api.have(session, &ids))?;
-        let missing = chunks.into_iter().zip(have).filter(|(_, have)| !have);
+        let held = process.wait(process.api.have(session, &ids, Coming::Send))?;
+        let missing = chunks.into_iter().zip(held).filter(|(_, held)| *held != Held::Here);
         let missing: Vec<Vec<u8>> = missing.map(|((_, frame), _)| frame).collect();
         send(process, session, &missing)?;
         let page = self.page(domain);
         let page_id = domain.id_of(BlobKind::Page, &page);
-        if process.wait(process.api.have(session, &[page_id]))? == [false] {
+        if process.wait(process.api.have(session, &[page_id], Coming::Send))? == [Held::Missing] {
             send(process, session, &[frame(BlobKind::Page, page_id, &page)])?;
         }
         self.commit(process, session, domain)

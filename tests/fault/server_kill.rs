@@ -41,7 +41,7 @@ impl Rounds {
     fn work(&mut self, round: usize) -> PathBuf {
         corpus::work_on(&self.root, &mut self.random);
         let copy = self.world.path(&format!("copy-{round}"));
-        corpus::copy(&self.root, &copy);
+        corpus::copy_data(&self.root, &copy);
         copy
     }
 

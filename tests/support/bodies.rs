@@ -65,6 +65,7 @@ pub fn manifest_of(node: &str, pages: &[(ChunkId, u32)]) -> Vec<u8> {
         problems: Vec::new(),
         tool: "test".to_owned(),
         host: "test".to_owned(),
+        push: None,
     };
     manifest.encode()
 }

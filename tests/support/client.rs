@@ -204,8 +204,13 @@ impl Client {
 
     /// Starts a push of `root` and does not wait for it.
     pub fn start_push(&self, root: &Path) -> Running {
+        self.start_push_of(&[root], &[])
+    }
+
+    /// Starts a push of `roots` with more arguments.
+    pub fn start_push_of(&self, roots: &[&Path], more: &[&str]) -> Running {
         let mut command = self.command();
-        command.args(["push", "--json"]).arg(root);
+        command.args(["push", "--json"]).args(more).args(roots);
         Running::start(command)
     }
 
@@ -215,7 +220,16 @@ impl Client {
     /// If the push does not succeed.
     #[track_caller]
     pub fn push(&self, root: &Path) -> Value {
-        self.start_push(root).wait().exits(0).json()
+        self.push_with(root, &[])
+    }
+
+    /// Pushes `root` with more arguments, and returns the report.
+    ///
+    /// # Panics
+    /// If the push does not succeed.
+    #[track_caller]
+    pub fn push_with(&self, root: &Path, more: &[&str]) -> Value {
+        self.start_push_of(&[root], more).wait().exits(0).json()
     }
 
     /// The snapshots of the node's cluster.

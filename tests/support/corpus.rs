@@ -52,6 +52,7 @@ pub fn work_on(root: &Path, random: &mut Random) {
     let mut files: Vec<PathBuf> = fs::read_dir(root)
         .expect("it was made before")
         .map(|entry| entry.expect("it is there").path())
+        .filter(|path| path.is_file())
         .collect();
     files.sort();
     let grown = random.pick(&files).clone();
@@ -255,6 +256,20 @@ fn newest_change(root: &Path) -> i64 {
 pub fn copy(from: &Path, to: &Path) {
     let copied = Command::new("cp").arg("-a").arg("-T").arg(from).arg(to).status();
     assert!(copied.expect("cp can be started").success(), "copy {} to {}", from.display(), to.display());
+}
+
+/// Copies a tree as [`copy`] does, without the second names of files that a killed push may have left in it.
+///
+/// # Panics
+/// If it cannot be copied.
+pub fn copy_data(from: &Path, to: &Path) {
+    copy(from, to);
+    let names = to.join(".astacus");
+    if names.is_dir() {
+        fs::remove_dir_all(names).expect("a copy is ours");
+        let meta = fs::metadata(from).expect("it was just copied");
+        set_time(to, meta.mtime(), meta.mtime_nsec());
+    }
 }
 
 #[cfg(test)]

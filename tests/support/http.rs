@@ -3,9 +3,9 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 
-use format_spec::SessionId;
 use format_spec::key::DomainKey;
-use format_spec::wire::{ErrorBody, OpenSession, SessionOpened, Status};
+use format_spec::wire::{ErrorBody, Held, OpenSession, SessionOpened, Status, encode_ids, parse_held};
+use format_spec::{ChunkId, SessionId};
 use serde::de::DeserializeOwned;
 
 use crate::server::Server;
@@ -167,15 +167,38 @@ impl Wire {
     /// If the server refuses.
     #[track_caller]
     pub fn session(&self, cluster: &str, node: &str) -> (SessionId, DomainKey) {
+        let opened = self.open_session(cluster, node, None);
+        (opened.session, DomainKey::parse(&opened.domain_key).expect("64 hex digits"))
+    }
+
+    /// Opens a session for a node that adopts another, if it can.
+    ///
+    /// # Panics
+    /// If the server refuses.
+    #[track_caller]
+    pub fn open_session(&self, cluster: &str, node: &str, adopt: Option<SessionId>) -> SessionOpened {
         let name = "a plain name";
         let asked = OpenSession {
             cluster: cluster.parse().expect(name),
             node: node.parse().expect(name),
             base: None,
+            adopt,
         };
         let body = serde_json::to_vec(&asked).expect("plain JSON");
-        let opened: SessionOpened = self.send("POST", "/v1/sessions", &body).json();
-        (opened.session, DomainKey::parse(&opened.domain_key).expect("64 hex digits"))
+        self.send("POST", "/v1/sessions", &body).json()
+    }
+
+    /// What the server says of `ids` to a session; `query` is empty or `?coming=wait`.
+    ///
+    /// # Panics
+    /// If the server refuses.
+    #[track_caller]
+    pub fn have(&self, session: SessionId, ids: &[ChunkId], query: &str) -> Vec<Held> {
+        let path = format!("/v1/sessions/{session}/have{query}");
+        let answer = self.send("POST", &path, &encode_ids(ids));
+        parse_held(&answer.body, ids.len()).unwrap_or_else(|error| {
+            panic!("status {}: {error}: {}", answer.status, String::from_utf8_lossy(&answer.body))
+        })
     }
 }
 

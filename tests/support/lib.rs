@@ -7,12 +7,14 @@
 //! | [`server`] | a server process on a free port, which may log no error that a test did not allow |
 //! | [`client`] | client and admin processes with nothing of the user's environment |
 //! | [`http`] | a client that sends any bytes, right or wrong |
+//! | [`relay`] | what clients send to a server, counted on its way |
 //! | [`world`] | one temporary folder with all of it |
 //! | [`corpus`] | trees of files from a seed, with everything that a file system can hold |
 //! | [`compare`] | are two trees the same? ours, and `rsync` |
 //! | [`seed`] | randomness that a failed test prints and that replays |
 //! | [`wait`] | waiting for a state, with a deadline |
 //! | [`gear`] | tools that a machine may lack, and the visible skip |
+//! | [`mount`] | small file systems in memory, where a test may mount them |
 
 pub mod binaries;
 pub mod bodies;
@@ -21,6 +23,8 @@ pub mod compare;
 pub mod corpus;
 pub mod gear;
 pub mod http;
+pub mod mount;
+pub mod relay;
 pub mod seed;
 pub mod server;
 pub mod wait;

@@ -55,6 +55,12 @@ fn other(entry: Entry) -> Item {
 fn build(items: &[Item]) -> Vec<Vec<u8>> {
     let mut builder = PageBuilder::new(domain());
     let mut pages = Vec::new();
+    add(&mut builder, items, &mut pages);
+    pages.extend(builder.finish());
+    pages.into_iter().map(|page| page.bytes).collect()
+}
+
+fn add(builder: &mut PageBuilder, items: &[Item], pages: &mut Vec<Page>) {
     for (entry, extents, end) in items {
         pages.extend(builder.entry(entry));
         for extent in extents {
@@ -62,8 +68,6 @@ fn build(items: &[Item]) -> Vec<Vec<u8>> {
         }
         pages.extend(end.and_then(|end| builder.end_file(end)));
     }
-    pages.extend(builder.finish());
-    pages.into_iter().map(|page| page.bytes).collect()
 }
 
 /// What the pages say, put together again.
@@ -164,6 +168,25 @@ fn a_file_of_50_000_extents_spans_pages_and_reads_back() {
 }
 
 /// Content that never ends a page by itself, such as one chunk again and again, does not make it endless.
+/// What came after the mark leaves no trace, however many pages it filled.
+#[test]
+fn a_builder_that_goes_back_builds_what_it_would_have_built() {
+    let (before, after) = (small_files(300), small_files(900));
+    for detour in [0, 1, 2000] {
+        let mut builder = PageBuilder::new(domain());
+        let mut pages = Vec::new();
+        add(&mut builder, &before, &mut pages);
+        let (mark, mut dropped) = (builder.mark(), Vec::new());
+        add(&mut builder, &[file("x", extents(7, detour))], &mut dropped);
+        builder.rewind(mark, dropped.first().map(|page: &Page| page.bytes.clone()));
+        add(&mut builder, &after[300..], &mut pages);
+        pages.extend(builder.finish());
+
+        let pages: Vec<_> = pages.into_iter().map(|page| page.bytes).collect();
+        assert_eq!(pages, build(&after), "{detour} extents were taken back");
+    }
+}
+
 #[test]
 fn a_page_ends_in_time_whatever_its_content() {
     let never = (0..).map(id).find(|id| low_bits(id) & EXTENT_MASK != 0).unwrap();

@@ -210,33 +210,47 @@ pub fn parse_ids(body: &[u8]) -> Result<Vec<ChunkId>, FormatError> {
     Ok(ids.iter().map(|id| ChunkId::from_bytes(*id)).collect())
 }
 
-/// One bit per id that was asked about, lowest bit of the first byte first: 1 means "have it".
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Bitmap(Vec<u8>);
+/// What the server says of one id that it was asked about: one byte of the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Held {
+    /// It is not there. After `coming=wait`, whoever asked is the one to send it.
+    Missing = 0,
+    /// It is there, and stays for the session.
+    Here = 1,
+    /// It is not there, but another session has promised to send it: ask again later.
+    Coming = 2,
+}
 
-impl Bitmap {
-    /// The bitmap with these bits.
-    pub fn from_bits(bits: &[bool]) -> Self {
-        let byte = |bits: &[bool]| bits.iter().rev().fold(0, |byte, bit| byte << 1 | u8::from(*bit));
-        Self(bits.chunks(8).map(byte).collect())
-    }
-
-    /// Its bytes: the answer's body.
-    pub fn into_bytes(self) -> Vec<u8> {
-        self.0
-    }
-
-    /// The first `count` bits of an answer's body.
-    ///
-    /// # Errors
-    /// [`FormatError::Malformed`] if the body has another length.
-    pub fn parse(body: &[u8], count: usize) -> Result<Vec<bool>, FormatError> {
-        if body.len() != count.div_ceil(8) {
-            return Err(FormatError::malformed("bitmap", "its length does not fit the question"));
+impl Held {
+    fn code(self) -> u8 {
+        match self {
+            Self::Missing => 0,
+            Self::Here => 1,
+            Self::Coming => 2,
         }
-        let bits = body.iter().flat_map(|byte| (0..8).map(move |bit| byte >> bit & 1 == 1));
-        Ok(bits.take(count).collect())
     }
+
+    fn from_code(code: u8) -> Option<Self> {
+        [Self::Missing, Self::Here, Self::Coming].into_iter().find(|held| held.code() == code)
+    }
+}
+
+/// The answer's body: one byte per id, in the order asked for.
+pub fn encode_held(held: &[Held]) -> Vec<u8> {
+    held.iter().map(|held| held.code()).collect()
+}
+
+/// What an answer's body says of the `expected` ids that it was asked about.
+///
+/// # Errors
+/// [`FormatError::Malformed`] if it has another length, or a byte that means nothing.
+pub fn parse_held(body: &[u8], expected: usize) -> Result<Vec<Held>, FormatError> {
+    let malformed = |why: &str| FormatError::malformed("have answer", why);
+    if body.len() != expected {
+        return Err(malformed("its length does not fit the question"));
+    }
+    let held = body.iter().map(|code| Held::from_code(*code).ok_or_else(|| malformed("unknown byte")));
+    held.collect()
 }
 
 #[cfg(test)]
@@ -313,14 +327,27 @@ mod tests {
     }
 
     #[test]
-    fn a_bitmap_keeps_its_bits() {
-        let bits: Vec<bool> = (0..19).map(|n| n % 3 == 0).collect();
+    fn what_is_said_of_ids_reads_back() {
+        let held = [Held::Here, Held::Missing, Held::Coming, Held::Here];
 
-        let bytes = Bitmap::from_bits(&bits).into_bytes();
+        let bytes = encode_held(&held);
 
-        assert_eq!(bytes.len(), 3);
-        assert_eq!(Bitmap::parse(&bytes, 19).unwrap(), bits);
-        assert!(Bitmap::parse(&bytes, 25).is_err());
+        assert_eq!(bytes, [1, 0, 2, 1]);
+        assert_eq!(parse_held(&bytes, 4).unwrap(), held);
+        assert_eq!(parse_held(&[], 0).unwrap(), []);
+    }
+
+    #[test]
+    fn an_answer_of_another_length_or_with_an_unknown_byte_is_refused() {
+        for expected in [0, 3, 5] {
+            assert!(
+                matches!(parse_held(&[0; 4], expected), Err(FormatError::Malformed { .. })),
+                "{expected}"
+            );
+        }
+        for code in 3..=u8::MAX {
+            assert!(matches!(parse_held(&[1, code], 2), Err(FormatError::Malformed { .. })), "{code}");
+        }
     }
 
     #[test]

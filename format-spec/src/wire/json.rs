@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::ErrorClass;
 use crate::id::{ChunkId, ClusterName, ManifestId, NodeName, RepositoryId, SessionId, SnapshotId};
+use crate::manifest::PushStats;
 use crate::snapshot::SnapshotState;
 
 /// Asks for a session: one push of one node.
@@ -16,6 +17,9 @@ pub struct OpenSession {
     /// The manifest of the node's last push, if the client remembers its files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<ManifestId>,
+    /// The session of an earlier push of this node that died: it is over once the new one is granted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adopt: Option<SessionId>,
 }
 
 /// Whether a client may rely on what it remembers of an earlier push.
@@ -65,6 +69,9 @@ pub struct SessionOpened {
     pub chunker: ChunkerSpec,
     /// What became of the base that was asked for.
     pub base: BaseState,
+    /// Whether the session to adopt was open, and is over now.
+    #[serde(default)]
+    pub adopted: bool,
 }
 
 /// A session that goes on.
@@ -123,6 +130,19 @@ pub struct SnapshotInfo {
     pub bytes: u64,
     /// Files that are missing from it.
     pub problems: u64,
+    /// What the push of each node did, as far as it said so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pushes: Vec<NodePush>,
+}
+
+/// What the push of one node did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodePush {
+    /// The node.
+    pub node: NodeName,
+    /// What it did.
+    #[serde(flatten)]
+    pub stats: PushStats,
 }
 
 /// Snapshots, oldest first.
@@ -237,4 +257,39 @@ pub struct ErrorBody {
     /// For `missing_chunks`: the first of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<ChunkId>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OPENED: &str = r#"{
+        "session": "01890a5d-ac96-774b-bcce-b302099a8057", "fencing_token": 1, "ttl_ms": 2,
+        "repository": "01890a5d-ac96-774b-bcce-b302099a8057", "domain_key": "",
+        "chunker": {"algorithm": "fixed", "len": 4096}, "base": "unknown"
+    }"#;
+
+    #[test]
+    fn a_side_that_knows_nothing_of_adoption_is_understood() {
+        let asked: OpenSession = serde_json::from_str(r#"{"cluster": "c", "node": "n"}"#).unwrap();
+        let opened: SessionOpened = serde_json::from_str(OPENED).unwrap();
+
+        assert_eq!((asked.adopt, opened.adopted), (None, false));
+        assert_eq!(serde_json::to_string(&asked).unwrap(), r#"{"cluster":"c","node":"n"}"#);
+    }
+
+    #[test]
+    fn a_session_to_adopt_is_named_by_its_id() {
+        let id = SessionId::from_bytes([7; 16]);
+        let asked = OpenSession {
+            cluster: "c".parse().unwrap(),
+            node: "n".parse().unwrap(),
+            base: None,
+            adopt: Some(id),
+        };
+
+        let back: OpenSession = serde_json::from_slice(&serde_json::to_vec(&asked).unwrap()).unwrap();
+
+        assert_eq!(back.adopt, Some(id));
+    }
 }

@@ -9,7 +9,7 @@ mod retry;
 
 use bytes::Bytes;
 use format_spec::manifest::Manifest;
-use format_spec::wire::{self, Frame, FrameReader};
+use format_spec::wire::{self, Frame, FrameReader, Held};
 use format_spec::{ChunkId, ErrorClass, NodeName, SessionId, SnapshotId};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -35,6 +35,16 @@ pub struct Api {
     server: String,
     authorization: header::HeaderValue,
     retry: Retry,
+}
+
+/// What a push does about chunks that another session is sending at this moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Coming {
+    /// It leaves them to the other, and asks again later: they are [`Held::Coming`]. In return it promises
+    /// to send what is [`Held::Missing`], for 30 seconds from each time it asks.
+    Wait,
+    /// It sends them as well: they are [`Held::Missing`] like all that is not there.
+    Send,
 }
 
 /// One request, ready to be sent more than once.
@@ -111,14 +121,25 @@ impl Api {
         self.json(Call::post(format!("/v1/sessions/{session}/renew"), OCTETS, Segments::default())).await
     }
 
-    /// Tells for each id whether the server has it. Those it has stay for the session.
+    /// Tells for each id whether the server has it, or will have it of another session. Those it has stay
+    /// for the session.
     ///
     /// # Errors
     /// As [`open_session`](Self::open_session).
-    pub async fn have(&self, session: SessionId, ids: &[ChunkId]) -> Result<Vec<bool>, ClientError> {
+    pub async fn have(
+        &self,
+        session: SessionId,
+        ids: &[ChunkId],
+        coming: Coming,
+    ) -> Result<Vec<Held>, ClientError> {
+        let query = match coming {
+            Coming::Wait => "?coming=wait",
+            Coming::Send => "",
+        };
         let body = Segments::from(Bytes::from(wire::encode_ids(ids)));
-        let answer = self.bytes(Call::post(format!("/v1/sessions/{session}/have"), OCTETS, body)).await?;
-        wire::Bitmap::parse(&answer, ids.len()).map_err(|error| self.protocol(&error))
+        let path = format!("/v1/sessions/{session}/have{query}");
+        let answer = self.bytes(Call::post(path, OCTETS, body)).await?;
+        wire::parse_held(&answer, ids.len()).map_err(|error| self.protocol(&error))
     }
 
     /// Sends a body of frames, which ends with its end frame.

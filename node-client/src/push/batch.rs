@@ -1,11 +1,13 @@
 //! Batches of plaintext: files are read straight into them, cut in place, and asked for together.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender};
 use format_spec::ChunkId;
-use format_spec::wire::MAX_IDS;
+use format_spec::wire::{Held, MAX_IDS};
 
+use super::list::FoundFile;
 use super::stop::{Stop, Stopped};
 
 /// Bytes that one read takes at most: small enough to be in the cache when they are cut and hashed.
@@ -18,12 +20,29 @@ pub(super) struct Batch {
 }
 
 /// A chunk in a batch.
-#[derive(Clone, Copy)]
 struct Plain {
     id: ChunkId,
     start: usize,
     len: usize,
-    wanted: bool,
+    held: Held,
+    whence: Option<Whence>,
+}
+
+/// Where a chunk can be read again.
+#[derive(Debug, Clone)]
+pub(super) struct Whence {
+    /// The file.
+    pub(super) found: Arc<FoundFile>,
+    /// Where in it.
+    pub(super) at: u64,
+}
+
+/// A chunk that another node is sending.
+#[derive(Debug, Clone)]
+pub(super) struct Late {
+    pub(super) id: ChunkId,
+    pub(super) len: usize,
+    pub(super) whence: Whence,
 }
 
 impl Batch {
@@ -37,13 +56,25 @@ impl Batch {
         self.chunks.iter().map(|chunk| chunk.id).collect()
     }
 
-    /// Drops the chunks that the server has, and returns how many are left.
-    pub(super) fn forget(&mut self, have: &[bool]) -> usize {
-        for (chunk, have) in self.chunks.iter_mut().zip(have) {
-            chunk.wanted = !have;
+    /// Drops the chunks that the server has. Returns those that are on their way from elsewhere, as far
+    /// as `late` takes more; the rest is to be sent.
+    pub(super) fn forget(&mut self, held: &[Held], late: &mut Vec<Late>, most_late: usize) {
+        for (chunk, held) in self.chunks.iter_mut().zip(held) {
+            chunk.held = *held;
         }
-        self.chunks.retain(|chunk| chunk.wanted);
-        self.chunks.len()
+        self.chunks.retain_mut(|chunk| match (chunk.held, chunk.whence.take()) {
+            (Held::Here, _) => false,
+            (Held::Coming, Some(whence)) if late.len() < most_late => {
+                late.push(Late { id: chunk.id, len: chunk.len, whence });
+                false
+            }
+            _ => true,
+        });
+    }
+
+    /// Whether nothing of it needs to be sent.
+    pub(super) fn is_empty(&self) -> bool {
+        self.chunks.is_empty()
     }
 
     /// Its chunks with their plaintext.
@@ -103,9 +134,9 @@ impl<'a> Feeder<'a> {
     }
 
     /// Cuts a chunk of `len` bytes off what is pending. It is asked for unless that was done lately.
-    pub(super) fn cut(&mut self, id: ChunkId, len: usize) -> Result<(), Stopped> {
+    pub(super) fn cut(&mut self, id: ChunkId, len: usize, whence: Option<Whence>) -> Result<(), Stopped> {
         if self.recent.is_new(id) {
-            self.batch.chunks.push(Plain { id, start: self.start, len, wanted: true });
+            self.batch.chunks.push(Plain { id, start: self.start, len, held: Held::Missing, whence });
         }
         self.start += len;
         if self.start >= self.batch_len || self.batch.chunks.len() >= MAX_IDS {
@@ -120,7 +151,12 @@ impl<'a> Feeder<'a> {
     }
 
     /// Adds one chunk whose bytes are elsewhere.
-    pub(super) fn add(&mut self, id: ChunkId, mut plain: &[u8]) -> Result<(), Stopped> {
+    pub(super) fn add(
+        &mut self,
+        id: ChunkId,
+        mut plain: &[u8],
+        whence: Option<Whence>,
+    ) -> Result<(), Stopped> {
         let len = plain.len();
         while !plain.is_empty() {
             let room = self.room();
@@ -130,7 +166,7 @@ impl<'a> Feeder<'a> {
             self.filled(part);
             plain = later;
         }
-        self.cut(id, len)
+        self.cut(id, len, whence)
     }
 
     /// Sends the last batch on its way.
@@ -208,7 +244,7 @@ mod tests {
             }
             feeder.filled(12);
             for n in [1, 2, 2, 3] {
-                feeder.cut(id(u64::from(n + round * 10)), 3).unwrap();
+                feeder.cut(id(u64::from(n + round * 10)), 3, None).unwrap();
             }
         }
         feeder.finish().unwrap();

@@ -1,24 +1,27 @@
-//! The content of one file: holes, runs of data, chunks.
+//! The content of one file: holes, runs of data, chunks. Read anew, or compared with what is known.
 
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use chunker::{Chunker, EndOfInput};
-use format_spec::Extent;
 use format_spec::key::{BlobKind, DomainKey};
+use format_spec::{ChunkId, Extent};
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
-use super::batch::{Feeder, READ_LEN};
-use super::stat::Stat;
+use super::batch::{Feeder, READ_LEN, Whence};
+use super::list::FoundFile;
+use super::report::Tally;
 use super::stop::Stopped;
+use crate::progress::Progress;
 
 /// Why a file was not read to its end.
 #[derive(Debug)]
 pub(super) enum Unread {
     /// The push ends.
     Stopped,
-    /// The file ended before the length it had when it was opened.
+    /// The file ended before the length it should have.
     Shrunk,
     /// The file system refused.
     Refused(Errno),
@@ -30,29 +33,57 @@ impl From<Stopped> for Unread {
     }
 }
 
+/// Whether the file still holds what is known of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Compared {
+    Same,
+    Differs,
+}
+
+/// Whether the file system stores all of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Layout {
+    Dense,
+    Sparse,
+}
+
 /// Reads files into batches, and cuts and hashes them there.
 pub(super) struct Reader<'a> {
     pub(super) feeder: Feeder<'a>,
     pub(super) chunker: Chunker,
     pub(super) domain: DomainKey,
+    pub(super) tally: &'a Tally,
+    pub(super) progress: &'a dyn Progress,
+    /// A chunk that is compared.
+    pub(super) scratch: Vec<u8>,
+}
+
+/// A file that is being read.
+pub(super) struct Reading<'a> {
+    pub(super) found: &'a Arc<FoundFile>,
+    pub(super) file: &'a OwnedFd,
+    pub(super) layout: Layout,
 }
 
 impl Reader<'_> {
-    /// Reads `[0, size)` of `file`, with the size in `stat`, and hands each extent to `sink` in order.
+    /// Reads `range` of a file, which starts at a boundary and ends with the file, and hands each extent and
+    /// its place to `sink` in order.
     pub(super) fn read(
         &mut self,
-        file: &OwnedFd,
-        stat: &Stat,
-        mut sink: impl FnMut(Extent) -> Result<(), Stopped>,
+        reading: &Reading<'_>,
+        range: Range<u64>,
+        mut sink: impl FnMut(u64, Extent) -> Result<(), Stopped>,
     ) -> Result<(), Unread> {
-        let size = stat.identity.size;
-        let mut at = 0;
-        while at < size {
-            let (data, end) = if stat.allocated < size { next_data(file, at, size) } else { (at, size) };
+        let mut at = range.start;
+        while at < range.end {
+            let (data, end) = match reading.layout {
+                Layout::Sparse => next_data(reading.file, at, range.end),
+                Layout::Dense => (at, range.end),
+            };
             if data > at {
-                sink(Extent::Hole { len: data - at })?;
+                sink(at, Extent::Hole { len: data - at })?;
             }
-            self.run(file, data..end, &mut sink)?;
+            self.run(reading, data..end, &mut sink)?;
             at = end;
         }
         Ok(())
@@ -60,22 +91,28 @@ impl Reader<'_> {
 
     fn run(
         &mut self,
-        file: &OwnedFd,
+        reading: &Reading<'_>,
         range: Range<u64>,
-        sink: &mut impl FnMut(Extent) -> Result<(), Stopped>,
+        sink: &mut impl FnMut(u64, Extent) -> Result<(), Stopped>,
     ) -> Result<(), Unread> {
-        let mut at = range.start;
+        let (mut cut, mut at) = (range.start, range.start);
         loop {
             let end = if at == range.end { EndOfInput::Reached } else { EndOfInput::NotReached };
             let pending = self.feeder.pending();
             match self.chunker.cut(pending, end).and_then(|len| pending.get(..len)) {
                 Some(plain) => {
                     let (id, len) = (self.domain.id_of(BlobKind::Chunk, plain), plain.len());
-                    self.feeder.cut(id, len)?;
-                    sink(Extent::Chunk { id, len: u32::try_from(len).expect("a chunk is at most 16 MiB") })?;
+                    self.feeder.cut(id, len, Some(Whence { found: Arc::clone(reading.found), at: cut }))?;
+                    self.tally.chunk(len);
+                    let len = u32::try_from(len).expect("a chunk is at most 16 MiB");
+                    sink(cut, Extent::Chunk { id, len })?;
+                    cut += u64::from(len);
                 }
                 None if end == EndOfInput::Reached => return Ok(()),
-                None => at += self.fill(file, at, range.end).inspect_err(|_| self.feeder.drop_pending())?,
+                None => {
+                    at +=
+                        self.fill(reading.file, at, range.end).inspect_err(|_| self.feeder.drop_pending())?
+                }
             }
         }
     }
@@ -86,15 +123,65 @@ impl Reader<'_> {
         let room = self.feeder.room();
         let room_len = room.len().min(left);
         let room = room.get_mut(..room_len).expect("it was just measured");
-        match rustix::io::pread(file, room, at) {
-            Ok(0) => Err(Unread::Shrunk),
-            Ok(read) => {
-                self.feeder.filled(read);
-                Ok(u64::try_from(read).expect("a length fits in 64 bits"))
+        let read = pread(file, room, at)?;
+        self.feeder.filled(read);
+        let read = u64::try_from(read).expect("a length fits in 64 bits");
+        self.tally.read(read);
+        self.progress.read(read);
+        Ok(read)
+    }
+
+    /// Whether `extent` is what the file holds at `at`.
+    pub(super) fn compare(&mut self, file: &OwnedFd, at: u64, extent: &Extent) -> Result<Compared, Unread> {
+        match *extent {
+            Extent::Hole { len } => {
+                let (data, _) = next_data(file, at, at + len);
+                Ok(if data == at + len { Compared::Same } else { Compared::Differs })
             }
-            Err(Errno::INTR) => Ok(0),
-            Err(error) => Err(Unread::Refused(error)),
+            Extent::Chunk { id, len } => self.load(file, at, id, len),
         }
+    }
+
+    /// Reads a chunk that is known and sends it on its way, if the file still holds it.
+    pub(super) fn resend(
+        &mut self,
+        reading: &Reading<'_>,
+        at: u64,
+        id: ChunkId,
+        len: u32,
+    ) -> Result<Compared, Unread> {
+        let compared = self.load(reading.file, at, id, len)?;
+        if compared == Compared::Same {
+            let whence = Whence { found: Arc::clone(reading.found), at };
+            self.feeder.add(id, &self.scratch, Some(whence))?;
+        }
+        Ok(compared)
+    }
+
+    /// Fills the scratch with a chunk's bytes, and hashes them.
+    fn load(&mut self, file: &OwnedFd, at: u64, id: ChunkId, len: u32) -> Result<Compared, Unread> {
+        self.scratch.resize(usize::try_from(len).expect("a chunk is at most 16 MiB"), 0);
+        let mut filled = 0;
+        while let Some(room @ [_, ..]) = self.scratch.get_mut(filled..) {
+            match pread(file, room, at + u64::try_from(filled).expect("a length fits in 64 bits")) {
+                Err(Unread::Shrunk) => return Ok(Compared::Differs),
+                read => filled += read?,
+            }
+        }
+        self.tally.compared(len.into());
+        self.progress.read(len.into());
+        let same = self.domain.id_of(BlobKind::Chunk, &self.scratch) == id;
+        Ok(if same { Compared::Same } else { Compared::Differs })
+    }
+}
+
+/// Reads once, at least a byte unless the call was interrupted.
+fn pread(file: &OwnedFd, room: &mut [u8], at: u64) -> Result<usize, Unread> {
+    match rustix::io::pread(file, room, at) {
+        Ok(0) => Err(Unread::Shrunk),
+        Ok(read) => Ok(read),
+        Err(Errno::INTR) => Ok(0),
+        Err(error) => Err(Unread::Refused(error)),
     }
 }
 

@@ -1,57 +1,82 @@
 //! Push: what lies below some folders becomes a snapshot, and only what the repository lacks is sent.
 //!
 //! ```text
-//! walk ──▶ scan: reuse, or read + cut + hash ──▶ ask ──▶ compress ──▶ send ──▶ pages ──▶ commit
+//! walk + freeze ──▶ list ──▶ scan: remember, or read + cut + hash ──▶ ask ──▶ compress ──▶ send ──▶ pages ──▶ commit
 //! ```
-//! Each arrow is a bounded queue between threads, so memory depends on neither the size of the data
-//! nor the number of files. The snapshot is durable when [`run`] returns, and there is none if it
-//! fails. Files that change meanwhile are kept as they were found; what vanished or could not be
-//! read is reported, and the snapshot says so.
+//! The list is on disk and whole before anything is read: it is the tree at one moment, and what will be
+//! read has a second name by then ([`freeze`]). Behind it each arrow is a bounded queue between threads,
+//! so memory depends on neither the size of the data nor the number of files. What must be read of a file
+//! that is remembered says [`change`].
+//!
+//! The snapshot is durable when [`run`] returns, and there is none if it fails; what was done by then
+//! is remembered either way. A file's content is that of one moment or it is reported, and the
+//! snapshot says so.
 
+mod again;
 mod batch;
+mod change;
+mod class;
 mod content;
-mod exclude;
+mod freeze;
+mod globs;
+mod late;
 mod links;
+mod list;
+mod lister;
+mod pace;
 mod report;
 mod roots;
 mod scan;
 mod session;
+mod source;
 mod stat;
 mod stop;
 mod upload;
 mod walk;
 mod xattr;
 
+use std::collections::HashSet;
+use std::fs::File;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::Mutex;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
 use format_spec::key::BlobKind;
 use format_spec::manifest::{Manifest, PageRef};
 use format_spec::page::PageBuilder;
-use format_spec::{ClusterName, FORMAT_VERSION, NodeName};
+use format_spec::wire::Committed;
+use format_spec::{ChunkId, ClusterName, FORMAT_VERSION, NodeName, Timestamp};
 use tokio::runtime::Handle;
 
+pub use change::Rehash;
+pub(crate) use change::Settled;
+pub use class::{Class, ClassRule, ClassSet, ParseClassError};
+pub(crate) use freeze::Source;
+pub use freeze::{FreezeMode, FreezeOptions};
 pub use report::{ProblemReport, PushReport};
 pub(crate) use roots::Root;
 pub(crate) use stat::Identity;
 pub use walk::Mounts;
 
-use crate::api::Api;
+use crate::api::{Api, Coming};
 use crate::cancel::Cancel;
 use crate::clock::{Clock, SystemClock};
 use crate::error::ClientError;
 use crate::progress::{Progress, Silent};
-use crate::state::{Place, Spool};
-use content::Reader;
-use exclude::Excludes;
+use crate::rate::Rate;
+use crate::state::{Memory, Place, Spool};
+use change::Draw;
+use class::Classes;
+use freeze::Freeze;
+use globs::Globs;
 use links::Links;
+use lister::Lister;
+use pace::Pace;
 use report::Tally;
 use scan::{Pages, Scan, Scanned};
 use session::Session;
 use stop::{Failure, Stop, Stopped};
 use upload::Uplink;
-use walk::{Gone, Step};
 
 /// How often a push is run from the start when the server lost its session or unsealed chunks.
 const ATTEMPTS: u32 = 3;
@@ -59,8 +84,10 @@ const ATTEMPTS: u32 = 3;
 const LOST: [&str; 3] = ["missing_chunks", "session_over", "unknown_chunks"];
 /// zstd level unless told otherwise: most of a push's time goes here (ADR-0010).
 pub const DEFAULT_LEVEL: i32 = 1;
-/// Steps that go to the scan together.
-const STEPS: usize = 64;
+/// Threads that compress unless more are asked for: each takes memory.
+const MOST_JOBS: NonZeroUsize = NonZeroUsize::new(16).expect("it is not zero");
+/// A full round of hashing everything again takes so many pushes unless told otherwise.
+pub const DEFAULT_REHASH: Rehash = Rehash::Every(std::num::NonZeroU32::new(30).expect("it is not zero"));
 
 /// What to push, and how.
 #[derive(Debug, Clone)]
@@ -81,8 +108,40 @@ pub struct PushOptions {
     pub level: i32,
     /// Threads that compress.
     pub jobs: NonZeroUsize,
+    /// How files are kept as they are until they were read.
+    pub freeze: FreezeOptions,
+    /// Classes of files; the first rule that matches counts.
+    pub classes: Vec<ClassRule>,
+    /// Classes of the files of known databases, behind those rules.
+    pub class_sets: Vec<ClassSet>,
+    /// What is hashed again though nothing speaks for a change.
+    pub rehash: Rehash,
+    /// Most bytes per second that are sent; without it, as many as the network takes.
+    pub max_rate: Option<Rate>,
     /// Folder for what is remembered from push to push; without it every file is read.
     pub state: Option<PathBuf>,
+}
+
+impl PushOptions {
+    /// `roots` of `node`, with the defaults of the command line and nothing remembered.
+    pub fn new(cluster: ClusterName, node: NodeName, host: String, roots: Vec<PathBuf>) -> Self {
+        Self {
+            cluster,
+            node,
+            host,
+            roots,
+            excludes: Vec::new(),
+            mounts: Mounts::Enter,
+            level: DEFAULT_LEVEL,
+            jobs: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN).min(MOST_JOBS),
+            freeze: FreezeOptions::default(),
+            classes: Vec::new(),
+            class_sets: Vec::new(),
+            rehash: DEFAULT_REHASH,
+            max_rate: None,
+            state: None,
+        }
+    }
 }
 
 /// Who else has a say in a push, or wants to hear of it.
@@ -124,10 +183,10 @@ pub fn run(
 ) -> Result<PushReport, ClientError> {
     let started = hooks.clock.elapsed();
     let push = Push::new(api, runtime, options, hooks)?;
-    let mut remember = Remember::LastPush;
+    let (mut remember, mut coming) = (Remember::LastPush, Coming::Wait);
     let mut attempt = 1;
     loop {
-        match push.attempt(remember) {
+        match push.attempt(remember, coming) {
             Ok(report) => {
                 let seconds = hooks.clock.elapsed().saturating_sub(started).as_secs_f64();
                 return Ok(PushReport { attempts: attempt, seconds, ..report });
@@ -136,14 +195,21 @@ pub fn run(
                 tracing::warn!("what is remembered of the last push is damaged: every file is read");
                 remember = Remember::Nothing;
             }
-            Err(Failure::Client(error)) if attempt < ATTEMPTS && is_lost(&error) => {
-                tracing::warn!(%error, attempt, "the push starts again");
+            Err(Failure::Client(error)) if !is_lost(&error) || attempt == ATTEMPTS => return Err(error),
+            Err(Failure::Lost) if attempt == ATTEMPTS => {
+                return Err(ClientError::Worker(
+                    "chunks that another node was to send changed again and again",
+                ));
+            }
+            Err(Failure::Client(_) | Failure::Lost) => {
+                tracing::warn!(attempt, "the push starts again");
                 attempt += 1;
+                // Who had to start again relies on nobody else.
+                coming = Coming::Send;
                 if attempt == ATTEMPTS {
                     remember = Remember::Nothing;
                 }
             }
-            Err(Failure::Client(error)) => return Err(error),
             Err(Failure::Damaged) => return Err(ClientError::Worker("state read without being open")),
         }
     }
@@ -160,7 +226,9 @@ struct Push<'a> {
     options: &'a PushOptions,
     hooks: &'a Hooks<'a>,
     roots: Vec<Root>,
-    excludes: Excludes,
+    excludes: Globs,
+    classes: Classes,
+    pace: Pace,
     place: Option<Place>,
 }
 
@@ -172,25 +240,50 @@ impl<'a> Push<'a> {
         hooks: &'a Hooks<'a>,
     ) -> Result<Self, ClientError> {
         let roots = roots::check(&options.roots)?;
-        let excludes = Excludes::new(&options.excludes)?;
+        roots::check_freeze_folder(&options.freeze, &roots)?;
+        let excludes = Globs::new("--exclude", &options.excludes)?;
+        let classes = Classes::new(&options.classes, &options.class_sets)?;
+        let pace =
+            options.max_rate.map_or_else(Pace::unlimited, |rate| Pace::at_most(rate.bytes_per_second()));
         let place =
             options.state.as_ref().map(|base| Place::new(base, &options.cluster, &options.node, &roots));
-        Ok(Self { api, runtime, options, hooks, roots, excludes, place })
+        Ok(Self { api, runtime, options, hooks, roots, excludes, classes, pace, place })
     }
 
     /// One run from the start.
-    fn attempt(&self, remember: Remember) -> Result<PushReport, Failure> {
+    fn attempt(&self, remember: Remember, coming: Coming) -> Result<PushReport, Failure> {
         let Self { api, runtime, options, .. } = *self;
         let place = self.place.as_ref();
         let session = Session::open(api, runtime, options, place, remember, &self.hooks.cancel)?;
         let (stop, id) = (Stop::new(self.hooks.cancel.clone()), session.id);
-        self.push(session, &stop).map_err(|stopped| {
+        let pushed = match Freeze::new(&options.freeze, &self.key(), &self.roots) {
+            Err(error) => Err(stop.fail(error)),
+            Ok(freeze) => {
+                let pushed = self.push(session, &freeze, &stop, coming);
+                freeze.remove();
+                pushed
+            }
+        };
+        pushed.map_err(|stopped| {
             session::end(api, runtime, id);
             stop.reason(stopped)
         })
     }
 
-    fn push(&self, mut session: Session, stop: &Stop) -> Result<PushReport, Stopped> {
+    /// Tells the second names of this push from those of pushes of other folders.
+    fn key(&self) -> String {
+        let PushOptions { cluster, node, .. } = self.options;
+        let here = PathBuf::new();
+        self.place.as_ref().map_or_else(|| Place::new(&here, cluster, node, &self.roots).key(), Place::key)
+    }
+
+    fn push(
+        &self,
+        mut session: Session,
+        freeze: &Freeze,
+        stop: &Stop,
+        coming: Coming,
+    ) -> Result<PushReport, Stopped> {
         let tally = Tally::default();
         let uplink = Uplink {
             api: self.api,
@@ -202,72 +295,109 @@ impl<'a> Push<'a> {
             level: self.options.level,
             jobs: self.options.jobs,
             max_chunk: session.chunker.params().max_chunk(),
+            pace: &self.pace,
+            clock: self.hooks.clock,
+            coming,
+            late: Mutex::default(),
         };
-        let Scanned { mut spool, totals, problems } = self.send_chunks(&uplink, &mut session)?;
-        // The server takes a page only when it has all that the page refers to.
-        send_pages(&uplink, &mut spool)?;
-        let manifest = self.manifest(spool.pages(), totals, problems);
-        let answer = self.api.commit(session.id, &manifest);
-        let committed = stop.wait_for(self.runtime, answer)?;
-        if let Err(error) = spool.finish(&committed.manifest) {
+        let frozen_at = self.hooks.clock.now();
+        let mut memory = std::mem::take(&mut session.memory);
+        let list = self.list(&mut memory, freeze, stop)?;
+        let missing = uplink.ask_again(&mut memory, session.base)?;
+        let Session { repository, ref domain, id, number, .. } = session;
+        let spool = Spool::create(self.place.as_ref(), domain.clone(), repository, id, number);
+        let spool = stop.pass(spool.map_err(scan::spool_error))?;
+        let mut pages = Pages { builder: PageBuilder::new(domain.clone()), spool };
+        let found = Found { list, memory, missing, frozen_at };
+        let sent = self.send(&uplink, &session, freeze, found, &mut pages);
+        // After a failure as after a commit: what the files are without their second names is remembered.
+        let released = pages.spool.release(|identity| freeze.release(identity));
+        let (committed, manifest) = sent?;
+        let finished = released.and_then(|()| pages.spool.finish(&committed.manifest));
+        if let Err(error) = finished {
             tracing::warn!(%error, "this push will not be remembered");
         }
         let Manifest { node, totals, problems, .. } = &manifest;
         Ok(tally.report(&committed, node, totals, problems))
     }
 
-    fn send_chunks(&self, uplink: &Uplink<'_>, session: &mut Session) -> Result<Scanned, Stopped> {
+    /// The tree at this moment. What will be read of it stays as it is.
+    fn list(&self, memory: &mut Memory, freeze: &Freeze, stop: &Stop) -> Result<list::Reader, Stopped> {
+        let scratch = self.place.as_ref().map_or_else(tempfile::tempfile, Place::scratch);
+        // Where nothing can be remembered, there may be room elsewhere.
+        let scratch: Result<File, _> = scratch.or_else(|_| tempfile::tempfile());
+        let scratch = stop.pass(scratch.map_err(scan::spool_error))?;
+        let mut lister = Lister {
+            freeze,
+            classes: &self.classes,
+            memory,
+            list: list::Writer::new(scratch),
+            stop,
+            progress: self.hooks.progress,
+            linked: HashSet::new(),
+        };
+        walk::walk(&self.roots, &self.excludes, self.options.mounts, freeze, &mut lister)?;
+        let Lister { memory, list, .. } = lister;
+        stop.pass(memory.rewind())?;
+        stop.pass(list.finish().map_err(scan::spool_error))
+    }
+
+    /// Sends everything that the server lacks, and commits.
+    fn send(
+        &self,
+        uplink: &Uplink<'_>,
+        session: &Session,
+        freeze: &Freeze,
+        found: Found,
+        pages: &mut Pages,
+    ) -> Result<(Committed, Manifest), Stopped> {
+        let Scanned { totals, problems } = self.send_chunks(uplink, session, freeze, found, pages)?;
+        let opener = source::Opener::new(&self.roots, freeze);
+        uplink.settle(opener, session)?;
+        // The server takes a page only when it has all that the page refers to.
+        send_pages(uplink, &pages.spool)?;
+        let manifest = Manifest {
+            push: Some(uplink.tally.stats()),
+            ..self.manifest(pages.spool.pages(), totals, problems)
+        };
+        let answer = self.api.commit(session.id, &manifest);
+        let committed = uplink.stop.wait_for(self.runtime, answer)?;
+        Ok((committed, manifest))
+    }
+
+    fn send_chunks(
+        &self,
+        uplink: &Uplink<'_>,
+        session: &Session,
+        freeze: &Freeze,
+        found: Found,
+        pages: &mut Pages,
+    ) -> Result<Scanned, Stopped> {
         let (stop, domain) = (uplink.stop, &session.domain);
-        let spool = Spool::create(self.place.as_ref(), domain.clone(), session.repository, &session.id);
-        let spool = stop.pass(spool.map_err(scan::spool_error))?;
-        let known = session.known.take();
+        let Found { mut list, memory, missing, frozen_at } = found;
         uplink.upload(BlobKind::Chunk, |feeder| {
-            let scan = Scan {
-                reader: Reader { feeder, chunker: session.chunker.clone(), domain: domain.clone() },
-                pages: Pages { builder: PageBuilder::new(domain.clone()), spool, stop },
-                known,
+            let mut scan = Scan {
+                reader: uplink.reader(session, feeder),
+                pages,
+                stop,
+                memory,
+                missing,
+                opener: source::Opener::new(&self.roots, freeze),
+                freeze,
+                frozen_at,
+                classes: &self.classes,
+                draw: Draw::new(self.options.rehash, session.number, session.seed()),
                 links: Links::new(domain.clone()),
                 domain: domain.clone(),
                 clock: self.hooks.clock,
-                tally: uplink.tally,
-                progress: self.hooks.progress,
                 totals: Default::default(),
                 problems: Vec::new(),
             };
-            self.scan(scan, stop)
-        })
-    }
-
-    /// Walks on a thread of its own, a little ahead of the scan.
-    fn scan(&self, mut scan: Scan<'_>, stop: &Stop) -> Result<Scanned, Stopped> {
-        let (sender, steps) = bounded(4);
-        std::thread::scope(|scope| {
-            let walker = std::thread::Builder::new().name("walk".to_owned());
-            let walking = walker.spawn_scoped(scope, move || self.walk(&sender));
-            stop.pass(walking.map_err(|source| ClientError::Thread { name: "walk", source }))?;
-            // Dropped on return: that ends the walk.
-            let steps: Receiver<Vec<Step>> = steps;
-            for step in steps.iter().flatten() {
+            while let Some(step) = stop.pass(list.next_step().map_err(scan::spool_error))? {
                 scan.step(step)?;
             }
             scan.finish()
         })
-    }
-
-    fn walk(&self, steps: &Sender<Vec<Step>>) {
-        let mut some = Vec::with_capacity(STEPS);
-        let mut send = |step| {
-            some.push(step);
-            if some.len() < STEPS {
-                return Ok(());
-            }
-            steps.send(std::mem::replace(&mut some, Vec::with_capacity(STEPS))).map_err(|_| Gone)
-        };
-        let walked = walk::walk(&self.roots, &self.excludes, self.options.mounts, &mut send);
-        if walked.is_ok() {
-            // If the scan has ended, nobody needs the rest.
-            let _ = steps.send(some);
-        }
     }
 
     fn manifest(
@@ -286,15 +416,25 @@ impl<'a> Push<'a> {
             problems,
             tool: concat!("astacus-client ", env!("CARGO_PKG_VERSION")).to_owned(),
             host: self.options.host.clone(),
+            push: None,
         }
     }
 }
 
-fn send_pages(uplink: &Uplink<'_>, spool: &mut Spool) -> Result<(), Stopped> {
+/// What there is to push, and what is known of it.
+struct Found {
+    list: list::Reader,
+    memory: Memory,
+    /// Chunks that are remembered and that the server does not have.
+    missing: HashSet<ChunkId>,
+    frozen_at: Timestamp,
+}
+
+fn send_pages(uplink: &Uplink<'_>, spool: &Spool) -> Result<(), Stopped> {
     uplink.upload(BlobKind::Page, |mut feeder| {
         let sent = spool.read_back(|page, bytes| {
-            uplink.tally.read(1, 0);
-            feeder.add(page.id, bytes).map_err(PageError::Stopped)
+            uplink.tally.page();
+            feeder.add(page.id, bytes, None).map_err(PageError::Stopped)
         });
         match sent {
             Ok(()) => feeder.finish(),

@@ -1,12 +1,17 @@
-//! What a push did.
+//! What a push did, for people and programs.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
-use format_spec::manifest::{Problem, Totals};
+use format_spec::manifest::{Fallback, MAX_FALLBACKS, Problem, PushStats, Totals};
 use format_spec::snapshot::SnapshotState;
 use format_spec::wire::{Committed, Durability};
-use format_spec::{ClusterName, NodeName, SnapshotId};
+use format_spec::{ClusterName, EntryPath, NodeName, SnapshotId};
 use serde::Serialize;
+
+/// Files that are named for each reason of a fallback.
+const NAMED: usize = 10;
 
 /// A push that ended with a snapshot.
 #[derive(Debug, Clone, Serialize)]
@@ -31,20 +36,19 @@ pub struct PushReport {
     pub symlinks: u64,
     /// Bytes of file content, each inode once.
     pub bytes: u64,
-    /// Files that were not read, because nothing of them had changed since the last push.
-    pub unchanged: u64,
     /// Sockets, devices and pipes that were passed over.
     pub skipped: u64,
-    /// Bytes of files that were read.
-    pub bytes_read: u64,
+    /// What became of the files, and how many bytes that took; kept with the snapshot.
+    #[serde(flatten)]
+    pub stats: PushStats,
+    /// Bytes of file content for each byte that the repository grew by; absent if it did not grow.
+    pub dedup_ratio: Option<f64>,
     /// Chunks cut from what was read, and pages.
     pub chunks: u64,
     /// Those of them that were sent.
     pub chunks_sent: u64,
-    /// Bytes that were sent: compressed, with their frames.
-    pub bytes_sent: u64,
-    /// Bytes that the repository grew by.
-    pub bytes_stored: u64,
+    /// The first files behind each reason in `fallbacks`.
+    pub fallback_files: BTreeMap<String, Vec<String>>,
     /// How often the push was run: more than once if the server restarted meanwhile.
     pub attempts: u32,
     /// Time from start to acknowledgement.
@@ -64,25 +68,96 @@ pub struct ProblemReport {
     pub reason: String,
 }
 
+/// What became of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// It was not known.
+    New,
+    /// It was known, and read whole.
+    Whole,
+    /// Only its end was read.
+    Appended,
+    /// Its content is that of the last push.
+    Unchanged,
+    /// Its content comes from a push that was cut short, as far as that got.
+    Resumed,
+}
+
 /// Counts of one attempt, added to by several threads.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
+    files: [AtomicU64; 5],
+    gone: AtomicU64,
     chunks: AtomicU64,
-    unchanged: AtomicU64,
     bytes_read: AtomicU64,
+    bytes_hashed: AtomicU64,
     chunks_sent: AtomicU64,
     bytes_sent: AtomicU64,
     bytes_stored: AtomicU64,
+    fallbacks: Mutex<BTreeMap<String, Reason>>,
+}
+
+/// The files behind one reason for a fallback.
+#[derive(Debug, Default)]
+struct Reason {
+    files: u64,
+    named: Vec<String>,
 }
 
 impl Tally {
-    pub(super) fn read(&self, chunks: u64, bytes: u64) {
-        self.chunks.fetch_add(chunks, Ordering::Relaxed);
+    pub(super) fn file(&self, kind: Kind) {
+        self.count(kind).fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn count(&self, kind: Kind) -> &AtomicU64 {
+        let [new, whole, appended, unchanged, resumed] = &self.files;
+        match kind {
+            Kind::New => new,
+            Kind::Whole => whole,
+            Kind::Appended => appended,
+            Kind::Unchanged => unchanged,
+            Kind::Resumed => resumed,
+        }
+    }
+
+    pub(super) fn gone(&self, files: u64) {
+        self.gone.fetch_add(files, Ordering::Relaxed);
+    }
+
+    /// Bytes came from a file.
+    pub(super) fn read(&self, bytes: u64) {
         self.bytes_read.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    pub(super) fn unchanged(&self) {
-        self.unchanged.fetch_add(1, Ordering::Relaxed);
+    /// A chunk was cut from what was read, and hashed.
+    pub(super) fn chunk(&self, len: usize) {
+        self.chunks.fetch_add(1, Ordering::Relaxed);
+        self.bytes_hashed.fetch_add(u64::try_from(len).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Bytes of a known chunk were read and hashed.
+    pub(super) fn compared(&self, bytes: u64) {
+        self.read(bytes);
+        self.bytes_hashed.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// A page was made.
+    pub(super) fn page(&self) {
+        self.chunks.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The file at `path` cost more than it should have.
+    pub(super) fn fallback(&self, why: &str, path: &EntryPath) {
+        tracing::debug!(%path, why, "not the short way");
+        let mut fallbacks = self.fallbacks.lock().unwrap_or_else(PoisonError::into_inner);
+        if !fallbacks.contains_key(why) && fallbacks.len() >= MAX_FALLBACKS {
+            return;
+        }
+        let reason = fallbacks.entry(why.to_owned()).or_default();
+        reason.files += 1;
+        if reason.named.len() < NAMED {
+            reason.named.push(format!("/{path}"));
+        }
     }
 
     pub(super) fn sent(&self, chunks: u64, bytes: u64, stored: u64) {
@@ -91,10 +166,26 @@ impl Tally {
         self.bytes_stored.fetch_add(stored, Ordering::Relaxed);
     }
 
-    /// Files that were not read, and bytes that were.
-    #[cfg(test)]
-    pub(super) fn so_far(&self) -> (u64, u64) {
-        (self.unchanged.load(Ordering::Relaxed), self.bytes_read.load(Ordering::Relaxed))
+    /// The counts so far.
+    pub(super) fn stats(&self) -> PushStats {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let of = |kind| get(self.count(kind));
+        let fallbacks = self.fallbacks.lock().unwrap_or_else(PoisonError::into_inner);
+        let fallback =
+            |(reason, of): (&String, &Reason)| Fallback { reason: reason.clone(), files: of.files };
+        PushStats {
+            unchanged: of(Kind::Unchanged),
+            appended: of(Kind::Appended),
+            whole: of(Kind::Whole),
+            new: of(Kind::New),
+            gone: get(&self.gone),
+            resumed: of(Kind::Resumed),
+            bytes_read: get(&self.bytes_read),
+            bytes_hashed: get(&self.bytes_hashed),
+            bytes_sent: get(&self.bytes_sent),
+            bytes_stored: get(&self.bytes_stored),
+            fallbacks: fallbacks.iter().map(fallback).collect(),
+        }
     }
 
     /// The report on an attempt that ended with `committed`. Attempts and time are for the caller.
@@ -105,12 +196,13 @@ impl Tally {
         totals: &Totals,
         problems: &[Problem],
     ) -> PushReport {
-        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let snapshot = &committed.snapshot;
         let problem = |problem: &Problem| ProblemReport {
             path: format!("/{}", problem.path),
             reason: problem.reason.clone(),
         };
+        let stats = self.stats();
+        let fallbacks = self.fallbacks.lock().unwrap_or_else(PoisonError::into_inner);
         PushReport {
             snapshot: snapshot.id,
             state: snapshot.state,
@@ -122,17 +214,21 @@ impl Tally {
             folders: totals.folders,
             symlinks: totals.symlinks,
             bytes: totals.bytes,
-            unchanged: count(&self.unchanged),
             skipped: totals.skipped,
-            bytes_read: count(&self.bytes_read),
-            chunks: count(&self.chunks),
-            chunks_sent: count(&self.chunks_sent),
-            bytes_sent: count(&self.bytes_sent),
-            bytes_stored: count(&self.bytes_stored),
+            dedup_ratio: ratio(totals.bytes, stats.bytes_stored),
+            stats,
+            chunks: self.chunks.load(Ordering::Relaxed),
+            chunks_sent: self.chunks_sent.load(Ordering::Relaxed),
+            fallback_files: fallbacks.iter().map(|(why, of)| (why.clone(), of.named.clone())).collect(),
             attempts: 1,
             seconds: 0.0,
             problem_count: totals.problems,
             problems: problems.iter().map(problem).collect(),
         }
     }
+}
+
+#[expect(clippy::cast_precision_loss, clippy::as_conversions, reason = "a ratio for people needs few digits")]
+fn ratio(bytes: u64, stored: u64) -> Option<f64> {
+    (stored > 0).then(|| bytes as f64 / stored as f64)
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use format_spec::EntryPath;
 use format_spec::manifest::MAX_ROOTS;
 
+use super::freeze::{BASE_NAME, FreezeOptions, MARK};
 use crate::error::ClientError;
 
 /// One folder to push.
@@ -54,6 +55,11 @@ fn root(path: &Path) -> Result<Root, ClientError> {
     }
     // Better said now than by a snapshot with nothing in it.
     folder.read_dir().map_err(|source| ClientError::Disk { action: "open", path: folder.clone(), source })?;
+    if folder.ancestors().any(is_frozen) {
+        return Err(ClientError::Usage(format!(
+            "`{shown}` lies where pushes keep their second names of files"
+        )));
+    }
     let bytes = folder.as_os_str().as_bytes();
     let Some(below @ [_, ..]) = bytes.strip_prefix(b"/") else {
         return Err(ClientError::Usage("`/` cannot be pushed as a whole: name the folders in it".to_owned()));
@@ -61,6 +67,40 @@ fn root(path: &Path) -> Result<Root, ClientError> {
     let path = EntryPath::new(below.to_vec())
         .map_err(|error| ClientError::Usage(format!("`{shown}` cannot be pushed: {error}")))?;
     Ok(Root { folder, path })
+}
+
+/// Checks the folder that the user chose for second names.
+///
+/// # Errors
+/// [`ClientError::NotFound`] if it is not there, [`ClientError::Usage`] if it is no folder, or is a root or
+/// holds one.
+pub(crate) fn check_freeze_folder(options: &FreezeOptions, roots: &[Root]) -> Result<(), ClientError> {
+    let Some(folder) = &options.folder else { return Ok(()) };
+    let shown = folder.display();
+    let real = folder
+        .canonicalize()
+        .map_err(|error| ClientError::NotFound(format!("the folder for second names, `{shown}`: {error}")))?;
+    if !real.is_dir() {
+        return Err(ClientError::Usage(format!("`{shown}` is not a folder to keep second names in")));
+    }
+    let is_used = real.read_dir().is_ok_and(|mut names| names.next().is_some());
+    if is_used && !real.join(MARK).exists() {
+        return Err(ClientError::Usage(format!(
+            "`{shown}` is not empty: second names need a folder of their own"
+        )));
+    }
+    match roots.iter().find(|root| root.folder.starts_with(&real)) {
+        None => Ok(()),
+        Some(root) => Err(ClientError::Usage(format!(
+            "`{}` lies in the folder for second names, `{shown}`: choose another with --freeze-dir",
+            root.folder.display()
+        ))),
+    }
+}
+
+/// Whether this is a folder that a push has made to freeze files in.
+fn is_frozen(folder: &Path) -> bool {
+    folder.file_name().is_some_and(|name| name == BASE_NAME) && folder.join(MARK).exists()
 }
 
 #[cfg(test)]
@@ -80,6 +120,17 @@ mod tests {
         let names: Vec<_> = roots.iter().map(|root| root.folder.file_name().unwrap().to_owned()).collect();
         assert_eq!(names, ["a", "a-b"]);
         assert!(!roots[0].path.as_bytes().starts_with(b"/"));
+    }
+
+    #[test]
+    fn a_root_among_second_names_is_refused() {
+        let temp = tempfile::tempdir().unwrap();
+        let within = temp.path().join(".astacus/x-0");
+        std::fs::create_dir_all(&within).unwrap();
+
+        assert!(check(std::slice::from_ref(&within)).is_ok(), "without the mark it is data");
+        std::fs::write(temp.path().join(".astacus").join(MARK), "").unwrap();
+        assert!(matches!(check(&[within]), Err(ClientError::Usage(_))));
     }
 
     #[test]

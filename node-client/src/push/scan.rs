@@ -1,62 +1,51 @@
-//! What becomes of each step of the walk: an entry on a page, and the content of new files on its way.
+//! What becomes of each step of the list: an entry on a page, and the content of new files on its way.
+//!
+//! [`files`] decides between what is remembered of a file and what must be read, [`reading`] reads.
 
-use std::os::fd::OwnedFd;
+mod files;
+mod reading;
+
+use std::sync::Arc;
 
 use format_spec::key::DomainKey;
 use format_spec::manifest::{MAX_PROBLEMS, Problem, Totals};
-use format_spec::page::{Page, PageBuilder};
-use format_spec::{Entry, EntryKind, EntryPath, Extent, FileEnd, Timestamp};
-use rustix::fs::FileType;
-use rustix::io::Errno;
+use format_spec::page::{Page, PageBuilder, PageMark};
+use format_spec::{Entry, EntryKind, EntryPath, Extent, FileEnd, Timestamp, Xattr};
 
-use super::content::{Reader, Unread};
+use super::change::{Draw, Settled};
+use super::class::Classes;
+use super::content::Reader;
+use super::freeze::{Freeze, Source};
 use super::links::Links;
-use super::report::Tally;
+use super::list::{FoundFile, Step};
+use super::source::Opener;
 use super::stat::Stat;
 use super::stop::{Failure, Stop, Stopped};
-use super::walk::{FoundFile, Step, reason};
-use super::xattr;
 use crate::clock::Clock;
 use crate::error::ClientError;
-use crate::progress::Progress;
-use crate::state::{Known, KnownFile, Spool};
+use crate::state::{Memory, Slot, Spool, SpoolMark};
 
-/// A change this long after the last one has another ctime on every file system, however coarse.
-const SETTLED_AFTER_S: i64 = 2;
+/// A change this long after the last one has other times, where the file system counts in fractions of
+/// seconds. Kernels tick at least 100 times a second.
+const SETTLED_AFTER_NS: i128 = 100_000_000;
+/// And where it counts in seconds, or in two.
+const SETTLED_AFTER_COARSE_NS: i128 = 2_000_000_000;
 
 /// The pages of a push under construction.
-pub(super) struct Pages<'a> {
+pub(super) struct Pages {
     pub(super) builder: PageBuilder,
     pub(super) spool: Spool,
-    pub(super) stop: &'a Stop,
 }
 
-impl Pages<'_> {
-    fn entry(&mut self, entry: &Entry) -> Result<(), Stopped> {
-        let page = self.builder.entry(entry);
-        self.put(page)
-    }
-
-    fn extent(&mut self, extent: Extent) -> Result<(), Stopped> {
+impl Pages {
+    fn extent(&mut self, stop: &Stop, extent: Extent) -> Result<(), Stopped> {
         let page = self.builder.extent(extent);
-        self.put(page)
+        self.put(stop, page)
     }
 
-    fn end_file(&mut self, end: FileEnd) -> Result<(), Stopped> {
-        let page = self.builder.end_file(end);
-        self.put(page)
-    }
-
-    fn put(&mut self, page: Option<Page>) -> Result<(), Stopped> {
+    fn put(&mut self, stop: &Stop, page: Option<Page>) -> Result<(), Stopped> {
         let Some(page) = page else { return Ok(()) };
-        self.stop.pass(self.spool.page(&page).map_err(spool_error))
-    }
-
-    fn finish(mut self) -> Result<Spool, Stopped> {
-        if let Some(page) = self.builder.finish() {
-            self.stop.pass(self.spool.page(&page).map_err(spool_error))?;
-        }
-        Ok(self.spool)
+        stop.pass(self.spool.page(&page).map_err(spool_error))
     }
 }
 
@@ -68,37 +57,51 @@ pub(super) fn spool_error(source: std::io::Error) -> Failure {
 /// A scan in progress.
 pub(super) struct Scan<'a> {
     pub(super) reader: Reader<'a>,
-    pub(super) pages: Pages<'a>,
-    pub(super) known: Option<Known>,
+    pub(super) pages: &'a mut Pages,
+    pub(super) stop: &'a Stop,
+    pub(super) memory: Memory,
+    /// Chunks that are remembered and that the server does not have.
+    pub(super) missing: std::collections::HashSet<format_spec::ChunkId>,
+    pub(super) opener: Opener<'a>,
+    pub(super) freeze: &'a Freeze,
+    /// When the freeze began.
+    pub(super) frozen_at: Timestamp,
+    pub(super) classes: &'a Classes,
+    pub(super) draw: Draw,
     pub(super) links: Links,
     pub(super) domain: DomainKey,
     pub(super) clock: &'a dyn Clock,
-    pub(super) tally: &'a Tally,
-    pub(super) progress: &'a dyn Progress,
     pub(super) totals: Totals,
     pub(super) problems: Vec<Problem>,
 }
 
 /// A scan that went to its end.
 pub(super) struct Scanned {
-    pub(super) spool: Spool,
     pub(super) totals: Totals,
     pub(super) problems: Vec<Problem>,
+}
+
+/// A moment between two files.
+#[derive(Clone, Copy)]
+struct Mark {
+    page: PageMark,
+    spool: SpoolMark,
+    totals: Totals,
 }
 
 impl Scan<'_> {
     /// Deals with the next step.
     pub(super) fn step(&mut self, step: Step) -> Result<(), Stopped> {
         match step {
-            Step::File(file) => return self.file(&file),
+            Step::File(found) => return self.file(&Arc::new(found)),
             Step::Plain(entry) => {
                 let Some(entry) = self.checked(entry) else { return Ok(()) };
                 match entry.kind {
                     EntryKind::Symlink => self.totals.symlinks += 1,
                     _ => self.totals.folders += 1,
                 }
-                self.progress.scanned(0);
-                return self.pages.entry(&entry);
+                self.reader.progress.scanned(0);
+                return self.entry(&entry);
             }
             Step::Skipped(path) => {
                 tracing::debug!(%path, "passed over: a socket, device or pipe");
@@ -110,9 +113,13 @@ impl Scan<'_> {
     }
 
     /// Sends the last batch on its way and closes the last page.
-    pub(super) fn finish(self) -> Result<Scanned, Stopped> {
+    pub(super) fn finish(mut self) -> Result<Scanned, Stopped> {
+        let gone = self.memory.count_gone();
+        self.reader.tally.gone(self.stop.pass(gone)?);
         self.reader.feeder.finish()?;
-        Ok(Scanned { spool: self.pages.finish()?, totals: self.totals, problems: self.problems })
+        let page = self.pages.builder.finish();
+        self.pages.put(self.stop, page)?;
+        Ok(Scanned { totals: self.totals, problems: self.problems })
     }
 
     fn problem(&mut self, path: &EntryPath, reason: String) {
@@ -131,105 +138,28 @@ impl Scan<'_> {
         entry.check().is_ok().then_some(entry)
     }
 
-    fn file(&mut self, found: &FoundFile) -> Result<(), Stopped> {
-        self.pages.stop.check()?;
-        if let Some(group) = self.links.find(&found.stat) {
-            let mut entry = found.stat.entry(found.path.clone(), EntryKind::HardLink, Vec::new());
-            entry.link_group = Some(group);
-            self.totals.files += 1;
-            self.progress.scanned(0);
-            return self.pages.entry(&entry);
-        }
-        let known = match &mut self.known {
-            Some(known) => self.pages.stop.pass(known.find(&found.path))?,
-            None => None,
-        };
-        match known.filter(|known| known.identity == Some(found.stat.identity)) {
-            Some(known) => self.reuse(found, known),
-            None => self.read(found),
-        }
+    fn entry(&mut self, entry: &Entry) -> Result<(), Stopped> {
+        let page = self.pages.builder.entry(entry);
+        self.pages.put(self.stop, page)
     }
 
-    /// Takes the content from the last push. Attributes too: changing them would have changed ctime.
-    fn reuse(&mut self, found: &FoundFile, known: KnownFile) -> Result<(), Stopped> {
-        let group = self.begin(found, &found.stat, known.entry.xattrs, known.identity)?;
-        loop {
-            let content = match &mut self.known {
-                Some(known) => self.pages.stop.pass(known.content())?,
-                None => return Err(self.pages.stop.fail(Failure::Damaged)),
-            };
-            for extent in content.extents {
-                self.pages.extent(extent)?;
-            }
-            match content.end {
-                Some(end @ FileEnd::Whole(_)) => {
-                    self.tally.unchanged();
-                    return self.whole(&found.stat, group, end);
-                }
-                // A file with an identity was read whole.
-                Some(FileEnd::Unreadable) => return Err(self.pages.stop.fail(Failure::Damaged)),
-                None => {}
-            }
-        }
+    fn end_file(&mut self, end: FileEnd) -> Result<(), Stopped> {
+        let page = self.pages.builder.end_file(end);
+        self.pages.put(self.stop, page)
     }
 
-    fn read(&mut self, found: &FoundFile) -> Result<(), Stopped> {
-        // A change after this moment gives the file a ctime that is not before it.
-        let before = self.clock.now();
-        let opened = found.open().and_then(|file| Ok((Stat::of_file(&file)?, file)));
-        match opened {
-            Ok((stat, file)) if stat.kind == FileType::RegularFile => {
-                self.read_open(found, &stat, &file, before)
-            }
-            Ok(_) => {
-                self.problem(&found.path, reason("cannot be opened", Errno::NOTDIR));
-                Ok(())
-            }
-            Err(error @ (Errno::NOENT | Errno::STALE | Errno::LOOP | Errno::NXIO)) => {
-                self.problem(&found.path, reason("cannot be opened", error));
-                Ok(())
-            }
-            Err(error) => {
-                self.begin(found, &found.stat, Vec::new(), None)?;
-                self.unreadable(found, reason("cannot be opened", error))
-            }
-        }
+    fn mark(&self) -> Mark {
+        Mark { page: self.pages.builder.mark(), spool: self.pages.spool.mark(), totals: self.totals }
     }
 
-    fn read_open(
-        &mut self,
-        found: &FoundFile,
-        stat: &Stat,
-        file: &OwnedFd,
-        before: Timestamp,
-    ) -> Result<(), Stopped> {
-        let xattrs = match xattr::of_file(file) {
-            Ok(xattrs) => xattrs,
-            Err(error) => {
-                self.problem(&found.path, reason("attributes cannot be read", error));
-                Vec::new()
-            }
-        };
-        let identity = Some(stat.identity).filter(|identity| is_settled(identity.ctime, before));
-        let group = self.begin(found, stat, xattrs, identity)?;
-        let (mut digest, pages) = (self.domain.file_digester(), &mut self.pages);
-        let (mut chunks, mut bytes) = (0, 0);
-        let read = self.reader.read(file, stat, |extent| {
-            digest.push(&extent);
-            if extent.chunk().is_some() {
-                chunks += 1;
-                bytes += extent.covered();
-                self.progress.read(extent.covered());
-            }
-            pages.extent(extent)
-        });
-        self.tally.read(chunks, bytes);
-        match read {
-            Ok(()) => self.whole(stat, group, FileEnd::Whole(digest.finish())),
-            Err(Unread::Stopped) => Err(Stopped),
-            Err(Unread::Shrunk) => self.unreadable(found, "became shorter while it was read".to_owned()),
-            Err(Unread::Refused(error)) => self.unreadable(found, reason("cannot be read", error)),
-        }
+    /// Forgets the entries since `mark`. Chunks that were fed since then go their way all the same.
+    fn rewind(&mut self, mark: Mark) -> Result<(), Stopped> {
+        let first = self.pages.spool.rewind(mark.spool);
+        let first = self.stop.pass(first.map_err(spool_error))?;
+        self.pages.builder.rewind(mark.page, first);
+        self.totals = mark.totals;
+        self.problems.truncate(usize::try_from(mark.totals.problems).unwrap_or(MAX_PROBLEMS));
+        Ok(())
     }
 
     /// Begins the entry of a file with content; returns its link group.
@@ -237,38 +167,58 @@ impl Scan<'_> {
         &mut self,
         found: &FoundFile,
         stat: &Stat,
-        xattrs: Vec<format_spec::Xattr>,
-        identity: Option<crate::push::Identity>,
+        xattrs: Vec<Xattr>,
+        slot: Option<Slot>,
     ) -> Result<Option<u64>, Stopped> {
         let entry = stat.entry(found.path.clone(), EntryKind::File, xattrs);
         let Some(mut entry) = self.checked(entry) else {
             let why = ClientError::Worker("a file's entry breaks a rule that is not about attributes");
-            return Err(self.pages.stop.fail(why));
+            return Err(self.stop.fail(why));
         };
         entry.link_group = self.links.begin(stat, &found.path);
         self.totals.files += 1;
-        self.progress.scanned(entry.size);
-        self.pages.spool.file(identity);
-        self.pages.entry(&entry)?;
+        self.pages.spool.file(slot);
+        self.entry(&entry)?;
         Ok(entry.link_group)
     }
 
-    fn whole(&mut self, stat: &Stat, group: Option<u64>, end: FileEnd) -> Result<(), Stopped> {
+    fn end(&mut self, stat: &Stat, group: Option<u64>, end: FileEnd) -> Result<(), Stopped> {
         self.totals.bytes += stat.identity.size;
+        self.reader.progress.scanned(stat.identity.size);
         self.links.keep(stat, group);
-        self.pages.end_file(end)
+        self.end_file(end)
     }
 
+    /// An entry without content.
     fn unreadable(&mut self, found: &FoundFile, reason: String) -> Result<(), Stopped> {
-        self.pages.spool.void_last();
+        self.begin(found, &found.stat, Vec::new(), None)?;
         self.problem(&found.path, reason);
-        self.pages.end_file(FileEnd::Unreadable)
+        self.reader.progress.scanned(0);
+        self.end_file(FileEnd::Unreadable)
+    }
+
+    /// What to remember of a file that is read as `stat`; for one that was not frozen, since `before`.
+    fn slot(&self, found: &FoundFile, stat: &Stat, before: Timestamp) -> Slot {
+        let identity = stat.identity;
+        let settled = match found.source {
+            // The second name itself has set the ctime, and its removal will again. A write shows in the
+            // mtime, and most of all where that was set to a time that has not come.
+            Source::Tree if !self.freeze.copies() => match settled(self.frozen_at, identity.mtime) {
+                Settled::Yes => Settled::Yes,
+                Settled::No => settled(identity.mtime, self.frozen_at),
+            },
+            Source::Tree => settled(identity.ctime, self.frozen_at),
+            Source::Path => settled(identity.ctime, before),
+        };
+        Slot { identity, settled, source: found.source }
     }
 }
 
-/// Whether a change at `now` or later is sure to give another ctime than `ctime`.
-fn is_settled(ctime: Timestamp, now: Timestamp) -> bool {
-    Timestamp { seconds: ctime.seconds.saturating_add(SETTLED_AFTER_S), ..ctime } <= now
+/// Whether a change at `now` or later is sure to give another time than `stamp`.
+fn settled(stamp: Timestamp, now: Timestamp) -> Settled {
+    let nanos = |time: Timestamp| i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanos);
+    let wait = if stamp.nanos == 0 { SETTLED_AFTER_COARSE_NS } else { SETTLED_AFTER_NS };
+    if nanos(stamp) + wait <= nanos(now) { Settled::Yes } else { Settled::No }
 }
 
 #[cfg(test)]

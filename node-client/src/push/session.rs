@@ -5,7 +5,7 @@ use std::time::Duration;
 use chunker::{Algorithm, Chunker, Params};
 use format_spec::key::DomainKey;
 use format_spec::wire::{BaseState, ChunkerSpec, OpenSession, SessionOpened};
-use format_spec::{ManifestId, RepositoryId, SessionId};
+use format_spec::{RepositoryId, SessionId};
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
@@ -14,7 +14,7 @@ use super::{PushOptions, Remember};
 use crate::api::Api;
 use crate::cancel::Cancel;
 use crate::error::ClientError;
-use crate::state::{Header, Known, Place};
+use crate::state::{Header, Known, Memory, Place};
 
 /// How long ending a session may take when nobody waits for the result.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -25,13 +25,18 @@ pub(super) struct Session {
     pub(super) repository: RepositoryId,
     pub(super) domain: DomainKey,
     pub(super) chunker: Chunker,
-    /// The files of the last push, if the server has pinned it.
-    pub(super) known: Option<Known>,
+    /// What is remembered of pushes to this repository.
+    pub(super) memory: Memory,
+    /// Whether the server has all chunks of the last push.
+    pub(super) base: BaseState,
+    /// How many pushes are remembered.
+    pub(super) number: u64,
     renewal: AbortHandle,
 }
 
 impl Session {
-    /// Opens a session, with the last push as its base if it is remembered.
+    /// Opens a session: with the last push as its base, and in place of one that was cut short, if they
+    /// are remembered.
     pub(super) fn open(
         api: &Api,
         runtime: &Handle,
@@ -42,40 +47,54 @@ impl Session {
     ) -> Result<Self, Failure> {
         let opener = Opener { api, runtime, options, interrupt };
         let remembered = place.filter(|_| remember == Remember::LastPush);
-        let mut header = remembered.and_then(Place::newest);
-        let mut opened = opener.open(header.as_ref())?;
-        let foreign = header.as_ref().is_some_and(|header| header.repository != opened.repository);
-        if foreign {
+        let journal = remembered.and_then(Place::journal);
+        let mut last = remembered.and_then(Place::newest);
+        let mut opened = opener.open(last.as_ref(), journal.as_ref())?;
+        if last.as_ref().is_some_and(|last| last.repository() != opened.repository) {
             // The newest state is of another repository; there may be an older one of this.
-            header = remembered.and_then(|place| place.of(&opened.repository));
-            if header.is_some() {
+            last = remembered.and_then(|place| place.of(&opened.repository));
+            if last.is_some() {
                 end(api, runtime, opened.session);
-                opened = opener.open(header.as_ref())?;
+                opened = opener.open(last.as_ref(), None)?;
             }
         }
         let session = opened.session;
-        Self::start(api, runtime, opened, header).inspect_err(|_| end(api, runtime, session))
+        Self::start(api, runtime, opened, last, journal).inspect_err(|_| end(api, runtime, session))
     }
 
     fn start(
         api: &Api,
         runtime: &Handle,
         opened: SessionOpened,
-        header: Option<Header>,
+        last: Option<Header>,
+        journal: Option<Header>,
     ) -> Result<Self, Failure> {
         let unusable =
             |why: &str| ClientError::Protocol { server: api.server().to_owned(), why: why.to_owned() };
         let domain =
             DomainKey::parse(&opened.domain_key).ok_or_else(|| unusable("its domain key is none"))?;
         let params = params(&opened.chunker).map_err(|why| unusable(&why))?;
-        let header = header
-            .filter(|header| opened.base == BaseState::Pinned && header.repository == opened.repository);
-        let known = header.map(|header| Known::open(header, domain.clone())).transpose()?;
+        let of_repository = |header: &Header| header.repository() == opened.repository;
+        let last = last.filter(of_repository);
+        let number = last.as_ref().map_or(0, |last| last.number() + 1);
+        let last = last.map(|last| Known::open(last, domain.clone())).transpose()?;
+        // A journal that is damaged from its start is no help, and no harm.
+        let journal = journal.filter(of_repository);
+        let journal = journal.and_then(|journal| Known::open(journal, domain.clone()).ok());
+        let memory = Memory { last, journal };
         let chunker = Chunker::new(params, domain.gear_table());
         let ttl = Duration::from_millis(opened.ttl_ms);
         let renewal = runtime.spawn(renew(api.clone(), opened.session, ttl)).abort_handle();
-        let SessionOpened { session: id, repository, .. } = opened;
-        Ok(Self { id, repository, domain, chunker, known, renewal })
+        let SessionOpened { session: id, repository, base, .. } = opened;
+        Ok(Self { id, repository, domain, chunker, memory, base, number, renewal })
+    }
+}
+
+impl Session {
+    /// A number that no other session has.
+    pub(super) fn seed(&self) -> u64 {
+        let (_, random) = self.id.as_bytes().split_last_chunk().expect("an id has 16 bytes");
+        u64::from_le_bytes(*random)
     }
 }
 
@@ -101,10 +120,14 @@ struct Opener<'a> {
 }
 
 impl Opener<'_> {
-    fn open(&self, header: Option<&Header>) -> Result<SessionOpened, ClientError> {
-        let base: Option<ManifestId> = header.map(|header| header.manifest);
+    fn open(&self, last: Option<&Header>, journal: Option<&Header>) -> Result<SessionOpened, ClientError> {
         let PushOptions { cluster, node, .. } = self.options;
-        let request = OpenSession { cluster: cluster.clone(), node: node.clone(), base };
+        let request = OpenSession {
+            cluster: cluster.clone(),
+            node: node.clone(),
+            base: last.map(Header::manifest),
+            adopt: journal.map(Header::session),
+        };
         self.runtime.block_on(async {
             tokio::select! {
                 opened = self.api.open_session(&request) => opened,

@@ -4,63 +4,95 @@ use std::ffi::CStr;
 use std::os::fd::AsFd;
 
 use format_spec::{Entry, EntryKind, EntryPath, Timestamp, Xattr};
+use minicbor::{Decode, Encode};
 use rustix::fs::{AtFlags, FileType, Statx, StatxFlags};
 use rustix::io::Errno;
 
 /// What tells one state of one file from every other: if nothing of it changed, neither did the content.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
 pub(crate) struct Identity {
+    #[n(0)]
     pub(crate) dev: u64,
+    #[n(1)]
     pub(crate) ino: u64,
+    /// When the inode was made; zero where the file system does not tell.
+    #[n(2)]
+    pub(crate) btime: Timestamp,
+    #[n(3)]
     pub(crate) size: u64,
+    #[n(4)]
     pub(crate) mtime: Timestamp,
+    #[n(5)]
     pub(crate) ctime: Timestamp,
 }
 
+impl Identity {
+    /// Whether both are of one inode, in whatever states.
+    pub(crate) fn is_same_inode(&self, other: &Self) -> bool {
+        (self.dev, self.ino, self.btime) == (other.dev, other.ino, other.btime)
+    }
+}
+
 /// A name's metadata.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
 pub(crate) struct Stat {
-    pub(crate) kind: FileType,
+    #[n(0)]
     pub(crate) identity: Identity,
+    #[n(1)]
     pub(crate) links: u32,
     /// Bytes that the file system stores of the file.
+    #[n(2)]
     pub(crate) allocated: u64,
-    mode: u32,
-    uid: u32,
-    gid: u32,
+    /// Type and permissions, as the kernel gives them.
+    #[n(3)]
+    pub(crate) mode: u16,
+    #[n(4)]
+    pub(crate) uid: u32,
+    #[n(5)]
+    pub(crate) gid: u32,
 }
 
 impl Stat {
+    const FLAGS: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME);
+
     /// Of `name` in `folder`. A symbolic link is not followed.
     pub(crate) fn of_name(folder: impl AsFd, name: &CStr) -> Result<Self, Errno> {
         let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
-        rustix::fs::statx(folder, name, flags, StatxFlags::BASIC_STATS).map(|stat| Self::from_kernel(&stat))
+        rustix::fs::statx(folder, name, flags, Self::FLAGS).map(|stat| Self::from_kernel(&stat))
     }
 
     /// Of an open file.
     pub(crate) fn of_file(file: impl AsFd) -> Result<Self, Errno> {
-        rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)
-            .map(|stat| Self::from_kernel(&stat))
+        rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, Self::FLAGS).map(|stat| Self::from_kernel(&stat))
     }
 
     fn from_kernel(stat: &Statx) -> Self {
         let time = |seconds, nanos| Timestamp { seconds, nanos };
+        let has_btime = stat.stx_mask & StatxFlags::BTIME.bits() != 0;
+        let btime = if has_btime { time(stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec) } else { time(0, 0) };
         let identity = Identity {
             dev: u64::from(stat.stx_dev_major) << 32 | u64::from(stat.stx_dev_minor),
             ino: stat.stx_ino,
+            btime,
             size: stat.stx_size,
             mtime: time(stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec),
             ctime: time(stat.stx_ctime.tv_sec, stat.stx_ctime.tv_nsec),
         };
         Self {
-            kind: FileType::from_raw_mode(stat.stx_mode.into()),
             identity,
             links: stat.stx_nlink,
             allocated: stat.stx_blocks.saturating_mul(512),
-            mode: u32::from(stat.stx_mode) & 0o7777,
+            mode: stat.stx_mode,
             uid: stat.stx_uid,
             gid: stat.stx_gid,
         }
+    }
+
+    /// What it is.
+    pub(crate) fn kind(&self) -> FileType {
+        FileType::from_raw_mode(self.mode.into())
     }
 
     /// The entry of `kind` with this metadata. A file gets its size; links and targets are for the
@@ -69,7 +101,7 @@ impl Stat {
         Entry {
             path,
             kind,
-            mode: self.mode,
+            mode: u32::from(self.mode) & 0o7777,
             uid: self.uid,
             gid: self.gid,
             mtime: self.identity.mtime,

@@ -5,7 +5,9 @@
 //! and a slow stage holds up the others.
 
 use std::num::NonZeroUsize;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, Scope};
+use std::time::Duration;
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -15,13 +17,19 @@ use format_spec::wire::{FrameHeader, encode_end};
 use format_spec::{ChunkId, SessionId};
 use tokio::runtime::Handle;
 
-use super::batch::{Batch, Feeder, READ_LEN};
+use super::batch::{Batch, Feeder, Late, READ_LEN};
+use super::content::Reader;
+use super::pace::Pace;
 use super::report::Tally;
+use super::session::Session;
 use super::stop::{Stop, Stopped};
-use crate::api::{Api, Segments};
+use crate::api::{Api, Coming, Segments};
+use crate::clock::Clock;
 use crate::error::ClientError;
 use crate::progress::Progress;
 
+/// Chunks that are left to another node until it has sent them. What goes beyond is sent twice.
+const MOST_LATE: usize = 65_536;
 /// Questions in flight.
 const ASKING: usize = 2;
 /// Bodies in flight.
@@ -43,6 +51,12 @@ pub(super) struct Uplink<'a> {
     pub(super) jobs: NonZeroUsize,
     /// Longest chunk.
     pub(super) max_chunk: usize,
+    pub(super) pace: &'a Pace,
+    pub(super) clock: &'a dyn Clock,
+    /// What to do about chunks that other nodes are sending.
+    pub(super) coming: Coming,
+    /// Those that were left to them.
+    pub(super) late: Mutex<Vec<Late>>,
 }
 
 impl Uplink<'_> {
@@ -55,6 +69,7 @@ impl Uplink<'_> {
     ) -> Result<T, Stopped> {
         let batches = self.jobs.get() + ASKING + 2;
         let batch_len = (MEMORY / batches).clamp(1 << 20, MAX_BATCH_LEN);
+        let body_len = self.pace.body_len(batch_len);
         let (give, free) = bounded(batches);
         let (full, asked) = bounded::<Batch>(batches);
         let (wanted, to_compress) = bounded::<Batch>(batches);
@@ -66,11 +81,11 @@ impl Uplink<'_> {
         std::thread::scope(|scope| {
             for _ in 0..ASKING {
                 let (asked, wanted, give) = (asked.clone(), wanted.clone(), give.clone());
-                self.spawn(scope, "ask", move || self.ask(&asked, &wanted, &give))?;
+                self.spawn(scope, "ask", move || self.ask(kind, &asked, &wanted, &give))?;
             }
             for _ in 0..self.jobs.get() {
                 let (todo, bodies, give) = (to_compress.clone(), bodies.clone(), give.clone());
-                self.spawn(scope, "compress", move || self.compress(kind, batch_len, &todo, &bodies, &give))?;
+                self.spawn(scope, "compress", move || self.compress(kind, body_len, &todo, &bodies, &give))?;
             }
             for _ in 0..SENDING {
                 let to_send = to_send.clone();
@@ -101,18 +116,41 @@ impl Uplink<'_> {
 
     fn ask(
         &self,
+        kind: BlobKind,
         asked: &Receiver<Batch>,
         wanted: &Sender<Batch>,
         free: &Sender<Batch>,
     ) -> Result<(), Stopped> {
+        // Pages name the times of files: hardly ever do two nodes have the same.
+        let coming = if kind == BlobKind::Chunk { self.coming } else { Coming::Send };
         for mut batch in asked {
             self.stop.check()?;
-            let have = self.stop.wait_for(self.runtime, self.api.have(self.session, &batch.ids()))?;
-            let next = if batch.forget(&have) > 0 { wanted } else { free };
+            let ids = batch.ids();
+            let held = self.api.have(self.session, &ids, coming);
+            let held = self.stop.wait_for(self.runtime, held)?;
+            batch.forget(&held, &mut self.late(), MOST_LATE);
+            let next = if batch.is_empty() { free } else { wanted };
             // The feeder may have ended: then nobody needs an empty batch.
             let _ = next.send(batch);
         }
         Ok(())
+    }
+
+    /// Reads files for this session, into `feeder`.
+    pub(super) fn reader<'x>(&'x self, session: &Session, feeder: Feeder<'x>) -> Reader<'x> {
+        Reader {
+            feeder,
+            chunker: session.chunker.clone(),
+            domain: session.domain.clone(),
+            tally: self.tally,
+            progress: self.progress,
+            scratch: Vec::new(),
+        }
+    }
+
+    /// The chunks that are left to other nodes.
+    pub(super) fn late(&self) -> MutexGuard<'_, Vec<Late>> {
+        self.late.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn compress(
@@ -142,11 +180,23 @@ impl Uplink<'_> {
         Ok(())
     }
 
+    /// Lets some time pass, unless the push ends.
+    pub(super) fn wait(&self, time: Duration) -> Result<(), Stopped> {
+        if time.is_zero() {
+            return Ok(());
+        }
+        self.stop.wait_for(self.runtime, async {
+            tokio::time::sleep(time).await;
+            Ok(())
+        })
+    }
+
     fn send(&self, bodies: &Receiver<Body>) -> Result<(), Stopped> {
         for body in bodies {
             self.stop.check()?;
             let (frames, segments) = (body.frames, body.finish());
             let len = segments.len();
+            self.wait(self.pace.reserve(self.clock.elapsed(), len))?;
             let call = self.api.send_blobs(self.session, segments);
             let stored = self.stop.wait_for(self.runtime, call)?;
             self.tally.sent(frames.into(), len, stored.stored_bytes);

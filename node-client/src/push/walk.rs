@@ -5,15 +5,18 @@
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
 
-use format_spec::{Entry, EntryKind, EntryPath};
-use rustix::fs::{FileType, Mode, OFlags, RawDir};
+use format_spec::{EntryKind, EntryPath};
+use rustix::fs::{FileType, Mode, RawDir};
 use rustix::io::Errno;
 
-use super::exclude::Excludes;
+use super::freeze::{BASE_NAME, Freeze, Held, is_marked};
+use super::globs::Globs;
+use super::list::{FoundFile, Step};
 use super::roots::Root;
+use super::source::FOLDER;
 use super::stat::Stat;
+use super::stop::Stopped;
 use super::xattr;
 
 /// Bytes that one call for names may fill.
@@ -28,68 +31,63 @@ pub enum Mounts {
     Skip,
 }
 
-/// One thing that the walk came across.
-#[derive(Debug)]
-pub(crate) enum Step {
-    /// A regular file, not opened yet.
-    File(FoundFile),
-    /// A folder or a symbolic link: all there is to know of it.
-    Plain(Entry),
-    /// Something that has no content to keep.
-    Skipped(EntryPath),
-    /// Something that should have been there, or been readable.
-    Problem(EntryPath, String),
+/// How often a name is looked at again when it stands for something else each time.
+const LOOKS: u32 = 8;
+
+/// What decides over, and hears of, what the walk finds.
+pub(crate) trait Visitor {
+    /// A regular file. Returns how it is kept until it is read, or `None` if its name stands for
+    /// something else by now.
+    ///
+    /// # Errors
+    /// [`Stopped`] ends the walk.
+    fn hold(&mut self, at: Place<'_>, stat: Stat) -> Result<Option<Held>, Stopped>;
+
+    /// The next step, in path order.
+    ///
+    /// # Errors
+    /// [`Stopped`] ends the walk.
+    fn step(&mut self, step: Step) -> Result<(), Stopped>;
 }
 
-/// A regular file and where it lies.
-#[derive(Debug)]
-pub(crate) struct FoundFile {
-    pub(crate) path: EntryPath,
-    pub(crate) folder: Arc<OwnedFd>,
-    pub(crate) stat: Stat,
+/// A name in an open folder.
+#[derive(Clone, Copy)]
+pub(crate) struct Place<'a> {
+    pub(crate) folder: &'a OwnedFd,
+    pub(crate) name: &'a CStr,
+    pub(crate) path: &'a EntryPath,
 }
 
-impl FoundFile {
-    /// Opens it for reading; whatever took its place in the meantime is not waited for, nor followed.
-    pub(crate) fn open(&self) -> Result<OwnedFd, Errno> {
-        let name = self.path.components().last().unwrap_or_default();
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        rustix::fs::openat(&self.folder, name, flags, Mode::empty())
-    }
-}
-
-/// The receiver of the steps has gone: end the walk.
-#[derive(Debug)]
-pub(crate) struct Gone;
-
-/// Walks one root after the other and hands each step to `sink`.
+/// Walks one root after the other and hands each step to `visitor`.
 pub(crate) fn walk(
     roots: &[Root],
-    excludes: &Excludes,
+    excludes: &Globs,
     mounts: Mounts,
-    sink: impl FnMut(Step) -> Result<(), Gone>,
-) -> Result<(), Gone> {
-    let mut walker = Walker { excludes, mounts, sink, buffer: Vec::with_capacity(LISTING_LEN) };
+    freeze: &Freeze,
+    visitor: &mut dyn Visitor,
+) -> Result<(), Stopped> {
+    let mut walker = Walker { excludes, mounts, freeze, visitor, buffer: Vec::with_capacity(LISTING_LEN) };
     roots.iter().try_for_each(|root| walker.root(root))
 }
 
-struct Walker<'a, F> {
-    excludes: &'a Excludes,
+struct Walker<'a> {
+    excludes: &'a Globs,
     mounts: Mounts,
-    sink: F,
+    freeze: &'a Freeze,
+    visitor: &'a mut dyn Visitor,
     buffer: Vec<u8>,
 }
 
 /// A folder that is being gone through.
 struct Level {
     path: EntryPath,
-    folder: Arc<OwnedFd>,
+    folder: OwnedFd,
     names: Names,
     next: usize,
 }
 
-impl<F: FnMut(Step) -> Result<(), Gone>> Walker<'_, F> {
-    fn root(&mut self, root: &Root) -> Result<(), Gone> {
+impl Walker<'_> {
+    fn root(&mut self, root: &Root) -> Result<(), Stopped> {
         let opened = open_folder(rustix::fs::CWD, root.folder.as_os_str().as_encoded_bytes());
         let mut levels = Vec::new();
         let device = match opened.and_then(|folder| Ok((Stat::of_file(&folder)?.identity.dev, folder))) {
@@ -112,46 +110,57 @@ impl<F: FnMut(Step) -> Result<(), Gone>> Walker<'_, F> {
     }
 
     /// Deals with one name; a folder comes back as the level to go through next.
-    fn name(&mut self, level: &Level, name: &CStr, device: u64) -> Result<Option<Level>, Gone> {
+    fn name(&mut self, level: &Level, name: &CStr, device: u64) -> Result<Option<Level>, Stopped> {
         let path = match level.path.join(name.to_bytes()) {
             Ok(path) => path,
             Err(error) => {
                 let reason = format!("a name in it cannot be kept: {error}");
-                (self.sink)(Step::Problem(level.path.clone(), reason))?;
+                self.visitor.step(Step::Problem(level.path.clone(), reason))?;
                 return Ok(None);
             }
         };
         if self.excludes.matches(&path) {
             return Ok(None);
         }
-        let stat = match Stat::of_name(&level.folder, name) {
-            Ok(stat) => stat,
-            Err(error) => return self.problem(path, "cannot be looked at", error).map(|()| None),
-        };
-        match stat.kind {
-            FileType::Directory if self.mounts == Mounts::Skip && stat.identity.dev != device => {
-                let xattrs = xattr::of_name(&level.folder, name).unwrap_or_default();
-                (self.sink)(Step::Plain(stat.entry(path, EntryKind::Folder, xattrs)))?;
+        for _ in 0..LOOKS {
+            let stat = match Stat::of_name(&level.folder, name) {
+                Ok(stat) => stat,
+                Err(error) => return self.problem(path, "cannot be looked at", error).map(|()| None),
+            };
+            match stat.kind() {
+                FileType::Directory if self.mounts == Mounts::Skip && stat.identity.dev != device => {
+                    let xattrs = xattr::of_name(&level.folder, name).unwrap_or_default();
+                    self.visitor.step(Step::Plain(stat.entry(path, EntryKind::Folder, xattrs)))?;
+                }
+                FileType::Directory => return self.folder(level, name, path),
+                FileType::RegularFile => {
+                    let place = Place { folder: &level.folder, name, path: &path };
+                    let Some(held) = self.visitor.hold(place, stat)? else { continue };
+                    let Held { stat, source, not_frozen } = held;
+                    self.visitor.step(Step::File(FoundFile { path, stat, source, not_frozen }))?;
+                }
+                FileType::Symlink => self.symlink(level, name, path, &stat)?,
+                _ => self.visitor.step(Step::Skipped(path))?,
             }
-            FileType::Directory => return self.folder(level, name, path),
-            FileType::RegularFile => {
-                (self.sink)(Step::File(FoundFile { path, folder: Arc::clone(&level.folder), stat }))?;
-            }
-            FileType::Symlink => self.symlink(level, name, path, &stat)?,
-            _ => (self.sink)(Step::Skipped(path))?,
+            return Ok(None);
         }
+        self.visitor.step(Step::Problem(path, "was replaced again and again".to_owned()))?;
         Ok(None)
     }
 
-    fn folder(&mut self, level: &Level, name: &CStr, path: EntryPath) -> Result<Option<Level>, Gone> {
+    fn folder(&mut self, level: &Level, name: &CStr, path: EntryPath) -> Result<Option<Level>, Stopped> {
         match open_folder(&level.folder, name.to_bytes()) {
             Ok(folder) => self.enter(path, folder),
             Err(error) => {
                 // What is known of a folder that may not be entered is kept all the same.
                 if let Ok(stat) = Stat::of_name(&level.folder, name)
-                    && stat.kind == FileType::Directory
+                    && stat.kind() == FileType::Directory
                 {
-                    (self.sink)(Step::Plain(stat.entry(path.clone(), EntryKind::Folder, Vec::new())))?;
+                    self.visitor.step(Step::Plain(stat.entry(
+                        path.clone(),
+                        EntryKind::Folder,
+                        Vec::new(),
+                    )))?;
                 }
                 self.problem(path, "cannot be opened", error).map(|()| None)
             }
@@ -159,35 +168,42 @@ impl<F: FnMut(Step) -> Result<(), Gone>> Walker<'_, F> {
     }
 
     /// Reports an open folder and lists it.
-    fn enter(&mut self, path: EntryPath, folder: OwnedFd) -> Result<Option<Level>, Gone> {
+    fn enter(&mut self, path: EntryPath, folder: OwnedFd) -> Result<Option<Level>, Stopped> {
         let about = Stat::of_file(&folder).and_then(|stat| Ok((stat, xattr::of_file(&folder)?)));
         match about {
+            Ok((stat, _)) if self.is_ours(&path, &folder, &stat) => return Ok(None),
             Ok((stat, xattrs)) => {
-                (self.sink)(Step::Plain(stat.entry(path.clone(), EntryKind::Folder, xattrs)))?;
+                self.visitor.step(Step::Plain(stat.entry(path.clone(), EntryKind::Folder, xattrs)))?;
             }
             Err(error) => self.problem(path.clone(), "cannot be looked at", error)?,
         }
         match Names::list(&folder, &mut self.buffer) {
-            Ok(names) => Ok(Some(Level { path, folder: Arc::new(folder), names, next: 0 })),
+            Ok(names) => Ok(Some(Level { path, folder, names, next: 0 })),
             Err(error) => self.problem(path, "cannot be listed", error).map(|()| None),
         }
     }
 
-    fn symlink(&mut self, level: &Level, name: &CStr, path: EntryPath, stat: &Stat) -> Result<(), Gone> {
+    /// Second names of a push, this one or another, are no data.
+    fn is_ours(&self, path: &EntryPath, folder: &OwnedFd, stat: &Stat) -> bool {
+        let is_named = || path.components().last() == Some(BASE_NAME.as_bytes());
+        self.freeze.is_base(&stat.identity) || (is_named() && is_marked(folder))
+    }
+
+    fn symlink(&mut self, level: &Level, name: &CStr, path: EntryPath, stat: &Stat) -> Result<(), Stopped> {
         let target = rustix::fs::readlinkat(&level.folder, name, Vec::new());
         let about = target.and_then(|target| Ok((target, xattr::of_name(&level.folder, name)?)));
         match about {
             Ok((target, xattrs)) => {
                 let mut entry = stat.entry(path, EntryKind::Symlink, xattrs);
                 entry.target = Some(target.into_bytes());
-                (self.sink)(Step::Plain(entry))
+                self.visitor.step(Step::Plain(entry))
             }
             Err(error) => self.problem(path, "cannot be read", error),
         }
     }
 
-    fn problem(&mut self, path: EntryPath, what: &str, error: Errno) -> Result<(), Gone> {
-        (self.sink)(Step::Problem(path, reason(what, error)))
+    fn problem(&mut self, path: EntryPath, what: &str, error: Errno) -> Result<(), Stopped> {
+        self.visitor.step(Step::Problem(path, reason(what, error)))
     }
 }
 
@@ -201,8 +217,7 @@ pub(crate) fn reason(what: &str, error: Errno) -> String {
 }
 
 fn open_folder(at: impl AsFd, name: &[u8]) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat(at, name, flags, Mode::empty())
+    rustix::fs::openat(at, name, FOLDER, Mode::empty())
 }
 
 /// The names in a folder, sorted by bytes, in two allocations.

@@ -107,6 +107,7 @@ mod tests {
             files: 0,
             bytes: 0,
             problems: 0,
+            pushes: Vec::new(),
         }
     }
 

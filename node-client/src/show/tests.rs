@@ -1,3 +1,5 @@
+use format_spec::wire::NodePush;
+
 use super::*;
 
 fn snapshot(state: SnapshotState) -> SnapshotInfo {
@@ -10,6 +12,7 @@ fn snapshot(state: SnapshotState) -> SnapshotInfo {
         files: 1234,
         bytes: 2048,
         problems: 2,
+        pushes: Vec::new(),
     }
 }
 
@@ -17,16 +20,23 @@ fn snapshot(state: SnapshotState) -> SnapshotInfo {
 fn a_list_is_a_table_with_a_head() {
     let mut text = Vec::new();
 
-    vec![snapshot(SnapshotState::Complete), snapshot(SnapshotState::Partial)].text(&mut text).unwrap();
+    let mut told = snapshot(SnapshotState::Complete);
+    let push = |new, whole, bytes_read, bytes_sent| {
+        let stats = PushStats { new, whole, bytes_read, bytes_sent, ..PushStats::default() };
+        NodePush { node: "n1".parse().unwrap(), stats }
+    };
+    told.pushes = vec![push(1, 2, 1024, 1024), push(4, 0, 2048, 0)];
+
+    vec![told, snapshot(SnapshotState::Partial)].text(&mut text).unwrap();
 
     let text = String::from_utf8(text).unwrap();
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(
         lines,
         [
-            "SNAPSHOT                              CLUSTER  NODES  CREATED               STATE                FILES  BYTES",
-            "018bcfe5-6800-7000-8000-000000000001  c        n1,n2  2023-11-14T22:13:20Z  complete             1,234  2.00 KiB",
-            "018bcfe5-6800-7000-8000-000000000001  c        n1,n2  2023-11-14T22:13:20Z  partial (2 missing)  1,234  2.00 KiB",
+            "SNAPSHOT                              CLUSTER  NODES  CREATED               STATE                FILES  BYTES     CHANGED  READ      SENT",
+            "018bcfe5-6800-7000-8000-000000000001  c        n1,n2  2023-11-14T22:13:20Z  complete             1,234  2.00 KiB  7        3.00 KiB  1.00 KiB",
+            "018bcfe5-6800-7000-8000-000000000001  c        n1,n2  2023-11-14T22:13:20Z  partial (2 missing)  1,234  2.00 KiB  -        -         -",
         ]
     );
 }

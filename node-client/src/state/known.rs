@@ -1,21 +1,15 @@
-//! The last state, merged with a walk: both go through the same paths in the same order.
+//! A state or a journal, merged with a list of files: both go through the same paths in the same order.
 
 use std::cmp::Ordering;
-use std::collections::HashSet;
 use std::fs::File;
-use std::io::{self, BufReader, Read};
-use std::os::unix::fs::FileExt;
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::vec::IntoIter;
 
 use format_spec::key::{BlobKind, DomainKey};
 use format_spec::page::{self, Content, MAX_PAGE_LEN, Record};
-use format_spec::{Entry, EntryKind, EntryPath};
+use format_spec::{ChunkId, Entry, EntryKind, EntryPath, SessionId};
 
-use super::{
-    BLOCK_HEAD_LEN, CHECK_LEN, Fields, Header, SLOT_LEN, TRAILER, block_check, check, encode_header,
-    parse_slot,
-};
-use crate::push::Identity;
+use super::{BLOCK_HEAD_LEN, CHECK_LEN, Fields, Header, SLOT_LEN, Slot, block_check, parse_slots};
 
 /// A state that is not what was written. Push without it.
 #[derive(Debug, thiserror::Error)]
@@ -28,54 +22,76 @@ impl From<io::Error> for Damaged {
     }
 }
 
-/// The files of the last push, in path order.
-pub(crate) struct Known {
-    domain: DomainKey,
-    nonce: [u8; 16],
-    file: BufReader<File>,
-    position: u64,
-    end: u64,
-    records: IntoIter<Record>,
-    slots: IntoIter<Option<Identity>>,
-    files: u64,
-    void: HashSet<u64>,
-    next: Option<KnownFile>,
+/// Whether the push that wrote it came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Finished {
+    Yes,
+    /// It is a journal, which may end anywhere.
+    No,
 }
 
-/// A file of the last push.
+/// The files of an earlier push, in path order.
+pub(crate) struct Known {
+    domain: DomainKey,
+    session: SessionId,
+    finished: Finished,
+    file: BufReader<File>,
+    start: u64,
+    end: u64,
+    position: u64,
+    records: IntoIter<Record>,
+    slots: IntoIter<Option<Slot>>,
+    next: Option<KnownFile>,
+    passed: u64,
+}
+
+/// A file of an earlier push.
 #[derive(Debug)]
 pub(crate) struct KnownFile {
     pub(crate) entry: Entry,
     /// What it was when it was read; `None` if that cannot be relied on.
-    pub(crate) identity: Option<Identity>,
+    pub(crate) slot: Option<Slot>,
 }
 
 impl Known {
-    /// The files of the state that `header` begins.
+    /// The files of the state or journal that `header` begins.
     ///
     /// # Errors
-    /// [`Damaged`] if header or trailer are not what was written with the key of `domain`.
+    /// [`Damaged`] if the header is not what was written with the key of `domain`.
     pub(crate) fn open(header: Header, domain: DomainKey) -> Result<Self, Damaged> {
-        let Header { repository, manifest, nonce, trailer, roots, mut file } = header;
-        let expected = encode_header(&domain, &repository, &nonce, &manifest, trailer, &roots);
+        let Header { preamble, mut file } = header;
+        let expected = preamble.encode(&domain);
         let mut found = [0; CHECK_LEN];
         file.read_exact(&mut found)?;
         if !expected.ends_with(&found) {
             return Err(Damaged);
         }
-        let void = read_void(&file, trailer, &domain, &nonce)?;
+        let len = file.metadata()?.len();
+        let (finished, end) =
+            if preamble.end == 0 { (Finished::No, len) } else { (Finished::Yes, preamble.end) };
+        let start = u64::try_from(expected.len()).map_err(|_| Damaged)?;
         Ok(Self {
             domain,
-            nonce,
+            session: preamble.session,
+            finished,
             file: BufReader::with_capacity(256 << 10, file),
-            position: u64::try_from(expected.len()).map_err(|_| Damaged)?,
-            end: trailer,
+            start,
+            end,
+            position: start,
             records: Vec::new().into_iter(),
             slots: Vec::new().into_iter(),
-            files: 0,
-            void,
             next: None,
+            passed: 0,
         })
+    }
+
+    /// Goes back to the first file.
+    pub(crate) fn rewind(&mut self) -> Result<(), Damaged> {
+        self.file.seek(SeekFrom::Start(self.start))?;
+        self.position = self.start;
+        (self.records, self.slots) = (Vec::new().into_iter(), Vec::new().into_iter());
+        (self.next, self.passed) = (None, 0);
+        Ok(())
     }
 
     /// The file at `path`, if there was one. Paths must come in ascending order.
@@ -85,19 +101,41 @@ impl Known {
                 self.next = self.next_file()?;
             }
             match self.next.as_ref().map(|next| next.entry.path.cmp(path)) {
-                Some(Ordering::Less) => self.next = None,
+                Some(Ordering::Less) => {
+                    self.next = None;
+                    self.passed += 1;
+                }
                 Some(Ordering::Equal) => return Ok(self.next.take()),
                 Some(Ordering::Greater) | None => return Ok(None),
             }
         }
     }
 
-    /// The next part of the content of the file that [`find`](Self::find) just gave.
-    pub(crate) fn content(&mut self) -> Result<Content, Damaged> {
+    /// How many of its files were never found, when all paths that there are have come.
+    pub(crate) fn count_gone(&mut self) -> Result<u64, Damaged> {
+        self.passed += u64::from(self.next.take().is_some());
+        while self.next_file()?.is_some() {
+            self.passed += 1;
+        }
+        Ok(self.passed)
+    }
+
+    /// The next part of the content of the file that [`find`](Self::find) just gave; `None` if a
+    /// journal ends before the file does.
+    pub(crate) fn content(&mut self) -> Result<Option<Content>, Damaged> {
         match self.next_record()? {
-            Some(Record::Content(content)) => Ok(content),
+            Some(Record::Content(content)) => Ok(Some(content)),
+            None if self.finished == Finished::No => Ok(None),
             _ => Err(Damaged),
         }
+    }
+
+    /// The chunks of the next page; `None` after the last.
+    pub(crate) fn next_chunks(&mut self) -> Result<Option<Vec<ChunkId>>, Damaged> {
+        if !self.next_block()? {
+            return Ok(None);
+        }
+        Ok(Some(page::references(self.records.as_slice()).collect()))
     }
 
     fn next_file(&mut self) -> Result<Option<KnownFile>, Damaged> {
@@ -106,9 +144,7 @@ impl Known {
                 && entry.kind == EntryKind::File
             {
                 let slot = self.slots.next().ok_or(Damaged)?;
-                let identity = slot.filter(|_| !self.void.contains(&self.files));
-                self.files += 1;
-                return Ok(Some(KnownFile { entry, identity }));
+                return Ok(Some(KnownFile { entry, slot }));
             }
         }
         Ok(None)
@@ -119,14 +155,27 @@ impl Known {
             if let Some(record) = self.records.next() {
                 return Ok(Some(record));
             }
-            if self.position == self.end {
+            if !self.next_block()? {
                 return Ok(None);
             }
-            self.next_block()?;
         }
     }
 
-    fn next_block(&mut self) -> Result<(), Damaged> {
+    /// Reads the next block, if there is one.
+    fn next_block(&mut self) -> Result<bool, Damaged> {
+        if self.position >= self.end {
+            return Ok(false);
+        }
+        match self.read_block() {
+            Err(Damaged) if self.finished == Finished::No => {
+                self.position = self.end;
+                Ok(false)
+            }
+            read => read.map(|()| true),
+        }
+    }
+
+    fn read_block(&mut self) -> Result<(), Damaged> {
         let mut head = [0; BLOCK_HEAD_LEN];
         self.file.read_exact(&mut head)?;
         let mut fields = Fields(&head);
@@ -138,39 +187,13 @@ impl Known {
         self.file.read_exact(&mut page)?;
         self.file.read_exact(&mut slot_bytes)?;
         let id = self.domain.id_of(BlobKind::Page, &page);
-        if block_check(&self.domain, &self.nonce, self.position, &id, &slot_bytes) != found {
+        if block_check(&self.domain, self.session.as_bytes(), self.position, &id, &slot_bytes) != found {
             return Err(Damaged);
         }
         let len = BLOCK_HEAD_LEN + page.len() + slot_bytes.len();
         self.position += u64::try_from(len).map_err(|_| Damaged)?;
         self.records = page::decode(&page).map_err(|_| Damaged)?.into_iter();
-        let slots = slot_bytes.as_chunks().0.iter().map(|slot| parse_slot(slot).ok_or(Damaged));
-        self.slots = slots.collect::<Result<Vec<_>, _>>()?.into_iter();
+        self.slots = parse_slots(&slot_bytes).ok_or(Damaged)?.into_iter();
         Ok(())
     }
-}
-
-fn read_void(
-    file: &File,
-    trailer: u64,
-    domain: &DomainKey,
-    nonce: &[u8; 16],
-) -> Result<HashSet<u64>, Damaged> {
-    let len = file.metadata()?.len();
-    let tail = len.checked_sub(trailer).ok_or(Damaged)?;
-    let mut count = [0; 8];
-    file.read_exact_at(&mut count, trailer)?;
-    // The file is as long as the count says, so the count is bounded by the file.
-    let wanted = u64::from_le_bytes(count).checked_mul(8).and_then(|len| len.checked_add(40));
-    if wanted != Some(tail) {
-        return Err(Damaged);
-    }
-    let mut void = vec![0; usize::try_from(tail - 40).map_err(|_| Damaged)?];
-    file.read_exact_at(&mut void, trailer + 8)?;
-    let mut found = [0; CHECK_LEN];
-    file.read_exact_at(&mut found, len - 32)?;
-    if check(domain, nonce, TRAILER, &[&void]) != found {
-        return Err(Damaged);
-    }
-    Ok(void.as_chunks().0.iter().map(|file| u64::from_le_bytes(*file)).collect())
 }

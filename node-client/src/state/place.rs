@@ -1,17 +1,24 @@
 //! Where the states of one cluster, node and set of roots lie, and what their headers say.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use format_spec::{ClusterName, ManifestId, NodeName, RepositoryId};
+use format_spec::{ClusterName, ManifestId, NodeName, RepositoryId, SessionId};
 use rustix::fs::FlockOperation;
 
-use super::{FIXED_LEN, Fields, MAGIC, VERSION};
+use super::{FIXED_LEN, Fields, MAGIC, Preamble, VERSION};
 use crate::push::Root;
 
+/// Extension of the state of a finished push.
+const STATE: &str = "state";
+/// Extension of the file that a push is writing.
+const NEW: &str = "new";
+/// Extension of what an unfinished push has left.
+const JOURNAL: &str = "journal";
 /// Longest list of roots that is believed.
 const MAX_ROOTS_LEN: usize = 16 << 20;
 
@@ -35,16 +42,34 @@ pub(crate) struct Place {
     roots: Vec<u8>,
 }
 
-/// The start of a state, not checked yet: the key for that comes with the session.
+/// The start of a state or a journal, not checked yet: the key for that comes with the session.
 #[derive(Debug)]
 pub(crate) struct Header {
-    pub(crate) repository: RepositoryId,
-    pub(crate) manifest: ManifestId,
-    pub(super) nonce: [u8; 16],
-    pub(super) trailer: u64,
-    pub(super) roots: Vec<u8>,
-    /// The file, behind its header.
+    pub(super) preamble: Preamble,
+    /// The file, behind what was read of it.
     pub(super) file: File,
+}
+
+impl Header {
+    /// The repository that it belongs to.
+    pub(crate) fn repository(&self) -> RepositoryId {
+        self.preamble.repository
+    }
+
+    /// The manifest of a finished push.
+    pub(crate) fn manifest(&self) -> ManifestId {
+        self.preamble.manifest
+    }
+
+    /// The session of the push that wrote it.
+    pub(crate) fn session(&self) -> SessionId {
+        self.preamble.session
+    }
+
+    /// How many pushes were remembered before it.
+    pub(crate) fn number(&self) -> u64 {
+        self.preamble.number
+    }
 }
 
 impl Place {
@@ -61,13 +86,7 @@ impl Place {
 
     /// The state that was written last, whatever its repository.
     pub(crate) fn newest(&self) -> Option<Header> {
-        let prefix = self.prefix();
-        let states = fs::read_dir(&self.folder).ok()?.flatten().filter(|found| {
-            let name = found.file_name();
-            name.to_str().is_some_and(|name| name.starts_with(&prefix) && name.ends_with(".state"))
-        });
-        let newest = states.max_by_key(|found| found.metadata().and_then(|about| about.modified()).ok())?;
-        self.read(&newest.path())
+        self.newest_of(STATE)
     }
 
     /// The state of `repository`.
@@ -75,8 +94,55 @@ impl Place {
         self.read(&self.folder.join(self.name(repository)))
     }
 
+    /// The journal of a push that is over and was not remembered, whatever its repository.
+    pub(crate) fn journal(&self) -> Option<Header> {
+        for found in self.files(NEW) {
+            let (from, to) = (found.path(), found.path().with_extension(JOURNAL));
+            // What cannot be moved is written over.
+            if let Err(error) = keep_longer(&from, &to) {
+                tracing::debug!(%error, path = %from.display(), "a journal was left where it is");
+            }
+        }
+        self.newest_of(JOURNAL)
+    }
+
+    /// Forgets the journal of `repository`: a later push is remembered.
+    pub(super) fn forget_journal(&self, repository: &RepositoryId) {
+        let path = self.folder.join(self.name(repository)).with_extension(JOURNAL);
+        // One that stays is asked about again, which costs time only.
+        let _ = fs::remove_file(path);
+    }
+
+    fn newest_of(&self, extension: &str) -> Option<Header> {
+        let modified = |found: &fs::DirEntry| found.metadata().and_then(|about| about.modified()).ok();
+        self.read(&self.files(extension).max_by_key(modified)?.path())
+    }
+
+    /// The files of these roots with this extension.
+    fn files(&self, extension: &str) -> impl Iterator<Item = fs::DirEntry> {
+        let (prefix, extension) = (self.prefix(), OsString::from(extension));
+        let found = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        found.filter(move |found| {
+            let name = found.file_name();
+            let is_ours = name.to_str().is_some_and(|name| name.starts_with(&prefix));
+            is_ours && found.path().extension() == Some(&extension)
+        })
+    }
+
     fn read(&self, path: &Path) -> Option<Header> {
-        read_header(path).filter(|header| header.roots == self.roots)
+        read_header(path).filter(|header| header.preamble.roots == self.roots)
+    }
+
+    /// A file without a name, for as long as it is open.
+    pub(crate) fn scratch(&self) -> io::Result<File> {
+        make_folder(&self.folder).and_then(|()| tempfile::tempfile_in(&self.folder))
+    }
+
+    /// Tells the pushes of these roots from others.
+    pub(crate) fn key(&self) -> String {
+        let mut text = self.folder.as_os_str().as_encoded_bytes().to_vec();
+        text.extend_from_slice(&self.roots);
+        format!("{:016x}", fnv1a(&text))
     }
 
     /// The same place with other roots.
@@ -91,7 +157,7 @@ impl Place {
 
     /// File name of the state of `repository`.
     pub(super) fn name(&self, repository: &RepositoryId) -> String {
-        format!("{}{repository}.state", self.prefix())
+        format!("{}{repository}.{STATE}", self.prefix())
     }
 
     pub(super) fn folder(&self) -> &Path {
@@ -103,11 +169,11 @@ impl Place {
     }
 
     /// Creates the next state of `repository` under its temporary name. `None` if another push is
-    /// writing it. A leftover of a push that was killed is written over.
-    pub(super) fn create(&self, repository: &RepositoryId) -> io::Result<Option<(File, String)>> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
-        let name = format!("{}.new", self.name(repository));
-        let path = self.folder.join(&name);
+    /// writing it. What [`journal`](Self::journal) did not take is written over.
+    pub(super) fn create(&self, repository: &RepositoryId) -> io::Result<Option<(File, OsString)>> {
+        make_folder(&self.folder)?;
+        let path = self.folder.join(self.name(repository)).with_extension(NEW);
+        let name = path.file_name().unwrap_or_default().to_owned();
         loop {
             let file = fs::OpenOptions::new()
                 .read(true)
@@ -140,6 +206,22 @@ fn fnv1a(bytes: &[u8]) -> u64 {
     })
 }
 
+fn make_folder(folder: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+/// Moves a journal that nobody writes any more to its place, unless a longer one is there.
+fn keep_longer(from: &Path, to: &Path) -> io::Result<()> {
+    let file = fs::OpenOptions::new().read(true).write(true).open(from)?;
+    rustix::fs::flock(file.as_fd(), FlockOperation::NonBlockingLockExclusive)?;
+    let there = fs::metadata(to).map(|about| about.len()).unwrap_or_default();
+    if file.metadata()?.len() <= there {
+        return fs::remove_file(from);
+    }
+    // Whether it is there after a power cut matters to nobody: a journal is only ever a help.
+    Ok(rustix::fs::renameat(rustix::fs::CWD, from, rustix::fs::CWD, to)?)
+}
+
 fn read_header(path: &Path) -> Option<Header> {
     let mut file = File::open(path).ok()?;
     let mut fixed = [0; FIXED_LEN];
@@ -149,11 +231,12 @@ fn read_header(path: &Path) -> Option<Header> {
         return None;
     }
     let repository = RepositoryId::from_bytes(fields.array()?);
-    let nonce = fields.array()?;
+    let session = SessionId::from_bytes(fields.array()?);
     let manifest = ManifestId::from_bytes(fields.array()?);
-    let trailer = fields.u64()?;
+    let (end, number) = (fields.u64()?, fields.u64()?);
     let len = usize::try_from(fields.u32()?).ok().filter(|len| *len <= MAX_ROOTS_LEN)?;
     let mut roots = vec![0; len];
     file.read_exact(&mut roots).ok()?;
-    Some(Header { repository, manifest, nonce, trailer, roots, file })
+    let preamble = Preamble { repository, session, manifest, end, number, roots };
+    Some(Header { preamble, file })
 }

@@ -1,7 +1,9 @@
-//! The next state while it is written, which is also where finished pages wait to be sent.
+//! The next state while it is written, which is also where finished pages wait to be sent, and the
+//! journal of a push that comes to no end.
 
+use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io;
 use std::os::unix::fs::FileExt;
 
 use format_spec::key::{BlobKind, DomainKey};
@@ -9,48 +11,56 @@ use format_spec::manifest::PageRef;
 use format_spec::page::Page;
 use format_spec::{ManifestId, RepositoryId, SessionId};
 
-use super::{BLOCK_HEAD_LEN, Fields, Place, SLOT_LEN, TRAILER, block_check, check, encode_header, push_slot};
-use crate::push::Identity;
+use super::{
+    BLOCK_HEAD_LEN, CHECK_LEN, Fields, Place, Preamble, SLOT_LEN, Slot, block_check, parse_slots, push_slot,
+};
+use crate::push::{Identity, Source};
 
 /// Pages of a push and the identities of their files, on disk.
 pub(crate) struct Spool {
     domain: DomainKey,
-    repository: RepositoryId,
-    nonce: [u8; 16],
-    roots: Vec<u8>,
+    preamble: Preamble,
     /// Where the file goes in the end; without it, it goes away.
     target: Option<Target>,
-    file: BufWriter<File>,
+    file: File,
     len: u64,
     header_len: u64,
     pages: Vec<PageRef>,
     /// Files of the page that is being built.
-    slots: Vec<Option<Identity>>,
-    /// How many files went before those.
-    files_before: u64,
-    /// Files on finished pages whose identity turned out not to count.
-    void: Vec<u64>,
+    slots: Vec<Option<Slot>>,
 }
 
-/// The temporary name, which goes away unless the file was published under its own.
+/// The name under which it is written, and the place of its final one.
 struct Target {
     place: Place,
-    temporary: String,
-    published: bool,
+    temporary: OsString,
 }
 
-impl Drop for Target {
-    fn drop(&mut self) {
-        if self.published {
-            return;
-        }
-        // A leftover is written over by the next push.
-        let _ = std::fs::remove_file(self.place.folder().join(&self.temporary));
+/// A moment between two files, to come back to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SpoolMark {
+    len: u64,
+    pages: usize,
+    slots: usize,
+}
+
+/// Where a block lies, and how long its parts are.
+struct Block {
+    page_at: u64,
+    page_len: usize,
+    slots_at: u64,
+    slots_len: usize,
+}
+
+impl Block {
+    fn end(&self) -> u64 {
+        self.slots_at + wide(self.slots_len)
     }
 }
 
 impl Spool {
-    /// An empty spool. It can become a state if `place` is given and no other push writes there.
+    /// An empty spool: the push of `session`, which comes after `number` others. It can become a state
+    /// if `place` is given and no other push writes there.
     ///
     /// # Errors
     /// What the file system answers, if not even a temporary file can be had.
@@ -58,66 +68,78 @@ impl Spool {
         place: Option<&Place>,
         domain: DomainKey,
         repository: RepositoryId,
-        session: &SessionId,
+        session: SessionId,
+        number: u64,
     ) -> io::Result<Self> {
         let (file, target) = match place.and_then(|place| create_at(place, &repository)) {
             Some((file, target)) => (file, Some(target)),
-            None => (tempfile::tempfile()?, None),
+            None => (place.map_or_else(tempfile::tempfile, Place::scratch)?, None),
         };
         let roots = place.map(|place| place.roots().to_vec()).unwrap_or_default();
-        let nothing = ManifestId::from_bytes([0; 32]);
-        let header_len = encode_header(&domain, &repository, session.as_bytes(), &nothing, 0, &roots).len();
-        let mut file = BufWriter::with_capacity(256 << 10, file);
-        // Zeros: until it is finished, the file has no magic.
-        file.write_all(&vec![0; header_len])?;
-        let header_len = wide(header_len);
+        let manifest = ManifestId::from_bytes([0; 32]);
+        let preamble = Preamble { repository, session, manifest, end: 0, number, roots };
+        let header = preamble.encode(&domain);
+        file.write_all_at(&header, 0)?;
+        let len = wide(header.len());
         Ok(Self {
             domain,
-            repository,
-            nonce: *session.as_bytes(),
-            roots,
+            preamble,
             target,
             file,
-            len: header_len,
-            header_len,
+            len,
+            header_len: len,
             pages: Vec::new(),
             slots: Vec::new(),
-            files_before: 0,
-            void: Vec::new(),
         })
     }
 
     /// Notes that the page being built has one more file, and what is known of it.
-    pub(crate) fn file(&mut self, identity: Option<Identity>) {
-        self.slots.push(identity);
+    pub(crate) fn file(&mut self, slot: Option<Slot>) {
+        self.slots.push(slot);
     }
 
-    /// Takes back the identity of the last file: it was not read whole.
-    pub(crate) fn void_last(&mut self) {
-        match self.slots.last_mut() {
-            Some(slot) => *slot = None,
-            None => self.void.push(self.files_before.saturating_sub(1)),
-        }
-    }
-
-    /// Adds a finished page with the files noted since the last one.
+    /// Adds a finished page with the files noted since the last one. It survives a kill from now on.
     pub(crate) fn page(&mut self, page: &Page) -> io::Result<()> {
         let id = self.domain.id_of(BlobKind::Page, &page.bytes);
-        let mut slots = Vec::with_capacity(self.slots.len() * SLOT_LEN);
-        for slot in &self.slots {
-            push_slot(&mut slots, slot.as_ref());
-        }
+        let slots = encode_slots(&self.slots);
         let page_len = u32::try_from(page.bytes.len()).map_err(io::Error::other)?;
-        self.file.write_all(&page_len.to_le_bytes())?;
-        self.file.write_all(&u32::try_from(self.slots.len()).map_err(io::Error::other)?.to_le_bytes())?;
-        self.file.write_all(&block_check(&self.domain, &self.nonce, self.len, &id, &slots))?;
-        self.file.write_all(&page.bytes)?;
-        self.file.write_all(&slots)?;
-        self.len += wide(BLOCK_HEAD_LEN + page.bytes.len() + slots.len());
-        self.files_before += wide(self.slots.len());
+        let mut block = Vec::with_capacity(BLOCK_HEAD_LEN + page.bytes.len() + slots.len());
+        block.extend_from_slice(&page_len.to_le_bytes());
+        block.extend_from_slice(&u32::try_from(self.slots.len()).map_err(io::Error::other)?.to_le_bytes());
+        block.extend_from_slice(&self.check(self.len, &id, &slots));
+        block.extend_from_slice(&page.bytes);
+        block.extend_from_slice(&slots);
+        self.file.write_all_at(&block, self.len)?;
+        self.len += wide(block.len());
         self.slots.clear();
         self.pages.push(PageRef { id, len: page_len });
         Ok(())
+    }
+
+    fn check(&self, position: u64, id: &format_spec::ChunkId, slots: &[u8]) -> [u8; CHECK_LEN] {
+        block_check(&self.domain, self.preamble.session.as_bytes(), position, id, slots)
+    }
+
+    /// A moment to which [`rewind`](Self::rewind) can return.
+    pub(crate) fn mark(&self) -> SpoolMark {
+        SpoolMark { len: self.len, pages: self.pages.len(), slots: self.slots.len() }
+    }
+
+    /// Forgets everything since `mark`. Returns the first page that was added since: it begins with what the
+    /// page being built held then.
+    pub(crate) fn rewind(&mut self, mark: SpoolMark) -> io::Result<Option<Vec<u8>>> {
+        let mut first = None;
+        if self.pages.len() > mark.pages {
+            let block = self.block(mark.len)?;
+            first = Some(self.read(block.page_at, block.page_len)?);
+            let slots = self.read(block.slots_at, block.slots_len)?;
+            self.slots = parse_slots(&slots).ok_or_else(|| io::Error::other("the spool changed"))?;
+            self.file.set_len(mark.len)?;
+            self.pages.truncate(mark.pages);
+            self.len = mark.len;
+        }
+        self.slots.truncate(mark.slots);
+        Ok(first)
     }
 
     /// The pages so far, in order.
@@ -125,61 +147,92 @@ impl Spool {
         &self.pages
     }
 
-    /// Reads all pages back, in order, into `buffer` one after the other.
+    /// Reads all pages back, in order.
     pub(crate) fn read_back<E: From<io::Error>>(
-        &mut self,
+        &self,
         mut each: impl FnMut(&PageRef, &[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
-        self.file.flush()?;
         let mut position = self.header_len;
-        let mut buffer = Vec::new();
         for page in &self.pages {
-            let mut head = [0; BLOCK_HEAD_LEN];
-            self.file.get_ref().read_exact_at(&mut head, position)?;
-            let slots = Fields(head.get(4..).unwrap_or_default()).u32().unwrap_or_default();
-            position += wide(BLOCK_HEAD_LEN);
-            buffer.resize(usize::try_from(page.len).map_err(io::Error::other)?, 0);
-            self.file.get_ref().read_exact_at(&mut buffer, position)?;
-            each(page, &buffer)?;
-            position += u64::from(page.len) + u64::from(slots) * wide(SLOT_LEN);
+            let block = self.block(position)?;
+            each(page, &self.read(block.page_at, block.page_len)?)?;
+            position = block.end();
+        }
+        Ok(())
+    }
+
+    fn block(&self, position: u64) -> io::Result<Block> {
+        let head = self.read(position, BLOCK_HEAD_LEN)?;
+        let mut fields = Fields(&head);
+        let mut len = || {
+            let len = fields.u32().unwrap_or_default();
+            usize::try_from(len).map_err(io::Error::other)
+        };
+        let (page_len, slots) = (len()?, len()?);
+        let page_at = position + wide(BLOCK_HEAD_LEN);
+        let slots_at = page_at + wide(page_len);
+        Ok(Block { page_at, page_len, slots_at, slots_len: slots * SLOT_LEN })
+    }
+
+    fn read(&self, position: u64, len: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; len];
+        self.file.read_exact_at(&mut bytes, position)?;
+        Ok(bytes)
+    }
+
+    /// Lets `release` take second names away, and notes what the files are afterwards. Without a target
+    /// nothing happens: then nobody will read it.
+    pub(crate) fn release(&self, mut release: impl FnMut(&Identity) -> Option<Identity>) -> io::Result<()> {
+        if self.target.is_none() {
+            return Ok(());
+        }
+        let mut position = self.header_len;
+        for page in &self.pages {
+            let block = self.block(position)?;
+            let bytes = self.read(block.slots_at, block.slots_len)?;
+            let mut slots = parse_slots(&bytes).ok_or_else(|| io::Error::other("the spool changed"))?;
+            let mut in_tree =
+                slots.iter_mut().flatten().filter(|slot| slot.source == Source::Tree).peekable();
+            if in_tree.peek().is_some() {
+                for slot in in_tree {
+                    // A file that changed meanwhile is known as it was read: the next push will see it.
+                    slot.identity = release(&slot.identity).unwrap_or(slot.identity);
+                    slot.source = Source::Path;
+                }
+                let bytes = encode_slots(&slots);
+                self.file.write_all_at(&bytes, block.slots_at)?;
+                let check = self.check(position, &page.id, &bytes);
+                self.file.write_all_at(&check, block.page_at - wide(CHECK_LEN))?;
+            }
+            position = block.end();
         }
         Ok(())
     }
 
     /// Makes it the state that belongs to `manifest`, durably. Without a target nothing happens.
-    pub(crate) fn finish(mut self, manifest: &ManifestId) -> io::Result<()> {
-        let Some(mut target) = self.target.take() else { return Ok(()) };
-        let published = self.publish(&target, manifest);
-        target.published = published.is_ok();
-        // The file, and with it the lock on its name, is closed after this.
-        drop(target);
-        published
+    pub(crate) fn finish(self, manifest: &ManifestId) -> io::Result<()> {
+        let Some(target) = &self.target else { return Ok(()) };
+        let preamble = Preamble { manifest: *manifest, end: self.len, ..self.preamble.clone() };
+        self.file.write_all_at(&preamble.encode(&self.domain), 0)?;
+        let name = target.place.name(&preamble.repository);
+        crate::durable::publish(&self.file, target.place.folder(), target.temporary.as_ref(), name.as_ref())?;
+        target.place.forget_journal(&preamble.repository);
+        Ok(())
     }
+}
 
-    fn publish(&mut self, target: &Target, manifest: &ManifestId) -> io::Result<()> {
-        let trailer = self.len;
-        let mut void = Vec::with_capacity(self.void.len() * 8);
-        for file in &self.void {
-            void.extend_from_slice(&file.to_le_bytes());
-        }
-        self.file.write_all(&wide(self.void.len()).to_le_bytes())?;
-        self.file.write_all(&void)?;
-        self.file.write_all(&check(&self.domain, &self.nonce, TRAILER, &[&void]))?;
-        self.file.flush()?;
-        let header =
-            encode_header(&self.domain, &self.repository, &self.nonce, manifest, trailer, &self.roots);
-        self.file.get_ref().write_all_at(&header, 0)?;
-        let name = target.place.name(&self.repository);
-        crate::durable::publish(self.file.get_ref(), target.place.folder(), &target.temporary, &name)
+fn encode_slots(slots: &[Option<Slot>]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(slots.len() * SLOT_LEN);
+    for slot in slots {
+        push_slot(&mut bytes, slot.as_ref());
     }
+    bytes
 }
 
 /// The file at its place; `None`, with a warning, if there can be none.
 fn create_at(place: &Place, repository: &RepositoryId) -> Option<(File, Target)> {
     match place.create(repository) {
-        Ok(Some((file, temporary))) => {
-            Some((file, Target { place: place.clone(), temporary, published: false }))
-        }
+        Ok(Some((file, temporary))) => Some((file, Target { place: place.clone(), temporary })),
         Ok(None) => {
             tracing::warn!("another push of the same folders is running; this one will not be remembered");
             None

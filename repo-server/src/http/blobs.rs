@@ -6,9 +6,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use axum::extract::{Path, Request, State};
+use axum::extract::{Path, Query, Request, State};
 use format_spec::key::BlobKind;
 use format_spec::wire::{self, BlobsStored, Frame, FrameReader};
+use serde::Deserialize;
 use tokio::task::JoinHandle;
 
 use super::body::Pieces;
@@ -24,13 +25,47 @@ const GROUP_LEN: usize = 1 << 20;
 /// Groups of one request that are computed at once.
 const GROUPS: usize = 3;
 
-pub(super) async fn have(State(app): State<App>, Path(id): Path<String>, request: Request) -> Reply {
-    let session = session::renew(&app.repository, parse(&id)?)?;
-    let ids = wire::parse_ids(&body::whole(request, wire::MAX_ID_LIST_LEN).await?)
-        .map_err(ServerError::Malformed)?;
+#[derive(Deserialize)]
+pub(super) struct Asked {
+    coming: Option<String>,
+}
+
+/// What the client does about chunks that others are sending.
+enum Coming {
+    /// It waits for them, and promises to send what is missing.
+    Wait,
+    /// It sends them as well.
+    Send,
+}
+
+impl Asked {
+    fn coming(&self) -> Result<Coming, ServerError> {
+        match self.coming.as_deref() {
+            None => Ok(Coming::Send),
+            Some("wait") => Ok(Coming::Wait),
+            Some(other) => Err(ServerError::BadRequest {
+                code: "bad_query",
+                why: format!("`coming` is `{other}`, and can only be `wait`"),
+            }),
+        }
+    }
+}
+
+pub(super) async fn have(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    Query(asked): Query<Asked>,
+    request: Request,
+) -> Reply {
+    let (id, coming) = (parse(&id)?, asked.coming()?);
+    let session = session::renew(&app.repository, id)?;
+    let ids = body::ids(request).await?;
     let domain = app.repository.domain(&session.cluster);
-    let have = app.repository.blocking(move |repository| pack::have(repository, &domain, &ids)).await?;
-    Ok(octets(wire::Bitmap::from_bits(&have).into_bytes()))
+    let held = app.repository.blocking(move |repository| match coming {
+        Coming::Wait => pack::have_or_promise(repository, &domain, id, &ids),
+        Coming::Send => pack::have(repository, &domain, &ids),
+    });
+    Ok(octets(wire::encode_held(&held.await?)))
 }
 
 pub(super) async fn put(

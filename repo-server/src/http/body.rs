@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::body::BodyDataStream;
 use axum::extract::Request;
 use bytes::{Bytes, BytesMut};
+use format_spec::{ChunkId, wire};
 use futures_util::StreamExt;
 use hyper::body::Body as _;
 use serde::de::DeserializeOwned;
@@ -58,9 +59,15 @@ pub(super) async fn whole(request: Request, limit_bytes: u64) -> Result<Bytes, S
     Ok(body.freeze())
 }
 
+/// The ids that a body asks about.
+pub(super) async fn ids(request: Request) -> Result<Vec<ChunkId>, ServerError> {
+    let limit = u64::try_from(wire::MAX_ID_LIST_LEN).expect("a length fits in 64 bits");
+    wire::parse_ids(&whole(request, limit).await?).map_err(ServerError::Malformed)
+}
+
 /// The document in a JSON body.
 pub(super) async fn json<T: DeserializeOwned>(request: Request) -> Result<T, ServerError> {
-    let body = whole(request, format_spec::wire::MAX_JSON_LEN).await?;
+    let body = whole(request, wire::MAX_JSON_LEN).await?;
     serde_json::from_slice(&body).map_err(|error| ServerError::BadRequest {
         code: "bad_json",
         why: format!("the body is not usable: {error}"),

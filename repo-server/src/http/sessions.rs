@@ -10,27 +10,29 @@ use super::{App, body, parse};
 use crate::error::ServerError;
 use crate::index::Table;
 use crate::repository::Repository;
-use crate::session::{self, TTL};
+use crate::session::{self, Pusher, TTL};
 use crate::snapshot;
 
 pub(super) async fn open(State(app): State<App>, request: Request) -> Answer<wire::SessionOpened> {
     let asked: wire::OpenSession = body::json(request).await?;
     let domain_key = app.repository.domain(&asked.cluster).key.to_hex();
-    let (session, fencing_token, base) = app
+    let pusher = Pusher { cluster: asked.cluster, node: asked.node };
+    let (granted, base) = app
         .repository
         .blocking(move |repository| {
-            let (id, row) = session::open(repository, asked.cluster, asked.node)?;
-            Ok((id, row.token, base_state(repository, asked.base)?))
+            let granted = session::open(repository, pusher, asked.adopt)?;
+            Ok((granted, base_state(repository, asked.base)?))
         })
         .await?;
     respond::json(wire::SessionOpened {
-        session,
-        fencing_token,
+        session: granted.id,
+        fencing_token: granted.row.token,
         ttl_ms: ttl_ms(),
         repository: app.repository.id(),
         domain_key,
         chunker: app.repository.chunker(),
         base,
+        adopted: granted.adopted.is_some(),
     })
 }
 
@@ -59,7 +61,7 @@ pub(super) async fn commit(
     let id: SessionId = parse(&id)?;
     let limit = u64::try_from(format_spec::manifest::MAX_MANIFEST_LEN).expect("a length fits in 64 bits");
     let manifest = body::whole(request, limit).await?;
-    let snapshot = snapshot::commit(&app.repository, id, &manifest).await?;
+    let snapshot = snapshot::commit(&app.repository, id, manifest).await?;
     tracing::info!(snapshot = %snapshot.id, cluster = %snapshot.cluster, "committed");
     let manifest = snapshot.manifests.first().map(|manifest| manifest.id);
     respond::json(wire::Committed {

@@ -12,7 +12,6 @@ use serde::Deserialize;
 
 use super::respond::{self, Answer, Reply};
 use super::{App, body, octets, parse};
-use crate::error::ServerError;
 use crate::pack::{self, Blob};
 use crate::snapshot;
 
@@ -48,8 +47,7 @@ pub(super) async fn manifest(State(app): State<App>, Path((id, node)): Path<(Str
 /// Blobs of the snapshot's dedup domain, in the order asked for.
 pub(super) async fn blobs(State(app): State<App>, Path(id): Path<String>, request: Request) -> Reply {
     let id: SnapshotId = parse(&id)?;
-    let ids = wire::parse_ids(&body::whole(request, wire::MAX_ID_LIST_LEN).await?)
-        .map_err(ServerError::Malformed)?;
+    let ids = body::ids(request).await?;
     let found = app.repository.blocking(move |repository| snapshot::get(repository, id)).await?;
     let domain = app.repository.domain(&found.cluster);
     let permit = Arc::clone(&app.reads).acquire_owned().await;

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use format_spec::blob::Decompressor;
 use format_spec::key::BlobKind;
-use format_spec::wire::{BlobsStored, Frame};
-use format_spec::{ChunkId, FormatError, page};
+use format_spec::wire::{BlobsStored, Frame, Held};
+use format_spec::{ChunkId, FormatError, SessionId, page};
 
 use super::send_off;
 use crate::error::ServerError;
 use crate::repository::{Appended, Domain, Repository};
+use crate::session;
 
 /// How many missing ids an error lists.
 const LISTED: usize = 100;
@@ -19,16 +20,41 @@ enum Done {
     Known,
 }
 
-/// Whether each of `ids` is stored, or waits in a pack that every commit waits for.
+/// Whether each of `ids` is here: stored, or waiting in a pack that every commit waits for.
 pub(crate) fn have(
     repository: &Repository,
     domain: &Domain,
     ids: &[ChunkId],
-) -> Result<Vec<bool>, ServerError> {
+) -> Result<Vec<Held>, ServerError> {
     // Waiting first: ids only ever move from there to the index.
     let waiting = domain.waiting(ids);
     let rows = repository.chunk_rows_of(domain, ids)?;
-    Ok(waiting.into_iter().zip(rows).map(|(waiting, row)| waiting || row.is_some()).collect())
+    let held = |(waiting, row): (bool, Option<_>)| {
+        if waiting || row.is_some() { Held::Here } else { Held::Missing }
+    };
+    Ok(waiting.into_iter().zip(rows).map(held).collect())
+}
+
+/// As [`have`], for a session that sends what it is told is missing and waits for what is coming: what is
+/// missing is promised by it from now on, what others have promised is coming (L5).
+///
+/// # Errors
+/// [`ServerError::SessionOver`] if the session ended meanwhile; then it has promised nothing.
+pub(crate) fn have_or_promise(
+    repository: &Repository,
+    domain: &Domain,
+    session: SessionId,
+    ids: &[ChunkId],
+) -> Result<Vec<Held>, ServerError> {
+    // Promises first: ids only ever move from there to waiting, and on to the index.
+    let promised = domain.promise(session, ids, repository.parts.clock.monotonic());
+    // The end of a session releases its promises, but not those made after it.
+    session::renew(repository, session).inspect_err(|_| domain.release(session))?;
+    let held = have(repository, domain, ids)?;
+    let here = ids.iter().zip(&held).filter(|(_, held)| **held == Held::Here);
+    domain.arrived(here.map(|(id, _)| id));
+    let told = |(held, promised)| if held == Held::Here { held } else { promised };
+    Ok(held.into_iter().zip(promised).map(told).collect())
 }
 
 /// Checks, seals and appends a group of blobs; what fills a pack sends it off. Blobs before a bad one

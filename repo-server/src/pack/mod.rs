@@ -9,7 +9,7 @@ mod intake;
 mod publish;
 mod read;
 
-pub(crate) use intake::{have, take_in};
+pub(crate) use intake::{have, have_or_promise, take_in};
 pub(crate) use publish::flush;
 use publish::send_off;
 pub(crate) use read::{Blob, read_blobs};

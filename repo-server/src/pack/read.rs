@@ -33,16 +33,16 @@ pub(crate) async fn read_blobs(
     ids: Vec<ChunkId>,
 ) -> Result<Vec<Blob>, ServerError> {
     let of_domain = Arc::clone(domain);
-    let (ids, rows) = repository
+    let (ids, rows, plan) = repository
         .blocking(move |repository| {
             let rows = locate(repository, &of_domain, &ids)?;
-            Ok((ids, rows))
+            let with_pack = |(number, reads)| Ok((repository.pack_row(number)?, reads));
+            let plan: Vec<_> = plan(&rows).into_iter().map(with_pack).collect::<Result<_, ServerError>>()?;
+            Ok((ids, rows, plan))
         })
         .await?;
-    let plan = plan(&rows);
     let mut sealed: Vec<Bytes> = vec![Bytes::new(); rows.len()];
-    for (number, reads) in plan {
-        let pack = repository.pack_row(number)?;
+    for (pack, reads) in plan {
         fetch(repository, &pack, &reads, &mut sealed).await?;
     }
     let domain = Arc::clone(domain);

@@ -1,21 +1,29 @@
-//! A dedup domain in memory: its keys, and the packs that its blobs are collected in.
+//! A dedup domain in memory: its keys, the packs that its blobs are collected in, and who has promised
+//! to send which chunk.
 //!
 //! A blob is *waiting* from the moment it is appended to an open pack until the index has its row.
 //! Waiting ids count as had, because every commit first waits for the packs they are in; if the
 //! process dies before, the commit finds the page or chunk missing and says so.
 //!
-//! Lock order: `open` is a leaf; nothing else is locked and nothing blocks while it is held.
+//! An id moves from *promised* to *waiting* to the index, and is in the next before it leaves the one
+//! before. Who looks in the same order finds it.
+//!
+//! Lock order: `open` and `promises` are leaves; nothing else is locked and nothing blocks while one of
+//! them is held.
 
 use std::collections::HashSet;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use format_spec::blob::{BlobInfo, BlobSealer};
 use format_spec::key::{BlobKind, DomainKey, SealKeys};
 use format_spec::pack::{self, PackBuilder};
-use format_spec::{ChunkId, ClusterName, RepositoryId};
+use format_spec::wire::Held;
+use format_spec::{ChunkId, ClusterName, RepositoryId, SessionId};
 use tokio::sync::watch;
 
 use super::lock;
+use super::promises::{self, Promises};
 use crate::error::ServerError;
 
 /// A pack of pages is sealed at this length: its references, counted in one index batch, stay few.
@@ -72,6 +80,7 @@ pub(crate) struct Domain {
     repository: RepositoryId,
     random: fn(&mut [u8]),
     open: Mutex<OpenPacks>,
+    promises: Mutex<Promises>,
 }
 
 #[derive(Default)]
@@ -111,7 +120,27 @@ impl Domain {
         random: fn(&mut [u8]),
     ) -> Self {
         let sealer = BlobSealer::new(keys.clone(), repository, name.clone());
-        Self { name, key, sealer, keys, repository, random, open: Mutex::default() }
+        let promises = Mutex::new(Promises::new(promises::LIMIT));
+        Self { name, key, sealer, keys, repository, random, open: Mutex::default(), promises }
+    }
+
+    /// What `session` is told of each of `ids` if it is not here: [`Held::Coming`] if another session has
+    /// promised it. The rest are [`Held::Missing`], and promised by `session` from `now` on (L5).
+    pub(crate) fn promise(&self, session: SessionId, ids: &[ChunkId], now: Duration) -> Vec<Held> {
+        lock(&self.promises).ask(session, ids, now)
+    }
+
+    /// The blobs with these ids are here: nobody needs to send them any more.
+    pub(crate) fn arrived<'a>(&self, ids: impl IntoIterator<Item = &'a ChunkId>) {
+        let mut promises = lock(&self.promises);
+        for id in ids {
+            promises.arrived(id);
+        }
+    }
+
+    /// What `session` has promised, it will not send any more.
+    pub(crate) fn release(&self, session: SessionId) {
+        lock(&self.promises).release(session);
     }
 
     /// Which of `ids` wait in packs.
@@ -125,7 +154,8 @@ impl Domain {
         lock(&self.open).indexed
     }
 
-    /// Appends a blob that the index did not have when [`indexed`](Self::indexed) was `seen`.
+    /// Appends a blob that the index did not have when [`indexed`](Self::indexed) was `seen`. It is
+    /// promised no more once it waits.
     pub(crate) fn append(
         &self,
         info: &BlobInfo,
@@ -149,6 +179,8 @@ impl Domain {
         };
         let is_full = builder.len() >= limit || builder.entries().len() >= MAX_PACK_BLOBS;
         let full = if is_full { open.take(info.kind) } else { None };
+        drop(open);
+        self.arrived([&info.id]);
         (Appended::New, full)
     }
 

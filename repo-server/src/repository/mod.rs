@@ -6,6 +6,7 @@
 
 mod create;
 mod domain;
+mod promises;
 
 use std::collections::HashMap;
 use std::error::Error;

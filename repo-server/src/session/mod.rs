@@ -5,6 +5,9 @@
 //! | L1 | a token is on disk before it is handed out, and greater than all before it |
 //! | L2 | a commit is applied only while its session's row is as it was granted |
 //! | L3 | an expired session is never renewed; after a restart each open one gets its full time |
+//! | L4 | a session that was adopted is over: what its former client sends later changes nothing |
+//!
+//! Whichever way a session ends, what it had promised to send (L5) is released.
 //!
 //! The session id is also the idempotency key of its commit: a session commits once, and asking again
 //! gives the same snapshot.
@@ -19,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Clock;
 use crate::error::ServerError;
-use crate::index::{Batch, Index, KeyRange, Precondition, Row, Table};
+use crate::index::{Batch, Index, IndexError, KeyRange, Precondition, Row, Table};
 use crate::repository::{Repository, lock};
 
 /// How long a session lives after its last request.
@@ -86,28 +89,67 @@ impl Sessions {
     }
 }
 
+/// Whose push a session is.
+#[derive(Debug, Clone)]
+pub(crate) struct Pusher {
+    pub(crate) cluster: ClusterName,
+    pub(crate) node: NodeName,
+}
+
+/// A new session.
+#[derive(Debug)]
+pub(crate) struct Granted {
+    pub(crate) id: SessionId,
+    pub(crate) row: SessionRow,
+    /// The session whose place it took.
+    pub(crate) adopted: Option<SessionId>,
+}
+
 /// Grants a session. Its row and its token are on disk when this returns (L1).
+///
+/// If `adopt` names an open session of the same pusher, that one is over from the moment the new one is
+/// granted (L4): who still holds it is refused. Any other is left alone, and the new one granted all the
+/// same. What the old session had promised to send is released, not handed over: its client forgot what
+/// was on its way, and the new one asks for each chunk again.
 pub(crate) fn open(
     repository: &Repository,
-    cluster: ClusterName,
-    node: NodeName,
-) -> Result<(SessionId, SessionRow), ServerError> {
+    pusher: Pusher,
+    adopt: Option<SessionId>,
+) -> Result<Granted, ServerError> {
     repository.check_running()?;
     let mut random = [0; 10];
     (repository.parts.random)(&mut random);
     let id = SessionId::new(repository.parts.clock.unix_ms(), random);
-    let row = repository.exclusively(|| grant(repository, id, cluster, node))?;
+    let old = adopt.and_then(|old| adoptable(repository, old, &pusher));
+    let granted = repository.exclusively(|| match grant(repository, id, &pusher, old.as_ref()) {
+        // The old session was committed or ended first: it is not ours to adopt any more.
+        Err(ServerError::Index(IndexError::Precondition { .. })) if old.is_some() => {
+            grant(repository, id, &pusher, None)
+        }
+        granted => granted,
+    })?;
     let deadline = repository.parts.clock.monotonic() + TTL;
-    lock(&repository.sessions.open).insert(id, Open { row: row.clone(), deadline });
-    Ok((id, row))
+    if let Some(old) = granted.adopted {
+        forget(repository, old);
+    }
+    lock(&repository.sessions.open).insert(id, Open { row: granted.row.clone(), deadline });
+    Ok(granted)
+}
+
+/// The session to adopt, if it is open and `pusher`'s own.
+fn adoptable(repository: &Repository, id: SessionId, pusher: &Pusher) -> Option<(SessionId, SessionRow)> {
+    let now = repository.parts.clock.monotonic();
+    let open = lock(&repository.sessions.open);
+    let Open { row, .. } = open.get(&id).filter(|session| session.deadline > now)?;
+    (row.cluster == pusher.cluster && row.node == pusher.node).then(|| (id, row.clone()))
 }
 
 fn grant(
     repository: &Repository,
     id: SessionId,
-    cluster: ClusterName,
-    node: NodeName,
-) -> Result<SessionRow, ServerError> {
+    pusher: &Pusher,
+    old: Option<&(SessionId, SessionRow)>,
+) -> Result<Granted, ServerError> {
     let index = &repository.parts.index;
     let last = match index.get(Table::Meta, TOKEN_KEY)? {
         None => 0,
@@ -117,13 +159,17 @@ fn grant(
             .map_err(|_| ServerError::Row { object: "the fencing token".to_owned() })?,
     };
     let token = last + 1;
+    let Pusher { cluster, node } = pusher.clone();
     let row = SessionRow { cluster, node, token, state: SessionState::Open };
     let mut batch = Batch::new();
     batch.put(Table::Meta, TOKEN_KEY, token.to_le_bytes());
     batch.require(Table::Session, *id.as_bytes(), Precondition::Absent);
     batch.put(Table::Session, *id.as_bytes(), row.encode());
+    if let Some((old, granted)) = old {
+        delete_row(&mut batch, *old, granted);
+    }
     index.commit(batch).map_err(|error| repository.index_error(error))?;
-    Ok(row)
+    Ok(Granted { id, row, adopted: old.map(|(old, _)| *old) })
 }
 
 /// The session with this id, which lives on for its full time from now.
@@ -149,15 +195,22 @@ pub(crate) fn committed(repository: &Repository, id: SessionId) -> Result<Option
     }
 }
 
-/// Forgets a session that has committed; its row stays.
-pub(crate) fn close(repository: &Repository, id: SessionId) {
-    lock(&repository.sessions.open).remove(&id);
+/// Forgets a session that is over: it is renewed no more, and has promised nothing. Its row is another
+/// matter. Answers the row as it was granted, if the session was not forgotten before.
+pub(crate) fn forget(repository: &Repository, id: SessionId) -> Option<SessionRow> {
+    let Open { row, .. } = lock(&repository.sessions.open).remove(&id)?;
+    release(repository, id, &row);
+    Some(row)
+}
+
+fn release(repository: &Repository, id: SessionId, row: &SessionRow) {
+    repository.domain(&row.cluster).release(id);
 }
 
 /// Ends a session without a snapshot. Ending one that is not open does nothing.
 pub(crate) fn abort(repository: &Repository, id: SessionId) -> Result<(), ServerError> {
-    let Some(session) = lock(&repository.sessions.open).remove(&id) else { return Ok(()) };
-    delete_rows(repository, &[(id, session.row)])
+    let Some(row) = forget(repository, id) else { return Ok(()) };
+    delete_rows(repository, &[(id, row)])
 }
 
 /// Ends the sessions whose time is over, and drops rows of long committed ones. Returns how many
@@ -168,6 +221,9 @@ pub(crate) fn expire(repository: &Repository) -> Result<usize, ServerError> {
         let mut open = lock(&repository.sessions.open);
         open.extract_if(|_, session| session.deadline <= now).map(|(id, session)| (id, session.row)).collect()
     };
+    for (id, row) in &over {
+        release(repository, *id, row);
+    }
     delete_rows(repository, &over)?;
     let forget_before = repository.parts.clock.unix_ms().saturating_sub(DONE_KEPT_MS);
     let mut done = Vec::new();
@@ -183,15 +239,20 @@ pub(crate) fn expire(repository: &Repository) -> Result<usize, ServerError> {
 fn delete_rows(repository: &Repository, sessions: &[(SessionId, SessionRow)]) -> Result<(), ServerError> {
     for (id, row) in sessions {
         let mut batch = Batch::new();
-        batch.require(Table::Session, *id.as_bytes(), Precondition::Equals(row.encode()));
-        batch.delete(Table::Session, *id.as_bytes());
+        delete_row(&mut batch, *id, row);
         match repository.parts.index.commit(batch) {
             // A commit came first: the row is the snapshot's now.
-            Ok(()) | Err(crate::index::IndexError::Precondition { .. }) => {}
+            Ok(()) | Err(IndexError::Precondition { .. }) => {}
             Err(error) => return Err(repository.index_error(error)),
         }
     }
     Ok(())
+}
+
+/// Deletes the row of a session, as long as it is as it was granted.
+fn delete_row(batch: &mut Batch, id: SessionId, granted: &SessionRow) {
+    batch.require(Table::Session, *id.as_bytes(), Precondition::Equals(granted.encode()));
+    batch.delete(Table::Session, *id.as_bytes());
 }
 
 fn for_each(index: &dyn Index, mut visit: impl FnMut(SessionId, SessionRow)) -> Result<(), ServerError> {

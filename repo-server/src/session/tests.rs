@@ -1,14 +1,16 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use format_spec::RepositoryId;
+use format_spec::blob::{BlobInfo, Compression};
 use format_spec::descriptor::Descriptor;
-use format_spec::key::MasterKey;
-use format_spec::wire::ChunkerSpec;
+use format_spec::key::{BlobKind, MasterKey};
+use format_spec::wire::{ChunkerSpec, Held};
+use format_spec::{ChunkId, RepositoryId};
 
 use super::*;
 use crate::index::MemoryIndex;
-use crate::repository::Parts;
+use crate::pack::have_or_promise;
+use crate::repository::{Appended, Parts};
 use crate::site::StoreSite;
 
 /// A clock that stands still until it is told to move.
@@ -56,8 +58,40 @@ fn world() -> (MemoryIndex, Arc<ManualClock>) {
     (MemoryIndex::new(), Arc::default())
 }
 
+fn pusher(cluster: &str, node: &str) -> Pusher {
+    Pusher { cluster: cluster.parse().unwrap(), node: node.parse().unwrap() }
+}
+
 fn grant(repository: &Repository) -> (SessionId, SessionRow) {
-    open(repository, "c".parse().unwrap(), "n".parse().unwrap()).unwrap()
+    let granted = open(repository, pusher("c", "n"), None).unwrap();
+    (granted.id, granted.row)
+}
+
+const CHUNK: ChunkId = ChunkId::from_bytes([5; 32]);
+
+/// What a session that waits for others is told of one chunk.
+fn ask(repository: &Repository, session: SessionId) -> Result<Held, ServerError> {
+    let domain = repository.domain(&"c".parse().unwrap());
+    let told = have_or_promise(repository, &domain, session, &[CHUNK])?;
+    Ok(told[0])
+}
+
+/// Appends that chunk to an open pack. Its content does not matter: it was checked before.
+fn append(repository: &Repository) {
+    let domain = repository.domain(&"c".parse().unwrap());
+    let info = BlobInfo { kind: BlobKind::Chunk, id: CHUNK, plain_len: 5, compression: Compression::Raw };
+    let mut blob = Vec::new();
+    domain.sealer.seal(&info, b"bytes", &mut blob);
+    assert_eq!(domain.append(&info, &blob, &[], domain.indexed()).0, Appended::New);
+}
+
+fn commit(index: &MemoryIndex, id: SessionId, row: &SessionRow, at_ms: u64) -> SnapshotId {
+    let snapshot = SnapshotId::from_bytes([9; 16]);
+    let state = SessionState::Committed { snapshot, at_ms };
+    let mut batch = Batch::new();
+    batch.put(Table::Session, *id.as_bytes(), SessionRow { state, ..row.clone() }.encode());
+    index.commit(batch).unwrap();
+    snapshot
 }
 
 /// L1: a restart forgets no token.
@@ -122,11 +156,7 @@ fn ending_a_session_that_has_committed_keeps_its_row() {
     let (index, clock) = world();
     let repository = start(&index, &clock);
     let (id, row) = grant(&repository);
-    let snapshot = SnapshotId::from_bytes([9; 16]);
-    let state = SessionState::Committed { snapshot, at_ms: clock.unix_ms() };
-    let mut batch = Batch::new();
-    batch.put(Table::Session, *id.as_bytes(), SessionRow { state, ..row }.encode());
-    index.commit(batch).unwrap();
+    let snapshot = commit(&index, id, &row, clock.unix_ms());
 
     abort(&repository, id).unwrap();
 
@@ -147,4 +177,177 @@ fn an_aborted_session_is_over() {
 
     assert!(matches!(renew(&repository, id), Err(ServerError::SessionOver(_))));
     assert_eq!(repository.sessions.count(), 0);
+}
+
+/// L4: the one row goes in the batch that brings the other.
+#[test]
+fn a_session_that_is_adopted_is_over_and_the_new_one_goes_on() {
+    let (index, clock) = world();
+    let repository = start(&index, &clock);
+    let (old, old_row) = grant(&repository);
+
+    let new = open(&repository, pusher("c", "n"), Some(old)).unwrap();
+
+    assert_eq!(new.adopted, Some(old));
+    assert!(new.row.token > old_row.token);
+    assert!(matches!(renew(&repository, old), Err(ServerError::SessionOver(over)) if over == old));
+    assert_eq!(index.get(Table::Session, old.as_bytes()).unwrap(), None);
+    assert_eq!(renew(&repository, new.id).unwrap(), new.row);
+    let after_a_restart = start(&index, &clock);
+    assert!(renew(&after_a_restart, old).is_err() && renew(&after_a_restart, new.id).is_ok());
+}
+
+/// L4: a session is adopted by its own node only.
+#[test]
+fn a_session_of_another_node_or_cluster_is_left_alone() {
+    let (index, clock) = world();
+    let repository = start(&index, &clock);
+    let (old, row) = grant(&repository);
+
+    for stranger in [pusher("c", "m"), pusher("d", "n")] {
+        let new = open(&repository, stranger, Some(old)).unwrap();
+
+        assert_eq!(new.adopted, None);
+        assert!(renew(&repository, new.id).is_ok());
+    }
+
+    assert_eq!(renew(&repository, old).unwrap(), row);
+    assert_eq!(index.get(Table::Session, old.as_bytes()).unwrap(), Some(row.encode()));
+}
+
+/// L3, L4: what is not open cannot be adopted, and asking for it is no error.
+#[test]
+fn a_session_that_is_not_open_is_not_adopted() {
+    let (index, clock) = world();
+    let repository = start(&index, &clock);
+    let (expired, row) = grant(&repository);
+    clock.advance(TTL);
+    let (aborted, _) = grant(&repository);
+    abort(&repository, aborted).unwrap();
+
+    for old in [expired, aborted, SessionId::from_bytes([7; 16])] {
+        assert_eq!(open(&repository, pusher("c", "n"), Some(old)).unwrap().adopted, None);
+    }
+
+    let kept = index.get(Table::Session, expired.as_bytes()).unwrap();
+    assert_eq!(kept, Some(row.encode()), "an expired session is swept, not adopted");
+    assert_eq!(repository.sessions.count(), 4);
+}
+
+/// L2, L4: a commit that came first stands, and the new session is granted beside it.
+#[test]
+fn a_session_whose_commit_came_first_is_not_adopted() {
+    let (index, clock) = world();
+    let repository = start(&index, &clock);
+    let (old, row) = grant(&repository);
+    let snapshot = commit(&index, old, &row, clock.unix_ms());
+
+    let new = open(&repository, pusher("c", "n"), Some(old)).unwrap();
+
+    assert_eq!(new.adopted, None);
+    assert!(new.row.token > row.token);
+    assert_eq!(committed(&repository, old).unwrap(), Some(snapshot));
+    assert_eq!(renew(&repository, new.id).unwrap(), new.row);
+}
+
+/// L4: of two that adopt the same session one does, and both are granted.
+#[test]
+fn a_session_is_adopted_once() {
+    let (index, clock) = world();
+    let repository = start(&index, &clock);
+    let (old, _) = grant(&repository);
+
+    let first = open(&repository, pusher("c", "n"), Some(old)).unwrap();
+    let second = open(&repository, pusher("c", "n"), Some(old)).unwrap();
+
+    assert_eq!((first.adopted, second.adopted), (Some(old), None));
+    assert!(renew(&repository, first.id).is_ok() && renew(&repository, second.id).is_ok());
+}
+
+/// L5: whichever way a session ends, another is asked to send what it had promised.
+#[test]
+fn the_end_of_a_session_releases_its_promises() {
+    type End = fn(&Repository, SessionId);
+    let ends: [(&str, End); 3] = [
+        ("commit", |repository, id| drop(forget(repository, id).unwrap())),
+        ("abort", |repository, id| abort(repository, id).unwrap()),
+        ("adoption", |repository, id| drop(open(repository, pusher("c", "n"), Some(id)).unwrap())),
+    ];
+
+    for (how, end) in ends {
+        let (index, clock) = world();
+        let repository = start(&index, &clock);
+        let (first, waiting) = (grant(&repository).0, grant(&repository).0);
+        assert_eq!(ask(&repository, first).unwrap(), Held::Missing);
+        assert_eq!(ask(&repository, waiting).unwrap(), Held::Coming);
+
+        end(&repository, first);
+
+        assert_eq!(ask(&repository, waiting).unwrap(), Held::Missing, "{how}");
+        assert_eq!(ask(&repository, grant(&repository).0).unwrap(), Held::Coming, "{how}");
+    }
+}
+
+/// L5: a session that asks and then falls silent holds nobody up for long, and what it had promised is
+/// forgotten when it expires.
+#[test]
+fn an_expired_session_has_promised_nothing() {
+    let (index, clock) = world();
+    let repository = start(&index, &clock);
+    let (first, waiting) = (grant(&repository).0, grant(&repository).0);
+    let domain = repository.domain(&"c".parse().unwrap());
+    ask(&repository, first).unwrap();
+    clock.advance(TTL - Duration::from_millis(1));
+    renew(&repository, waiting).unwrap();
+    // As if it had asked a moment before it expired.
+    domain.promise(first, &[CHUNK], clock.monotonic());
+    assert_eq!(ask(&repository, waiting).unwrap(), Held::Coming);
+    clock.advance(Duration::from_millis(1));
+
+    assert_eq!(expire(&repository).unwrap(), 1);
+
+    assert_eq!(ask(&repository, waiting).unwrap(), Held::Missing);
+}
+
+/// L4, L5: a question that was on its way when its session ended leaves no promise behind.
+#[test]
+fn a_session_that_is_over_promises_nothing_any_more() {
+    let (index, clock) = world();
+    let repository = start(&index, &clock);
+    let (old, _) = grant(&repository);
+    let new = open(&repository, pusher("c", "n"), Some(old)).unwrap();
+
+    let refused = ask(&repository, old);
+
+    assert!(matches!(refused, Err(ServerError::SessionOver(over)) if over == old));
+    assert_eq!(ask(&repository, new.id).unwrap(), Held::Missing);
+    assert_eq!(ask(&repository, grant(&repository).0).unwrap(), Held::Coming);
+}
+
+/// L5: a promise ends when the chunk waits in a pack.
+#[test]
+fn a_chunk_that_arrived_is_here_and_promised_by_nobody() {
+    let (index, clock) = world();
+    let repository = start(&index, &clock);
+    let (first, waiting) = (grant(&repository).0, grant(&repository).0);
+    let domain = repository.domain(&"c".parse().unwrap());
+    assert_eq!(ask(&repository, first).unwrap(), Held::Missing);
+
+    append(&repository);
+
+    assert_eq!(domain.promise(waiting, &[CHUNK], clock.monotonic()), [Held::Missing]);
+    assert_eq!(ask(&repository, first).unwrap(), Held::Here, "whatever was promised");
+}
+
+#[test]
+fn nobody_promises_what_is_here() {
+    let (index, clock) = world();
+    let repository = start(&index, &clock);
+    let (first, other) = (grant(&repository).0, grant(&repository).0);
+    let domain = repository.domain(&"c".parse().unwrap());
+    append(&repository);
+
+    assert_eq!(ask(&repository, first).unwrap(), Held::Here);
+
+    assert_eq!(domain.promise(other, &[CHUNK], clock.monotonic()), [Held::Missing]);
 }

@@ -25,13 +25,15 @@ const LISTED: usize = 1000;
 pub(crate) async fn commit(
     repository: &Arc<Repository>,
     session: SessionId,
-    body: &[u8],
+    body: Bytes,
 ) -> Result<Snapshot, ServerError> {
-    if let Some(snapshot) = session::committed(repository, session)? {
-        return get(repository, snapshot);
+    if let Some(snapshot) = repository.blocking(move |repository| committed(repository, session)).await? {
+        return Ok(snapshot);
     }
     let granted = session::renew(repository, session)?;
-    let manifest = Manifest::decode(body).map_err(ServerError::Malformed)?;
+    let payload = body.clone();
+    let manifest =
+        repository.blocking(move |_| Manifest::decode(&payload).map_err(ServerError::Malformed)).await?;
     check_owner(&manifest, &granted)?;
     let domain = repository.domain(&granted.cluster);
     // Chunks first: the batch of a page's pack counts the chunks that the page refers to.
@@ -44,23 +46,25 @@ pub(crate) async fn commit(
     let snapshot = describe(repository, &manifest, manifest_id);
     put_snapshot(repository, &snapshot).await?;
 
-    let id = snapshot.id;
-    let applied =
-        repository.blocking(move |repository| apply(repository, session, &granted, &snapshot, &pages)).await;
-    match applied {
-        // Another request of the session was faster.
-        Err(ServerError::Index(IndexError::Precondition { .. })) => {
-            match session::committed(repository, session)? {
-                Some(first) => get(repository, first),
-                None => Err(ServerError::SessionOver(session)),
+    repository
+        .blocking(move |repository| match apply(repository, session, &granted, &snapshot, &pages) {
+            // Another request of the session was faster, or it was ended.
+            Err(ServerError::Index(IndexError::Precondition { .. })) => {
+                committed(repository, session)?.ok_or(ServerError::SessionOver(session))
             }
-        }
-        Err(error) => Err(error),
-        Ok(()) => {
-            session::close(repository, session);
-            get(repository, id)
-        }
-    }
+            Err(error) => Err(error),
+            Ok(()) => {
+                // Its row stays: it says what was committed.
+                session::forget(repository, session);
+                get(repository, snapshot.id)
+            }
+        })
+        .await
+}
+
+/// The snapshot that the session has committed, if it has.
+fn committed(repository: &Repository, session: SessionId) -> Result<Option<Snapshot>, ServerError> {
+    session::committed(repository, session)?.map(|snapshot| get(repository, snapshot)).transpose()
 }
 
 fn check_owner(manifest: &Manifest, granted: &SessionRow) -> Result<(), ServerError> {
@@ -94,10 +98,13 @@ fn check_pages(
     if missing.is_empty() { Ok((manifest, pages)) } else { Err(ServerError::MissingChunks { missing }) }
 }
 
-async fn put_manifest(repository: &Arc<Repository>, payload: &[u8]) -> Result<ManifestId, ServerError> {
-    let sealed =
-        object::seal(ObjectKind::Manifest, &repository.keys, repository.id(), repository.salt(), payload);
-    let id = ManifestId::of(&sealed);
+async fn put_manifest(repository: &Arc<Repository>, payload: Bytes) -> Result<ManifestId, ServerError> {
+    let seal = move |repository: &Arc<Repository>| {
+        let (keys, salt) = (&repository.keys, repository.salt());
+        let sealed = object::seal(ObjectKind::Manifest, keys, repository.id(), salt, &payload);
+        Ok((ManifestId::of(&sealed), sealed))
+    };
+    let (id, sealed) = repository.blocking(seal).await?;
     let put = repository.parts.site.put_new(&manifest_object(&id), Bytes::from(sealed)).await;
     put.map_err(|error| repository.site_error(error))?;
     Ok(id)
@@ -124,7 +131,12 @@ fn describe(repository: &Repository, manifest: &Manifest, id: ManifestId) -> Sna
         cluster: manifest.cluster.clone(),
         created_ms,
         state: state_of(&manifest.totals),
-        manifests: vec![ManifestRef { node: manifest.node.clone(), id, totals: manifest.totals }],
+        manifests: vec![ManifestRef {
+            node: manifest.node.clone(),
+            id,
+            totals: manifest.totals,
+            push: manifest.push.clone(),
+        }],
     }
 }
 

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use format_spec::manifest::Manifest;
 use format_spec::object::{self, ObjectKind};
-use format_spec::snapshot::Snapshot;
+use format_spec::snapshot::{ManifestRef, Snapshot};
 use format_spec::{ClusterName, ManifestId, NodeName, SnapshotId, wire};
 
 pub(crate) use commit::commit;
@@ -80,7 +80,13 @@ pub(crate) fn info(snapshot: &Snapshot) -> wire::SnapshotInfo {
         files: sum(|totals| totals.files),
         bytes: sum(|totals| totals.bytes),
         problems: sum(|totals| totals.problems),
+        pushes: snapshot.manifests.iter().filter_map(node_push).collect(),
     }
+}
+
+fn node_push(manifest: &ManifestRef) -> Option<wire::NodePush> {
+    let stats = manifest.push.clone()?;
+    Some(wire::NodePush { node: manifest.node.clone(), stats })
 }
 
 fn rfc3339(unix_ms: u64) -> String {
@@ -94,25 +100,29 @@ pub(crate) async fn manifest(
     id: SnapshotId,
     node: &NodeName,
 ) -> Result<Bytes, ServerError> {
-    let snapshot = get(repository, id)?;
+    let snapshot = repository.blocking(move |repository| get(repository, id)).await?;
     let found = snapshot.manifest_of(node);
     let found = found.ok_or_else(|| ServerError::NoNode { snapshot: id, node: node.clone() })?;
-    open_manifest(repository, &found.id).await
+    let (payload, _) = open_manifest(repository, found.id).await?;
+    Ok(payload)
 }
 
-/// The CBOR of the manifest with this id, checked and opened.
+/// The manifest with this id, checked and opened: its CBOR, and what that says.
 pub(crate) async fn open_manifest(
     repository: &Arc<Repository>,
-    id: &ManifestId,
-) -> Result<Bytes, ServerError> {
-    let sealed = repository.parts.site.get(&manifest_object(id)).await;
+    id: ManifestId,
+) -> Result<(Bytes, Manifest), ServerError> {
+    let sealed = repository.parts.site.get(&manifest_object(&id)).await;
     let sealed = sealed.map_err(|error| repository.site_error(error))?;
-    let damaged = |source| ServerError::Damaged { object: id.to_string(), source };
-    if ManifestId::of(&sealed) != *id {
-        return Err(damaged(format_spec::FormatError::Unauthentic { what: "manifest" }));
-    }
-    let payload = object::open(ObjectKind::Manifest, &repository.keys, repository.id(), &sealed);
-    let payload = payload.map_err(damaged)?;
-    Manifest::decode(&payload).map_err(damaged)?;
-    Ok(Bytes::from(payload))
+    let open = move |repository: &Arc<Repository>| {
+        let damaged = |source| ServerError::Damaged { object: id.to_string(), source };
+        if ManifestId::of(&sealed) != id {
+            return Err(damaged(format_spec::FormatError::Unauthentic { what: "manifest" }));
+        }
+        let payload = object::open(ObjectKind::Manifest, &repository.keys, repository.id(), &sealed);
+        let payload = payload.map_err(damaged)?;
+        let manifest = Manifest::decode(&payload).map_err(damaged)?;
+        Ok((Bytes::from(payload), manifest))
+    };
+    repository.blocking(open).await
 }

@@ -42,11 +42,13 @@ pub(crate) async fn run(
         damaged: HashSet::new(),
         progress,
     };
+    let (totals, snapshots) = repository
+        .blocking(|repository| Ok((repository.totals()?, crate::snapshot::list(repository, None)?)))
+        .await?;
     let pack_steps = match level {
         VerifyLevel::Index => 0,
-        VerifyLevel::Exists | VerifyLevel::Read => u64::from(repository.totals()?.packs),
+        VerifyLevel::Exists | VerifyLevel::Read => u64::from(totals.packs),
     };
-    let snapshots = crate::snapshot::list(repository, None)?;
     let total = pack_steps + u64::try_from(snapshots.len()).unwrap_or(u64::MAX);
     // Packs first: then a snapshot that needs a damaged chunk can be named.
     if pack_steps > 0 {

@@ -29,7 +29,10 @@ impl Check<'_> {
         let mut next = Some(KeyRange::all());
         while let Some(range) = next {
             let limit = NonZeroUsize::new(1000).expect("not zero");
-            let found = self.repository.parts.index.scan(Table::Pack, &range, limit)?;
+            let scan = move |repository: &Arc<Repository>| {
+                Ok(repository.parts.index.scan(Table::Pack, &range, limit)?)
+            };
+            let found = self.repository.blocking(scan).await?;
             for row in found.rows {
                 let number = PackNumber::from_key(&row.key).zip(PackRow::decode(&row.value));
                 let (number, pack) =

@@ -22,11 +22,8 @@ impl Check<'_> {
     pub(super) async fn snapshot(&mut self, snapshot: &Snapshot) -> Result<(), ServerError> {
         self.report.snapshots += 1;
         for manifest in &snapshot.manifests {
-            match crate::snapshot::open_manifest(&self.repository, &manifest.id).await {
-                Ok(bytes) => {
-                    let decoded = Manifest::decode(&bytes).map_err(ServerError::Malformed)?;
-                    self.manifest(snapshot, manifest, &decoded).await?;
-                }
+            match crate::snapshot::open_manifest(&self.repository, manifest.id).await {
+                Ok((_, opened)) => self.manifest(snapshot, manifest, &opened).await?,
                 Err(ServerError::Damaged { source, .. }) => self.hurt(snapshot, manifest.id, source),
                 Err(ServerError::Site(SiteError::NotFound { .. })) => {
                     self.hurt(snapshot, manifest.id, "is not on the site");

@@ -34,8 +34,8 @@ impl Step {
             name,
             files: report.files,
             bytes: report.bytes,
-            sent: Some(report.bytes_sent),
-            stored: Some(report.bytes_stored),
+            sent: Some(report.stats.bytes_sent),
+            stored: Some(report.stats.bytes_stored),
             seconds: report.seconds,
         }
     }

@@ -1,7 +1,6 @@
 //! The tour: push, push again, restore, compare.
 
 use std::io::{self, Write};
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use format_spec::ErrorClass;
@@ -13,7 +12,7 @@ use node_client::cli::Output;
 use node_client::clock::{Clock, SystemClock};
 use node_client::config::{Config, Settings};
 use node_client::error::{ClientError, EXIT_INTERRUPTED, EXIT_PARTIAL};
-use node_client::push::{self, Mounts, PushOptions, PushReport};
+use node_client::push::{self, FreezeMode, FreezeOptions, PushOptions, PushReport};
 use node_client::restore::{
     self, Durable, Existing, NodeChoice, Placement, Progress, RestoreOptions, RestoreReport, Setuid,
     SnapshotChoice,
@@ -123,17 +122,13 @@ impl<'a> Tour<'a> {
         let api = Api::new(&address, &server.token, Retry::default())?;
         let config = Config::load(Settings::default(), &|name| std::env::var(name).ok())?;
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        let options = PushOptions {
-            cluster: config.cluster(),
-            node: config.node(&host).or_else(|_| config.node("quickstart"))?,
-            host,
-            roots: vec![places.source.clone()],
-            excludes: Vec::new(),
-            mounts: Mounts::Enter,
-            level: push::DEFAULT_LEVEL,
-            jobs: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
-            state: Some(scratch.join("state")),
-        };
+        let node = config.node(&host).or_else(|_| config.node("quickstart"))?;
+        let roots = vec![places.source.clone()];
+        let state = Some(scratch.join("state"));
+        // A demonstration only reads the folder: it makes no links in it.
+        let freeze = FreezeOptions { mode: FreezeMode::Off, folder: None };
+        let defaults = PushOptions::new(config.cluster(), node, host, roots);
+        let options = PushOptions { state, freeze, ..defaults };
         Ok(Self { places, scratch, api, runtime, cancel, clock: SystemClock::new(), options })
     }
 

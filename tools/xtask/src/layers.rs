@@ -25,7 +25,7 @@ type Owned = (&'static str, &'static str, &'static str, &'static str);
 
 #[rustfmt::skip]
 const OWNED: &[Owned] = &[
-    ("blake3 zstd aes_gcm aws_lc_rs minicbor", "", "format-spec", "every stored byte is made in format-spec"),
+    ("blake3 zstd aes_gcm aws_lc_rs", "", "format-spec", "every stored byte is made in format-spec"),
     ("fastcdc", "", "chunker", "cut points are format"),
     ("fjall sled", "", "repo-server/src/index", "engines stay behind the index trait"),
     ("object_store", "", "repo-server/src/site", "stores stay behind the site trait"),

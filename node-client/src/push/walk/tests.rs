@@ -1,33 +1,82 @@
 use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::io::Read;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use super::*;
+use crate::push::freeze::{FreezeMode, FreezeOptions, MARK, Source};
+use crate::push::roots;
+use crate::push::source::Opener;
 
-/// All steps of a walk through `roots`, as `kind path` with the path below the first root.
-fn steps(roots: &[&Path], excludes: &[&str], mounts: Mounts) -> Vec<String> {
-    let paths: Vec<_> = roots.iter().map(|root| root.to_path_buf()).collect();
-    let roots = super::super::roots::check(&paths).unwrap();
-    let excludes: Vec<_> = excludes.iter().map(|glob| glob.to_string()).collect();
-    let excludes = Excludes::new(&excludes).unwrap();
-    let mut seen = Vec::new();
-    let base = roots[0].path.clone();
-    walk(&roots, &excludes, mounts, |step| {
-        let (kind, path) = match &step {
+const KEY: &str = "0123456789abcdef";
+
+/// Notes every step. Files stay where they are, unless `hold` says otherwise.
+struct Seen<H> {
+    steps: Vec<Step>,
+    hold: H,
+}
+
+impl<H: FnMut(&Place<'_>) -> Result<bool, Stopped>> Visitor for Seen<H> {
+    fn hold(&mut self, at: Place<'_>, stat: Stat) -> Result<Option<Held>, Stopped> {
+        let is_there = (self.hold)(&at)?;
+        Ok(is_there.then_some(Held { stat, source: Source::Path, not_frozen: None }))
+    }
+
+    fn step(&mut self, step: Step) -> Result<(), Stopped> {
+        self.steps.push(step);
+        Ok(())
+    }
+}
+
+fn no_globs() -> Globs {
+    Globs::new::<&str>("--exclude", &[]).unwrap()
+}
+
+fn roots_of(paths: &[&Path]) -> Vec<Root> {
+    let paths: Vec<_> = paths.iter().map(|path| path.to_path_buf()).collect();
+    roots::check(&paths).unwrap()
+}
+
+fn freeze(mode: FreezeMode, roots: &[Root]) -> Freeze {
+    Freeze::new(&FreezeOptions { mode, folder: None }, KEY, roots).unwrap()
+}
+
+fn no_freeze() -> Freeze {
+    freeze(FreezeMode::Off, &[])
+}
+
+/// Each step as `kind path`, with the path below `base` if it lies there.
+fn shown(steps: &[Step], base: &EntryPath) -> Vec<String> {
+    let show = |step: &Step| {
+        let (kind, path) = match step {
             Step::File(file) => ("file", &file.path),
             Step::Plain(entry) if entry.kind == EntryKind::Symlink => ("link", &entry.path),
             Step::Plain(entry) => ("folder", &entry.path),
             Step::Skipped(path) => ("skipped", path),
             Step::Problem(path, _) => ("problem", path),
         };
-        let below = path.below(&base).unwrap_or(path.as_bytes());
-        seen.push(format!("{kind} {}", format_spec::path::Printable(below)));
-        Ok(())
-    })
-    .unwrap();
-    seen
+        let below = path.below(base).unwrap_or(path.as_bytes());
+        format!("{kind} {}", format_spec::path::Printable(below))
+    };
+    steps.iter().map(show).collect()
+}
+
+/// All steps of a walk through `roots`, with paths below the first of them.
+fn steps(roots: &[&Path], excludes: &[&str], mounts: Mounts) -> Vec<String> {
+    let roots = roots_of(roots);
+    let excludes = Globs::new("--exclude", excludes).unwrap();
+    let mut seen = Seen { steps: Vec::new(), hold: |_: &Place<'_>| Ok(true) };
+    walk(&roots, &excludes, mounts, &no_freeze(), &mut seen).unwrap();
+    shown(&seen.steps, &roots[0].path)
+}
+
+/// All steps of a walk through `root`, where `hold` may change what it finds.
+fn steps_with(root: &Path, hold: impl FnMut(&Place<'_>) -> Result<bool, Stopped>) -> Vec<Step> {
+    let mut seen = Seen { steps: Vec::new(), hold };
+    walk(&roots_of(&[root]), &no_globs(), Mounts::Enter, &no_freeze(), &mut seen).unwrap();
+    seen.steps
 }
 
 #[test]
@@ -70,21 +119,22 @@ fn names_come_in_path_order_and_nothing_is_followed() {
 fn names_that_are_no_text_come_through_byte_for_byte() {
     let temp = tempfile::tempdir().unwrap();
     let odd: OsString = OsString::from_vec(b"\xff\xfe \n*".to_vec());
-    fs::write(temp.path().join(&odd), "").unwrap();
-    fs::write(temp.path().join(OsStr::from_bytes(&[b'n'; 255])), "").unwrap();
+    fs::write(temp.path().join(&odd), "odd").unwrap();
+    fs::write(temp.path().join(OsStr::from_bytes(&[b'n'; 255])), "long").unwrap();
 
-    let mut names = Vec::new();
-    let roots = super::super::roots::check(&[temp.path().to_path_buf()]).unwrap();
-    walk(&roots, &Excludes::new(&[]).unwrap(), Mounts::Enter, |step| {
+    let steps = steps_with(temp.path(), |_| Ok(true));
+
+    let (roots, freeze) = (roots_of(&[temp.path()]), no_freeze());
+    let mut opener = Opener::new(&roots, &freeze);
+    let mut files = Vec::new();
+    for step in steps {
         if let Step::File(file) = step {
-            names.push(file.path.components().last().unwrap().to_vec());
-            file.open().unwrap();
+            let mut content = String::new();
+            fs::File::from(opener.open(&file).unwrap()).read_to_string(&mut content).unwrap();
+            files.push((file.path.components().last().unwrap().to_vec(), content));
         }
-        Ok(())
-    })
-    .unwrap();
-
-    assert_eq!(names, [vec![b'n'; 255], odd.into_vec()]);
+    }
+    assert_eq!(files, [(vec![b'n'; 255], "long".to_owned()), (odd.into_vec(), "odd".to_owned())]);
 }
 
 #[test]
@@ -141,35 +191,176 @@ fn a_mount_point_is_entered_only_if_wanted() {
     fs::create_dir(temp.path().join("mounted")).unwrap();
     fs::write(temp.path().join("mounted/f"), "").unwrap();
     let walked = |mounts| {
-        let (mut seen, excludes) = (0, Excludes::new(&[]).unwrap());
-        let sink = |_| {
-            seen += 1;
-            Ok(())
+        let (excludes, freeze) = (no_globs(), no_freeze());
+        let mut seen = Seen { steps: Vec::new(), hold: |_: &Place<'_>| Ok(true) };
+        let mut walker = Walker {
+            excludes: &excludes,
+            mounts,
+            freeze: &freeze,
+            visitor: &mut seen,
+            buffer: Vec::with_capacity(LISTING_LEN),
         };
-        let mut walker =
-            Walker { excludes: &excludes, mounts, sink, buffer: Vec::with_capacity(LISTING_LEN) };
         let path = EntryPath::new(b"r".to_vec()).unwrap();
         let folder = open_folder(rustix::fs::CWD, temp.path().as_os_str().as_bytes()).unwrap();
-        let level = walker.enter(path, folder).unwrap().unwrap();
+        let level = walker.enter(path.clone(), folder).unwrap().unwrap();
         let entered = walker.name(&level, c"mounted", u64::MAX).unwrap().is_some();
-        (entered, seen)
+        (entered, shown(&seen.steps, &path))
     };
+    let both = vec!["folder ".to_owned(), "folder mounted".to_owned()];
 
-    assert_eq!(walked(Mounts::Enter), (true, 2));
-    assert_eq!(walked(Mounts::Skip), (false, 2));
+    assert_eq!(walked(Mounts::Enter), (true, both.clone()));
+    assert_eq!(walked(Mounts::Skip), (false, both));
 }
 
 #[test]
 fn the_walk_ends_when_nobody_listens() {
-    let temp = tempfile::tempdir().unwrap();
-    fs::write(temp.path().join("f"), "").unwrap();
-    let roots = super::super::roots::check(&[temp.path().to_path_buf()]).unwrap();
-    let mut calls = 0;
+    /// Hears of so many steps, and then of nothing more.
+    struct Deaf(usize);
 
-    let ended = walk(&roots, &Excludes::new(&[]).unwrap(), Mounts::Enter, |_| {
-        calls += 1;
-        Err(Gone)
+    impl Visitor for Deaf {
+        fn hold(&mut self, _: Place<'_>, stat: Stat) -> Result<Option<Held>, Stopped> {
+            Ok(Some(no_freeze().pass(stat)))
+        }
+
+        fn step(&mut self, _: Step) -> Result<(), Stopped> {
+            self.0 = self.0.checked_sub(1).expect("the walk went on");
+            if self.0 == 0 { Err(Stopped) } else { Ok(()) }
+        }
+    }
+
+    let temp = tempfile::tempdir().unwrap();
+    fs::write(temp.path().join("a"), "").unwrap();
+    fs::write(temp.path().join("b"), "").unwrap();
+    let roots = roots_of(&[temp.path()]);
+    for steps in [1, 2, 3] {
+        let mut deaf = Deaf(steps);
+
+        let ended = walk(&roots, &no_globs(), Mounts::Enter, &no_freeze(), &mut deaf);
+
+        assert!(ended.is_err() && deaf.0 == 0);
+    }
+    let mut seen = Seen { steps: Vec::new(), hold: |_: &Place<'_>| Err(Stopped) };
+    let ended = walk(&roots, &no_globs(), Mounts::Enter, &no_freeze(), &mut seen);
+    assert!(ended.is_err() && seen.steps.len() == 1, "a file that is not held does not end it");
+}
+
+#[test]
+fn folders_of_second_names_are_no_data_but_others_of_that_name_are() {
+    let temp = tempfile::tempdir().unwrap();
+    let root = temp.path();
+    for folder in ["ours/.astacus/k-0/00", "theirs/.astacus/sub", "theirs/.astacus.d", "file"] {
+        fs::create_dir_all(root.join(folder)).unwrap();
+    }
+    fs::write(root.join("ours/.astacus").join(MARK), "").unwrap();
+    fs::write(root.join("ours/.astacus/k-0/00/1f"), "").unwrap();
+    fs::write(root.join("theirs/.astacus/f"), "").unwrap();
+    // A mark makes no folder of another name a folder of second names, and the name no file one.
+    fs::write(root.join("theirs/.astacus.d").join(MARK), "").unwrap();
+    fs::write(root.join("file/.astacus"), "").unwrap();
+
+    let steps = steps(&[root], &[], Mounts::Enter);
+
+    assert_eq!(
+        steps,
+        [
+            "folder ",
+            "folder file",
+            "file file/.astacus",
+            "folder ours",
+            "folder theirs",
+            "folder theirs/.astacus",
+            "file theirs/.astacus/f",
+            "folder theirs/.astacus/sub",
+            "folder theirs/.astacus.d",
+            "file theirs/.astacus.d/astacus-freeze",
+        ]
+    );
+}
+
+#[test]
+fn the_push_does_not_find_its_own_second_names_wherever_they_lie() {
+    let temp = tempfile::tempdir().unwrap();
+    let root = temp.path().canonicalize().unwrap();
+    fs::create_dir(root.join("chosen")).unwrap();
+    fs::write(root.join("f"), "content").unwrap();
+    let roots = roots_of(&[&root]);
+    for folder in [None, Some(root.join("chosen"))] {
+        let is_chosen = folder.is_some();
+        let freeze = Freeze::new(&FreezeOptions { mode: FreezeMode::Hardlink, folder }, KEY, &roots).unwrap();
+        let hold = |at: &Place<'_>| {
+            let stat = Stat::of_name(at.folder, at.name).unwrap();
+            assert_eq!(freeze.hold(at.folder, at.name, stat).unwrap().source, Source::Tree);
+            Ok(true)
+        };
+        let mut seen = Seen { steps: Vec::new(), hold };
+
+        walk(&roots, &no_globs(), Mounts::Enter, &freeze, &mut seen).unwrap();
+
+        let expected: &[&str] =
+            if is_chosen { &["folder ", "file f"] } else { &["folder ", "folder chosen", "file f"] };
+        assert_eq!(shown(&seen.steps, &roots[0].path), expected);
+        freeze.remove();
+    }
+}
+
+#[test]
+fn a_name_that_moves_again_and_again_is_a_problem_after_eight_looks() {
+    let temp = tempfile::tempdir().unwrap();
+    let root = temp.path().canonicalize().unwrap();
+    fs::write(root.join("calm"), "").unwrap();
+    fs::write(root.join("moves"), "0").unwrap();
+    let mut inodes = Vec::new();
+
+    let steps = steps_with(&root, |at| {
+        if at.name != c"moves" {
+            return Ok(true);
+        }
+        inodes.push(Stat::of_name(at.folder, at.name).unwrap().identity.ino);
+        // The old file stays, so that its number is not given to the next.
+        let moved = rustix::fs::renameat(at.folder, at.name, at.folder, format!("z{}", inodes.len()));
+        moved.unwrap();
+        fs::write(root.join("moves"), inodes.len().to_string()).unwrap();
+        Ok(false)
     });
 
-    assert!(ended.is_err() && calls == 1);
+    assert_eq!(inodes.len(), 8);
+    inodes.sort_unstable();
+    inodes.dedup();
+    assert_eq!(inodes.len(), 8, "the name stood for the same file twice");
+    let roots = roots_of(&[&root]);
+    assert_eq!(shown(&steps, &roots[0].path), ["folder ", "file calm", "problem moves"]);
+    assert!(matches!(&steps[2], Step::Problem(_, why) if why == "was replaced again and again"));
+}
+
+#[test]
+fn a_name_that_moves_a_few_times_is_what_it_is_in_the_end() {
+    /// What the name is made when it was looked at for the fifth time.
+    type Turn = fn(&Path);
+    let turns: [(Turn, &str, &str); 5] = [
+        (|path| fs::write(path, "other").unwrap(), "file", "file f"),
+        (|path| symlink("nowhere", path).unwrap(), "link", "link f"),
+        (|path| fs::create_dir(path).unwrap(), "folder", "folder f"),
+        (|path| rustix::fs::mkfifoat(rustix::fs::CWD, path, Mode::RUSR).unwrap(), "pipe", "skipped f"),
+        (|_| {}, "nothing", "problem f"),
+    ];
+    for (turn, what, expected) in turns {
+        let temp = tempfile::tempdir().unwrap();
+        let root = temp.path().canonicalize().unwrap();
+        fs::write(root.join("f"), "").unwrap();
+        let mut looks = 0;
+
+        let steps = steps_with(&root, |_| {
+            looks += 1;
+            if looks == 5 {
+                fs::remove_file(root.join("f")).unwrap();
+                turn(&root.join("f"));
+            }
+            Ok(looks > 5)
+        });
+
+        assert_eq!(shown(&steps, &roots_of(&[&root])[0].path), ["folder ", expected], "{what}");
+        if what == "nothing" {
+            assert!(matches!(&steps[1], Step::Problem(_, why) if why == "vanished"));
+        }
+    }
 }

@@ -117,8 +117,8 @@ impl Store {
 
     /// Ends the manifest, and says which pages it has.
     pub(super) fn seal(&mut self) -> Vec<ChunkId> {
-        let pages = std::mem::replace(&mut self.pages, PageBuilder::new(self.domain.clone()));
-        self.page(pages.finish());
+        let page = self.pages.finish();
+        self.page(page);
         self.page_refs.iter().map(|page| page.id).collect()
     }
 
@@ -149,6 +149,7 @@ impl Store {
             files: 0,
             bytes: 0,
             problems: 0,
+            pushes: Vec::new(),
         }
     }
 
@@ -163,6 +164,7 @@ impl Store {
             problems: self.problems.clone(),
             tool: String::new(),
             host: String::new(),
+            push: None,
         }
     }
 

@@ -1,0 +1,119 @@
+//! Programs under measurement: ours as they are released, and their peers.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
+
+/// A program that ran to its end.
+pub struct Run {
+    /// Wall-clock time.
+    pub seconds: f64,
+    /// Most memory that it had at once, in KiB; 0 if `time` is not installed.
+    pub peak_kib: u64,
+    /// Its standard output.
+    pub stdout: String,
+}
+
+impl Run {
+    /// A number in the JSON document on its standard output; 0 if there is none.
+    pub fn number(&self, field: &str) -> u64 {
+        let document: serde_json::Value = serde_json::from_str(&self.stdout).unwrap_or_default();
+        document.get(field).and_then(serde_json::Value::as_u64).unwrap_or(0)
+    }
+}
+
+/// Runs a command that must succeed.
+///
+/// # Panics
+/// With what it said, if it fails.
+#[expect(clippy::disallowed_methods, reason = "measuring is what a benchmark is for")]
+pub fn timed(mut command: Command) -> Run {
+    let mut with_time = Command::new("/usr/bin/time");
+    with_time.args(["-f", "%M"]).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        with_time.env(name, value.expect("only set variables"));
+    }
+    let has_time = Path::new("/usr/bin/time").exists();
+    // What the run before left unwritten would be written at this one's expense.
+    Command::new("sync").status().expect("sync is there");
+    let started = Instant::now();
+    let output = if has_time { with_time.output() } else { command.output() };
+    let seconds = started.elapsed().as_secs_f64();
+    let output = output.expect("the command starts");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?} failed: {told}");
+    let peak_kib = told.lines().last().and_then(|line| line.trim().parse().ok()).unwrap_or(0);
+    Run { seconds, peak_kib, stdout: String::from_utf8_lossy(&output.stdout).into_owned() }
+}
+
+/// A release binary of this workspace.
+///
+/// # Panics
+/// If it was not built.
+pub fn binary(name: &str) -> PathBuf {
+    // A bench binary lies in target/release/deps.
+    let here = std::env::current_exe().expect("this program has a path");
+    let release = here.parent().and_then(Path::parent).expect("target/release/deps");
+    let path = release.join(name);
+    assert!(path.exists(), "{} is missing: run `cargo build --release --bins` first", path.display());
+    path
+}
+
+/// A running server.
+pub struct Server {
+    process: Child,
+    /// Where it listens.
+    pub address: String,
+}
+
+impl Server {
+    /// Starts one over the folder `data`.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub fn start(data: &Path) -> Self {
+        let mut process = Command::new(binary("astacus-server"))
+            .args(["--listen", "127.0.0.1:0", "--data-dir"])
+            .arg(data)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the server starts");
+        let mut line = String::new();
+        let stdout = process.stdout.take().expect("it is piped");
+        BufReader::new(stdout).read_line(&mut line).expect("the server says where it listens");
+        let address = line.trim().strip_prefix("listening on ").expect("the ready line").to_owned();
+        Self { process, address }
+    }
+
+    /// Most memory that it had at once, in KiB.
+    pub fn peak_kib(&self) -> u64 {
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap_or_default();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        peak.and_then(|peak| peak.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
+    }
+
+    /// Ends it.
+    ///
+    /// # Panics
+    /// If it does not end well.
+    pub fn stop(&mut self) {
+        let pid = self.process.id().to_string();
+        Command::new("kill").args(["-TERM", &pid]).status().expect("kill is there");
+        assert!(self.process.wait().expect("it ends").success(), "the server stops cleanly");
+    }
+}
+
+/// Bytes of all files below a folder.
+///
+/// # Panics
+/// If it cannot be read.
+pub fn folder_len(dir: &Path) -> u64 {
+    let entries = std::fs::read_dir(dir).expect("a readable folder");
+    let len = |entry: std::fs::DirEntry| {
+        let meta = entry.metadata().expect("a readable entry");
+        if meta.is_dir() { folder_len(&entry.path()) } else { meta.len() }
+    };
+    entries.map(|entry| len(entry.expect("a readable entry"))).sum()
+}

@@ -1,0 +1,370 @@
+//! One folder of second names, locked while its push lives.
+//!
+//! ```text
+//! .astacus/                       the base; its mark tells it from data
+//!   astacus-freeze                the mark
+//!   <key>-<n>.lock                locked by the push that <key>-<n> belongs to
+//!   <key>-<n>/<xx>/<inode>        the second names: an inode's number is its name
+//! ```
+//! An inode's number cannot be given to another file while it has a name here. So a link that is there
+//! already is the right one, and making it again changes nothing of the file.
+
+use std::ffi::CStr;
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags, Timestamps};
+use rustix::io::Errno;
+
+use super::{FreezeMode, cstring};
+use crate::push::source::{FOLDER, READ};
+use crate::push::stat::{Identity, Stat};
+
+/// Name of the base in a root.
+pub(crate) const BASE_NAME: &str = ".astacus";
+/// Says that a folder is a base.
+pub(crate) const MARK: &str = "astacus-freeze";
+/// Pushes of the same folders that may run at once.
+const MOST_TREES: u32 = 64;
+const PRIVATE: Mode = Mode::RWXU;
+
+/// Where trees are made.
+pub(super) struct Base {
+    above: PathBuf,
+    path: PathBuf,
+    /// Whether it is ours to make and to remove without a trace.
+    in_root: bool,
+}
+
+impl Base {
+    /// `.astacus` in a root.
+    pub(super) fn in_root(root: &Path) -> Self {
+        Self { above: root.to_owned(), path: root.join(BASE_NAME), in_root: true }
+    }
+
+    /// A folder of the user's choice, which must be there.
+    pub(super) fn chosen(folder: &Path) -> Self {
+        Self { above: folder.to_owned(), path: folder.to_owned(), in_root: false }
+    }
+
+    pub(super) fn above(&self) -> &Path {
+        &self.above
+    }
+
+    pub(super) fn path(&self) -> PathBuf {
+        self.path.clone()
+    }
+
+    /// Opens it, and makes it if it is ours to make.
+    fn open(&self) -> Result<OwnedFd, Errno> {
+        if self.in_root {
+            let above = rustix::fs::open(&self.above, FOLDER, Mode::empty())?;
+            keeping_mtime(&above, || rustix::fs::mkdirat(&above, BASE_NAME, PRIVATE)).or_else(if_there)?;
+        }
+        let base = rustix::fs::open(&self.path, FOLDER, Mode::empty())?;
+        let is_mine = Stat::of_file(&base)?.uid == rustix::process::geteuid().as_raw();
+        // Someone's data is left alone: a base is no part of a snapshot.
+        if !is_mine || (!has_mark(&base) && !names(&base)?.is_empty()) {
+            return Err(Errno::ACCESS);
+        }
+        make_mark(&base)?;
+        Ok(base)
+    }
+}
+
+/// An open tree. Its lock goes with it.
+pub(super) struct Tree {
+    above: Option<OwnedFd>,
+    base: OwnedFd,
+    base_ino: u64,
+    folder: OwnedFd,
+    name: String,
+    was_left: bool,
+    _lock: File,
+}
+
+impl Tree {
+    /// The first tree of `key` that no living push has; links that a dead one left in it are kept if this
+    /// push makes links too. Trees of other dead pushes are removed.
+    pub(super) fn open(base: &Base, key: &str, mode: FreezeMode) -> Result<Self, Errno> {
+        let above = base.in_root.then(|| rustix::fs::open(&base.above, FOLDER, Mode::empty())).transpose()?;
+        let (folder, name, lock) = loop {
+            let opened = base.open()?;
+            match lock_first(&opened, key) {
+                // Another push removed the base at this moment.
+                Err(Errno::NOENT) => {}
+                locked => {
+                    let (name, lock) = locked?;
+                    break (opened, name, lock);
+                }
+            }
+        };
+        remove_dead(&folder, &name);
+        if mode != FreezeMode::Hardlink {
+            remove_tree(&folder, &name)?;
+        }
+        rustix::fs::mkdirat(&folder, &name, PRIVATE).or_else(if_there)?;
+        let tree = rustix::fs::openat(&folder, &name, FOLDER, Mode::empty())?;
+        let base_ino = Stat::of_file(&folder)?.identity.ino;
+        let mut tree =
+            Self { above, base: folder, base_ino, folder: tree, name, was_left: false, _lock: lock };
+        tree.was_left = tree.drop_lonely()?;
+        Ok(tree)
+    }
+
+    pub(super) fn base_ino(&self) -> u64 {
+        self.base_ino
+    }
+
+    /// Whether a dead push left names in it.
+    pub(super) fn was_left(&self) -> bool {
+        self.was_left
+    }
+
+    pub(super) fn has(&self, ino: u64) -> bool {
+        Stat::of_name(&self.folder, &name_of(ino)).is_ok()
+    }
+
+    /// Gives `name` in `folder`, which was inode `ino`, its second name; returns what that name stands for.
+    pub(super) fn link(&self, folder: &OwnedFd, name: &CStr, ino: u64) -> Result<Stat, Errno> {
+        let second = name_of(ino);
+        let link = || rustix::fs::linkat(folder, name, &self.folder, &second, AtFlags::empty());
+        match link() {
+            Err(Errno::NOENT) => {
+                self.make_fan(ino)?;
+                link().or_else(if_there)?;
+            }
+            linked => linked.or_else(if_there)?,
+        }
+        let stat = Stat::of_name(&self.folder, &second)?;
+        if stat.identity.ino != ino {
+            // The name was given to another file between the look and the link.
+            rustix::fs::unlinkat(&self.folder, &second, AtFlags::empty())?;
+        }
+        Ok(stat)
+    }
+
+    /// Copies `name` in `folder` block by shared block; returns what the file was at that moment.
+    pub(super) fn clone_file(&self, folder: &OwnedFd, name: &CStr, stat: &Stat) -> Result<Stat, Errno> {
+        let ino = stat.identity.ino;
+        self.make_fan(ino)?;
+        let second = name_of(ino);
+        let file = rustix::fs::openat(folder, name, READ, Mode::empty())?;
+        if !Stat::of_file(&file)?.identity.is_same_inode(&stat.identity) {
+            return Err(Errno::STALE);
+        }
+        // A push that was killed may have left a link here: to open that for writing is to write to the file.
+        match rustix::fs::unlinkat(&self.folder, &second, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => return Err(error),
+        }
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let copy = rustix::fs::openat(&self.folder, &second, flags, Mode::RUSR | Mode::WUSR)?;
+        // What is written between the look and the copy is in the copy and not in the times. Such times never
+        // come back, so the next push reads the file again.
+        let before = Stat::of_file(&file)?;
+        let copied = rustix::fs::ioctl_ficlone(&copy, &file).and_then(|()| Stat::of_file(&copy));
+        match copied {
+            Ok(copied) => {
+                let identity = Identity { size: copied.identity.size, ..before.identity };
+                Ok(Stat { identity, allocated: copied.allocated, ..before })
+            }
+            Err(error) => {
+                rustix::fs::unlinkat(&self.folder, &second, AtFlags::empty())?;
+                Err(error)
+            }
+        }
+    }
+
+    fn make_fan(&self, ino: u64) -> Result<(), Errno> {
+        rustix::fs::mkdirat(&self.folder, fan_of(ino), PRIVATE).or_else(if_there)
+    }
+
+    pub(super) fn open_file(&self, ino: u64) -> Result<OwnedFd, Errno> {
+        rustix::fs::openat(&self.folder, name_of(ino), READ, Mode::empty())
+    }
+
+    pub(super) fn release(&self, identity: &Identity) -> Option<Identity> {
+        let second = name_of(identity.ino);
+        let handle = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&self.folder, &second, handle, Mode::empty()).ok()?;
+        let before = Stat::of_file(&file).ok()?.identity;
+        rustix::fs::unlinkat(&self.folder, &second, AtFlags::empty()).ok()?;
+        let after = Stat::of_file(&file).ok()?.identity;
+        let untouched = before == *identity && Identity { ctime: before.ctime, ..after } == before;
+        untouched.then_some(after)
+    }
+
+    /// Removes names whose file has no other: its owner has deleted it. Returns whether any are left.
+    fn drop_lonely(&self) -> Result<bool, Errno> {
+        let mut left = false;
+        for fan in names(&self.folder)? {
+            let folder = rustix::fs::openat(&self.folder, &*fan, FOLDER, Mode::empty())?;
+            for name in names(&folder)? {
+                if Stat::of_name(&folder, &name)?.links > 1 {
+                    left = true;
+                } else {
+                    rustix::fs::unlinkat(&folder, &*name, AtFlags::empty())?;
+                }
+            }
+        }
+        Ok(left)
+    }
+
+    /// Removes it, and its base if nobody else uses that.
+    pub(super) fn remove(self) -> Result<(), Errno> {
+        remove_tree(&self.base, &self.name)?;
+        rustix::fs::unlinkat(&self.base, lock_name(&self.name), AtFlags::empty())?;
+        remove_base(self.above.as_ref(), &self.base)
+    }
+}
+
+/// Removes what dead pushes left in `base`, and it too if nobody uses it. A base that is not there is no error.
+pub(super) fn sweep(base: &Base) -> Result<(), Errno> {
+    let opened = match rustix::fs::open(&base.path, FOLDER, Mode::empty()) {
+        Ok(opened) if has_mark(&opened) => opened,
+        _ => return Ok(()),
+    };
+    remove_dead(&opened, "");
+    let above = base.in_root.then(|| rustix::fs::open(&base.above, FOLDER, Mode::empty())).transpose()?;
+    remove_base(above.as_ref(), &opened)
+}
+
+/// Removes the mark, and the base if it lies in a root, unless another push is at home there.
+fn remove_base(above: Option<&OwnedFd>, base: &OwnedFd) -> Result<(), Errno> {
+    if names(base)?.iter().any(|name| name.to_bytes() != MARK.as_bytes()) {
+        return Ok(());
+    }
+    rustix::fs::unlinkat(base, MARK, AtFlags::empty()).or_else(if_gone)?;
+    let Some(above) = above else { return Ok(()) };
+    match keeping_mtime(above, || rustix::fs::unlinkat(above, BASE_NAME, AtFlags::REMOVEDIR)) {
+        // Another push has just moved in.
+        Err(Errno::NOTEMPTY | Errno::EXIST) => make_mark(base),
+        removed => removed.or_else(if_gone),
+    }
+}
+
+fn make_mark(base: &OwnedFd) -> Result<(), Errno> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(base, MARK, flags, Mode::RUSR | Mode::WUSR).map(drop)
+}
+
+fn has_mark(base: &OwnedFd) -> bool {
+    Stat::of_name(base, &cstring(Path::new(MARK))).is_ok()
+}
+
+/// Locks the first tree of `key` that nobody has.
+fn lock_first(base: &OwnedFd, key: &str) -> Result<(String, File), Errno> {
+    for number in 0..MOST_TREES {
+        let name = format!("{key}-{number}");
+        if let Some(lock) = lock(base, &lock_name(&name))? {
+            return Ok((name, lock));
+        }
+    }
+    Err(Errno::BUSY)
+}
+
+/// Whether a push may have made a tree of this name: `<key>-<n>`.
+fn is_tree_name(name: &str) -> bool {
+    let is_key = |key: &str| key.len() == 16 && key.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let parts = name.split_once('-').map(|(key, number)| (key, number.parse::<u32>()));
+    matches!(parts, Some((key, Ok(number))) if is_key(key) && number < MOST_TREES)
+}
+
+fn lock_name(tree: &str) -> String {
+    format!("{tree}.lock")
+}
+
+/// The lock under this name, if nobody has it.
+fn lock(base: &OwnedFd, name: &str) -> Result<Option<File>, Errno> {
+    loop {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(base, name, flags, Mode::RUSR | Mode::WUSR)?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => return Ok(None),
+            locked => locked?,
+        }
+        // The one who had it may have removed the name between the opening and the locking.
+        let named = Stat::of_name(base, &cstring(Path::new(name)));
+        if named
+            .is_ok_and(|named| Stat::of_file(&file).is_ok_and(|file| file.identity.ino == named.identity.ino))
+        {
+            return Ok(Some(File::from(file)));
+        }
+    }
+}
+
+/// Removes the trees of all dead pushes but `mine`. What cannot be removed is left for another time.
+fn remove_dead(base: &OwnedFd, mine: &str) {
+    for name in names(base).unwrap_or_default() {
+        let Some(tree) = name.to_str().ok().and_then(|name| name.strip_suffix(".lock")) else { continue };
+        if tree == mine || !is_tree_name(tree) {
+            continue;
+        }
+        if let Ok(Some(lock)) = lock(base, &lock_name(tree)) {
+            let removed = remove_tree(base, tree);
+            let removed = removed.and_then(|()| rustix::fs::unlinkat(base, &*name, AtFlags::empty()));
+            tracing::debug!(tree, ?removed, "the second names of a dead push");
+            drop(lock);
+        }
+    }
+}
+
+fn remove_tree(base: &OwnedFd, name: &str) -> Result<(), Errno> {
+    let tree = match rustix::fs::openat(base, name, FOLDER, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(()),
+        tree => tree?,
+    };
+    for fan in names(&tree)? {
+        let folder = rustix::fs::openat(&tree, &*fan, FOLDER, Mode::empty())?;
+        for name in names(&folder)? {
+            rustix::fs::unlinkat(&folder, &*name, AtFlags::empty())?;
+        }
+        rustix::fs::unlinkat(&tree, &*fan, AtFlags::REMOVEDIR)?;
+    }
+    rustix::fs::unlinkat(base, name, AtFlags::REMOVEDIR)
+}
+
+/// The names in a folder.
+fn names(folder: impl AsFd) -> Result<Vec<std::ffi::CString>, Errno> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name != c"." && name != c".." {
+            names.push(name.to_owned());
+        }
+    }
+    Ok(names)
+}
+
+/// Changes what is in a folder of the user's without a trace in its mtime.
+fn keeping_mtime<T>(folder: &OwnedFd, change: impl FnOnce() -> Result<T, Errno>) -> Result<T, Errno> {
+    let before = Stat::of_file(folder)?.identity.mtime;
+    let changed = change()?;
+    let keep = rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT };
+    let mtime = rustix::fs::Timespec { tv_sec: before.seconds, tv_nsec: before.nanos.into() };
+    let times = Timestamps { last_access: keep, last_modification: mtime };
+    // Who may write to a folder need not own it; then its mtime shows that we were there.
+    let _ = rustix::fs::futimens(folder, &times);
+    Ok(changed)
+}
+
+fn if_gone(error: Errno) -> Result<(), Errno> {
+    if error == Errno::NOENT { Ok(()) } else { Err(error) }
+}
+
+fn if_there(error: Errno) -> Result<(), Errno> {
+    if error == Errno::EXIST { Ok(()) } else { Err(error) }
+}
+
+/// Neighbours in the inode table share a folder.
+fn fan_of(ino: u64) -> String {
+    format!("{:02x}", (ino >> 10) & 0xff)
+}
+
+fn name_of(ino: u64) -> std::ffi::CString {
+    let name = format!("{}/{ino:x}", fan_of(ino));
+    std::ffi::CString::new(name).expect("digits and a slash hold no NUL")
+}

@@ -1,0 +1,72 @@
+//! Lists what there is, and freezes what will be read.
+
+use std::collections::HashSet;
+
+use super::change::{Change, Verdict, verdict};
+use super::class::Classes;
+use super::freeze::{Freeze, Held, HoldError};
+use super::list::{Step, Writer};
+use super::scan::spool_error;
+use super::stat::Stat;
+use super::stop::{Stop, Stopped};
+use super::walk::{Place, Visitor};
+use crate::progress::Progress;
+use crate::state::Memory;
+
+/// A list in the making.
+pub(super) struct Lister<'a> {
+    pub(super) freeze: &'a Freeze,
+    pub(super) classes: &'a Classes,
+    pub(super) memory: &'a mut Memory,
+    pub(super) list: Writer,
+    pub(super) stop: &'a Stop,
+    pub(super) progress: &'a dyn Progress,
+    /// Inodes with several names that came already. Memory: one row for each.
+    pub(super) linked: HashSet<(u64, u64)>,
+}
+
+impl Lister<'_> {
+    /// Whether content of the file will have to be read.
+    fn will_be_read(&mut self, at: Place<'_>, stat: &Stat) -> Result<bool, Stopped> {
+        if stat.links > 1 && self.linked.contains(&inode(stat)) {
+            return Ok(false);
+        }
+        let remembered = self.memory.find(at.path, &stat.identity);
+        let remembered = self.stop.pass(remembered)?;
+        let Some(slot) = remembered.and_then(|remembered| remembered.slot) else { return Ok(true) };
+        let change = Change::between(&slot.identity, &stat.identity);
+        Ok(verdict(self.classes.of(at.path), change, slot.settled) != Verdict::Reuse)
+    }
+}
+
+fn inode(stat: &Stat) -> (u64, u64) {
+    (stat.identity.dev, stat.identity.ino)
+}
+
+impl Visitor for Lister<'_> {
+    fn hold(&mut self, at: Place<'_>, stat: Stat) -> Result<Option<Held>, Stopped> {
+        self.stop.check()?;
+        let held = if self.will_be_read(at, &stat)? {
+            self.freeze.hold(at.folder, at.name, stat)
+        } else {
+            Ok(self.freeze.pass(stat))
+        };
+        match held {
+            Err(HoldError::Moved) => Ok(None),
+            Err(HoldError::Full(error)) => Err(self.stop.fail(error)),
+            Ok(held) => {
+                if stat.links > 1 {
+                    self.linked.insert(inode(&stat));
+                }
+                Ok(Some(held))
+            }
+        }
+    }
+
+    fn step(&mut self, step: Step) -> Result<(), Stopped> {
+        if let Step::File(found) = &step {
+            self.progress.listed(found.stat.identity.size);
+        }
+        self.stop.pass(self.list.push(&step).map_err(spool_error))
+    }
+}

@@ -1,0 +1,288 @@
+//! One file: taken from memory as far as that holds, read otherwise.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use format_spec::page::Content;
+use format_spec::{EntryKind, Extent, FileEnd};
+
+use super::Scan;
+use super::reading::{Known, Samples};
+use crate::push::change::{Change, Settled, Verdict, pick, verdict};
+use crate::push::content::{Compared, Layout, Reading, Unread};
+use crate::push::freeze::Source;
+use crate::push::list::FoundFile;
+use crate::push::report::Kind;
+use crate::push::stat::Stat;
+use crate::push::stop::Stopped;
+use crate::push::xattr;
+use crate::state::{Origin, Remembered, Slot};
+
+/// Chunks of a file that are compared beside its last one, when only its times or its length changed.
+const SAMPLES: u64 = 3;
+
+/// Why what is remembered of a file was of no use.
+pub(super) enum Useless {
+    Stopped,
+    /// It does not fit any more, which is worth telling.
+    Differs(&'static str),
+    /// The file is not what it was when it was listed: look at it afresh.
+    Moved,
+}
+
+impl From<Stopped> for Useless {
+    fn from(_: Stopped) -> Self {
+        Self::Stopped
+    }
+}
+
+impl From<Unread> for Useless {
+    fn from(unread: Unread) -> Self {
+        match unread {
+            Unread::Stopped => Self::Stopped,
+            Unread::Shrunk | Unread::Refused(_) => Self::Moved,
+        }
+    }
+}
+
+/// A file that is taken from memory.
+struct Replay<'a> {
+    found: &'a Arc<FoundFile>,
+    origin: Origin,
+    verdict: Verdict,
+    /// Opened when something of it must be read.
+    file: Option<OwnedFd>,
+    /// Offsets whose extents are compared.
+    samples: [u64; 3],
+    hash: u64,
+    at: u64,
+    index: u64,
+}
+
+impl Scan<'_> {
+    pub(super) fn file(&mut self, found: &Arc<FoundFile>) -> Result<(), Stopped> {
+        self.stop.check()?;
+        if let Some(group) = self.links.find(&found.stat) {
+            let mut entry = found.stat.entry(found.path.clone(), EntryKind::HardLink, Vec::new());
+            entry.link_group = Some(group);
+            self.totals.files += 1;
+            self.reader.progress.scanned(0);
+            return self.entry(&entry);
+        }
+        let remembered = self.memory.find(&found.path, &found.stat.identity);
+        let Some(remembered) = self.stop.pass(remembered)? else {
+            return self.whole(found, Known::No);
+        };
+        if let Some(slot) = remembered.slot {
+            let change = Change::between(&slot.identity, &found.stat.identity);
+            let verdict = verdict(self.classes.of(&found.path), change, slot.settled);
+            if verdict != Verdict::Whole && self.replay(found, remembered, slot, verdict)? {
+                return Ok(());
+            }
+        }
+        self.whole(found, Known::Yes)
+    }
+
+    /// Takes the file from memory. Returns whether that was possible; if not, nothing of it is left.
+    fn replay(
+        &mut self,
+        found: &Arc<FoundFile>,
+        remembered: Remembered,
+        slot: Slot,
+        verdict: Verdict,
+    ) -> Result<bool, Stopped> {
+        let mark = self.mark();
+        let hash = self.domain.link_group(found.path.as_bytes());
+        let known_len = remembered.entry.size;
+        let mut sample = 0..SAMPLES;
+        let replay = Replay {
+            found,
+            origin: remembered.origin,
+            verdict,
+            file: None,
+            samples: [(); 3].map(|()| pick(self.draw.seed() ^ hash, sample.next().unwrap_or(0), known_len)),
+            hash,
+            at: 0,
+            index: 0,
+        };
+        match self.try_replay(replay, remembered, slot) {
+            Ok(kind) => {
+                self.reader.tally.file(kind);
+                return Ok(true);
+            }
+            Err(Useless::Stopped) => return Err(Stopped),
+            Err(Useless::Differs(why)) => self.reader.tally.fallback(why, &found.path),
+            Err(Useless::Moved) => {}
+        }
+        self.reader.feeder.drop_pending();
+        self.rewind(mark)?;
+        Ok(false)
+    }
+
+    fn try_replay(
+        &mut self,
+        mut replay: Replay<'_>,
+        remembered: Remembered,
+        slot: Slot,
+    ) -> Result<Kind, Useless> {
+        let found = replay.found;
+        let stat = found.stat;
+        let xattrs = if slot.identity == stat.identity {
+            remembered.entry.xattrs
+        } else {
+            let file = self.opened(&mut replay)?;
+            xattr::of_file(file).map_err(|_| Useless::Moved)?
+        };
+        let now = self.slot(found, &stat, self.frozen_at);
+        // A new end must be settled as the old start is.
+        let is_untouched = slot.identity.mtime == stat.identity.mtime;
+        let as_before = is_untouched || slot.settled == Settled::No;
+        let slot = Slot { settled: if as_before { slot.settled } else { now.settled }, ..now };
+        let group = self.begin(found, &stat, xattrs, Some(slot))?;
+        let mut digest = self.domain.file_digester();
+        let mut held: Option<Extent> = None;
+        loop {
+            let content = self.memory.content(replay.origin);
+            let Some(Content { extents, end }) = self.stop.pass(content)? else {
+                if let Some(last) = held {
+                    self.take(&mut replay, last, Last::No)?;
+                    digest.push(&last);
+                }
+                let from = replay.at;
+                let end = self.read_on(&mut replay, from, digest)?;
+                self.end(&stat, group, end)?;
+                return Ok(Kind::Resumed);
+            };
+            for extent in extents {
+                if let Some(before) = held.replace(extent) {
+                    self.take(&mut replay, before, Last::No)?;
+                    digest.push(&before);
+                }
+            }
+            let end = match end {
+                None => continue,
+                Some(FileEnd::Unreadable) => return Err(Useless::Moved),
+                Some(end @ FileEnd::Whole(_)) => end,
+            };
+            if replay.verdict == Verdict::Append {
+                if let Some(last) = held {
+                    self.compare(&mut replay, &last)?;
+                }
+                let from = replay.at;
+                let end = self.read_on(&mut replay, from, digest)?;
+                self.end(&stat, group, end)?;
+                return Ok(Kind::Appended);
+            }
+            if let Some(last) = held {
+                self.take(&mut replay, last, Last::Yes)?;
+            }
+            self.end(&stat, group, end)?;
+            return Ok(match replay.origin {
+                Origin::Last => Kind::Unchanged,
+                Origin::Journal => Kind::Resumed,
+            });
+        }
+    }
+
+    /// Takes one extent over, compared or sent again where that is due.
+    fn take(&mut self, replay: &mut Replay<'_>, extent: Extent, last: Last) -> Result<(), Useless> {
+        let place = replay.at..replay.at + extent.covered();
+        let sampled = replay.verdict != Verdict::Reuse
+            && (last == Last::Yes || replay.samples.iter().any(|sample| place.contains(sample)));
+        match extent {
+            Extent::Chunk { id, len } if self.missing.contains(&id) => {
+                let at = replay.at;
+                let found = replay.found;
+                let file = self.opened(replay)?;
+                let reading = Reading { found, file: &file, layout: Layout::Dense };
+                match self.reader.resend(&reading, at, id, len)? {
+                    Compared::Same => replay.file = Some(file),
+                    Compared::Differs => return Err(Useless::Moved),
+                }
+            }
+            extent if sampled => self.compare(replay, &extent)?,
+            extent if self.draw.chooses(replay.hash, replay.index) => self.rehash(replay, &extent)?,
+            _ => {}
+        }
+        self.pages.extent(self.stop, extent)?;
+        replay.at = place.end;
+        replay.index += 1;
+        Ok(())
+    }
+
+    /// The extent must be what the file holds now.
+    fn compare(&mut self, replay: &mut Replay<'_>, extent: &Extent) -> Result<(), Useless> {
+        let file = self.opened(replay)?;
+        let compared = self.reader.compare(&file, replay.at, extent)?;
+        replay.file = Some(file);
+        match compared {
+            Compared::Same => Ok(()),
+            Compared::Differs => {
+                Err(Useless::Differs("a sample of the old content was not what it should be"))
+            }
+        }
+    }
+
+    /// As [`compare`](Self::compare), for a file without any sign of a change. If it has gone meanwhile,
+    /// what is known of it stands.
+    fn rehash(&mut self, replay: &mut Replay<'_>, extent: &Extent) -> Result<(), Useless> {
+        let Ok(file) = self.opened(replay) else { return Ok(()) };
+        let compared = self.reader.compare(&file, replay.at, extent)?;
+        replay.file = Some(file);
+        match compared {
+            Compared::Same => Ok(()),
+            Compared::Differs => Err(Useless::Differs("the content had changed without a sign")),
+        }
+    }
+
+    /// Reads from `from` to the end of the frozen length.
+    fn read_on(
+        &mut self,
+        replay: &mut Replay<'_>,
+        from: u64,
+        mut digest: format_spec::key::FileDigester,
+    ) -> Result<FileEnd, Useless> {
+        let stat = replay.found.stat;
+        let file = self.opened(replay)?;
+        let reference = self.reference(replay.found, &file).ok_or(Useless::Moved)?;
+        let mut samples = Samples::new(self.draw.seed() ^ replay.hash);
+        let (pages, stop) = (&mut *self.pages, self.stop);
+        let reading = Reading { found: replay.found, file: &file, layout: layout(&stat) };
+        self.reader.read(&reading, from..stat.identity.size, |at, extent| {
+            digest.push(&extent);
+            samples.note(at, extent);
+            pages.extent(stop, extent)
+        })?;
+        if self.stayed(replay.found, &file, &reference, &samples)? {
+            return Ok(FileEnd::Whole(digest.finish()));
+        }
+        Err(Useless::Moved)
+    }
+
+    /// The file, opened and as it was listed, or longer.
+    fn opened(&mut self, replay: &mut Replay<'_>) -> Result<OwnedFd, Useless> {
+        if let Some(file) = replay.file.take() {
+            return Ok(file);
+        }
+        let file = self.opener.open(replay.found).map_err(|_| Useless::Moved)?;
+        let is_listed = match replay.found.source {
+            Source::Tree => true,
+            Source::Path => Stat::of_file(&file).is_ok_and(|now| {
+                let change = Change::between(&replay.found.stat.identity, &now.identity);
+                matches!(change, Change::None | Change::Stamp | Change::Grown)
+            }),
+        };
+        if is_listed { Ok(file) } else { Err(Useless::Moved) }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Last {
+    Yes,
+    No,
+}
+
+/// How a file lies on its disk.
+pub(super) fn layout(stat: &Stat) -> Layout {
+    if stat.allocated < stat.identity.size { Layout::Sparse } else { Layout::Dense }
+}

@@ -1,0 +1,184 @@
+//! Files that are not what they were when their turn comes.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use format_spec::FileEnd;
+
+use super::tree::{Tree, domain, noise};
+use crate::push::FreezeMode;
+
+/// What [`upset`] deals with: each name says how.
+const NAMES: [&str; 8] =
+    ["a-gone", "b-folder", "c-link", "d-pipe", "e-kept", "f-replaced", "g-grown", "h/gone-with-its-folder"];
+
+fn content_of(name: &str) -> Vec<u8> {
+    noise(30_000, domain().link_group(name.as_bytes()))
+}
+
+fn fill(tree: &Tree) {
+    NAMES.iter().for_each(|name| drop(tree.write(name, content_of(name))));
+}
+
+fn upset(tree: &Tree) {
+    for name in ["a-gone", "b-folder", "c-link", "d-pipe"] {
+        tree.remove(name);
+    }
+    fs::create_dir(tree.path("b-folder")).unwrap();
+    symlink("e-kept", tree.path("c-link")).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, tree.path("d-pipe"), rustix::fs::Mode::RUSR).unwrap();
+    tree.replace("f-replaced", "another file");
+    tree.append("g-grown", b"more");
+    fs::remove_dir_all(tree.path("h")).unwrap();
+}
+
+/// C1: whatever happens to a name after the freeze, its content is what it was then.
+#[test]
+fn a_frozen_file_is_as_it_was_whatever_becomes_of_its_name() {
+    for class in ["auto=*", "append-only=*", "immutable=*", "mutable=*"] {
+        let tree = Tree::new();
+        fill(&tree);
+
+        let outcome = tree.push().class(class).between(|| upset(&tree)).run();
+
+        assert_eq!(outcome.names(), NAMES, "{class}");
+        for name in NAMES {
+            assert!(outcome.is_whole(name) && outcome.content(name) == content_of(name), "{class}: {name}");
+        }
+        assert_eq!((outcome.problems.len(), outcome.kinds()), (0, "8 new".to_owned()));
+        assert_eq!((outcome.fallbacks(), outcome.stats.bytes_read), (vec![], 8 * 30_000), "{class}");
+        assert!(tree.is_clean());
+    }
+}
+
+#[test]
+fn what_happened_after_the_freeze_is_for_the_next_push() {
+    let tree = Tree::new();
+    fill(&tree);
+    tree.push().between(|| upset(&tree)).run();
+
+    let next = tree.push().run();
+
+    assert_eq!(next.names(), ["e-kept", "f-replaced", "g-grown"]);
+    assert_eq!(next.kinds(), "1 whole, 1 appended, 1 unchanged, 5 gone");
+    next.assert_same(&tree.afresh());
+    assert_eq!(tree.push().run().kinds(), "3 unchanged");
+}
+
+/// C1: a file that vanished is a problem of the snapshot.
+#[test]
+fn without_a_freeze_what_goes_away_is_a_problem() {
+    let tree = Tree::new();
+    fill(&tree);
+
+    let outcome = tree.push().freeze(FreezeMode::Off).between(|| upset(&tree)).run();
+
+    assert_eq!(outcome.names(), ["e-kept", "f-replaced", "g-grown"]);
+    assert_eq!(outcome.content("f-replaced"), b"another file");
+    assert_eq!(outcome.content("g-grown"), [content_of("g-grown"), b"more".to_vec()].concat());
+    let problems: Vec<_> = outcome.problems.iter().map(|problem| &*problem.0).collect();
+    assert_eq!(problems, ["a-gone", "b-folder", "c-link", "d-pipe", "h/gone-with-its-folder"]);
+    assert_eq!(outcome.problems[0].1, "vanished");
+    assert_eq!(outcome.kinds(), "3 new");
+}
+
+/// Writes in place are what a hard link does not protect from.
+#[test]
+fn a_file_that_is_written_in_place_after_the_freeze_is_one_later_state_of_itself() {
+    let tree = Tree::new();
+    tree.write("file", noise(30_000, 1));
+
+    let outcome = tree.push().between(|| tree.overwrite("file", 0, &noise(20_000, 2))).run();
+
+    assert!(outcome.is_whole("file") && outcome.content("file") == tree.read("file"));
+    assert_eq!(outcome.problems, []);
+    outcome.assert_same(&tree.afresh());
+}
+
+#[test]
+fn a_copy_that_shares_blocks_is_safe_from_writes_in_place_where_the_file_system_can() {
+    let tree = Tree::new();
+    let old = noise(30_000, 1);
+    tree.write("file", &old);
+
+    let rewrite = || tree.overwrite("file", 0, &noise(20_000, 2));
+    let outcome = tree.push().freeze(FreezeMode::Reflink).between(rewrite).run();
+
+    match outcome.fallbacks()[..] {
+        [] => assert!(outcome.content("file") == old),
+        [(why, 1)] => {
+            assert_eq!(why, "not frozen: the file system cannot share blocks");
+            assert!(outcome.content("file") == tree.read("file"));
+        }
+        ref more => panic!("{more:?}"),
+    }
+    let again = tree.push().freeze(FreezeMode::Reflink).run();
+    again.assert_same(&tree.afresh());
+    assert_eq!(tree.push().freeze(FreezeMode::Reflink).run().stats.bytes_read, 0);
+}
+
+/// C1: a file that shrank is a problem, never a shorter file.
+#[test]
+fn a_frozen_file_that_was_cut_is_unreadable_and_nothing_of_it_is_remembered() {
+    let cuts: [(&str, u64); 2] = [("to a part", 10), ("to nothing", 0)];
+    for (what, len) in cuts {
+        let tree = Tree::new();
+        tree.write("a", noise(20_000, 1));
+        tree.write("file", noise(100_000, 2));
+        tree.write("sparse", noise(5000, 3));
+        tree.set_len("sparse", 1 << 20);
+        let cut = || ["file", "sparse"].iter().for_each(|name| tree.set_len(name, len));
+
+        let outcome = tree.push().between(cut).run();
+
+        for name in ["file", "sparse"] {
+            assert_eq!(outcome.file(name).end, Some(FileEnd::Unreadable), "{what}");
+        }
+        let why = "became shorter before it was read".to_owned();
+        assert_eq!(
+            outcome.problems,
+            [("file".to_owned(), why.clone()), ("sparse".to_owned(), why)],
+            "{what}"
+        );
+        assert_eq!(outcome.kinds(), "1 new");
+        let next = tree.push().run();
+        assert_eq!((next.kinds(), next.problems.len()), ("2 whole, 1 unchanged".to_owned(), 0), "{what}");
+        next.assert_same(&tree.afresh());
+    }
+}
+
+#[test]
+fn a_known_file_that_was_cut_after_the_freeze_is_unreadable_too() {
+    let tree = Tree::new();
+    tree.write("file", noise(100_000, 2));
+    tree.push().run();
+    tree.append("file", b"more");
+
+    let outcome = tree.push().between(|| tree.set_len("file", 50_000)).run();
+
+    assert_eq!(outcome.file("file").end, Some(FileEnd::Unreadable));
+    assert_eq!((outcome.problems.len(), outcome.kinds()), (1, String::new()));
+    let next = tree.push().run();
+    assert_eq!(next.kinds(), "1 whole");
+    next.assert_same(&tree.afresh());
+}
+
+#[test]
+fn when_the_first_name_of_an_inode_is_unreadable_the_next_takes_over() {
+    let tree = Tree::new();
+    let path = tree.write("a", noise(100_000, 9));
+    fs::hard_link(&path, tree.path("b")).unwrap();
+    fs::hard_link(&path, tree.path("c")).unwrap();
+
+    let outcome = tree.push().between(|| tree.set_len("a", 10)).run();
+
+    assert_eq!(outcome.file("a").end, Some(FileEnd::Unreadable));
+    assert!(outcome.is_whole("b"));
+    assert_eq!(outcome.content("b"), noise(10, 9));
+    let group = outcome.other("c").link_group;
+    assert_eq!(group, outcome.file("b").entry.link_group);
+    assert_ne!(group, outcome.file("a").entry.link_group);
+    assert_eq!((outcome.totals.problems, outcome.totals.bytes), (1, 10));
+    // Nothing of it is remembered as good.
+    assert_eq!(tree.push().run().content("a"), noise(10, 9));
+}

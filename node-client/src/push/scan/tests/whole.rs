@@ -1,0 +1,263 @@
+//! What a push makes of a tree, and that it makes nothing of one that stays as it is.
+
+use std::fs;
+use std::os::unix::fs::{FileExt, symlink};
+use std::sync::Mutex;
+
+use format_spec::manifest::Totals;
+use format_spec::{EntryKind, Extent, Timestamp};
+
+use super::At;
+use super::push::End;
+use super::tree::{Tree, noise};
+use crate::push::FreezeMode;
+use crate::push::change::Settled;
+use crate::push::scan::settled;
+use crate::push::stat::Identity;
+use crate::push::stop::Failure;
+
+/// A moment so many milliseconds after `time`.
+fn after(time: Timestamp, ms: u32) -> At {
+    let nanos = time.nanos + ms * 1_000_000;
+    At(Timestamp { seconds: time.seconds + i64::from(nanos / 1_000_000_000), nanos: nanos % 1_000_000_000 })
+}
+
+#[test]
+fn a_file_is_settled_some_ticks_after_its_last_change_as_fine_as_its_times_are() {
+    let at = |seconds, nanos| Timestamp { seconds, nanos };
+
+    assert_eq!(settled(at(10, 5), at(10, 100_000_005)), Settled::Yes);
+    assert_eq!(settled(at(10, 5), at(10, 100_000_004)), Settled::No);
+    assert_eq!(settled(at(10, 0), at(12, 0)), Settled::Yes);
+    assert_eq!(settled(at(10, 0), at(11, 999_999_999)), Settled::No);
+    assert_eq!(settled(at(10, 5), at(9, 0)), Settled::No);
+    assert_eq!(settled(at(i64::MAX, 0), at(12, 0)), Settled::No);
+}
+
+/// C1: what is pushed for a file is all of its bytes.
+#[test]
+fn content_is_fed_byte_for_byte_and_counted() {
+    let tree = Tree::new();
+    let contents: Vec<(String, Vec<u8>)> = [0, 1, 255, 5000, 200_000, 700_001]
+        .iter()
+        .map(|len| (format!("f{len:06}"), noise(*len, 5)))
+        .collect();
+    for (name, content) in &contents {
+        tree.write(name, content);
+    }
+    symlink("f000001", tree.path("link")).unwrap();
+
+    let outcome = tree.push().run();
+
+    for (name, content) in &contents {
+        assert!(outcome.content(name) == *content && outcome.is_whole(name), "{name}");
+    }
+    let bytes: u64 = outcome.files.iter().map(|file| file.entry.size).sum();
+    let expected = Totals { files: 6, folders: 1, symlinks: 1, bytes, problems: 0, skipped: 0 };
+    assert_eq!(outcome.totals, expected);
+    assert_eq!((outcome.stats.bytes_read, outcome.stats.bytes_hashed), (bytes, bytes));
+    assert_eq!((outcome.kinds(), outcome.fallbacks()), ("6 new".to_owned(), vec![]));
+}
+
+#[test]
+fn holes_stay_holes_and_data_keeps_its_place() {
+    let tree = Tree::new();
+    tree.write("sparse", "");
+    tree.set_len("sparse", 40 << 20);
+    tree.open("sparse").write_all_at(&noise(100_000, 1), 8 << 20).unwrap();
+    tree.open("sparse").write_all_at(b"end", (40 << 20) - 3).unwrap();
+    tree.write("hole", "");
+    tree.set_len("hole", 1 << 20);
+
+    let outcome = tree.push().run();
+
+    assert!(outcome.content("sparse") == tree.read("sparse"));
+    assert_eq!(outcome.file("sparse").extents[0], Extent::Hole { len: 8 << 20 });
+    assert!(outcome.stats.bytes_read < 1 << 20, "holes were read");
+    assert_eq!(outcome.file("hole").extents, [Extent::Hole { len: 1 << 20 }]);
+    assert_eq!(tree.push().run().kinds(), "2 unchanged");
+}
+
+#[test]
+fn names_of_one_inode_share_a_group_and_its_content_comes_once() {
+    let tree = Tree::new();
+    let first = tree.write("a", "content");
+    tree.write("b", "content");
+    fs::create_dir(tree.path("sub")).unwrap();
+    fs::hard_link(&first, tree.path("sub/z")).unwrap();
+
+    let outcome = tree.push().run();
+
+    let group = outcome.file("a").entry.link_group;
+    assert!(group.is_some());
+    let link = outcome.other("sub/z");
+    assert_eq!((link.kind, link.link_group, link.size), (EntryKind::HardLink, group, 0));
+    assert_eq!(outcome.file("b").entry.link_group, None);
+    assert_eq!((outcome.totals.files, outcome.totals.bytes, outcome.stats.new), (3, 14, 2));
+}
+
+/// C4: a push leaves the files that it reads with the names that they had.
+#[test]
+fn an_unchanged_tree_is_not_read_and_gives_the_same_pages_round_after_round() {
+    let tree = Tree::new();
+    tree.write("a/big", noise(300_000, 3));
+    let linked = tree.write("a/linked", "x");
+    fs::hard_link(linked, tree.path("z")).unwrap();
+    tree.write("empty", "");
+    let first = tree.push().run();
+    assert!(tree.is_clean());
+    assert_eq!((tree.links("a/big"), tree.links("z")), (1, 2));
+
+    for round in 0..3 {
+        let again = tree.push().run();
+
+        assert_eq!((again.kinds(), again.stats.bytes_read), ("3 unchanged".to_owned(), 0), "round {round}");
+        again.assert_same(&first);
+        assert!(again.fed.is_empty() && again.fallbacks().is_empty());
+        assert!(tree.is_clean());
+    }
+}
+
+#[test]
+fn names_of_one_inode_are_frozen_as_one_and_only_when_they_are_read() {
+    let tree = Tree::new();
+    let first = tree.write("a", noise(50_000, 1));
+    fs::hard_link(&first, tree.path("b")).unwrap();
+    let seen = Mutex::new(Vec::new());
+    let look = || seen.lock().unwrap().push((tree.second_names(), tree.links("a")));
+
+    tree.push().between(look).run();
+    let before = tree.identity("a");
+    let again = tree.push().between(look).run();
+
+    assert_eq!(*seen.lock().unwrap(), [(1, 3), (0, 2)]);
+    assert_eq!((again.kinds(), again.stats.bytes_read), ("1 unchanged".to_owned(), 0));
+    assert_eq!(tree.identity("a"), before, "nothing of the file was touched");
+}
+
+#[test]
+fn in_mode_off_nothing_gets_a_second_name() {
+    let tree = Tree::new();
+    tree.write("a", "a");
+    let before = tree.identity("a");
+    let look = || assert_eq!((tree.second_names(), tree.links("a"), tree.is_clean()), (0, 1, true));
+
+    tree.push().freeze(FreezeMode::Off).between(look).run();
+
+    assert_eq!(tree.identity("a"), before);
+    assert_eq!(tree.push().freeze(FreezeMode::Off).run().kinds(), "1 unchanged");
+}
+
+#[test]
+fn every_kind_of_file_is_counted_as_what_it_is() {
+    let tree = Tree::new();
+    for (name, seed) in
+        [("gone-1", 1), ("gone-2", 2), ("grown", 3), ("rewritten", 4), ("same-1", 5), ("same-2", 6)]
+    {
+        tree.write(name, noise(20_000, seed));
+    }
+    tree.write("folder/gone-3", "3");
+    assert_eq!(tree.push().run().kinds(), "7 new");
+
+    tree.remove("gone-1");
+    tree.remove("gone-2");
+    fs::remove_dir_all(tree.path("folder")).unwrap();
+    tree.append("grown", b"more");
+    tree.overwrite("rewritten", 5, b"other");
+    tree.write("young", noise(10, 7));
+    let again = tree.push().run();
+
+    assert_eq!(again.kinds(), "1 new, 1 whole, 1 appended, 2 unchanged, 3 gone");
+    assert_eq!(again.fallbacks(), []);
+    again.assert_same(&tree.afresh());
+    assert_eq!(tree.push().run().kinds(), "5 unchanged");
+}
+
+/// What was written in the moment of the freeze may be written again with the same times.
+#[test]
+fn a_file_that_just_changed_is_read_again_next_time() {
+    let changed =
+        |identity: Identity, mode| if mode == FreezeMode::Off { identity.ctime } else { identity.mtime };
+    for mode in [FreezeMode::Hardlink, FreezeMode::Off] {
+        let tree = Tree::new();
+        tree.write("fresh", "1");
+        let changed = changed(tree.identity("fresh"), mode);
+
+        tree.push().freeze(mode).at(after(changed, 50)).run();
+        let second = tree.push().freeze(mode).at(after(changed, 200)).run();
+        let third = tree.push().freeze(mode).at(after(changed, 200)).run();
+
+        assert_eq!(
+            (second.kinds(), third.kinds()),
+            ("1 whole".to_owned(), "1 unchanged".to_owned()),
+            "{mode:?}"
+        );
+    }
+}
+
+#[test]
+fn an_end_that_was_just_written_is_not_relied_on_though_the_start_is() {
+    for mode in [FreezeMode::Hardlink, FreezeMode::Off] {
+        let tree = Tree::new();
+        tree.write("log", noise(20_000, 1));
+        tree.push().freeze(mode).run();
+        tree.append("log", b"more");
+        let now = tree.identity("log").ctime;
+
+        let second = tree.push().freeze(mode).at(after(now, 50)).run();
+        let third = tree.push().freeze(mode).at(after(now, 200)).run();
+
+        assert_eq!(
+            (second.kinds(), third.kinds()),
+            ("1 appended".to_owned(), "1 whole".to_owned()),
+            "{mode:?}"
+        );
+    }
+}
+
+#[test]
+fn a_start_that_was_not_settled_when_it_was_read_is_not_relied_on_though_the_end_is() {
+    let tree = Tree::new();
+    tree.write("log", noise(20_000, 1));
+    tree.push().at(after(tree.identity("log").mtime, 50)).run();
+    tree.append("log", b"more");
+
+    let second = tree.push().run();
+    let third = tree.push().run();
+    let fourth = tree.push().run();
+
+    let kinds = [second, third, fourth].map(|outcome| outcome.kinds());
+    assert_eq!(kinds, ["1 appended", "1 whole", "1 unchanged"]);
+}
+
+#[test]
+fn where_someone_has_data_under_our_name_files_are_read_directly_and_that_is_told() {
+    let tree = Tree::new();
+    tree.write(".astacus/mine", "not second names");
+    tree.write("a", noise(5000, 1));
+
+    let outcome = tree.push().run();
+    let again = tree.push().run();
+
+    assert_eq!(outcome.names(), [".astacus/mine", "a"]);
+    assert_eq!(outcome.content(".astacus/mine"), b"not second names");
+    let [(why, 2)] = outcome.fallbacks()[..] else { panic!("{:?}", outcome.fallbacks()) };
+    assert!(why.starts_with("not frozen: "), "{why}");
+    assert_eq!((again.kinds(), again.fallbacks()), ("2 unchanged".to_owned(), vec![]));
+}
+
+#[test]
+fn a_damaged_state_is_told_apart_from_other_failures() {
+    let tree = Tree::new();
+    tree.write("a", "a");
+    tree.push().run();
+    let state = tree.states("state").remove(0);
+    let file = fs::File::options().write(true).open(&state).unwrap();
+    let len = file.metadata().unwrap().len();
+    file.write_all_at(b"!", len - 80).unwrap();
+
+    let result = tree.push().end(End::Committed);
+
+    assert!(matches!(result, Err(Failure::Damaged)));
+    assert!(tree.is_clean());
+}

@@ -1,0 +1,200 @@
+//! Promises: which session of a domain is going to send which chunk.
+//!
+//! What two nodes of a cluster miss at once crosses the network once: the first to ask is told to send
+//! it, the others that it is coming (L5). A promise is a lease per chunk: who stops sending holds up the
+//! others for [`LEASE`] at most. It is a hint in memory and never more: a chunk that is sent twice is
+//! stored once, and after a restart the next to ask is told to send.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::time::Duration;
+
+use format_spec::wire::Held;
+use format_spec::{ChunkId, SessionId};
+
+/// How long a chunk may be on its way before another session is asked to send it: a body takes seconds,
+/// and a node that died should not hold up the others for much longer.
+pub(super) const LEASE: Duration = Duration::from_secs(30);
+
+/// Promises of one domain at once, about 130 bytes each. Far above what the nodes of a cluster have on
+/// their way; beyond it chunks are sent without a promise.
+pub(super) const LIMIT: usize = 1_000_000;
+
+struct Promise {
+    session: SessionId,
+    until: Duration,
+}
+
+/// The promises of one domain. Times are of the server's monotonic clock.
+pub(super) struct Promises {
+    of: HashMap<ChunkId, Promise>,
+    limit: usize,
+    /// No promise runs out before this: until then there is nothing to drop.
+    next_end: Duration,
+}
+
+impl Promises {
+    /// No promises, and room for `limit`.
+    pub(super) fn new(limit: usize) -> Self {
+        Self { of: HashMap::new(), limit, next_end: Duration::ZERO }
+    }
+
+    /// What `session` is told of each of `ids` if it is not here: [`Held::Coming`] if another session has
+    /// promised it, and otherwise [`Held::Missing`], with the promise from now on its own.
+    pub(super) fn ask(&mut self, session: SessionId, ids: &[ChunkId], now: Duration) -> Vec<Held> {
+        if self.of.len().saturating_add(ids.len()) > self.limit {
+            self.drop_run_out(now);
+        }
+        ids.iter().map(|id| self.ask_one(session, *id, now)).collect()
+    }
+
+    fn ask_one(&mut self, session: SessionId, id: ChunkId, now: Duration) -> Held {
+        let is_full = self.of.len() >= self.limit;
+        let promise = Promise { session, until: now + LEASE };
+        match self.of.entry(id) {
+            Entry::Occupied(of) if of.get().session != session && of.get().until > now => {
+                return Held::Coming;
+            }
+            Entry::Occupied(mut of) => {
+                of.insert(promise);
+            }
+            Entry::Vacant(_) if is_full => {}
+            Entry::Vacant(free) => {
+                free.insert(promise);
+            }
+        }
+        Held::Missing
+    }
+
+    fn drop_run_out(&mut self, now: Duration) {
+        if now < self.next_end {
+            return;
+        }
+        self.of.retain(|_, promise| promise.until > now);
+        self.next_end = self.of.values().map(|promise| promise.until).min().unwrap_or(now);
+    }
+
+    /// The chunk is here: whoever promised it need not send it any more.
+    pub(super) fn arrived(&mut self, id: &ChunkId) {
+        self.of.remove(id);
+    }
+
+    /// `session` is over, and its promises with it.
+    pub(super) fn release(&mut self, session: SessionId) {
+        self.of.retain(|_, promise| promise.session != session);
+        self.of.shrink_to_fit();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: SessionId = SessionId::from_bytes([1; 16]);
+    const B: SessionId = SessionId::from_bytes([2; 16]);
+    const C: SessionId = SessionId::from_bytes([3; 16]);
+    const ROOMY: usize = 100;
+
+    fn id(n: u8) -> ChunkId {
+        ChunkId::from_bytes([n; 32])
+    }
+
+    fn secs(n: u64) -> Duration {
+        Duration::from_secs(n)
+    }
+
+    fn just_before(time: Duration) -> Duration {
+        time - Duration::from_nanos(1)
+    }
+
+    /// L5: the first to ask sends, the others wait.
+    #[test]
+    fn a_chunk_is_promised_by_the_first_that_asks() {
+        let mut promises = Promises::new(ROOMY);
+
+        assert_eq!(promises.ask(A, &[id(1), id(2)], secs(0)), [Held::Missing; 2]);
+        assert_eq!(
+            promises.ask(B, &[id(2), id(3), id(1)], secs(1)),
+            [Held::Coming, Held::Missing, Held::Coming]
+        );
+        assert_eq!(promises.ask(A, &[id(3), id(1)], secs(1)), [Held::Coming, Held::Missing]);
+    }
+
+    /// L5: if the first one stops, the next that asks takes its place.
+    #[test]
+    fn a_promise_that_ran_out_passes_to_the_next_that_asks() {
+        let mut promises = Promises::new(ROOMY);
+        promises.ask(A, &[id(1)], secs(5));
+        let end = secs(5) + LEASE;
+
+        assert_eq!(promises.ask(B, &[id(1)], just_before(end)), [Held::Coming]);
+        assert_eq!(promises.ask(B, &[id(1)], end), [Held::Missing]);
+        assert_eq!(promises.ask(A, &[id(1)], end), [Held::Coming], "the promise is B's now");
+    }
+
+    #[test]
+    fn asking_again_extends_a_promise_and_asking_for_anothers_does_not() {
+        let mut promises = Promises::new(ROOMY);
+        promises.ask(A, &[id(1), id(2)], secs(0));
+
+        promises.ask(A, &[id(1)], secs(20));
+        promises.ask(B, &[id(2)], secs(20));
+
+        assert_eq!(promises.ask(B, &[id(1), id(2)], LEASE), [Held::Coming, Held::Missing]);
+        assert_eq!(promises.ask(B, &[id(1)], secs(20) + LEASE), [Held::Missing]);
+    }
+
+    #[test]
+    fn a_chunk_that_arrived_is_promised_by_nobody() {
+        let mut promises = Promises::new(ROOMY);
+        promises.ask(A, &[id(1), id(2)], secs(0));
+
+        promises.arrived(&id(1));
+        promises.arrived(&id(9));
+
+        assert_eq!(promises.ask(B, &[id(1), id(2)], secs(0)), [Held::Missing, Held::Coming]);
+    }
+
+    /// L5: the end of a session ends its promises, and no others.
+    #[test]
+    fn a_session_that_is_over_has_promised_nothing() {
+        let mut promises = Promises::new(ROOMY);
+        promises.ask(A, &[id(1), id(2)], secs(0));
+        promises.ask(B, &[id(3)], secs(0));
+
+        promises.release(A);
+
+        let told = promises.ask(C, &[id(1), id(2), id(3)], secs(0));
+        assert_eq!(told, [Held::Missing, Held::Missing, Held::Coming]);
+    }
+
+    #[test]
+    fn beyond_the_limit_chunks_are_sent_without_a_promise() {
+        let mut promises = Promises::new(2);
+        let ids = [id(1), id(2), id(3)];
+
+        assert_eq!(promises.ask(A, &ids, secs(0)), [Held::Missing; 3]);
+        let told = promises.ask(B, &ids, secs(0));
+
+        assert_eq!(told, [Held::Coming, Held::Coming, Held::Missing]);
+        assert_eq!(promises.of.len(), 2);
+    }
+
+    #[test]
+    fn what_ran_out_makes_room_and_what_has_not_stays() {
+        let mut promises = Promises::new(2);
+        promises.ask(A, &[id(1)], secs(0));
+        promises.ask(A, &[id(2)], secs(10));
+        assert_eq!(promises.ask(B, &[id(3)], just_before(LEASE)), [Held::Missing]);
+        assert_eq!(promises.ask(C, &[id(3)], just_before(LEASE)), [Held::Missing], "there was no room for B");
+
+        promises.ask(B, &[id(3)], LEASE);
+
+        assert_eq!(
+            promises.ask(C, &[id(3), id(2), id(1)], LEASE),
+            [Held::Coming, Held::Coming, Held::Missing]
+        );
+        assert_eq!(promises.ask(C, &[id(4)], secs(10) + LEASE), [Held::Missing]);
+        assert_eq!(promises.ask(A, &[id(4)], secs(10) + LEASE), [Held::Coming], "the second made room");
+    }
+}
