@@ -33,7 +33,7 @@ pub(crate) use memory::{Memory, Origin, Remembered};
 pub(crate) use place::{Header, Place, default_folder};
 pub(crate) use spool::{Spool, SpoolMark};
 
-use crate::push::{Identity, Settled, Source};
+use crate::push::{Habit, Identity, Settled, Source};
 
 const MAGIC: &[u8; 8] = b"ASTSTATE";
 const VERSION: u16 = 2;
@@ -47,6 +47,7 @@ const SLOT_LEN: usize = 61;
 const PRESENT: u8 = 1;
 const UNSETTLED: u8 = 2;
 const IN_TREE: u8 = 4;
+const IN_PLACE: u8 = 8;
 
 /// What is known of a file that was read whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +58,8 @@ pub(crate) struct Slot {
     pub(crate) settled: Settled,
     /// Whether it still has a second name, whose removal will change its ctime.
     pub(crate) source: Source,
+    /// How it has been seen to be written.
+    pub(crate) habit: Habit,
 }
 
 /// Binds a part of the file to the file and to its place in it.
@@ -82,13 +85,14 @@ fn block_check(
 
 /// Appends one slot.
 fn push_slot(out: &mut Vec<u8>, slot: Option<&Slot>) {
-    let Some(Slot { identity, settled, source }) = slot else {
+    let Some(Slot { identity, settled, source, habit }) = slot else {
         out.extend_from_slice(&[0; SLOT_LEN]);
         return;
     };
     let unsettled = if *settled == Settled::No { UNSETTLED } else { 0 };
     let in_tree = if *source == Source::Tree { IN_TREE } else { 0 };
-    out.push(PRESENT | unsettled | in_tree);
+    let in_place = if *habit == Habit::InPlace { IN_PLACE } else { 0 };
+    out.push(PRESENT | unsettled | in_tree | in_place);
     for number in [identity.dev, identity.ino, identity.size] {
         out.extend_from_slice(&number.to_le_bytes());
     }
@@ -105,7 +109,7 @@ fn parse_slot(bytes: &[u8; SLOT_LEN]) -> Option<Option<Slot>> {
     if tag == 0 {
         return Some(None);
     }
-    if tag & PRESENT == 0 || tag & !(PRESENT | UNSETTLED | IN_TREE) != 0 {
+    if tag & PRESENT == 0 || tag & !(PRESENT | UNSETTLED | IN_TREE | IN_PLACE) != 0 {
         return None;
     }
     let (dev, ino, size) = (fields.u64()?, fields.u64()?, fields.u64()?);
@@ -114,6 +118,7 @@ fn parse_slot(bytes: &[u8; SLOT_LEN]) -> Option<Option<Slot>> {
         identity: Identity { dev, ino, btime, size, mtime, ctime },
         settled: if tag & UNSETTLED == 0 { Settled::Yes } else { Settled::No },
         source: if tag & IN_TREE == 0 { Source::Path } else { Source::Tree },
+        habit: if tag & IN_PLACE == 0 { Habit::Unknown } else { Habit::InPlace },
     }))
 }
 

@@ -15,7 +15,7 @@ use tests::world::World;
 
 const MIB: u64 = 1 << 20;
 /// What a check of one file reads at most: its last chunk and three others, of at most a mebibyte each.
-const SAMPLES: u64 = 4 * MIB;
+const SAMPLES: u64 = 5 * MIB;
 /// Years ago, as most files of a database are.
 const LONG_AGO: i64 = 1_500_000_000;
 

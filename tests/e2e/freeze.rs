@@ -176,18 +176,20 @@ fn roots_and_folders_that_make_no_sense_are_refused_before_a_session_is_opened()
     let world = World::new();
     let root = world.path("source");
     small_tree(&root.join("inner"), 2);
-    let (gone, file) = (world.path("gone"), root.join("inner/file-0"));
+    let (gone, file, used) = (world.path("gone"), root.join("inner/file-0"), world.path("used"));
+    small_tree(&used, 1);
     let token = || world.wire().open_session("c", "other", None).fencing_token;
     let before = token();
     let inner = root.join("inner");
     let freeze_dir = |dir: &Path| ["--freeze-dir".to_owned(), dir.to_str().unwrap().to_owned()];
-    let cases: [(i32, &[&Path], Vec<String>); 6] = [
+    let cases: [(i32, &[&Path], Vec<String>); 7] = [
         (10, &[&gone], vec![]),
         (2, &[&file], vec![]),
         (2, &[&root, &inner], vec![]),
         (2, &[&inner, &inner], vec![]),
         (10, &[&inner], freeze_dir(&gone).to_vec()),
         (2, &[&inner], freeze_dir(&root).to_vec()),
+        (2, &[&inner], freeze_dir(&used).to_vec()),
     ];
     for (code, roots, more) in &cases {
         let more: Vec<&str> = more.iter().map(String::as_str).collect();
@@ -344,24 +346,26 @@ fn what_a_killed_push_left_is_taken_over_by_the_next_one() {
     assert_eq!(number(&node.push(&root), "bytes_read"), 0);
 }
 
-/// C4: and with a push of other folders that meets them.
+/// C4: and with any other push that meets them, wherever that has its own.
 #[test]
-fn what_a_killed_push_left_is_removed_by_a_push_of_other_folders() {
+fn what_a_killed_push_left_is_removed_by_pushes_of_other_folders_and_of_other_modes() {
     let world = World::new();
-    let [root, other] = two_roots(&world);
+    let [first, second] = two_roots(&world);
     let node = world.node("n");
-    slow_push(&node, &[&root]).kill();
-    assert!(root.join(BASE).is_dir(), "the kill came too late");
+    for (killed, more) in [(&first, &[][..]), (&second, &[]), (&second, &["--freeze", "none"])] {
+        slow_push(&world.node_of("other", "n"), &[killed]).kill();
+        assert!(killed.join(BASE).is_dir(), "the kill came too late");
 
-    let done = node.start_push_of(&[&root, &other], &[]).wait().exits(0).json();
+        let report = node.start_push_of(&[&first, &second], more).wait().exits(0).json();
 
-    assert_eq!((number(&done, "files"), number(&done, "folders")), (6, 2), "{done}");
-    assert_clean(&root);
-    assert_clean(&other);
+        assert_eq!((number(&report, "files"), number(&report, "folders")), (6, 2), "{report}");
+        assert_clean(&first);
+        assert_clean(&second);
+    }
     let to = world.path("restored");
     node.restore("latest", &to, &[]).exits(0);
-    assert_same(&root, &restored(&to, &root));
-    assert_same(&other, &restored(&to, &other));
+    assert_same(&first, &restored(&to, &first));
+    assert_same(&second, &restored(&to, &second));
 }
 
 /// C1: a push that meets another one leaves the other's names alone, and both are right.

@@ -5,6 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rustix::fs::XattrFlags;
 use tests::client::{number, text};
 use tests::compare::assert_same;
 use tests::mount::Xfs;
@@ -80,6 +81,8 @@ fn copies_leave_no_trace_and_are_remembered() {
         fs::write(root.join(format!("file-{n}")), format!("content of {n}")).unwrap();
         tests::corpus::set_time(&root.join(format!("file-{n}")), 1_600_000_000, 5);
     }
+    // A copy has no attributes of its own: they come from the original.
+    rustix::fs::setxattr(root.join("file-3"), "user.colour", b"blue", XattrFlags::empty()).unwrap();
     let node = world.node("n");
     let push = || node.start_push_of(&[&root], &["--freeze", "reflink"]).wait().exits(0).json();
 

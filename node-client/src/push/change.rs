@@ -51,6 +51,31 @@ pub(crate) enum Settled {
     No,
 }
 
+/// How the owner of a file has been seen to write to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Habit {
+    /// Nothing speaks against appending.
+    Unknown,
+    /// In place, at least once: that it grew does not mean that only its end is new.
+    InPlace,
+}
+
+impl Habit {
+    /// What a change adds to what was known.
+    pub(crate) fn after(self, change: Change) -> Self {
+        match change {
+            Change::Replaced => Self::Unknown,
+            Change::Rewritten | Change::Shrunk => Self::InPlace,
+            Change::None | Change::Stamp | Change::Grown => self,
+        }
+    }
+
+    /// The class of a file with this habit: one that is written in place and grows is no log.
+    pub(crate) fn class(self, class: Class) -> Class {
+        if self == Self::InPlace && class == Class::Auto { Class::Mutable } else { class }
+    }
+}
+
 /// What to do about a file that is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {

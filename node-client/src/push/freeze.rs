@@ -14,13 +14,14 @@ use std::ffi::CStr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use format_spec::Xattr;
 use minicbor::{Decode, Encode};
 use rustix::io::Errno;
 
 use super::roots::Root;
 use super::stat::{Identity, Stat};
 use crate::error::ClientError;
-pub(crate) use tree::{BASE_NAME, MARK};
+pub(crate) use tree::{BASE_NAME, MARK, is_base};
 use tree::{Base, Tree};
 
 const ELSEWHERE: &str = "it lies on another file system than the folder for second names";
@@ -64,6 +65,18 @@ pub(crate) struct Held {
     pub(crate) stat: Stat,
     pub(crate) source: Source,
     pub(crate) not_frozen: Option<String>,
+    pub(crate) xattrs: Option<Vec<Xattr>>,
+}
+
+impl Held {
+    /// A file that is read where it lies.
+    pub(crate) fn as_is(stat: Stat) -> Self {
+        Self { stat, source: Source::Path, not_frozen: None, xattrs: None }
+    }
+
+    fn in_tree(stat: Stat, xattrs: Option<Vec<Xattr>>) -> Self {
+        Self { stat, source: Source::Tree, not_frozen: None, xattrs }
+    }
 }
 
 /// Why a file was not frozen.
@@ -108,6 +121,7 @@ impl Freeze {
             let tree = match Tree::open(&base, key, options.mode) {
                 Err(error) if is_full(error) => {
                     freeze.sweep(&base);
+                    freeze.remove();
                     return Err(full(&path, error));
                 }
                 Err(error) => Err(format!("`{}` cannot be used: {error}", path.display())),
@@ -127,11 +141,6 @@ impl Freeze {
         }
     }
 
-    /// Whether the folder with this identity holds second names, and so is no data.
-    pub(crate) fn is_base(&self, folder: &Identity) -> bool {
-        matches!(self.trees.get(&folder.dev), Some(Ok(tree)) if tree.base_ino() == folder.ino)
-    }
-
     /// A file whose content is known: it needs no second name. One that a killed push gave it counts, because
     /// removing it changes the file's ctime.
     pub(crate) fn pass(&self, stat: Stat) -> Held {
@@ -140,17 +149,17 @@ impl Freeze {
             _ => false,
         };
         if has && self.mode == FreezeMode::Hardlink {
-            return Held { stat: without_ours(stat), source: Source::Tree, not_frozen: None };
+            return Held::in_tree(without_ours(stat), None);
         }
-        Held { stat, source: Source::Path, not_frozen: None }
+        Held::as_is(stat)
     }
 
     /// Gives the regular file `name` in `folder`, last seen as `stat`, its second name.
     pub(crate) fn hold(&self, folder: &OwnedFd, name: &CStr, stat: Stat) -> Result<Held, HoldError> {
-        let direct = |why: String| Held { stat, source: Source::Path, not_frozen: Some(why) };
+        let direct = |why: String| Held { not_frozen: Some(why), ..Held::as_is(stat) };
         let tree = match self.trees.get(&stat.identity.dev) {
             _ if self.mode == FreezeMode::Off => {
-                return Ok(Held { stat, source: Source::Path, not_frozen: None });
+                return Ok(Held::as_is(stat));
             }
             None => return Ok(direct(ELSEWHERE.to_owned())),
             Some(Err(why)) => return Ok(direct(why.clone())),
@@ -158,12 +167,12 @@ impl Freeze {
         };
         let held = match self.mode {
             FreezeMode::Reflink => tree.clone_file(folder, name, &stat),
-            _ => tree.link(folder, name, stat.identity.ino),
+            _ => tree.link(folder, name, stat.identity.ino).map(|stat| (stat, None)),
         };
         match held {
-            Ok(held) if held.identity.is_same_inode(&stat.identity) => {
+            Ok((held, xattrs)) if held.identity.is_same_inode(&stat.identity) => {
                 let stat = if self.copies() { held } else { without_ours(held) };
-                Ok(Held { stat, source: Source::Tree, not_frozen: None })
+                Ok(Held::in_tree(stat, xattrs))
             }
             Ok(_) | Err(Errno::NOENT | Errno::STALE | Errno::LOOP) => Err(HoldError::Moved),
             Err(error) if is_full(error) => Err(HoldError::Full(full(&self.path_of(&stat), error))),
@@ -221,11 +230,6 @@ impl Freeze {
             }
         }
     }
-}
-
-/// Whether a folder is one that some push makes for second names.
-pub(crate) fn is_marked(folder: &OwnedFd) -> bool {
-    Stat::of_name(folder, &cstring(Path::new(MARK))).is_ok()
 }
 
 /// The file as its owner sees it: our name is not one of its links.

@@ -17,27 +17,33 @@ use crate::api::Coming;
 /// Time between two questions, while nothing has come: doubled each time, up to a limit.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
+/// After so long without any of them coming, they are sent from here, whoever promised what.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 impl Uplink<'_> {
     /// Waits until the server has every chunk that was left to another node. One whose sender stops is
     /// read again and sent from here.
     pub(super) fn settle(&self, mut opener: Opener<'_>, session: &Session) -> Result<(), Stopped> {
-        let mut wait = FIRST_WAIT;
+        let (mut wait, mut waited) = (FIRST_WAIT, Duration::ZERO);
         loop {
             let late = std::mem::take(&mut *self.late());
             if late.is_empty() {
                 return Ok(());
             }
             let before = late.len();
-            let (ours, theirs) = self.ask_late(late)?;
+            let coming = if waited < PATIENCE { Coming::Wait } else { Coming::Send };
+            let (ours, theirs) = self.ask_late(late, coming)?;
             let progress = !ours.is_empty() || theirs.len() < before;
             *self.late() = theirs;
             if !ours.is_empty() {
-                self.upload(BlobKind::Chunk, |feeder| {
+                self.upload(BlobKind::Chunk, Coming::Send, |feeder| {
                     send(self.stop, &mut opener, self.reader(session, feeder), &ours)
                 })?;
             }
-            wait = if progress { FIRST_WAIT } else { (wait * 2).min(LONGEST_WAIT) };
+            (wait, waited) = match progress {
+                true => (FIRST_WAIT, Duration::ZERO),
+                false => ((wait * 2).min(LONGEST_WAIT), waited + wait),
+            };
             if !self.late().is_empty() {
                 self.wait(wait)?;
             }
@@ -45,13 +51,13 @@ impl Uplink<'_> {
     }
 
     /// Which of the chunks are ours to send now, and which are still on their way.
-    fn ask_late(&self, late: Vec<Late>) -> Result<(Vec<Late>, Vec<Late>), Stopped> {
+    fn ask_late(&self, late: Vec<Late>, coming: Coming) -> Result<(Vec<Late>, Vec<Late>), Stopped> {
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
         let mut late = late.into_iter().peekable();
         while late.peek().is_some() {
             let some: Vec<Late> = late.by_ref().take(MAX_IDS).collect();
             let ids: Vec<ChunkId> = some.iter().map(|late| late.id).collect();
-            let held = self.api.have(self.session, &ids, Coming::Wait);
+            let held = self.api.have(self.session, &ids, coming);
             for (late, held) in some.into_iter().zip(self.stop.wait_for(self.runtime, held)?) {
                 match held {
                     Held::Here => {}

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
 
-use format_spec::{Entry, EntryPath};
+use format_spec::{Entry, EntryPath, Xattr};
 use minicbor::{Decode, Encode};
 
 use super::freeze::Source;
@@ -43,6 +43,9 @@ pub(crate) struct FoundFile {
     /// Why it could not be frozen though it should be.
     #[n(3)]
     pub(crate) not_frozen: Option<String>,
+    /// Its extended attributes, where its content is read from a copy, which has none.
+    #[n(4)]
+    pub(crate) xattrs: Option<Vec<Xattr>>,
 }
 
 /// A list being written.
@@ -109,9 +112,22 @@ mod tests {
         let path = || EntryPath::new(b"a/b".to_vec()).unwrap();
         let entry = stat.entry(path(), format_spec::EntryKind::Folder, Vec::new());
         let not_frozen = Some("why".to_owned());
+        let xattr = Xattr { name: b"user.a".to_vec(), value: vec![1] };
         let steps = [
-            Step::File(FoundFile { path: path(), stat, source: Source::Tree, not_frozen: None }),
-            Step::File(FoundFile { path: path(), stat, source: Source::Path, not_frozen }),
+            Step::File(FoundFile {
+                path: path(),
+                stat,
+                source: Source::Tree,
+                not_frozen: None,
+                xattrs: None,
+            }),
+            Step::File(FoundFile {
+                path: path(),
+                stat,
+                source: Source::Path,
+                not_frozen,
+                xattrs: Some(vec![xattr]),
+            }),
             Step::Plain(entry),
             Step::Skipped(path()),
             Step::Problem(path(), "vanished".to_owned()),

@@ -2,9 +2,12 @@
 
 use std::collections::HashSet;
 
+use format_spec::Entry;
+
 use super::change::{Change, Verdict, verdict};
 use super::class::Classes;
 use super::freeze::{Freeze, Held, HoldError};
+use super::links::{InodeKey, key};
 use super::list::{Step, Writer};
 use super::scan::spool_error;
 use super::stat::Stat;
@@ -22,13 +25,13 @@ pub(super) struct Lister<'a> {
     pub(super) stop: &'a Stop,
     pub(super) progress: &'a dyn Progress,
     /// Inodes with several names that came already. Memory: one row for each.
-    pub(super) linked: HashSet<(u64, u64)>,
+    pub(super) linked: HashSet<InodeKey>,
 }
 
 impl Lister<'_> {
     /// Whether content of the file will have to be read.
     fn will_be_read(&mut self, at: Place<'_>, stat: &Stat) -> Result<bool, Stopped> {
-        if stat.links > 1 && self.linked.contains(&inode(stat)) {
+        if stat.links > 1 && self.linked.contains(&key(stat)) {
             return Ok(false);
         }
         let remembered = self.memory.find(at.path, &stat.identity);
@@ -39,8 +42,19 @@ impl Lister<'_> {
     }
 }
 
-fn inode(stat: &Stat) -> (u64, u64) {
-    (stat.identity.dev, stat.identity.ino)
+impl Lister<'_> {
+    /// An entry that the format takes: without attributes that are over its limit, which is a problem.
+    fn checked(&mut self, mut entry: Entry) -> Result<Step, Stopped> {
+        if let Err(error) = entry.check() {
+            self.put(&Step::Problem(entry.path.clone(), error.to_string()))?;
+            entry.xattrs.clear();
+        }
+        Ok(Step::Plain(entry))
+    }
+
+    fn put(&mut self, step: &Step) -> Result<(), Stopped> {
+        self.stop.pass(self.list.push(step).map_err(spool_error))
+    }
 }
 
 impl Visitor for Lister<'_> {
@@ -56,7 +70,7 @@ impl Visitor for Lister<'_> {
             Err(HoldError::Full(error)) => Err(self.stop.fail(error)),
             Ok(held) => {
                 if stat.links > 1 {
-                    self.linked.insert(inode(&stat));
+                    self.linked.insert(key(&stat));
                 }
                 Ok(Some(held))
             }
@@ -64,9 +78,14 @@ impl Visitor for Lister<'_> {
     }
 
     fn step(&mut self, step: Step) -> Result<(), Stopped> {
-        if let Step::File(found) = &step {
-            self.progress.listed(found.stat.identity.size);
-        }
-        self.stop.pass(self.list.push(&step).map_err(spool_error))
+        let step = match step {
+            Step::File(found) => {
+                self.progress.listed(found.stat.identity.size);
+                Step::File(found)
+            }
+            Step::Plain(entry) => self.checked(entry)?,
+            step => step,
+        };
+        self.put(&step)
     }
 }

@@ -49,7 +49,7 @@ use format_spec::{ChunkId, ClusterName, FORMAT_VERSION, NodeName, Timestamp};
 use tokio::runtime::Handle;
 
 pub use change::Rehash;
-pub(crate) use change::Settled;
+pub(crate) use change::{Habit, Settled};
 pub use class::{Class, ClassRule, ClassSet, ParseClassError};
 pub(crate) use freeze::Source;
 pub use freeze::{FreezeMode, FreezeOptions};
@@ -297,7 +297,6 @@ impl<'a> Push<'a> {
             max_chunk: session.chunker.params().max_chunk(),
             pace: &self.pace,
             clock: self.hooks.clock,
-            coming,
             late: Mutex::default(),
         };
         let frozen_at = self.hooks.clock.now();
@@ -308,7 +307,7 @@ impl<'a> Push<'a> {
         let spool = Spool::create(self.place.as_ref(), domain.clone(), repository, id, number);
         let spool = stop.pass(spool.map_err(scan::spool_error))?;
         let mut pages = Pages { builder: PageBuilder::new(domain.clone()), spool };
-        let found = Found { list, memory, missing, frozen_at };
+        let found = Found { list, memory, missing, frozen_at, coming };
         let sent = self.send(&uplink, &session, freeze, found, &mut pages);
         // After a failure as after a commit: what the files are without their second names is remembered.
         let released = pages.spool.release(|identity| freeze.release(identity));
@@ -336,7 +335,7 @@ impl<'a> Push<'a> {
             progress: self.hooks.progress,
             linked: HashSet::new(),
         };
-        walk::walk(&self.roots, &self.excludes, self.options.mounts, freeze, &mut lister)?;
+        walk::walk(&self.roots, &self.excludes, self.options.mounts, &mut lister)?;
         let Lister { memory, list, .. } = lister;
         stop.pass(memory.rewind())?;
         stop.pass(list.finish().map_err(scan::spool_error))
@@ -374,8 +373,8 @@ impl<'a> Push<'a> {
         pages: &mut Pages,
     ) -> Result<Scanned, Stopped> {
         let (stop, domain) = (uplink.stop, &session.domain);
-        let Found { mut list, memory, missing, frozen_at } = found;
-        uplink.upload(BlobKind::Chunk, |feeder| {
+        let Found { mut list, memory, missing, frozen_at, coming } = found;
+        uplink.upload(BlobKind::Chunk, coming, |feeder| {
             let mut scan = Scan {
                 reader: uplink.reader(session, feeder),
                 pages,
@@ -428,10 +427,13 @@ struct Found {
     /// Chunks that are remembered and that the server does not have.
     missing: HashSet<ChunkId>,
     frozen_at: Timestamp,
+    /// What to do about chunks that other nodes are sending.
+    coming: Coming,
 }
 
 fn send_pages(uplink: &Uplink<'_>, spool: &Spool) -> Result<(), Stopped> {
-    uplink.upload(BlobKind::Page, |mut feeder| {
+    // Pages name the times of files: hardly ever do two nodes have the same.
+    uplink.upload(BlobKind::Page, Coming::Send, |mut feeder| {
         let sent = spool.read_back(|page, bytes| {
             uplink.tally.page();
             feeder.add(page.id, bytes, None).map_err(PageError::Stopped)

@@ -12,7 +12,7 @@ use format_spec::manifest::{MAX_PROBLEMS, Problem, Totals};
 use format_spec::page::{Page, PageBuilder, PageMark};
 use format_spec::{Entry, EntryKind, EntryPath, Extent, FileEnd, Timestamp, Xattr};
 
-use super::change::{Draw, Settled};
+use super::change::{Draw, Habit, Settled};
 use super::class::Classes;
 use super::content::Reader;
 use super::freeze::{Freeze, Source};
@@ -170,11 +170,14 @@ impl Scan<'_> {
         xattrs: Vec<Xattr>,
         slot: Option<Slot>,
     ) -> Result<Option<u64>, Stopped> {
+        let attributes = xattrs.len();
         let entry = stat.entry(found.path.clone(), EntryKind::File, xattrs);
         let Some(mut entry) = self.checked(entry) else {
             let why = ClientError::Worker("a file's entry breaks a rule that is not about attributes");
             return Err(self.stop.fail(why));
         };
+        // Attributes that are missing are a problem of each push, not only of the first.
+        let slot = slot.filter(|_| entry.xattrs.len() == attributes);
         entry.link_group = self.links.begin(stat, &found.path);
         self.totals.files += 1;
         self.pages.spool.file(slot);
@@ -197,20 +200,21 @@ impl Scan<'_> {
         self.end_file(FileEnd::Unreadable)
     }
 
-    /// What to remember of a file that is read as `stat`; for one that was not frozen, since `before`.
-    fn slot(&self, found: &FoundFile, stat: &Stat, before: Timestamp) -> Slot {
+    /// What to remember of a file that is read as `stat` after `before`, and how it is written.
+    fn slot(&self, found: &FoundFile, stat: &Stat, before: Timestamp, habit: Habit) -> Slot {
         let identity = stat.identity;
         let settled = match found.source {
             // The second name itself has set the ctime, and its removal will again. A write shows in the
             // mtime, and most of all where that was set to a time that has not come.
-            Source::Tree if !self.freeze.copies() => match settled(self.frozen_at, identity.mtime) {
+            Source::Tree if !self.freeze.copies() => match settled(before, identity.mtime) {
                 Settled::Yes => Settled::Yes,
-                Settled::No => settled(identity.mtime, self.frozen_at),
+                Settled::No => settled(identity.mtime, before),
             },
+            // What a copy holds was written before it was made.
             Source::Tree => settled(identity.ctime, self.frozen_at),
             Source::Path => settled(identity.ctime, before),
         };
-        Slot { identity, settled, source: found.source }
+        Slot { identity, settled, source: found.source, habit }
     }
 }
 

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use format_spec::blob::{BlobInfo, Compressor};
 use format_spec::key::BlobKind;
+use format_spec::page::MAX_PAGE_LEN;
 use format_spec::wire::{FrameHeader, encode_end};
 use format_spec::{ChunkId, SessionId};
 use tokio::runtime::Handle;
@@ -53,18 +54,17 @@ pub(super) struct Uplink<'a> {
     pub(super) max_chunk: usize,
     pub(super) pace: &'a Pace,
     pub(super) clock: &'a dyn Clock,
-    /// What to do about chunks that other nodes are sending.
-    pub(super) coming: Coming,
-    /// Those that were left to them.
+    /// Chunks that were left to other nodes, which are sending them.
     pub(super) late: Mutex<Vec<Late>>,
 }
 
 impl Uplink<'_> {
     /// Runs `fill`, and sends what it feeds and the server does not have. When this returns, the
-    /// server has acknowledged every blob.
+    /// server has acknowledged every blob but those that are [`late`](Self::late).
     pub(super) fn upload<T>(
         &self,
         kind: BlobKind,
+        coming: Coming,
         fill: impl FnOnce(Feeder<'_>) -> Result<T, Stopped>,
     ) -> Result<T, Stopped> {
         let batches = self.jobs.get() + ASKING + 2;
@@ -75,13 +75,13 @@ impl Uplink<'_> {
         let (wanted, to_compress) = bounded::<Batch>(batches);
         let (bodies, to_send) = bounded::<Body>(1);
         for _ in 0..batches {
-            let batch = Batch::with_len(batch_len + self.max_chunk + READ_LEN);
+            let batch = Batch::with_len(batch_len + self.max_chunk.max(MAX_PAGE_LEN) + READ_LEN);
             give.send(batch).map_err(|_| Stopped)?;
         }
         std::thread::scope(|scope| {
             for _ in 0..ASKING {
                 let (asked, wanted, give) = (asked.clone(), wanted.clone(), give.clone());
-                self.spawn(scope, "ask", move || self.ask(kind, &asked, &wanted, &give))?;
+                self.spawn(scope, "ask", move || self.ask(coming, &asked, &wanted, &give))?;
             }
             for _ in 0..self.jobs.get() {
                 let (todo, bodies, give) = (to_compress.clone(), bodies.clone(), give.clone());
@@ -116,13 +116,11 @@ impl Uplink<'_> {
 
     fn ask(
         &self,
-        kind: BlobKind,
+        coming: Coming,
         asked: &Receiver<Batch>,
         wanted: &Sender<Batch>,
         free: &Sender<Batch>,
     ) -> Result<(), Stopped> {
-        // Pages name the times of files: hardly ever do two nodes have the same.
-        let coming = if kind == BlobKind::Chunk { self.coming } else { Coming::Send };
         for mut batch in asked {
             self.stop.check()?;
             let ids = batch.ids();

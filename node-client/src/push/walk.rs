@@ -10,7 +10,7 @@ use format_spec::{EntryKind, EntryPath};
 use rustix::fs::{FileType, Mode, RawDir};
 use rustix::io::Errno;
 
-use super::freeze::{BASE_NAME, Freeze, Held, is_marked};
+use super::freeze::{Held, is_base};
 use super::globs::Globs;
 use super::list::{FoundFile, Step};
 use super::roots::Root;
@@ -63,17 +63,15 @@ pub(crate) fn walk(
     roots: &[Root],
     excludes: &Globs,
     mounts: Mounts,
-    freeze: &Freeze,
     visitor: &mut dyn Visitor,
 ) -> Result<(), Stopped> {
-    let mut walker = Walker { excludes, mounts, freeze, visitor, buffer: Vec::with_capacity(LISTING_LEN) };
+    let mut walker = Walker { excludes, mounts, visitor, buffer: Vec::with_capacity(LISTING_LEN) };
     roots.iter().try_for_each(|root| walker.root(root))
 }
 
 struct Walker<'a> {
     excludes: &'a Globs,
     mounts: Mounts,
-    freeze: &'a Freeze,
     visitor: &'a mut dyn Visitor,
     buffer: Vec<u8>,
 }
@@ -136,8 +134,8 @@ impl Walker<'_> {
                 FileType::RegularFile => {
                     let place = Place { folder: &level.folder, name, path: &path };
                     let Some(held) = self.visitor.hold(place, stat)? else { continue };
-                    let Held { stat, source, not_frozen } = held;
-                    self.visitor.step(Step::File(FoundFile { path, stat, source, not_frozen }))?;
+                    let Held { stat, source, not_frozen, xattrs } = held;
+                    self.visitor.step(Step::File(FoundFile { path, stat, source, not_frozen, xattrs }))?;
                 }
                 FileType::Symlink => self.symlink(level, name, path, &stat)?,
                 _ => self.visitor.step(Step::Skipped(path))?,
@@ -169,24 +167,22 @@ impl Walker<'_> {
 
     /// Reports an open folder and lists it.
     fn enter(&mut self, path: EntryPath, folder: OwnedFd) -> Result<Option<Level>, Stopped> {
+        let names = Names::list(&folder, &mut self.buffer);
+        // Second names of a push, this one or another, are no data.
+        if names.as_ref().is_ok_and(|names| is_base(names.iter())) {
+            return Ok(None);
+        }
         let about = Stat::of_file(&folder).and_then(|stat| Ok((stat, xattr::of_file(&folder)?)));
         match about {
-            Ok((stat, _)) if self.is_ours(&path, &folder, &stat) => return Ok(None),
             Ok((stat, xattrs)) => {
                 self.visitor.step(Step::Plain(stat.entry(path.clone(), EntryKind::Folder, xattrs)))?;
             }
             Err(error) => self.problem(path.clone(), "cannot be looked at", error)?,
         }
-        match Names::list(&folder, &mut self.buffer) {
+        match names {
             Ok(names) => Ok(Some(Level { path, folder, names, next: 0 })),
             Err(error) => self.problem(path, "cannot be listed", error).map(|()| None),
         }
-    }
-
-    /// Second names of a push, this one or another, are no data.
-    fn is_ours(&self, path: &EntryPath, folder: &OwnedFd, stat: &Stat) -> bool {
-        let is_named = || path.components().last() == Some(BASE_NAME.as_bytes());
-        self.freeze.is_base(&stat.identity) || (is_named() && is_marked(folder))
     }
 
     fn symlink(&mut self, level: &Level, name: &CStr, path: EntryPath, stat: &Stat) -> Result<(), Stopped> {
@@ -241,6 +237,11 @@ impl Names {
         }
         ranges.sort_unstable_by(|a, b| bytes.get(a.0..a.1).cmp(&bytes.get(b.0..b.1)));
         Ok(Self { bytes, ranges })
+    }
+
+    /// Without their NULs.
+    fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        self.ranges.iter().filter_map(|(start, end)| self.bytes.get(*start..end.checked_sub(1)?))
     }
 
     fn get(&self, index: usize) -> Option<&CStr> {

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 const USUAL_LEN: usize = 256;
 
 /// The attributes of an open file or folder, sorted by name. A file system without attributes has none.
-pub(super) fn of_file(file: impl AsFd) -> Result<Vec<Xattr>, Errno> {
+pub(crate) fn of_file(file: impl AsFd) -> Result<Vec<Xattr>, Errno> {
     Source::File(file.as_fd()).collect()
 }
 

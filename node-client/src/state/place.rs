@@ -210,12 +210,13 @@ fn make_folder(folder: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
-/// Moves a journal that nobody writes any more to its place, unless a longer one is there.
+/// Moves a journal that nobody writes any more to its place, unless a longer one is there. Of two that are
+/// equally long the newer one knows the times of today.
 fn keep_longer(from: &Path, to: &Path) -> io::Result<()> {
     let file = fs::OpenOptions::new().read(true).write(true).open(from)?;
     rustix::fs::flock(file.as_fd(), FlockOperation::NonBlockingLockExclusive)?;
     let there = fs::metadata(to).map(|about| about.len()).unwrap_or_default();
-    if file.metadata()?.len() <= there {
+    if file.metadata()?.len() < there {
         return fs::remove_file(from);
     }
     // Whether it is there after a power cut matters to nobody: a journal is only ever a help.

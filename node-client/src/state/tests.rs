@@ -39,6 +39,7 @@ fn slot(n: u64) -> Slot {
         identity: Identity { dev: 1, ino: n, btime, size: n * 10, mtime, ctime },
         settled: if n.is_multiple_of(5) { Settled::No } else { Settled::Yes },
         source: if n.is_multiple_of(3) { Source::Tree } else { Source::Path },
+        habit: if n.is_multiple_of(5) { Habit::InPlace } else { Habit::Unknown },
     }
 }
 

@@ -17,9 +17,12 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags, Timestamps};
 use rustix::io::Errno;
 
+use format_spec::Xattr;
+
 use super::{FreezeMode, cstring};
 use crate::push::source::{FOLDER, READ};
 use crate::push::stat::{Identity, Stat};
+use crate::push::xattr;
 
 /// Name of the base in a root.
 pub(crate) const BASE_NAME: &str = ".astacus";
@@ -56,28 +59,70 @@ impl Base {
         self.path.clone()
     }
 
-    /// Opens it, and makes it if it is ours to make.
+    /// Opens it for one push at a time, and makes it if it is ours to make.
     fn open(&self) -> Result<OwnedFd, Errno> {
-        if self.in_root {
-            let above = rustix::fs::open(&self.above, FOLDER, Mode::empty())?;
-            keeping_mtime(&above, || rustix::fs::mkdirat(&above, BASE_NAME, PRIVATE)).or_else(if_there)?;
+        loop {
+            if self.in_root {
+                let above = rustix::fs::open(&self.above, FOLDER, Mode::empty())?;
+                keeping_mtime(&above, || rustix::fs::mkdirat(&above, BASE_NAME, PRIVATE))
+                    .or_else(if_there)?;
+            }
+            match self.open_there() {
+                // Another push removed it at this moment.
+                Ok(None) | Err(Errno::NOENT) if self.in_root => {}
+                opened => {
+                    let opened = opened?.ok_or(Errno::NOENT)?;
+                    make_mark(&opened)?;
+                    return Ok(opened);
+                }
+            }
         }
+    }
+
+    /// Opens it, for one push at a time, if it is there and ours.
+    fn open_there(&self) -> Result<Option<OwnedFd>, Errno> {
         let base = rustix::fs::open(&self.path, FOLDER, Mode::empty())?;
-        let is_mine = Stat::of_file(&base)?.uid == rustix::process::geteuid().as_raw();
+        rustix::fs::flock(&base, FlockOperation::LockExclusive)?;
+        let about = Stat::of_file(&base)?;
+        if about.links == 0 {
+            return Ok(None);
+        }
         // Someone's data is left alone: a base is no part of a snapshot.
-        if !is_mine || (!has_mark(&base) && !names(&base)?.is_empty()) {
+        let is_ours = names(&base)?.iter().all(|name| is_our_name(name.to_bytes()));
+        if about.uid != rustix::process::geteuid().as_raw() || !is_ours {
             return Err(Errno::ACCESS);
         }
-        make_mark(&base)?;
-        Ok(base)
+        Ok(Some(base))
     }
+}
+
+/// Lets other pushes at the base.
+fn leave(base: &OwnedFd) -> Result<(), Errno> {
+    rustix::fs::flock(base, FlockOperation::Unlock)
+}
+
+/// Whether a folder with these names is one that a push makes for second names, and so no data.
+pub(crate) fn is_base<'a>(names: impl Iterator<Item = &'a [u8]>) -> bool {
+    let mut is_marked = false;
+    for name in names {
+        if !is_our_name(name) {
+            return false;
+        }
+        is_marked |= name == MARK.as_bytes();
+    }
+    is_marked
+}
+
+/// Whether a name in a base is one of those that pushes make there.
+fn is_our_name(name: &[u8]) -> bool {
+    let tree = name.strip_suffix(b".lock").unwrap_or(name);
+    name == MARK.as_bytes() || std::str::from_utf8(tree).is_ok_and(is_tree_name)
 }
 
 /// An open tree. Its lock goes with it.
 pub(super) struct Tree {
     above: Option<OwnedFd>,
     base: OwnedFd,
-    base_ino: u64,
     folder: OwnedFd,
     name: String,
     was_left: bool,
@@ -89,32 +134,18 @@ impl Tree {
     /// push makes links too. Trees of other dead pushes are removed.
     pub(super) fn open(base: &Base, key: &str, mode: FreezeMode) -> Result<Self, Errno> {
         let above = base.in_root.then(|| rustix::fs::open(&base.above, FOLDER, Mode::empty())).transpose()?;
-        let (folder, name, lock) = loop {
-            let opened = base.open()?;
-            match lock_first(&opened, key) {
-                // Another push removed the base at this moment.
-                Err(Errno::NOENT) => {}
-                locked => {
-                    let (name, lock) = locked?;
-                    break (opened, name, lock);
-                }
-            }
-        };
+        let folder = base.open()?;
+        let (name, lock) = lock_first(&folder, key)?;
         remove_dead(&folder, &name);
         if mode != FreezeMode::Hardlink {
             remove_tree(&folder, &name)?;
         }
         rustix::fs::mkdirat(&folder, &name, PRIVATE).or_else(if_there)?;
         let tree = rustix::fs::openat(&folder, &name, FOLDER, Mode::empty())?;
-        let base_ino = Stat::of_file(&folder)?.identity.ino;
-        let mut tree =
-            Self { above, base: folder, base_ino, folder: tree, name, was_left: false, _lock: lock };
+        leave(&folder)?;
+        let mut tree = Self { above, base: folder, folder: tree, name, was_left: false, _lock: lock };
         tree.was_left = tree.drop_lonely()?;
         Ok(tree)
-    }
-
-    pub(super) fn base_ino(&self) -> u64 {
-        self.base_ino
     }
 
     /// Whether a dead push left names in it.
@@ -145,8 +176,14 @@ impl Tree {
         Ok(stat)
     }
 
-    /// Copies `name` in `folder` block by shared block; returns what the file was at that moment.
-    pub(super) fn clone_file(&self, folder: &OwnedFd, name: &CStr, stat: &Stat) -> Result<Stat, Errno> {
+    /// Copies `name` in `folder` block by shared block; returns what the file was at that moment, with its
+    /// extended attributes, which a copy does not have.
+    pub(super) fn clone_file(
+        &self,
+        folder: &OwnedFd,
+        name: &CStr,
+        stat: &Stat,
+    ) -> Result<(Stat, Option<Vec<Xattr>>), Errno> {
         let ino = stat.identity.ino;
         self.make_fan(ino)?;
         let second = name_of(ino);
@@ -168,7 +205,8 @@ impl Tree {
         match copied {
             Ok(copied) => {
                 let identity = Identity { size: copied.identity.size, ..before.identity };
-                Ok(Stat { identity, allocated: copied.allocated, ..before })
+                let xattrs = xattr::of_file(&file)?;
+                Ok((Stat { identity, allocated: copied.allocated, ..before }, Some(xattrs)))
             }
             Err(error) => {
                 rustix::fs::unlinkat(&self.folder, &second, AtFlags::empty())?;
@@ -214,6 +252,7 @@ impl Tree {
 
     /// Removes it, and its base if nobody else uses that.
     pub(super) fn remove(self) -> Result<(), Errno> {
+        rustix::fs::flock(&self.base, FlockOperation::LockExclusive)?;
         remove_tree(&self.base, &self.name)?;
         rustix::fs::unlinkat(&self.base, lock_name(&self.name), AtFlags::empty())?;
         remove_base(self.above.as_ref(), &self.base)
@@ -222,9 +261,11 @@ impl Tree {
 
 /// Removes what dead pushes left in `base`, and it too if nobody uses it. A base that is not there is no error.
 pub(super) fn sweep(base: &Base) -> Result<(), Errno> {
-    let opened = match rustix::fs::open(&base.path, FOLDER, Mode::empty()) {
-        Ok(opened) if has_mark(&opened) => opened,
-        _ => return Ok(()),
+    let opened = match base.open_there() {
+        Ok(Some(opened)) => opened,
+        // Not there, or not ours.
+        Ok(None) | Err(Errno::NOENT | Errno::ACCESS | Errno::NOTDIR | Errno::LOOP) => return Ok(()),
+        Err(error) => return Err(error),
     };
     remove_dead(&opened, "");
     let above = base.in_root.then(|| rustix::fs::open(&base.above, FOLDER, Mode::empty())).transpose()?;
@@ -238,20 +279,12 @@ fn remove_base(above: Option<&OwnedFd>, base: &OwnedFd) -> Result<(), Errno> {
     }
     rustix::fs::unlinkat(base, MARK, AtFlags::empty()).or_else(if_gone)?;
     let Some(above) = above else { return Ok(()) };
-    match keeping_mtime(above, || rustix::fs::unlinkat(above, BASE_NAME, AtFlags::REMOVEDIR)) {
-        // Another push has just moved in.
-        Err(Errno::NOTEMPTY | Errno::EXIST) => make_mark(base),
-        removed => removed.or_else(if_gone),
-    }
+    keeping_mtime(above, || rustix::fs::unlinkat(above, BASE_NAME, AtFlags::REMOVEDIR)).or_else(if_gone)
 }
 
 fn make_mark(base: &OwnedFd) -> Result<(), Errno> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(base, MARK, flags, Mode::RUSR | Mode::WUSR).map(drop)
-}
-
-fn has_mark(base: &OwnedFd) -> bool {
-    Stat::of_name(base, &cstring(Path::new(MARK))).is_ok()
 }
 
 /// Locks the first tree of `key` that nobody has.

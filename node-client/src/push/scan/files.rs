@@ -3,12 +3,13 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use format_spec::key::FileDigester;
 use format_spec::page::Content;
-use format_spec::{EntryKind, Extent, FileEnd};
+use format_spec::{EntryKind, Extent, FileEnd, Xattr};
 
 use super::Scan;
 use super::reading::{Known, Samples};
-use crate::push::change::{Change, Settled, Verdict, pick, verdict};
+use crate::push::change::{Change, Habit, Settled, Verdict, pick, verdict};
 use crate::push::content::{Compared, Layout, Reading, Unread};
 use crate::push::freeze::Source;
 use crate::push::list::FoundFile;
@@ -18,8 +19,11 @@ use crate::push::stop::Stopped;
 use crate::push::xattr;
 use crate::state::{Origin, Remembered, Slot};
 
-/// Chunks of a file that are compared beside its last one, when only its times or its length changed.
+/// Chunks of a file at random places that are compared beside its last one; of a file that grew, also beside
+/// its first.
 const SAMPLES: u64 = 3;
+
+const SAMPLE_DIFFERS: &str = "a sample of the old content was not what it should be";
 
 /// Why what is remembered of a file was of no use.
 pub(super) enum Useless {
@@ -45,6 +49,15 @@ impl From<Unread> for Useless {
     }
 }
 
+/// How taking a file from memory ended.
+enum Replayed {
+    Done,
+    /// Bytes that should have been as before were not.
+    Differs,
+    /// It must be looked at afresh.
+    Moved,
+}
+
 /// A file that is taken from memory.
 struct Replay<'a> {
     found: &'a Arc<FoundFile>,
@@ -53,7 +66,9 @@ struct Replay<'a> {
     /// Opened when something of it must be read.
     file: Option<OwnedFd>,
     /// Offsets whose extents are compared.
-    samples: [u64; 3],
+    samples: Vec<u64>,
+    /// Some of what was taken so far.
+    taken: Samples,
     hash: u64,
     at: u64,
     index: u64,
@@ -70,53 +85,70 @@ impl Scan<'_> {
             return self.entry(&entry);
         }
         let remembered = self.memory.find(&found.path, &found.stat.identity);
-        let Some(remembered) = self.stop.pass(remembered)? else {
-            return self.whole(found, Known::No);
-        };
-        if let Some(slot) = remembered.slot {
-            let change = Change::between(&slot.identity, &found.stat.identity);
-            let verdict = verdict(self.classes.of(&found.path), change, slot.settled);
-            if verdict != Verdict::Whole && self.replay(found, remembered, slot, verdict)? {
-                return Ok(());
-            }
+        if let Some(why) = &found.not_frozen {
+            self.reader.tally.fallback(&format!("not frozen: {why}"), &found.path);
         }
-        self.whole(found, Known::Yes)
+        let Some(remembered) = self.stop.pass(remembered)? else {
+            return self.whole(found, Known::No, Habit::Unknown);
+        };
+        let Some(slot) = remembered.slot else { return self.whole(found, Known::Yes, Habit::Unknown) };
+        let change = Change::between(&slot.identity, &found.stat.identity);
+        let habit = slot.habit.after(change);
+        let class = habit.class(self.classes.of(&found.path));
+        let verdict = match change {
+            Change::Grown => verdict(class, change, slot.settled),
+            _ => verdict(self.classes.of(&found.path), change, slot.settled),
+        };
+        if verdict == Verdict::Whole {
+            return self.whole(found, Known::Yes, habit);
+        }
+        match self.replay(found, remembered, Slot { habit, ..slot }, verdict)? {
+            Replayed::Done => Ok(()),
+            Replayed::Differs => self.whole(found, Known::Yes, Habit::InPlace),
+            Replayed::Moved => self.whole(found, Known::Yes, habit),
+        }
     }
 
-    /// Takes the file from memory. Returns whether that was possible; if not, nothing of it is left.
+    /// Takes the file from memory. If that was not possible, nothing of it is left.
     fn replay(
         &mut self,
         found: &Arc<FoundFile>,
         remembered: Remembered,
         slot: Slot,
         verdict: Verdict,
-    ) -> Result<bool, Stopped> {
+    ) -> Result<Replayed, Stopped> {
         let mark = self.mark();
         let hash = self.domain.link_group(found.path.as_bytes());
         let known_len = remembered.entry.size;
-        let mut sample = 0..SAMPLES;
+        // What is written in place and grows has a head as a rule, which says how long it is.
+        let head = (verdict == Verdict::Append).then_some(0);
+        let samples = (0..SAMPLES).map(|n| pick(self.draw.seed() ^ hash, n, known_len)).chain(head).collect();
         let replay = Replay {
             found,
             origin: remembered.origin,
             verdict,
             file: None,
-            samples: [(); 3].map(|()| pick(self.draw.seed() ^ hash, sample.next().unwrap_or(0), known_len)),
+            samples,
+            taken: Samples::new(self.draw.seed() ^ hash),
             hash,
             at: 0,
             index: 0,
         };
-        match self.try_replay(replay, remembered, slot) {
+        let replayed = match self.try_replay(replay, remembered, slot) {
             Ok(kind) => {
                 self.reader.tally.file(kind);
-                return Ok(true);
+                return Ok(Replayed::Done);
             }
             Err(Useless::Stopped) => return Err(Stopped),
-            Err(Useless::Differs(why)) => self.reader.tally.fallback(why, &found.path),
-            Err(Useless::Moved) => {}
-        }
+            Err(Useless::Differs(why)) => {
+                self.reader.tally.fallback(why, &found.path);
+                Replayed::Differs
+            }
+            Err(Useless::Moved) => Replayed::Moved,
+        };
         self.reader.feeder.drop_pending();
         self.rewind(mark)?;
-        Ok(false)
+        Ok(replayed)
     }
 
     fn try_replay(
@@ -127,13 +159,9 @@ impl Scan<'_> {
     ) -> Result<Kind, Useless> {
         let found = replay.found;
         let stat = found.stat;
-        let xattrs = if slot.identity == stat.identity {
-            remembered.entry.xattrs
-        } else {
-            let file = self.opened(&mut replay)?;
-            xattr::of_file(file).map_err(|_| Useless::Moved)?
-        };
-        let now = self.slot(found, &stat, self.frozen_at);
+        let before = self.clock.now();
+        let xattrs = self.xattrs(&mut replay, remembered.entry.xattrs, &slot)?;
+        let now = self.slot(found, &stat, before, slot.habit);
         // A new end must be settled as the old start is.
         let is_untouched = slot.identity.mtime == stat.identity.mtime;
         let as_before = is_untouched || slot.settled == Settled::No;
@@ -145,11 +173,19 @@ impl Scan<'_> {
             let content = self.memory.content(replay.origin);
             let Some(Content { extents, end }) = self.stop.pass(content)? else {
                 if let Some(last) = held {
-                    self.take(&mut replay, last, Last::No)?;
+                    self.take(&mut replay, last, Last::Yes)?;
                     digest.push(&last);
                 }
+                // The samples of the whole length lie behind the cut as a rule.
+                if replay.verdict != Verdict::Reuse {
+                    let file = self.opened(&mut replay)?;
+                    if !self.still_there(&file, &replay.taken)? {
+                        return Err(Useless::Differs(SAMPLE_DIFFERS));
+                    }
+                    replay.file = Some(file);
+                }
                 let from = replay.at;
-                let end = self.read_on(&mut replay, from, digest)?;
+                let end = self.read_on(&mut replay, from, digest, slot.habit)?;
                 self.end(&stat, group, end)?;
                 return Ok(Kind::Resumed);
             };
@@ -169,7 +205,7 @@ impl Scan<'_> {
                     self.compare(&mut replay, &last)?;
                 }
                 let from = replay.at;
-                let end = self.read_on(&mut replay, from, digest)?;
+                let end = self.read_on(&mut replay, from, digest, slot.habit)?;
                 self.end(&stat, group, end)?;
                 return Ok(Kind::Appended);
             }
@@ -184,8 +220,32 @@ impl Scan<'_> {
         }
     }
 
+    /// The attributes as they are now. Those of a file that has gone meanwhile, and of which nothing must be
+    /// read, are as they were.
+    fn xattrs(
+        &mut self,
+        replay: &mut Replay<'_>,
+        remembered: Vec<Xattr>,
+        slot: &Slot,
+    ) -> Result<Vec<Xattr>, Useless> {
+        if slot.identity == replay.found.stat.identity {
+            return Ok(remembered);
+        }
+        if let Some(xattrs) = &replay.found.xattrs {
+            return Ok(xattrs.clone());
+        }
+        let file = match self.opened(replay) {
+            Err(Useless::Moved) if replay.verdict == Verdict::Reuse => return Ok(remembered),
+            file => file?,
+        };
+        let xattrs = xattr::of_file(&file).map_err(|_| Useless::Moved)?;
+        replay.file = Some(file);
+        Ok(xattrs)
+    }
+
     /// Takes one extent over, compared or sent again where that is due.
     fn take(&mut self, replay: &mut Replay<'_>, extent: Extent, last: Last) -> Result<(), Useless> {
+        self.stop.check()?;
         let place = replay.at..replay.at + extent.covered();
         let sampled = replay.verdict != Verdict::Reuse
             && (last == Last::Yes || replay.samples.iter().any(|sample| place.contains(sample)));
@@ -205,6 +265,7 @@ impl Scan<'_> {
             _ => {}
         }
         self.pages.extent(self.stop, extent)?;
+        replay.taken.note(replay.at, extent);
         replay.at = place.end;
         replay.index += 1;
         Ok(())
@@ -217,9 +278,7 @@ impl Scan<'_> {
         replay.file = Some(file);
         match compared {
             Compared::Same => Ok(()),
-            Compared::Differs => {
-                Err(Useless::Differs("a sample of the old content was not what it should be"))
-            }
+            Compared::Differs => Err(Useless::Differs(SAMPLE_DIFFERS)),
         }
     }
 
@@ -231,6 +290,8 @@ impl Scan<'_> {
         replay.file = Some(file);
         match compared {
             Compared::Same => Ok(()),
+            // It changed after it was listed: that is a sign.
+            Compared::Differs if !self.is_as_listed(replay) => Err(Useless::Moved),
             Compared::Differs => Err(Useless::Differs("the content had changed without a sign")),
         }
     }
@@ -240,7 +301,8 @@ impl Scan<'_> {
         &mut self,
         replay: &mut Replay<'_>,
         from: u64,
-        mut digest: format_spec::key::FileDigester,
+        mut digest: FileDigester,
+        habit: Habit,
     ) -> Result<FileEnd, Useless> {
         let stat = replay.found.stat;
         let file = self.opened(replay)?;
@@ -253,10 +315,15 @@ impl Scan<'_> {
             samples.note(at, extent);
             pages.extent(stop, extent)
         })?;
-        if self.stayed(replay.found, &file, &reference, &samples)? {
+        if self.stayed(replay.found, &file, &reference, &samples, habit)? {
             return Ok(FileEnd::Whole(digest.finish()));
         }
         Err(Useless::Moved)
+    }
+
+    fn is_as_listed(&self, replay: &Replay<'_>) -> bool {
+        let now = replay.file.as_ref().and_then(|file| Stat::of_file(file).ok());
+        now.is_some_and(|now| now.identity == replay.found.stat.identity)
     }
 
     /// The file, opened and as it was listed, or longer.

@@ -7,9 +7,9 @@ use format_spec::{Extent, FileEnd};
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
-use super::Scan;
 use super::files::layout;
-use crate::push::change::{Change, pick};
+use super::{Scan, settled};
+use crate::push::change::{Change, Habit, Settled, pick};
 use crate::push::class::Class;
 use crate::push::content::{Compared, Reading, Unread};
 use crate::push::freeze::Source;
@@ -76,28 +76,31 @@ impl Samples {
 
 impl Scan<'_> {
     /// Reads the file from its start.
-    pub(super) fn whole(&mut self, found: &Arc<FoundFile>, known: Known) -> Result<(), Stopped> {
-        if let Some(why) = &found.not_frozen {
-            self.reader.tally.fallback(&format!("not frozen: {why}"), &found.path);
-        }
-        for _ in 0..READS {
-            match self.read_once(found)? {
+    pub(super) fn whole(
+        &mut self,
+        found: &Arc<FoundFile>,
+        known: Known,
+        habit: Habit,
+    ) -> Result<(), Stopped> {
+        for reading in 1..=READS {
+            match self.read_once(found, habit)? {
                 Read::Whole => {
                     let kind = if known == Known::Yes { Kind::Whole } else { Kind::New };
                     self.reader.tally.file(kind);
                     return Ok(());
                 }
                 Read::Reported => return Ok(()),
-                Read::Again => {
-                    self.reader.tally.fallback("changed while it was read: read again", &found.path)
+                Read::Again if reading < READS => {
+                    self.reader.tally.fallback("changed while it was read: read again", &found.path);
                 }
+                Read::Again => {}
             }
         }
         let advice = "push a frozen copy of it (--freeze=reflink, or the database's own snapshot)";
         self.unreadable(found, format!("was written to each time it was read: {advice}"))
     }
 
-    fn read_once(&mut self, found: &Arc<FoundFile>) -> Result<Read, Stopped> {
+    fn read_once(&mut self, found: &Arc<FoundFile>, habit: Habit) -> Result<Read, Stopped> {
         // A change after this moment gives the file a ctime that is not before it.
         let before = self.clock.now();
         let opened = self.opener.open(found).and_then(|file| Ok((Stat::of_file(&file)?, file)));
@@ -116,20 +119,20 @@ impl Scan<'_> {
             }
             Ok(opened) => opened,
         };
-        let Some(stat) = self.read_as(found, &at_open) else {
+        let Some(stat) = self.read_as(found, &at_open, habit) else {
             self.unreadable(found, SHORTER.to_owned())?;
             return Ok(Read::Reported);
         };
         let mark = self.mark();
-        let xattrs = match xattr::of_file(&file) {
-            Ok(xattrs) => xattrs,
+        let slot = Some(self.slot(found, &stat, before, habit));
+        let (xattrs, slot) = match found.xattrs.clone().map_or_else(|| xattr::of_file(&file), Ok) {
+            Ok(xattrs) => (xattrs, slot),
             Err(error) => {
                 self.problem(&found.path, reason("attributes cannot be read", error));
-                Vec::new()
+                (Vec::new(), None)
             }
         };
-        let slot = self.slot(found, &stat, before);
-        let group = self.begin(found, &stat, xattrs, Some(slot))?;
+        let group = self.begin(found, &stat, xattrs, slot)?;
         let (mut digest, pages, stop) = (self.domain.file_digester(), &mut *self.pages, self.stop);
         let mut samples = Samples::new(self.draw.seed());
         let reading = Reading { found, file: &file, layout: layout(&stat) };
@@ -144,7 +147,13 @@ impl Scan<'_> {
             Err(Unread::Shrunk) if found.source == Source::Path => None,
             Err(Unread::Shrunk) => Some(SHORTER.to_owned()),
             Ok(()) => {
-                if self.stayed(found, &file, &at_open.identity, &samples)? {
+                let reference = at_open.identity;
+                // Where times are whole seconds, a write may leave no trace in them. Nobody writes to a copy.
+                let is_copy = found.source == Source::Tree && self.freeze.copies();
+                let is_told = is_copy || reference.mtime.nanos != 0;
+                let is_settled = is_told || settled(reference.mtime, before) == Settled::Yes;
+                let stayed = self.stayed(found, &file, &reference, &samples, habit)?;
+                if stayed && (is_settled || self.still_there(&file, &samples)?) {
                     self.end(&stat, group, FileEnd::Whole(digest.finish()))?;
                     return Ok(Read::Whole);
                 }
@@ -160,7 +169,7 @@ impl Scan<'_> {
 
     /// As what an open file is read: as it was frozen, as far as that is still there. `None` if it
     /// is shorter by now.
-    fn read_as(&self, found: &FoundFile, at_open: &Stat) -> Option<Stat> {
+    fn read_as(&self, found: &FoundFile, at_open: &Stat, habit: Habit) -> Option<Stat> {
         if found.source == Source::Path {
             return Some(*at_open);
         }
@@ -168,6 +177,10 @@ impl Scan<'_> {
             Change::Shrunk => None,
             // Another name does not protect from that: it is a later state of the file, but one.
             Change::Rewritten => Some(Stat { links: found.stat.links, ..*at_open }),
+            // Nor, where more than appending may happen, is the old length of a new state a state.
+            Change::Grown if !self.may_append(found, habit) => {
+                Some(Stat { links: found.stat.links, ..*at_open })
+            }
             // The same, or longer; or a copy, which is a file of its own.
             _ => Some(found.stat),
         }
@@ -191,24 +204,34 @@ impl Scan<'_> {
         file: &OwnedFd,
         reference: &Identity,
         samples: &Samples,
+        habit: Habit,
     ) -> Result<bool, Stopped> {
         let Ok(now) = Stat::of_file(file) else { return Ok(false) };
-        let class = self.classes.of(&found.path);
+        let class = habit.class(self.classes.of(&found.path));
         match (Change::between(reference, &now.identity), class) {
             (Change::None, _) | (Change::Stamp, Class::AppendOnly | Class::Immutable) => Ok(true),
             (Change::Grown, Class::AppendOnly) => Ok(true),
             // Who deletes, moves or links a file changes its ctime: that is what it was frozen against.
             (Change::Stamp, Class::Auto | Class::Mutable) | (Change::Grown, Class::Auto) => {
-                for (at, extent) in samples.all() {
-                    match self.reader.compare(file, *at, extent) {
-                        Ok(Compared::Same) => {}
-                        Err(Unread::Stopped) => return Err(Stopped),
-                        Ok(Compared::Differs) | Err(_) => return Ok(false),
-                    }
-                }
-                Ok(true)
+                self.still_there(file, samples)
             }
             _ => Ok(false),
         }
+    }
+
+    /// Whether samples of what was just read are what the file holds.
+    pub(super) fn still_there(&mut self, file: &OwnedFd, samples: &Samples) -> Result<bool, Stopped> {
+        for (at, extent) in samples.all() {
+            match self.reader.compare(file, *at, extent) {
+                Ok(Compared::Same) => {}
+                Err(Unread::Stopped) => return Err(Stopped),
+                Ok(Compared::Differs) | Err(_) => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
+    fn may_append(&self, found: &FoundFile, habit: Habit) -> bool {
+        matches!(habit.class(self.classes.of(&found.path)), Class::Auto | Class::AppendOnly)
     }
 }

@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use super::*;
-use crate::push::freeze::{FreezeMode, FreezeOptions, MARK, Source};
+use crate::push::freeze::{Freeze, FreezeMode, FreezeOptions, MARK, Source};
 use crate::push::roots;
 use crate::push::source::Opener;
 
@@ -21,7 +21,7 @@ struct Seen<H> {
 impl<H: FnMut(&Place<'_>) -> Result<bool, Stopped>> Visitor for Seen<H> {
     fn hold(&mut self, at: Place<'_>, stat: Stat) -> Result<Option<Held>, Stopped> {
         let is_there = (self.hold)(&at)?;
-        Ok(is_there.then_some(Held { stat, source: Source::Path, not_frozen: None }))
+        Ok(is_there.then_some(Held::as_is(stat)))
     }
 
     fn step(&mut self, step: Step) -> Result<(), Stopped> {
@@ -37,14 +37,6 @@ fn no_globs() -> Globs {
 fn roots_of(paths: &[&Path]) -> Vec<Root> {
     let paths: Vec<_> = paths.iter().map(|path| path.to_path_buf()).collect();
     roots::check(&paths).unwrap()
-}
-
-fn freeze(mode: FreezeMode, roots: &[Root]) -> Freeze {
-    Freeze::new(&FreezeOptions { mode, folder: None }, KEY, roots).unwrap()
-}
-
-fn no_freeze() -> Freeze {
-    freeze(FreezeMode::Off, &[])
 }
 
 /// Each step as `kind path`, with the path below `base` if it lies there.
@@ -68,14 +60,14 @@ fn steps(roots: &[&Path], excludes: &[&str], mounts: Mounts) -> Vec<String> {
     let roots = roots_of(roots);
     let excludes = Globs::new("--exclude", excludes).unwrap();
     let mut seen = Seen { steps: Vec::new(), hold: |_: &Place<'_>| Ok(true) };
-    walk(&roots, &excludes, mounts, &no_freeze(), &mut seen).unwrap();
+    walk(&roots, &excludes, mounts, &mut seen).unwrap();
     shown(&seen.steps, &roots[0].path)
 }
 
 /// All steps of a walk through `root`, where `hold` may change what it finds.
 fn steps_with(root: &Path, hold: impl FnMut(&Place<'_>) -> Result<bool, Stopped>) -> Vec<Step> {
     let mut seen = Seen { steps: Vec::new(), hold };
-    walk(&roots_of(&[root]), &no_globs(), Mounts::Enter, &no_freeze(), &mut seen).unwrap();
+    walk(&roots_of(&[root]), &no_globs(), Mounts::Enter, &mut seen).unwrap();
     seen.steps
 }
 
@@ -124,7 +116,9 @@ fn names_that_are_no_text_come_through_byte_for_byte() {
 
     let steps = steps_with(temp.path(), |_| Ok(true));
 
-    let (roots, freeze) = (roots_of(&[temp.path()]), no_freeze());
+    let roots = roots_of(&[temp.path()]);
+    let off = FreezeOptions { mode: FreezeMode::Off, folder: None };
+    let freeze = Freeze::new(&off, KEY, &roots).unwrap();
     let mut opener = Opener::new(&roots, &freeze);
     let mut files = Vec::new();
     for step in steps {
@@ -191,12 +185,11 @@ fn a_mount_point_is_entered_only_if_wanted() {
     fs::create_dir(temp.path().join("mounted")).unwrap();
     fs::write(temp.path().join("mounted/f"), "").unwrap();
     let walked = |mounts| {
-        let (excludes, freeze) = (no_globs(), no_freeze());
+        let excludes = no_globs();
         let mut seen = Seen { steps: Vec::new(), hold: |_: &Place<'_>| Ok(true) };
         let mut walker = Walker {
             excludes: &excludes,
             mounts,
-            freeze: &freeze,
             visitor: &mut seen,
             buffer: Vec::with_capacity(LISTING_LEN),
         };
@@ -219,7 +212,7 @@ fn the_walk_ends_when_nobody_listens() {
 
     impl Visitor for Deaf {
         fn hold(&mut self, _: Place<'_>, stat: Stat) -> Result<Option<Held>, Stopped> {
-            Ok(Some(no_freeze().pass(stat)))
+            Ok(Some(Held::as_is(stat)))
         }
 
         fn step(&mut self, _: Step) -> Result<(), Stopped> {
@@ -235,12 +228,12 @@ fn the_walk_ends_when_nobody_listens() {
     for steps in [1, 2, 3] {
         let mut deaf = Deaf(steps);
 
-        let ended = walk(&roots, &no_globs(), Mounts::Enter, &no_freeze(), &mut deaf);
+        let ended = walk(&roots, &no_globs(), Mounts::Enter, &mut deaf);
 
         assert!(ended.is_err() && deaf.0 == 0);
     }
     let mut seen = Seen { steps: Vec::new(), hold: |_: &Place<'_>| Err(Stopped) };
-    let ended = walk(&roots, &no_globs(), Mounts::Enter, &no_freeze(), &mut seen);
+    let ended = walk(&roots, &no_globs(), Mounts::Enter, &mut seen);
     assert!(ended.is_err() && seen.steps.len() == 1, "a file that is not held does not end it");
 }
 
@@ -248,14 +241,17 @@ fn the_walk_ends_when_nobody_listens() {
 fn folders_of_second_names_are_no_data_but_others_of_that_name_are() {
     let temp = tempfile::tempdir().unwrap();
     let root = temp.path();
-    for folder in ["ours/.astacus/k-0/00", "theirs/.astacus/sub", "theirs/.astacus.d", "file"] {
+    let tree = format!("ours/.astacus/{KEY}-0/00");
+    for folder in [&*tree, "theirs/.astacus/sub", "theirs/chosen", "theirs/mixed", "file"] {
         fs::create_dir_all(root.join(folder)).unwrap();
     }
     fs::write(root.join("ours/.astacus").join(MARK), "").unwrap();
-    fs::write(root.join("ours/.astacus/k-0/00/1f"), "").unwrap();
+    fs::write(root.join(&tree).join("1f"), "").unwrap();
     fs::write(root.join("theirs/.astacus/f"), "").unwrap();
-    // A mark makes no folder of another name a folder of second names, and the name no file one.
-    fs::write(root.join("theirs/.astacus.d").join(MARK), "").unwrap();
+    // Another push may have chosen any folder; with anything else in it, it is data. So is a file of that name.
+    fs::write(root.join("theirs/chosen").join(MARK), "").unwrap();
+    fs::write(root.join("theirs/mixed").join(MARK), "").unwrap();
+    fs::write(root.join("theirs/mixed/f"), "").unwrap();
     fs::write(root.join("file/.astacus"), "").unwrap();
 
     let steps = steps(&[root], &[], Mounts::Enter);
@@ -271,8 +267,9 @@ fn folders_of_second_names_are_no_data_but_others_of_that_name_are() {
             "folder theirs/.astacus",
             "file theirs/.astacus/f",
             "folder theirs/.astacus/sub",
-            "folder theirs/.astacus.d",
-            "file theirs/.astacus.d/astacus-freeze",
+            "folder theirs/mixed",
+            "file theirs/mixed/astacus-freeze",
+            "file theirs/mixed/f",
         ]
     );
 }
@@ -294,7 +291,7 @@ fn the_push_does_not_find_its_own_second_names_wherever_they_lie() {
         };
         let mut seen = Seen { steps: Vec::new(), hold };
 
-        walk(&roots, &no_globs(), Mounts::Enter, &freeze, &mut seen).unwrap();
+        walk(&roots, &no_globs(), Mounts::Enter, &mut seen).unwrap();
 
         let expected: &[&str] =
             if is_chosen { &["folder ", "file f"] } else { &["folder ", "folder chosen", "file f"] };

@@ -7,8 +7,8 @@ use super::tree::{Tree, noise};
 use super::{DIFFERS, MAX_CHUNK, wide};
 use crate::push::FreezeMode;
 
-/// Chunks of one file that are compared beside its last one, at most.
-const SAMPLES: usize = 3;
+/// Chunks of one file that are compared beside its last one, at most: the first, and others by chance.
+const SAMPLES: usize = 4;
 
 /// Asserts that of `name` only the last chunk, some samples, and what comes behind was read.
 fn assert_read_from_the_last_boundary(before: &Outcome, now: &Outcome, name: &str) {
@@ -209,5 +209,53 @@ fn an_appended_file_that_is_rewritten_before_its_turn_comes_is_read_whole() {
 
         assert!(now.content("file") == tree.read("file"), "{mode:?}: a mixture of two states");
         assert_eq!(now.kinds(), "1 whole", "{mode:?}");
+    }
+}
+
+/// C8: what is written in place and grows, as the files of many databases do, has a head that says how long it is.
+#[test]
+fn the_head_of_a_file_that_grew_is_always_compared() {
+    let tree = Tree::new();
+    tree.write("db", noise(2_000_000, 3));
+    tree.push().run();
+    tree.overwrite("db", 0, b"longer now");
+    tree.append("db", &noise(5000, 4));
+
+    let now = tree.push().run();
+
+    assert_eq!((now.kinds(), now.fallbacks()), ("1 whole".to_owned(), vec![(DIFFERS, 1)]));
+    now.assert_same(&tree.afresh());
+}
+
+/// C8: a file that was once seen to be written in place is read whole when it grew, whatever samples would say.
+#[test]
+fn a_file_that_is_written_in_place_is_not_taken_for_a_log_again() {
+    for seen in ["rewritten", "shorter", "sampled"] {
+        let tree = Tree::new();
+        tree.write("db", noise(2_000_000, 3));
+        tree.push().run();
+        match seen {
+            "rewritten" => tree.overwrite("db", 7, b"in place"),
+            "shorter" => tree.set_len("db", 1_900_000),
+            _ => {
+                tree.overwrite("db", 0, b"in place");
+                tree.append("db", b"and more");
+            }
+        }
+        assert_eq!(tree.push().run().kinds(), "1 whole", "{seen}");
+        for round in 0..3 {
+            tree.overwrite("db", 1_000_000, &noise(100, round));
+            tree.append("db", &noise(5000, round));
+
+            let now = tree.push().run();
+
+            assert_eq!((now.kinds(), now.fallbacks()), ("1 whole".to_owned(), vec![]), "{seen}");
+            now.assert_same(&tree.afresh());
+        }
+        // Another file under the name has no past.
+        tree.replace("db", "a new log");
+        tree.push().run();
+        tree.append("db", b", longer");
+        assert_eq!(tree.push().run().kinds(), "1 appended", "{seen}");
     }
 }

@@ -247,7 +247,7 @@ impl Passes<'_> {
             linked: HashSet::new(),
         };
         let excludes = Globs::new::<&str>("", &[]).unwrap();
-        walk(self.roots, &excludes, Mounts::Enter, self.freeze, &mut lister)?;
+        walk(self.roots, &excludes, Mounts::Enter, &mut lister)?;
         let Lister { memory, list, .. } = lister;
         self.stop.pass(memory.rewind())?;
         Ok(list.finish().unwrap())
