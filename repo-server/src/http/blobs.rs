@@ -73,9 +73,11 @@ pub(super) async fn put(
     Path(id): Path<String>,
     request: Request,
 ) -> Answer<BlobsStored> {
-    let session = session::renew(&app.repository, parse(&id)?)?;
+    let id = parse(&id)?;
+    let session = session::renew(&app.repository, id)?;
     let mut body = Pieces::new(request, wire::MAX_BLOBS_LEN)?;
     let domain = app.repository.domain(&session.cluster);
+    domain.sends(id, app.repository.parts.clock.monotonic());
     let mut intake = Intake::new(Arc::clone(&app.repository), domain);
     let mut reader = FrameReader::new();
     while let Some(piece) = body.next().await? {

@@ -138,6 +138,11 @@ impl Domain {
         }
     }
 
+    /// `session` sends a body, and keeps what else it has promised.
+    pub(crate) fn sends(&self, session: SessionId, now: Duration) {
+        lock(&self.promises).sends(session, now);
+    }
+
     /// What `session` has promised, it will not send any more.
     pub(crate) fn release(&self, session: SessionId) {
         lock(&self.promises).release(session);

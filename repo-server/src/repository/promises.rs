@@ -1,8 +1,8 @@
 //! Promises: which session of a domain is going to send which chunk.
 //!
 //! What two nodes of a cluster miss at once crosses the network once: the first to ask is told to send
-//! it, the others that it is coming (L5). A promise is a lease per chunk: who stops sending holds up the
-//! others for [`LEASE`] at most. It is a hint in memory and never more: a chunk that is sent twice is
+//! it, the others that it is coming (L5). A promise is a lease per chunk, and every body that its session
+//! sends renews it: who stops sending holds up the others for [`LEASE`] at most, and who is slow does not. It is a hint in memory and never more: a chunk that is sent twice is
 //! stored once, and after a restart the next to ask is told to send.
 
 use std::collections::HashMap;
@@ -12,7 +12,7 @@ use std::time::Duration;
 use format_spec::wire::Held;
 use format_spec::{ChunkId, SessionId};
 
-/// How long a chunk may be on its way before another session is asked to send it: a body takes seconds,
+/// How long a session may send nothing before another is asked to send its chunks: a body takes seconds,
 /// and a node that died should not hold up the others for much longer.
 pub(super) const LEASE: Duration = Duration::from_secs(30);
 
@@ -25,9 +25,17 @@ struct Promise {
     until: Duration,
 }
 
+impl Promise {
+    fn holds(&self, senders: &HashMap<SessionId, Duration>, now: Duration) -> bool {
+        self.until > now || senders.get(&self.session).is_some_and(|until| *until > now)
+    }
+}
+
 /// The promises of one domain. Times are of the server's monotonic clock.
 pub(super) struct Promises {
     of: HashMap<ChunkId, Promise>,
+    /// Until when each session that has sent something lately is believed.
+    senders: HashMap<SessionId, Duration>,
     limit: usize,
     /// No promise runs out before this: until then there is nothing to drop.
     next_end: Duration,
@@ -36,7 +44,7 @@ pub(super) struct Promises {
 impl Promises {
     /// No promises, and room for `limit`.
     pub(super) fn new(limit: usize) -> Self {
-        Self { of: HashMap::new(), limit, next_end: Duration::ZERO }
+        Self { of: HashMap::new(), senders: HashMap::new(), limit, next_end: Duration::ZERO }
     }
 
     /// What `session` is told of each of `ids` if it is not here: [`Held::Coming`] if another session has
@@ -51,12 +59,12 @@ impl Promises {
     fn ask_one(&mut self, session: SessionId, id: ChunkId, now: Duration) -> Held {
         let is_full = self.of.len() >= self.limit;
         let promise = Promise { session, until: now + LEASE };
+        let senders = &self.senders;
         match self.of.entry(id) {
-            Entry::Occupied(of) if of.get().session != session && of.get().until > now => {
-                return Held::Coming;
+            Entry::Occupied(of) if of.get().holds(senders, now) => {
+                // Who asks again does not get more time: others wait.
+                return if of.get().session == session { Held::Missing } else { Held::Coming };
             }
-            // Who asks again does not get more time: others wait.
-            Entry::Occupied(of) if of.get().until > now => {}
             Entry::Occupied(mut of) => {
                 of.insert(promise);
             }
@@ -72,7 +80,9 @@ impl Promises {
         if now < self.next_end {
             return;
         }
-        self.of.retain(|_, promise| promise.until > now);
+        self.senders.retain(|_, until| *until > now);
+        let senders = &self.senders;
+        self.of.retain(|_, promise| promise.holds(senders, now));
         self.next_end = self.of.values().map(|promise| promise.until).min().unwrap_or(now);
     }
 
@@ -81,8 +91,14 @@ impl Promises {
         self.of.remove(id);
     }
 
+    /// `session` sends: what else it has promised waits its turn.
+    pub(super) fn sends(&mut self, session: SessionId, now: Duration) {
+        self.senders.insert(session, now + LEASE);
+    }
+
     /// `session` is over, and its promises with it.
     pub(super) fn release(&mut self, session: SessionId) {
+        self.senders.remove(&session);
         self.of.retain(|_, promise| promise.session != session);
         self.of.shrink_to_fit();
     }
@@ -132,6 +148,23 @@ mod tests {
         assert_eq!(promises.ask(B, &[id(1)], just_before(end)), [Held::Coming]);
         assert_eq!(promises.ask(B, &[id(1)], end), [Held::Missing]);
         assert_eq!(promises.ask(A, &[id(1)], end), [Held::Coming], "the promise is B's now");
+    }
+
+    /// L5: on a slow line a chunk waits for many bodies before its own.
+    #[test]
+    fn a_session_that_sends_keeps_its_promises_and_no_others() {
+        let mut promises = Promises::new(ROOMY);
+        promises.ask(A, &[id(1)], secs(0));
+        promises.ask(B, &[id(2)], secs(0));
+        for n in 1..10 {
+            promises.sends(A, secs(20 * n));
+        }
+
+        assert_eq!(promises.ask(C, &[id(1), id(2)], secs(190)), [Held::Coming, Held::Missing]);
+        assert_eq!(promises.ask(C, &[id(1)], secs(180) + LEASE), [Held::Missing], "it sends no more");
+        promises.sends(A, secs(300));
+        promises.release(A);
+        assert!(promises.senders.is_empty());
     }
 
     /// L5: who only asks, and never sends, does not hold up the others for ever.
