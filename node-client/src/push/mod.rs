@@ -4,9 +4,9 @@
 //! walk + freeze ──▶ list ──▶ scan: remember, or read + cut + hash ──▶ ask ──▶ compress ──▶ send ──▶ pages ──▶ commit
 //! ```
 //! The list is on disk and whole before anything is read: it is the tree at one moment, and what will be
-//! read has a second name by then ([`freeze`]). Behind it each arrow is a bounded queue between threads,
+//! read has a second name by then (`freeze`). Behind it each arrow is a bounded queue between threads,
 //! so memory depends on neither the size of the data nor the number of files. What must be read of a file
-//! that is remembered says [`change`].
+//! that is remembered says `change`.
 //!
 //! The snapshot is durable when [`run`] returns, and there is none if it fails; what was done by then
 //! is remembered either way. A file's content is that of one moment or it is reported, and the

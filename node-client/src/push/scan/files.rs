@@ -94,11 +94,9 @@ impl Scan<'_> {
         let Some(slot) = remembered.slot else { return self.whole(found, Known::Yes, Habit::Unknown) };
         let change = Change::between(&slot.identity, &found.stat.identity);
         let habit = slot.habit.after(change);
-        let class = habit.class(self.classes.of(&found.path));
-        let verdict = match change {
-            Change::Grown => verdict(class, change, slot.settled),
-            _ => verdict(self.classes.of(&found.path), change, slot.settled),
-        };
+        let class = self.classes.of(&found.path);
+        let class = if change == Change::Grown { habit.class(class) } else { class };
+        let verdict = verdict(class, change, slot.settled);
         if verdict == Verdict::Whole {
             return self.whole(found, Known::Yes, habit);
         }
