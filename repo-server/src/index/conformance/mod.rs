@@ -9,9 +9,10 @@ mod model;
 mod twins;
 
 use std::num::NonZeroUsize;
+use std::path::Path;
 use std::sync::Arc;
 
-use super::{Engine, Index, KeyRange, Row, Table};
+use super::{Engine, Index, KeyRange, OpenError, Row, Table};
 
 /// One index, empty at first, that can be closed and opened again.
 pub(super) struct Subject(Box<dyn Fn() -> Arc<dyn Index>>);
@@ -25,11 +26,35 @@ impl Subject {
     /// An index in a folder of its own, which goes with the subject.
     pub(super) fn on_disk(engine: Engine) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
-        Self::new(move || super::open(engine, dir.path()).expect("an index that can be opened"))
+        Self::new(move || open_once_free(engine, dir.path()))
     }
 
     pub(super) fn open(&self) -> Arc<dyn Index> {
         (self.0)()
+    }
+}
+
+/// How often an index is found in use before it is taken for granted that it stays so.
+const MOST_LOOKS: u32 = 10_000;
+
+/// Opens an index that nobody has open any more. Its lock may still be held for a moment: a child that another
+/// test starts has all our files from its fork to its exec.
+fn open_once_free(engine: Engine, dir: &Path) -> Arc<dyn Index> {
+    for _ in 0..MOST_LOOKS {
+        match super::open(engine, dir) {
+            Err(error) if is_in_use(&error) => std::thread::yield_now(),
+            opened => return opened.expect("an index that can be opened"),
+        }
+    }
+    panic!("{} stays in use", dir.display());
+}
+
+/// Whether a lock was not to be had; sled has one of its own, and says so in words only.
+fn is_in_use(error: &OpenError) -> bool {
+    match error {
+        OpenError::InUse { .. } => true,
+        OpenError::Engine { source, .. } => format!("{source:?}").contains("could not acquire lock"),
+        _ => false,
     }
 }
 
