@@ -40,9 +40,7 @@ impl Lister<'_> {
         let change = Change::between(&slot.identity, &stat.identity);
         Ok(verdict(self.classes.of(at.path), change, slot.settled) != Verdict::Reuse)
     }
-}
 
-impl Lister<'_> {
     /// An entry that the format takes: without attributes that are over its limit, which is a problem.
     fn checked(&mut self, mut entry: Entry) -> Result<Step, Stopped> {
         if let Err(error) = entry.check() {

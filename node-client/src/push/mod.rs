@@ -10,7 +10,7 @@
 //!
 //! The snapshot is durable when [`run`] returns, and there is none if it fails; what was done by then
 //! is remembered either way. A file's content is that of one moment or it is reported, and the
-//! snapshot says so.
+//! snapshot says so; how far that can be told is in `docs/change-detection.md`.
 
 mod again;
 mod batch;
@@ -201,8 +201,8 @@ pub fn run(
                     "chunks that another node was to send changed again and again",
                 ));
             }
-            Err(Failure::Client(_) | Failure::Lost) => {
-                tracing::warn!(attempt, "the push starts again");
+            Err(failure @ (Failure::Client(_) | Failure::Lost)) => {
+                tracing::warn!(?failure, attempt, "the push starts again");
                 attempt += 1;
                 // Who had to start again relies on nobody else.
                 coming = Coming::Send;

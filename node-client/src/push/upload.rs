@@ -134,7 +134,7 @@ impl Uplink<'_> {
         Ok(())
     }
 
-    /// Reads files for this session, into `feeder`.
+    /// Reads files into `feeder`, as the repository behind `session` has them cut.
     pub(super) fn reader<'x>(&'x self, session: &Session, feeder: Feeder<'x>) -> Reader<'x> {
         Reader {
             feeder,
