@@ -98,7 +98,19 @@ impl MasterKey {
 }
 
 /// What a blob holds. Part of its id's key, so a page never passes for a chunk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, minicbor::Encode, minicbor::Decode)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    minicbor::Encode,
+    minicbor::Decode,
+    serde::Serialize,
+    serde::Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
 #[cbor(index_only)]
 pub enum BlobKind {
     /// A range of a file.

@@ -13,6 +13,14 @@
 //! | `GET /v1/snapshots/{id}/manifests/{node}` | – | a manifest (CBOR) |
 //! | `GET /v1/snapshots/{id}/key` | – | [`SnapshotKey`] |
 //! | `POST /v1/snapshots/{id}/blobs` | ids, 32 bytes each | frames |
+//! | `GET /v1/snapshots/{id}/detail` | – | [`SnapshotDetail`] |
+//! | `PUT /v1/snapshots/{id}/protection` | [`ProtectRequest`] | [`SnapshotInfo`] |
+//! | `DELETE /v1/snapshots/{id}/protection` | – | [`SnapshotInfo`] |
+//! | `POST /v1/snapshots/{id}/undelete` | – | [`SnapshotInfo`] |
+//! | `POST /v1/forget` | [`ForgetRequest`] | [`ForgetReport`] |
+//! | `POST /v1/gc` | [`GcRequest`] | lines of [`GcEvent`] |
+//! | `GET /v1/stats` | – | [`StatsReport`] |
+//! | `GET /v1/chunks/{id}` | – | [`ChunkLocation`] |
 //! | `POST /v1/verify` | [`VerifyRequest`] | lines of [`VerifyEvent`] |
 //! | `GET /v1/status` | – | [`Status`] |
 //! | `GET /healthz` | – | `ok` |
@@ -27,12 +35,14 @@
 
 mod frame;
 mod json;
+mod upkeep;
 
 pub use frame::{
     FRAME_HEADER_LEN, Frame, FrameHeader, FrameReader, Held, encode_end, encode_held, encode_ids, parse_held,
     parse_ids,
 };
 pub use json::*;
+pub use upkeep::*;
 
 /// Most ids in one `have` request, and in one request for blobs.
 pub const MAX_IDS: usize = 16_384;

@@ -133,6 +133,12 @@ pub struct SnapshotInfo {
     /// What the push of each node did, as far as it said so.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pushes: Vec<NodePush>,
+    /// If it was forgotten: until when it can be brought back, RFC 3339 in UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub going_until: Option<String>,
+    /// If it must stay: why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protected: Option<String>,
 }
 
 /// What the push of one node did.
@@ -243,6 +249,9 @@ pub struct Status {
     pub stored_bytes: u64,
     /// Sessions that are open.
     pub open_sessions: u64,
+    /// What an operator must look at; empty means that all is well.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub alarms: Vec<super::Alarm>,
 }
 
 /// Why a request failed.

@@ -108,6 +108,8 @@ mod tests {
             bytes: 0,
             problems: 0,
             pushes: Vec::new(),
+            going_until: None,
+            protected: None,
         }
     }
 

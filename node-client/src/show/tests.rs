@@ -13,6 +13,8 @@ fn snapshot(state: SnapshotState) -> SnapshotInfo {
         bytes: 2048,
         problems: 2,
         pushes: Vec::new(),
+        going_until: None,
+        protected: None,
     }
 }
 

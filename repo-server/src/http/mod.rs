@@ -78,6 +78,7 @@ async fn status(State(app): State<App>) -> Answer<wire::Status> {
         chunks: totals.chunks,
         stored_bytes: totals.stored_bytes,
         open_sessions: u64::try_from(repository.sessions.count()).unwrap_or(u64::MAX),
+        alarms: Vec::new(),
     })
 }
 

@@ -48,7 +48,7 @@ pub(super) struct FjallIndex {
     committed: RwLock<Arc<Snapshot>>,
     /// Held through a commit, so that its preconditions still hold when it is applied.
     committing: Mutex<()>,
-    tables: [Keyspace; Table::ALL.len()],
+    tables: Vec<(Table, Keyspace)>,
     db: Database,
     space: Space,
     /// Dropped last: the folder is free when the database has let go of it.
@@ -81,15 +81,8 @@ impl FjallIndex {
     }
 
     fn keyspace(&self, table: Table) -> &Keyspace {
-        let [chunk, pack, snapshot, manifest, session, meta] = &self.tables;
-        match table {
-            Table::Chunk => chunk,
-            Table::Pack => pack,
-            Table::Snapshot => snapshot,
-            Table::Manifest => manifest,
-            Table::Session => session,
-            Table::Meta => meta,
-        }
+        let found = self.tables.iter().find(|(of, _)| *of == table);
+        &found.expect("every table was opened").1
     }
 
     fn committed(&self) -> Arc<Snapshot> {
@@ -138,11 +131,11 @@ impl FjallIndex {
     ///
     /// When a round is through, no journal from before it is needed any more, whatever a table holds.
     fn write_out(&self) -> Result<Queue, ::fjall::Error> {
-        if self.tables.iter().any(|table| table.sealed_memtable_count() > 0) {
+        if self.tables.iter().any(|(_, table)| table.sealed_memtable_count() > 0) {
             return Ok(Queue::Busy);
         }
         let mut queue = Queue::Empty;
-        for table in &self.tables {
+        for (_, table) in &self.tables {
             if table.rotate_memtable()? {
                 queue = Queue::Busy;
             }
@@ -151,7 +144,7 @@ impl FjallIndex {
     }
 
     fn stored_bytes(&self) -> u64 {
-        self.tables.iter().map(Keyspace::disk_space).sum()
+        self.tables.iter().map(|(_, table)| table.disk_space()).sum()
     }
 }
 
@@ -223,17 +216,10 @@ fn value(
     Ok(found.map(|value| value.to_vec()))
 }
 
-fn open_database(data: &Path) -> Result<(Database, [Keyspace; Table::ALL.len()]), ::fjall::Error> {
+fn open_database(data: &Path) -> Result<(Database, Vec<(Table, Keyspace)>), ::fjall::Error> {
     let db = Database::builder(data).cache_size(CACHE_BYTES).worker_threads(1).open()?;
-    let keyspace = |table: Table| db.keyspace(table.name(), options);
-    let tables = [
-        keyspace(Table::Chunk)?,
-        keyspace(Table::Pack)?,
-        keyspace(Table::Snapshot)?,
-        keyspace(Table::Manifest)?,
-        keyspace(Table::Session)?,
-        keyspace(Table::Meta)?,
-    ];
+    let open = |table: Table| Ok((table, db.keyspace(table.name(), options)?));
+    let tables = Table::ALL.into_iter().map(open).collect::<Result<_, ::fjall::Error>>()?;
     Ok((db, tables))
 }
 

@@ -26,7 +26,7 @@ const MARKER: &str = "engine";
 const DATA: &str = "data";
 
 /// What the marker says before the name of the engine. The number is the version of this layout.
-const MARKER_PREFIX: &str = "astacus index 1 ";
+const MARKER_PREFIX: &str = "astacus index 2 ";
 
 /// What to do when there is no index yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -58,12 +58,30 @@ pub enum Table {
     Session,
     /// Counters and facts about the repository itself.
     Meta,
+    /// What was decided about snapshots after their commit.
+    Mark,
+    /// The collector's queue.
+    Idle,
+    /// Objects that are to be deleted.
+    Doomed,
+    /// Blobs whose stored bytes are not what was written.
+    Damaged,
 }
 
 impl Table {
     /// Every table, in the order of their tags.
-    pub const ALL: [Self; 6] =
-        [Self::Chunk, Self::Pack, Self::Snapshot, Self::Manifest, Self::Session, Self::Meta];
+    pub const ALL: [Self; 10] = [
+        Self::Chunk,
+        Self::Pack,
+        Self::Snapshot,
+        Self::Manifest,
+        Self::Session,
+        Self::Meta,
+        Self::Mark,
+        Self::Idle,
+        Self::Doomed,
+        Self::Damaged,
+    ];
 
     /// The name under which engines with named tables store it.
     pub const fn name(self) -> &'static str {
@@ -74,6 +92,10 @@ impl Table {
             Self::Manifest => "manifest",
             Self::Session => "session",
             Self::Meta => "meta",
+            Self::Mark => "mark",
+            Self::Idle => "idle",
+            Self::Doomed => "doomed",
+            Self::Damaged => "damaged",
         }
     }
 }

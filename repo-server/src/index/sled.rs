@@ -211,6 +211,10 @@ const fn tag(table: Table) -> u8 {
         Table::Manifest => 4,
         Table::Session => 5,
         Table::Meta => 6,
+        Table::Mark => 7,
+        Table::Idle => 8,
+        Table::Doomed => 9,
+        Table::Damaged => 10,
     }
 }
 

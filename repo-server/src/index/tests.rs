@@ -74,7 +74,7 @@ fn a_damaged_marker_is_refused() {
     let marker = dir.path().join("db/engine");
     let own = fs::read(&marker).unwrap();
     let mut cases: Vec<_> = (0..own.len()).map(|len| own[..len].to_vec()).collect();
-    cases.extend([b"astacus index 2 fjall\n".to_vec(), b"astacus index 1 other\n".to_vec(), vec![0xff; 22]]);
+    cases.extend([b"astacus index 1 fjall\n".to_vec(), b"astacus index 2 other\n".to_vec(), vec![0xff; 22]]);
 
     for case in cases {
         fs::write(&marker, &case).unwrap();

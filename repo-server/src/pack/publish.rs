@@ -9,7 +9,7 @@ use format_spec::pack::{PackEntry, SealedPack};
 
 use super::object_name;
 use crate::error::{Chain, ServerError};
-use crate::index::row::{ChunkRow, PackNumber, PackRow};
+use crate::index::row::{ChunkRow, Epoch, Health, Live, PackNumber, PackRow};
 use crate::index::{Batch, Precondition, Table};
 use crate::repository::{Domain, FullPack, PublishFailure, Repository};
 
@@ -56,12 +56,20 @@ async fn publish(repository: &Arc<Repository>, pack: SealedPack) -> Result<(), S
 fn index_pack(repository: &Repository, pack: &SealedPack) -> Result<(), ServerError> {
     repository.exclusively(|| {
         let mut totals = repository.totals()?;
-        let number = PackNumber(totals.packs);
+        let number = PackNumber(totals.next_pack);
+        let mut live = Live::default();
+        for entry in &pack.directory.entries {
+            live.add(&new_row(entry, number));
+        }
         let row = PackRow {
             id: pack.id,
             len: u64::try_from(pack.bytes.len()).unwrap_or(u64::MAX),
+            kind: pack.directory.entries.first().map_or(BlobKind::Chunk, |entry| entry.kind),
             domain: pack.directory.domain.clone(),
+            live,
+            verified_ms: 0,
         };
+        totals.next_pack += 1;
         totals.packs += 1;
         totals.chunks += u64::try_from(pack.directory.entries.len()).unwrap_or(u64::MAX);
         totals.stored_bytes += row.len;
@@ -86,7 +94,9 @@ fn new_row(entry: &PackEntry, pack: PackNumber) -> ChunkRow {
         plain_len: entry.plain_len,
         kind: entry.kind,
         compression: entry.compression,
+        health: Health::Sound,
         references: 0,
+        idle_since: Epoch::default(),
     }
 }
 

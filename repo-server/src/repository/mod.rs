@@ -10,6 +10,7 @@ mod promises;
 
 use std::collections::HashMap;
 use std::error::Error;
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -24,7 +25,7 @@ pub(crate) use domain::{Appended, Domain, FullPack, PublishFailure};
 use crate::clock::Clock;
 use crate::error::ServerError;
 use crate::index::row::{ChunkRow, PackNumber, PackRow, Totals};
-use crate::index::{Index, IndexError, Table};
+use crate::index::{Batch, Index, IndexError, KeyRange, Table};
 use crate::session::Sessions;
 use crate::site::{Site, SiteError};
 
@@ -144,6 +145,29 @@ impl Repository {
     /// Fails once the repository has halted.
     pub(crate) fn check_running(&self) -> Result<(), ServerError> {
         if self.halted.load(Ordering::Acquire) { Err(ServerError::Halted) } else { Ok(()) }
+    }
+
+    /// Applies a batch; it is durable when this returns.
+    pub(crate) fn commit(&self, batch: Batch) -> Result<(), ServerError> {
+        self.parts.index.commit(batch).map_err(|error| self.index_error(error))
+    }
+
+    /// Shows each row of `range` to `visit`, in key order. Each few megabytes have a moment of their own.
+    pub(crate) fn for_each_row(
+        &self,
+        table: Table,
+        range: &KeyRange,
+        mut visit: impl FnMut(&[u8], &[u8]) -> Result<(), ServerError>,
+    ) -> Result<(), ServerError> {
+        let mut next = Some(range.clone());
+        while let Some(range) = next {
+            let found = self.parts.index.scan(table, &range, NonZeroUsize::MAX)?;
+            for row in &found.rows {
+                visit(&row.key, &row.value)?;
+            }
+            next = found.rest;
+        }
+        Ok(())
     }
 
     /// Turns an index error into an answer, and halts after a fatal one.

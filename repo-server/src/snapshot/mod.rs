@@ -23,6 +23,7 @@ use crate::error::ServerError;
 use crate::index::{KeyRange, Table};
 use crate::repository::Repository;
 use crate::site::ObjectName;
+use crate::time::rfc3339;
 
 /// Where a manifest lies on a site.
 pub(crate) fn manifest_object(id: &ManifestId) -> ObjectName {
@@ -81,17 +82,14 @@ pub(crate) fn info(snapshot: &Snapshot) -> wire::SnapshotInfo {
         bytes: sum(|totals| totals.bytes),
         problems: sum(|totals| totals.problems),
         pushes: snapshot.manifests.iter().filter_map(node_push).collect(),
+        going_until: None,
+        protected: None,
     }
 }
 
 fn node_push(manifest: &ManifestRef) -> Option<wire::NodePush> {
     let stats = manifest.push.clone()?;
     Some(wire::NodePush { node: manifest.node.clone(), stats })
-}
-
-fn rfc3339(unix_ms: u64) -> String {
-    let time = i64::try_from(unix_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
-    time.unwrap_or(jiff::Timestamp::MAX).to_string()
 }
 
 /// The manifest of `node` in a snapshot: its CBOR.

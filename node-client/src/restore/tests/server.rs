@@ -150,6 +150,8 @@ impl Store {
             bytes: 0,
             problems: 0,
             pushes: Vec::new(),
+            going_until: None,
+            protected: None,
         }
     }
 

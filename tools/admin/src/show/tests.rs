@@ -39,6 +39,7 @@ fn a_status_has_its_shape() {
         chunks: 123_456,
         stored_bytes: 5 << 30,
         open_sessions: 1,
+        alarms: Vec::new(),
     });
 
     assert_eq!(text(&status), include_str!("status.txt"));

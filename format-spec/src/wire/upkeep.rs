@@ -1,0 +1,379 @@
+//! JSON bodies of what operators do: forget, protect, collect, check, count. Times are RFC 3339 in UTC.
+
+use serde::{Deserialize, Serialize};
+
+use super::json::{ErrorBody, SnapshotInfo};
+use crate::id::{ChunkId, ClusterName, NodeName, PackId, SessionId, SnapshotId};
+use crate::key::BlobKind;
+use crate::snapshot::SnapshotState;
+
+/// Which snapshots of a cluster stay. Without any rule all do.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RetentionPolicy {
+    /// As many complete snapshots always stay, the newest; 3 unless given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub minimum: Option<u32>,
+    /// No more complete snapshots than this stay.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub maximum: Option<u32>,
+    /// Snapshots stay for as many days.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep_days: Option<u32>,
+    /// The newest complete ones stay.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep_last: Option<u32>,
+    /// The newest of each of the last so many hours with a snapshot stays.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep_hourly: Option<u32>,
+    /// The same for days.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep_daily: Option<u32>,
+    /// The same for ISO weeks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep_weekly: Option<u32>,
+    /// The same for months.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep_monthly: Option<u32>,
+    /// The same for years.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep_yearly: Option<u32>,
+}
+
+/// Whether something is done, or only told what it would do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunMode {
+    /// Nothing changes.
+    #[default]
+    Plan,
+    /// It is done.
+    Apply,
+}
+
+/// What may become of the newest complete snapshot of a cluster.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LastComplete {
+    /// It stays.
+    #[default]
+    Stays,
+    /// It may go as any other.
+    MayGo,
+}
+
+/// Asks to forget snapshots: those named, or those that a policy does not keep.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ForgetRequest {
+    /// Plan or apply.
+    pub mode: RunMode,
+    /// The snapshots; if there are none, a policy decides.
+    pub snapshots: Vec<SnapshotId>,
+    /// Only this cluster; otherwise each by itself.
+    pub cluster: Option<ClusterName>,
+    /// The policy; if there is none, that of the server's configuration.
+    pub policy: Option<RetentionPolicy>,
+    /// Whether the last complete one may go.
+    pub last_complete: LastComplete,
+    /// The server's clock jumped, and is right now: retention goes on.
+    pub accept_clock: bool,
+}
+
+/// What becomes of a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// It stays.
+    Keep,
+    /// It is forgotten, now or by the same request without `plan`.
+    Forget,
+    /// It was forgotten before, and can still be brought back.
+    Going,
+}
+
+/// One snapshot, and why it stays or goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForgetLine {
+    /// The snapshot.
+    pub id: SnapshotId,
+    /// Its cluster.
+    pub cluster: ClusterName,
+    /// When it was committed.
+    pub created: String,
+    /// Complete or partial.
+    pub state: SnapshotState,
+    /// What becomes of it.
+    pub verdict: Verdict,
+    /// Why, for people.
+    pub reasons: Vec<String>,
+    /// Stored bytes that nothing but this snapshot needs.
+    pub frees_bytes: u64,
+    /// If it goes: until when it can be brought back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
+}
+
+/// What a request to forget did, or would do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForgetReport {
+    /// Whether it was done.
+    pub mode: RunMode,
+    /// Every snapshot that was looked at, oldest first.
+    pub snapshots: Vec<ForgetLine>,
+    /// Stored bytes that those to be forgotten free together: more than the sum of each alone.
+    pub frees_bytes: u64,
+}
+
+/// Says why a snapshot must stay.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProtectRequest {
+    /// Why; 1 to 1,000 characters.
+    pub reason: String,
+}
+
+/// When objects that are to go are deleted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Delays {
+    /// When their delay is over.
+    #[default]
+    Wait,
+    /// In this run: forgotten snapshots cannot be brought back. What sessions need stays all the same.
+    Skip,
+}
+
+/// What happens when more would go than may go in a day.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LargeDelete {
+    /// The run stops there.
+    #[default]
+    Refuse,
+    /// It goes on.
+    Allow,
+}
+
+/// Asks for a run of the collector.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GcRequest {
+    /// Plan or apply.
+    pub mode: RunMode,
+    /// Whether delays count.
+    pub delays: Delays,
+    /// Whether more than a day's share may go.
+    pub large: LargeDelete,
+    /// Bytes that repacking may copy in this run; without, that of the configuration.
+    pub max_copy_bytes: Option<u64>,
+}
+
+/// A number of things, and their bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Amount {
+    /// How many.
+    pub count: u64,
+    /// Their stored bytes.
+    pub bytes: u64,
+}
+
+impl Amount {
+    /// One more, of `bytes`.
+    pub fn add(&mut self, bytes: u64) {
+        self.count += 1;
+        self.bytes += bytes;
+    }
+}
+
+/// A session that holds up the collector.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pinning {
+    /// The session.
+    pub session: SessionId,
+    /// Its cluster.
+    pub cluster: ClusterName,
+    /// Its node.
+    pub node: NodeName,
+    /// What would go if this session and all that began later were over.
+    pub holds: Amount,
+}
+
+/// An object or a snapshot that goes later.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// Its id or name.
+    pub object: String,
+    /// Its bytes, if known.
+    pub bytes: u64,
+    /// From when on it may go.
+    pub until: String,
+}
+
+/// What a run of the collector did, or would do.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GcReport {
+    /// Whether it was done.
+    pub mode: RunMode,
+    /// Forgotten snapshots whose delay was over: they are gone for good.
+    pub purged: Vec<SnapshotId>,
+    /// Pages that nothing needs.
+    pub pages: Amount,
+    /// Chunks that nothing needs.
+    pub chunks: Amount,
+    /// Packs of which nothing was left, with all their bytes.
+    pub dead_packs: Amount,
+    /// Packs that were rewritten because little was left of them: their bytes before.
+    pub repacked: Amount,
+    /// Bytes that repacking copied.
+    pub copied_bytes: u64,
+    /// Objects that were deleted from the site.
+    pub deleted: Amount,
+    /// What open sessions hold back, the longest first.
+    pub pinned: Vec<Pinning>,
+    /// What goes later. At most 1,000 are listed.
+    pub waiting: Vec<Waiting>,
+    /// All that goes later.
+    pub waiting_total: Amount,
+    /// Why the run ended before everything was done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<String>,
+    /// What could not be done, and stays as it is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<String>,
+}
+
+/// One line of the answer to a run of the collector.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GcEvent {
+    /// How far it is.
+    Progress {
+        /// What it does: `purge`, `pages`, `chunks`, `repack`, `delete`.
+        phase: String,
+        /// Things done in this phase.
+        done: u64,
+    },
+    /// The end.
+    Report(GcReport),
+    /// It could not go on; what was done before stays done.
+    Failed(ErrorBody),
+}
+
+/// What data takes, by three measures.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Space {
+    /// Bytes of all files in all snapshots.
+    pub logical_bytes: u64,
+    /// Bytes of the different chunks among them.
+    pub unique_bytes: u64,
+    /// Bytes that those chunks take in packs, compressed and sealed.
+    pub stored_bytes: u64,
+}
+
+/// A cluster's share of the repository.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterStats {
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// Its snapshots.
+    pub snapshots: u64,
+    /// What they take. Unique and stored bytes include pages, and what is not collected yet.
+    #[serde(flatten)]
+    pub space: Space,
+}
+
+/// What the snapshots of one node take.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStats {
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// The node.
+    pub node: NodeName,
+    /// Snapshots that hold it.
+    pub snapshots: u64,
+    /// What they take.
+    #[serde(flatten)]
+    pub space: Space,
+}
+
+/// What one snapshot takes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotStats {
+    /// The snapshot.
+    pub id: SnapshotId,
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// When it was committed.
+    pub created: String,
+    /// What it takes.
+    #[serde(flatten)]
+    pub space: Space,
+    /// Stored bytes that nothing but this snapshot needs: what its going frees.
+    pub alone_bytes: u64,
+}
+
+/// What the repository takes, and for whom.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatsReport {
+    /// By cluster.
+    pub clusters: Vec<ClusterStats>,
+    /// By node.
+    pub nodes: Vec<NodeStats>,
+    /// By snapshot, oldest first.
+    pub snapshots: Vec<SnapshotStats>,
+    /// Packs on the site.
+    pub packs: Amount,
+    /// Bytes in packs that no row names: repacking or deleting gives them back.
+    pub dead_bytes: u64,
+}
+
+/// Where a chunk or page lies.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChunkLocation {
+    /// The chunk or page.
+    pub id: ChunkId,
+    /// Which of the two.
+    pub kind: BlobKind,
+    /// Its dedup domain.
+    pub cluster: ClusterName,
+    /// The pack.
+    pub pack: PackId,
+    /// Its object on the site.
+    pub object: String,
+    /// Where the blob starts in the pack.
+    pub offset: u32,
+    /// Length of the blob.
+    pub stored_bytes: u32,
+    /// Length of the plaintext.
+    pub plain_bytes: u32,
+    /// How many pages (of a chunk) or manifests (of a page) refer to it.
+    pub references: u64,
+    /// Without references: since which epoch of the collector.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_since: Option<u64>,
+    /// What is wrong with its stored bytes, if anything is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub damaged: Option<String>,
+}
+
+/// Something that an operator must look at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alarm {
+    /// Stable name, for programs: `counts_differ`, `clock_jumped`, `damaged_blobs`, `low_space`, …
+    pub code: String,
+    /// What is wrong and what to do, for people.
+    pub message: String,
+    /// Since when.
+    pub since: String,
+}
+
+/// One snapshot with all that is known of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotDetail {
+    /// What everybody is told.
+    #[serde(flatten)]
+    pub info: SnapshotInfo,
+    /// Stored bytes that nothing but this snapshot needs.
+    pub alone_bytes: u64,
+}

@@ -1,0 +1,85 @@
+//! Objects that are to be deleted from the site, by name.
+
+use super::take_u64;
+use crate::site::ObjectName;
+
+/// In which order objects go: a snapshot before the manifests and packs that it needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DoomedKind {
+    /// A snapshot.
+    Snapshot,
+    /// A manifest.
+    Manifest,
+    /// A pack.
+    Pack,
+    /// Anything that nothing depends on.
+    Other,
+}
+
+impl DoomedKind {
+    /// Every kind, in the order in which their objects go.
+    pub const ALL: [Self; 4] = [Self::Snapshot, Self::Manifest, Self::Pack, Self::Other];
+
+    /// The first byte of the keys.
+    pub fn tag(self) -> u8 {
+        match self {
+            Self::Snapshot => 0,
+            Self::Manifest => 1,
+            Self::Pack => 2,
+            Self::Other => 3,
+        }
+    }
+}
+
+/// Which object.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DoomedKey {
+    /// What it is.
+    pub kind: DoomedKind,
+    /// Its name.
+    pub name: ObjectName,
+}
+
+impl DoomedKey {
+    /// Its key.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut key = vec![self.kind.tag()];
+        key.extend_from_slice(self.name.as_str().as_bytes());
+        key
+    }
+
+    /// The object that a key names.
+    pub fn decode(key: &[u8]) -> Option<Self> {
+        let (tag, name) = key.split_first()?;
+        let kind = DoomedKind::ALL.into_iter().find(|kind| kind.tag() == *tag)?;
+        Some(Self { kind, name: ObjectName::new(std::str::from_utf8(name).ok()?).ok()? })
+    }
+}
+
+/// From when on an object may be deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DoomedRow {
+    /// Server time; 0 for at once. It only delays what counts and epochs have already allowed.
+    pub due_ms: u64,
+    /// Its length, 0 if not known: for people.
+    pub bytes: u64,
+}
+
+impl DoomedRow {
+    /// An object that nothing names yet, or any more.
+    pub const NOW: Self = Self { due_ms: 0, bytes: 0 };
+
+    /// Its value.
+    pub fn encode(self) -> Vec<u8> {
+        let mut value = self.due_ms.to_le_bytes().to_vec();
+        value.extend_from_slice(&self.bytes.to_le_bytes());
+        value
+    }
+
+    /// The row that a value stands for.
+    pub fn decode(mut value: &[u8]) -> Option<Self> {
+        let from = &mut value;
+        let row = Self { due_ms: take_u64(from)?, bytes: take_u64(from)? };
+        value.is_empty().then_some(row)
+    }
+}
