@@ -104,6 +104,8 @@ impl MasterKey {
     Copy,
     PartialEq,
     Eq,
+    PartialOrd,
+    Ord,
     Hash,
     minicbor::Encode,
     minicbor::Decode,

@@ -34,6 +34,7 @@ pub mod object;
 pub mod pack;
 pub mod page;
 pub mod path;
+pub mod protection;
 pub mod snapshot;
 pub mod wire;
 

@@ -30,6 +30,8 @@ pub enum ObjectKind {
     Snapshot,
     /// A pack; only its footer is sealed this way.
     Pack,
+    /// Why a snapshot must stay.
+    Protection,
 }
 
 impl ObjectKind {
@@ -38,6 +40,7 @@ impl ObjectKind {
             Self::Manifest => b"ASTMANI\0",
             Self::Snapshot => b"ASTSNAP\0",
             Self::Pack => b"ASTPACK\0",
+            Self::Protection => b"ASTPROT\0",
         }
     }
 
@@ -46,6 +49,7 @@ impl ObjectKind {
             Self::Manifest => "manifest",
             Self::Snapshot => "snapshot",
             Self::Pack => "pack",
+            Self::Protection => "protection",
         }
     }
 }

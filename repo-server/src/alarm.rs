@@ -13,6 +13,7 @@ use crate::time::rfc3339;
 
 /// What can be wrong. The code is stable, for programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(dead_code, reason = "checks and space raise the other two")]
 pub(crate) enum AlarmCode {
     /// Counts of references are not what a mark gives: nothing is collected until they are mended.
     CountsDiffer,
@@ -27,10 +28,6 @@ pub(crate) enum AlarmCode {
 }
 
 impl AlarmCode {
-    /// Every code.
-    pub(crate) const ALL: [Self; 5] =
-        [Self::CountsDiffer, Self::ClockJumped, Self::DamagedBlobs, Self::LowSpace, Self::LargeDelete];
-
     /// Its name for programs.
     pub(crate) fn name(self) -> &'static str {
         match self {

@@ -56,6 +56,15 @@ pub enum ServerError {
     /// A row of the index cannot be what we wrote.
     #[error("index row of {object} is malformed: rebuild the index")]
     Row { object: String },
+    /// A count of references is not what it must be.
+    #[error("the count of {object} is wrong: run `astacus-admin verify --level refs --repair`")]
+    Counts { object: String },
+    /// Another run of the collector, an audit or a repair is in progress.
+    #[error("another run of the collector, or an audit, is in progress: try again when it has ended")]
+    Busy,
+    /// What is asked for is not allowed in the present state of things.
+    #[error("{why}")]
+    Refused { code: &'static str, why: String },
     /// The index failed.
     #[error("index")]
     Index(#[source] IndexError),
@@ -93,6 +102,9 @@ impl ServerError {
             Self::NotStored { .. } => "not_stored",
             Self::Damaged { .. } => "damaged",
             Self::Row { .. } => "index_damaged",
+            Self::Counts { .. } => "counts_differ",
+            Self::Busy => "busy",
+            Self::Refused { code, .. } => code,
             Self::Index(_) => "index",
             Self::Site(_) => "site",
             Self::Halted => "halted",
@@ -109,9 +121,11 @@ impl ServerError {
             | Self::UnknownChunks { .. } => ErrorClass::Usage,
             Self::Unauthorized => ErrorClass::Denied,
             Self::NoSnapshot(_) | Self::NoNode { .. } | Self::NoChunk(_) => ErrorClass::NotFound,
-            Self::SessionOver(_) | Self::MissingChunks { .. } => ErrorClass::Conflict,
+            Self::SessionOver(_) | Self::MissingChunks { .. } | Self::Busy | Self::Refused { .. } => {
+                ErrorClass::Conflict
+            }
             Self::Full { .. } | Self::NotStored { .. } | Self::Halted => ErrorClass::Unavailable,
-            Self::Damaged { .. } | Self::Row { .. } => ErrorClass::Integrity,
+            Self::Damaged { .. } | Self::Row { .. } | Self::Counts { .. } => ErrorClass::Integrity,
             Self::Index(error) => error.class(),
             Self::Site(error) => error.class(),
             Self::Bug(_) => ErrorClass::Bug,

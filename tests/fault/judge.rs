@@ -7,7 +7,7 @@ use std::num::NonZeroUsize;
 use format_spec::blob::Decompressor;
 use format_spec::key::{BlobKind, SealKeys};
 use format_spec::manifest::Manifest;
-use format_spec::pack::{self, Directory};
+use format_spec::pack::{self, Directory, PackEntry};
 use format_spec::page;
 use format_spec::wire::VerifyLevel;
 use format_spec::{ChunkId, SnapshotId};
@@ -108,7 +108,7 @@ fn index_findings(stores: &Stores, process: &Process) -> Vec<String> {
             Some((ChunkId::from_bytes(key.try_into().ok()?), ChunkRow::decode(&value)?))
         })
         .collect();
-    let counts = counts(process, &packs);
+    let counts = counts(process, &packs, &chunks);
     for (id, row) in &chunks {
         let entries = packs.get(&row.pack).map(|directory| directory.entries.as_slice()).unwrap_or_default();
         if !entries.iter().any(|entry| entry.id == *id && entry.range() == row.range()) {
@@ -138,11 +138,20 @@ fn open_pack(
     pack::open(keys, Stores::descriptor().repository, row.id, &bytes).map_err(|error| error.to_string())
 }
 
-/// How often each chunk is referred to by pages, and each page by manifests.
-fn counts(process: &Process, packs: &BTreeMap<PackNumber, Directory>) -> BTreeMap<ChunkId, u64> {
+/// How often each chunk is referred to by pages that have a row, and each page by manifests.
+fn counts(
+    process: &Process,
+    packs: &BTreeMap<PackNumber, Directory>,
+    rows: &BTreeMap<ChunkId, ChunkRow>,
+) -> BTreeMap<ChunkId, u64> {
     let mut counts = BTreeMap::new();
-    for id in packs.values().flat_map(|directory| &directory.entries).flat_map(|entry| &entry.references) {
-        *counts.entry(*id).or_default() += 1;
+    for (number, directory) in packs {
+        let has_row = |entry: &&PackEntry| {
+            rows.get(&entry.id).is_some_and(|row| row.pack == *number && row.range() == entry.range())
+        };
+        for id in directory.entries.iter().filter(has_row).flat_map(|entry| &entry.references) {
+            *counts.entry(*id).or_default() += 1;
+        }
     }
     let listed = process.wait(process.api.snapshots(None)).unwrap_or_default();
     for snapshot in listed {

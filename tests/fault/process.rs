@@ -75,6 +75,7 @@ impl Process {
             }),
             engine: "memory",
             cores: 2,
+            upkeep: repo_server::upkeep::Upkeep::default(),
         };
         let repository = Repository::open(parts, Stores::master(), Stores::descriptor());
         let repository = repository.expect("memory can be read");

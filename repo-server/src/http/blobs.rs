@@ -16,6 +16,7 @@ use super::body::Pieces;
 use super::respond::{self, Answer, Reply};
 use super::{App, body, octets, parse};
 use crate::error::ServerError;
+use crate::index::row::Epoch;
 use crate::pack;
 use crate::repository::{Domain, Repository};
 use crate::session;
@@ -63,7 +64,7 @@ pub(super) async fn have(
     let domain = app.repository.domain(&session.cluster);
     let held = app.repository.blocking(move |repository| match coming {
         Coming::Wait => pack::have_or_promise(repository, &domain, id, &ids),
-        Coming::Send => pack::have(repository, &domain, &ids),
+        Coming::Send => pack::have(repository, &domain, session.start, &ids),
     });
     Ok(octets(wire::encode_held(&held.await?)))
 }
@@ -78,7 +79,7 @@ pub(super) async fn put(
     let mut body = Pieces::new(request, wire::MAX_BLOBS_LEN)?;
     let domain = app.repository.domain(&session.cluster);
     domain.sends(id, app.repository.parts.clock.monotonic());
-    let mut intake = Intake::new(Arc::clone(&app.repository), domain);
+    let mut intake = Intake::new(Arc::clone(&app.repository), domain, session.start);
     let mut reader = FrameReader::new();
     while let Some(piece) = body.next().await? {
         reader.push(&piece);
@@ -94,6 +95,8 @@ pub(super) async fn put(
 struct Intake {
     repository: Arc<Repository>,
     domain: Arc<Domain>,
+    /// When the session began.
+    start: Epoch,
     group: Vec<Frame>,
     group_len: usize,
     running: VecDeque<JoinHandle<Result<BlobsStored, ServerError>>>,
@@ -102,10 +105,11 @@ struct Intake {
 }
 
 impl Intake {
-    fn new(repository: Arc<Repository>, domain: Arc<Domain>) -> Self {
+    fn new(repository: Arc<Repository>, domain: Arc<Domain>, start: Epoch) -> Self {
         Self {
             repository,
             domain,
+            start,
             group: Vec::new(),
             group_len: 0,
             running: VecDeque::new(),
@@ -148,8 +152,9 @@ impl Intake {
         let permit = Arc::clone(&self.repository.compute).acquire_owned().await;
         let permit = permit.expect("the semaphore is never closed");
         let (repository, domain) = (Arc::clone(&self.repository), Arc::clone(&self.domain));
+        let start = self.start;
         self.running.push_back(tokio::task::spawn_blocking(move || {
-            let taken = pack::take_in(&repository, &domain, &frames);
+            let taken = pack::take_in(&repository, &domain, start, &frames);
             drop(permit);
             taken
         }));

@@ -6,10 +6,12 @@
 mod auth;
 mod blobs;
 mod body;
+mod lines;
 mod respond;
 mod serve;
 mod sessions;
 mod snapshots;
+mod upkeep;
 mod verify;
 
 use std::sync::Arc;
@@ -18,7 +20,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::middleware;
-use axum::routing::{delete, get, post};
+use axum::routing::{delete, get, post, put};
 use format_spec::wire;
 use tokio::sync::Semaphore;
 
@@ -55,6 +57,13 @@ pub fn routes(repository: Arc<Repository>, token: Token) -> Router {
         .route("/v1/snapshots/{snapshot}/key", get(snapshots::key))
         .route("/v1/snapshots/{snapshot}/manifests/{node}", get(snapshots::manifest))
         .route("/v1/snapshots/{snapshot}/blobs", post(snapshots::blobs))
+        .route("/v1/snapshots/{snapshot}/detail", get(upkeep::detail))
+        .route("/v1/snapshots/{snapshot}/undelete", post(upkeep::undelete))
+        .route("/v1/snapshots/{snapshot}/protection", put(upkeep::protect).delete(upkeep::unprotect))
+        .route("/v1/forget", post(upkeep::forget))
+        .route("/v1/gc", post(upkeep::gc))
+        .route("/v1/stats", get(upkeep::stats))
+        .route("/v1/chunks/{chunk}", get(upkeep::locate))
         .route("/v1/verify", post(verify::verify))
         .route("/v1/status", get(status))
         .fallback(|| async { respond::no_such_route() })
@@ -66,9 +75,11 @@ pub fn routes(repository: Arc<Repository>, token: Token) -> Router {
 
 async fn status(State(app): State<App>) -> Answer<wire::Status> {
     let repository = &app.repository;
-    let (totals, snapshots) = repository
-        .blocking(|repository| Ok((repository.totals()?, crate::snapshot::list(repository, None)?.len())))
-        .await?;
+    let look = |repository: &Arc<Repository>| {
+        let snapshots = crate::snapshot::list(repository, None)?.len();
+        Ok((repository.totals()?, snapshots, crate::alarm::list(repository)?))
+    };
+    let (totals, snapshots, alarms) = repository.blocking(look).await?;
     respond::json(wire::Status {
         server: crate::SERVER.to_owned(),
         repository: repository.id(),
@@ -78,7 +89,7 @@ async fn status(State(app): State<App>) -> Answer<wire::Status> {
         chunks: totals.chunks,
         stored_bytes: totals.stored_bytes,
         open_sessions: u64::try_from(repository.sessions.count()).unwrap_or(u64::MAX),
-        alarms: Vec::new(),
+        alarms,
     })
 }
 

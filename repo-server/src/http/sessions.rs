@@ -2,13 +2,14 @@
 
 use axum::extract::{Path, Request, State};
 use axum::response::IntoResponse;
-use format_spec::{ManifestId, SessionId, wire};
+use format_spec::{ClusterName, ManifestId, SessionId, wire};
 use hyper::StatusCode;
 
 use super::respond::{self, Answer, Reply};
 use super::{App, body, parse};
 use crate::error::ServerError;
-use crate::index::Table;
+use crate::index::row::{DamagedRow, MarkRow};
+use crate::index::{KeyRange, Table};
 use crate::repository::Repository;
 use crate::session::{self, Pusher, TTL};
 use crate::snapshot;
@@ -16,12 +17,12 @@ use crate::snapshot;
 pub(super) async fn open(State(app): State<App>, request: Request) -> Answer<wire::SessionOpened> {
     let asked: wire::OpenSession = body::json(request).await?;
     let domain_key = app.repository.domain(&asked.cluster).key.to_hex();
-    let pusher = Pusher { cluster: asked.cluster, node: asked.node };
+    let pusher = Pusher { cluster: asked.cluster.clone(), node: asked.node };
     let (granted, base) = app
         .repository
         .blocking(move |repository| {
             let granted = session::open(repository, pusher, asked.adopt)?;
-            Ok((granted, base_state(repository, asked.base)?))
+            Ok((granted, base_state(repository, &asked.cluster, asked.base)?))
         })
         .await?;
     respond::json(wire::SessionOpened {
@@ -36,11 +37,26 @@ pub(super) async fn open(State(app): State<App>, request: Request) -> Answer<wir
     })
 }
 
-/// A manifest that is there stays: nothing is ever deleted yet, so there is nothing to pin against.
-fn base_state(repository: &Repository, base: Option<ManifestId>) -> Result<wire::BaseState, ServerError> {
+/// A manifest that is there now is counted, and what is uncounted from here on stays while the session is
+/// open (G3). Damaged blobs of the cluster are to be sent again, so then nothing is taken for granted.
+fn base_state(
+    repository: &Repository,
+    cluster: &ClusterName,
+    base: Option<ManifestId>,
+) -> Result<wire::BaseState, ServerError> {
     let Some(id) = base else { return Ok(wire::BaseState::Unknown) };
     let row = repository.parts.index.get(Table::Manifest, id.as_bytes())?;
-    Ok(if row.is_some() { wire::BaseState::Pinned } else { wire::BaseState::Unknown })
+    let is_pinned = row.is_some() && !has_damaged_blobs(repository, cluster)?;
+    Ok(if is_pinned { wire::BaseState::Pinned } else { wire::BaseState::Unknown })
+}
+
+fn has_damaged_blobs(repository: &Repository, cluster: &ClusterName) -> Result<bool, ServerError> {
+    let mut found = false;
+    repository.for_each_row(Table::Damaged, &KeyRange::all(), |_, value| {
+        found |= DamagedRow::decode(value).is_none_or(|row| row.cluster == cluster.as_str());
+        Ok(())
+    })?;
+    Ok(found)
 }
 
 fn ttl_ms() -> u64 {
@@ -66,7 +82,7 @@ pub(super) async fn commit(
     let manifest = snapshot.manifests.first().map(|manifest| manifest.id);
     respond::json(wire::Committed {
         manifest: manifest.ok_or(ServerError::Bug("a snapshot without a manifest"))?,
-        snapshot: snapshot::info(&snapshot),
+        snapshot: snapshot::info(&snapshot, &MarkRow::default()),
         durability: wire::Durability::Local,
     })
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{Path, Query, Request, State};
 use bytes::Bytes;
+use format_spec::snapshot::Snapshot;
 use format_spec::wire::{self, FrameHeader};
 use format_spec::{ClusterName, NodeName, SnapshotId};
 use futures_util::stream;
@@ -12,7 +13,9 @@ use serde::Deserialize;
 
 use super::respond::{self, Answer, Reply};
 use super::{App, body, octets, parse};
+use crate::index::row::MarkRow;
 use crate::pack::{self, Blob};
+use crate::repository::Repository;
 use crate::snapshot;
 
 #[derive(Deserialize)]
@@ -22,15 +25,22 @@ pub(super) struct Filter {
 
 pub(super) async fn list(State(app): State<App>, Query(filter): Query<Filter>) -> Answer<wire::SnapshotList> {
     let cluster: Option<ClusterName> = filter.cluster.as_deref().map(parse).transpose()?;
-    let found =
-        app.repository.blocking(move |repository| snapshot::list(repository, cluster.as_ref())).await?;
-    respond::json(wire::SnapshotList { snapshots: found.iter().map(snapshot::info).collect() })
+    let list = move |repository: &Arc<Repository>| {
+        let marks = snapshot::marks(repository)?;
+        let none = MarkRow::default();
+        let found = snapshot::list(repository, cluster.as_ref())?;
+        let info = |found: &Snapshot| snapshot::info(found, marks.get(&found.id).unwrap_or(&none));
+        Ok(found.iter().map(info).collect())
+    };
+    respond::json(wire::SnapshotList { snapshots: app.repository.blocking(list).await? })
 }
 
 pub(super) async fn show(State(app): State<App>, Path(id): Path<String>) -> Answer<wire::SnapshotInfo> {
     let id: SnapshotId = parse(&id)?;
-    let found = app.repository.blocking(move |repository| snapshot::get(repository, id)).await?;
-    respond::json(snapshot::info(&found))
+    let look = move |repository: &Arc<Repository>| {
+        Ok(snapshot::info(&snapshot::get(repository, id)?, &snapshot::mark(repository, id)?))
+    };
+    respond::json(app.repository.blocking(look).await?)
 }
 
 pub(super) async fn key(State(app): State<App>, Path(id): Path<String>) -> Answer<wire::SnapshotKey> {

@@ -9,6 +9,7 @@ use format_spec::{ChunkId, FormatError, SessionId, page};
 
 use super::send_off;
 use crate::error::ServerError;
+use crate::index::row::{ChunkRow, Epoch, Health};
 use crate::repository::{Appended, Domain, Repository};
 use crate::session;
 
@@ -20,19 +21,51 @@ enum Done {
     Known,
 }
 
-/// Whether each of `ids` is here: stored, or waiting in a pack that every commit waits for.
+/// Whether each of `ids` is here: stored, or waiting in a pack that every commit waits for. What is here
+/// stays while the session is open that began at `start` (G3).
 pub(crate) fn have(
     repository: &Repository,
     domain: &Domain,
+    start: Epoch,
     ids: &[ChunkId],
 ) -> Result<Vec<Held>, ServerError> {
     // Waiting first: ids only ever move from there to the index.
     let waiting = domain.waiting(ids);
+    let here = pinned(repository, domain, start, ids)?;
+    let held = |(waiting, here)| if waiting || here { Held::Here } else { Held::Missing };
+    Ok(waiting.into_iter().zip(here).map(held).collect())
+}
+
+/// Which of `ids` have a sound row of the domain, which stays while the session is open that began at
+/// `start`: it is counted, or idle since then at the earliest, or is made so now.
+fn pinned(
+    repository: &Repository,
+    domain: &Domain,
+    start: Epoch,
+    ids: &[ChunkId],
+) -> Result<Vec<bool>, ServerError> {
     let rows = repository.chunk_rows_of(domain, ids)?;
-    let held = |(waiting, row): (bool, Option<_>)| {
-        if waiting || row.is_some() { Held::Here } else { Held::Missing }
-    };
-    Ok(waiting.into_iter().zip(rows).map(held).collect())
+    let mut here: Vec<bool> =
+        rows.iter().map(|row| row.is_some_and(|row| row.health == Health::Sound)).collect();
+    let is_old = |row: &ChunkRow| row.is_idle() && row.idle_since < start && row.health == Health::Sound;
+    let old: Vec<(usize, ChunkId)> = rows
+        .iter()
+        .zip(ids)
+        .enumerate()
+        .filter(|(_, (row, _))| row.as_ref().is_some_and(is_old))
+        .map(|(at, (_, id))| (at, *id))
+        .collect();
+    if old.is_empty() {
+        return Ok(here);
+    }
+    let old_ids: Vec<ChunkId> = old.iter().map(|(_, id)| *id).collect();
+    let revived = repository.account(|ledger| ledger.revive(&old_ids, start))?;
+    for ((at, _), still) in old.into_iter().zip(revived) {
+        if let Some(here) = here.get_mut(at) {
+            *here = still;
+        }
+    }
+    Ok(here)
 }
 
 /// As [`have`], for a session that sends what it is told is missing and waits for what is coming: what is
@@ -49,8 +82,8 @@ pub(crate) fn have_or_promise(
     // Promises first: ids only ever move from there to waiting, and on to the index.
     let promised = domain.promise(session, ids, repository.parts.clock.monotonic());
     // The end of a session releases its promises, but not those made after it.
-    session::renew(repository, session).inspect_err(|_| domain.release(session))?;
-    let held = have(repository, domain, ids)?;
+    let granted = session::renew(repository, session).inspect_err(|_| domain.release(session))?;
+    let held = have(repository, domain, granted.start, ids)?;
     let here = ids.iter().zip(&held).filter(|(_, held)| **held == Held::Here);
     domain.arrived(here.map(|(id, _)| id));
     let told = |(held, promised)| if held == Held::Here { held } else { promised };
@@ -62,6 +95,7 @@ pub(crate) fn have_or_promise(
 pub(crate) fn take_in(
     repository: &Arc<Repository>,
     domain: &Arc<Domain>,
+    start: Epoch,
     frames: &[Frame],
 ) -> Result<BlobsStored, ServerError> {
     let mut counts = BlobsStored::default();
@@ -69,16 +103,17 @@ pub(crate) fn take_in(
         Decompressor::new().map_err(|_| ServerError::Bug("no memory for a decompressor"))?;
     let mut blob = Vec::new();
     let seen = domain.indexed();
-    let rows = repository.chunk_rows(frames.iter().map(|frame| &frame.info.id))?;
-    for (frame, row) in frames.iter().zip(rows) {
-        let references = check(repository, domain, &mut decompressor, frame)?;
-        if row.is_some() {
+    let ids: Vec<ChunkId> = frames.iter().map(|frame| frame.info.id).collect();
+    let here = pinned(repository, domain, start, &ids)?;
+    for (frame, here) in frames.iter().zip(here) {
+        let references = check(repository, domain, start, &mut decompressor, frame)?;
+        if here {
             counts.known += 1;
             continue;
         }
         blob.clear();
         domain.sealer.seal(&frame.info, &frame.payload, &mut blob);
-        match append(repository, domain, frame, &blob, &references, seen)? {
+        match append(repository, domain, start, (frame, &blob, &references), seen)? {
             Done::Known => counts.known += 1,
             Done::New => {
                 counts.stored += 1;
@@ -93,6 +128,7 @@ pub(crate) fn take_in(
 fn check(
     repository: &Repository,
     domain: &Domain,
+    start: Epoch,
     decompressor: &mut Decompressor,
     frame: &Frame,
 ) -> Result<Vec<ChunkId>, ServerError> {
@@ -105,23 +141,23 @@ fn check(
     }
     match info.kind {
         BlobKind::Chunk => Ok(Vec::new()),
-        BlobKind::Page => page_references(repository, domain, plain),
+        BlobKind::Page => page_references(repository, domain, start, plain),
     }
 }
 
 fn page_references(
     repository: &Repository,
     domain: &Domain,
+    start: Epoch,
     plain: &[u8],
 ) -> Result<Vec<ChunkId>, ServerError> {
     let records = page::decode(plain).map_err(ServerError::Malformed)?;
     let mut references: Vec<ChunkId> = page::references(&records).collect();
     references.sort_unstable();
     references.dedup();
-    let rows = repository.chunk_rows_of(domain, &references)?;
-    let is_chunk =
-        |row: &Option<crate::index::row::ChunkRow>| row.is_some_and(|row| row.kind == BlobKind::Chunk);
-    let missing = references.iter().zip(&rows).filter(|(_, row)| !is_chunk(row));
+    // Ids of pages are made with another key, so what has this id is a chunk.
+    let here = pinned(repository, domain, start, &references)?;
+    let missing = references.iter().zip(here).filter(|(_, here)| !here);
     let missing: Vec<ChunkId> = missing.map(|(id, _)| *id).take(LISTED).collect();
     if missing.is_empty() { Ok(references) } else { Err(ServerError::UnknownChunks { missing }) }
 }
@@ -129,9 +165,8 @@ fn page_references(
 fn append(
     repository: &Arc<Repository>,
     domain: &Arc<Domain>,
-    frame: &Frame,
-    blob: &[u8],
-    references: &[ChunkId],
+    start: Epoch,
+    (frame, blob, references): (&Frame, &[u8], &[ChunkId]),
     mut seen: u64,
 ) -> Result<Done, ServerError> {
     loop {
@@ -144,7 +179,7 @@ fn append(
             Appended::Waiting => return Ok(Done::Known),
             Appended::LookAgain => {
                 seen = domain.indexed();
-                if let Some(Some(_)) = repository.chunk_rows([&frame.info.id])?.first() {
+                if pinned(repository, domain, start, &[frame.info.id])?.contains(&true) {
                     return Ok(Done::Known);
                 }
             }

@@ -1,22 +1,29 @@
 //! Blobs on their way into packs, packs on their way to the site, and blobs on their way back.
 //!
-//! Order of a pack (P3): sealed → published on the site → rows in one index batch → its blobs count
-//! as stored. A crash before the batch leaves an object that nothing names; it costs space, never
-//! data. A page's pack is indexed only after the chunks that the page refers to (X7), so a page row
+//! Order of a pack (P3): sealed → announced → published on the site → rows in one index batch → its blobs
+//! count as stored. A crash before the batch leaves an object that is doomed already (S7). A page's pack is indexed only after the chunks that the page refers to (X7), so a page row
 //! never names a chunk that is not there.
 
+mod directory;
 mod intake;
+mod locate;
 mod publish;
 mod read;
 
+pub(crate) use directory::directory;
 pub(crate) use intake::{have, have_or_promise, take_in};
-pub(crate) use publish::flush;
+pub(crate) use locate::locate_one;
 use publish::send_off;
+pub(crate) use publish::{flush, new_pack, put};
 pub(crate) use read::{Blob, read_blobs};
 
 use format_spec::PackId;
+pub(crate) use format_spec::pack::Directory;
 
 use crate::site::ObjectName;
+
+/// A pack of pages is sealed at this length: its references, counted in one index batch, stay few.
+pub(crate) const PAGE_PACK_LEN: usize = 4 << 20;
 
 /// Where a pack lies on a site.
 pub(crate) fn object_name(id: &PackId) -> ObjectName {

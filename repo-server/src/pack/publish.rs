@@ -1,17 +1,16 @@
 //! A full pack's way: seal, publish on the site, one index batch.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use format_spec::ChunkId;
 use format_spec::key::BlobKind;
-use format_spec::pack::{PackEntry, SealedPack};
+use format_spec::pack::SealedPack;
 
 use super::object_name;
 use crate::error::{Chain, ServerError};
-use crate::index::row::{ChunkRow, Epoch, Health, Live, PackNumber, PackRow};
-use crate::index::{Batch, Precondition, Table};
-use crate::repository::{Domain, FullPack, PublishFailure, Repository};
+use crate::index::row::{DoomedKey, DoomedKind};
+use crate::ledger::NewPack;
+use crate::repository::{Domain, Flight, FullPack, PublishFailure, Repository};
 
 /// Sends a full pack off to the site, on a task of its own: the request that filled it may be cut off
 /// at any moment, and the pack holds blobs of others. Must be called within the runtime.
@@ -46,77 +45,33 @@ fn failure(error: &ServerError) -> PublishFailure {
 }
 
 async fn publish(repository: &Arc<Repository>, pack: SealedPack) -> Result<(), ServerError> {
+    let (flight, pack) = put(repository, pack).await?;
+    let index = move |repository: &Arc<Repository>| {
+        repository.account(|ledger| {
+            flight.land(ledger.batch());
+            ledger.add_pack(&new_pack(&pack))
+        })
+    };
+    repository.blocking(index).await
+}
+
+/// Puts a sealed pack on the site. It counts only once a batch has let its flight land.
+pub(crate) async fn put(
+    repository: &Arc<Repository>,
+    pack: SealedPack,
+) -> Result<(Flight, SealedPack), ServerError> {
     repository.check_running()?;
-    let put = repository.parts.site.put_new(&object_name(&pack.id), pack.bytes.clone()).await;
+    let name = object_name(&pack.id);
+    let key = DoomedKey { kind: DoomedKind::Pack, name: name.clone() };
+    let flight = repository.blocking(move |repository| Flight::announce(repository, vec![key])).await?;
+    let put = repository.parts.site.put_new(&name, pack.bytes.clone()).await;
     put.map_err(|error| repository.site_error(error))?;
-    repository.blocking(move |repository| index_pack(repository, &pack)).await
+    Ok((flight, pack))
 }
 
-/// Adds the rows of a pack that is on the site, and counts what its pages refer to.
-fn index_pack(repository: &Repository, pack: &SealedPack) -> Result<(), ServerError> {
-    repository.exclusively(|| {
-        let mut totals = repository.totals()?;
-        let number = PackNumber(totals.next_pack);
-        let mut live = Live::default();
-        for entry in &pack.directory.entries {
-            live.add(&new_row(entry, number));
-        }
-        let row = PackRow {
-            id: pack.id,
-            len: u64::try_from(pack.bytes.len()).unwrap_or(u64::MAX),
-            kind: pack.directory.entries.first().map_or(BlobKind::Chunk, |entry| entry.kind),
-            domain: pack.directory.domain.clone(),
-            live,
-            verified_ms: 0,
-        };
-        totals.next_pack += 1;
-        totals.packs += 1;
-        totals.chunks += u64::try_from(pack.directory.entries.len()).unwrap_or(u64::MAX);
-        totals.stored_bytes += row.len;
-        let mut batch = Batch::new();
-        batch.require(Table::Pack, number.key(), Precondition::Absent);
-        batch.put(Table::Pack, number.key(), row.encode());
-        batch.put(Table::Meta, crate::index::row::Totals::KEY, totals.encode());
-        for entry in &pack.directory.entries {
-            batch.require(Table::Chunk, *entry.id.as_bytes(), Precondition::Absent);
-            batch.put(Table::Chunk, *entry.id.as_bytes(), new_row(entry, number).encode());
-        }
-        count_references(repository, &pack.directory.entries, &mut batch)?;
-        repository.parts.index.commit(batch).map_err(|error| repository.index_error(error))
-    })
-}
-
-fn new_row(entry: &PackEntry, pack: PackNumber) -> ChunkRow {
-    ChunkRow {
-        pack,
-        offset: entry.offset,
-        stored_len: entry.stored_len,
-        plain_len: entry.plain_len,
-        kind: entry.kind,
-        compression: entry.compression,
-        health: Health::Sound,
-        references: 0,
-        idle_since: Epoch::default(),
-    }
-}
-
-/// X7: each new page counts once for each chunk it refers to, and all of them are there.
-fn count_references(
-    repository: &Repository,
-    entries: &[PackEntry],
-    batch: &mut Batch,
-) -> Result<(), ServerError> {
-    let mut counts: BTreeMap<ChunkId, u64> = BTreeMap::new();
-    for id in entries.iter().flat_map(|entry| &entry.references) {
-        *counts.entry(*id).or_default() += 1;
-    }
-    let rows = repository.chunk_rows(counts.keys())?;
-    for ((id, count), row) in counts.iter().zip(rows) {
-        let mut row = row.ok_or_else(|| ServerError::UnknownChunks { missing: vec![*id] })?;
-        row.references += count;
-        batch.put(Table::Chunk, *id.as_bytes(), row.encode());
-    }
-    Ok(())
+pub(crate) fn new_pack(pack: &SealedPack) -> NewPack<'_> {
+    let len = u64::try_from(pack.bytes.len()).unwrap_or(u64::MAX);
+    NewPack { id: pack.id, len, directory: &pack.directory }
 }
 
 /// Seals the open pack of `kind` and waits until every pack of that kind is stored and indexed.

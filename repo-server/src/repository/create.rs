@@ -25,6 +25,7 @@ use crate::durable::{self, DurableError, FileName, RealDisk};
 use crate::error::ServerError;
 use crate::index::{self, Engine, OpenError};
 use crate::site::{ObjectName, Site, SiteError, StoreSite};
+use crate::upkeep::Upkeep;
 
 const OURS: [&str; 4] = ["admin.token", "index", "master.key", "site"];
 
@@ -136,6 +137,7 @@ pub async fn open_or_create(
         on_halt,
         cores: std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get),
         engine: engine.name(),
+        upkeep: Upkeep::default(),
     };
     let repository = Repository::open(parts, master, descriptor)?;
     Ok(Opened { repository, token: token.trim_end().to_owned() })

@@ -26,8 +26,6 @@ use super::lock;
 use super::promises::{self, Promises};
 use crate::error::ServerError;
 
-/// A pack of pages is sealed at this length: its references, counted in one index batch, stay few.
-const PAGE_PACK_LEN: usize = 4 << 20;
 /// And any pack at this many blobs, for the same reason.
 const MAX_PACK_BLOBS: usize = 50_000;
 
@@ -180,7 +178,7 @@ impl Domain {
         builder.append(info, blob, references.to_vec());
         let limit = match info.kind {
             BlobKind::Chunk => pack::TARGET_LEN,
-            BlobKind::Page => PAGE_PACK_LEN,
+            BlobKind::Page => crate::pack::PAGE_PACK_LEN,
         };
         let is_full = builder.len() >= limit || builder.entries().len() >= MAX_PACK_BLOBS;
         let full = if is_full { open.take(info.kind) } else { None };
@@ -189,7 +187,8 @@ impl Domain {
         (Appended::New, full)
     }
 
-    fn new_pack(&self) -> PackBuilder {
+    /// An empty pack of this domain.
+    pub(crate) fn new_pack(&self) -> PackBuilder {
         let mut salt = [0; 32];
         (self.random)(&mut salt);
         PackBuilder::new(self.keys.generation(), self.repository, self.name.clone(), salt)

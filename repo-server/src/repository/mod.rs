@@ -6,6 +6,7 @@
 
 mod create;
 mod domain;
+mod in_flight;
 mod promises;
 
 use std::collections::HashMap;
@@ -21,6 +22,7 @@ use tokio::sync::Semaphore;
 
 pub use create::{CreateError, Opened, open_or_create};
 pub(crate) use domain::{Appended, Domain, FullPack, PublishFailure};
+pub(crate) use in_flight::{Flight, InFlight};
 
 use crate::clock::Clock;
 use crate::error::ServerError;
@@ -28,6 +30,7 @@ use crate::index::row::{ChunkRow, PackNumber, PackRow, Totals};
 use crate::index::{Batch, Index, IndexError, KeyRange, Table};
 use crate::session::Sessions;
 use crate::site::{Site, SiteError};
+use crate::upkeep::Upkeep;
 
 /// Packs that may be on their way to the site at once: bounds memory, and lets one be hashed while
 /// another is synced.
@@ -52,6 +55,8 @@ pub struct Parts {
     pub engine: &'static str,
     /// Threads that may compute at once.
     pub cores: usize,
+    /// What may go when.
+    pub upkeep: Upkeep,
 }
 
 /// One repository. Shared by all requests.
@@ -70,6 +75,10 @@ pub struct Repository {
     writer: Mutex<()>,
     packs: Mutex<HashMap<PackNumber, Arc<PackRow>>>,
     halted: AtomicBool,
+    /// Objects on their way to the site.
+    pub(crate) in_flight: InFlight,
+    /// Held by a run of the collector, of an audit or of a repair: one at a time.
+    pub(crate) upkeep: tokio::sync::Mutex<()>,
 }
 
 /// Rows of packs that are kept in memory: 128 bytes each.
@@ -91,6 +100,8 @@ impl Repository {
             writer: Mutex::default(),
             packs: Mutex::default(),
             halted: AtomicBool::new(false),
+            in_flight: InFlight::default(),
+            upkeep: tokio::sync::Mutex::default(),
             parts,
             descriptor,
             sessions,
@@ -224,13 +235,13 @@ impl Repository {
         self.chunk_rows(ids)?.into_iter().map(ours).collect()
     }
 
-    /// The row of a pack that a chunk row names.
+    /// The row of a pack that a chunk row names. Only what never changes of it is up to date: name,
+    /// length, kind and domain.
     pub(crate) fn pack_row(&self, number: PackNumber) -> Result<Arc<PackRow>, ServerError> {
         if let Some(row) = lock(&self.packs).get(&number) {
             return Ok(Arc::clone(row));
         }
-        let value = self.parts.index.get(Table::Pack, &number.key())?;
-        let row = value.and_then(|value| PackRow::decode(&value));
+        let row = self.find_pack_row(number)?;
         let row =
             Arc::new(row.ok_or_else(|| ServerError::Row { object: format!("pack number {}", number.0) })?);
         let mut packs = lock(&self.packs);
@@ -239,6 +250,13 @@ impl Repository {
         }
         packs.insert(number, Arc::clone(&row));
         Ok(row)
+    }
+
+    /// The row of a pack as it is now, if it has one.
+    pub(crate) fn find_pack_row(&self, number: PackNumber) -> Result<Option<PackRow>, ServerError> {
+        let Some(value) = self.parts.index.get(Table::Pack, &number.key())? else { return Ok(None) };
+        let wrong = || ServerError::Row { object: format!("pack number {}", number.0) };
+        PackRow::decode(&value).map(Some).ok_or_else(wrong)
     }
 
     /// What the repository adds up to.

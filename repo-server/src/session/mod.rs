@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Clock;
 use crate::error::ServerError;
+use crate::index::row::Epoch;
 use crate::index::{Batch, Index, IndexError, KeyRange, Precondition, Row, Table};
 use crate::repository::{Repository, lock};
 
@@ -47,6 +48,8 @@ pub(crate) struct SessionRow {
     pub(crate) cluster: ClusterName,
     pub(crate) node: NodeName,
     pub(crate) token: u64,
+    /// The epoch at its grant: what became idle then or later stays while it is open (G3).
+    pub(crate) start: Epoch,
     pub(crate) state: SessionState,
 }
 
@@ -81,6 +84,18 @@ impl Sessions {
             }
         })?;
         Ok(Self { open: Mutex::new(open) })
+    }
+
+    /// The oldest start of an open session: what is idle since then or later stays. None: no session is open.
+    pub(crate) fn oldest_start(&self) -> Option<Epoch> {
+        lock(&self.open).values().map(|session| session.row.start).min()
+    }
+
+    /// The sessions that are open, the oldest first.
+    pub(crate) fn rows(&self) -> Vec<(SessionId, SessionRow)> {
+        let mut rows: Vec<_> = lock(&self.open).iter().map(|(id, open)| (*id, open.row.clone())).collect();
+        rows.sort_by_key(|(id, row)| (row.start, *id));
+        rows
     }
 
     /// How many sessions are open.
@@ -121,18 +136,22 @@ pub(crate) fn open(
     (repository.parts.random)(&mut random);
     let id = SessionId::new(repository.parts.clock.unix_ms(), random);
     let old = adopt.and_then(|old| adoptable(repository, old, &pusher));
-    let granted = repository.exclusively(|| match grant(repository, id, &pusher, old.as_ref()) {
-        // The old session was committed or ended first: it is not ours to adopt any more.
-        Err(ServerError::Index(IndexError::Precondition { .. })) if old.is_some() => {
-            grant(repository, id, &pusher, None)
-        }
-        granted => granted,
+    // The collector looks at open sessions in the same exclusion: it sees this one, or is done before it.
+    let granted = repository.exclusively(|| {
+        let granted = match grant(repository, id, &pusher, old.as_ref()) {
+            // The old session was committed or ended first: it is not ours to adopt any more.
+            Err(ServerError::Index(IndexError::Precondition { .. })) if old.is_some() => {
+                grant(repository, id, &pusher, None)
+            }
+            granted => granted,
+        }?;
+        let deadline = repository.parts.clock.monotonic() + TTL;
+        lock(&repository.sessions.open).insert(id, Open { row: granted.row.clone(), deadline });
+        Ok::<_, ServerError>(granted)
     })?;
-    let deadline = repository.parts.clock.monotonic() + TTL;
     if let Some(old) = granted.adopted {
         forget(repository, old);
     }
-    lock(&repository.sessions.open).insert(id, Open { row: granted.row.clone(), deadline });
     Ok(granted)
 }
 
@@ -160,7 +179,10 @@ fn grant(
     };
     let token = last + 1;
     let Pusher { cluster, node } = pusher.clone();
-    let row = SessionRow { cluster, node, token, state: SessionState::Open };
+    // What the old session pinned stays pinned.
+    let start = old.map(|(_, old)| old.start).into_iter().chain([repository.epoch()?]).min();
+    let start = start.unwrap_or_default();
+    let row = SessionRow { cluster, node, token, start, state: SessionState::Open };
     let mut batch = Batch::new();
     batch.put(Table::Meta, TOKEN_KEY, token.to_le_bytes());
     batch.require(Table::Session, *id.as_bytes(), Precondition::Absent);

@@ -50,6 +50,7 @@ fn start(index: &MemoryIndex, clock: &Arc<ManualClock>) -> Arc<Repository> {
         on_halt: Arc::new(|error| panic!("halted: {error}")),
         engine: "memory",
         cores: 1,
+        upkeep: crate::upkeep::Upkeep::default(),
     };
     Repository::open(parts, master, descriptor).unwrap()
 }

@@ -22,6 +22,8 @@ pub enum Area {
     Snapshots,
     /// What is needed to open the rest: the repository's description and sealed keys.
     Keyring,
+    /// Which snapshots must stay, and why.
+    Protections,
     /// Statements of the server about the newest state of the repository.
     Heads,
     /// What a check of the site writes and removes again.
@@ -30,8 +32,15 @@ pub enum Area {
 
 impl Area {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Checks, Self::Heads, Self::Keyring, Self::Manifests, Self::Packs, Self::Snapshots];
+    pub const ALL: [Self; 7] = [
+        Self::Checks,
+        Self::Heads,
+        Self::Keyring,
+        Self::Manifests,
+        Self::Packs,
+        Self::Protections,
+        Self::Snapshots,
+    ];
 
     /// The first segment of its names.
     pub fn as_str(self) -> &'static str {
@@ -40,6 +49,7 @@ impl Area {
             Self::Manifests => "manifests",
             Self::Snapshots => "snapshots",
             Self::Keyring => "keyring",
+            Self::Protections => "protections",
             Self::Heads => "heads",
             Self::Checks => "checks",
         }

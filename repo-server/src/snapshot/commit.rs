@@ -1,6 +1,5 @@
 //! The commit of a push: S1 to S4 of `docs/invariants.md`.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,12 +9,15 @@ use format_spec::object::{self, ObjectKind};
 use format_spec::snapshot::{ManifestRef, Snapshot, SnapshotState};
 use format_spec::{ChunkId, FORMAT_VERSION, ManifestId, SessionId, SnapshotId};
 
-use super::{get, manifest_object, snapshot_object};
+use super::{get, manifest_object, named_pages, objects, snapshot_object};
 use crate::error::ServerError;
-use crate::index::{Batch, IndexError, Precondition, Table};
+use crate::index::row::ChunkRow;
+use crate::index::{IndexError, Precondition, Table};
+use crate::ledger::Counts;
 use crate::pack;
-use crate::repository::{Domain, Repository};
+use crate::repository::{Domain, Flight, Repository};
 use crate::session::{self, SessionRow, SessionState};
+use crate::site::ObjectName;
 
 /// How many missing ids an error lists.
 const LISTED: usize = 1000;
@@ -42,12 +44,14 @@ pub(crate) async fn commit(
     let (manifest, pages) =
         repository.blocking(move |repository| check_pages(repository, &domain, manifest)).await?;
 
-    let manifest_id = put_manifest(repository, body).await?;
+    let (manifest_id, sealed) = seal_manifest(repository, body).await?;
     let snapshot = describe(repository, &manifest, manifest_id);
-    put_snapshot(repository, &snapshot).await?;
+    let flight = announce(repository, &snapshot).await?;
+    put(repository, &manifest_object(&manifest_id), sealed).await?;
+    put(repository, &snapshot_object(&snapshot.id), seal_snapshot(repository, &snapshot)).await?;
 
     repository
-        .blocking(move |repository| match apply(repository, session, &granted, &snapshot, &pages) {
+        .blocking(move |repository| match apply(repository, session, &granted, &snapshot, &pages, &flight) {
             // Another request of the session was faster, or it was ended.
             Err(ServerError::Index(IndexError::Precondition { .. })) => {
                 committed(repository, session)?.ok_or(ServerError::SessionOver(session))
@@ -85,38 +89,41 @@ fn check_pages(
     repository: &Repository,
     domain: &Domain,
     manifest: Manifest,
-) -> Result<(Manifest, BTreeMap<ChunkId, u64>), ServerError> {
-    let mut pages: BTreeMap<ChunkId, u64> = BTreeMap::new();
-    for page in &manifest.pages {
-        *pages.entry(page.id).or_default() += 1;
-    }
+) -> Result<(Manifest, Counts), ServerError> {
+    let pages = named_pages(&manifest);
     let rows = repository.chunk_rows_of(domain, pages.keys())?;
-    let is_page =
-        |row: &Option<crate::index::row::ChunkRow>| row.is_some_and(|row| row.kind == BlobKind::Page);
+    let is_page = |row: &Option<ChunkRow>| row.is_some_and(|row| row.kind == BlobKind::Page);
     let missing = pages.keys().zip(&rows).filter(|(_, row)| !is_page(row));
     let missing: Vec<ChunkId> = missing.map(|(id, _)| *id).take(LISTED).collect();
     if missing.is_empty() { Ok((manifest, pages)) } else { Err(ServerError::MissingChunks { missing }) }
 }
 
-async fn put_manifest(repository: &Arc<Repository>, payload: Bytes) -> Result<ManifestId, ServerError> {
+async fn seal_manifest(
+    repository: &Arc<Repository>,
+    payload: Bytes,
+) -> Result<(ManifestId, Bytes), ServerError> {
     let seal = move |repository: &Arc<Repository>| {
         let (keys, salt) = (&repository.keys, repository.salt());
         let sealed = object::seal(ObjectKind::Manifest, keys, repository.id(), salt, &payload);
-        Ok((ManifestId::of(&sealed), sealed))
+        Ok((ManifestId::of(&sealed), Bytes::from(sealed)))
     };
-    let (id, sealed) = repository.blocking(seal).await?;
-    let put = repository.parts.site.put_new(&manifest_object(&id), Bytes::from(sealed)).await;
-    put.map_err(|error| repository.site_error(error))?;
-    Ok(id)
+    repository.blocking(seal).await
 }
 
-async fn put_snapshot(repository: &Arc<Repository>, snapshot: &Snapshot) -> Result<(), ServerError> {
-    let payload = snapshot.encode();
-    let sealed =
-        object::seal(ObjectKind::Snapshot, &repository.keys, repository.id(), repository.salt(), &payload);
-    let put = repository.parts.site.put_new(&snapshot_object(&snapshot.id), Bytes::from(sealed)).await;
-    put.map_err(|error| repository.site_error(error))?;
-    Ok(())
+fn seal_snapshot(repository: &Repository, snapshot: &Snapshot) -> Bytes {
+    let (keys, salt) = (&repository.keys, repository.salt());
+    object::seal(ObjectKind::Snapshot, keys, repository.id(), salt, &snapshot.encode()).into()
+}
+
+/// What a crash from here on leaves of the snapshot's objects goes with the next run of the collector.
+async fn announce(repository: &Arc<Repository>, snapshot: &Snapshot) -> Result<Flight, ServerError> {
+    let keys = objects(snapshot);
+    repository.blocking(move |repository| Flight::announce(repository, keys)).await
+}
+
+async fn put(repository: &Arc<Repository>, name: &ObjectName, bytes: Bytes) -> Result<(), ServerError> {
+    let put = repository.parts.site.put_new(name, bytes).await;
+    put.map(drop).map_err(|error| repository.site_error(error))
 }
 
 /// A new snapshot of this one manifest. Each attempt has its own id: what a crashed attempt left on
@@ -150,12 +157,13 @@ fn apply(
     session: SessionId,
     granted: &SessionRow,
     snapshot: &Snapshot,
-    pages: &BTreeMap<ChunkId, u64>,
+    pages: &Counts,
+    flight: &Flight,
 ) -> Result<(), ServerError> {
     let committed = SessionState::Committed { snapshot: snapshot.id, at_ms: snapshot.created_ms };
     let done = SessionRow { state: committed, ..granted.clone() };
-    repository.exclusively(|| {
-        let mut batch = Batch::new();
+    repository.account(|ledger| {
+        let batch = ledger.batch();
         batch.require(Table::Session, *session.as_bytes(), Precondition::Equals(granted.encode()));
         batch.put(Table::Session, *session.as_bytes(), done.encode());
         batch.require(Table::Snapshot, *snapshot.id.as_bytes(), Precondition::Absent);
@@ -163,11 +171,7 @@ fn apply(
         for manifest in &snapshot.manifests {
             batch.put(Table::Manifest, *manifest.id.as_bytes(), *snapshot.id.as_bytes());
         }
-        for ((id, count), row) in pages.iter().zip(repository.chunk_rows(pages.keys())?) {
-            let mut row = row.ok_or_else(|| ServerError::MissingChunks { missing: vec![*id] })?;
-            row.references += count;
-            batch.put(Table::Chunk, *id.as_bytes(), row.encode());
-        }
-        repository.parts.index.commit(batch).map_err(|error| repository.index_error(error))
+        flight.land(batch);
+        ledger.count(pages)?.map_err(|missing| ServerError::MissingChunks { missing })
     })
 }

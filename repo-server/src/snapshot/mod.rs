@@ -7,6 +7,8 @@
 //! client learns of when it asks again.
 
 mod commit;
+mod marks;
+pub(crate) mod reach;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -18,9 +20,13 @@ use format_spec::snapshot::{ManifestRef, Snapshot};
 use format_spec::{ClusterName, ManifestId, NodeName, SnapshotId, wire};
 
 pub(crate) use commit::commit;
+pub(crate) use marks::{forget, mark, marks, protect, undelete, unprotect};
+pub(crate) use reach::{Freed, freed, references_of_idle_pages};
 
 use crate::error::ServerError;
+use crate::index::row::{DoomedKey, DoomedKind, MarkRow};
 use crate::index::{KeyRange, Table};
+use crate::ledger::Counts;
 use crate::repository::Repository;
 use crate::site::ObjectName;
 use crate::time::rfc3339;
@@ -33,6 +39,23 @@ pub(crate) fn manifest_object(id: &ManifestId) -> ObjectName {
 /// Where a snapshot lies on a site.
 pub(crate) fn snapshot_object(id: &SnapshotId) -> ObjectName {
     ObjectName::new(&format!("snapshots/{id}")).expect("a UUID makes a valid name")
+}
+
+/// The objects of a snapshot: its own, and its manifests.
+pub(crate) fn objects(snapshot: &Snapshot) -> Vec<DoomedKey> {
+    let own = DoomedKey { kind: DoomedKind::Snapshot, name: snapshot_object(&snapshot.id) };
+    let manifests = snapshot.manifests.iter().map(|manifest| manifest_object(&manifest.id));
+    let manifests = manifests.map(|name| DoomedKey { kind: DoomedKind::Manifest, name });
+    [own].into_iter().chain(manifests).collect()
+}
+
+/// How often a manifest names each page.
+pub(crate) fn named_pages(manifest: &Manifest) -> Counts {
+    let mut pages = Counts::new();
+    for page in &manifest.pages {
+        *pages.entry(page.id).or_default() += 1;
+    }
+    pages
 }
 
 /// The snapshot with this id.
@@ -68,7 +91,7 @@ pub(crate) fn list(
 }
 
 /// What people and scripts are told of a snapshot.
-pub(crate) fn info(snapshot: &Snapshot) -> wire::SnapshotInfo {
+pub(crate) fn info(snapshot: &Snapshot, mark: &MarkRow) -> wire::SnapshotInfo {
     let sum = |of: fn(&format_spec::manifest::Totals) -> u64| {
         snapshot.manifests.iter().map(|manifest| of(&manifest.totals)).sum()
     };
@@ -82,8 +105,8 @@ pub(crate) fn info(snapshot: &Snapshot) -> wire::SnapshotInfo {
         bytes: sum(|totals| totals.bytes),
         problems: sum(|totals| totals.problems),
         pushes: snapshot.manifests.iter().filter_map(node_push).collect(),
-        going_until: None,
-        protected: None,
+        going_until: mark.tombstone.as_ref().map(|tombstone| rfc3339(tombstone.until_ms)),
+        protected: mark.protection.as_ref().map(|protection| protection.reason.clone()),
     }
 }
 

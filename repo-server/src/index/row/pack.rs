@@ -62,6 +62,8 @@ pub struct PackRow {
     pub kind: BlobKind,
     /// The dedup domain of its blobs.
     pub domain: ClusterName,
+    /// Bytes of all its blobs.
+    pub blob_bytes: u64,
     /// What of it is still named by rows.
     pub live: Live,
     /// When every byte of it was last found to be as written; server time, 0 for never.
@@ -69,13 +71,19 @@ pub struct PackRow {
 }
 
 impl PackRow {
+    /// Bytes of blobs that no row names any more.
+    pub fn dead_bytes(&self) -> u64 {
+        self.blob_bytes.saturating_sub(self.live.stored_bytes)
+    }
+
     /// Its value.
     pub fn encode(&self) -> Vec<u8> {
         let mut value = self.id.as_bytes().to_vec();
         value.extend_from_slice(&self.len.to_le_bytes());
         value.push(self.kind.code());
         value.extend_from_slice(&self.live.blobs.to_le_bytes());
-        for number in [self.live.stored_bytes, self.live.plain_bytes, self.verified_ms] {
+        let Live { stored_bytes, plain_bytes, .. } = self.live;
+        for number in [self.blob_bytes, stored_bytes, plain_bytes, self.verified_ms] {
             value.extend_from_slice(&number.to_le_bytes());
         }
         value.extend_from_slice(self.domain.as_str().as_bytes());
@@ -89,9 +97,10 @@ impl PackRow {
         let len = take_u64(from)?;
         let [kind] = take(from)?;
         let blobs = take_u32(from)?;
+        let blob_bytes = take_u64(from)?;
         let live = Live { blobs, stored_bytes: take_u64(from)?, plain_bytes: take_u64(from)? };
         let verified_ms = take_u64(from)?;
         let domain = std::str::from_utf8(value).ok()?.parse().ok()?;
-        Some(Self { id, len, kind: BlobKind::from_code(kind)?, domain, live, verified_ms })
+        Some(Self { id, len, kind: BlobKind::from_code(kind)?, domain, blob_bytes, live, verified_ms })
     }
 }

@@ -27,6 +27,7 @@ fn rows_read_back_and_other_lengths_are_refused() {
         len: 1 << 25,
         kind: BlobKind::Page,
         domain: "c".parse().unwrap(),
+        blob_bytes: 1 << 35,
         live: Live { blobs: 9, stored_bytes: 900, plain_bytes: 1 << 34 },
         verified_ms: 5,
     };

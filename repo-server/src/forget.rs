@@ -1,0 +1,161 @@
+//! Forgetting: which snapshots go, by name or by policy, and why.
+//!
+//! A request plans or applies; a plan and its application look at the same things, so `--dry-run` tells what
+//! would be done. Forgetting takes nothing away: it makes tombstones, and the collector does the rest.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use format_spec::snapshot::{Snapshot, SnapshotState};
+use format_spec::wire::{ForgetLine, ForgetReport, ForgetRequest, LastComplete, RunMode, Verdict};
+use format_spec::{ClusterName, SnapshotId};
+
+use crate::alarm::{self, AlarmCode};
+use crate::error::ServerError;
+use crate::index::row::MarkRow;
+use crate::repository::Repository;
+use crate::snapshot::{self, reach};
+use crate::time::rfc3339;
+
+type Marks = HashMap<SnapshotId, MarkRow>;
+
+/// What becomes of each snapshot, and why.
+type Fates = BTreeMap<SnapshotId, (Verdict, Vec<String>)>;
+
+/// Forgets snapshots, or tells which it would.
+///
+/// # Errors
+/// [`ServerError::Refused`] if a named one is protected, or the last complete one of its cluster; if the
+/// server's clock jumped and a policy was to decide; if there is neither a name nor a policy. Nothing changed.
+pub(crate) async fn run(
+    repository: &Arc<Repository>,
+    request: ForgetRequest,
+) -> Result<ForgetReport, ServerError> {
+    let asked = request.clone();
+    let decide = move |repository: &Arc<Repository>| {
+        if asked.accept_clock {
+            alarm::clear(repository, AlarmCode::ClockJumped)?;
+        }
+        let marks = snapshot::marks(repository)?;
+        let snapshots = snapshot::list(repository, asked.cluster.as_ref())?;
+        let fates = decide(repository, &asked, &snapshots, &marks)?;
+        Ok((snapshots, marks, fates))
+    };
+    let (snapshots, marks, fates) = repository.blocking(decide).await?;
+    let report = report(repository, &request, &snapshots, &marks, &fates).await?;
+    if request.mode == RunMode::Apply {
+        let goes =
+            |(id, (verdict, _)): (SnapshotId, (Verdict, _))| (verdict == Verdict::Forget).then_some(id);
+        let going: Vec<SnapshotId> = fates.into_iter().filter_map(goes).collect();
+        let forgotten = going.len();
+        repository.blocking(move |repository| snapshot::forget(repository, &going)).await?;
+        tracing::info!(forgotten, "snapshots were forgotten");
+    }
+    Ok(report)
+}
+
+fn decide(
+    repository: &Repository,
+    request: &ForgetRequest,
+    snapshots: &[Snapshot],
+    marks: &Marks,
+) -> Result<Fates, ServerError> {
+    if !request.snapshots.is_empty() {
+        return by_name(request, snapshots, marks);
+    }
+    let _ = repository;
+    Err(ServerError::BadRequest { code: "no_policy", why: "name the snapshots to forget".to_owned() })
+}
+
+fn by_cluster(snapshots: &[Snapshot]) -> BTreeMap<ClusterName, Vec<&Snapshot>> {
+    let mut clusters: BTreeMap<ClusterName, Vec<&Snapshot>> = BTreeMap::new();
+    for snapshot in snapshots {
+        clusters.entry(snapshot.cluster.clone()).or_default().push(snapshot);
+    }
+    clusters
+}
+
+/// The named ones go.
+fn by_name(request: &ForgetRequest, snapshots: &[Snapshot], marks: &Marks) -> Result<Fates, ServerError> {
+    let mut fates = Fates::new();
+    for id in &request.snapshots {
+        let found = snapshots.iter().find(|snapshot| snapshot.id == *id);
+        let snapshot = found.ok_or(ServerError::NoSnapshot(*id))?;
+        let mark = marks.get(id).cloned().unwrap_or_default();
+        if let Some(protection) = &mark.protection {
+            let why = format!(
+                "snapshot {id} is protected ({}): `astacus-admin protect --off {id}`",
+                protection.reason
+            );
+            return Err(ServerError::Refused { code: "protected", why });
+        }
+        let verdict = if mark.tombstone.is_some() { Verdict::Going } else { Verdict::Forget };
+        fates.insert(snapshot.id, (verdict, vec!["it was named".to_owned()]));
+    }
+    if request.last_complete == LastComplete::Stays {
+        check_last_complete_stays(&fates, snapshots, marks)?;
+    }
+    Ok(fates)
+}
+
+/// A cluster that has a complete snapshot keeps one.
+fn check_last_complete_stays(
+    fates: &Fates,
+    snapshots: &[Snapshot],
+    marks: &Marks,
+) -> Result<(), ServerError> {
+    for (cluster, of_cluster) in by_cluster(snapshots) {
+        let is_going =
+            |snapshot: &&&Snapshot| marks.get(&snapshot.id).is_some_and(|mark| mark.tombstone.is_some());
+        let complete: Vec<_> = of_cluster
+            .iter()
+            .filter(|snapshot| snapshot.state == SnapshotState::Complete && !is_going(snapshot))
+            .collect();
+        let all_go = complete.iter().all(|snapshot| fates.contains_key(&snapshot.id));
+        if all_go && !complete.is_empty() {
+            let why = format!(
+                "cluster `{cluster}` would be left without a complete snapshot: add --even-last if that is meant"
+            );
+            return Err(ServerError::Refused { code: "last_complete", why });
+        }
+    }
+    Ok(())
+}
+
+async fn report(
+    repository: &Arc<Repository>,
+    request: &ForgetRequest,
+    snapshots: &[Snapshot],
+    marks: &Marks,
+    fates: &Fates,
+) -> Result<ForgetReport, ServerError> {
+    let gone = snapshot::references_of_idle_pages(repository).await?;
+    let mut lines = Vec::new();
+    let mut going = Vec::new();
+    let undelete_ms = repository.parts.upkeep.undelete_ms;
+    for snapshot in snapshots {
+        let Some((verdict, reasons)) = fates.get(&snapshot.id) else { continue };
+        let until_ms = match verdict {
+            Verdict::Keep => None,
+            Verdict::Forget => Some(repository.parts.clock.unix_ms().saturating_add(undelete_ms)),
+            Verdict::Going => {
+                marks.get(&snapshot.id).and_then(|mark| mark.tombstone.as_ref()).map(|going| going.until_ms)
+            }
+        };
+        if *verdict == Verdict::Forget {
+            going.push(snapshot);
+        }
+        lines.push(ForgetLine {
+            id: snapshot.id,
+            cluster: snapshot.cluster.clone(),
+            created: rfc3339(snapshot.created_ms),
+            state: snapshot.state,
+            verdict: *verdict,
+            reasons: reasons.clone(),
+            frees_bytes: reach::freed(repository, &[snapshot], &gone).await?.bytes(),
+            until: until_ms.map(rfc3339),
+        });
+    }
+    let frees_bytes = reach::freed(repository, &going, &gone).await?.bytes();
+    Ok(ForgetReport { mode: request.mode, snapshots: lines, frees_bytes })
+}

@@ -1,0 +1,78 @@
+//! How much went in the last day: a mistake should not empty a repository before somebody looks.
+//!
+//! The hours are those of the wall clock. A wrong clock can only let the run stop early or late; it decides
+//! nothing about what is needed.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::ServerError;
+use crate::index::Table;
+use crate::index::row::Totals;
+use crate::ledger::Ledger;
+use crate::repository::Repository;
+use crate::upkeep::Upkeep;
+
+const KEY: &[u8] = b"gone";
+const HOUR_MS: u64 = 60 * 60 * 1000;
+const HOURS: u64 = 24;
+
+/// Stored bytes that went, by hour; a row of the meta table, as JSON.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Day {
+    hours: Vec<(u64, u64)>,
+}
+
+impl Day {
+    /// The day that ends now.
+    pub(super) fn load(repository: &Repository) -> Result<Self, ServerError> {
+        let Some(value) = repository.parts.index.get(Table::Meta, KEY)? else { return Ok(Self::default()) };
+        let wrong = |_| ServerError::Row { object: "what went in a day".to_owned() };
+        let mut day: Self = serde_json::from_slice(&value).map_err(wrong)?;
+        let now = repository.parts.clock.unix_ms() / HOUR_MS;
+        day.hours.retain(|(hour, _)| hour + HOURS > now);
+        Ok(day)
+    }
+
+    /// Bytes that went.
+    pub(super) fn gone(&self) -> u64 {
+        self.hours.iter().map(|(_, bytes)| bytes).sum()
+    }
+
+    /// Bytes that may still go.
+    pub(super) fn left(&self, totals: &Totals, upkeep: &Upkeep) -> u64 {
+        // The share is of what there was before anything went.
+        let before = totals.stored_bytes.saturating_add(self.gone());
+        let share = before / 100 * u64::from(upkeep.max_daily_percent);
+        share.max(upkeep.daily_floor_bytes).saturating_sub(self.gone())
+    }
+
+    /// Adds what goes in a batch to that batch.
+    pub(super) fn add(mut self, repository: &Repository, ledger: &mut Ledger<'_>, bytes: u64) {
+        let now = repository.parts.clock.unix_ms() / HOUR_MS;
+        match self.hours.iter_mut().find(|(hour, _)| *hour == now) {
+            Some((_, sum)) => *sum += bytes,
+            None => self.hours.push((now, bytes)),
+        }
+        ledger.batch().put(Table::Meta, KEY, serde_json::to_vec(&self).expect("plain JSON"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn totals(stored_bytes: u64) -> Totals {
+        Totals { stored_bytes, ..Totals::default() }
+    }
+
+    #[test]
+    fn a_day_has_a_share_of_what_was_there_and_a_floor() {
+        let upkeep = Upkeep { max_daily_percent: 50, daily_floor_bytes: 100, ..Upkeep::default() };
+        let gone = |bytes| Day { hours: vec![(7, bytes)] };
+
+        assert_eq!(gone(0).left(&totals(1000), &upkeep), 500);
+        assert_eq!(gone(300).left(&totals(700), &upkeep), 200, "still half of the first thousand");
+        assert_eq!(gone(600).left(&totals(400), &upkeep), 0);
+        assert_eq!(gone(0).left(&totals(10), &upkeep), 100, "little may always go");
+    }
+}

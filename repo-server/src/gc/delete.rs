@@ -1,0 +1,108 @@
+//! Doomed objects go from the site, by name.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use format_spec::wire::{Delays, Waiting};
+
+use super::{Phase, Run};
+use crate::error::ServerError;
+use crate::index::row::{DoomedKey, DoomedKind, DoomedRow};
+use crate::index::{Batch, KeyRange, Row, Table};
+use crate::repository::Repository;
+use crate::time::rfc3339;
+
+/// Rows that are read at once.
+const AT_ONCE: NonZeroUsize = NonZeroUsize::new(1000).unwrap();
+/// Objects that a report lists.
+const LISTED: usize = 1000;
+
+impl Run<'_> {
+    /// Deletes what is due: snapshots first, then manifests, then packs (G5). If something of one kind could
+    /// not be deleted, nothing of the later kinds is.
+    pub(super) async fn delete(&mut self) -> Result<(), ServerError> {
+        for kind in DoomedKind::ALL {
+            let before = self.report.problems.len();
+            let mut next = Some(KeyRange::prefix(&[kind.tag()]));
+            while let Some(range) = next {
+                let scan = move |repository: &Arc<Repository>| {
+                    Ok(repository.parts.index.scan(Table::Doomed, &range, AT_ONCE)?)
+                };
+                let found = self.repository.blocking(scan).await?;
+                self.delete_some(found.rows).await?;
+                next = found.rest;
+            }
+            if self.report.problems.len() > before {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    async fn delete_some(&mut self, rows: Vec<Row>) -> Result<(), ServerError> {
+        let mut deleted = Vec::new();
+        for row in rows {
+            let (key, doomed) = decode(&row)?;
+            if !self.is_due(&key, doomed) || self.is_on_its_way(&key).await? {
+                continue;
+            }
+            match self.repository.parts.site.delete(&key.name).await {
+                Ok(()) => {
+                    self.report.deleted.add(doomed.bytes);
+                    (self.progress)(Phase::Delete, self.report.deleted.count);
+                    deleted.push(key);
+                }
+                Err(error) => {
+                    let error = self.repository.site_error(error);
+                    self.repository.check_running()?;
+                    self.problem(&key.name, &error);
+                }
+            }
+        }
+        self.repository.blocking(move |repository| take_off(repository, &deleted)).await
+    }
+
+    /// Whether an object may go in this run; lists it if not.
+    pub(super) fn is_due(&mut self, key: &DoomedKey, doomed: DoomedRow) -> bool {
+        let now = self.repository.parts.clock.unix_ms();
+        if doomed.due_ms <= now || self.request.delays == Delays::Skip {
+            return true;
+        }
+        self.report.waiting_total.add(doomed.bytes);
+        if self.report.waiting.len() < LISTED {
+            let (object, until) = (key.name.as_str().to_owned(), rfc3339(doomed.due_ms));
+            self.report.waiting.push(Waiting { object, bytes: doomed.bytes, until });
+        }
+        false
+    }
+
+    /// Whether an object is on its way to the site, or has landed and counts (G6). First the flights, then
+    /// the row: a flight lands only after the row is gone, and a name flies only once.
+    async fn is_on_its_way(&self, key: &DoomedKey) -> Result<bool, ServerError> {
+        if self.repository.in_flight.contains(key) {
+            return Ok(true);
+        }
+        let key = key.encode();
+        let look = move |repository: &Arc<Repository>| {
+            Ok(repository.parts.index.get(Table::Doomed, &key)?.is_none())
+        };
+        self.repository.blocking(look).await
+    }
+}
+
+/// The object of a row, and from when on it may go.
+pub(super) fn decode(row: &Row) -> Result<(DoomedKey, DoomedRow), ServerError> {
+    let decoded = DoomedKey::decode(&row.key).zip(DoomedRow::decode(&row.value));
+    decoded.ok_or_else(|| ServerError::Row { object: "a doomed object".to_owned() })
+}
+
+fn take_off(repository: &Repository, deleted: &[DoomedKey]) -> Result<(), ServerError> {
+    if deleted.is_empty() {
+        return Ok(());
+    }
+    let mut batch = Batch::new();
+    for key in deleted {
+        batch.delete(Table::Doomed, key.encode());
+    }
+    repository.commit(batch)
+}

@@ -1,0 +1,141 @@
+//! The collector: takes what nothing needs, beside everything else.
+//!
+//! A run goes: purge forgotten snapshots whose delay is over → drop idle pages → next epoch → drop idle
+//! chunks → repack thin packs → delete doomed objects. Each step works through a queue or a table in small
+//! batches, each of which leaves a whole repository, so a run may be cut anywhere and the next goes on. The
+//! queue holds what may be garbage, so a run costs what it frees. ADR 0014 says why nothing needed goes:
+//!
+//! | id | promise |
+//! |---|---|
+//! | G1 | a row goes only while its count is zero, and the row of a page only with its references |
+//! | G2 | a row goes only if it is idle since before the start of every open session, checked in its batch |
+//! | G3 | what a session was told is here is counted, or idle since its start or later |
+//! | G4 | a pack goes only after the last row that named it, and its repacked blobs were read back before |
+//! | G5 | objects are deleted by name, never from a listing: snapshots before manifests before packs |
+//! | G6 | an object on its way is not deleted, and one that a crash left behind is |
+
+mod day;
+mod delete;
+mod plan;
+mod purge;
+mod repack;
+mod sweep;
+
+use std::sync::Arc;
+
+use format_spec::key::BlobKind;
+use format_spec::wire::{GcReport, GcRequest, RunMode};
+
+use crate::alarm::{self, AlarmCode};
+use crate::error::ServerError;
+use crate::repository::Repository;
+
+/// What a run is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Purge,
+    Pages,
+    Chunks,
+    Repack,
+    Delete,
+}
+
+impl Phase {
+    /// Its name for people and programs.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Purge => "purge",
+            Self::Pages => "pages",
+            Self::Chunks => "chunks",
+            Self::Repack => "repack",
+            Self::Delete => "delete",
+        }
+    }
+}
+
+/// Hears of things done in a phase.
+pub(crate) type Progress<'a> = &'a (dyn Fn(Phase, u64) + Send + Sync);
+
+/// A run in progress.
+pub(crate) struct Run<'a> {
+    repository: Arc<Repository>,
+    request: GcRequest,
+    report: GcReport,
+    progress: Progress<'a>,
+}
+
+/// Whether a run goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    GoOn,
+    Stop,
+}
+
+/// Collects, or tells what it would. One run at a time.
+///
+/// # Errors
+/// [`ServerError::Busy`] beside another run or an audit. [`ServerError::Refused`] while counts are known to
+/// be wrong. Any other error ends the run; what it did is whole.
+pub(crate) async fn run(
+    repository: &Arc<Repository>,
+    request: GcRequest,
+    progress: Progress<'_>,
+) -> Result<GcReport, ServerError> {
+    let Ok(_turn) = repository.upkeep.try_lock() else { return Err(ServerError::Busy) };
+    repository.blocking(|repository| check_counts_are_right(repository)).await?;
+    let report = GcReport { mode: request.mode, ..GcReport::default() };
+    let mut run = Run { repository: Arc::clone(repository), request, report, progress };
+    let done = match run.request.mode {
+        RunMode::Plan => run.plan().await,
+        RunMode::Apply => run.apply().await,
+    };
+    if let Err(error @ ServerError::Counts { .. }) = &done {
+        let why = error.to_string();
+        repository
+            .blocking(move |repository| alarm::raise(repository, AlarmCode::CountsDiffer, &why))
+            .await?;
+    }
+    done?;
+    Ok(run.report)
+}
+
+/// A difference between counts and what is there stops everything that trusts counts.
+fn check_counts_are_right(repository: &Repository) -> Result<(), ServerError> {
+    if !alarm::is_up(repository, AlarmCode::CountsDiffer)? {
+        return Ok(());
+    }
+    let why = "counts of references are wrong, so nothing is collected: \
+               run `astacus-admin verify --level refs --repair`";
+    Err(ServerError::Refused { code: "counts_differ", why: why.to_owned() })
+}
+
+impl Run<'_> {
+    async fn apply(&mut self) -> Result<(), ServerError> {
+        self.purge().await?;
+        if self.sweep(BlobKind::Page).await? == Next::GoOn {
+            // From here on, sessions that begin hold back nothing that became idle in this run.
+            let raise = |repository: &Arc<Repository>| repository.account(|ledger| Ok(ledger.raise_epoch()));
+            self.repository.blocking(raise).await?;
+            if self.sweep(BlobKind::Chunk).await? == Next::GoOn {
+                self.over().await?;
+            }
+        }
+        self.repack().await?;
+        self.delete().await?;
+        self.list_pinned().await
+    }
+
+    /// Everything that may go has gone: the alarm about a large delete is over.
+    async fn over(&mut self) -> Result<(), ServerError> {
+        self.repository.blocking(|repository| alarm::clear(repository, AlarmCode::LargeDelete)).await
+    }
+
+    fn problem(&mut self, object: impl std::fmt::Display, error: &ServerError) {
+        let problem = format!("{object}: {}", crate::error::Chain(error));
+        tracing::warn!(problem, "the collector leaves something as it is");
+        self.report.problems.push(problem);
+    }
+}
+
+#[cfg(test)]
+mod tests;

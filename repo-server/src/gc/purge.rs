@@ -1,0 +1,80 @@
+//! Forgotten snapshots whose delay is over.
+
+use std::sync::Arc;
+
+use format_spec::snapshot::Snapshot;
+use format_spec::wire::Delays;
+
+use super::{Phase, Run};
+use crate::error::ServerError;
+use crate::index::row::{DoomedRow, MarkRow};
+use crate::index::{IndexError, Precondition, Table};
+use crate::ledger::Counts;
+use crate::repository::Repository;
+use crate::snapshot;
+
+impl Run<'_> {
+    /// Purges what is due.
+    pub(super) async fn purge(&mut self) -> Result<(), ServerError> {
+        for (snapshot, mark) in self.due_snapshots().await? {
+            (self.progress)(Phase::Purge, u64::try_from(self.report.purged.len()).unwrap_or(u64::MAX));
+            match self.purge_one(&snapshot, mark).await {
+                Ok(()) => self.report.purged.push(snapshot.id),
+                // It was brought back a moment ago.
+                Err(ServerError::Index(IndexError::Precondition { .. })) => {}
+                Err(error @ (ServerError::Damaged { .. } | ServerError::Site(_))) => {
+                    self.problem(snapshot.id, &error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// The snapshots that are going, and may go in this run.
+    pub(super) async fn due_snapshots(&self) -> Result<Vec<(Snapshot, MarkRow)>, ServerError> {
+        let delays = self.request.delays;
+        let due = move |repository: &Arc<Repository>| {
+            let now = repository.parts.clock.unix_ms();
+            let is_due = |mark: &MarkRow| {
+                let tombstone = mark.tombstone.as_ref();
+                tombstone.is_some_and(|tombstone| tombstone.until_ms <= now || delays == Delays::Skip)
+            };
+            let marks = snapshot::marks(repository)?.into_iter().filter(|(_, mark)| is_due(mark));
+            let mut due: Vec<_> = marks
+                .map(|(id, mark)| Ok((snapshot::get(repository, id)?, mark)))
+                .collect::<Result<_, ServerError>>()?;
+            due.sort_by_key(|(snapshot, _)| snapshot.id);
+            Ok(due)
+        };
+        self.repository.blocking(due).await
+    }
+
+    /// Takes a snapshot out for good, unless its mark has changed: one batch.
+    async fn purge_one(&self, snapshot: &Snapshot, mark: MarkRow) -> Result<(), ServerError> {
+        let mut pages = Counts::new();
+        for manifest in &snapshot.manifests {
+            let (_, manifest) = snapshot::open_manifest(&self.repository, manifest.id).await?;
+            for (id, count) in snapshot::named_pages(&manifest) {
+                *pages.entry(id).or_default() += count;
+            }
+        }
+        let snapshot = snapshot.clone();
+        let apply = move |repository: &Arc<Repository>| {
+            repository.account(|ledger| {
+                let batch = ledger.batch();
+                batch.require(Table::Mark, *snapshot.id.as_bytes(), Precondition::Equals(mark.encode()));
+                batch.delete(Table::Mark, *snapshot.id.as_bytes());
+                batch.delete(Table::Snapshot, *snapshot.id.as_bytes());
+                for manifest in &snapshot.manifests {
+                    batch.delete(Table::Manifest, *manifest.id.as_bytes());
+                }
+                for key in snapshot::objects(&snapshot) {
+                    ledger.doom(&key, DoomedRow::NOW);
+                }
+                ledger.uncount(&pages)
+            })
+        };
+        self.repository.blocking(apply).await
+    }
+}

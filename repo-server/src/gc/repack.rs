@@ -1,0 +1,230 @@
+//! Thin packs: what is left of them goes into new packs, as it is.
+//!
+//! A pack is thin when little of it is still in use; small packs are merged once there are many. A blob does
+//! not depend on where it lies, so it is copied without being sealed again; but it is opened before, so that
+//! damage is never given a new name, and once more from the new pack as the site gives it back (G4).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use format_spec::key::BlobKind;
+use format_spec::pack::{Directory, PackBuilder, PackEntry, SealedPack, TARGET_LEN};
+use format_spec::{ChunkId, ClusterName, PackId};
+
+use super::{Phase, Run};
+use crate::error::ServerError;
+use crate::index::row::{ChunkRow, Health, PackNumber, PackRow};
+use crate::index::{KeyRange, Table};
+use crate::pack::{self, new_pack, object_name};
+use crate::repository::{Domain, Repository};
+
+/// Packs of less than this share of a full one are small…
+const SMALL: usize = 8;
+/// …and merged when there are so many of one domain and kind: each byte is copied a few times in its life.
+const MANY_SMALL: usize = 16;
+/// Small packs that one run merges at most.
+const SMALL_AT_ONCE: usize = 1000;
+/// Blobs of one new pack: its rows change in one batch.
+const MAX_BLOBS: usize = 50_000;
+
+/// A pack to be repacked.
+struct Thin {
+    number: PackNumber,
+    row: PackRow,
+}
+
+/// A new pack that is being filled, and where its blobs were copied from.
+struct Copying {
+    domain: Arc<Domain>,
+    kind: BlobKind,
+    builder: PackBuilder,
+    from: BTreeMap<ChunkId, ChunkRow>,
+    sources: Vec<Thin>,
+}
+
+/// The live blobs of a pack, each opened once.
+type Copies = Vec<(PackEntry, ChunkRow, Vec<u8>)>;
+
+impl Run<'_> {
+    /// Repacks thin packs, the thinnest first, as long as the run may copy.
+    pub(super) async fn repack(&mut self) -> Result<(), ServerError> {
+        let groups = self.repository.blocking(|repository| thin_packs(repository)).await?;
+        for ((cluster, kind), packs) in groups {
+            let domain = self.repository.domain(&cluster);
+            let mut copying = Copying::new(&domain, kind);
+            for thin in packs {
+                let limit =
+                    self.request.max_copy_bytes.unwrap_or(self.repository.parts.upkeep.max_copy_bytes);
+                if self.report.copied_bytes.saturating_add(thin.row.live.stored_bytes) > limit {
+                    let why = format!("repacking may copy {limit} bytes in one run: the next run goes on");
+                    self.report.stopped.get_or_insert(why);
+                    self.finish(copying).await?;
+                    return Ok(());
+                }
+                copying = self.copy(copying, thin).await?;
+            }
+            self.finish(copying).await?;
+        }
+        Ok(())
+    }
+
+    /// Copies what is left of a pack. A pack that cannot be read as it was written stays.
+    async fn copy(&mut self, mut copying: Copying, thin: Thin) -> Result<Copying, ServerError> {
+        let copies = match read_live(&self.repository, &copying.domain, &thin).await {
+            Ok(copies) => copies,
+            Err(error @ (ServerError::Damaged { .. } | ServerError::Site(_))) => {
+                self.problem(thin.row.id, &error);
+                return Ok(copying);
+            }
+            Err(error) => return Err(error),
+        };
+        for (entry, row, blob) in copies {
+            self.report.copied_bytes += u64::from(row.stored_len);
+            copying.from.insert(entry.id, row);
+            copying.builder.append(&entry.info(), &blob, entry.references);
+        }
+        copying.sources.push(thin);
+        if copying.is_full() { self.finish(copying).await } else { Ok(copying) }
+    }
+
+    /// Publishes what was copied, reads it back, and lets the rows name it: one batch. Returns an empty one.
+    async fn finish(&mut self, copying: Copying) -> Result<Copying, ServerError> {
+        let Copying { domain, kind, builder, from, sources } = copying;
+        if builder.is_empty() {
+            return Ok(Copying::new(&domain, kind));
+        }
+        let seal = move |repository: &Arc<Repository>| Ok(builder.seal(&repository.keys));
+        let sealed = self.repository.blocking(seal).await?;
+        let (flight, sealed) = pack::put(&self.repository, sealed).await?;
+        read_back(&self.repository, &domain, &sealed).await?;
+        let switch = move |repository: &Arc<Repository>| {
+            repository.account(|ledger| {
+                flight.land(ledger.batch());
+                ledger.move_to_pack(&new_pack(&sealed), &from)
+            })
+        };
+        self.repository.blocking(switch).await?;
+        for source in sources {
+            self.report.repacked.add(source.row.len);
+        }
+        (self.progress)(Phase::Repack, self.report.repacked.count);
+        Ok(Copying::new(&domain, kind))
+    }
+}
+
+impl Copying {
+    fn new(domain: &Arc<Domain>, kind: BlobKind) -> Self {
+        let (builder, from) = (domain.new_pack(), BTreeMap::new());
+        Self { domain: Arc::clone(domain), kind, builder, from, sources: Vec::new() }
+    }
+
+    fn is_full(&self) -> bool {
+        self.builder.len() >= full_len(self.kind) || self.builder.entries().len() >= MAX_BLOBS
+    }
+}
+
+/// The length at which a pack of this kind is full.
+fn full_len(kind: BlobKind) -> usize {
+    match kind {
+        BlobKind::Chunk => TARGET_LEN,
+        BlobKind::Page => pack::PAGE_PACK_LEN,
+    }
+}
+
+/// Thin packs by domain and kind, the thinnest first.
+fn thin_packs(repository: &Repository) -> Result<BTreeMap<(ClusterName, BlobKind), Vec<Thin>>, ServerError> {
+    let mut found: BTreeMap<(ClusterName, BlobKind), (Vec<Thin>, Vec<Thin>)> = BTreeMap::new();
+    repository.for_each_row(Table::Pack, &KeyRange::all(), |key, value| {
+        let decoded = PackNumber::from_key(key).zip(PackRow::decode(value));
+        let (number, row) = decoded.ok_or_else(|| ServerError::Row { object: "a pack".to_owned() })?;
+        let (thin, small) = found.entry((row.domain.clone(), row.kind)).or_default();
+        if is_thin(&row, repository.parts.upkeep.repack_below_percent) {
+            thin.push(Thin { number, row });
+        } else if is_small(&row) && small.len() < SMALL_AT_ONCE {
+            small.push(Thin { number, row });
+        }
+        Ok(())
+    })?;
+    let mut groups = BTreeMap::new();
+    for (group, (mut packs, small)) in found {
+        packs.sort_by_key(|thin| std::cmp::Reverse(thin.row.dead_bytes()));
+        if small.len() >= MANY_SMALL {
+            packs.extend(small);
+        }
+        groups.insert(group, packs);
+    }
+    Ok(groups)
+}
+
+fn is_thin(row: &PackRow, below_percent: u8) -> bool {
+    let live = u128::from(row.live.stored_bytes) * 100;
+    live < u128::from(row.blob_bytes) * u128::from(below_percent)
+}
+
+fn is_small(row: &PackRow) -> bool {
+    let full = u64::try_from(full_len(row.kind)).unwrap_or(u64::MAX);
+    row.blob_bytes < full / u64::try_from(SMALL).unwrap_or(1)
+}
+
+/// What rows still name of a pack, as it lies there, after opening each blob.
+async fn read_live(
+    repository: &Arc<Repository>,
+    domain: &Arc<Domain>,
+    thin: &Thin,
+) -> Result<Copies, ServerError> {
+    let directory = pack::directory(repository, &thin.row).await?;
+    let number = thin.number;
+    let live = move |repository: &Arc<Repository>| {
+        let rows = repository.chunk_rows(directory.entries.iter().map(|entry| &entry.id))?;
+        let live = directory.entries.into_iter().zip(rows).filter_map(|(entry, row)| {
+            let here = |row: &ChunkRow| row.pack == number && row.range() == entry.range();
+            row.filter(|row| here(row) && row.health == Health::Sound).map(|row| (entry, row))
+        });
+        Ok(live.collect::<Vec<_>>())
+    };
+    let live = repository.blocking(live).await?;
+    let ranges: Vec<_> = live.iter().map(|(entry, _)| entry.range()).collect();
+    let blobs = repository.parts.site.get_ranges(&object_name(&thin.row.id), &ranges).await;
+    let blobs = blobs.map_err(|error| repository.site_error(error))?;
+    let domain = Arc::clone(domain);
+    let open = move |_: &Arc<Repository>| {
+        let open = |((entry, row), blob): ((PackEntry, ChunkRow), bytes::Bytes)| {
+            check(&domain, &entry, &blob)?;
+            Ok((entry, row, blob.to_vec()))
+        };
+        live.into_iter().zip(blobs).map(open).collect()
+    };
+    repository.blocking(open).await
+}
+
+fn check(domain: &Domain, entry: &PackEntry, blob: &[u8]) -> Result<(), ServerError> {
+    let opened = domain.sealer.open(&entry.info(), blob);
+    opened.map(drop).map_err(|source| ServerError::Damaged { object: entry.id.to_string(), source })
+}
+
+/// Reads a new pack from the site, and opens every blob in it.
+async fn read_back(
+    repository: &Arc<Repository>,
+    domain: &Arc<Domain>,
+    written: &SealedPack,
+) -> Result<(), ServerError> {
+    let read = repository.parts.site.get(&object_name(&written.id)).await;
+    let bytes = read.map_err(|error| repository.site_error(error))?;
+    let (id, domain) = (written.id, Arc::clone(domain));
+    let check_all = move |repository: &Arc<Repository>| {
+        let directory = open_pack(repository, id, &bytes)?;
+        for entry in &directory.entries {
+            let range =
+                usize::try_from(entry.range().start).ok().zip(usize::try_from(entry.range().end).ok());
+            let blob = range.and_then(|(start, end)| bytes.get(start..end)).unwrap_or_default();
+            check(&domain, entry, blob)?;
+        }
+        Ok(())
+    };
+    repository.blocking(check_all).await
+}
+
+fn open_pack(repository: &Repository, id: PackId, bytes: &[u8]) -> Result<Directory, ServerError> {
+    let opened = format_spec::pack::open(&repository.keys, repository.id(), id, bytes);
+    opened.map_err(|source| ServerError::Damaged { object: id.to_string(), source })
+}

@@ -1,0 +1,302 @@
+//! Idle rows go, oldest first.
+
+use std::collections::{BTreeMap, HashMap};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use format_spec::ChunkId;
+use format_spec::key::BlobKind;
+use format_spec::wire::LargeDelete;
+
+use super::day::Day;
+use super::{Next, Phase, Run};
+use crate::alarm::{self, AlarmCode};
+use crate::error::ServerError;
+use crate::index::row::{ChunkRow, Epoch, IdleKey, IdleKind, PackNumber};
+use crate::index::{KeyRange, Table};
+use crate::ledger::{Counts, Ledger};
+use crate::pack;
+use crate::repository::Repository;
+
+/// Items of the queue that are read at once: single rows, and packs of rows.
+const ROWS_AT_ONCE: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
+const PACKS_AT_ONCE: NonZeroUsize = NonZeroUsize::new(4).unwrap();
+
+/// Rows that one batch touches: a batch has a limit, and nobody else counts while it is applied.
+const BATCH_ROWS: usize = 40_000;
+
+/// One step of a batch.
+enum Step {
+    /// Drop this row, if it is idle since then. A page's references are uncounted.
+    Drop { since: Epoch, id: ChunkId, references: Vec<ChunkId> },
+    /// All rows of an item have had their step.
+    Done(IdleKey),
+}
+
+impl Step {
+    fn rows(&self) -> usize {
+        match self {
+            Self::Drop { references, .. } => 1 + references.len(),
+            Self::Done(_) => 1,
+        }
+    }
+}
+
+/// What a batch did.
+struct Swept {
+    rows: u64,
+    bytes: u64,
+    next: Next,
+}
+
+impl Run<'_> {
+    /// Drops every idle row of `kind` that no open session holds.
+    pub(super) async fn sweep(&mut self, kind: BlobKind) -> Result<Next, ServerError> {
+        for run in [IdleKind::Packs(kind), IdleKind::Rows(kind)] {
+            let mut next = Some(KeyRange::prefix(&[run.tag()]));
+            while let Some(range) = next {
+                let (items, rest) = self.ripe_items(run, range).await?;
+                let steps = self.steps(items).await?;
+                if self.take_steps(kind, steps).await? == Next::Stop {
+                    return Ok(Next::Stop);
+                }
+                next = rest;
+            }
+        }
+        Ok(Next::GoOn)
+    }
+
+    /// The next items that no open session holds, and where to go on; nowhere once one is held.
+    async fn ripe_items(
+        &self,
+        run: IdleKind,
+        range: KeyRange,
+    ) -> Result<(Vec<IdleKey>, Option<KeyRange>), ServerError> {
+        let limit = match run {
+            IdleKind::Packs(_) => PACKS_AT_ONCE,
+            IdleKind::Rows(_) => ROWS_AT_ONCE,
+        };
+        let read = move |repository: &Arc<Repository>| {
+            let held_from = repository.sessions.oldest_start();
+            let found = repository.parts.index.scan(Table::Idle, &range, limit)?;
+            let mut ripe = Vec::new();
+            for row in &found.rows {
+                let item = decode_item(&row.key)?;
+                if held_from.is_some_and(|start| item.since() >= start) {
+                    return Ok((ripe, None));
+                }
+                ripe.push(item);
+            }
+            Ok((ripe, found.rest))
+        };
+        self.repository.blocking(read).await
+    }
+
+    /// What is to be done about items. An item that is about nothing any more is only taken off.
+    async fn steps(&mut self, items: Vec<IdleKey>) -> Result<Vec<Step>, ServerError> {
+        let mut steps = Vec::new();
+        let mut pages: BTreeMap<PackNumber, HashMap<ChunkId, IdleKey>> = BTreeMap::new();
+        let rows = rows_of(&self.repository, &items).await?;
+        for (item, row) in items.into_iter().zip(rows) {
+            match item {
+                IdleKey::Pack { number, .. } => steps.extend(self.steps_of_pack(item, number).await?),
+                IdleKey::Row { since, id, kind } => match (kind, row) {
+                    (_, None) => steps.push(Step::Done(item)),
+                    (BlobKind::Chunk, Some(_)) => {
+                        steps.push(Step::Drop { since, id, references: Vec::new() });
+                        steps.push(Step::Done(item));
+                    }
+                    (BlobKind::Page, Some(row)) => {
+                        pages.entry(row.pack).or_default().insert(id, item);
+                    }
+                },
+            }
+        }
+        for (number, items) in pages {
+            steps.extend(self.steps_of_pages(number, items).await?);
+        }
+        Ok(steps)
+    }
+
+    /// A step for each blob of a pack that was new then.
+    async fn steps_of_pack(&mut self, item: IdleKey, number: PackNumber) -> Result<Vec<Step>, ServerError> {
+        let Some(directory) = self.directory(number).await? else {
+            return Ok(Vec::new());
+        };
+        let entries = directory.into_iter().flat_map(|directory| directory.entries);
+        let drop = |entry: format_spec::pack::PackEntry| Step::Drop {
+            since: item.since(),
+            id: entry.id,
+            references: entry.references,
+        };
+        Ok(entries.map(drop).chain([Step::Done(item)]).collect())
+    }
+
+    /// A step for each of some pages of a pack.
+    async fn steps_of_pages(
+        &mut self,
+        number: PackNumber,
+        mut items: HashMap<ChunkId, IdleKey>,
+    ) -> Result<Vec<Step>, ServerError> {
+        let mut steps = Vec::new();
+        let Some(directory) = self.directory(number).await? else { return Ok(steps) };
+        for entry in directory.into_iter().flat_map(|directory| directory.entries) {
+            if let Some(item) = items.remove(&entry.id) {
+                steps.push(Step::Drop { since: item.since(), id: entry.id, references: entry.references });
+                steps.push(Step::Done(item));
+            }
+        }
+        Ok(steps)
+    }
+
+    /// The directory of a pack: `Some(None)` if it has no row any more, `None` if it cannot be read. What
+    /// it refers to is not known then, so its pages stay.
+    pub(super) async fn directory(
+        &mut self,
+        number: PackNumber,
+    ) -> Result<Option<Option<pack::Directory>>, ServerError> {
+        let row = self.repository.blocking(move |repository| repository.find_pack_row(number)).await?;
+        let Some(row) = row else { return Ok(Some(None)) };
+        match pack::directory(&self.repository, &row).await {
+            Ok(directory) => Ok(Some(Some(directory))),
+            Err(error @ (ServerError::Damaged { .. } | ServerError::Site(_))) => {
+                self.problem(row.id, &error);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes steps, as many at a time as fit in a batch.
+    async fn take_steps(&mut self, kind: BlobKind, steps: Vec<Step>) -> Result<Next, ServerError> {
+        let mut steps = steps.into_iter().peekable();
+        while steps.peek().is_some() {
+            let mut rows = 0;
+            let mut batch = Vec::new();
+            while let Some(step) = steps.next_if(|step| batch.is_empty() || rows + step.rows() <= BATCH_ROWS)
+            {
+                rows += step.rows();
+                batch.push(step);
+            }
+            let large = self.request.large;
+            let apply = move |repository: &Arc<Repository>| drop_rows(repository, &batch, large);
+            let swept = self.repository.blocking(apply).await?;
+            self.tally(kind, &swept);
+            if swept.next == Next::Stop {
+                self.stop_for_today().await?;
+                return Ok(Next::Stop);
+            }
+        }
+        Ok(Next::GoOn)
+    }
+
+    fn tally(&mut self, kind: BlobKind, swept: &Swept) {
+        let (phase, amount) = match kind {
+            BlobKind::Page => (Phase::Pages, &mut self.report.pages),
+            BlobKind::Chunk => (Phase::Chunks, &mut self.report.chunks),
+        };
+        amount.count += swept.rows;
+        amount.bytes += swept.bytes;
+        (self.progress)(phase, amount.count);
+    }
+
+    async fn stop_for_today(&mut self) -> Result<(), ServerError> {
+        let percent = self.repository.parts.upkeep.max_daily_percent;
+        let why = format!(
+            "more than {percent} % of the repository would go within a day: \
+             look at `astacus-admin forget --dry-run` and `astacus-admin snapshots`, \
+             then go on with `astacus-admin gc --allow-large`"
+        );
+        self.report.stopped = Some(why.clone());
+        self.repository
+            .blocking(move |repository| alarm::raise(repository, AlarmCode::LargeDelete, &why))
+            .await
+    }
+}
+
+/// What a key of the queue is about.
+pub(super) fn decode_item(key: &[u8]) -> Result<IdleKey, ServerError> {
+    IdleKey::decode(key).ok_or_else(|| ServerError::Row { object: "an item of the collector".to_owned() })
+}
+
+/// The rows that single items are about, if they still are about them.
+async fn rows_of(
+    repository: &Arc<Repository>,
+    items: &[IdleKey],
+) -> Result<Vec<Option<ChunkRow>>, ServerError> {
+    let items = items.to_vec();
+    let look_up = move |repository: &Arc<Repository>| {
+        let id = |item: &IdleKey| match item {
+            IdleKey::Row { id, .. } => Some(*id),
+            IdleKey::Pack { .. } => None,
+        };
+        let ids: Vec<ChunkId> = items.iter().filter_map(id).collect();
+        let mut rows = repository.chunk_rows(&ids)?.into_iter();
+        let row = |item: &IdleKey| {
+            let row = id(item).and_then(|_| rows.next().flatten());
+            row.filter(|row| row.is_idle() && row.idle_since == item.since())
+        };
+        Ok(items.iter().map(row).collect())
+    };
+    repository.blocking(look_up).await
+}
+
+/// One batch: drops rows that are idle since the epoch of their step, which is before the start of every
+/// open session (G1, G2).
+fn drop_rows(repository: &Repository, steps: &[Step], large: LargeDelete) -> Result<Swept, ServerError> {
+    repository.account(|ledger| {
+        let held_from = repository.sessions.oldest_start();
+        let day = Day::load(repository)?;
+        let left = match large {
+            LargeDelete::Refuse => day.left(&repository.totals()?, &repository.parts.upkeep),
+            LargeDelete::Allow => u64::MAX,
+        };
+        let mut swept = Swept { rows: 0, bytes: 0, next: Next::GoOn };
+        let mut uncounted = Counts::new();
+        load(ledger, steps)?;
+        for step in steps {
+            match step {
+                Step::Done(item) if is_held(item.since(), held_from) => {}
+                Step::Done(item) => drop(ledger.batch().delete(Table::Idle, item.encode())),
+                Step::Drop { since, .. } if is_held(*since, held_from) => {}
+                Step::Drop { since, id, references } => {
+                    let Some(row) = idle_row(ledger, *id, *since)? else { continue };
+                    if swept.bytes + u64::from(row.stored_len) > left {
+                        swept.next = Next::Stop;
+                        break;
+                    }
+                    ledger.drop_row(*id)?;
+                    for id in references {
+                        *uncounted.entry(*id).or_default() += 1;
+                    }
+                    swept.rows += 1;
+                    swept.bytes += u64::from(row.stored_len);
+                }
+            }
+        }
+        ledger.uncount(&uncounted)?;
+        if swept.rows > 0 {
+            day.add(repository, ledger, swept.bytes);
+        }
+        Ok(swept)
+    })
+}
+
+fn is_held(since: Epoch, held_from: Option<Epoch>) -> bool {
+    held_from.is_some_and(|start| since >= start)
+}
+
+fn load(ledger: &mut Ledger<'_>, steps: &[Step]) -> Result<(), ServerError> {
+    let ids = |step: &Step| match step {
+        Step::Drop { id, .. } => Some(*id),
+        Step::Done(_) => None,
+    };
+    let ids: Vec<ChunkId> = steps.iter().filter_map(ids).collect();
+    ledger.rows(&ids).map(drop)
+}
+
+/// The row of `id`, if it is idle since just then.
+fn idle_row(ledger: &mut Ledger<'_>, id: ChunkId, since: Epoch) -> Result<Option<ChunkRow>, ServerError> {
+    let row = ledger.rows(&[id])?.into_iter().flatten().next();
+    Ok(row.filter(|row| row.is_idle() && row.idle_since == since))
+}

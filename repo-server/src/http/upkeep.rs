@@ -1,0 +1,95 @@
+//! What operators ask for: forget, bring back, protect, collect, count, find.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, Query, Request, State};
+use format_spec::wire::{
+    ChunkLocation, ForgetReport, ForgetRequest, GcEvent, GcRequest, ProtectRequest, SnapshotDetail,
+    SnapshotInfo, StatsReport,
+};
+use format_spec::{ChunkId, ClusterName, SnapshotId};
+use serde::Deserialize;
+
+use super::lines;
+use super::respond::{self, Answer, Reply, describe};
+use super::{App, body, parse};
+use crate::error::ServerError;
+use crate::gc::{self, Phase};
+use crate::repository::Repository;
+use crate::{forget, pack, snapshot, stats};
+
+pub(super) async fn forget(State(app): State<App>, request: Request) -> Answer<ForgetReport> {
+    let asked: ForgetRequest = body::json(request).await?;
+    respond::json(forget::run(&app.repository, asked).await?)
+}
+
+pub(super) async fn gc(State(app): State<App>, request: Request) -> Reply {
+    let asked: GcRequest = body::json(request).await?;
+    Ok(lines::answer(async move |teller| {
+        let progress = |phase: Phase, done| {
+            teller.progress(&GcEvent::Progress { phase: phase.name().to_owned(), done });
+        };
+        let last = match gc::run(&app.repository, asked, &progress).await {
+            Ok(report) => GcEvent::Report(report),
+            Err(error) => GcEvent::Failed(describe(&error)),
+        };
+        teller.end(&last).await;
+    }))
+}
+
+pub(super) async fn detail(State(app): State<App>, Path(id): Path<String>) -> Answer<SnapshotDetail> {
+    let id: SnapshotId = parse(&id)?;
+    let repository = &app.repository;
+    let found = repository.blocking(move |repository| snapshot::get(repository, id)).await?;
+    let gone = snapshot::references_of_idle_pages(repository).await?;
+    let alone_bytes = snapshot::freed(repository, &[&found], &gone).await?.bytes();
+    respond::json(SnapshotDetail { info: info(&app, id).await?, alone_bytes })
+}
+
+pub(super) async fn undelete(State(app): State<App>, Path(id): Path<String>) -> Answer<SnapshotInfo> {
+    let id: SnapshotId = parse(&id)?;
+    app.repository.blocking(move |repository| snapshot::undelete(repository, id)).await?;
+    tracing::info!(snapshot = %id, "brought back");
+    respond::json(info(&app, id).await?)
+}
+
+pub(super) async fn protect(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Answer<SnapshotInfo> {
+    let id: SnapshotId = parse(&id)?;
+    let asked: ProtectRequest = body::json(request).await?;
+    snapshot::protect(&app.repository, id, asked.reason).await?;
+    tracing::info!(snapshot = %id, "protected");
+    respond::json(info(&app, id).await?)
+}
+
+pub(super) async fn unprotect(State(app): State<App>, Path(id): Path<String>) -> Answer<SnapshotInfo> {
+    let id: SnapshotId = parse(&id)?;
+    app.repository.blocking(move |repository| snapshot::unprotect(repository, id)).await?;
+    tracing::info!(snapshot = %id, "protected no more");
+    respond::json(info(&app, id).await?)
+}
+
+async fn info(app: &App, id: SnapshotId) -> Result<SnapshotInfo, ServerError> {
+    let look = move |repository: &Arc<Repository>| {
+        Ok(snapshot::info(&snapshot::get(repository, id)?, &snapshot::mark(repository, id)?))
+    };
+    app.repository.blocking(look).await
+}
+
+#[derive(Deserialize)]
+pub(super) struct OfCluster {
+    cluster: Option<String>,
+}
+
+pub(super) async fn stats(State(app): State<App>, Query(of): Query<OfCluster>) -> Answer<StatsReport> {
+    let cluster: Option<ClusterName> = of.cluster.as_deref().map(parse).transpose()?;
+    respond::json(stats::run(&app.repository, cluster.as_ref()).await?)
+}
+
+pub(super) async fn locate(State(app): State<App>, Path(id): Path<String>) -> Answer<ChunkLocation> {
+    let id: ChunkId = parse(&id)?;
+    respond::json(app.repository.blocking(move |repository| pack::locate_one(repository, id)).await?)
+}

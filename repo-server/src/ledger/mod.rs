@@ -1,0 +1,370 @@
+//! The ledger: the one place where rows of chunks, pages and packs change, and their counts with them.
+//!
+//! A [`Ledger`] is open while nobody else changes such rows ([`Repository::account`]). What is put into it
+//! becomes one index batch: all of it, or nothing after a crash or an error. It keeps (X8, G1):
+//! - a count changes only together with the row of what counts;
+//! - a row whose count becomes zero is idle since the present epoch, and queued for the collector;
+//! - a pack's row knows how much of the pack rows still name; with the last of them it goes, and the
+//!   object is doomed.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
+use format_spec::key::BlobKind;
+use format_spec::pack::{Directory, PackEntry};
+use format_spec::{ChunkId, PackId};
+
+use crate::error::ServerError;
+use crate::index::row::{
+    ChunkRow, DoomedKey, DoomedKind, DoomedRow, Epoch, Health, IdleKey, Live, PackNumber, PackRow, Totals,
+};
+use crate::index::{Batch, Table};
+use crate::pack::object_name;
+use crate::repository::Repository;
+
+/// How often each id is referred to.
+pub(crate) type Counts = BTreeMap<ChunkId, u64>;
+
+/// Changes of rows that belong together.
+pub(crate) struct Ledger<'a> {
+    repository: &'a Repository,
+    batch: Batch,
+    totals: Totals,
+    epoch: Epoch,
+    rows: BTreeMap<ChunkId, Pending<ChunkRow>>,
+    packs: BTreeMap<PackNumber, Pending<PackRow>>,
+    /// From when on an object that is doomed here may be deleted; server time.
+    due_ms: u64,
+}
+
+/// A row as it was, and as it will be.
+struct Pending<T> {
+    before: Option<T>,
+    after: Option<T>,
+}
+
+/// A pack that is on the site, about to get its rows.
+pub(crate) struct NewPack<'a> {
+    pub(crate) id: PackId,
+    pub(crate) len: u64,
+    pub(crate) directory: &'a Directory,
+}
+
+impl Repository {
+    /// Runs `change` while nobody else changes rows of chunks and packs, and applies what it has put into
+    /// the ledger as one batch, which is durable when this returns. Nothing changes if `change` fails, or
+    /// if it put nothing in. Blocks.
+    pub(crate) fn account<T>(
+        &self,
+        change: impl FnOnce(&mut Ledger<'_>) -> Result<T, ServerError>,
+    ) -> Result<T, ServerError> {
+        self.exclusively(|| {
+            let mut ledger = Ledger::open(self)?;
+            let done = change(&mut ledger)?;
+            let batch = ledger.close()?;
+            if !batch.is_empty() {
+                self.commit(batch)?;
+            }
+            Ok(done)
+        })
+    }
+
+    /// The present epoch.
+    pub(crate) fn epoch(&self) -> Result<Epoch, ServerError> {
+        let Some(value) = self.parts.index.get(Table::Meta, Epoch::KEY)? else { return Ok(Epoch::default()) };
+        Epoch::decode(&value).ok_or_else(|| ServerError::Row { object: "the epoch".to_owned() })
+    }
+}
+
+impl<'a> Ledger<'a> {
+    fn open(repository: &'a Repository) -> Result<Self, ServerError> {
+        let delay_ms = repository.parts.upkeep.delete_delay_ms;
+        Ok(Self {
+            batch: Batch::new(),
+            totals: repository.totals()?,
+            epoch: repository.epoch()?,
+            rows: BTreeMap::new(),
+            packs: BTreeMap::new(),
+            due_ms: repository.parts.clock.unix_ms().saturating_add(delay_ms),
+            repository,
+        })
+    }
+
+    /// Other rows of the same batch.
+    pub(crate) fn batch(&mut self) -> &mut Batch {
+        &mut self.batch
+    }
+
+    /// Begins the next epoch.
+    pub(crate) fn raise_epoch(&mut self) -> Epoch {
+        self.epoch = self.epoch.next();
+        self.batch.put(Table::Meta, Epoch::KEY, self.epoch.encode());
+        self.epoch
+    }
+
+    /// The rows of `ids` as they will be, in their order.
+    pub(crate) fn rows(&mut self, ids: &[ChunkId]) -> Result<Vec<Option<ChunkRow>>, ServerError> {
+        self.load(ids)?;
+        Ok(ids.iter().map(|id| self.row(id)).collect())
+    }
+
+    /// Reads what has not been read yet, all in one go.
+    fn load<'i>(&mut self, ids: impl IntoIterator<Item = &'i ChunkId>) -> Result<(), ServerError> {
+        let missing: Vec<ChunkId> =
+            ids.into_iter().filter(|id| !self.rows.contains_key(id)).copied().collect();
+        let found = self.repository.chunk_rows(&missing)?;
+        for (id, row) in missing.into_iter().zip(found) {
+            self.rows.insert(id, Pending { before: row, after: row });
+        }
+        Ok(())
+    }
+
+    /// The row of an id that was loaded.
+    fn row(&self, id: &ChunkId) -> Option<ChunkRow> {
+        self.rows.get(id).and_then(|row| row.after)
+    }
+
+    fn set(&mut self, id: ChunkId, row: Option<ChunkRow>) {
+        if let Some(pending) = self.rows.get_mut(&id) {
+            pending.after = row;
+        }
+    }
+
+    /// The row of a pack that a chunk row names.
+    fn pack(&mut self, number: PackNumber) -> Result<&mut PackRow, ServerError> {
+        let no_row = || ServerError::Row { object: format!("pack number {}", number.0) };
+        let pending = match self.packs.entry(number) {
+            Entry::Occupied(pending) => pending.into_mut(),
+            Entry::Vacant(free) => {
+                let value = self.repository.parts.index.get(Table::Pack, &number.key())?;
+                let row = value.and_then(|value| PackRow::decode(&value));
+                free.insert(Pending { before: row.clone(), after: row })
+            }
+        };
+        pending.after.as_mut().ok_or_else(no_row)
+    }
+
+    /// Adds the rows of a pack that is on the site. What it refers to is counted (X7, X8); its own rows are
+    /// idle, and queued together. A blob that has a sound row already stays where it is; a damaged one is
+    /// whole again from here on.
+    ///
+    /// # Errors
+    /// [`ServerError::UnknownChunks`] if a page refers to what has no row.
+    pub(crate) fn add_pack(&mut self, pack: &NewPack<'_>) -> Result<(), ServerError> {
+        let entries = &pack.directory.entries;
+        let number = self.new_pack_row(pack);
+        self.load(entries.iter().map(|entry| &entry.id))?;
+        let mut counts = Counts::new();
+        for entry in entries {
+            if self.add_entry(number, entry)? {
+                for id in &entry.references {
+                    *counts.entry(*id).or_default() += 1;
+                }
+            }
+        }
+        if let Err(missing) = self.count(&counts)? {
+            return Err(ServerError::UnknownChunks { missing });
+        }
+        let (kind, since) = (kind_of(pack.directory), self.epoch);
+        let item = IdleKey::Pack { kind, since, number };
+        self.batch.put(Table::Idle, item.encode(), Vec::new());
+        Ok(())
+    }
+
+    /// The row of a new pack, with nothing in it yet.
+    fn new_pack_row(&mut self, pack: &NewPack<'_>) -> PackNumber {
+        let number = PackNumber(self.totals.next_pack);
+        let row = PackRow {
+            id: pack.id,
+            len: pack.len,
+            kind: kind_of(pack.directory),
+            domain: pack.directory.domain.clone(),
+            blob_bytes: pack.directory.entries.iter().map(|entry| u64::from(entry.stored_len)).sum(),
+            live: Live::default(),
+            verified_ms: 0,
+        };
+        self.totals.next_pack += 1;
+        self.totals.packs += 1;
+        self.totals.stored_bytes += row.len;
+        self.packs.insert(number, Pending { before: None, after: Some(row) });
+        number
+    }
+
+    /// Adds the row of a blob. Answers whether the row is new.
+    fn add_entry(&mut self, number: PackNumber, entry: &PackEntry) -> Result<bool, ServerError> {
+        let placed = ChunkRow {
+            pack: number,
+            offset: entry.offset,
+            stored_len: entry.stored_len,
+            plain_len: entry.plain_len,
+            kind: entry.kind,
+            compression: entry.compression,
+            health: Health::Sound,
+            references: 0,
+            idle_since: self.epoch,
+        };
+        match self.row(&entry.id) {
+            None => {
+                self.pack(number)?.live.add(&placed);
+                self.totals.chunks += 1;
+                self.set(entry.id, Some(placed));
+                Ok(true)
+            }
+            Some(row) => {
+                if row.health == Health::Damaged {
+                    self.place(entry.id, &row, placed)?;
+                    self.batch.delete(Table::Damaged, *entry.id.as_bytes());
+                }
+                Ok(false)
+            }
+        }
+    }
+
+    /// Moves a row to where `to` says; its count stays.
+    fn place(&mut self, id: ChunkId, row: &ChunkRow, to: ChunkRow) -> Result<(), ServerError> {
+        self.take_out(row)?;
+        let moved = ChunkRow { references: row.references, idle_since: row.idle_since, ..to };
+        self.pack(moved.pack)?.live.add(&moved);
+        self.set(id, Some(moved));
+        Ok(())
+    }
+
+    fn take_out(&mut self, row: &ChunkRow) -> Result<(), ServerError> {
+        let pack = self.pack(row.pack)?;
+        let damaged = || ServerError::Row { object: pack.id.to_string() };
+        pack.live = pack.live.without(row).ok_or_else(damaged)?;
+        Ok(())
+    }
+
+    /// Adds a pack that holds copies of blobs: each row that still names the place in `from` that it was
+    /// copied from names the copy from here on. Answers how many did.
+    pub(crate) fn move_to_pack(
+        &mut self,
+        pack: &NewPack<'_>,
+        from: &BTreeMap<ChunkId, ChunkRow>,
+    ) -> Result<u64, ServerError> {
+        let number = self.new_pack_row(pack);
+        self.load(pack.directory.entries.iter().map(|entry| &entry.id))?;
+        let mut moved = 0;
+        for entry in &pack.directory.entries {
+            let copied = from.get(&entry.id).map(|row| (row.pack, row.offset));
+            let Some(row) = self.row(&entry.id).filter(|row| Some((row.pack, row.offset)) == copied) else {
+                continue;
+            };
+            let place = ChunkRow { pack: number, offset: entry.offset, ..row };
+            self.place(entry.id, &row, place)?;
+            moved += 1;
+        }
+        Ok(moved)
+    }
+
+    /// Counts so many references more to each id. Answers the first of those that have no row, of which
+    /// and of all others nothing is counted then.
+    pub(crate) fn count(&mut self, counts: &Counts) -> Result<Result<(), Vec<ChunkId>>, ServerError> {
+        self.load(counts.keys())?;
+        let missing: Vec<ChunkId> = counts.keys().filter(|id| self.row(id).is_none()).copied().collect();
+        if !missing.is_empty() {
+            return Ok(Err(missing));
+        }
+        for (id, count) in counts {
+            if let Some(row) = self.row(id) {
+                self.set(*id, Some(ChunkRow { references: row.references + count, ..row }));
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    /// Counts so many references less. What has none left is idle since the present epoch, and queued.
+    ///
+    /// # Errors
+    /// [`ServerError::Row`] if there are not as many: the counts are wrong, and must be mended first.
+    pub(crate) fn uncount(&mut self, counts: &Counts) -> Result<(), ServerError> {
+        self.load(counts.keys())?;
+        for (id, count) in counts {
+            let wrong = || ServerError::Counts { object: id.to_string() };
+            let row = self.row(id).ok_or_else(wrong)?;
+            let references = row.references.checked_sub(*count).ok_or_else(wrong)?;
+            let row = ChunkRow { references, ..row };
+            if row.is_idle() { self.rest(*id, row) } else { self.set(*id, Some(row)) }
+        }
+        Ok(())
+    }
+
+    /// Lets a row without references be idle since the present epoch.
+    fn rest(&mut self, id: ChunkId, row: ChunkRow) {
+        let item = IdleKey::Row { kind: row.kind, since: self.epoch, id };
+        self.batch.put(Table::Idle, item.encode(), Vec::new());
+        self.set(id, Some(ChunkRow { idle_since: self.epoch, ..row }));
+    }
+
+    /// Lets those of `ids` that are idle since before `start` be idle anew: a session that began then was
+    /// told of them. Answers which of them have a sound row.
+    pub(crate) fn revive(&mut self, ids: &[ChunkId], start: Epoch) -> Result<Vec<bool>, ServerError> {
+        let rows = self.rows(ids)?;
+        for (id, row) in ids.iter().zip(&rows) {
+            if let Some(row) = row.filter(|row| row.is_idle() && row.idle_since < start) {
+                let stale = IdleKey::Row { kind: row.kind, since: row.idle_since, id: *id };
+                self.batch.delete(Table::Idle, stale.encode());
+                self.rest(*id, row);
+            }
+        }
+        Ok(rows.iter().map(|row| row.is_some_and(|row| row.health == Health::Sound)).collect())
+    }
+
+    /// Takes out the row of an idle chunk or page. What a page refers to must be uncounted as well.
+    pub(crate) fn drop_row(&mut self, id: ChunkId) -> Result<(), ServerError> {
+        self.load([&id])?;
+        let Some(row) = self.row(&id) else { return Ok(()) };
+        assert!(row.is_idle(), "a row that is in use is never dropped");
+        self.take_out(&row)?;
+        self.totals.chunks = self.totals.chunks.saturating_sub(1);
+        if row.health == Health::Damaged {
+            self.batch.delete(Table::Damaged, *id.as_bytes());
+        }
+        self.set(id, None);
+        Ok(())
+    }
+
+    /// Dooms an object: it may be deleted from `due_ms` on.
+    pub(crate) fn doom(&mut self, key: &DoomedKey, row: DoomedRow) {
+        self.batch.put(Table::Doomed, key.encode(), row.encode());
+    }
+
+    /// The batch of all that changed.
+    fn close(mut self) -> Result<Batch, ServerError> {
+        for (number, pending) in std::mem::take(&mut self.packs) {
+            self.write_pack(number, pending);
+        }
+        for (id, row) in self.rows.into_iter().filter(|(_, row)| row.before != row.after) {
+            match row.after {
+                Some(row) => self.batch.put(Table::Chunk, *id.as_bytes(), row.encode()),
+                None => self.batch.delete(Table::Chunk, *id.as_bytes()),
+            };
+        }
+        if self.totals != self.repository.totals()? {
+            self.batch.put(Table::Meta, Totals::KEY, self.totals.encode());
+        }
+        Ok(self.batch)
+    }
+
+    fn write_pack(&mut self, number: PackNumber, pending: Pending<PackRow>) {
+        let Some(row) = pending.after.filter(|row| pending.before.as_ref() != Some(row)) else { return };
+        if row.live.blobs > 0 {
+            self.batch.put(Table::Pack, number.key(), row.encode());
+            return;
+        }
+        self.batch.delete(Table::Pack, number.key());
+        self.totals.packs = self.totals.packs.saturating_sub(1);
+        self.totals.stored_bytes = self.totals.stored_bytes.saturating_sub(row.len);
+        let key = DoomedKey { kind: DoomedKind::Pack, name: object_name(&row.id) };
+        let doomed = DoomedRow { due_ms: self.due_ms, bytes: row.len };
+        self.doom(&key, doomed);
+    }
+}
+
+fn kind_of(directory: &Directory) -> BlobKind {
+    directory.entries.first().map_or(BlobKind::Chunk, |entry| entry.kind)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,63 @@
+//! Objects on their way to the site: what a crash or a failure leaves behind is found by name.
+//!
+//! Before an object is put, its name is doomed, durably; the batch that makes the object count takes that
+//! back. While this process works on it, the name is in flight, and the collector lets it be. After a
+//! crash nothing is in flight, and what is still doomed is deleted (S7).
+//!
+//! The order that makes this safe (G6): a name goes in flight before its row is written, and lands only after
+//! its fate is durable. So whoever finds it not in flight, and then still doomed, has found garbage.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
+
+use super::{Repository, lock};
+use crate::error::ServerError;
+use crate::index::row::{DoomedKey, DoomedRow};
+use crate::index::{Batch, Table};
+
+/// The names that are on their way now.
+#[derive(Default)]
+pub(crate) struct InFlight(Mutex<HashSet<DoomedKey>>);
+
+impl InFlight {
+    /// Whether an object is on its way.
+    pub(crate) fn contains(&self, key: &DoomedKey) -> bool {
+        lock(&self.0).contains(key)
+    }
+}
+
+/// Objects that this request is about to put. They have landed when this is dropped.
+pub(crate) struct Flight {
+    repository: Arc<Repository>,
+    keys: Vec<DoomedKey>,
+}
+
+impl Flight {
+    /// Announces objects, durably. Blocks.
+    pub(crate) fn announce(repository: &Arc<Repository>, keys: Vec<DoomedKey>) -> Result<Self, ServerError> {
+        lock(&repository.in_flight.0).extend(keys.iter().cloned());
+        let flight = Self { repository: Arc::clone(repository), keys };
+        let mut batch = Batch::new();
+        for key in &flight.keys {
+            batch.put(Table::Doomed, key.encode(), DoomedRow::NOW.encode());
+        }
+        repository.commit(batch)?;
+        Ok(flight)
+    }
+
+    /// Lets the batch say that the objects count.
+    pub(crate) fn land(&self, batch: &mut Batch) {
+        for key in &self.keys {
+            batch.delete(Table::Doomed, key.encode());
+        }
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        let mut in_flight = lock(&self.repository.in_flight.0);
+        for key in &self.keys {
+            in_flight.remove(key);
+        }
+    }
+}

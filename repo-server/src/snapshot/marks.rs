@@ -1,0 +1,174 @@
+//! What is decided about a snapshot after its commit: that it is to go, or that it must stay.
+//!
+//! A forgotten snapshot is a tombstone: listed as going, whole, and brought back by [`undelete`] until the
+//! collector has purged it. A protected one cannot be forgotten. A protection is also an object on the
+//! site, so that it outlives the index.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use format_spec::object::{self, ObjectKind};
+use format_spec::protection::{MAX_REASON_LEN, ProtectionRecord};
+use format_spec::{FORMAT_VERSION, SnapshotId, id};
+
+use super::get;
+use crate::error::ServerError;
+use crate::index::row::{DoomedKey, DoomedKind, DoomedRow, MarkRow, Protection, Tombstone};
+use crate::index::{Batch, KeyRange, Precondition, Table};
+use crate::repository::{Flight, Repository};
+use crate::site::ObjectName;
+use crate::time::rfc3339;
+
+/// What was decided about a snapshot.
+pub(crate) fn mark(repository: &Repository, id: SnapshotId) -> Result<MarkRow, ServerError> {
+    let value = repository.parts.index.get(Table::Mark, id.as_bytes())?;
+    value.map_or_else(|| Ok(MarkRow::default()), |value| decode(id, &value))
+}
+
+/// What was decided about all snapshots of which anything was.
+pub(crate) fn marks(repository: &Repository) -> Result<HashMap<SnapshotId, MarkRow>, ServerError> {
+    let mut marks = HashMap::new();
+    repository.for_each_row(Table::Mark, &KeyRange::all(), |key, value| {
+        let id = key.try_into().map(SnapshotId::from_bytes);
+        let id = id.map_err(|_| ServerError::Row { object: "a mark".to_owned() })?;
+        marks.insert(id, decode(id, value)?);
+        Ok(())
+    })?;
+    Ok(marks)
+}
+
+fn decode(id: SnapshotId, value: &[u8]) -> Result<MarkRow, ServerError> {
+    MarkRow::decode(value).ok_or_else(|| ServerError::Row { object: format!("the mark of snapshot {id}") })
+}
+
+/// Puts the mark of a snapshot that is there into a batch.
+fn put(batch: &mut Batch, id: SnapshotId, mark: &MarkRow) {
+    batch.require(Table::Snapshot, *id.as_bytes(), Precondition::Present);
+    if mark.is_empty() {
+        batch.delete(Table::Mark, *id.as_bytes());
+    } else {
+        batch.put(Table::Mark, *id.as_bytes(), mark.encode());
+    }
+}
+
+/// Forgets snapshots, all or none: from now on they are going. One that is going already stays as it is.
+///
+/// # Errors
+/// [`ServerError::Refused`] if one is protected; nothing changed.
+pub(crate) fn forget(repository: &Repository, ids: &[SnapshotId]) -> Result<(), ServerError> {
+    let now = repository.parts.clock.unix_ms();
+    let tombstone =
+        Tombstone { since_ms: now, until_ms: now.saturating_add(repository.parts.upkeep.undelete_ms) };
+    repository.exclusively(|| {
+        let mut batch = Batch::new();
+        for id in ids {
+            get(repository, *id)?;
+            let mark = mark(repository, *id)?;
+            if let Some(protection) = &mark.protection {
+                let why = format!("snapshot {id} is protected: {}", protection.reason);
+                return Err(ServerError::Refused { code: "protected", why });
+            }
+            if mark.tombstone.is_none() {
+                put(&mut batch, *id, &MarkRow { tombstone: Some(tombstone.clone()), ..mark });
+            }
+        }
+        if batch.is_empty() { Ok(()) } else { repository.commit(batch) }
+    })
+}
+
+/// Brings a snapshot back that was forgotten. One that is not going stays as it is.
+///
+/// # Errors
+/// [`ServerError::NoSnapshot`] if it has been purged, or never was.
+pub(crate) fn undelete(repository: &Repository, id: SnapshotId) -> Result<(), ServerError> {
+    change(repository, id, |_, mark| Ok(MarkRow { tombstone: None, ..mark })).map(drop)
+}
+
+/// Reads, changes and writes the mark of a snapshot. Answers how it was.
+fn change(
+    repository: &Repository,
+    id: SnapshotId,
+    change: impl FnOnce(&mut Batch, MarkRow) -> Result<MarkRow, ServerError>,
+) -> Result<MarkRow, ServerError> {
+    repository.exclusively(|| {
+        get(repository, id)?;
+        let before = mark(repository, id)?;
+        let mut batch = Batch::new();
+        let after = change(&mut batch, before.clone())?;
+        put(&mut batch, id, &after);
+        repository.commit(batch)?;
+        Ok(before)
+    })
+}
+
+/// Protects a snapshot. When this returns, it says so on the site and in the index. A protection that was
+/// there before is replaced.
+///
+/// # Errors
+/// [`ServerError::Refused`] if it is going: it must be brought back first.
+pub(crate) async fn protect(
+    repository: &Arc<Repository>,
+    id: SnapshotId,
+    reason: String,
+) -> Result<(), ServerError> {
+    if reason.is_empty() || reason.len() > MAX_REASON_LEN {
+        let why = format!("a reason has 1 to {MAX_REASON_LEN} bytes, and this one {}", reason.len());
+        return Err(ServerError::BadRequest { code: "bad_reason", why });
+    }
+    let (name, sealed) = seal(repository, id, &reason);
+    let key = DoomedKey { kind: DoomedKind::Other, name: name.clone() };
+    let announce = move |repository: &Arc<Repository>| {
+        check_stays(id, &mark(repository, id)?)?;
+        get(repository, id)?;
+        Flight::announce(repository, vec![key])
+    };
+    let flight = repository.blocking(announce).await?;
+    let put = repository.parts.site.put_new(&name, sealed).await;
+    put.map_err(|error| repository.site_error(error))?;
+    let protection = Protection { reason, object: name.as_str().to_owned() };
+    let record = move |repository: &Arc<Repository>| {
+        change(repository, id, |batch, mark| {
+            check_stays(id, &mark)?;
+            flight.land(batch);
+            doom_object(batch, &mark);
+            Ok(MarkRow { protection: Some(protection), ..mark })
+        })
+    };
+    repository.blocking(record).await.map(drop)
+}
+
+fn check_stays(id: SnapshotId, mark: &MarkRow) -> Result<(), ServerError> {
+    let Some(tombstone) = &mark.tombstone else { return Ok(()) };
+    let until = rfc3339(tombstone.until_ms);
+    let why = format!("snapshot {id} is going (until {until} it can be brought back): undelete it first");
+    Err(ServerError::Refused { code: "going", why })
+}
+
+/// Takes the protection of a snapshot away. One that has none stays as it is.
+pub(crate) fn unprotect(repository: &Repository, id: SnapshotId) -> Result<(), ServerError> {
+    let take_away = |batch: &mut Batch, mark: MarkRow| {
+        doom_object(batch, &mark);
+        Ok(MarkRow { protection: None, ..mark })
+    };
+    change(repository, id, take_away).map(drop)
+}
+
+/// The object of a protection that ends goes with the next run of the collector.
+fn doom_object(batch: &mut Batch, mark: &MarkRow) {
+    let object = mark.protection.as_ref().and_then(|protection| ObjectName::new(&protection.object).ok());
+    if let Some(name) = object {
+        let key = DoomedKey { kind: DoomedKind::Other, name };
+        batch.put(Table::Doomed, key.encode(), DoomedRow::NOW.encode());
+    }
+}
+
+/// The object that says so, and its name, which is never used again.
+fn seal(repository: &Repository, id: SnapshotId, reason: &str) -> (ObjectName, Bytes) {
+    let record = ProtectionRecord { version: FORMAT_VERSION, snapshot: id, reason: reason.to_owned() };
+    let (keys, salt) = (&repository.keys, repository.salt());
+    let sealed = object::seal(ObjectKind::Protection, keys, repository.id(), salt, &record.encode());
+    let nonce = id::to_hex(repository.salt().first_chunk::<8>().expect("a salt is longer"));
+    let name = ObjectName::new(&format!("protections/{id}.{nonce}"));
+    (name.expect("a UUID and hex digits make a valid name"), sealed.into())
+}

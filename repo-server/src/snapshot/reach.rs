@@ -1,0 +1,137 @@
+//! What only some snapshots hold: what goes if they go.
+//!
+//! Counts make this exact without a look at any other snapshot: a page goes if these snapshots name it as
+//! often as it is counted, and a chunk if the pages that go refer to it as often as it is counted. Pages that
+//! are idle already, and wait for the collector, count as gone.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use format_spec::ChunkId;
+use format_spec::key::BlobKind;
+use format_spec::snapshot::Snapshot;
+use format_spec::wire::Amount;
+
+use super::{named_pages, open_manifest};
+use crate::error::ServerError;
+use crate::index::row::{ChunkRow, IdleKey, IdleKind, Live, PackNumber};
+use crate::index::{KeyRange, Table};
+use crate::ledger::Counts;
+use crate::pack;
+use crate::repository::Repository;
+
+/// Rows that are looked up at once.
+const AT_ONCE: usize = 10_000;
+
+/// What goes.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Freed {
+    pub(crate) pages: Amount,
+    pub(crate) chunks: Amount,
+    /// The same by pack.
+    pub(crate) by_pack: BTreeMap<PackNumber, Live>,
+}
+
+impl Freed {
+    /// Stored bytes of all that goes.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.pages.bytes + self.chunks.bytes
+    }
+
+    /// One more.
+    pub(crate) fn add(&mut self, row: &ChunkRow) {
+        let amount = match row.kind {
+            BlobKind::Page => &mut self.pages,
+            BlobKind::Chunk => &mut self.chunks,
+        };
+        amount.add(row.stored_len.into());
+        self.by_pack.entry(row.pack).or_default().add(row);
+    }
+}
+
+/// How often idle pages that wait for the collector refer to each chunk.
+pub(crate) async fn references_of_idle_pages(repository: &Arc<Repository>) -> Result<Counts, ServerError> {
+    let idle = repository.blocking(|repository| {
+        let mut idle = Vec::new();
+        let range = KeyRange::prefix(&[IdleKind::Rows(BlobKind::Page).tag()]);
+        repository.for_each_row(Table::Idle, &range, |key, _| {
+            if let Some(IdleKey::Row { since, id, .. }) = IdleKey::decode(key) {
+                idle.push((id, since));
+            }
+            Ok(())
+        })?;
+        let mut pages = Vec::new();
+        for idle in idle.chunks(AT_ONCE) {
+            let rows = repository.chunk_rows(idle.iter().map(|(id, _)| id))?;
+            let still = idle.iter().zip(rows).filter_map(|((id, since), row)| {
+                row.filter(|row| row.is_idle() && row.idle_since == *since).map(|row| (*id, row))
+            });
+            pages.extend(still);
+        }
+        Ok(pages)
+    });
+    references(repository, &idle.await?).await
+}
+
+/// What goes with `snapshots`, together. `gone` is what idle pages refer to.
+pub(crate) async fn freed(
+    repository: &Arc<Repository>,
+    snapshots: &[&Snapshot],
+    gone: &Counts,
+) -> Result<Freed, ServerError> {
+    let mut named = Counts::new();
+    for manifest in snapshots.iter().flat_map(|snapshot| &snapshot.manifests) {
+        let (_, manifest) = open_manifest(repository, manifest.id).await?;
+        for (id, count) in named_pages(&manifest) {
+            *named.entry(id).or_default() += count;
+        }
+    }
+    let pages = repository.blocking(move |repository| all_of(repository, &named)).await?;
+    let mut freed = Freed::default();
+    for (_, row) in &pages {
+        freed.add(row);
+    }
+    let mut counts = references(repository, &pages).await?;
+    for (id, count) in &mut counts {
+        *count += gone.get(id).copied().unwrap_or(0);
+    }
+    let chunks = repository.blocking(move |repository| all_of(repository, &counts)).await?;
+    for (_, row) in &chunks {
+        freed.add(row);
+    }
+    Ok(freed)
+}
+
+/// Those ids whose whole count is in `counts`.
+fn all_of(repository: &Repository, counts: &Counts) -> Result<Vec<(ChunkId, ChunkRow)>, ServerError> {
+    let ids: Vec<ChunkId> = counts.keys().copied().collect();
+    let mut found = Vec::new();
+    for ids in ids.chunks(AT_ONCE) {
+        for (id, row) in ids.iter().zip(repository.chunk_rows(ids)?) {
+            let whole = row.filter(|row| counts.get(id) == Some(&row.references));
+            found.extend(whole.map(|row| (*id, row)));
+        }
+    }
+    Ok(found)
+}
+
+/// How often `pages` refer to each chunk: from the footers of their packs, each read once.
+pub(crate) async fn references(
+    repository: &Arc<Repository>,
+    pages: &[(ChunkId, ChunkRow)],
+) -> Result<Counts, ServerError> {
+    let mut by_pack: BTreeMap<PackNumber, HashSet<ChunkId>> = BTreeMap::new();
+    for (id, row) in pages {
+        by_pack.entry(row.pack).or_default().insert(*id);
+    }
+    let mut counts = Counts::new();
+    for (number, ids) in by_pack {
+        let row = repository.blocking(move |repository| repository.pack_row(number)).await?;
+        let directory = pack::directory(repository, &row).await?;
+        let wanted = directory.entries.iter().filter(|entry| ids.contains(&entry.id));
+        for id in wanted.flat_map(|entry| &entry.references) {
+            *counts.entry(*id).or_default() += 1;
+        }
+    }
+    Ok(counts)
+}

@@ -1,0 +1,124 @@
+//! What the repository takes, and for whom: logical, unique and stored bytes.
+//!
+//! Clusters share nothing, so the rows of their packs add up to what each takes. What a node or a snapshot takes
+//! is counted over the different chunks that its manifests reach. All of it is as of the moments when the
+//! rows are read: beside a push the parts need not fit together to the byte.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use format_spec::snapshot::{ManifestRef, Snapshot};
+use format_spec::wire::{ClusterStats, NodeStats, SnapshotStats, Space, StatsReport};
+use format_spec::{ChunkId, ClusterName, NodeName};
+
+use crate::error::ServerError;
+use crate::index::row::{ChunkRow, PackRow};
+use crate::index::{KeyRange, Table};
+use crate::repository::Repository;
+use crate::snapshot::{self, reach};
+use crate::time::rfc3339;
+
+/// Rows that are looked up at once.
+const AT_ONCE: usize = 10_000;
+
+/// Counts everything, or one cluster.
+///
+/// # Errors
+/// [`ServerError`] if something cannot be read.
+pub(crate) async fn run(
+    repository: &Arc<Repository>,
+    cluster: Option<&ClusterName>,
+) -> Result<StatsReport, ServerError> {
+    let of = cluster.cloned();
+    let look = move |repository: &Arc<Repository>| {
+        let snapshots = snapshot::list(repository, of.as_ref())?;
+        Ok((packs(repository, of.as_ref(), &snapshots)?, snapshots))
+    };
+    let (mut report, snapshots) = repository.blocking(look).await?;
+    let gone = snapshot::references_of_idle_pages(repository).await?;
+    let mut nodes: BTreeMap<(ClusterName, NodeName), Vec<ManifestRef>> = BTreeMap::new();
+    for snapshot in &snapshots {
+        for manifest in &snapshot.manifests {
+            let key = (snapshot.cluster.clone(), manifest.node.clone());
+            nodes.entry(key).or_default().push(manifest.clone());
+        }
+        report.snapshots.push(SnapshotStats {
+            id: snapshot.id,
+            cluster: snapshot.cluster.clone(),
+            created: rfc3339(snapshot.created_ms),
+            space: reached(repository, &snapshot.manifests).await?,
+            alone_bytes: reach::freed(repository, &[snapshot], &gone).await?.bytes(),
+        });
+    }
+    for ((cluster, node), manifests) in nodes {
+        let space = reached(repository, &manifests).await?;
+        let snapshots = u64::try_from(manifests.len()).unwrap_or(u64::MAX);
+        report.nodes.push(NodeStats { cluster, node, snapshots, space });
+    }
+    Ok(report)
+}
+
+/// What the rows of packs add up to.
+fn packs(
+    repository: &Repository,
+    of: Option<&ClusterName>,
+    snapshots: &[Snapshot],
+) -> Result<StatsReport, ServerError> {
+    let mut report = StatsReport::default();
+    let mut clusters: BTreeMap<ClusterName, ClusterStats> = BTreeMap::new();
+    let new = |cluster: &ClusterName| ClusterStats {
+        cluster: cluster.clone(),
+        snapshots: 0,
+        space: Space::default(),
+    };
+    repository.for_each_row(Table::Pack, &KeyRange::all(), |_, value| {
+        let row = PackRow::decode(value).ok_or_else(|| ServerError::Row { object: "a pack".to_owned() })?;
+        if of.is_none_or(|of| *of == row.domain) {
+            report.packs.add(row.len);
+            report.dead_bytes += row.dead_bytes();
+            let stats = clusters.entry(row.domain.clone()).or_insert_with(|| new(&row.domain));
+            stats.space.unique_bytes += row.live.plain_bytes;
+            stats.space.stored_bytes += row.live.stored_bytes;
+        }
+        Ok(())
+    })?;
+    for snapshot in snapshots {
+        let stats = clusters.entry(snapshot.cluster.clone()).or_insert_with(|| new(&snapshot.cluster));
+        stats.snapshots += 1;
+        stats.space.logical_bytes += logical(&snapshot.manifests);
+    }
+    report.clusters = clusters.into_values().collect();
+    Ok(report)
+}
+
+fn logical(manifests: &[ManifestRef]) -> u64 {
+    manifests.iter().map(|manifest| manifest.totals.bytes).sum()
+}
+
+/// What the different pages and chunks that manifests reach take.
+async fn reached(repository: &Arc<Repository>, manifests: &[ManifestRef]) -> Result<Space, ServerError> {
+    let mut pages: BTreeSet<ChunkId> = BTreeSet::new();
+    for manifest in manifests {
+        let (_, opened) = snapshot::open_manifest(repository, manifest.id).await?;
+        pages.extend(opened.pages.iter().map(|page| page.id));
+    }
+    let pages = repository.blocking(move |repository| rows(repository, pages.into_iter().collect())).await?;
+    let references = reach::references(repository, &pages).await?;
+    let chunks =
+        repository.blocking(move |repository| rows(repository, references.into_keys().collect())).await?;
+    let mut space = Space { logical_bytes: logical(manifests), ..Space::default() };
+    for (_, row) in pages.iter().chain(&chunks) {
+        space.unique_bytes += u64::from(row.plain_len);
+        space.stored_bytes += u64::from(row.stored_len);
+    }
+    Ok(space)
+}
+
+fn rows(repository: &Repository, ids: Vec<ChunkId>) -> Result<Vec<(ChunkId, ChunkRow)>, ServerError> {
+    let mut found = Vec::new();
+    for ids in ids.chunks(AT_ONCE) {
+        let rows = repository.chunk_rows(ids)?;
+        found.extend(ids.iter().zip(rows).filter_map(|(id, row)| Some((*id, row?))));
+    }
+    Ok(found)
+}
