@@ -34,10 +34,13 @@ pub mod index;
 mod ledger;
 mod pack;
 pub mod repository;
+mod rules;
 mod session;
 pub mod site;
 mod snapshot;
 mod stats;
+#[cfg(test)]
+mod testing;
 mod time;
 pub mod upkeep;
 mod verify;

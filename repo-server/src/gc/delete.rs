@@ -10,6 +10,7 @@ use crate::error::ServerError;
 use crate::index::row::{DoomedKey, DoomedKind, DoomedRow};
 use crate::index::{Batch, KeyRange, Row, Table};
 use crate::repository::Repository;
+use crate::rules::Rule;
 use crate::time::rfc3339;
 
 /// Rows that are read at once.
@@ -32,7 +33,8 @@ impl Run<'_> {
                 self.delete_some(found.rows).await?;
                 next = found.rest;
             }
-            if self.report.problems.len() > before {
+            let keep_order = self.repository.rules.keep(Rule::SnapshotsBeforePacks);
+            if keep_order && self.report.problems.len() > before {
                 return Ok(());
             }
         }
@@ -84,7 +86,8 @@ impl Run<'_> {
         }
         let key = key.encode();
         let look = move |repository: &Arc<Repository>| {
-            Ok(repository.parts.index.get(Table::Doomed, &key)?.is_none())
+            let again = repository.rules.keep(Rule::LookAgainBeforeDelete);
+            Ok(again && repository.parts.index.get(Table::Doomed, &key)?.is_none())
         };
         self.repository.blocking(look).await
     }

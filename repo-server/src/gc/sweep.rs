@@ -17,6 +17,7 @@ use crate::index::{KeyRange, Table};
 use crate::ledger::{Counts, Ledger};
 use crate::pack;
 use crate::repository::Repository;
+use crate::rules::Rule;
 
 /// Items of the queue that are read at once: single rows, and packs of rows.
 const ROWS_AT_ONCE: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
@@ -77,7 +78,7 @@ impl Run<'_> {
             IdleKind::Rows(_) => ROWS_AT_ONCE,
         };
         let read = move |repository: &Arc<Repository>| {
-            let held_from = repository.sessions.oldest_start();
+            let held_from = held_from(repository);
             let found = repository.parts.index.scan(Table::Idle, &range, limit)?;
             let mut ripe = Vec::new();
             for row in &found.rows {
@@ -245,7 +246,7 @@ async fn rows_of(
 /// open session (G1, G2).
 fn drop_rows(repository: &Repository, steps: &[Step], large: LargeDelete) -> Result<Swept, ServerError> {
     repository.account(|ledger| {
-        let held_from = repository.sessions.oldest_start();
+        let held_from = held_from(repository);
         let day = Day::load(repository)?;
         let left = match large {
             LargeDelete::Refuse => day.left(&repository.totals()?, &repository.parts.upkeep),
@@ -260,7 +261,7 @@ fn drop_rows(repository: &Repository, steps: &[Step], large: LargeDelete) -> Res
                 Step::Done(item) => drop(ledger.batch().delete(Table::Idle, item.encode())),
                 Step::Drop { since, .. } if is_held(*since, held_from) => {}
                 Step::Drop { since, id, references } => {
-                    let Some(row) = idle_row(ledger, *id, *since)? else { continue };
+                    let Some(row) = idle_row(repository, ledger, *id, *since)? else { continue };
                     if swept.bytes + u64::from(row.stored_len) > left {
                         swept.next = Next::Stop;
                         break;
@@ -282,6 +283,12 @@ fn drop_rows(repository: &Repository, steps: &[Step], large: LargeDelete) -> Res
     })
 }
 
+/// The epoch from which on idle rows are held by an open session, if there is one (G2).
+fn held_from(repository: &Repository) -> Option<Epoch> {
+    let start = repository.sessions.oldest_start();
+    start.filter(|_| repository.rules.keep(Rule::DropOnlyBeforeSessions))
+}
+
 fn is_held(since: Epoch, held_from: Option<Epoch>) -> bool {
     held_from.is_some_and(|start| since >= start)
 }
@@ -295,8 +302,14 @@ fn load(ledger: &mut Ledger<'_>, steps: &[Step]) -> Result<(), ServerError> {
     ledger.rows(&ids).map(drop)
 }
 
-/// The row of `id`, if it is idle since just then.
-fn idle_row(ledger: &mut Ledger<'_>, id: ChunkId, since: Epoch) -> Result<Option<ChunkRow>, ServerError> {
+/// The row of `id`, if it is idle since just then (G1).
+fn idle_row(
+    repository: &Repository,
+    ledger: &mut Ledger<'_>,
+    id: ChunkId,
+    since: Epoch,
+) -> Result<Option<ChunkRow>, ServerError> {
     let row = ledger.rows(&[id])?.into_iter().flatten().next();
-    Ok(row.filter(|row| row.is_idle() && row.idle_since == since))
+    let may_go = |row: &ChunkRow| row.is_idle() || !repository.rules.keep(Rule::DropOnlyUncounted);
+    Ok(row.filter(|row| may_go(row) && row.idle_since == since))
 }

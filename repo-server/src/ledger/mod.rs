@@ -21,6 +21,7 @@ use crate::index::row::{
 use crate::index::{Batch, Table};
 use crate::pack::object_name;
 use crate::repository::Repository;
+use crate::rules::Rule;
 
 /// How often each id is referred to.
 pub(crate) type Counts = BTreeMap<ChunkId, u64>;
@@ -148,27 +149,30 @@ impl<'a> Ledger<'a> {
     /// idle, and queued together. A blob that has a sound row already stays where it is; a damaged one is
     /// whole again from here on.
     ///
-    /// # Errors
-    /// [`ServerError::UnknownChunks`] if a page refers to what has no row.
+    /// A page that refers to what has no row gets none either: its session ended while it waited, or never
+    /// had what it refers to. Whoever commits it is told that it is missing; the rest of the pack is of others.
     pub(crate) fn add_pack(&mut self, pack: &NewPack<'_>) -> Result<(), ServerError> {
         let entries = &pack.directory.entries;
         let number = self.new_pack_row(pack);
-        self.load(entries.iter().map(|entry| &entry.id))?;
+        self.load(entries.iter().flat_map(|entry| [&entry.id].into_iter().chain(&entry.references)))?;
         let mut counts = Counts::new();
         for entry in entries {
-            if self.add_entry(number, entry)? {
+            if self.finds_its_chunks(entry) && self.add_entry(number, entry)? {
                 for id in &entry.references {
                     *counts.entry(*id).or_default() += 1;
                 }
             }
         }
-        if let Err(missing) = self.count(&counts)? {
-            return Err(ServerError::UnknownChunks { missing });
-        }
+        self.add(&counts);
         let (kind, since) = (kind_of(pack.directory), self.epoch);
         let item = IdleKey::Pack { kind, since, number };
         self.batch.put(Table::Idle, item.encode(), Vec::new());
         Ok(())
+    }
+
+    fn finds_its_chunks(&self, entry: &PackEntry) -> bool {
+        let found = entry.references.iter().all(|id| self.row(id).is_some());
+        found || !self.repository.rules.keep(Rule::PageFindsItsChunks)
     }
 
     /// The row of a new pack, with nothing in it yet.
@@ -220,9 +224,14 @@ impl<'a> Ledger<'a> {
         }
     }
 
-    /// Moves a row to where `to` says; its count stays.
+    /// Moves a row to where `to` says; its count stays. One that is idle may have been queued with its old
+    /// pack, so it is queued by itself.
     fn place(&mut self, id: ChunkId, row: &ChunkRow, to: ChunkRow) -> Result<(), ServerError> {
         self.take_out(row)?;
+        if row.is_idle() {
+            let item = IdleKey::Row { kind: row.kind, since: row.idle_since, id };
+            self.batch.put(Table::Idle, item.encode(), Vec::new());
+        }
         let moved = ChunkRow { references: row.references, idle_since: row.idle_since, ..to };
         self.pack(moved.pack)?.live.add(&moved);
         self.set(id, Some(moved));
@@ -248,9 +257,8 @@ impl<'a> Ledger<'a> {
         let mut moved = 0;
         for entry in &pack.directory.entries {
             let copied = from.get(&entry.id).map(|row| (row.pack, row.offset));
-            let Some(row) = self.row(&entry.id).filter(|row| Some((row.pack, row.offset)) == copied) else {
-                continue;
-            };
+            let is_there = |row: &ChunkRow| Some((row.pack, row.offset)) == copied;
+            let Some(row) = self.row(&entry.id).filter(is_there) else { continue };
             let place = ChunkRow { pack: number, offset: entry.offset, ..row };
             self.place(entry.id, &row, place)?;
             moved += 1;
@@ -258,20 +266,24 @@ impl<'a> Ledger<'a> {
         Ok(moved)
     }
 
-    /// Counts so many references more to each id. Answers the first of those that have no row, of which
+    /// Counts so many references more to each page. Answers the first of those that have no row, of which
     /// and of all others nothing is counted then.
     pub(crate) fn count(&mut self, counts: &Counts) -> Result<Result<(), Vec<ChunkId>>, ServerError> {
         self.load(counts.keys())?;
         let missing: Vec<ChunkId> = counts.keys().filter(|id| self.row(id).is_none()).copied().collect();
-        if !missing.is_empty() {
+        if !missing.is_empty() && self.repository.rules.keep(Rule::CommitFindsItsPages) {
             return Ok(Err(missing));
         }
+        self.add(counts);
+        Ok(Ok(()))
+    }
+
+    fn add(&mut self, counts: &Counts) {
         for (id, count) in counts {
             if let Some(row) = self.row(id) {
                 self.set(*id, Some(ChunkRow { references: row.references + count, ..row }));
             }
         }
-        Ok(Ok(()))
     }
 
     /// Counts so many references less. What has none left is idle since the present epoch, and queued.
@@ -315,7 +327,8 @@ impl<'a> Ledger<'a> {
     pub(crate) fn drop_row(&mut self, id: ChunkId) -> Result<(), ServerError> {
         self.load([&id])?;
         let Some(row) = self.row(&id) else { return Ok(()) };
-        assert!(row.is_idle(), "a row that is in use is never dropped");
+        let in_use = !row.is_idle() && self.repository.rules.keep(Rule::DropOnlyUncounted);
+        assert!(!in_use, "a row that is in use is never dropped");
         self.take_out(&row)?;
         self.totals.chunks = self.totals.chunks.saturating_sub(1);
         if row.health == Health::Damaged {

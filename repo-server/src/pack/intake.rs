@@ -11,6 +11,7 @@ use super::send_off;
 use crate::error::ServerError;
 use crate::index::row::{ChunkRow, Epoch, Health};
 use crate::repository::{Appended, Domain, Repository};
+use crate::rules::Rule;
 use crate::session;
 
 /// How many missing ids an error lists.
@@ -55,7 +56,7 @@ fn pinned(
         .filter(|(_, (row, _))| row.as_ref().is_some_and(is_old))
         .map(|(at, (_, id))| (at, *id))
         .collect();
-    if old.is_empty() {
+    if old.is_empty() || !repository.rules.keep(Rule::HereRevives) {
         return Ok(here);
     }
     let old_ids: Vec<ChunkId> = old.iter().map(|(_, id)| *id).collect();
@@ -159,7 +160,10 @@ fn page_references(
     let here = pinned(repository, domain, start, &references)?;
     let missing = references.iter().zip(here).filter(|(_, here)| !here);
     let missing: Vec<ChunkId> = missing.map(|(id, _)| *id).take(LISTED).collect();
-    if missing.is_empty() { Ok(references) } else { Err(ServerError::UnknownChunks { missing }) }
+    if missing.is_empty() || !repository.rules.keep(Rule::PageFindsItsChunks) {
+        return Ok(references);
+    }
+    Err(ServerError::UnknownChunks { missing })
 }
 
 fn append(

@@ -28,6 +28,7 @@ use crate::clock::Clock;
 use crate::error::ServerError;
 use crate::index::row::{ChunkRow, PackNumber, PackRow, Totals};
 use crate::index::{Batch, Index, IndexError, KeyRange, Table};
+use crate::rules::Rules;
 use crate::session::Sessions;
 use crate::site::{Site, SiteError};
 use crate::upkeep::Upkeep;
@@ -77,6 +78,8 @@ pub struct Repository {
     halted: AtomicBool,
     /// Objects on their way to the site.
     pub(crate) in_flight: InFlight,
+    /// What keeps the collector from taking what is needed.
+    pub(crate) rules: Rules,
     /// Held by a run of the collector, of an audit or of a repair: one at a time.
     pub(crate) upkeep: tokio::sync::Mutex<()>,
 }
@@ -101,6 +104,7 @@ impl Repository {
             packs: Mutex::default(),
             halted: AtomicBool::new(false),
             in_flight: InFlight::default(),
+            rules: Rules::default(),
             upkeep: tokio::sync::Mutex::default(),
             parts,
             descriptor,

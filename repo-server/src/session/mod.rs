@@ -25,6 +25,7 @@ use crate::error::ServerError;
 use crate::index::row::Epoch;
 use crate::index::{Batch, Index, IndexError, KeyRange, Precondition, Row, Table};
 use crate::repository::{Repository, lock};
+use crate::rules::Rule;
 
 /// How long a session lives after its last request.
 pub(crate) const TTL: Duration = Duration::from_secs(120);
@@ -180,7 +181,8 @@ fn grant(
     let token = last + 1;
     let Pusher { cluster, node } = pusher.clone();
     // What the old session pinned stays pinned.
-    let start = old.map(|(_, old)| old.start).into_iter().chain([repository.epoch()?]).min();
+    let old_start = old.map(|(_, old)| old.start).filter(|_| repository.rules.keep(Rule::AdoptedStart));
+    let start = old_start.into_iter().chain([repository.epoch()?]).min();
     let start = start.unwrap_or_default();
     let row = SessionRow { cluster, node, token, start, state: SessionState::Open };
     let mut batch = Batch::new();

@@ -1,0 +1,5 @@
+mod cuts;
+mod model;
+mod runs;
+mod schedules;
+mod whole;

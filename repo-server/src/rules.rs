@@ -1,0 +1,55 @@
+//! The rules that keep the collector from taking what is needed, by name.
+//!
+//! The server always keeps all of them. Tests of this crate remove one or two at a time, and show that data is
+//! lost or a promise broken then: so each rule is known to be there for something, and each test to bite.
+
+/// A rule of the collector and of those who run beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Rule {
+    /// G1: a row is dropped only while its count is zero.
+    DropOnlyUncounted,
+    /// G2: a row is dropped only if it is idle since before the start of every open session.
+    DropOnlyBeforeSessions,
+    /// G3: a session is told "here" only of what is made to stay.
+    HereRevives,
+    /// X7: a page is added only in a batch that finds all its chunks.
+    PageFindsItsChunks,
+    /// S2: a manifest is committed only in a batch that finds all its pages.
+    CommitFindsItsPages,
+    /// L2: a commit is applied only while its session is as it was granted.
+    CommitIsFenced,
+    /// L4: who adopts a session is given its start.
+    AdoptedStart,
+    /// G6: an object that landed meanwhile is not deleted.
+    LookAgainBeforeDelete,
+    /// G5: no pack is deleted while a snapshot that may need it is still to be.
+    SnapshotsBeforePacks,
+}
+
+/// Which rules are kept.
+#[derive(Debug, Default)]
+pub(crate) struct Rules {
+    #[cfg(test)]
+    removed: std::sync::Mutex<std::collections::HashSet<Rule>>,
+}
+
+impl Rules {
+    /// Whether a rule is kept.
+    #[cfg(not(test))]
+    #[expect(clippy::unused_self, reason = "tests remove rules")]
+    pub(crate) const fn keep(&self, _rule: Rule) -> bool {
+        true
+    }
+
+    /// Whether a rule is kept.
+    #[cfg(test)]
+    pub(crate) fn keep(&self, rule: Rule) -> bool {
+        !crate::repository::lock(&self.removed).contains(&rule)
+    }
+
+    /// From now on the rule is not kept.
+    #[cfg(test)]
+    pub(crate) fn remove(&self, rule: Rule) {
+        crate::repository::lock(&self.removed).insert(rule);
+    }
+}
