@@ -7,6 +7,8 @@
 mod create;
 mod domain;
 mod promises;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -23,11 +25,14 @@ pub use create::{CreateError, Opened, open_or_create};
 pub(crate) use domain::{Appended, Domain, FullPack, PublishFailure};
 
 use crate::clock::Clock;
+use crate::clock_watch::ClockWatch;
 use crate::error::ServerError;
 use crate::index::row::{ChunkRow, PackNumber, PackRow, Totals};
 use crate::index::{Batch, Index, IndexError, KeyRange, Table};
 use crate::session::Sessions;
+use crate::settings::Upkeep;
 use crate::site::{Site, SiteError};
+use crate::space::Space;
 
 /// Packs that may be on their way to the site at once: bounds memory, and lets one be hashed while
 /// another is synced.
@@ -48,6 +53,10 @@ pub struct Parts {
     pub random: fn(&mut [u8]),
     /// Hears of the first fatal disk error, after which nothing is acknowledged any more.
     pub on_halt: OnHalt,
+    /// What is left on the disk, and what must stay free.
+    pub space: Space,
+    /// What is deleted, and when.
+    pub upkeep: Upkeep,
     /// Name of the index engine, for people.
     pub engine: &'static str,
     /// Threads that may compute at once.
@@ -60,6 +69,7 @@ pub struct Repository {
     pub(crate) descriptor: Descriptor,
     pub(crate) keys: SealKeys,
     pub(crate) sessions: Sessions,
+    pub(crate) clock_watch: ClockWatch,
     /// At most this many threads compute for requests.
     pub(crate) compute: Arc<Semaphore>,
     /// At most this many packs are on their way to the site.
@@ -89,6 +99,7 @@ impl Repository {
             publishing: Semaphore::new(PUBLISHING),
             domains: Mutex::default(),
             writer: Mutex::default(),
+            clock_watch: ClockWatch::default(),
             packs: Mutex::default(),
             halted: AtomicBool::new(false),
             parts,
@@ -188,7 +199,8 @@ impl Repository {
         if error.is_full() { ServerError::Full { what: error.to_string() } } else { ServerError::Site(error) }
     }
 
-    fn halt(&self, error: &dyn Error) {
+    /// Acknowledges nothing any more: the disk cannot be trusted.
+    pub(crate) fn halt(&self, error: &dyn Error) {
         if !self.halted.swap(true, Ordering::AcqRel) {
             (self.parts.on_halt)(error);
         }
