@@ -3,7 +3,7 @@
 //!
 //! Three marks, from the top:
 //! 1. Less is free than [`refuse_below`](crate::settings::SpaceSettings::refuse_below): no session is
-//!    granted, with the reason and the way out ([`admit`]), and an alarm is up. All else goes on.
+//!    granted, with the reason and the way out (`admit`), and an alarm is up. All else goes on.
 //! 2. Less is free than the index keeps for itself: it refuses commits, reads stay (`index::space`).
 //! 3. The collector could not commit, or write a pack anew: [`release_ballast`] gives it the room that
 //!    the ballast held, and [`restore_ballast`] takes it back once there is enough.

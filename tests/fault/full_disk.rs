@@ -235,6 +235,7 @@ fn a_ballast_that_does_not_fit_takes_nothing_and_one_that_cannot_grow_stays() {
 
     assert_eq!(restore(20), 0);
     assert_eq!(free(), at_first);
+    assert!(!disk.path().join(BALLAST).exists());
     assert_eq!(restore(4), 4 * MIB);
     let with_ballast = free();
     assert_eq!(restore(20), 4 * MIB);
