@@ -1,12 +1,18 @@
 //! The configuration file. Flags win over it; every key has a default; an unknown key is an error.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use format_spec::wire::ChunkerSpec;
+use format_spec::ClusterName;
+use format_spec::wire::{ChunkerSpec, RetentionPolicy};
 use serde::Deserialize;
 
 use crate::index::Engine;
+use crate::settings::{
+    Amount, GcSettings, Percent, PolicyError, Retention, Settings, SpaceSettings, Upkeep, check_policy,
+};
 
 /// A configuration that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +43,16 @@ pub enum ConfigError {
         "chunk lengths {min_kib}, {avg_kib}, {max_kib} KiB: need powers of two that ascend, from 1 KiB to 16 MiB"
     )]
     ChunkLengths { min_kib: u32, avg_kib: u32, max_kib: u32 },
+    /// A share of more than all.
+    #[error("{key} = {value}: need a percentage from 0 to 100")]
+    Percentage { key: &'static str, value: u32 },
+    /// A policy that contradicts itself.
+    #[error("section [{section}]")]
+    Policy {
+        section: String,
+        #[source]
+        source: PolicyError,
+    },
 }
 
 /// The file's content.
@@ -49,6 +65,12 @@ pub struct Config {
     pub index: IndexConfig,
     /// How a new repository cuts its chunks.
     pub chunker: ChunkerConfig,
+    /// What is kept free on the disk.
+    pub space: SpaceConfig,
+    /// How garbage is collected.
+    pub gc: GcConfig,
+    /// Which snapshots stay.
+    pub retention: RetentionConfig,
 }
 
 /// Section `[index]`.
@@ -98,6 +120,119 @@ impl ChunkerConfig {
     }
 }
 
+/// Section `[space]`. A key that is not there goes by the size of the disk.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SpaceConfig {
+    /// Room that is held for a collector on a full disk; 0: none.
+    pub ballast_mib: Option<u32>,
+    /// No new push is taken while less is free; 0: all are.
+    pub refuse_below_mib: Option<u32>,
+}
+
+impl SpaceConfig {
+    fn settings(self) -> SpaceSettings {
+        let amount = |given: Option<u32>| given.map_or(Amount::OfDisk, |mib| Amount::Bytes(bytes(mib)));
+        SpaceSettings { ballast: amount(self.ballast_mib), refuse_below: amount(self.refuse_below_mib) }
+    }
+}
+
+/// Section `[gc]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GcConfig {
+    /// How often garbage is collected; 0: only when somebody asks for it.
+    pub every_minutes: u32,
+    /// How long a forgotten snapshot can be brought back.
+    pub undelete_hours: u32,
+    /// How long an object that nothing needs lies there still.
+    pub delete_delay_hours: u32,
+    /// A pack is written anew when less of it is alive, in percent.
+    pub repack_below: u32,
+    /// No run copies more into new packs.
+    pub max_copy_mib: u32,
+    /// No day takes away more of what is stored, in percent.
+    pub max_daily_percent: u32,
+    /// A day may always take away as much.
+    pub daily_floor_mib: u32,
+}
+
+impl Default for GcConfig {
+    fn default() -> Self {
+        Self {
+            every_minutes: 60,
+            undelete_hours: 168,
+            delete_delay_hours: 24,
+            repack_below: 50,
+            max_copy_mib: 4096,
+            max_daily_percent: 50,
+            daily_floor_mib: 1024,
+        }
+    }
+}
+
+impl GcConfig {
+    fn settings(&self) -> Result<GcSettings, ConfigError> {
+        Ok(GcSettings {
+            every: (self.every_minutes > 0).then(|| minutes(self.every_minutes)),
+            undelete: hours(self.undelete_hours),
+            delete_delay: hours(self.delete_delay_hours),
+            repack_below: percent("gc.repack_below", self.repack_below)?,
+            max_copy_bytes: bytes(self.max_copy_mib),
+            max_daily: percent("gc.max_daily_percent", self.max_daily_percent)?,
+            daily_floor_bytes: bytes(self.daily_floor_mib),
+        })
+    }
+}
+
+impl Default for GcSettings {
+    fn default() -> Self {
+        GcConfig::default().settings().expect("the defaults are in range")
+    }
+}
+
+/// Section `[retention]`, with a section `[retention.clusters.NAME]` for each cluster that has a policy
+/// of its own.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RetentionConfig {
+    /// The policy of all other clusters.
+    #[serde(flatten)]
+    pub default: RetentionPolicy,
+    /// Policies by cluster.
+    #[serde(default)]
+    pub clusters: BTreeMap<ClusterName, RetentionPolicy>,
+}
+
+impl RetentionConfig {
+    fn settings(&self) -> Result<Retention, ConfigError> {
+        let check = |section: String, policy: &RetentionPolicy| {
+            check_policy(policy).map_err(|source| ConfigError::Policy { section, source })
+        };
+        check("retention".to_owned(), &self.default)?;
+        for (cluster, policy) in &self.clusters {
+            check(format!("retention.clusters.{cluster}"), policy)?;
+        }
+        Ok(Retention { default: self.default.clone(), clusters: self.clusters.clone() })
+    }
+}
+
+fn bytes(mib: u32) -> u64 {
+    u64::from(mib) << 20
+}
+
+fn minutes(count: u32) -> Duration {
+    Duration::from_secs(u64::from(count) * 60)
+}
+
+fn hours(count: u32) -> Duration {
+    Duration::from_secs(u64::from(count) * 60 * 60)
+}
+
+fn percent(key: &'static str, value: u32) -> Result<Percent, ConfigError> {
+    Percent::new(value).ok_or(ConfigError::Percentage { key, value })
+}
+
 impl Config {
     /// Where the server listens unless told otherwise.
     pub const DEFAULT_LISTEN: SocketAddr =
@@ -114,6 +249,19 @@ impl Config {
             .map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })
     }
 
+    /// What it comes to for the repository.
+    ///
+    /// # Errors
+    /// [`ConfigError`], naming the key or the section that cannot be.
+    pub fn settings(&self) -> Result<Settings, ConfigError> {
+        Ok(Settings {
+            engine: self.index.engine,
+            chunker: self.chunker.spec()?,
+            space: self.space.settings(),
+            upkeep: Upkeep { gc: self.gc.settings()?, retention: self.retention.settings()? },
+        })
+    }
+
     /// The address to listen on; `flag` wins over the file.
     ///
     /// # Errors
@@ -125,37 +273,4 @@ impl Config {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_empty_file_is_the_default_and_an_unknown_key_is_an_error() {
-        assert_eq!(toml::from_str::<Config>("").unwrap(), Config::default());
-        assert!(toml::from_str::<Config>("lisen = '127.0.0.1:1'").is_err());
-        assert!(toml::from_str::<Config>("[index]\nengine = 'rocks'").is_err());
-        let sled: Config = toml::from_str("[index]\nengine = 'sled'").unwrap();
-        assert_eq!(sled.index.engine, Engine::Sled);
-    }
-
-    #[test]
-    fn only_this_machine_is_served_without_tls() {
-        let config = Config::default();
-
-        assert_eq!(config.listen(None).unwrap(), Config::DEFAULT_LISTEN);
-        assert!(config.listen(Some("[::1]:0".parse().unwrap())).is_ok());
-        assert!(matches!(
-            config.listen(Some("0.0.0.0:5515".parse().unwrap())),
-            Err(ConfigError::NotLoopback(_))
-        ));
-    }
-
-    #[test]
-    fn chunk_lengths_are_checked() {
-        let spec = |min_kib, avg_kib, max_kib| ChunkerConfig { min_kib, avg_kib, max_kib }.spec();
-
-        assert!(spec(64, 256, 1024).is_ok());
-        for (min, avg, max) in [(0, 1, 2), (64, 64, 128), (64, 256, 256), (3, 8, 16), (64, 256, 32 << 10)] {
-            assert!(spec(min, avg, max).is_err(), "{min} {avg} {max}");
-        }
-    }
-}
+mod tests;

@@ -15,7 +15,7 @@ use crate::error::ServerError;
 use crate::index::row::MarkRow;
 use crate::repository::Repository;
 use crate::snapshot::{self, reach};
-use crate::time::rfc3339;
+use crate::time::{later, rfc3339};
 
 type Marks = HashMap<SnapshotId, MarkRow>;
 
@@ -132,12 +132,12 @@ async fn report(
     let gone = snapshot::references_of_idle_pages(repository).await?;
     let mut lines = Vec::new();
     let mut going = Vec::new();
-    let undelete_ms = repository.parts.upkeep.undelete_ms;
+    let undelete = repository.parts.upkeep.gc.undelete;
     for snapshot in snapshots {
         let Some((verdict, reasons)) = fates.get(&snapshot.id) else { continue };
         let until_ms = match verdict {
             Verdict::Keep => None,
-            Verdict::Forget => Some(repository.parts.clock.unix_ms().saturating_add(undelete_ms)),
+            Verdict::Forget => Some(later(repository.parts.clock.unix_ms(), undelete)),
             Verdict::Going => {
                 marks.get(&snapshot.id).and_then(|mark| mark.tombstone.as_ref()).map(|going| going.until_ms)
             }

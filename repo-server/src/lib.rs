@@ -7,6 +7,9 @@
 //! | `snapshot` | the commit, and finding what was committed |
 //! | `pack` | blobs into packs, packs to the site, blobs back |
 //! | `verify` | is everything there, and as it was written? |
+//! | [`space`] | room on the disk: who is refused, and the ballast |
+//! | `clock_watch`, `alarm` | a clock that jumped; what an operator must look at |
+//! | [`config`], [`settings`] | what an operator has decided, as written and as it is used |
 //! | [`repository`] | keys, domains, open packs; opening and making a data folder |
 //! | [`index`] | rows behind the engine trait; the only user of fjall and sled |
 //! | [`site`] | objects behind the site trait; the only user of `object_store` |
@@ -24,6 +27,7 @@
 
 mod alarm;
 pub mod clock;
+mod clock_watch;
 pub mod config;
 pub mod durable;
 pub mod error;
@@ -36,13 +40,14 @@ mod pack;
 pub mod repository;
 mod rules;
 mod session;
+pub mod settings;
 pub mod site;
 mod snapshot;
+pub mod space;
 mod stats;
 #[cfg(test)]
 mod testing;
 mod time;
-pub mod upkeep;
 mod verify;
 
 use std::sync::Arc;
@@ -56,15 +61,28 @@ use crate::repository::Repository;
 /// Name and version of this program.
 const SERVER: &str = concat!("astacus-server ", env!("CARGO_PKG_VERSION"));
 
-/// Ends sessions whose time is over, every `period`, for ever.
+/// Ends sessions whose time is over, and looks at the clock and at the room on the disk, every `period`,
+/// for ever.
 pub async fn expire_sessions(repository: Arc<Repository>, period: Duration) {
     loop {
+        look_around(&repository).await;
         tokio::time::sleep(period).await;
         match repository.blocking(|repository| session::expire(repository)).await {
             Ok(0) => {}
             Ok(ended) => tracing::info!(ended, "sessions expired"),
             Err(error) => tracing::error!(error = %Chain(&error), "sessions could not be expired"),
         }
+    }
+}
+
+/// Raises the alarms that need nobody's request.
+async fn look_around(repository: &Arc<Repository>) {
+    let looked = repository.blocking(|repository| {
+        repository.clock_watch.look(repository)?;
+        space::look(repository)
+    });
+    if let Err(error) = looked.await {
+        tracing::error!(error = %Chain(&error), "clock and disk could not be looked at");
     }
 }
 

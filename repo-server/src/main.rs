@@ -70,8 +70,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         // No destructor may run: what memory holds and what the disk holds can differ.
         std::process::abort();
     });
-    let engine = config.index.engine;
-    let opened = open_or_create(&arguments.data_dir, engine, config.chunker.spec()?, on_halt).await?;
+    let opened = open_or_create(&arguments.data_dir, config.settings()?, on_halt).await?;
     let listener = TcpListener::bind(address)
         .await
         .map_err(|error| anyhow::Error::from(error).context(format!("listen on {address}")))?;

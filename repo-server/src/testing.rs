@@ -8,14 +8,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use format_spec::blob::{BlobInfo, Compression, Decompressor};
-use format_spec::descriptor::Descriptor;
-use format_spec::key::{BlobKind, MasterKey};
+use format_spec::key::BlobKind;
 use format_spec::manifest::{Manifest, PageRef, Totals};
 use format_spec::page::{self, PageBuilder, Record};
-use format_spec::wire::{ChunkerSpec, Delays, Frame, GcReport, GcRequest, Held, RunMode};
+use format_spec::wire::{Delays, Frame, GcReport, GcRequest, Held, RunMode};
 use format_spec::{
-    ChunkId, Entry, EntryKind, EntryPath, Extent, FORMAT_VERSION, FileEnd, RepositoryId, SessionId,
-    SnapshotId, Timestamp,
+    ChunkId, Entry, EntryKind, EntryPath, Extent, FORMAT_VERSION, FileEnd, SessionId, SnapshotId, Timestamp,
 };
 
 use crate::clock::Clock;
@@ -26,9 +24,9 @@ use crate::index::{Batch, Index, IndexError, KeyRange, MemoryIndex, Rows, Table}
 use crate::pack;
 use crate::repository::{Parts, Repository};
 use crate::session::{self, Pusher, SessionRow, TTL};
+use crate::settings::Upkeep;
 use crate::site::{Site, StoreSite};
 use crate::snapshot;
-use crate::upkeep::Upkeep;
 
 /// A clock that stands still until it is told to move.
 #[derive(Default)]
@@ -406,18 +404,6 @@ fn start(
     clock: &Arc<ManualClock>,
     upkeep: &Upkeep,
 ) -> Arc<Repository> {
-    let master = MasterKey::from_bytes([7; 32]);
-    let descriptor =
-        Descriptor::new(RepositoryId::from_bytes([1; 16]), &master, ChunkerSpec::Fixed { len: 4096 });
-    let parts = Parts {
-        index: Arc::new(index.clone()),
-        site: Arc::clone(site),
-        clock: Arc::<ManualClock>::clone(clock),
-        random: |bytes| getrandom::fill(bytes).unwrap(),
-        on_halt: Arc::new(|error| panic!("halted: {error}")),
-        engine: "memory",
-        cores: 2,
-        upkeep: upkeep.clone(),
-    };
-    Repository::open(parts, master, descriptor).unwrap()
+    let parts = Parts { site: Arc::clone(site), cores: 2, upkeep: upkeep.clone(), ..Parts::default() };
+    parts.over(index.clone()).at(Arc::<ManualClock>::clone(clock)).start()
 }

@@ -118,6 +118,9 @@ fn wrong_flags_and_configuration_files_exit_with_2() {
     let unknown = refused(&["--data-dir", data, "--config", config.to_str().unwrap()]).exits(2);
 
     assert!(unknown.stderr.contains("lisen"), "{}", unknown.stderr);
+    fs::write(&config, "[gc]\nrepack_below = 101\n").unwrap();
+    let out_of_range = refused(&["--data-dir", data, "--config", config.to_str().unwrap()]).exits(2);
+    assert!(out_of_range.stderr.contains("gc.repack_below = 101"), "{}", out_of_range.stderr);
     assert!(!folder.path("data").exists(), "nothing is made by a start that is refused");
 }
 

@@ -15,7 +15,9 @@ use repo_server::clock::SystemClock;
 use repo_server::http::{self, Token};
 use repo_server::index::{Index, MemoryIndex};
 use repo_server::repository::{Parts, Repository};
+use repo_server::settings::Upkeep;
 use repo_server::site::{Site, StoreSite};
+use repo_server::space::Space;
 use tests::bodies::{chunk_frame, frame, manifest_of, page_of};
 use tests::seed::Random;
 use tokio::net::TcpListener;
@@ -63,6 +65,15 @@ pub(crate) struct Process {
 
 impl Process {
     pub(crate) fn start(index: Arc<dyn Index>, site: Arc<dyn Site>) -> Self {
+        Self::with_space(index, site, Space::unlimited()).0
+    }
+
+    /// The same with other room; returns its repository as well.
+    pub(crate) fn with_space(
+        index: Arc<dyn Index>,
+        site: Arc<dyn Site>,
+        space: Space,
+    ) -> (Self, Arc<Repository>) {
         let halts = Arc::new(AtomicUsize::new(0));
         let heard = Arc::clone(&halts);
         let parts = Parts {
@@ -73,25 +84,32 @@ impl Process {
             on_halt: Arc::new(move |_| {
                 heard.fetch_add(1, Ordering::SeqCst);
             }),
+            space,
+            upkeep: Upkeep::default(),
             engine: "memory",
             cores: 2,
-            upkeep: repo_server::upkeep::Upkeep::default(),
         };
         let repository = Repository::open(parts, Stores::master(), Stores::descriptor());
         let repository = repository.expect("memory can be read");
+        (Self::serving(&repository, TOKEN, halts), repository)
+    }
+
+    /// Serves a repository that was opened elsewhere.
+    pub(crate) fn serving(repository: &Arc<Repository>, token: &str, halts: Arc<AtomicUsize>) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         let runtime = runtime.expect("threads can be had");
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a free port");
         let address = format!("http://{}", listener.local_addr().expect("it is bound"));
         let (stop, stopped) = oneshot::channel();
+        let routes = http::routes(Arc::clone(repository), Token::new(token));
         runtime.spawn(async move {
             let stopped = async move {
                 let _ = stopped.await;
             };
-            http::serve(listener, http::routes(repository, Token::new(TOKEN)), stopped).await;
+            http::serve(listener, routes, stopped).await;
         });
         let retry = Retry { attempts: 1, first_wait: Duration::ZERO };
-        let api = Api::new(&address, TOKEN, retry).expect("a plain address");
+        let api = Api::new(&address, token, retry).expect("a plain address");
         Self { api, halts, runtime: Some(runtime), _stop: stop }
     }
 
@@ -138,6 +156,7 @@ impl Push {
             node,
             base: None,
             adopt: None,
+            expected_bytes: None,
         }))?;
         Ok((opened.session, DomainKey::parse(&opened.domain_key).expect("64 hex digits")))
     }

@@ -152,9 +152,7 @@ fn kills_during_the_first_start_leave_a_folder_that_starts() {
     let folder = tests::world::Folder::new();
     let data = folder.path("data");
     for _ in 0..gear::rounds(15, 300) {
-        let mut command = tests::server::command();
-        command.arg("--data-dir").arg(&data).args(["--listen", "127.0.0.1:0"]);
-        let running = tests::client::Running::start(command);
+        let running = tests::client::Running::start(tests::server::over(&data));
         let ended = running.within(Duration::from_micros(random.below(60_000)));
         assert!(ended.is_none(), "{ended:?}");
         running.kill();

@@ -183,6 +183,7 @@ impl Wire {
             node: node.parse().expect(name),
             base: None,
             adopt,
+            expected_bytes: None,
         };
         let body = serde_json::to_vec(&asked).expect("plain JSON");
         self.send("POST", "/v1/sessions", &body).json()

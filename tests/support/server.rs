@@ -13,6 +13,9 @@ use crate::binaries::program;
 use crate::client::{Done, run_to_end};
 use crate::wait;
 
+/// The configuration of servers that need no other.
+const CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/support/server.toml");
+
 /// A command that would start `astacus-server`, without anything of the user's environment.
 pub fn command() -> Command {
     let mut command = Command::new(program("astacus-server"));
@@ -20,6 +23,19 @@ pub fn command() -> Command {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
+
+/// A command that starts `astacus-server` over the folder `data`, on a free port, as tests need it.
+pub fn over(data: &Path) -> Command {
+    configured(data, Path::new(CONFIG), FREE_PORT)
+}
+
+fn configured(data: &Path, config: &Path, listen: &str) -> Command {
+    let mut command = command();
+    command.arg("--data-dir").arg(data).arg("--config").arg(config).args(["--listen", listen]);
+    command
+}
+
+const FREE_PORT: &str = "127.0.0.1:0";
 
 /// Starts a server that is expected to refuse, and returns what it said.
 ///
@@ -34,6 +50,7 @@ pub fn refused(arguments: &[&str]) -> Done {
 /// A running server. When it is dropped it is stopped, and an error in its log fails the test.
 pub struct Server {
     data: PathBuf,
+    config: PathBuf,
     child: Option<Child>,
     address: String,
     log: Arc<Mutex<Vec<String>>>,
@@ -47,25 +64,30 @@ impl Server {
     /// # Panics
     /// If it does not.
     pub fn start(data: &Path) -> Self {
+        Self::start_with(data, Path::new(CONFIG))
+    }
+
+    /// The same with the configuration in the file `config`.
+    ///
+    /// # Panics
+    /// If it does not listen.
+    pub fn start_with(data: &Path, config: &Path) -> Self {
         let mut server = Self {
             data: data.to_owned(),
+            config: config.to_owned(),
             child: None,
             address: String::new(),
             log: Arc::default(),
             allowed: Vec::new(),
             reader: None,
         };
-        server.launch("127.0.0.1:0");
+        server.launch(FREE_PORT);
         server
     }
 
     fn launch(&mut self, listen: &str) {
-        let mut child = command()
-            .arg("--data-dir")
-            .arg(&self.data)
-            .args(["--listen", listen])
-            .spawn()
-            .expect("the server can be started");
+        let mut command = configured(&self.data, &self.config, listen);
+        let mut child = command.spawn().expect("the server can be started");
         let stderr = child.stderr.take().expect("it is piped");
         let log = Arc::clone(&self.log);
         self.reader = Some(std::thread::spawn(move || collect(stderr, &log)));
@@ -144,7 +166,7 @@ impl Server {
     /// Starts it again over the same folder, at a new address.
     pub fn start_again(&mut self) {
         self.kill();
-        self.launch("127.0.0.1:0");
+        self.launch(FREE_PORT);
     }
 
     /// Starts it again over the same folder, at the same address.

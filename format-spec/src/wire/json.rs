@@ -20,6 +20,10 @@ pub struct OpenSession {
     /// The session of an earlier push of this node that died: it is over once the new one is granted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adopt: Option<SessionId>,
+    /// Bytes that the push is going to send, if the client knows: it is refused before it sends any if there
+    /// is no room for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected_bytes: Option<u64>,
 }
 
 /// Whether a client may rely on what it remembers of an earlier push.
@@ -295,10 +299,19 @@ mod tests {
             node: "n".parse().unwrap(),
             base: None,
             adopt: Some(id),
+            expected_bytes: None,
         };
 
         let back: OpenSession = serde_json::from_slice(&serde_json::to_vec(&asked).unwrap()).unwrap();
 
         assert_eq!(back.adopt, Some(id));
+    }
+
+    #[test]
+    fn a_session_may_say_how_much_it_is_going_to_send() {
+        let asked: OpenSession =
+            serde_json::from_str(r#"{"cluster":"c","node":"n","expected_bytes":5000000000}"#).unwrap();
+
+        assert_eq!(asked.expected_bytes, Some(5_000_000_000));
     }
 }

@@ -127,6 +127,7 @@ impl Opener<'_> {
             node: node.clone(),
             base: last.map(Header::manifest),
             adopt: journal.map(Header::session),
+            expected_bytes: None,
         };
         self.runtime.block_on(async {
             tokio::select! {

@@ -10,7 +10,7 @@ use crate::index::Table;
 use crate::index::row::Totals;
 use crate::ledger::Ledger;
 use crate::repository::Repository;
-use crate::upkeep::Upkeep;
+use crate::settings::GcSettings;
 
 const KEY: &[u8] = b"gone";
 const HOUR_MS: u64 = 60 * 60 * 1000;
@@ -39,11 +39,11 @@ impl Day {
     }
 
     /// Bytes that may still go.
-    pub(super) fn left(&self, totals: &Totals, upkeep: &Upkeep) -> u64 {
+    pub(super) fn left(&self, totals: &Totals, settings: &GcSettings) -> u64 {
         // The share is of what there was before anything went.
         let before = totals.stored_bytes.saturating_add(self.gone());
-        let share = before / 100 * u64::from(upkeep.max_daily_percent);
-        share.max(upkeep.daily_floor_bytes).saturating_sub(self.gone())
+        let share = settings.max_daily.of(before);
+        share.max(settings.daily_floor_bytes).saturating_sub(self.gone())
     }
 
     /// Adds what goes in a batch to that batch.
@@ -60,6 +60,7 @@ impl Day {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::Percent;
 
     fn totals(stored_bytes: u64) -> Totals {
         Totals { stored_bytes, ..Totals::default() }
@@ -67,7 +68,8 @@ mod tests {
 
     #[test]
     fn a_day_has_a_share_of_what_was_there_and_a_floor() {
-        let upkeep = Upkeep { max_daily_percent: 50, daily_floor_bytes: 100, ..Upkeep::default() };
+        let max_daily = Percent::new(50).unwrap();
+        let upkeep = GcSettings { max_daily, daily_floor_bytes: 100, ..GcSettings::default() };
         let gone = |bytes| Day { hours: vec![(7, bytes)] };
 
         assert_eq!(gone(0).left(&totals(1000), &upkeep), 500);

@@ -81,7 +81,7 @@ pub(crate) async fn run(
     request: GcRequest,
     progress: Progress<'_>,
 ) -> Result<GcReport, ServerError> {
-    let Ok(_turn) = repository.upkeep.try_lock() else { return Err(ServerError::Busy) };
+    let Ok(_turn) = repository.turn.try_lock() else { return Err(ServerError::Busy) };
     repository.blocking(|repository| check_counts_are_right(repository)).await?;
     let report = GcReport { mode: request.mode, ..GcReport::default() };
     let mut run = Run { repository: Arc::clone(repository), request, report, progress };

@@ -17,6 +17,7 @@ use crate::index::row::{ChunkRow, Health, PackNumber, PackRow};
 use crate::index::{KeyRange, Table};
 use crate::pack::{self, new_pack, object_name};
 use crate::repository::{Domain, Repository};
+use crate::settings::Percent;
 
 /// Packs of less than this share of a full one are small…
 const SMALL: usize = 8;
@@ -54,7 +55,7 @@ impl Run<'_> {
             let mut copying = Copying::new(&domain, kind);
             for thin in packs {
                 let limit =
-                    self.request.max_copy_bytes.unwrap_or(self.repository.parts.upkeep.max_copy_bytes);
+                    self.request.max_copy_bytes.unwrap_or(self.repository.parts.upkeep.gc.max_copy_bytes);
                 if self.report.copied_bytes.saturating_add(thin.row.live.stored_bytes) > limit {
                     let why = format!("repacking may copy {limit} bytes in one run: the next run goes on");
                     self.report.stopped.get_or_insert(why);
@@ -138,7 +139,7 @@ fn thin_packs(repository: &Repository) -> Result<BTreeMap<(ClusterName, BlobKind
         let decoded = PackNumber::from_key(key).zip(PackRow::decode(value));
         let (number, row) = decoded.ok_or_else(|| ServerError::Row { object: "a pack".to_owned() })?;
         let (thin, small) = found.entry((row.domain.clone(), row.kind)).or_default();
-        if is_thin(&row, repository.parts.upkeep.repack_below_percent) {
+        if is_thin(&row, repository.parts.upkeep.gc.repack_below) {
             thin.push(Thin { number, row });
         } else if is_small(&row) && small.len() < SMALL_AT_ONCE {
             small.push(Thin { number, row });
@@ -156,9 +157,8 @@ fn thin_packs(repository: &Repository) -> Result<BTreeMap<(ClusterName, BlobKind
     Ok(groups)
 }
 
-fn is_thin(row: &PackRow, below_percent: u8) -> bool {
-    let live = u128::from(row.live.stored_bytes) * 100;
-    live < u128::from(row.blob_bytes) * u128::from(below_percent)
+fn is_thin(row: &PackRow, below: Percent) -> bool {
+    row.live.stored_bytes < below.of(row.blob_bytes)
 }
 
 fn is_small(row: &PackRow) -> bool {

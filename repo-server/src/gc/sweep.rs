@@ -202,9 +202,9 @@ impl Run<'_> {
     }
 
     async fn stop_for_today(&mut self) -> Result<(), ServerError> {
-        let percent = self.repository.parts.upkeep.max_daily_percent;
+        let percent = self.repository.parts.upkeep.gc.max_daily;
         let why = format!(
-            "more than {percent} % of the repository would go within a day: \
+            "more than {percent} of the repository would go within a day: \
              look at `astacus-admin forget --dry-run` and `astacus-admin snapshots`, \
              then go on with `astacus-admin gc --allow-large`"
         );
@@ -249,7 +249,7 @@ fn drop_rows(repository: &Repository, steps: &[Step], large: LargeDelete) -> Res
         let held_from = held_from(repository);
         let day = Day::load(repository)?;
         let left = match large {
-            LargeDelete::Refuse => day.left(&repository.totals()?, &repository.parts.upkeep),
+            LargeDelete::Refuse => day.left(&repository.totals()?, &repository.parts.upkeep.gc),
             LargeDelete::Allow => u64::MAX,
         };
         let mut swept = Swept { rows: 0, bytes: 0, next: Next::GoOn };

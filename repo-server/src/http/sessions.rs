@@ -13,6 +13,7 @@ use crate::index::{KeyRange, Table};
 use crate::repository::Repository;
 use crate::session::{self, Pusher, TTL};
 use crate::snapshot;
+use crate::space;
 
 pub(super) async fn open(State(app): State<App>, request: Request) -> Answer<wire::SessionOpened> {
     let asked: wire::OpenSession = body::json(request).await?;
@@ -21,6 +22,7 @@ pub(super) async fn open(State(app): State<App>, request: Request) -> Answer<wir
     let (granted, base) = app
         .repository
         .blocking(move |repository| {
+            space::admit(repository, asked.expected_bytes)?;
             let granted = session::open(repository, pusher, asked.adopt)?;
             Ok((granted, base_state(repository, &asked.cluster, asked.base)?))
         })

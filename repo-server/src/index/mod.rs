@@ -40,6 +40,7 @@ pub use batch::{Batch, MAX_BATCH_WEIGHT, MAX_KEY_LEN, MAX_VALUE_LEN, Preconditio
 pub use error::{IndexError, OpenError, UnknownEngine};
 pub use memory::MemoryIndex;
 pub use range::{KeyRange, MAX_SCAN_BYTES, Row, Rows};
+pub(crate) use space::RESERVE_MIN;
 
 use folder::Missing;
 

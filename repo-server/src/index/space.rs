@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::IndexError;
 
 /// Kept free at least: some journals and tables of an engine.
-const RESERVE_MIN: u64 = 128 << 20;
+pub(crate) const RESERVE_MIN: u64 = 128 << 20;
 
 /// Kept free at most: the largest rewrite of tables that an engine starts.
 const RESERVE_MAX: u64 = 4 << 30;

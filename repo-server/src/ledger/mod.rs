@@ -22,6 +22,7 @@ use crate::index::{Batch, Table};
 use crate::pack::object_name;
 use crate::repository::Repository;
 use crate::rules::Rule;
+use crate::time::later;
 
 /// How often each id is referred to.
 pub(crate) type Counts = BTreeMap<ChunkId, u64>;
@@ -79,14 +80,14 @@ impl Repository {
 
 impl<'a> Ledger<'a> {
     fn open(repository: &'a Repository) -> Result<Self, ServerError> {
-        let delay_ms = repository.parts.upkeep.delete_delay_ms;
+        let delay = repository.parts.upkeep.gc.delete_delay;
         Ok(Self {
             batch: Batch::new(),
             totals: repository.totals()?,
             epoch: repository.epoch()?,
             rows: BTreeMap::new(),
             packs: BTreeMap::new(),
-            due_ms: repository.parts.clock.unix_ms().saturating_add(delay_ms),
+            due_ms: later(repository.parts.clock.unix_ms(), delay),
             repository,
         })
     }

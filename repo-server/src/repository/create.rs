@@ -4,6 +4,7 @@
 //! DIR/master.key    the master key, hex, mode 0600
 //! DIR/admin.token   the token of requests, mode 0600
 //! DIR/index/        the index
+//! DIR/ballast       room for a collector on a full disk, see `space`
 //! DIR/site/         the default site
 //! ```
 //! The descriptor on the site is written last: a folder without it was cut short while it was made,
@@ -23,11 +24,12 @@ use super::{OnHalt, Parts, Repository};
 use crate::clock::{Clock, SystemClock};
 use crate::durable::{self, DurableError, FileName, RealDisk};
 use crate::error::ServerError;
-use crate::index::{self, Engine, OpenError};
+use crate::index::{self, OpenError};
+use crate::settings::Settings;
 use crate::site::{ObjectName, Site, SiteError, StoreSite};
-use crate::upkeep::Upkeep;
+use crate::space::{self, Space};
 
-const OURS: [&str; 4] = ["admin.token", "index", "master.key", "site"];
+const OURS: [&str; 5] = ["admin.token", space::BALLAST, "index", "master.key", "site"];
 
 /// Why a data folder cannot be used. A folder that was not ours is as it was.
 #[derive(Debug, thiserror::Error)]
@@ -93,16 +95,12 @@ pub struct Opened {
     pub token: String,
 }
 
-/// Opens the repository in `dir`, or makes one with `chunker` if the folder is empty or missing.
+/// Opens the repository in `dir`, or makes one as `settings` say if the folder is empty or missing.
 ///
 /// # Errors
 /// [`CreateError`]. A folder that holds anything else is left as it is.
-pub async fn open_or_create(
-    dir: &Path,
-    engine: Engine,
-    chunker: ChunkerSpec,
-    on_halt: OnHalt,
-) -> Result<Opened, CreateError> {
+pub async fn open_or_create(dir: &Path, settings: Settings, on_halt: OnHalt) -> Result<Opened, CreateError> {
+    let Settings { engine, chunker, space, upkeep } = settings;
     std::fs::create_dir_all(dir).map_err(|source| read_error(dir, source))?;
     let exists = dir.join("site/keyring/repository").exists();
     if !exists {
@@ -135,11 +133,13 @@ pub async fn open_or_create(
         clock: Arc::new(SystemClock::new()),
         random: fill_random,
         on_halt,
+        space: Space::of(dir, space),
+        upkeep,
         cores: std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get),
         engine: engine.name(),
-        upkeep: Upkeep::default(),
     };
     let repository = Repository::open(parts, master, descriptor)?;
+    space::restore_ballast(&repository);
     Ok(Opened { repository, token: token.trim_end().to_owned() })
 }
 

@@ -8,6 +8,8 @@ mod create;
 mod domain;
 mod in_flight;
 mod promises;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -25,13 +27,15 @@ pub(crate) use domain::{Appended, Domain, FullPack, PublishFailure};
 pub(crate) use in_flight::{Flight, InFlight};
 
 use crate::clock::Clock;
+use crate::clock_watch::ClockWatch;
 use crate::error::ServerError;
 use crate::index::row::{ChunkRow, PackNumber, PackRow, Totals};
 use crate::index::{Batch, Index, IndexError, KeyRange, Table};
 use crate::rules::Rules;
 use crate::session::Sessions;
+use crate::settings::Upkeep;
 use crate::site::{Site, SiteError};
-use crate::upkeep::Upkeep;
+use crate::space::Space;
 
 /// Packs that may be on their way to the site at once: bounds memory, and lets one be hashed while
 /// another is synced.
@@ -52,12 +56,14 @@ pub struct Parts {
     pub random: fn(&mut [u8]),
     /// Hears of the first fatal disk error, after which nothing is acknowledged any more.
     pub on_halt: OnHalt,
+    /// What is left on the disk, and what must stay free.
+    pub space: Space,
+    /// What is deleted, and when.
+    pub upkeep: Upkeep,
     /// Name of the index engine, for people.
     pub engine: &'static str,
     /// Threads that may compute at once.
     pub cores: usize,
-    /// What may go when.
-    pub upkeep: Upkeep,
 }
 
 /// One repository. Shared by all requests.
@@ -66,6 +72,7 @@ pub struct Repository {
     pub(crate) descriptor: Descriptor,
     pub(crate) keys: SealKeys,
     pub(crate) sessions: Sessions,
+    pub(crate) clock_watch: ClockWatch,
     /// At most this many threads compute for requests.
     pub(crate) compute: Arc<Semaphore>,
     /// At most this many packs are on their way to the site.
@@ -81,7 +88,7 @@ pub struct Repository {
     /// What keeps the collector from taking what is needed.
     pub(crate) rules: Rules,
     /// Held by a run of the collector, of an audit or of a repair: one at a time.
-    pub(crate) upkeep: tokio::sync::Mutex<()>,
+    pub(crate) turn: tokio::sync::Mutex<()>,
 }
 
 /// Rows of packs that are kept in memory: 128 bytes each.
@@ -101,11 +108,12 @@ impl Repository {
             publishing: Semaphore::new(PUBLISHING),
             domains: Mutex::default(),
             writer: Mutex::default(),
+            clock_watch: ClockWatch::default(),
             packs: Mutex::default(),
             halted: AtomicBool::new(false),
             in_flight: InFlight::default(),
             rules: Rules::default(),
-            upkeep: tokio::sync::Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
             parts,
             descriptor,
             sessions,
@@ -203,7 +211,8 @@ impl Repository {
         if error.is_full() { ServerError::Full { what: error.to_string() } } else { ServerError::Site(error) }
     }
 
-    fn halt(&self, error: &dyn Error) {
+    /// Acknowledges nothing any more: the disk cannot be trusted.
+    pub(crate) fn halt(&self, error: &dyn Error) {
         if !self.halted.swap(true, Ordering::AcqRel) {
             (self.parts.on_halt)(error);
         }

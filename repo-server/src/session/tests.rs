@@ -1,17 +1,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use format_spec::ChunkId;
 use format_spec::blob::{BlobInfo, Compression};
-use format_spec::descriptor::Descriptor;
-use format_spec::key::{BlobKind, MasterKey};
-use format_spec::wire::{ChunkerSpec, Held};
-use format_spec::{ChunkId, RepositoryId};
+use format_spec::key::BlobKind;
+use format_spec::wire::Held;
 
 use super::*;
 use crate::index::MemoryIndex;
 use crate::pack::have_or_promise;
 use crate::repository::{Appended, Parts};
-use crate::site::StoreSite;
 
 /// A clock that stands still until it is told to move.
 #[derive(Default)]
@@ -33,26 +31,9 @@ impl Clock for ManualClock {
     }
 }
 
-fn fill_random(bytes: &mut [u8]) {
-    getrandom::fill(bytes).unwrap();
-}
-
 /// A repository over `index`, as one process sees it.
 fn start(index: &MemoryIndex, clock: &Arc<ManualClock>) -> Arc<Repository> {
-    let master = MasterKey::from_bytes([7; 32]);
-    let descriptor =
-        Descriptor::new(RepositoryId::from_bytes([1; 16]), &master, ChunkerSpec::Fixed { len: 4096 });
-    let parts = Parts {
-        index: Arc::new(index.clone()),
-        site: Arc::new(StoreSite::memory()),
-        clock: Arc::<ManualClock>::clone(clock),
-        random: fill_random,
-        on_halt: Arc::new(|error| panic!("halted: {error}")),
-        engine: "memory",
-        cores: 1,
-        upkeep: crate::upkeep::Upkeep::default(),
-    };
-    Repository::open(parts, master, descriptor).unwrap()
+    Parts::default().over(index.clone()).at(Arc::<ManualClock>::clone(clock)).start()
 }
 
 fn world() -> (MemoryIndex, Arc<ManualClock>) {

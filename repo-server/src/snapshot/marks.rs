@@ -18,7 +18,7 @@ use crate::index::row::{DoomedKey, DoomedKind, DoomedRow, MarkRow, Protection, T
 use crate::index::{Batch, KeyRange, Precondition, Table};
 use crate::repository::{Flight, Repository};
 use crate::site::ObjectName;
-use crate::time::rfc3339;
+use crate::time::{later, rfc3339};
 
 /// What was decided about a snapshot.
 pub(crate) fn mark(repository: &Repository, id: SnapshotId) -> Result<MarkRow, ServerError> {
@@ -58,8 +58,7 @@ fn put(batch: &mut Batch, id: SnapshotId, mark: &MarkRow) {
 /// [`ServerError::Refused`] if one is protected; nothing changed.
 pub(crate) fn forget(repository: &Repository, ids: &[SnapshotId]) -> Result<(), ServerError> {
     let now = repository.parts.clock.unix_ms();
-    let tombstone =
-        Tombstone { since_ms: now, until_ms: now.saturating_add(repository.parts.upkeep.undelete_ms) };
+    let tombstone = Tombstone { since_ms: now, until_ms: later(now, repository.parts.upkeep.gc.undelete) };
     repository.exclusively(|| {
         let mut batch = Batch::new();
         for id in ids {

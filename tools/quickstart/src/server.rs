@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use node_client::cancel::Cancel;
-use repo_server::config::Config;
+use repo_server::config::{Config, SpaceConfig};
 use repo_server::error::Chain;
 use repo_server::http::{self, Token};
 use repo_server::repository::{Repository, open_or_create};
@@ -29,14 +29,16 @@ impl Server {
     /// # Errors
     /// [`TourError::Create`], [`TourError::Config`], [`TourError::Start`].
     pub(crate) async fn start(data: &Path) -> Result<Self, TourError> {
-        let config = Config::default();
+        // A trial holds no room that its user did not ask for, and runs wherever its files fit.
+        let space = SpaceConfig { ballast_mib: Some(0), refuse_below_mib: Some(0) };
+        let settings = Config { space, ..Config::default() }.settings()?;
         let on_halt = Arc::new(|error: &dyn std::error::Error| {
             use std::io::Write;
             let _ = writeln!(std::io::stderr(), "a disk error makes it unsafe to go on: {}", Chain(error));
             // No destructor may run: what memory holds and what the disk holds can differ.
             std::process::abort();
         });
-        let opened = open_or_create(data, config.index.engine, config.chunker.spec()?, on_halt).await?;
+        let opened = open_or_create(data, settings, on_halt).await?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(TourError::Start)?;
         let address = listener.local_addr().map_err(TourError::Start)?;
         let routes = http::routes(Arc::clone(&opened.repository), Token::new(&opened.token));

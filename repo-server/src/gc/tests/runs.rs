@@ -220,7 +220,7 @@ fn many_small_packs_are_merged() {
 #[test]
 fn more_than_a_days_share_stops_the_run_until_somebody_says_so() {
     let mut world = World::new();
-    world.upkeep.daily_floor_bytes = 1000;
+    world.upkeep.gc.daily_floor_bytes = 1000;
     world.crash();
     let kept = world.push("a", &big_tree(1, 1, 50_000));
     let gone = world.push("a", &big_tree(2, 40, 50_000));

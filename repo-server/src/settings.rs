@@ -1,0 +1,182 @@
+//! What an operator has decided, checked and in units: what [`Config`](crate::config::Config) comes to.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use format_spec::ClusterName;
+use format_spec::wire::{ChunkerSpec, RetentionPolicy};
+
+use crate::index::Engine;
+
+/// All that a server is told about its repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Who keeps the rows.
+    pub engine: Engine,
+    /// How a new repository cuts its chunks.
+    pub chunker: ChunkerSpec,
+    /// What is kept free on the disk.
+    pub space: SpaceSettings,
+    /// What is deleted, and when.
+    pub upkeep: Upkeep,
+}
+
+/// What is kept free on the disk of the data folder.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SpaceSettings {
+    /// Room that is held for a collector on a full disk.
+    pub ballast: Amount,
+    /// No new push is taken while less is free.
+    pub refuse_below: Amount,
+}
+
+/// How much of a disk.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Amount {
+    /// As fits its size.
+    #[default]
+    OfDisk,
+    /// So many bytes, whatever its size.
+    Bytes(u64),
+}
+
+/// What is deleted, and when.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Upkeep {
+    /// How garbage is collected.
+    pub gc: GcSettings,
+    /// Which snapshots stay.
+    pub retention: Retention,
+}
+
+/// How garbage is collected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GcSettings {
+    /// How often it is; `None`: only when somebody asks for it.
+    pub every: Option<Duration>,
+    /// How long a forgotten snapshot can be brought back.
+    pub undelete: Duration,
+    /// How long an object that nothing needs lies there still.
+    pub delete_delay: Duration,
+    /// A pack is written anew when less of it is alive.
+    pub repack_below: Percent,
+    /// No run copies more into new packs.
+    pub max_copy_bytes: u64,
+    /// No day takes away a larger share of what is stored.
+    pub max_daily: Percent,
+    /// That share does not hold back a day that takes away less.
+    pub daily_floor_bytes: u64,
+}
+
+/// Which snapshots stay: a policy for all clusters, and others for some.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// For clusters without one of their own.
+    pub default: RetentionPolicy,
+    /// By cluster; nothing is taken over from the default.
+    pub clusters: BTreeMap<ClusterName, RetentionPolicy>,
+}
+
+impl Retention {
+    /// The policy of a cluster.
+    pub fn policy(&self, cluster: &ClusterName) -> &RetentionPolicy {
+        self.clusters.get(cluster).unwrap_or(&self.default)
+    }
+}
+
+/// As many complete snapshots of a cluster stay unless its policy says otherwise.
+pub const DEFAULT_MINIMUM: u32 = 3;
+
+/// A policy that contradicts itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("maximum = {maximum} is less than minimum = {minimum}{}", default_note(*given))]
+pub struct PolicyError {
+    maximum: u32,
+    minimum: u32,
+    given: bool,
+}
+
+fn default_note(given: bool) -> &'static str {
+    if given { "" } else { ", the default" }
+}
+
+/// Refuses a policy that contradicts itself.
+///
+/// # Errors
+/// [`PolicyError`] if no more snapshots may stay than fewer than must.
+pub fn check_policy(policy: &RetentionPolicy) -> Result<(), PolicyError> {
+    let minimum = policy.minimum.unwrap_or(DEFAULT_MINIMUM);
+    match policy.maximum {
+        Some(maximum) if maximum < minimum => {
+            Err(PolicyError { maximum, minimum, given: policy.minimum.is_some() })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A share from nothing to all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Percent(u8);
+
+impl Percent {
+    /// So many hundredths; `None` above 100.
+    pub fn new(hundredths: u32) -> Option<Self> {
+        u8::try_from(hundredths).ok().filter(|value| *value <= 100).map(Self)
+    }
+
+    /// Its share of `whole`, rounded down.
+    pub fn of(self, whole: u64) -> u64 {
+        let share = u128::from(whole) * u128::from(self.0) / 100;
+        u64::try_from(share).expect("a share is no more than the whole")
+    }
+}
+
+impl std::fmt::Display for Percent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} %", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_is_exact_and_never_more_than_the_whole() {
+        let percent = |hundredths| Percent::new(hundredths).unwrap();
+
+        assert_eq!(percent(50).of(1001), 500);
+        assert_eq!(percent(100).of(u64::MAX), u64::MAX);
+        assert_eq!(percent(0).of(u64::MAX), 0);
+        assert_eq!(Percent::new(101), None);
+        assert_eq!(Percent::new(300), None);
+    }
+
+    #[test]
+    fn a_policy_must_let_stay_what_has_to() {
+        let policy = |minimum, maximum| RetentionPolicy { minimum, maximum, ..RetentionPolicy::default() };
+
+        for fine in
+            [policy(None, None), policy(Some(5), None), policy(None, Some(3)), policy(Some(2), Some(2))]
+        {
+            assert_eq!(check_policy(&fine), Ok(()), "{fine:?}");
+        }
+        let refused = |policy| check_policy(&policy).unwrap_err().to_string();
+        assert_eq!(refused(policy(Some(5), Some(4))), "maximum = 4 is less than minimum = 5");
+        assert_eq!(refused(policy(None, Some(2))), "maximum = 2 is less than minimum = 3, the default");
+    }
+
+    #[test]
+    fn a_cluster_has_its_own_policy_or_the_one_for_all() {
+        let (own, all) = (
+            RetentionPolicy { keep_last: Some(1), ..RetentionPolicy::default() },
+            RetentionPolicy { keep_daily: Some(7), ..RetentionPolicy::default() },
+        );
+        let name = |text: &str| text.parse::<ClusterName>().unwrap();
+        let retention =
+            Retention { default: all.clone(), clusters: BTreeMap::from([(name("own"), own.clone())]) };
+
+        assert_eq!(retention.policy(&name("own")), &own);
+        assert_eq!(retention.policy(&name("other")), &all);
+    }
+}

@@ -1,0 +1,340 @@
+//! Room on the disk of the data folder: pushes are refused while some is left, so that what frees room
+//! can still work, and a ballast is given up for it when none is.
+//!
+//! Three marks, from the top:
+//! 1. Less is free than [`refuse_below`](crate::settings::SpaceSettings::refuse_below): no session is
+//!    granted, with the reason and the way out (`admit`), and an alarm is up. All else goes on.
+//! 2. Less is free than the index keeps for itself: it refuses commits, reads stay (`index::space`).
+//! 3. The collector could not commit, or write a pack anew: [`release_ballast`] gives it the room that
+//!    the ballast held, and [`restore_ballast`] takes it back once there is enough.
+//!
+//! The ballast is a file of allocated bytes that mean nothing. It is not synced: one that a power cut
+//! shortens is made whole again. Whoever changes it has opened the repository, so there is only one.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use rustix::fs::{CWD, FallocateFlags, Mode, OFlags, fallocate, openat, statvfs};
+use rustix::io::{Errno, retry_on_intr};
+
+use crate::alarm::{self, AlarmCode};
+use crate::durable::{self, FileName, RealDisk};
+use crate::error::{Chain, ServerError};
+use crate::index;
+use crate::repository::{Repository, lock};
+use crate::settings::{Amount, SpaceSettings};
+
+/// Name of the ballast in the data folder.
+pub const BALLAST: &str = "ballast";
+
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+/// What a collector needs free: what the index keeps for itself, and two packs to copy into.
+const COLLECTOR_ROOM: u64 = index::RESERVE_MIN + 64 * MIB;
+
+/// A ballast that nobody gave a size, at least: with it alone a collector can work.
+const BALLAST_MIN: u64 = COLLECTOR_ROOM;
+const BALLAST_MAX: u64 = GIB;
+
+/// Bounds of the mark under which pushes are refused, if nobody gave it, on disks that are not small.
+const REFUSE_MIN: u64 = 256 * MIB;
+const REFUSE_MAX: u64 = 8 * GIB;
+
+/// On a smaller disk the lower bounds would be a large part of it.
+const SMALL_DISK: u64 = 4 * GIB;
+
+/// What to do about a full disk.
+const WAY_OUT: &str =
+    "delete snapshots (astacus-admin forget, then astacus-admin gc --now), or add space to the disk";
+
+/// How much room a disk has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// What this process may still take.
+    pub free_bytes: u64,
+    /// What there is altogether.
+    pub total_bytes: u64,
+}
+
+/// Tells how much room is left where a repository lies.
+pub trait Volume: Send + Sync {
+    /// How much there is now. Blocks.
+    ///
+    /// # Errors
+    /// Whatever the operating system says.
+    fn room(&self) -> io::Result<Room>;
+}
+
+/// The disk that a folder is on.
+struct FolderVolume(PathBuf);
+
+impl Volume for FolderVolume {
+    fn room(&self) -> io::Result<Room> {
+        let stat = statvfs(&self.0)?;
+        let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+        Ok(Room { free_bytes: bytes(stat.f_bavail), total_bytes: bytes(stat.f_blocks) })
+    }
+}
+
+/// The room of one repository: how much there is, and how much must stay.
+pub struct Space {
+    folder: PathBuf,
+    volume: Box<dyn Volume>,
+    settings: SpaceSettings,
+    /// Held while the ballast changes.
+    ballast: Mutex<()>,
+}
+
+/// Whether pushes have room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Level {
+    /// They have.
+    Enough,
+    /// They are refused.
+    Low,
+}
+
+impl Space {
+    /// The room of the data folder `folder`.
+    pub fn of(folder: &Path, settings: SpaceSettings) -> Self {
+        Self::on(Box::new(FolderVolume(folder.to_owned())), folder, settings)
+    }
+
+    /// The room of the data folder `folder`, as `volume` tells it.
+    pub fn on(volume: Box<dyn Volume>, folder: &Path, settings: SpaceSettings) -> Self {
+        Self { folder: folder.to_owned(), volume, settings, ballast: Mutex::default() }
+    }
+
+    /// Room without end, for repositories that lie in memory: nothing is refused, and nothing held.
+    pub fn unlimited() -> Self {
+        struct Endless;
+        impl Volume for Endless {
+            fn room(&self) -> io::Result<Room> {
+                Ok(Room { free_bytes: u64::MAX, total_bytes: u64::MAX })
+            }
+        }
+        let none = SpaceSettings { ballast: Amount::Bytes(0), refuse_below: Amount::Bytes(0) };
+        Self::on(Box::new(Endless), Path::new(""), none)
+    }
+
+    /// How much room there is. `None`, and a line in the log, if the disk does not tell: then nothing is
+    /// refused here, and whatever writes finds out.
+    fn room(&self) -> Option<Room> {
+        let room = self.volume.room();
+        room.inspect_err(
+            |error| tracing::warn!(%error, folder = %self.folder.display(), "free space is not known"),
+        )
+        .ok()
+    }
+
+    fn refuse_below(&self, room: Room) -> u64 {
+        let twentieth = room.total_bytes / 20;
+        match self.settings.refuse_below {
+            Amount::Bytes(given) => given,
+            Amount::OfDisk if room.total_bytes < SMALL_DISK => twentieth,
+            Amount::OfDisk => twentieth.clamp(REFUSE_MIN, REFUSE_MAX),
+        }
+    }
+
+    fn level(&self, room: Room) -> Level {
+        if room.free_bytes < self.refuse_below(room) { Level::Low } else { Level::Enough }
+    }
+
+    /// Under this, a collector is given the ballast.
+    fn release_below(&self, room: Room) -> u64 {
+        (self.refuse_below(room) / 2).max(COLLECTOR_ROOM)
+    }
+
+    /// How long the ballast should be, now that it is `held_bytes` long.
+    ///
+    /// It only grows into room that is there, and never so far that pushes would be refused. It only
+    /// shrinks when less is asked for: little room is what it is held for.
+    fn ballast_len(&self, room: Room, held_bytes: u64) -> u64 {
+        let asked = match self.settings.ballast {
+            Amount::Bytes(given) => given,
+            Amount::OfDisk => (room.total_bytes / 100).clamp(BALLAST_MIN, BALLAST_MAX),
+        };
+        let free = room.free_bytes.saturating_add(held_bytes);
+        let spare = free.saturating_sub(self.refuse_below(room));
+        asked.min((free / 10).min(spare).max(held_bytes))
+    }
+
+    fn ballast_path(&self) -> PathBuf {
+        self.folder.join(BALLAST)
+    }
+
+    /// How long the ballast is; 0 if there is none.
+    fn held_bytes(&self) -> u64 {
+        let found = std::fs::symlink_metadata(self.ballast_path());
+        found.ok().filter(std::fs::Metadata::is_file).map_or(0, |found| found.len())
+    }
+}
+
+/// Refuses a new session if the disk has little room, or less than its client expects to send. Blocks.
+///
+/// # Errors
+/// [`ServerError::Full`], with the folder, what is free, what must be, and the way out.
+pub(crate) fn admit(repository: &Repository, expected_bytes: Option<u64>) -> Result<(), ServerError> {
+    let space = &repository.parts.space;
+    let Some(room) = space.room() else { return Ok(()) };
+    let (folder, free, kept) = (space.folder.display(), room.free_bytes, space.refuse_below(room));
+    let refuse = |what: String| Err(ServerError::Full { what: format!("{what}: {WAY_OUT}") });
+    if show(repository, room)? == Level::Low {
+        return refuse(format!("{folder} has {} free and keeps {}", mib(free), mib(kept)));
+    }
+    match expected_bytes {
+        Some(expected) if expected > free.saturating_sub(kept) => refuse(format!(
+            "{folder} has {} free and keeps {}, and this push expects to send {}",
+            mib(free),
+            mib(kept),
+            mib(expected)
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Looks how much room there is, and raises or clears the alarm. Blocks.
+///
+/// # Errors
+/// [`ServerError`] if the alarm cannot be read, or written for another reason than the full disk.
+pub(crate) fn look(repository: &Repository) -> Result<Level, ServerError> {
+    let room = repository.parts.space.room();
+    room.map_or(Ok(Level::Enough), |room| show(repository, room))
+}
+
+fn show(repository: &Repository, room: Room) -> Result<Level, ServerError> {
+    let space = &repository.parts.space;
+    let level = space.level(room);
+    let shown = match level {
+        Level::Enough => alarm::clear(repository, AlarmCode::LowSpace),
+        Level::Low => {
+            // Without what is free now: a row that changed with it would be written again and again.
+            let (folder, kept) = (space.folder.display(), mib(space.refuse_below(room)));
+            let message = format!("{folder} has less than {kept} free: new pushes are refused; {WAY_OUT}");
+            alarm::raise(repository, AlarmCode::LowSpace, &message)
+        }
+    };
+    match shown {
+        // An alarm about a full disk needs room as well: the log and the refusals tell of it too.
+        Err(ServerError::Full { what }) => tracing::warn!(what, "the alarm of low space is as it was"),
+        shown => shown?,
+    }
+    Ok(level)
+}
+
+/// Gives the ballast's room to a collector if the disk is nearly full, and returns how many bytes that
+/// is. 0 if there is room enough, or no ballast that could be deleted. Its name is gone for good when this
+/// returns. Blocks.
+///
+/// # Errors
+/// [`ServerError::Halted`] if the disk failed in a way that makes it unsafe to go on.
+pub fn release_ballast(repository: &Repository) -> Result<u64, ServerError> {
+    let space = &repository.parts.space;
+    let _changing = lock(&space.ballast);
+    let held = space.held_bytes();
+    let is_short = |room: Room| room.free_bytes < space.release_below(room);
+    if held == 0 || !space.room().is_some_and(is_short) {
+        return Ok(0);
+    }
+    let name: FileName = BALLAST.parse().expect("a plain name");
+    match durable::remove(&RealDisk, &space.folder, &name) {
+        Ok(_) => {
+            tracing::warn!(
+                bytes = held,
+                "the disk is nearly full: the ballast is given up for the collector"
+            );
+            Ok(held)
+        }
+        Err(error) if error.is_fatal() => {
+            repository.halt(&error);
+            Err(ServerError::Halted)
+        }
+        Err(error) => {
+            tracing::warn!(error = %Chain(&error), "the ballast could not be given up");
+            Ok(0)
+        }
+    }
+}
+
+/// Makes the ballast as long as it should be and as there is room for, and returns how long it is. One
+/// that cannot be made is told in the log: all else works without. Blocks.
+pub fn restore_ballast(repository: &Repository) -> u64 {
+    let space = &repository.parts.space;
+    let _changing = lock(&space.ballast);
+    let held = space.held_bytes();
+    let Some(room) = space.room() else { return held };
+    let len = space.ballast_len(room, held);
+    if len == held {
+        return held;
+    }
+    match resize(&space.ballast_path(), held, len) {
+        Ok(()) => tracing::info!(bytes = len, "ballast: held for a collector on a full disk"),
+        Err(error) => tracing::warn!(%error, bytes = len, "the ballast could not be made"),
+    }
+    space.held_bytes()
+}
+
+/// Gives the file at `path` another length. When it cannot grow, it is as it was.
+fn resize(path: &Path, held_bytes: u64, len: u64) -> io::Result<()> {
+    if len == 0 {
+        return std::fs::remove_file(path);
+    }
+    // NONBLOCK: a pipe that lies under this name must not hang us.
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let mut file = File::from(openat(CWD, path, flags, Mode::RUSR | Mode::WUSR)?);
+    if len < held_bytes {
+        return file.set_len(len);
+    }
+    let grown = allocate(&mut file, held_bytes, len, Allocate::InOneStep);
+    grown.or_else(|error| {
+        let undone = if held_bytes == 0 { std::fs::remove_file(path) } else { file.set_len(held_bytes) };
+        undone.and(Err(error))
+    })
+}
+
+/// How room is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Allocate {
+    /// By a call that writes nothing, where the file system has it.
+    InOneStep,
+    /// By writing.
+    ByWriting,
+}
+
+/// Takes the room of the file from `start` to `end`, so that it is really gone from the disk.
+fn allocate(file: &mut File, start: u64, end: u64, how: Allocate) -> io::Result<()> {
+    if how == Allocate::ByWriting {
+        return write_out(file, start, end);
+    }
+    let taken = retry_on_intr(|| fallocate(&*file, FallocateFlags::empty(), start, end - start));
+    match taken {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => write_out(file, start, end),
+        taken => Ok(taken?),
+    }
+}
+
+/// Writes bytes that no file system can store in less room.
+fn write_out(file: &mut File, start: u64, end: u64) -> io::Result<()> {
+    use std::io::{Seek, SeekFrom};
+    let mut block = vec![0; 1 << 20];
+    getrandom::fill(&mut block).map_err(io::Error::from)?;
+    file.seek(SeekFrom::Start(start))?;
+    let mut left = end - start;
+    while left > 0 {
+        let piece = usize::try_from(left).unwrap_or(usize::MAX).min(block.len());
+        let piece = block.get(..piece).ok_or(io::ErrorKind::InvalidData)?;
+        file.write_all(piece)?;
+        left -= u64::try_from(piece.len()).map_err(io::Error::other)?;
+    }
+    Ok(())
+}
+
+fn mib(bytes: u64) -> String {
+    format!("{} MiB", bytes >> 20)
+}
+
+#[cfg(test)]
+mod tests;
