@@ -7,6 +7,8 @@
 //! client learns of when it asks again.
 
 mod commit;
+#[cfg_attr(not(test), expect(dead_code, reason = "what forgets snapshots is not there yet"))]
+mod retention;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -90,8 +92,13 @@ fn node_push(manifest: &ManifestRef) -> Option<wire::NodePush> {
 }
 
 fn rfc3339(unix_ms: u64) -> String {
+    timestamp(unix_ms).to_string()
+}
+
+/// The moment for people, or the last one that can be written down.
+fn timestamp(unix_ms: u64) -> jiff::Timestamp {
     let time = i64::try_from(unix_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
-    time.unwrap_or(jiff::Timestamp::MAX).to_string()
+    time.unwrap_or(jiff::Timestamp::MAX)
 }
 
 /// The manifest of `node` in a snapshot: its CBOR.
