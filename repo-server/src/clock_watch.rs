@@ -108,7 +108,6 @@ impl ClockWatch {
         Ok(ClockState::Steady)
     }
 
-    #[cfg_attr(not(test), expect(dead_code, reason = "its user comes next"))]
     /// Takes the clock as right from now on, durably, whatever it told before. Blocks.
     ///
     /// # Errors

@@ -7,13 +7,17 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use format_spec::snapshot::{Snapshot, SnapshotState};
-use format_spec::wire::{ForgetLine, ForgetReport, ForgetRequest, LastComplete, RunMode, Verdict};
+use format_spec::wire::{
+    ForgetLine, ForgetReport, ForgetRequest, LastComplete, RetentionPolicy, RunMode, Verdict,
+};
 use format_spec::{ClusterName, SnapshotId};
 
-use crate::alarm::{self, AlarmCode};
+use crate::clock_watch::ClockState;
 use crate::error::ServerError;
 use crate::index::row::MarkRow;
 use crate::repository::Repository;
+use crate::settings::{PolicyError, check_policy};
+use crate::snapshot::retention::{self, Candidate, Policy, Protection, Standing};
 use crate::snapshot::{self, reach};
 use crate::time::{later, rfc3339};
 
@@ -34,7 +38,7 @@ pub(crate) async fn run(
     let asked = request.clone();
     let decide = move |repository: &Arc<Repository>| {
         if asked.accept_clock {
-            alarm::clear(repository, AlarmCode::ClockJumped)?;
+            repository.clock_watch.accept(repository)?;
         }
         let marks = snapshot::marks(repository)?;
         let snapshots = snapshot::list(repository, asked.cluster.as_ref())?;
@@ -54,6 +58,27 @@ pub(crate) async fn run(
     Ok(report)
 }
 
+/// Applies the configured policies, each cluster's by itself. Clusters without one keep everything.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) async fn by_policy(repository: &Arc<Repository>) -> Result<u64, ServerError> {
+    let with_policy = |repository: &Arc<Repository>| {
+        let clusters = by_cluster(&snapshot::list(repository, None)?).into_keys().collect::<Vec<_>>();
+        let retention = &repository.parts.upkeep.retention;
+        let has_policy = |cluster: &ClusterName| *retention.policy(cluster) != RetentionPolicy::default();
+        Ok(clusters.into_iter().filter(has_policy).collect::<Vec<_>>())
+    };
+    let mut forgotten = 0;
+    for cluster in repository.blocking(with_policy).await? {
+        let (mode, cluster) = (RunMode::Apply, Some(cluster));
+        let report = run(repository, ForgetRequest { mode, cluster, ..ForgetRequest::default() }).await?;
+        let going = report.snapshots.iter().filter(|line| line.verdict == Verdict::Forget).count();
+        forgotten += u64::try_from(going).unwrap_or(u64::MAX);
+    }
+    Ok(forgotten)
+}
+
 fn decide(
     repository: &Repository,
     request: &ForgetRequest,
@@ -63,8 +88,42 @@ fn decide(
     if !request.snapshots.is_empty() {
         return by_name(request, snapshots, marks);
     }
-    let _ = repository;
-    Err(ServerError::BadRequest { code: "no_policy", why: "name the snapshots to forget".to_owned() })
+    if repository.clock_watch.look(repository)? == ClockState::Jumped {
+        let why = "the server's clock jumped, so no policy is applied: look at `astacus-admin status`, set \
+                   the clock right, then add --accept-clock";
+        return Err(ServerError::Refused { code: "clock_jumped", why: why.to_owned() });
+    }
+    let now_ms = repository.parts.clock.unix_ms();
+    let mut fates = Fates::new();
+    for (cluster, of_cluster) in by_cluster(snapshots) {
+        let policy = policy_of(repository, request, &cluster)?;
+        let candidates: Vec<Candidate> =
+            of_cluster.iter().map(|snapshot| candidate(snapshot, marks)).collect();
+        for decision in retention::decide(&Policy::from(&policy), &candidates, now_ms, request.last_complete)
+        {
+            let reasons = decision.reasons.iter().map(ToString::to_string).collect();
+            fates.insert(decision.id, (decision.verdict, reasons));
+        }
+    }
+    Ok(fates)
+}
+
+fn policy_of(
+    repository: &Repository,
+    request: &ForgetRequest,
+    cluster: &ClusterName,
+) -> Result<RetentionPolicy, ServerError> {
+    let policy = request.policy.as_ref().unwrap_or_else(|| repository.parts.upkeep.retention.policy(cluster));
+    if *policy == RetentionPolicy::default() {
+        let why = format!(
+            "no policy for cluster `{cluster}`: name snapshots, give rules such as --keep-daily 7, or \
+             configure [retention]"
+        );
+        return Err(ServerError::BadRequest { code: "no_policy", why });
+    }
+    let bad = |error: PolicyError| ServerError::BadRequest { code: "bad_policy", why: error.to_string() };
+    check_policy(policy).map_err(bad)?;
+    Ok(policy.clone())
 }
 
 fn by_cluster(snapshots: &[Snapshot]) -> BTreeMap<ClusterName, Vec<&Snapshot>> {
@@ -120,6 +179,17 @@ fn check_last_complete_stays(
         }
     }
     Ok(())
+}
+
+fn candidate(snapshot: &Snapshot, marks: &Marks) -> Candidate {
+    let mark = marks.get(&snapshot.id).cloned().unwrap_or_default();
+    Candidate {
+        id: snapshot.id,
+        created_ms: snapshot.created_ms,
+        state: snapshot.state,
+        protection: if mark.protection.is_some() { Protection::Protected } else { Protection::Unprotected },
+        standing: if mark.tombstone.is_some() { Standing::Tombstoned } else { Standing::Listed },
+    }
 }
 
 async fn report(

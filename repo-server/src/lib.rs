@@ -54,6 +54,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use format_spec::key::BlobKind;
+use format_spec::wire::{GcRequest, RunMode};
 
 use crate::error::Chain;
 use crate::repository::Repository;
@@ -83,6 +84,31 @@ async fn look_around(repository: &Arc<Repository>) {
     });
     if let Err(error) = looked.await {
         tracing::error!(error = %Chain(&error), "clock and disk could not be looked at");
+    }
+}
+
+/// Looks after the repository as its settings say, for ever: forgets by policy, and collects.
+pub async fn look_after(repository: Arc<Repository>) {
+    let Some(every) = repository.parts.upkeep.gc.every else { return };
+    loop {
+        tokio::time::sleep(every).await;
+        match forget::by_policy(&repository).await {
+            Ok(0) => {}
+            Ok(forgotten) => tracing::info!(forgotten, "snapshots were forgotten by policy"),
+            Err(error) => tracing::error!(error = %Chain(&error), "no policy could be applied"),
+        }
+        let request = GcRequest { mode: RunMode::Apply, ..GcRequest::default() };
+        match gc::run(&repository, request, &|_, _| {}).await {
+            Ok(report) => tracing::info!(
+                purged = report.purged.len(),
+                chunks = report.chunks.count,
+                deleted = report.deleted.count,
+                deleted_bytes = report.deleted.bytes,
+                stopped = report.stopped,
+                "collected"
+            ),
+            Err(error) => tracing::error!(error = %Chain(&error), "the collector could not go on"),
+        }
     }
 }
 

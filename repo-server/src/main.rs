@@ -78,6 +78,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     writeln!(std::io::stdout(), "listening on http://{}", listener.local_addr()?)?;
     let expiry = tokio::spawn(repo_server::expire_sessions(Arc::clone(&opened.repository), EXPIRE_EVERY));
+    let upkeep = tokio::spawn(repo_server::look_after(Arc::clone(&opened.repository)));
     let routes = http::routes(Arc::clone(&opened.repository), Token::new(&opened.token));
     let stopped = async {
         tokio::select! {
@@ -88,6 +89,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     };
     http::serve(listener, routes, stopped).await;
     expiry.abort();
+    upkeep.abort();
     repo_server::settle(&opened.repository).await;
     tracing::info!("stopped");
     Ok(())

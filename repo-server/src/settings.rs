@@ -89,11 +89,14 @@ pub const DEFAULT_MINIMUM: u32 = 3;
 
 /// A policy that contradicts itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("maximum = {maximum} is less than minimum = {minimum}{}", default_note(*given))]
-pub struct PolicyError {
-    maximum: u32,
-    minimum: u32,
-    given: bool,
+#[expect(missing_docs, reason = "a variant's line covers its fields")]
+pub enum PolicyError {
+    /// No snapshot would stay.
+    #[error("maximum = 0 would forget every snapshot")]
+    MaximumIsZero,
+    /// Fewer would stay than have to.
+    #[error("maximum = {maximum} is less than minimum = {minimum}{}", default_note(*given))]
+    MaximumBelowMinimum { maximum: u32, minimum: u32, given: bool },
 }
 
 fn default_note(given: bool) -> &'static str {
@@ -106,9 +109,11 @@ fn default_note(given: bool) -> &'static str {
 /// [`PolicyError`] if no more snapshots may stay than fewer than must.
 pub fn check_policy(policy: &RetentionPolicy) -> Result<(), PolicyError> {
     let minimum = policy.minimum.unwrap_or(DEFAULT_MINIMUM);
+    let given = policy.minimum.is_some();
     match policy.maximum {
+        Some(0) => Err(PolicyError::MaximumIsZero),
         Some(maximum) if maximum < minimum => {
-            Err(PolicyError { maximum, minimum, given: policy.minimum.is_some() })
+            Err(PolicyError::MaximumBelowMinimum { maximum, minimum, given })
         }
         _ => Ok(()),
     }
@@ -163,6 +168,7 @@ mod tests {
         }
         let refused = |policy| check_policy(&policy).unwrap_err().to_string();
         assert_eq!(refused(policy(Some(5), Some(4))), "maximum = 4 is less than minimum = 5");
+        assert_eq!(refused(policy(Some(0), Some(0))), "maximum = 0 would forget every snapshot");
         assert_eq!(refused(policy(None, Some(2))), "maximum = 2 is less than minimum = 3, the default");
     }
 

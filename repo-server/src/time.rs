@@ -4,8 +4,13 @@ use std::time::Duration;
 
 /// Milliseconds since 1970 as RFC 3339 in UTC.
 pub(crate) fn rfc3339(unix_ms: u64) -> String {
+    timestamp(unix_ms).to_string()
+}
+
+/// The moment for people, or the last one that can be written down.
+pub(crate) fn timestamp(unix_ms: u64) -> jiff::Timestamp {
     let time = i64::try_from(unix_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
-    time.unwrap_or(jiff::Timestamp::MAX).to_string()
+    time.unwrap_or(jiff::Timestamp::MAX)
 }
 
 /// So long after `unix_ms`.

@@ -29,6 +29,7 @@ use format_spec::wire::{GcReport, GcRequest, RunMode};
 use crate::alarm::{self, AlarmCode};
 use crate::error::ServerError;
 use crate::repository::Repository;
+use crate::space;
 
 /// What a run is at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,7 +88,7 @@ pub(crate) async fn run(
     let mut run = Run { repository: Arc::clone(repository), request, report, progress };
     let done = match run.request.mode {
         RunMode::Plan => run.plan().await,
-        RunMode::Apply => run.apply().await,
+        RunMode::Apply => run.apply_with_room().await,
     };
     if let Err(error @ ServerError::Counts { .. }) = &done {
         let why = error.to_string();
@@ -110,6 +111,14 @@ fn check_counts_are_right(repository: &Repository) -> Result<(), ServerError> {
 }
 
 impl Run<'_> {
+    /// On a full disk the ballast makes room for the work, and takes it back when there is enough.
+    async fn apply_with_room(&mut self) -> Result<(), ServerError> {
+        self.repository.blocking(|repository| space::release_ballast(repository)).await?;
+        let done = self.apply().await;
+        self.repository.blocking(|repository| Ok(space::restore_ballast(repository))).await?;
+        done
+    }
+
     async fn apply(&mut self) -> Result<(), ServerError> {
         self.purge().await?;
         if self.sweep(BlobKind::Page).await? == Next::GoOn {

@@ -9,6 +9,7 @@
 mod commit;
 mod marks;
 pub(crate) mod reach;
+pub(crate) mod retention;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
