@@ -6,6 +6,7 @@
 
 mod body;
 mod retry;
+mod upkeep;
 
 use bytes::Bytes;
 use format_spec::manifest::Manifest;
@@ -348,7 +349,7 @@ fn foreign_refusal(status: StatusCode) -> wire::ErrorBody {
         401 | 403 => ErrorClass::Denied,
         404 => ErrorClass::NotFound,
         409 | 410 => ErrorClass::Conflict,
-        429 | 502..=504 => ErrorClass::Unavailable,
+        429 | 502..=504 | 507 => ErrorClass::Unavailable,
         400..=499 => ErrorClass::Usage,
         _ => ErrorClass::Bug,
     };

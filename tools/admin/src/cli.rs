@@ -1,13 +1,31 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use format_spec::ClusterName;
 use format_spec::wire::VerifyLevel;
+use format_spec::{ChunkId, ClusterName, SnapshotId};
 use node_client::cli::Output;
 use node_client::config::Settings;
+use node_client::rate::Rate;
+
+/// What all exit codes mean, in the help of every command.
+macro_rules! exit_codes {
+    () => {
+        "Exit codes: 0 done, and nothing is wrong · 2 wrong usage · 3 done, but not all of it ·
+10 not found · 11 conflict · 12 not allowed · 13 stored bytes are damaged ·
+14 not available, try again · 1 a defect of ours"
+    };
+}
+
+/// The end of a command's help: examples, a line each, and the exit codes.
+macro_rules! examples {
+    ($($line:literal)+) => {
+        concat!("Examples:\n", $("  astacus-admin ", $line, "\n",)+ "\n", exit_codes!())
+    };
+}
 
 /// Looks after an Astacus repository: what it holds, and whether that is as it was written.
 #[derive(Debug, Parser)]
@@ -21,12 +39,14 @@ pub(crate) struct Arguments {
     pub(crate) command: Command,
 }
 
-const AFTER_HELP: &str = "\
+const AFTER_HELP: &str = concat!(
+    "\
 Settings come from flags, then from the environment (ASTACUS_SERVER, ASTACUS_TOKEN_FILE,
 ASTACUS_TOKEN), then from ~/.config/astacus/client.toml, then from /etc/astacus/client.toml.
 
-Exit codes: 0 done, and nothing is wrong · 2 wrong usage · 10 not found · 11 conflict ·
-12 not allowed · 13 stored bytes are damaged · 14 not available, try again · 1 a defect of ours";
+",
+    exit_codes!()
+);
 
 /// Where the server is.
 #[derive(Debug, Clone, Args)]
@@ -49,32 +69,244 @@ impl Connection {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Show what the repository holds.
+    /// Show what the repository holds, and alarms if there are any; they leave the exit code at 0.
+    #[command(after_help = examples!("status" "status --json | jq .alarms"))]
     Status,
-    /// List snapshots, oldest first.
+    /// List snapshots, oldest first, with those that are going or protected marked.
+    #[command(after_help = examples!("snapshots" "snapshots --cluster orders --json"))]
     Snapshots {
         /// Only those of this cluster.
         #[arg(long, value_name = "NAME")]
         cluster: Option<ClusterName>,
     },
+    /// Show all that is known of one snapshot.
+    #[command(after_help = examples!("show 018bcfe5-6800-7707-8707-070707070707"))]
+    Show {
+        /// Its id.
+        snapshot: SnapshotId,
+    },
+    /// Count what clusters, nodes and snapshots take, and what each snapshot alone holds.
+    #[command(after_help = examples!("stats" "stats --cluster orders --json"))]
+    Stats {
+        /// Only this cluster.
+        #[arg(long, value_name = "NAME")]
+        cluster: Option<ClusterName>,
+    },
+    /// Forget snapshots: those named, or those that a policy does not keep.
+    #[command(after_help = FORGET_HELP)]
+    Forget(ForgetArguments),
+    /// Bring back snapshots that were forgotten.
+    #[command(after_help = examples!("undelete 018bcfe5-6800-7707-8707-070707070707"))]
+    Undelete {
+        /// Their ids.
+        #[arg(required = true, value_name = "SNAPSHOT")]
+        snapshots: Vec<SnapshotId>,
+    },
+    /// Make a snapshot stay whatever policies say, until that is taken back.
+    #[command(after_help = examples!(
+        "protect 018bcfe5-6800-7707-8707-070707070707 --reason 'audit of 2026'"
+        "protect --off 018bcfe5-6800-7707-8707-070707070707"
+    ))]
+    Protect(ProtectArguments),
+    /// Collect what nothing needs any more, and free its bytes.
+    #[command(after_help = GC_HELP)]
+    Gc(GcArguments),
     /// Check the whole repository; exit code 13 if anything is wrong.
     Verify {
         /// How deep to look.
         #[arg(long, value_enum, default_value_t = Level::Exists)]
         level: Level,
     },
+    /// Find chunks.
+    #[command(subcommand)]
+    Chunk(ChunkCommand),
     /// Look into packs.
     #[command(subcommand)]
     Pack(PackCommand),
+    /// Make a lost index again from a site, while no server runs.
+    #[command(after_help = REBUILD_HELP)]
+    Rebuild(RebuildArguments),
     /// Print a completion script for a shell.
+    #[command(after_help = examples!("completion bash > /etc/bash_completion.d/astacus-admin"))]
     Completion {
         /// The shell.
         shell: Shell,
     },
     /// Write manual pages to a folder.
+    #[command(after_help = examples!("man /usr/local/share/man/man1"))]
     Man {
         /// The folder, which must exist.
         dir: PathBuf,
+    },
+}
+
+const FORGET_HELP: &str = concat!(
+    "\
+Without snapshots and without a rule, the policy of the server's configuration decides. What any
+rule keeps stays, and --maximum takes away from that. A rule of 0 is sent too: it is not the same as
+none. What is forgotten can be brought back until its delay is over; then `gc` frees what it took.
+Exit code 3 if a snapshot that was named stays.
+
+",
+    examples!(
+        "forget --dry-run"
+        "forget --cluster orders --keep-daily 7 --keep-weekly 5 --keep-yearly 3 --dry-run"
+        "forget 018bcfe5-6800-7707-8707-070707070707"
+    )
+);
+
+const GC_HELP: &str = concat!(
+    "\
+What a session that is open may need stays until that is over. Exit code 3 if the run was stopped,
+or could not do everything: what was done stays done, and the next run goes on.
+
+",
+    examples!("gc --dry-run" "gc --explain --json" "gc --max-copy 4GiB")
+);
+
+const REBUILD_HELP: &str = concat!(
+    "\
+This is `astacus-server rebuild`, from the folder of this program or else from PATH: its output and
+its exit code are what you get. Exit code 10 if it is not installed.
+
+",
+    examples!("rebuild --data-dir /srv/astacus --from-site file:///mnt/site --keyring keys")
+);
+
+/// What to forget.
+#[derive(Debug, Args)]
+pub(crate) struct ForgetArguments {
+    /// Ids of the snapshots; without any, a policy decides.
+    #[arg(value_name = "SNAPSHOT", conflicts_with_all = ["PolicyArguments", "cluster"])]
+    pub(crate) snapshots: Vec<SnapshotId>,
+    /// Only snapshots of this cluster [default: of each cluster, each by itself].
+    #[arg(long, value_name = "NAME")]
+    pub(crate) cluster: Option<ClusterName>,
+    /// Change nothing, and tell what would be done.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// The last complete snapshot of a cluster may go as any other.
+    #[arg(long)]
+    pub(crate) even_last: bool,
+    /// The server's clock jumped, and is right now.
+    #[arg(long)]
+    pub(crate) accept_clock: bool,
+    // Last, as its heading is for all that follows.
+    #[command(flatten)]
+    pub(crate) policy: PolicyArguments,
+}
+
+/// Which snapshots a policy keeps.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Policy")]
+pub(crate) struct PolicyArguments {
+    /// Keep snapshots for so many days.
+    #[arg(long, value_name = "N")]
+    pub(crate) keep_days: Option<u32>,
+    /// Keep at least so many complete ones [default: 3].
+    #[arg(long, value_name = "N")]
+    pub(crate) minimum: Option<u32>,
+    /// Keep no more than so many complete ones.
+    #[arg(long, value_name = "N")]
+    pub(crate) maximum: Option<u32>,
+    /// Keep so many of the newest complete ones.
+    #[arg(long, value_name = "N")]
+    pub(crate) keep_last: Option<u32>,
+    /// Keep the newest of each of the last N hours that have one.
+    #[arg(long, value_name = "N")]
+    pub(crate) keep_hourly: Option<u32>,
+    /// The same for days.
+    #[arg(long, value_name = "N")]
+    pub(crate) keep_daily: Option<u32>,
+    /// The same for ISO weeks.
+    #[arg(long, value_name = "N")]
+    pub(crate) keep_weekly: Option<u32>,
+    /// The same for months.
+    #[arg(long, value_name = "N")]
+    pub(crate) keep_monthly: Option<u32>,
+    /// The same for years.
+    #[arg(long, value_name = "N")]
+    pub(crate) keep_yearly: Option<u32>,
+}
+
+/// What must stay, and why.
+#[derive(Debug, Args)]
+pub(crate) struct ProtectArguments {
+    /// Id of the snapshot.
+    pub(crate) snapshot: SnapshotId,
+    /// Why it must stay.
+    #[arg(long, value_name = "TEXT", value_parser = reason, required_unless_present = "off")]
+    pub(crate) reason: Option<String>,
+    /// It may go as any other again.
+    #[arg(long, conflicts_with = "reason")]
+    pub(crate) off: bool,
+}
+
+/// How the collector runs.
+#[derive(Debug, Args)]
+pub(crate) struct GcArguments {
+    /// Change nothing, and tell what would be done.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// The same, with everything that waits, and for whom.
+    #[arg(long)]
+    pub(crate) explain: bool,
+    /// Do not wait for delays: forgotten snapshots go for good. What open sessions need stays all the same.
+    #[arg(long)]
+    pub(crate) now: bool,
+    /// Go on where more would go than may go in a day.
+    #[arg(long)]
+    pub(crate) allow_large: bool,
+    /// Copy at most so much to empty packs of which little is left: bytes, or a number with K, M or G
+    /// [default: as the server is configured].
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) max_copy: Option<u64>,
+}
+
+/// From what a repository is made again.
+#[derive(Debug, Args)]
+pub(crate) struct RebuildArguments {
+    /// Folder of the server, without an index.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: PathBuf,
+    /// The site that holds the packs.
+    #[arg(long, value_name = "URL")]
+    pub(crate) from_site: OsString,
+    /// The keys of the repository.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) keyring: PathBuf,
+    /// More arguments, handed on as they are.
+    #[arg(last = true, value_name = "ARGUMENT")]
+    pub(crate) more: Vec<OsString>,
+}
+
+fn reason(text: &str) -> Result<String, String> {
+    match text.trim().chars().count() {
+        1..=1_000 => Ok(text.trim().to_owned()),
+        _ => Err("expected 1 to 1,000 characters".to_owned()),
+    }
+}
+
+/// A number of bytes. It is written as rates are, and may be zero.
+fn size(text: &str) -> Result<u64, String> {
+    let expected = "expected a number of bytes, such as `0`, `500000`, `512M` or `4GiB`";
+    match (text, text.parse::<Rate>()) {
+        ("0", _) => Ok(0),
+        (_, Ok(rate)) => Ok(rate.bytes_per_second().get()),
+        (_, Err(_)) => Err(expected.to_owned()),
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ChunkCommand {
+    /// Say where a chunk or page lies, and how often it is referred to. Exit code 13 if its stored
+    /// bytes are known to be damaged.
+    #[command(after_help = examples!(
+        "chunk locate chunk:114c062e4fcce8b028088484850de36c6fac93446cbbea723523d5f1af40be15"
+    ))]
+    Locate {
+        /// Its id: `chunk:` and 64 hex digits.
+        id: ChunkId,
     },
 }
 
@@ -82,6 +314,9 @@ pub(crate) enum Command {
 pub(crate) enum PackCommand {
     /// Say what a file is, without a server: whose pack, whether it is whole, and, with the master
     /// key, what lies in it. Exit code 13 if anything is wrong.
+    #[command(after_help = examples!(
+        "pack inspect packs/1a/1a9d111d" "pack inspect packs/1a/1a9d111d --key-file master.key --json"
+    ))]
     Inspect {
         /// The file.
         file: PathBuf,
@@ -111,3 +346,6 @@ impl From<Level> for VerifyLevel {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

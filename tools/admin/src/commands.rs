@@ -9,19 +9,20 @@ use indicatif::{ProgressBar, ProgressStyle};
 use node_client::api::{Api, Retry};
 use node_client::cli::Output;
 use node_client::config::Config;
-use node_client::error::ClientError;
+use node_client::error::{ClientError, EXIT_PARTIAL};
 use node_client::show::show;
 
-use crate::cli::{Arguments, Command, PackCommand};
+use crate::cli::{Arguments, ChunkCommand, Command, PackCommand};
 use crate::error::AdminError;
-use crate::pack;
 use crate::show::{ServerStatus, Verified};
+use crate::{chunk, forget, gc, pack, protect, rebuild, snapshot, stats};
 
-/// How the thing that was looked at is.
+/// How the thing that was looked at is, or how much of what was asked for is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Sound,
     Damaged,
+    Partial,
 }
 
 impl Verdict {
@@ -29,6 +30,7 @@ impl Verdict {
         match self {
             Self::Sound => 0,
             Self::Damaged => ErrorClass::Integrity.exit_code(),
+            Self::Partial => EXIT_PARTIAL,
         }
     }
 
@@ -60,11 +62,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Verdict, AdminError> {
             show(&ServerStatus(status), output);
             Ok(Verdict::Sound)
         }
-        Command::Snapshots { cluster } => {
-            let snapshots = ask(arguments, async |api| api.snapshots(cluster.as_ref()).await)?;
-            show(&snapshots, output);
-            Ok(Verdict::Sound)
-        }
+        Command::Snapshots { cluster } => snapshot::list(arguments, cluster.as_ref()),
+        Command::Show { snapshot } => snapshot::detail(arguments, *snapshot),
+        Command::Stats { cluster } => stats::run(arguments, cluster.as_ref()),
+        Command::Forget(forget) => forget::run(arguments, forget),
+        Command::Undelete { snapshots } => protect::undelete(arguments, snapshots),
+        Command::Protect(protect) => protect::protect(arguments, protect),
+        Command::Gc(gc) => gc::run(arguments, gc),
+        Command::Chunk(ChunkCommand::Locate { id }) => chunk::locate(arguments, *id),
+        Command::Rebuild(rebuild) => Err(rebuild::run(rebuild, output)),
         Command::Verify { level } => {
             let level = VerifyLevel::from(*level);
             let report = ask(arguments, async |api| verify(&api, level, output).await)?;
@@ -85,7 +91,7 @@ fn manual(dir: &Path) -> Result<Verdict, AdminError> {
 }
 
 /// Asks the server that the settings name.
-fn ask<T>(
+pub(crate) fn ask<T>(
     arguments: &Arguments,
     question: impl AsyncFnOnce(Api) -> Result<T, ClientError>,
 ) -> Result<T, AdminError> {

@@ -34,6 +34,16 @@ pub(crate) enum AdminError {
     /// The pack is whole, and this key does not open it.
     #[error("`{}` is the master key of another repository", path.display())]
     OtherKey { path: PathBuf },
+    /// A program of ours is not installed.
+    #[error("`{name}` lies neither beside this program nor in a folder of PATH")]
+    NoProgram { name: &'static str },
+    /// A program of ours cannot be started.
+    #[error("start `{name}`")]
+    Start {
+        name: &'static str,
+        #[source]
+        source: io::Error,
+    },
 }
 
 impl AdminError {
@@ -42,7 +52,8 @@ impl AdminError {
         match self {
             Self::Client(error) => error.class(),
             Self::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => ErrorClass::NotFound,
-            Self::Read { .. } => ErrorClass::Unavailable,
+            Self::NoProgram { .. } => ErrorClass::NotFound,
+            Self::Read { .. } | Self::Start { .. } => ErrorClass::Unavailable,
             Self::Pack { .. } => ErrorClass::Integrity,
             Self::Key { .. } | Self::OtherKey { .. } => ErrorClass::Usage,
         }
@@ -65,6 +76,9 @@ impl AdminError {
     fn hint(&self) -> Option<&'static str> {
         match self {
             error if error.class() == ErrorClass::Usage => Some("see `astacus-admin --help`"),
+            Self::NoProgram { .. } => Some("install the server's program, or add its folder to PATH"),
+            // What is in the way is in the server's words, and asking again does not move it.
+            Self::Client(ClientError::Refused { body, .. }) if body.class == ErrorClass::Conflict => None,
             Self::Client(error) => error.hint(),
             _ => None,
         }
@@ -72,7 +86,7 @@ impl AdminError {
 
     /// Tells people on standard error and, if asked for, programs with the one document.
     pub(crate) fn show(&self, output: Output) {
-        let message = self.chain();
+        let message = chain(self);
         if output.json {
             // The same document as `astacus-client` prints.
             let document = serde_json::json!({ "error": {
@@ -90,11 +104,10 @@ impl AdminError {
             let _ = writeln!(io::stderr(), "hint: {hint}");
         }
     }
+}
 
-    /// The error and its causes on one line.
-    fn chain(&self) -> String {
-        let first: &dyn std::error::Error = self;
-        let causes = std::iter::successors(Some(first), |error| error.source());
-        causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
-    }
+/// An error and its causes on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

@@ -1,10 +1,17 @@
 //! `astacus-admin`: the operator's command line. Parse, run, exit code.
 
+mod chunk;
 mod cli;
 mod commands;
 mod error;
+mod forget;
+mod gc;
 mod pack;
+mod protect;
+mod rebuild;
 mod show;
+mod snapshot;
+mod stats;
 
 use std::process::ExitCode;
 

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use format_spec::wire::{Finding, Status, VerifyLevel, VerifyReport};
+use format_spec::wire::{Alarm, Finding, Status, VerifyLevel, VerifyReport};
 use indicatif::{HumanBytes, HumanCount};
 use node_client::show::Show;
 use serde::Serialize;
@@ -15,7 +15,8 @@ pub(crate) struct ServerStatus(pub(crate) Status);
 
 impl Show for ServerStatus {
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
-        let Status { server, repository, engine, .. } = &self.0;
+        let Status { server, repository, engine, alarms, .. } = &self.0;
+        show_alarms(alarms, out)?;
         let rows = [
             ["server", server],
             ["repository", &repository.to_string()],
@@ -32,6 +33,18 @@ impl Show for ServerStatus {
     fn is_news(&self) -> bool {
         true
     }
+}
+
+/// Before all else, as the exit code does not tell of them.
+fn show_alarms(alarms: &[Alarm], out: &mut dyn Write) -> io::Result<()> {
+    if alarms.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "ALARMS: {}", HumanCount(wide(alarms.len())))?;
+    for Alarm { code, message, since } in alarms {
+        writeln!(out, "  {code}, since {since}: {message}")?;
+    }
+    writeln!(out)
 }
 
 /// What a check of the repository found.
@@ -81,6 +94,11 @@ impl Show for Verified {
 fn row(finding: &Finding) -> [String; 3] {
     let snapshots: Vec<String> = finding.snapshots.iter().map(ToString::to_string).collect();
     [finding.object.clone(), finding.problem.clone(), snapshots.join(",")]
+}
+
+/// A length as a count.
+pub(crate) fn wide(len: usize) -> u64 {
+    u64::try_from(len).expect("a length fits in 64 bits")
 }
 
 /// Writes rows of cells, each column as wide as its widest cell.

@@ -59,6 +59,8 @@ fn help_has_its_shape() {
     for (arguments, shape) in [
         (&["--help"][..], "help.txt"),
         (&["verify", "--help"], "help-verify.txt"),
+        (&["forget", "--help"], "help-forget.txt"),
+        (&["gc", "--help"], "help-gc.txt"),
         (&["pack", "inspect", "--help"], "help-pack-inspect.txt"),
     ] {
         let output = admin(arguments);
@@ -178,8 +180,25 @@ fn completions_and_manual_pages_are_made() {
     let script = admin(&["completion", "bash"]);
     let manual = admin(&["man", folder.path().to_str().unwrap()]);
 
-    assert!(stdout(&script).contains("astacus-admin"));
-    assert_eq!(manual.status.code(), Some(0));
-    assert!(folder.path().join("astacus-admin-verify.1").is_file());
-    assert!(folder.path().join("astacus-admin-pack-inspect.1").is_file());
+    assert_eq!((script.status.code(), manual.status.code()), (Some(0), Some(0)));
+    for command in [
+        "status",
+        "snapshots",
+        "show",
+        "stats",
+        "forget",
+        "undelete",
+        "protect",
+        "gc",
+        "verify",
+        "chunk-locate",
+        "pack-inspect",
+        "rebuild",
+    ] {
+        let page = folder.path().join(format!("astacus-admin-{command}.1"));
+        assert!(page.is_file(), "{command} has no page");
+        let word = format!("astacus__admin__subcmd__{}", command.replace('-', "__subcmd__"));
+        assert!(stdout(&script).contains(&word), "{command} is not completed");
+    }
+    assert!(stdout(&script).contains("--keep-yearly"));
 }

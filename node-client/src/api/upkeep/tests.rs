@@ -1,0 +1,183 @@
+//! Requests as they go over the wire, and answers as they come back.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::thread::JoinHandle;
+
+use format_spec::ErrorClass;
+use format_spec::wire::{ForgetRequest, GcReport, GcRequest, RetentionPolicy, RunMode};
+
+use super::*;
+use crate::api::Retry;
+
+/// Runs `question` against a server that answers one request so; returns the request as well.
+fn asked<T>(
+    status: u16,
+    answer: &str,
+    question: impl AsyncFnOnce(Api) -> Result<T, ClientError>,
+) -> (String, Result<T, ClientError>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let answer = format!("HTTP/1.1 {status} x\r\nconnection: close\r\n\r\n{answer}");
+    let request: JoinHandle<String> = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let request = read_request(&stream);
+        stream.write_all(answer.as_bytes()).unwrap();
+        request
+    });
+    let api = Api::new(&address, "token", Retry { attempts: 1, ..Retry::default() }).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let outcome = runtime.block_on(question(api));
+    (request.join().unwrap(), outcome)
+}
+
+/// Method, path and body of a request.
+fn read_request(stream: &TcpStream) -> String {
+    let mut reader = BufReader::new(stream);
+    let mut first = String::new();
+    reader.read_line(&mut first).unwrap();
+    let mut len = 0;
+    loop {
+        let mut header = String::new();
+        reader.read_line(&mut header).unwrap();
+        let Some((name, value)) = header.trim_end().split_once(':') else { break };
+        if name.eq_ignore_ascii_case("content-length") {
+            len = value.trim().parse().unwrap();
+        }
+    }
+    let mut body = vec![0; len];
+    reader.read_exact(&mut body).unwrap();
+    let target = first.trim_end().trim_end_matches(" HTTP/1.1");
+    format!("{target} {}", String::from_utf8(body).unwrap()).trim_end().to_owned()
+}
+
+const ID: &str = "018bcfe5-6800-7707-8707-070707070707";
+
+fn id() -> SnapshotId {
+    ID.parse().unwrap()
+}
+
+const INFO: &str = r#"{"id": "018bcfe5-6800-7707-8707-070707070707", "cluster": "c", "nodes": ["n"], "created": "t",
+    "state": "complete", "files": 1, "bytes": 2, "problems": 0, "protected": "law", "going_until": "later"}"#;
+
+#[test]
+fn a_snapshot_is_protected_and_brought_back_by_its_id() {
+    let (protect, protected) = asked(200, INFO, async |api| api.protect(id(), "law \"7\"".to_owned()).await);
+    let (unprotect, _) = asked(200, INFO, async |api| api.unprotect(id()).await);
+    let (undelete, _) = asked(200, INFO, async |api| api.undelete(id()).await);
+
+    let protection = format!("/v1/snapshots/{ID}/protection");
+    assert_eq!(protect, format!(r#"PUT {protection} {{"reason":"law \"7\""}}"#));
+    assert_eq!(unprotect, format!("DELETE {protection}"));
+    assert_eq!(undelete, format!("POST /v1/snapshots/{ID}/undelete"));
+    let info = protected.unwrap();
+    assert_eq!((info.protected.as_deref(), info.going_until.as_deref()), (Some("law"), Some("later")));
+}
+
+#[test]
+fn a_snapshot_and_a_chunk_are_asked_for_by_their_ids() {
+    let detail = INFO.replace("\"files\"", "\"alone_bytes\": 7, \"files\"");
+    let chunk = ChunkId::from_bytes([5; 32]);
+
+    let (shown, detail) = asked(200, &detail, async |api| api.snapshot_detail(id()).await);
+    let (located, nowhere) = asked(404, "", async |api| api.locate_chunk(chunk).await);
+
+    assert_eq!(shown, format!("GET /v1/snapshots/{ID}/detail"));
+    assert_eq!(detail.unwrap().alone_bytes, 7);
+    assert_eq!(located, format!("GET /v1/chunks/chunk:{}", "05".repeat(32)));
+    assert_eq!(nowhere.unwrap_err().class(), ErrorClass::NotFound);
+}
+
+/// A rule of zero is another rule than none.
+#[test]
+fn a_policy_goes_as_it_is() {
+    let policy = RetentionPolicy { minimum: Some(0), keep_yearly: Some(2), ..RetentionPolicy::default() };
+    let request = ForgetRequest { mode: RunMode::Apply, policy: Some(policy), ..ForgetRequest::default() };
+    let report = r#"{"mode": "apply", "snapshots": [], "frees_bytes": 9}"#;
+
+    let (sent, report) = asked(200, report, async |api| api.forget(&request).await);
+
+    let body = sent.strip_prefix("POST /v1/forget ").unwrap();
+    let body: serde_json::Value = serde_json::from_str(body).unwrap();
+    assert_eq!(body["policy"], serde_json::json!({"minimum": 0, "keep_yearly": 2}));
+    assert_eq!(body["mode"], "apply");
+    assert_eq!(report.unwrap().frees_bytes, 9);
+}
+
+/// What a run of the collector with this answer says, and what was heard meanwhile.
+fn collected(answer: &str) -> (Vec<(String, u64)>, Result<GcReport, ClientError>) {
+    let mut heard = Vec::new();
+    let (_, report) = asked(200, answer, async |api| {
+        let hear = |phase: &str, done| heard.push((phase.to_owned(), done));
+        api.collect_garbage(&GcRequest::default(), hear).await
+    });
+    (heard, report)
+}
+
+const PROGRESS: &str = "{\"progress\": {\"phase\": \"pages\", \"done\": 3}}\n";
+
+#[test]
+fn a_run_of_the_collector_is_heard_of_until_its_report() {
+    let report = GcReport { copied_bytes: 4, ..GcReport::default() };
+    let report = serde_json::to_string(&GcEvent::Report(report)).unwrap();
+
+    let (heard, report) = collected(&format!("{PROGRESS}{report}\n"));
+
+    assert_eq!(heard, [("pages".to_owned(), 3)]);
+    assert_eq!(report.unwrap().copied_bytes, 4);
+}
+
+/// C7: a run that did not say how it ended is no success.
+#[test]
+fn a_run_that_ends_without_a_report_has_failed() {
+    let cut = "{\"report\": {\"mode\": \"apply\"";
+    for answer in ["", PROGRESS, &format!("{PROGRESS}{cut}"), "<html>\n"] {
+        let (_, report) = collected(answer);
+        assert!(matches!(report, Err(ClientError::Protocol { .. })), "{answer}: {report:?}");
+    }
+}
+
+/// C7: a run that failed half-way is told as a refusal, with the server's code.
+#[test]
+fn a_run_that_fails_half_way_is_a_refusal() {
+    let failed = r#"{"failed": {"code": "full", "class": "unavailable", "message": "no space"}}"#;
+
+    let (heard, report) = collected(&format!("{PROGRESS}{failed}\n"));
+
+    assert_eq!(heard.len(), 1);
+    let error = report.unwrap_err();
+    assert_eq!((error.code(), error.class()), (Some("full"), ErrorClass::Unavailable));
+}
+
+/// C7: whoever answers, a status that is no success fails, and its class is what one can do about it.
+#[test]
+fn statuses_of_foreign_answers_have_classes() {
+    for (status, class) in [
+        (401, ErrorClass::Denied),
+        (404, ErrorClass::NotFound),
+        (409, ErrorClass::Conflict),
+        (413, ErrorClass::Usage),
+        (500, ErrorClass::Bug),
+        (503, ErrorClass::Unavailable),
+        (507, ErrorClass::Unavailable),
+    ] {
+        let (sent, refused) = asked(status, "<html>", async |api| api.stats().await);
+        assert_eq!((sent.as_str(), refused.unwrap_err().class()), ("GET /v1/stats", class), "{status}");
+    }
+}
+
+#[test]
+fn lines_are_the_same_wherever_a_body_is_cut() {
+    let body = b"first\n\nthird\nrest";
+    for cut in 0..=body.len() {
+        let (head, tail) = body.split_at(cut);
+        let mut lines = Lines::default();
+        let mut found = Vec::new();
+        for piece in [head, tail] {
+            lines.push(piece);
+            found.extend(std::iter::from_fn(|| lines.next_line()));
+        }
+        assert_eq!(found, [&b"first\n"[..], b"\n", b"third\n"], "{cut}");
+        assert_eq!(lines.rest, b"rest", "{cut}");
+    }
+}

@@ -1,0 +1,138 @@
+//! `forget`: which snapshots go, why, and what that frees.
+
+use std::io::{self, Write};
+
+use format_spec::SnapshotId;
+use format_spec::snapshot::SnapshotState;
+use format_spec::wire::{
+    ForgetLine, ForgetReport, ForgetRequest, LastComplete, RetentionPolicy, RunMode, Verdict,
+};
+use indicatif::{HumanBytes, HumanCount};
+use node_client::show::{Show, show};
+use serde::Serialize;
+
+use crate::cli::{Arguments, ForgetArguments, PolicyArguments};
+use crate::commands::{self, ask};
+use crate::error::AdminError;
+use crate::show::{table, wide};
+
+/// Forgets snapshots, or tells which it would forget.
+///
+/// # Errors
+/// [`AdminError::Client`].
+pub(crate) fn run(arguments: &Arguments, forget: &ForgetArguments) -> Result<commands::Verdict, AdminError> {
+    let request = ForgetRequest::from(forget);
+    let report = ask(arguments, async |api| api.forget(&request).await)?;
+    let forgotten = Forgotten { stayed: stayed(&request.snapshots, &report), report };
+    show(&forgotten, arguments.output);
+    Ok(forgotten.verdict())
+}
+
+impl From<&ForgetArguments> for ForgetRequest {
+    fn from(forget: &ForgetArguments) -> Self {
+        Self {
+            mode: if forget.dry_run { RunMode::Plan } else { RunMode::Apply },
+            snapshots: forget.snapshots.clone(),
+            cluster: forget.cluster.clone(),
+            policy: policy(&forget.policy),
+            last_complete: if forget.even_last { LastComplete::MayGo } else { LastComplete::Stays },
+            accept_clock: forget.accept_clock,
+        }
+    }
+}
+
+/// The policy that flags give; none if there are none, so that the server's own decides.
+fn policy(rules: &PolicyArguments) -> Option<RetentionPolicy> {
+    let policy = RetentionPolicy {
+        minimum: rules.minimum,
+        maximum: rules.maximum,
+        keep_days: rules.keep_days,
+        keep_last: rules.keep_last,
+        keep_hourly: rules.keep_hourly,
+        keep_daily: rules.keep_daily,
+        keep_weekly: rules.keep_weekly,
+        keep_monthly: rules.keep_monthly,
+        keep_yearly: rules.keep_yearly,
+    };
+    (policy != RetentionPolicy::default()).then_some(policy)
+}
+
+/// Snapshots that were named, and do not go.
+fn stayed(named: &[SnapshotId], report: &ForgetReport) -> Vec<SnapshotId> {
+    let goes =
+        |id: &SnapshotId| report.snapshots.iter().any(|line| line.id == *id && line.verdict != Verdict::Keep);
+    named.iter().filter(|id| !goes(id)).copied().collect()
+}
+
+/// What was forgotten.
+#[derive(Debug, Serialize)]
+struct Forgotten {
+    #[serde(flatten)]
+    report: ForgetReport,
+    stayed: Vec<SnapshotId>,
+}
+
+impl Forgotten {
+    fn verdict(&self) -> commands::Verdict {
+        if self.stayed.is_empty() { commands::Verdict::Sound } else { commands::Verdict::Partial }
+    }
+
+    fn count(&self, verdict: Verdict) -> HumanCount {
+        let lines = self.report.snapshots.iter().filter(|line| line.verdict == verdict);
+        HumanCount(wide(lines.count()))
+    }
+}
+
+impl Show for Forgotten {
+    fn text(&self, out: &mut dyn Write) -> io::Result<()> {
+        let head = ["SNAPSHOT", "CLUSTER", "CREATED", "STATE", "VERDICT", "FREES", "UNTIL", "WHY"];
+        let mut rows = vec![head.map(str::to_owned)];
+        rows.extend(self.report.snapshots.iter().map(row));
+        table(out, &rows)?;
+        let [forget, going, keep] =
+            [Verdict::Forget, Verdict::Going, Verdict::Keep].map(|verdict| self.count(verdict));
+        let frees = HumanBytes(self.report.frees_bytes);
+        match self.report.mode {
+            RunMode::Plan => {
+                writeln!(
+                    out,
+                    "would forget {forget}, to free {frees}; {going} forgotten before, {keep} stay"
+                )?;
+                writeln!(out, "this was a plan: nothing was changed")?;
+            }
+            RunMode::Apply => {
+                writeln!(out, "forgot {forget}, to free {frees}; {going} forgotten before, {keep} stay")?;
+            }
+        }
+        for id in &self.stayed {
+            writeln!(out, "STAYS although it was named: snapshot {id}")?;
+        }
+        Ok(())
+    }
+
+    fn is_news(&self) -> bool {
+        self.report.mode == RunMode::Plan || !self.stayed.is_empty()
+    }
+}
+
+fn row(line: &ForgetLine) -> [String; 8] {
+    let state = match line.state {
+        SnapshotState::Complete => "complete",
+        SnapshotState::Partial => "partial",
+    };
+    let verdict = match line.verdict {
+        Verdict::Keep => "keep",
+        Verdict::Forget => "FORGET",
+        Verdict::Going => "going",
+    };
+    [
+        line.id.to_string(),
+        line.cluster.to_string(),
+        line.created.clone(),
+        state.to_owned(),
+        verdict.to_owned(),
+        HumanBytes(line.frees_bytes).to_string(),
+        line.until.clone().unwrap_or_else(|| "-".to_owned()),
+        line.reasons.join("; "),
+    ]
+}

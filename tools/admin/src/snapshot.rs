@@ -1,0 +1,172 @@
+//! `snapshots` and `show`: what is there, and what is about to go.
+
+use std::io::{self, Write};
+
+use format_spec::manifest::PushStats;
+use format_spec::snapshot::SnapshotState;
+use format_spec::wire::{NodePush, SnapshotDetail, SnapshotInfo};
+use format_spec::{ClusterName, SnapshotId};
+use indicatif::{HumanBytes, HumanCount};
+use node_client::show::{Show, show};
+use serde::Serialize;
+
+use crate::cli::Arguments;
+use crate::commands::{Verdict, ask};
+use crate::error::AdminError;
+use crate::show::table;
+
+/// Lists the snapshots of one cluster, or of all.
+///
+/// # Errors
+/// [`AdminError::Client`].
+pub(crate) fn list(arguments: &Arguments, cluster: Option<&ClusterName>) -> Result<Verdict, AdminError> {
+    let snapshots = ask(arguments, async |api| api.snapshots(cluster).await)?;
+    show(&Snapshots(snapshots), arguments.output);
+    Ok(Verdict::Sound)
+}
+
+/// Shows all that is known of one snapshot.
+///
+/// # Errors
+/// [`AdminError::Client`].
+pub(crate) fn detail(arguments: &Arguments, id: SnapshotId) -> Result<Verdict, AdminError> {
+    let detail = ask(arguments, async |api| api.snapshot_detail(id).await)?;
+    show(&Detail(detail), arguments.output);
+    Ok(Verdict::Sound)
+}
+
+#[derive(Debug, Serialize)]
+struct Snapshots(Vec<SnapshotInfo>);
+
+impl Show for Snapshots {
+    fn text(&self, out: &mut dyn Write) -> io::Result<()> {
+        let head = [
+            "SNAPSHOT", "CLUSTER", "NODES", "CREATED", "STATE", "FILES", "BYTES", "CHANGED", "READ", "SENT",
+            "NOTE",
+        ];
+        let mut rows = vec![head.map(str::to_owned)];
+        rows.extend(self.0.iter().map(row));
+        table(out, &rows)
+    }
+
+    fn is_news(&self) -> bool {
+        true
+    }
+}
+
+fn row(info: &SnapshotInfo) -> [String; 11] {
+    let sum = |of: fn(&PushStats) -> u64| info.pushes.iter().map(|push| of(&push.stats)).sum::<u64>();
+    let known = |text: String| if info.pushes.is_empty() { "-".to_owned() } else { text };
+    [
+        info.id.to_string(),
+        info.cluster.to_string(),
+        nodes(info).join(","),
+        info.created.clone(),
+        state(info),
+        HumanCount(info.files).to_string(),
+        HumanBytes(info.bytes).to_string(),
+        known(HumanCount(sum(changed)).to_string()),
+        known(HumanBytes(sum(|stats| stats.bytes_read)).to_string()),
+        known(HumanBytes(sum(|stats| stats.bytes_sent)).to_string()),
+        note(info),
+    ]
+}
+
+fn nodes(info: &SnapshotInfo) -> Vec<&str> {
+    info.nodes.iter().map(|node| node.as_str()).collect()
+}
+
+fn state(info: &SnapshotInfo) -> String {
+    match info.state {
+        SnapshotState::Complete => "complete".to_owned(),
+        SnapshotState::Partial => format!("partial ({} missing)", HumanCount(info.problems)),
+    }
+}
+
+/// Files whose content a push did not take as it was.
+fn changed(stats: &PushStats) -> u64 {
+    stats.new + stats.whole + stats.appended + stats.resumed
+}
+
+/// What is to become of it.
+fn note(info: &SnapshotInfo) -> String {
+    let going = info.going_until.iter().map(|until| format!("GOING until {until}"));
+    let protected = info.protected.iter().map(|reason| format!("protected: {reason}"));
+    going.chain(protected).collect::<Vec<_>>().join(", ")
+}
+
+#[derive(Debug, Serialize)]
+struct Detail(SnapshotDetail);
+
+impl Show for Detail {
+    fn text(&self, out: &mut dyn Write) -> io::Result<()> {
+        let info = &self.0.info;
+        let mut rows = vec![
+            ["snapshot", &info.id.to_string()].map(str::to_owned),
+            ["cluster", info.cluster.as_str()].map(str::to_owned),
+            ["nodes", &nodes(info).join(", ")].map(str::to_owned),
+            ["created", &info.created].map(str::to_owned),
+            ["state", &state(info)].map(str::to_owned),
+            ["files", &HumanCount(info.files).to_string()].map(str::to_owned),
+            ["bytes", &exactly(info.bytes)].map(str::to_owned),
+            ["it alone holds", &exactly(self.0.alone_bytes)].map(str::to_owned),
+        ];
+        let going =
+            info.going_until.iter().map(|until| ["GOING", &format!("until {until}")].map(str::to_owned));
+        let protected = info.protected.iter().map(|reason| ["protected", reason].map(str::to_owned));
+        rows.extend(going.chain(protected));
+        table(out, &rows)?;
+        pushes(&info.pushes, out)
+    }
+
+    fn is_news(&self) -> bool {
+        true
+    }
+}
+
+/// For people, and for those who compare.
+fn exactly(bytes: u64) -> String {
+    format!("{} ({bytes})", HumanBytes(bytes))
+}
+
+fn pushes(pushes: &[NodePush], out: &mut dyn Write) -> io::Result<()> {
+    if pushes.is_empty() {
+        return Ok(());
+    }
+    let head = [
+        "NODE",
+        "UNCHANGED",
+        "APPENDED",
+        "WHOLE",
+        "NEW",
+        "RESUMED",
+        "GONE",
+        "READ",
+        "HASHED",
+        "SENT",
+        "STORED",
+    ];
+    let mut rows = vec![head.map(str::to_owned)];
+    rows.extend(pushes.iter().map(push_row));
+    writeln!(out)?;
+    table(out, &rows)?;
+    for push in pushes {
+        for fallback in &push.stats.fallbacks {
+            let files = HumanCount(fallback.files);
+            writeln!(out, "note on {}: {}: {files} files", push.node, fallback.reason)?;
+        }
+    }
+    Ok(())
+}
+
+fn push_row(push: &NodePush) -> [String; 11] {
+    let stats = &push.stats;
+    let [unchanged, appended, whole, new, resumed, gone] =
+        [stats.unchanged, stats.appended, stats.whole, stats.new, stats.resumed, stats.gone]
+            .map(|files| HumanCount(files).to_string());
+    let [read, hashed, sent, stored] =
+        [stats.bytes_read, stats.bytes_hashed, stats.bytes_sent, stats.bytes_stored]
+            .map(|bytes| HumanBytes(bytes).to_string());
+    let node = push.node.to_string();
+    [node, unchanged, appended, whole, new, resumed, gone, read, hashed, sent, stored]
+}

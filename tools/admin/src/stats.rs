@@ -1,0 +1,89 @@
+//! `stats`: what the repository takes, and for whom.
+
+use std::io::{self, Write};
+
+use format_spec::ClusterName;
+use format_spec::wire::{ClusterStats, NodeStats, SnapshotStats, Space, StatsReport};
+use indicatif::{HumanBytes, HumanCount};
+use node_client::error::ClientError;
+use node_client::show::{Show, show};
+use serde::Serialize;
+
+use crate::cli::Arguments;
+use crate::commands::{Verdict, ask};
+use crate::error::AdminError;
+use crate::show::table;
+
+/// Shows what all clusters take, or one of them.
+///
+/// # Errors
+/// [`AdminError::Client`]; a cluster of which there is nothing is not found.
+pub(crate) fn run(arguments: &Arguments, cluster: Option<&ClusterName>) -> Result<Verdict, AdminError> {
+    let mut report = ask(arguments, async |api| api.stats().await)?;
+    if let Some(cluster) = cluster {
+        only(cluster, &mut report)?;
+    }
+    show(&Stats(report), arguments.output);
+    Ok(Verdict::Sound)
+}
+
+fn only(cluster: &ClusterName, report: &mut StatsReport) -> Result<(), ClientError> {
+    report.clusters.retain(|stats| stats.cluster == *cluster);
+    report.nodes.retain(|stats| stats.cluster == *cluster);
+    report.snapshots.retain(|stats| stats.cluster == *cluster);
+    if report.clusters.is_empty() {
+        return Err(ClientError::NotFound(format!("the repository has nothing of a cluster `{cluster}`")));
+    }
+    Ok(())
+}
+
+#[derive(Debug, Serialize)]
+struct Stats(StatsReport);
+
+impl Show for Stats {
+    fn text(&self, out: &mut dyn Write) -> io::Result<()> {
+        let StatsReport { clusters, nodes, snapshots, packs, dead_bytes } = &self.0;
+        let mut rows = vec![["CLUSTER", "SNAPSHOTS", "LOGICAL", "UNIQUE", "STORED"].map(str::to_owned)];
+        rows.extend(clusters.iter().map(cluster_row));
+        table(out, &rows)?;
+        let mut rows =
+            vec![["CLUSTER", "NODE", "SNAPSHOTS", "LOGICAL", "UNIQUE", "STORED"].map(str::to_owned)];
+        rows.extend(nodes.iter().map(node_row));
+        writeln!(out)?;
+        table(out, &rows)?;
+        let head = ["SNAPSHOT", "CLUSTER", "CREATED", "LOGICAL", "UNIQUE", "STORED", "ALONE"];
+        let mut rows = vec![head.map(str::to_owned)];
+        rows.extend(snapshots.iter().map(snapshot_row));
+        writeln!(out)?;
+        table(out, &rows)?;
+        let (count, bytes, dead) =
+            (HumanCount(packs.count), HumanBytes(packs.bytes), HumanBytes(*dead_bytes));
+        writeln!(out, "\nthe site holds {count} packs of all clusters, {bytes}; nothing needs {dead} of that")
+    }
+
+    fn is_news(&self) -> bool {
+        true
+    }
+}
+
+fn bytes(space: &Space) -> [String; 3] {
+    [space.logical_bytes, space.unique_bytes, space.stored_bytes].map(|bytes| HumanBytes(bytes).to_string())
+}
+
+fn cluster_row(stats: &ClusterStats) -> [String; 5] {
+    let [logical, unique, stored] = bytes(&stats.space);
+    [stats.cluster.to_string(), HumanCount(stats.snapshots).to_string(), logical, unique, stored]
+}
+
+fn node_row(stats: &NodeStats) -> [String; 6] {
+    let [logical, unique, stored] = bytes(&stats.space);
+    let snapshots = HumanCount(stats.snapshots).to_string();
+    [stats.cluster.to_string(), stats.node.to_string(), snapshots, logical, unique, stored]
+}
+
+fn snapshot_row(stats: &SnapshotStats) -> [String; 7] {
+    let [logical, unique, stored] = bytes(&stats.space);
+    let alone = HumanBytes(stats.alone_bytes).to_string();
+    let (id, cluster) = (stats.id.to_string(), stats.cluster.to_string());
+    [id, cluster, stats.created.clone(), logical, unique, stored, alone]
+}

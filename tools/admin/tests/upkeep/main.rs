@@ -1,0 +1,388 @@
+//! What operators type over the years, against a stand-in for the server: texts, documents, exit codes,
+//! and what is asked of the server for it.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails, in what tests share as well")]
+
+mod data;
+mod server;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use format_spec::ErrorClass;
+use format_spec::key::BlobKind;
+use format_spec::wire::{Alarm, GcEvent, GcReport, RunMode, SnapshotDetail, SnapshotList, Status, Verdict};
+use serde_json::{Value, json};
+use server::{Done, Server, refusal};
+
+const SHAPES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/upkeep");
+
+fn stdout(output: &Output) -> &str {
+    str::from_utf8(&output.stdout).unwrap()
+}
+
+fn stderr(output: &Output) -> &str {
+    str::from_utf8(&output.stderr).unwrap()
+}
+
+/// Compares with the text in the file `shape`. When a change is meant, copy the new text there.
+#[track_caller]
+fn assert_shape(text: &str, shape: &str) {
+    let expected = fs::read_to_string(Path::new(SHAPES).join(shape)).unwrap_or_default();
+    assert!(text == expected, "{shape} no longer fits what is printed:\n{text}");
+}
+
+impl Done {
+    #[track_caller]
+    fn exits(self, code: i32) -> Self {
+        assert_eq!(self.output.status.code(), Some(code), "{}", stderr(&self.output));
+        self
+    }
+
+    /// It went well and printed this text.
+    #[track_caller]
+    fn prints(self, shape: &str) -> Self {
+        assert_eq!(stderr(&self.output), "");
+        assert_shape(stdout(&self.output), shape);
+        self
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.output.stdout).unwrap()
+    }
+
+    /// The only request, and its body.
+    #[track_caller]
+    fn request(&self) -> (&str, &Value) {
+        let [(request, body)] = &self.asked[..] else { panic!("{:?}", self.asked) };
+        (request, body)
+    }
+}
+
+fn status(alarms: Vec<Alarm>) -> Server {
+    let status = Status {
+        server: "astacus-server 1.2.3".to_owned(),
+        repository: format_spec::RepositoryId::new(1_700_000_000_000, [7; 10]),
+        engine: "fjall".to_owned(),
+        snapshots: 3,
+        packs: 12,
+        chunks: 123_456,
+        stored_bytes: 5 << 30,
+        open_sessions: 1,
+        alarms,
+    };
+    Server::default().answers("GET /v1/status", &status)
+}
+
+#[test]
+fn a_status_tells_of_alarms_first_and_still_exits_with_0() {
+    let alarm = |code: &str, message: &str| Alarm {
+        code: code.to_owned(),
+        message: message.to_owned(),
+        since: "2023-12-01T22:13:20Z".to_owned(),
+    };
+    let alarms = vec![
+        alarm("clock_jumped", "the clock went back; see `forget --accept-clock`"),
+        alarm("low_space", "2% of the site is free"),
+    ];
+
+    status(alarms.clone()).admin(&["status"]).exits(0).prints("status.txt");
+    let quiet = status(alarms.clone()).admin(&["status", "--quiet"]).exits(0);
+    let document = status(alarms).admin(&["status", "--json"]).exits(0).json();
+
+    assert!(stdout(&quiet.output).starts_with("ALARMS: 2\n"));
+    assert_eq!(document["alarms"][1]["code"], "low_space");
+}
+
+#[test]
+fn snapshots_that_are_going_or_protected_are_marked() {
+    let mut snapshots = vec![data::info(1), data::info(2), data::info(3)];
+    snapshots[0].going_until = Some("2024-01-01T22:13:20Z".to_owned());
+    snapshots[1].protected = Some("audit of 2023".to_owned());
+    snapshots[2].pushes = vec![data::push("db-1"), data::push("db-2")];
+    let list = SnapshotList { snapshots };
+    let server = || Server::default().answers("GET /v1/snapshots?cluster=orders", &list);
+
+    server().admin(&["snapshots", "--cluster", "orders"]).exits(0).prints("snapshots.txt");
+    let document = server().admin(&["snapshots", "--cluster", "orders", "--json"]).exits(0).json();
+
+    assert_eq!(document, serde_json::to_value(&list.snapshots).unwrap());
+}
+
+#[test]
+fn all_that_is_known_of_a_snapshot_is_shown() {
+    let mut info = data::info(2);
+    info.going_until = Some("2024-01-01T22:13:20Z".to_owned());
+    info.protected = Some("audit of 2023".to_owned());
+    info.pushes = vec![data::push("db-1"), data::push("db-2")];
+    let detail = SnapshotDetail { info, alone_bytes: 700 << 20 };
+    let id = data::id(2).to_string();
+    let server = || Server::default().answers(&format!("GET /v1/snapshots/{id}/detail"), &detail);
+
+    server().admin(&["show", &id]).exits(0).prints("show.txt");
+    let document = server().admin(&["show", &id, "--json"]).exits(0).json();
+
+    assert_eq!(document, serde_json::to_value(&detail).unwrap());
+}
+
+#[test]
+fn a_plan_to_forget_is_a_table_with_reasons_and_a_total() {
+    let server = || Server::default().answers("POST /v1/forget", &data::forget(RunMode::Plan));
+
+    let done =
+        server().admin(&["forget", "--dry-run", "--keep-daily", "0"]).exits(0).prints("forget-plan.txt");
+    server().admin(&["forget", "--dry-run", "--json"]).exits(0).prints("forget-plan.json");
+
+    let (_, body) = done.request();
+    assert_eq!((&body["mode"], &body["policy"]), (&json!("plan"), &json!({"keep_daily": 0})));
+}
+
+#[test]
+fn forgetting_says_what_went_and_with_nothing_given_leaves_the_choice_to_the_server() {
+    let server = || Server::default().answers("POST /v1/forget", &data::forget(RunMode::Apply));
+
+    let done = server().admin(&["forget"]).exits(0).prints("forget.txt");
+    let quiet = server().admin(&["forget", "-q"]).exits(0);
+
+    let (_, body) = done.request();
+    assert_eq!(body["mode"], "apply");
+    assert_eq!(
+        (&body["policy"], &body["cluster"], &body["snapshots"]),
+        (&Value::Null, &Value::Null, &json!([]))
+    );
+    assert_eq!(stdout(&quiet.output), "");
+}
+
+/// A script that forgets a snapshot by its id hears it if the snapshot stays.
+#[test]
+fn a_snapshot_that_was_named_and_stays_is_told_by_exit_code_3() {
+    let server = || Server::default().answers("POST /v1/forget", &data::forget(RunMode::Apply));
+    let [going, goes, kept, unknown] = [1, 2, 3, 4].map(|day| data::id(day).to_string());
+
+    server().admin(&["forget", &going, &goes]).exits(0);
+    let named = server().admin(&["forget", &goes, &kept, "--quiet"]).exits(3);
+    let missing = server().admin(&["forget", &unknown, "--json"]).exits(3);
+
+    assert!(stdout(&named.output).ends_with(&format!("STAYS although it was named: snapshot {kept}\n")));
+    assert_eq!(missing.json()["stayed"], json!([unknown]));
+}
+
+#[test]
+fn snapshots_come_back_each_by_itself() {
+    let ids = [1, 2, 3].map(|day| data::id(day).to_string());
+    let [first, second, third] = ids.each_ref().map(|id| format!("POST /v1/snapshots/{id}/undelete"));
+    let server = || {
+        let gone = refusal("no_such_snapshot", ErrorClass::NotFound, "it is gone for good");
+        let server = Server::default().answers(&first, &data::info(1)).answers(&third, &data::info(3));
+        server.refuses(&second, 404, &gone)
+    };
+
+    server().admin(&["undelete", &ids[2], &ids[0], &ids[0]]).exits(0).prints("undelete.txt");
+    let partly = server().admin(&["undelete", &ids[0], &ids[1], &ids[2], "-q"]).exits(3);
+    let document = server().admin(&["undelete", &ids[0], &ids[1], "--json"]).exits(3).json();
+    let none = server().admin(&["undelete", &ids[1]]).exits(10);
+
+    assert_eq!(partly.asked.len(), 3);
+    assert!(stdout(&partly.output).contains(&format!("NOT back: snapshot {}: ", ids[1])));
+    assert_eq!(document["snapshots"][0]["id"], ids[0]);
+    assert_eq!(document["failed"][0]["code"], "no_such_snapshot");
+    assert_eq!(stdout(&none.output), "");
+    assert!(stderr(&none.output).contains("gone for good"));
+}
+
+#[test]
+fn a_snapshot_is_protected_and_freed_again() {
+    let id = data::id(2).to_string();
+    let path = format!("/v1/snapshots/{id}/protection");
+    let mut protected = data::info(2);
+    protected.protected = Some("audit of 2023".to_owned());
+    let server = || {
+        let server = Server::default().answers(&format!("PUT {path}"), &protected);
+        server.answers(&format!("DELETE {path}"), &data::info(2))
+    };
+
+    let on = server().admin(&["protect", &id, "--reason", "audit of 2023"]).exits(0).prints("protect.txt");
+    server().admin(&["protect", "--off", &id]).exits(0).prints("protect-off.txt");
+    let document = server().admin(&["protect", "--off", &id, "--json"]).exits(0).json();
+
+    assert_eq!(on.request().1, &json!({"reason": "audit of 2023"}));
+    assert_eq!(document, serde_json::to_value(data::info(2)).unwrap());
+}
+
+fn collector(report: GcReport) -> Server {
+    let progress = |phase: &str, done| GcEvent::Progress { phase: phase.to_owned(), done };
+    let events = [progress("purge", 1), progress("chunks", 3_400), GcEvent::Report(report)];
+    Server::default().streams("POST /v1/gc", &events)
+}
+
+#[test]
+fn a_run_of_the_collector_says_what_went_what_is_held_and_what_waits() {
+    let run = || collector(data::gc(RunMode::Apply));
+
+    let done = run().admin(&["gc", "--now", "--allow-large", "--max-copy", "0"]).exits(0).prints("gc.txt");
+    run().admin(&["gc", "--json"]).exits(0).prints("gc.json");
+    let quiet = run().admin(&["gc", "-q"]).exits(0);
+
+    let expected = json!({"mode": "apply", "delays": "skip", "large": "allow", "max_copy_bytes": 0});
+    assert_eq!(done.request(), ("POST /v1/gc", &expected));
+    assert_eq!(stdout(&quiet.output), "");
+}
+
+#[test]
+fn a_plan_is_short_and_an_explanation_lists_everything() {
+    let plan = || collector(data::gc(RunMode::Plan));
+
+    let short = plan().admin(&["gc", "--dry-run"]).exits(0).prints("gc-plan.txt");
+    let whole = plan().admin(&["gc", "--explain"]).exits(0).prints("gc-explain.txt");
+
+    assert_eq!([short.request().1, whole.request().1].map(|body| &body["mode"]), [&json!("plan"); 2]);
+}
+
+#[test]
+fn a_run_that_did_not_do_everything_exits_with_3_and_says_why() {
+    let stopped = || GcReport { stopped: Some("more than a day's share".to_owned()), ..GcReport::default() };
+    let hurt = || GcReport { problems: vec!["pack:00: no answer".to_owned()], ..GcReport::default() };
+
+    let [first, second] = [stopped(), hurt()].map(|report| collector(report).admin(&["gc", "-q"]).exits(3));
+
+    assert!(stdout(&first.output).ends_with("STOPPED: more than a day's share\n"));
+    assert!(stdout(&second.output).ends_with("PROBLEM: pack:00: no answer\n"));
+}
+
+#[test]
+fn a_run_that_failed_half_way_has_the_servers_words_and_the_exit_code_of_its_class() {
+    let failed = || {
+        let full = refusal("full", ErrorClass::Unavailable, "no space is left");
+        Server::default().streams("POST /v1/gc", &[GcEvent::Failed(full)])
+    };
+
+    let text = failed().admin(&["gc"]).exits(14);
+    let document = failed().admin(&["gc", "--json"]).exits(14).json();
+
+    assert!(stderr(&text.output).contains("no space is left (full)"), "{}", stderr(&text.output));
+    assert_eq!((&document["error"]["code"], &document["error"]["exit_code"]), (&json!("full"), &json!(14)));
+}
+
+#[test]
+fn statistics_are_by_cluster_node_and_snapshot() {
+    let server = || Server::default().answers("GET /v1/stats", &data::stats());
+
+    server().admin(&["stats"]).exits(0).prints("stats.txt");
+    server().admin(&["stats", "--cluster", "logs"]).exits(0).prints("stats-cluster.txt");
+    let all = server().admin(&["stats", "--json"]).exits(0).json();
+    server().admin(&["stats", "--cluster", "logs", "--json"]).exits(0).prints("stats-cluster.json");
+    let none = server().admin(&["stats", "--cluster", "lgos"]).exits(10);
+
+    assert_eq!(all, serde_json::to_value(data::stats()).unwrap());
+    assert!(stderr(&none.output).contains("`lgos`"));
+}
+
+#[test]
+fn a_chunk_is_located_and_known_damage_exits_with_13() {
+    let chunk = data::location(BlobKind::Chunk);
+    let mut page = data::location(BlobKind::Page);
+    page.idle_since = Some(7);
+    page.damaged = Some("fails authentication".to_owned());
+    let id = chunk.id.to_string();
+    let server = |place| Server::default().answers(&format!("GET /v1/chunks/{id}"), place);
+
+    server(&chunk).admin(&["chunk", "locate", &id]).exits(0).prints("chunk.txt");
+    server(&page).admin(&["chunk", "locate", &id]).exits(13).prints("page.txt");
+    let document = server(&page).admin(&["chunk", "locate", &id, "--json"]).exits(13).json();
+
+    assert_eq!(document, serde_json::to_value(&page).unwrap());
+}
+
+#[test]
+fn a_refusal_is_one_document_and_its_class_is_the_exit_code() {
+    let id = data::id(2).to_string();
+    for (arguments, request, status, class, code) in [
+        (&["forget", &id][..], "POST /v1/forget".to_owned(), 409, ErrorClass::Conflict, 11),
+        (&["show", &id], format!("GET /v1/snapshots/{id}/detail"), 404, ErrorClass::NotFound, 10),
+        (&["gc"], "POST /v1/gc".to_owned(), 409, ErrorClass::Conflict, 11),
+        (&["stats"], "GET /v1/stats".to_owned(), 401, ErrorClass::Denied, 12),
+        (
+            &["protect", "--off", &id],
+            format!("DELETE /v1/snapshots/{id}/protection"),
+            400,
+            ErrorClass::Usage,
+            2,
+        ),
+    ] {
+        let body = refusal("its_code", class, "its reason");
+        let server = || Server::default().refuses(&request, status, &body);
+
+        let text = server().admin(arguments).exits(code);
+        let document = server().admin(&[arguments, &["--json"]].concat()).exits(code).json();
+
+        assert_eq!(stdout(&text.output), "", "{arguments:?}");
+        assert!(stderr(&text.output).contains("its reason (its_code)"), "{}", stderr(&text.output));
+        assert!(!stderr(&text.output).contains("run the command again"), "{}", stderr(&text.output));
+        assert_eq!(document["error"]["code"], "its_code", "{arguments:?}");
+    }
+}
+
+/// A server of an earlier version does not know these paths.
+#[test]
+fn a_path_that_the_server_does_not_know_is_not_found() {
+    for arguments in [&["stats"][..], &["gc"], &["forget"], &["undelete", &data::id(1).to_string()]] {
+        let done = Server::default().admin(arguments).exits(10);
+        assert!(stderr(&done.output).contains("404"), "{}", stderr(&done.output));
+    }
+}
+
+/// Runs `rebuild` as a copy of the program in a folder of its own, beside this script if there is one.
+fn rebuild(script: Option<&str>, arguments: &[&str]) -> Output {
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("astacus-admin");
+    fs::hard_link(env!("CARGO_BIN_EXE_astacus-admin"), &program)
+        .or_else(|_| fs::copy(env!("CARGO_BIN_EXE_astacus-admin"), &program).map(|_| ()))
+        .unwrap();
+    if let Some(script) = script {
+        let server = folder.path().join("astacus-server");
+        fs::write(&server, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&server, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let line = ["rebuild", "--data-dir", "d d", "--from-site", "file:///s", "--keyring", "k"];
+    let mut command = Command::new(program);
+    command.args(line).args(arguments).env_clear().env("PATH", folder.path().join("empty"));
+    command.output().unwrap()
+}
+
+#[test]
+fn a_rebuild_is_the_servers_with_its_arguments_output_and_exit_code() {
+    let script = "printf '%s|' \"$@\"; echo told >&2; exit 13";
+
+    let plain = rebuild(Some(script), &[]);
+    let more = rebuild(Some(script), &["--json", "--", "--jobs", "2"]);
+
+    assert_eq!(plain.status.code(), Some(13));
+    assert_eq!(stdout(&plain), "rebuild|--data-dir|d d|--from-site|file:///s|--keyring|k|");
+    assert_eq!(stderr(&plain), "told\n");
+    assert!(stdout(&more).ends_with("|--keyring|k|--json|--jobs|2|"), "{}", stdout(&more));
+}
+
+#[test]
+fn a_rebuild_without_the_servers_program_says_what_is_missing() {
+    let text = rebuild(None, &[]);
+    let document = rebuild(None, &["--json"]);
+
+    assert_eq!((text.status.code(), document.status.code()), (Some(10), Some(10)));
+    assert!(stderr(&text).contains("`astacus-server` lies neither"), "{}", stderr(&text));
+    let document: Value = serde_json::from_slice(&document.stdout).unwrap();
+    assert_eq!(document["error"]["class"], "not_found");
+}
+
+/// Every verdict has its word, so that no table shows one as another.
+#[test]
+fn verdicts_have_words_of_their_own() {
+    let report = data::forget(RunMode::Apply);
+    let done = Server::default().answers("POST /v1/forget", &report).admin(&["forget"]).exits(0);
+    for (line, word) in report.snapshots.iter().zip(["going", "FORGET", "keep"]) {
+        let row = stdout(&done.output).lines().find(|row| row.starts_with(&line.id.to_string())).unwrap();
+        assert!(row.contains(word), "{row}");
+        assert_eq!(row.contains("2024-01-"), line.verdict != Verdict::Keep, "{row}");
+    }
+}
