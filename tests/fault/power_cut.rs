@@ -305,3 +305,47 @@ fn power_cuts_on_ext4_lose_nothing_that_was_acknowledged() {
 fn power_cuts_on_xfs_lose_nothing_that_was_acknowledged() {
     run(FileSystem::Xfs);
 }
+
+/// Cuts the power of a machine while its server makes a repository, and starts it on what is left. Returns
+/// whether that was a repository already. `None` where no image can be mounted.
+fn cut_the_first_start(kind: FileSystem, pause: Duration) -> Option<bool> {
+    let folder = Folder::new();
+    let image = LoopImage::make(kind, &folder, "disk-0")?;
+    let mut command = tests::server::command();
+    command.arg("--data-dir").arg(data(&image)).args(["--listen", "127.0.0.1:0"]);
+    let running = Running::start(command);
+    let early = running.within(pause);
+    assert!(early.is_none(), "{early:?}");
+    freeze(running.pid());
+    let left = image.after_a_power_cut(&folder, "disk-1");
+    running.kill();
+
+    let is_whole = data(&left).join("site/keyring/repository").exists();
+    let server = Server::start(&data(&left));
+    let source = folder.dir("source");
+    std::fs::write(source.join("file"), b"content").unwrap();
+    let node = Client::new(&server, "c", "n", &folder.path("home"));
+    let pushed = text(&node.push(&source), "snapshot");
+    assert_eq!(node.snapshot_ids(), [pushed]);
+    drop(server);
+    drop(left);
+    Some(is_whole)
+}
+
+/// X1, X2: a power cut while a repository is made leaves a folder in which the next start makes or finds one.
+#[test]
+fn power_cuts_during_the_first_start_leave_a_folder_that_starts() {
+    let mut random = Random::printed();
+    for kind in [FileSystem::Ext4, FileSystem::Xfs] {
+        let (rounds, mut whole) = (gear::rounds(6, 150), 0);
+        // Nobody knows how long a first start takes here: the cuts feel their way to its end.
+        let mut longest = 100_000;
+        for _ in 0..rounds {
+            let pause = Duration::from_micros(random.below(longest));
+            let Some(is_whole) = cut_the_first_start(kind, pause) else { return };
+            whole += usize::from(is_whole);
+            longest = if is_whole { longest / 2 } else { longest * 2 };
+        }
+        println!("{kind:?}: {rounds} first starts were cut, {whole} of them when the repository was whole");
+    }
+}
