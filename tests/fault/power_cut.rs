@@ -16,6 +16,7 @@ use tests::compare::differences;
 use tests::corpus;
 use tests::gear;
 use tests::loop_image::{FileSystem, LoopImage};
+use tests::mount::Tmpfs;
 use tests::seed::{Moments, Random};
 use tests::server::Server;
 use tests::wait;
@@ -55,6 +56,8 @@ pub(crate) struct Machine {
     // In this order they go: who has files open on the image, the image, where all of it lies.
     server: Server,
     image: LoopImage,
+    /// What the node syncs lies here: a restore would have the whole disk of the host written out.
+    node_disk: Tmpfs,
     root: PathBuf,
     kept: Vec<Kept>,
     tally: Tally,
@@ -69,15 +72,16 @@ impl Machine {
     pub(crate) fn new(kind: FileSystem, random: &mut Random) -> Option<Self> {
         let folder = Folder::new();
         let image = LoopImage::make(kind, &folder, "disk-0")?;
+        let node_disk = Tmpfs::mount(folder.dir("node"), "size=256m")?;
         let server = Server::start(&data(&image));
         let root = folder.path("source");
         corpus::plain(&root, random, 8, 500_000);
         let (kept, tally) = (Vec::new(), Tally::default());
-        Some(Self { server, image, root, kept, tally, images: 1, allowed: None, folder })
+        Some(Self { server, image, node_disk, root, kept, tally, images: 1, allowed: None, folder })
     }
 
     fn node(&self) -> Client {
-        Client::new(&self.server, "c", "n", &self.folder.path("home"))
+        Client::new(&self.server, "c", "n", &self.node_disk.path().join("home"))
     }
 
     pub(crate) fn server(&self) -> &Server {
@@ -196,7 +200,7 @@ impl Machine {
     }
 
     fn restore(&mut self, kept: &Kept) -> Vec<String> {
-        let to = self.folder.path("restored");
+        let to = self.node_disk.path().join("restored");
         let done = self.node().restore(&kept.id, &to, &["--strip-root"]);
         self.tally.restored += 1;
         if done.code != Some(0) {
