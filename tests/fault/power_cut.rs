@@ -282,8 +282,8 @@ fn run(kind: FileSystem) {
         let Some(tally) = run_rounds(kind, next, &mut random) else { return };
         done += next;
         all.add(&tally);
+        println!("{kind:?}: {done} of {rounds} rounds, {all:?}");
     }
-    println!("{kind:?}: {rounds} rounds, {all:?}");
     assert!(all.cut_short > 0, "no push was cut short: the cuts come too late");
 }
 
