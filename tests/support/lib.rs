@@ -14,6 +14,7 @@
 //! | [`seed`] | randomness that a failed test prints and that replays |
 //! | [`wait`] | waiting for a state, with a deadline |
 //! | [`gear`] | tools that a machine may lack, and the visible skip |
+//! | [`loop_image`] | file systems in image files, and what a power cut would leave of them |
 //! | [`mount`] | small file systems in memory, where a test may mount them |
 
 pub mod binaries;
@@ -23,6 +24,7 @@ pub mod compare;
 pub mod corpus;
 pub mod gear;
 pub mod http;
+pub mod loop_image;
 pub mod mount;
 pub mod relay;
 pub mod seed;

@@ -58,6 +58,8 @@ pub enum Lie {
     FileSync,
     /// The names in folders are not synced.
     FolderSync,
+    /// The step with this number, counted from 0, is not done if it is a sync.
+    SyncAt(usize),
 }
 
 /// The simulated disk. Clones share it.

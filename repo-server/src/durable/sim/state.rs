@@ -176,8 +176,16 @@ impl State {
         Ok(taken)
     }
 
+    /// Whether the step that was started last, a sync of the kind that `kind` is about, is a lie.
+    fn lies(&self, kind: Lie) -> bool {
+        match self.lie {
+            Some(Lie::SyncAt(number)) => number.checked_add(1) == Some(self.steps.len()),
+            lie => lie == Some(kind),
+        }
+    }
+
     pub(super) fn sync_file(&mut self, inode: InodeId, fault: Option<SimFault>) -> io::Result<()> {
-        let lie = self.lie == Some(Lie::FileSync);
+        let lie = self.lies(Lie::FileSync);
         let file = self.file(inode)?;
         let refused = refuse(fault);
         if lie {
@@ -191,7 +199,7 @@ impl State {
     }
 
     pub(super) fn sync_folder(&mut self, inode: InodeId, fault: Option<SimFault>) -> io::Result<()> {
-        let lie = self.lie == Some(Lie::FolderSync);
+        let lie = self.lies(Lie::FolderSync);
         self.writable()?;
         if let Err(e) = refuse(fault) {
             self.read_only = true;

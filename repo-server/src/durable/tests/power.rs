@@ -143,6 +143,77 @@ fn the_checker_sees_a_disk_that_does_not_sync_folders() {
     assert_eq!(loss, Loss::Missing);
 }
 
+/// The numbers and kinds of the steps of `run` that are syncs.
+fn syncs_of(prepare: impl Fn(&SimDisk), run: impl Fn(&SimDisk)) -> Vec<(usize, Step)> {
+    let disk = disk(None);
+    prepare(&disk);
+    let before = disk.steps().len();
+    run(&disk);
+    let is_sync = |step: &Step| matches!(step, Step::SyncTemporary | Step::SyncFile | Step::SyncFolder);
+    disk.steps().into_iter().enumerate().skip(before).filter(|(_, step)| is_sync(step)).collect()
+}
+
+/// Each sync of a new folder and a file in it, left out alone, is noticed. Only the first sync of the new
+/// folder itself saves nothing in this model: it is empty, and publishing syncs it again.
+#[test]
+fn the_checker_sees_each_sync_of_a_publish_that_is_left_out() {
+    let syncs = syncs_of(|_| (), |disk| _ = publish_in_new_folder(disk).unwrap());
+    let kinds: Vec<Step> = syncs.iter().map(|(_, step)| *step).collect();
+    assert_eq!(kinds, [Step::SyncFolder, Step::SyncFolder, Step::SyncTemporary, Step::SyncFolder]);
+
+    let losses = syncs.iter().map(|(at, _)| first_loss(Some(Lie::SyncAt(*at))).map(|(_, loss)| loss));
+
+    let expected = [None, Some(Loss::Missing), Some(Loss::Torn), Some(Loss::Missing)];
+    assert_eq!(losses.collect::<Vec<_>>(), expected);
+}
+
+/// Publishes a file as a tool that syncs nothing does.
+fn copy_unsynced(disk: &SimDisk) {
+    let folder = disk.open_folder(&root()).unwrap();
+    let (temporary, mut file) = folder.create_temporary().unwrap();
+    for piece in CONTENT.chunks(16) {
+        assert_eq!(file.write(piece).unwrap(), piece.len());
+    }
+    folder.rename_new(&temporary, &name("p1")).unwrap();
+}
+
+/// Each sync of a publish that finds its file in place, left out alone, is noticed.
+#[test]
+fn the_checker_sees_each_sync_of_a_file_in_place_that_is_left_out() {
+    let publish_again = |disk: &SimDisk| _ = publish(disk, &root(), &name("p1"), CONTENT).unwrap();
+    let left = |lie: Option<Lie>| {
+        let disk = disk(lie);
+        copy_unsynced(&disk);
+        publish_again(&disk);
+        disk.cut_power(Survivors::Synced);
+        disk.peek(&root().join("p1"))
+    };
+    let in_place = |(at, step): (usize, Step)| (step != Step::SyncTemporary).then_some(at);
+    let syncs: Vec<usize> = syncs_of(copy_unsynced, publish_again).into_iter().filter_map(in_place).collect();
+
+    let found: Vec<_> = syncs.into_iter().map(|at| left(Some(Lie::SyncAt(at)))).collect();
+
+    assert_eq!(found, [Some(Vec::new()), None], "the file's sync, and the folder's");
+    assert_eq!(left(None).as_deref(), Some(CONTENT));
+}
+
+/// The sync of a removal, left out, is noticed.
+#[test]
+fn the_checker_sees_the_sync_of_a_removal_that_is_left_out() {
+    let prepare = |disk: &SimDisk| _ = publish_in_new_folder(disk).unwrap();
+    let take = |disk: &SimDisk| assert_eq!(remove(disk, &dir(), &name("p1")).unwrap(), Removed::Now);
+    let syncs = syncs_of(prepare, take);
+    let &[(at, Step::SyncFolder)] = &syncs[..] else { panic!("not one sync: {syncs:?}") };
+
+    for (lie, expected) in [(None, None), (Some(Lie::SyncAt(at)), Some(CONTENT))] {
+        let disk = disk(lie);
+        prepare(&disk);
+        take(&disk);
+        disk.cut_power(Survivors::Synced);
+        assert_eq!(disk.peek(&dir().join("p1")).as_deref(), expected, "{lie:?}");
+    }
+}
+
 /// The first publisher dies after its rename; the second one finds the file and must not say that it
 /// is durable before it is.
 #[test]
@@ -166,12 +237,7 @@ fn a_file_found_in_place_is_durable_before_it_is_acknowledged() {
 #[test]
 fn a_file_that_nobody_synced_is_synced_before_it_is_acknowledged() {
     let disk = disk(None);
-    let folder = disk.open_folder(&root()).unwrap();
-    let (temporary, mut file) = folder.create_temporary().unwrap();
-    for piece in CONTENT.chunks(16) {
-        assert_eq!(file.write(piece).unwrap(), piece.len());
-    }
-    folder.rename_new(&temporary, &name("p1")).unwrap();
+    copy_unsynced(&disk);
 
     assert_eq!(publish(&disk, &root(), &name("p1"), CONTENT).unwrap(), Published::AlreadyThere);
     disk.cut_power(Survivors::Synced);
