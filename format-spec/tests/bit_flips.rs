@@ -24,6 +24,9 @@ use format_spec::{ManifestId, PackId, RepositoryId};
 const REPOSITORY: RepositoryId = RepositoryId::from_bytes(*b"repository-id-16");
 const GENERATION: u32 = 1;
 
+/// Whether it sees that some bytes are not what was stored.
+type Detector<'a> = &'a dyn Fn(&[u8]) -> bool;
+
 fn golden(name: &str) -> Vec<u8> {
     fs::read(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/v1")).join(name)).unwrap()
 }
@@ -193,7 +196,7 @@ fn every_flipped_bit_and_every_cut_of_a_manifest_and_a_snapshot_is_seen() {
     let (sealed_manifest, sealed_snapshot) = (golden("manifest.sealed"), golden("snapshot.sealed"));
     let id = ManifestId::of(&sealed_manifest);
     let other_name = |bytes: &[u8]| ManifestId::of(bytes) != id;
-    let checks: [(&[u8], &dyn Fn(&[u8]) -> bool); 3] =
+    let checks: [(&[u8], Detector<'_>); 3] =
         [(&sealed_manifest, &manifest), (&sealed_snapshot, &snapshot), (&sealed_manifest, &other_name)];
 
     for (sealed, detects) in checks {
