@@ -14,6 +14,7 @@
 //! | [`seed`] | randomness that a failed test prints and that replays |
 //! | [`wait`] | waiting for a state, with a deadline |
 //! | [`gear`] | tools that a machine may lack, and the visible skip |
+//! | [`targets`] | a function for each decoder of strangers' bytes, for fuzzers and for the suite `fuzz` |
 //! | [`mount`] | small file systems in memory, where a test may mount them |
 
 pub mod binaries;
@@ -27,5 +28,7 @@ pub mod mount;
 pub mod relay;
 pub mod seed;
 pub mod server;
+#[path = "../fuzz/targets/mod.rs"]
+pub mod targets;
 pub mod wait;
 pub mod world;
