@@ -179,12 +179,14 @@ pub fn pack_trailer(bytes: &[u8]) -> Verdict {
     Verdict::Accepted
 }
 
-/// A pack whose footer is `directory` in CBOR, under a seal that fits, and whose blobs are zeros.
-fn forged(directory: &[u8]) -> Vec<u8> {
+/// A pack whose footer is `directory` in CBOR, under a seal that fits, and whose blobs are zeros. The higher bits
+/// of `padding` say by how many units it is padded too far, and the lowest by how few bytes too little.
+fn forged(padding: u8, directory: &[u8]) -> Vec<u8> {
     let sealed = object::seal(ObjectKind::Pack, &KEYS.seal, REPOSITORY, SALT, directory);
     let (header, footer) = sealed.split_at(HEADER_LEN);
     let tail_len = footer.len() + TRAILER_LEN;
-    let total = (HEADER_LEN + tail_len).next_multiple_of(PADDING);
+    let least = (HEADER_LEN + tail_len).next_multiple_of(PADDING);
+    let total = least + usize::from(padding >> 6) * PADDING - usize::from(padding & 7);
     let mut pack = header.to_vec();
     pack.resize(total - tail_len, 0);
     let offset = u64::try_from(pack.len()).expect("a short pack");
@@ -199,13 +201,15 @@ fn forged(directory: &[u8]) -> Vec<u8> {
     pack
 }
 
-/// What the footer of a pack says, past its seal: blobs follow each other, and there is one encoding, as a
-/// builder makes the same pack of it.
+/// What the footer of a pack says, past its seal: `[padding] [directory]`. Blobs follow each other, and there is
+/// one form, as a builder makes the same pack of it.
 ///
 /// # Panics
 /// If not.
-pub fn pack_footer(directory: &[u8]) -> Verdict {
-    let pack = forged(directory);
+pub fn pack_footer(bytes: &[u8]) -> Verdict {
+    let mut input = Input(bytes);
+    let padding = input.byte().unwrap_or_default();
+    let pack = forged(padding, input.rest());
     let found = match pack::open(&KEYS.seal, REPOSITORY, PackId::of(&pack), &pack) {
         Ok(found) => found,
         Err(error) => {
@@ -378,5 +382,32 @@ pub fn footers() -> Vec<Seed> {
         ),
     ];
     seeds.extend(hostile_cbor(&encode(&good)));
+    let padded = |padding: u8| [&[padding][..], &encode(&good)].concat();
+    let mut seeds: Vec<Seed> =
+        seeds.into_iter().map(|(name, bytes)| (name, [&[0][..], &bytes].concat())).collect();
+    seeds.push(seed("padded-too-far", padded(64)));
+    // The one blob ends so that a full unit of padding lies behind it.
+    seeds.push(seed("padded-by-a-unit", full_unit()));
+    seeds.push(seed("padded-too-little", padded(1)));
     seeds
+}
+
+/// A directory of one blob, behind which a whole unit of padding lies in a pack that is a unit too long.
+fn full_unit() -> Vec<u8> {
+    let directory = |stored_len: u32| {
+        let entry = pack::PackEntry {
+            kind: BlobKind::Chunk,
+            id: CHUNK.id,
+            offset: u32::try_from(HEADER_LEN).expect("a small number"),
+            stored_len,
+            plain_len: 9,
+            compression: Compression::Raw,
+            references: Vec::new(),
+        };
+        let directory = Directory { domain: cluster(), entries: vec![entry] };
+        minicbor::to_vec(directory).expect("writing to memory does not fail")
+    };
+    // What the footer and its seal leave of the first unit.
+    let left = PADDING - HEADER_LEN - TRAILER_LEN - format_spec::blob::OVERHEAD - directory(60_000).len();
+    [&[64][..], &directory(u32::try_from(left).expect("a small number"))].concat()
 }
