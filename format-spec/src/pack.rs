@@ -235,6 +235,9 @@ impl Trailer {
         if reserved != [0; 10] || end != Some(pack_len) || pack_len > MAX_PACK_LEN {
             return Err(malformed("the footer does not end where the trailer starts"));
         }
+        if !pack_len.is_multiple_of(u64::try_from(PADDING).expect("a small number")) {
+            return Err(malformed("the pack is not padded"));
+        }
         Ok(Self { footer_offset, footer_len, footer_hash })
     }
 }
@@ -321,7 +324,8 @@ fn check_padding(directory: &Directory, before_footer: &[u8]) -> Result<(), Form
         None => Some(HEADER_LEN),
     };
     let padding = start.and_then(|start| before_footer.get(start..));
-    if padding.is_some_and(|padding| ZEROS.get(..padding.len()) == Some(padding)) {
+    let fits = |padding: &[u8]| padding.len() < PADDING && ZEROS.get(..padding.len()) == Some(padding);
+    if padding.is_some_and(fits) {
         return Ok(());
     }
     Err(FormatError::malformed("pack", "its padding is not zeros, or too long"))

@@ -24,6 +24,8 @@ pub mod commands;
 pub mod config;
 mod durable;
 pub mod error;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 pub mod priority;
 pub mod progress;
 pub mod push;

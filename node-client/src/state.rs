@@ -20,6 +20,8 @@
 //! Numbers are little-endian. A check is the keyed hash of what it covers, with session and position.
 //! In a journal, manifest and end are zero, and the last block may be cut short.
 
+#[cfg(feature = "fuzz")]
+pub(crate) mod fuzz;
 mod known;
 mod memory;
 mod place;
@@ -124,6 +126,10 @@ fn parse_slot(bytes: &[u8; SLOT_LEN]) -> Option<Option<Slot>> {
 
 fn parse_slots(bytes: &[u8]) -> Option<Vec<Option<Slot>>> {
     bytes.as_chunks().0.iter().map(parse_slot).collect()
+}
+
+fn wide(len: usize) -> u64 {
+    u64::try_from(len).expect("a length fits in 64 bits")
 }
 
 /// Takes fields off the front of some bytes.

@@ -15,6 +15,7 @@
 //! | [`wait`] | waiting for a state, with a deadline |
 //! | [`gear`] | tools that a machine may lack, and the visible skip |
 //! | [`loop_image`] | file systems in image files, and what a power cut would leave of them |
+//! | [`targets`] | a function for each decoder of strangers' bytes, for fuzzers and for the suite `fuzz` |
 //! | [`mount`] | small file systems in memory, where a test may mount them |
 
 pub mod binaries;
@@ -29,5 +30,7 @@ pub mod mount;
 pub mod relay;
 pub mod seed;
 pub mod server;
+#[path = "../fuzz/targets/mod.rs"]
+pub mod targets;
 pub mod wait;
 pub mod world;

@@ -172,6 +172,34 @@ fn every_length_is_padded_to_64_kib() {
     }
 }
 
+/// P2: a pack has one form: no unit of padding more than it needs, and none less.
+#[test]
+fn a_pack_that_is_padded_otherwise_is_refused() {
+    let padding = |pack: &SealedPack| {
+        let end = place(pack.directory.entries[0].range()).end;
+        usize::try_from(look(&pack.bytes).unwrap().trailer.footer_offset).unwrap() - end
+    };
+    let of_len = |len: usize, zeros: usize| {
+        let mut pack = builder(3);
+        append(&mut pack, BlobKind::Chunk, &vec![5; len]);
+        pack.bytes.resize(pack.bytes.len() + zeros, 0);
+        pack.seal(&keys())
+    };
+    let unpadded = 60_000 + padding(&of_len(60_000, 0));
+    let (exact, too_long) = (of_len(unpadded, 0), of_len(unpadded, PADDING));
+    assert_eq!((padding(&exact), padding(&too_long)), (0, PADDING));
+    let (tail, len) = (exact.bytes.last_chunk().unwrap(), u64::try_from(exact.bytes.len()).unwrap());
+    let mut shorter = *tail;
+    shorter[..8].copy_from_slice(&(look(&exact.bytes).unwrap().trailer.footer_offset - 1).to_le_bytes());
+
+    let found = read(&too_long.bytes);
+
+    assert!(matches!(found, Err(FormatError::Malformed { .. })), "{found:?}");
+    assert!(matches!(Trailer::decode(&shorter, len - 1), Err(FormatError::Malformed { .. })));
+    assert!(Trailer::decode(tail, len).is_ok());
+    read(&exact.bytes).unwrap();
+}
+
 #[test]
 fn the_tail_and_the_header_alone_give_the_directory() {
     let sealed = small();

@@ -73,7 +73,7 @@ impl Writer {
     pub(crate) fn finish(self) -> io::Result<Reader> {
         let mut file = self.file.into_inner().map_err(io::IntoInnerError::into_error)?;
         file.rewind()?;
-        Ok(Reader { file: BufReader::with_capacity(256 << 10, file), row: Vec::new() })
+        Ok(Reader::new(file))
     }
 }
 
@@ -84,6 +84,11 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
+    /// The rows of the list in `file`.
+    pub(super) fn new(file: File) -> Self {
+        Self { file: BufReader::with_capacity(256 << 10, file), row: Vec::new() }
+    }
+
     /// The next row; `None` after the last.
     pub(crate) fn next_step(&mut self) -> io::Result<Option<Step>> {
         let mut len = [0; 4];

@@ -18,6 +18,8 @@ mod change;
 mod class;
 mod content;
 mod freeze;
+#[cfg(feature = "fuzz")]
+pub(crate) mod fuzz;
 mod globs;
 mod late;
 mod links;

@@ -9,7 +9,7 @@ use format_spec::key::{BlobKind, DomainKey};
 use format_spec::page::{self, Content, MAX_PAGE_LEN, Record};
 use format_spec::{ChunkId, Entry, EntryKind, EntryPath, SessionId};
 
-use super::{BLOCK_HEAD_LEN, CHECK_LEN, Fields, Header, SLOT_LEN, Slot, block_check, parse_slots};
+use super::{BLOCK_HEAD_LEN, CHECK_LEN, Fields, Header, SLOT_LEN, Slot, block_check, parse_slots, wide};
 
 /// A state that is not what was written. Push without it.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +69,9 @@ impl Known {
         let len = file.metadata()?.len();
         let (finished, end) =
             if preamble.end == 0 { (Finished::No, len) } else { (Finished::Yes, preamble.end) };
+        if end > len {
+            return Err(Damaged);
+        }
         let start = u64::try_from(expected.len()).map_err(|_| Damaged)?;
         Ok(Self {
             domain,
@@ -138,7 +141,7 @@ impl Known {
         Ok(Some(page::references(self.records.as_slice()).collect()))
     }
 
-    fn next_file(&mut self) -> Result<Option<KnownFile>, Damaged> {
+    pub(super) fn next_file(&mut self) -> Result<Option<KnownFile>, Damaged> {
         while let Some(record) = self.next_record()? {
             if let Record::Entry(entry) = record
                 && entry.kind == EntryKind::File
@@ -182,16 +185,20 @@ impl Known {
         let lens = (fields.u32(), fields.u32(), fields.array::<CHECK_LEN>());
         let (Some(page_len), Some(slots), Some(found)) = lens else { return Err(Damaged) };
         let narrow = |len: u32| usize::try_from(len).ok().filter(|len| *len <= MAX_PAGE_LEN).ok_or(Damaged);
-        let mut page = vec![0; narrow(page_len)?];
-        let mut slot_bytes = vec![0; narrow(slots)? * SLOT_LEN];
+        let (page_len, slots_len) = (narrow(page_len)?, narrow(slots)? * SLOT_LEN);
+        // No memory for lengths that only claim to be there.
+        let block_end = self.position.saturating_add(wide(BLOCK_HEAD_LEN + page_len + slots_len));
+        if block_end > self.end {
+            return Err(Damaged);
+        }
+        let (mut page, mut slot_bytes) = (vec![0; page_len], vec![0; slots_len]);
         self.file.read_exact(&mut page)?;
         self.file.read_exact(&mut slot_bytes)?;
         let id = self.domain.id_of(BlobKind::Page, &page);
         if block_check(&self.domain, self.session.as_bytes(), self.position, &id, &slot_bytes) != found {
             return Err(Damaged);
         }
-        let len = BLOCK_HEAD_LEN + page.len() + slot_bytes.len();
-        self.position += u64::try_from(len).map_err(|_| Damaged)?;
+        self.position = block_end;
         self.records = page::decode(&page).map_err(|_| Damaged)?.into_iter();
         self.slots = parse_slots(&slot_bytes).ok_or(Damaged)?.into_iter();
         Ok(())

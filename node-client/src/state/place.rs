@@ -20,7 +20,7 @@ const NEW: &str = "new";
 /// Extension of what an unfinished push has left.
 const JOURNAL: &str = "journal";
 /// Longest list of roots that is believed.
-const MAX_ROOTS_LEN: usize = 16 << 20;
+const MAX_ROOTS_LEN: u32 = 16 << 20;
 
 /// Where states lie unless someone says otherwise: for root the machine's folder, else the user's.
 pub(crate) fn default_folder(env: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
@@ -130,7 +130,7 @@ impl Place {
     }
 
     fn read(&self, path: &Path) -> Option<Header> {
-        read_header(path).filter(|header| header.preamble.roots == self.roots)
+        read_header(File::open(path).ok()?).filter(|header| header.preamble.roots == self.roots)
     }
 
     /// A file without a name, for as long as it is open.
@@ -223,8 +223,8 @@ fn keep_longer(from: &Path, to: &Path) -> io::Result<()> {
     Ok(rustix::fs::renameat(rustix::fs::CWD, from, rustix::fs::CWD, to)?)
 }
 
-fn read_header(path: &Path) -> Option<Header> {
-    let mut file = File::open(path).ok()?;
+/// The header at the start of `file`. Takes no more memory than the file is long, whatever it claims.
+pub(super) fn read_header(mut file: File) -> Option<Header> {
     let mut fixed = [0; FIXED_LEN];
     file.read_exact(&mut fixed).ok()?;
     let mut fields = Fields(&fixed);
@@ -235,9 +235,12 @@ fn read_header(path: &Path) -> Option<Header> {
     let session = SessionId::from_bytes(fields.array()?);
     let manifest = ManifestId::from_bytes(fields.array()?);
     let (end, number) = (fields.u64()?, fields.u64()?);
-    let len = usize::try_from(fields.u32()?).ok().filter(|len| *len <= MAX_ROOTS_LEN)?;
-    let mut roots = vec![0; len];
-    file.read_exact(&mut roots).ok()?;
+    let len = fields.u32().filter(|len| *len <= MAX_ROOTS_LEN)?;
+    let mut roots = Vec::new();
+    (&file).take(len.into()).read_to_end(&mut roots).ok()?;
+    if u32::try_from(roots.len()) != Ok(len) {
+        return None;
+    }
     let preamble = Preamble { repository, session, manifest, end, number, roots };
     Some(Header { preamble, file })
 }

@@ -13,6 +13,7 @@ use format_spec::{ManifestId, RepositoryId, SessionId};
 
 use super::{
     BLOCK_HEAD_LEN, CHECK_LEN, Fields, Place, Preamble, SLOT_LEN, Slot, block_check, parse_slots, push_slot,
+    wide,
 };
 use crate::push::{Identity, Source};
 
@@ -243,8 +244,4 @@ fn create_at(place: &Place, repository: &RepositoryId) -> Option<(File, Target)>
             None
         }
     }
-}
-
-fn wide(len: usize) -> u64 {
-    u64::try_from(len).expect("a length fits in 64 bits")
 }

@@ -340,6 +340,28 @@ fn damage_anywhere_is_noticed() {
     assert!(read(&place, 700).is_ok(), "the checks refuse what is good");
 }
 
+/// P4: nothing is read, and no room is made, of what a state only claims to hold. How much memory that takes is
+/// measured by the suite `fuzz`.
+#[test]
+fn a_state_that_is_shorter_than_it_says_is_not_opened() {
+    let temp = tempfile::tempdir().unwrap();
+    let place = place(temp.path());
+    write(&place, 10);
+    let path = state_file(&place);
+    let good = fs::read(&path).unwrap();
+
+    fs::write(&path, &good[..good.len() - 1]).unwrap();
+    assert!(matches!(open(&place), Err(Damaged)), "one byte is missing");
+
+    let mut roots = good.clone();
+    roots[FIXED_LEN - 4..FIXED_LEN].copy_from_slice(&(16_u32 << 20).to_le_bytes());
+    fs::write(&path, &roots).unwrap();
+    assert!(place.newest().is_none(), "roots that are not there");
+
+    fs::write(&path, &good).unwrap();
+    assert!(open(&place).is_ok());
+}
+
 #[test]
 fn a_state_of_another_domain_or_other_roots_is_not_used() {
     let temp = tempfile::tempdir().unwrap();

@@ -1,0 +1,307 @@
+//! Records: pages and their entries, manifests, snapshots, and the descriptor.
+
+use format_spec::descriptor::Descriptor;
+use format_spec::key::{DomainKey, MasterKey};
+use format_spec::manifest::{
+    Fallback, MAX_FALLBACKS, MAX_PROBLEMS, MAX_ROOTS, Manifest, PageRef, Problem, PushStats, Totals,
+};
+use format_spec::page::{self, MAX_PAGE_LEN, PageBuilder, Record};
+use format_spec::snapshot::{ManifestRef, Snapshot, SnapshotState};
+use format_spec::wire::ChunkerSpec;
+use format_spec::{
+    ChunkId, Entry, EntryKind, EntryPath, Extent, FORMAT_VERSION, FileEnd, ManifestId, RepositoryId,
+    SnapshotId, Timestamp, Xattr,
+};
+
+use super::{Seed, Verdict, hostile_cbor, hostile_json, seed};
+
+const PAGE_MAGIC: [u8; 4] = *b"APG\x01";
+
+fn cbor<T: minicbor::Encode<()>>(value: &T) -> Vec<u8> {
+    minicbor::to_vec(value).expect("writing to memory does not fail")
+}
+
+/// A page: what was accepted is what its records are written as, and each entry keeps the rules.
+///
+/// # Panics
+/// If it does not.
+pub fn page(bytes: &[u8]) -> Verdict {
+    let Ok(records) = page::decode(bytes) else { return Verdict::Refused };
+    let mut again = PAGE_MAGIC.to_vec();
+    let mut last: Option<&EntryPath> = None;
+    let mut chunks = 0;
+    for record in &records {
+        again.extend_from_slice(&cbor(record));
+        match record {
+            Record::Entry(entry) => {
+                entry.check().expect("a page holds no entry that breaks a rule");
+                assert!(last.is_none_or(|last| *last < entry.path), "entries do not ascend");
+                last = Some(&entry.path);
+            }
+            Record::Content(content) => {
+                assert!(content.extents.iter().all(|extent| extent.covered() > 0), "an extent of no bytes");
+                chunks += content.extents.iter().filter_map(Extent::chunk).count();
+            }
+        }
+    }
+    assert_eq!(again, bytes, "a page has two encodings");
+    assert!(bytes.len() <= MAX_PAGE_LEN && !records.is_empty());
+    assert!(page::references(&records).count() <= chunks, "references to what no extent names");
+    Verdict::Accepted
+}
+
+/// An entry that keeps the rules makes a page, and one that breaks them makes none.
+///
+/// # Panics
+/// If it is the other way round.
+pub fn entry(bytes: &[u8]) -> Verdict {
+    let mut decoder = minicbor::Decoder::new(bytes);
+    let Ok(entry) = decoder.decode::<Entry>() else { return Verdict::Refused };
+    if entry.kind == EntryKind::File {
+        return Verdict::of(entry.check().is_ok());
+    }
+    let page = [&PAGE_MAGIC[..], &cbor(&Record::Entry(entry.clone()))].concat();
+    let read = page::decode(&page);
+    let fits = page.len() <= MAX_PAGE_LEN && entry.check().is_ok();
+    assert_eq!(read.ok(), fits.then(|| vec![Record::Entry(entry)]), "the rules are not those of the page");
+    Verdict::of(fits)
+}
+
+/// A manifest: one encoding, this version, and lists within their limits.
+///
+/// # Panics
+/// If not.
+pub fn manifest(bytes: &[u8]) -> Verdict {
+    let Ok(manifest) = Manifest::decode(bytes) else { return Verdict::Refused };
+    assert_eq!(manifest.encode(), bytes, "a manifest has two encodings");
+    assert_eq!(manifest.version, FORMAT_VERSION);
+    assert!(manifest.roots.len() <= MAX_ROOTS && manifest.problems.len() <= MAX_PROBLEMS);
+    assert!(manifest.push.is_none_or(|push| push.fallbacks.len() <= MAX_FALLBACKS));
+    Verdict::Accepted
+}
+
+/// A snapshot: one encoding, and this version.
+///
+/// # Panics
+/// If not.
+pub fn snapshot(bytes: &[u8]) -> Verdict {
+    let Ok(snapshot) = Snapshot::decode(bytes) else { return Verdict::Refused };
+    assert_eq!(snapshot.encode(), bytes, "a snapshot has two encodings");
+    assert_eq!(snapshot.version, FORMAT_VERSION);
+    for manifest in &snapshot.manifests {
+        let found = snapshot.manifest_of(&manifest.node).expect("its node has a manifest");
+        assert_eq!(found.node, manifest.node);
+    }
+    Verdict::Accepted
+}
+
+/// A descriptor: this version, and it reads back as what it was taken for.
+///
+/// # Panics
+/// If not.
+pub fn descriptor(bytes: &[u8]) -> Verdict {
+    let Ok(descriptor) = Descriptor::decode(bytes) else { return Verdict::Refused };
+    assert_eq!(descriptor.format_version, FORMAT_VERSION);
+    assert_eq!(Descriptor::decode(&descriptor.encode()).as_ref(), Ok(&descriptor));
+    Verdict::Accepted
+}
+
+fn domain() -> DomainKey {
+    MasterKey::from_bytes([7; 32]).domain(&"c".parse().expect("a plain name"))
+}
+
+fn path(bytes: &[u8]) -> EntryPath {
+    EntryPath::new(bytes.to_vec()).expect("a plain path")
+}
+
+fn entry_of(name: &[u8], kind: EntryKind) -> Entry {
+    Entry {
+        path: path(name),
+        kind,
+        mode: 0o640,
+        uid: 999,
+        gid: 1000,
+        mtime: Timestamp { seconds: -1, nanos: 999_999_999 },
+        size: 0,
+        xattrs: Vec::new(),
+        target: None,
+        link_group: None,
+    }
+}
+
+fn folder() -> Entry {
+    let xattrs = vec![Xattr { name: b"user.note".to_vec(), value: vec![0, 255] }];
+    Entry { xattrs, ..entry_of(b"data", EntryKind::Folder) }
+}
+
+fn symlink() -> Entry {
+    Entry { target: Some(b"../\xfe".to_vec()), ..entry_of(b"data/link", EntryKind::Symlink) }
+}
+
+fn hard_link() -> Entry {
+    Entry { link_group: Some(7), ..entry_of(b"data/again \xff", EntryKind::HardLink) }
+}
+
+/// Pages as the builder makes them: one of every kind of record, and one that the next page goes on.
+fn built() -> Vec<Vec<u8>> {
+    let mut pages = PageBuilder::new(domain());
+    let extents = [
+        Extent::Chunk { id: ChunkId::from_bytes([1; 32]), len: 1000 },
+        Extent::Hole { len: 1 << 33 },
+        Extent::Chunk { id: ChunkId::from_bytes([2; 32]), len: 24 },
+    ];
+    let file = Entry { size: (1 << 33) + 1024, ..entry_of(b"data/file", EntryKind::File) };
+    let mut done = vec![pages.entry(&folder()), pages.entry(&hard_link()), pages.entry(&file)];
+    done.extend(extents.iter().map(|extent| pages.extent(*extent)));
+    done.push(pages.end_file(FileEnd::Unreadable));
+    done.push(pages.entry(&symlink()));
+    done.push(pages.finish());
+    // A file whose extents go on in the next pages.
+    done.push(pages.entry(&entry_of(b"long", EntryKind::File)));
+    for n in 0_u64..1000 {
+        let mut id = [0xff; 32];
+        if n == 450 {
+            // Ends a page.
+            id = [0; 32];
+        }
+        done.push(pages.extent(Extent::Chunk { id: ChunkId::from_bytes(id), len: 9 }));
+    }
+    done.push(pages.end_file(FileEnd::Unreadable));
+    done.push(pages.finish());
+    done.into_iter().flatten().map(|page| page.bytes).collect()
+}
+
+/// Seeds of [`page`].
+pub fn pages() -> Vec<Seed> {
+    let built = built();
+    let first = built.first().cloned().unwrap_or_default();
+    let mut seeds: Vec<Seed> =
+        built.into_iter().enumerate().map(|(n, bytes)| seed(&format!("built-{n}"), bytes)).collect();
+    let (_, records) = first.split_at(PAGE_MAGIC.len());
+    seeds.push(seed("another-version", [b"APG\x02", records].concat()));
+    seeds.push(seed("no-record", PAGE_MAGIC));
+    // Content that claims more extents than a page could hold, and holes of no bytes.
+    seeds.push(seed(
+        "claims-2-32-extents",
+        [&PAGE_MAGIC[..], &[0x82, 1, 0x81, 0x82, 0x9a, 255, 255, 255, 255]].concat(),
+    ));
+    seeds.push(seed("empty-extent", [&PAGE_MAGIC[..], &[0x82, 1, 0x81, 0x82, 0x81, 0x81, 0, 0xf6]].concat()));
+    let many_holes: Vec<u8> = [0x81, 1].repeat(8000);
+    seeds.push(seed(
+        "8000-holes",
+        [&PAGE_MAGIC[..], &[0x82, 1, 0x81, 0x82, 0x99, 0x1f, 0x40], &many_holes, &[0xf6]].concat(),
+    ));
+    seeds.extend(
+        hostile_cbor(records).into_iter().map(|(name, bytes)| (name, [&PAGE_MAGIC[..], &bytes].concat())),
+    );
+    seeds
+}
+
+/// Seeds of [`entry`].
+pub fn entries() -> Vec<Seed> {
+    let good = cbor(&folder());
+    let device = cbor(&Entry { mode: 0o17_777, ..folder() });
+    let late = Entry { mtime: Timestamp { seconds: 0, nanos: 1_000_000_000 }, ..folder() };
+    let mut seeds = vec![
+        seed("folder", good.clone()),
+        seed("symlink", cbor(&symlink())),
+        seed("hard-link", cbor(&hard_link())),
+        seed("hard-link-of-no-group", cbor(&Entry { link_group: None, ..hard_link() })),
+        seed("symlink-to-nothing", cbor(&Entry { target: None, ..symlink() })),
+        seed("odd-mode", device),
+        seed("long-second", cbor(&late)),
+    ];
+    seeds.extend(hostile_cbor(&good));
+    seeds
+}
+
+fn push_stats() -> PushStats {
+    let fallbacks = vec![Fallback { reason: "why".to_owned(), files: 3 }];
+    PushStats { appended: 1, bytes_read: 1 << 40, fallbacks, ..PushStats::default() }
+}
+
+fn totals() -> Totals {
+    Totals { files: 3, folders: 1, symlinks: 1, bytes: 1 << 33, problems: 1, skipped: 2 }
+}
+
+fn whole_manifest() -> Manifest {
+    Manifest {
+        version: FORMAT_VERSION,
+        cluster: "cluster-1".parse().expect("a plain name"),
+        node: "node-1".parse().expect("a plain name"),
+        roots: vec![path(b"data"), path(b"var/lib")],
+        pages: vec![PageRef { id: ChunkId::from_bytes([1; 32]), len: 5 }],
+        totals: totals(),
+        problems: vec![Problem { path: path(b"data/gone"), reason: "vanished".to_owned() }],
+        tool: "astacus-client 0.1.0".to_owned(),
+        host: "db-1.example".to_owned(),
+        push: Some(push_stats()),
+    }
+}
+
+/// Seeds of [`manifest`].
+pub fn manifests() -> Vec<Seed> {
+    let good = whole_manifest();
+    let bytes = good.encode();
+    let mut seeds = vec![
+        seed("whole", bytes.clone()),
+        seed("without-push", Manifest { push: None, ..good.clone() }.encode()),
+        seed("another-version", Manifest { version: 2, ..good.clone() }.encode()),
+        seed("1001-roots", Manifest { roots: vec![path(b"r"); MAX_ROOTS + 1], ..good }.encode()),
+        seed("path-that-leaves", replaced(&bytes, b"data/gone", b"data/../x")),
+    ];
+    seeds.extend(hostile_cbor(&bytes));
+    seeds
+}
+
+/// Seeds of [`snapshot`].
+pub fn snapshots() -> Vec<Seed> {
+    let good = Snapshot {
+        version: FORMAT_VERSION,
+        id: SnapshotId::new(1_790_000_000_123, [0x5a; 10]),
+        cluster: "cluster-1".parse().expect("a plain name"),
+        created_ms: 1_790_000_000_123,
+        state: SnapshotState::Partial,
+        manifests: vec![ManifestRef {
+            node: "node-1".parse().expect("a plain name"),
+            id: ManifestId::from_bytes([3; 32]),
+            totals: totals(),
+            push: Some(push_stats()),
+        }],
+    };
+    let mut seeds = vec![
+        seed("whole", good.encode()),
+        seed("of-no-node", Snapshot { manifests: Vec::new(), ..good.clone() }.encode()),
+        seed("another-version", Snapshot { version: 0, ..good.clone() }.encode()),
+        seed("odd-name", replaced(&good.encode(), b"cluster-1", b"../../etc")),
+    ];
+    seeds.extend(hostile_cbor(&good.encode()));
+    seeds
+}
+
+/// Seeds of [`descriptor`].
+pub fn descriptors() -> Vec<Seed> {
+    let master = MasterKey::from_bytes([7; 32]);
+    let cdc = ChunkerSpec::FastCdc { min_len: 65_536, avg_len: 262_144, max_len: 1_048_576 };
+    let good = Descriptor::new(RepositoryId::from_bytes([1; 16]), &master, cdc);
+    let fixed = Descriptor { chunker: ChunkerSpec::Fixed { len: 4096 }, ..good.clone() };
+    let bytes = good.encode();
+    let mut seeds = vec![
+        seed("whole", bytes.clone()),
+        seed("fixed", fixed.encode()),
+        seed("another-version", Descriptor { format_version: 9, ..good }.encode()),
+        seed("no-version", replaced(&bytes, b"format_version", b"format-version")),
+        seed("two-versions", replaced(&bytes, b"\"generation\"", b"\"format_version\": 2, \"generation\"")),
+        seed("odd-chunker", replaced(&bytes, b"fast_cdc", b"slow_cdc")),
+    ];
+    seeds.extend(hostile_json(&bytes));
+    seeds
+}
+
+/// The bytes with the first `from` replaced.
+fn replaced(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
+    let at = bytes.windows(from.len()).position(|window| window == from).expect("it is in there");
+    let (before, rest) = bytes.split_at(at);
+    let (_, after) = rest.split_at(from.len());
+    [before, to, after].concat()
+}
