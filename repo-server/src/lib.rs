@@ -7,6 +7,7 @@
 //! | `snapshot` | the commit, and finding what was committed |
 //! | `pack` | blobs into packs, packs to the site, blobs back |
 //! | `verify` | is everything there, and as it was written? |
+//! | `quarantine` | blobs that are known to be damaged |
 //! | [`repository`] | keys, domains, open packs; opening and making a data folder |
 //! | [`index`] | rows behind the engine trait; the only user of fjall and sled |
 //! | [`site`] | objects behind the site trait; the only user of `object_store` |
@@ -18,7 +19,7 @@
 //! |---|---|---|---|---|
 //! | **push** | open packs are shared under `Domain::open`; the same chunk from two nodes is appended once, and sent once if both wait for what others have promised (L5); a session that is adopted is over, its row deleted in the batch that grants the new one (L4) | a commit waits for the packs of its domain; what comes later goes into new ones | nothing: packs and rows only ever appear | nothing: packs never change |
 //! | **commit** | | counters change under `Repository::exclusively`; the session's row is the fence (L2), also against its adoption: whichever batch comes first wins | a snapshot appears whole, in one batch | a snapshot appears whole, in one batch |
-//! | **verify**, **restore** | | | read only | read only |
+//! | **verify**, **restore** | | | neither changes what the other reads; what is found of a blob or a pack is written under `Repository::exclusively`, to the row as it is then, if that still names the place that was read | a restore writes nothing |
 //!
 //! Nothing deletes yet. When something does, it must take part in this table.
 
@@ -31,6 +32,7 @@ pub mod error;
 pub mod http;
 pub mod index;
 mod pack;
+mod quarantine;
 pub mod repository;
 mod session;
 pub mod site;

@@ -5,6 +5,7 @@ mod commands;
 mod error;
 mod pack;
 mod show;
+mod verify;
 
 use std::process::ExitCode;
 
