@@ -81,23 +81,27 @@ pub(crate) async fn run(
     asked: VerifyRequest,
     progress: OnProgress<'_>,
 ) -> Result<VerifyReport, ServerError> {
-    let mut check = Check {
-        repository: Arc::clone(repository),
-        started: repository.parts.clock.monotonic(),
-        asked,
-        state: State::default(),
-        progress,
-        done: 0,
-        steps: 0,
-        later: Vec::new(),
-        verified: Vec::new(),
-        missing: HashSet::new(),
-    };
+    let mut check = Check::new(repository, asked, progress);
     check.everything().await?;
     check.finish().await
 }
 
-impl Check<'_> {
+impl<'a> Check<'a> {
+    fn new(repository: &Arc<Repository>, asked: VerifyRequest, progress: OnProgress<'a>) -> Self {
+        Self {
+            repository: Arc::clone(repository),
+            started: repository.parts.clock.monotonic(),
+            asked,
+            state: State::default(),
+            progress,
+            done: 0,
+            steps: 0,
+            later: Vec::new(),
+            verified: Vec::new(),
+            missing: HashSet::new(),
+        }
+    }
+
     async fn everything(&mut self) -> Result<(), ServerError> {
         let only = self.asked.snapshot;
         let all = self.repository.blocking(move |repository| match only {
