@@ -36,6 +36,7 @@
 mod frame;
 mod json;
 mod upkeep;
+mod verify;
 
 pub use frame::{
     FRAME_HEADER_LEN, Frame, FrameHeader, FrameReader, Held, encode_end, encode_held, encode_ids, parse_held,
@@ -43,6 +44,7 @@ pub use frame::{
 };
 pub use json::*;
 pub use upkeep::*;
+pub use verify::*;
 
 /// Most ids in one `have` request, and in one request for blobs.
 pub const MAX_IDS: usize = 16_384;

@@ -13,7 +13,6 @@ use crate::time::rfc3339;
 
 /// What can be wrong. The code is stable, for programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(dead_code, reason = "checks raise the other one")]
 pub(crate) enum AlarmCode {
     /// Counts of references are not what a mark gives: nothing is collected until they are mended.
     CountsDiffer,

@@ -10,6 +10,7 @@
 //! | [`space`] | room on the disk: who is refused, and the ballast |
 //! | `clock_watch`, `alarm` | a clock that jumped; what an operator must look at |
 //! | [`config`], [`settings`] | what an operator has decided, as written and as it is used |
+//! | `quarantine` | blobs that are known to be damaged |
 //! | [`repository`] | keys, domains, open packs; opening and making a data folder |
 //! | [`index`] | rows behind the engine trait; the only user of fjall and sled |
 //! | [`site`] | objects behind the site trait; the only user of `object_store` |
@@ -21,7 +22,7 @@
 //! |---|---|---|---|---|
 //! | **push** | open packs are shared under `Domain::open`; the same chunk from two nodes is appended once, and sent once if both wait for what others have promised (L5); a session that is adopted is over, its row deleted in the batch that grants the new one (L4) | a commit waits for the packs of its domain; what comes later goes into new ones | nothing: packs and rows only ever appear | nothing: packs never change |
 //! | **commit** | | counters change under `Repository::exclusively`; the session's row is the fence (L2), also against its adoption: whichever batch comes first wins | a snapshot appears whole, in one batch | a snapshot appears whole, in one batch |
-//! | **verify**, **restore** | | | read only | read only |
+//! | **verify**, **restore** | | | neither changes what the other reads; what is found of a blob or a pack is written under `Repository::exclusively`, to the row as it is then, if that still names the place that was read | a restore writes nothing |
 //!
 //! Nothing deletes yet. When something does, it must take part in this table.
 
@@ -37,6 +38,7 @@ pub mod http;
 pub mod index;
 mod ledger;
 mod pack;
+mod quarantine;
 pub mod repository;
 mod rules;
 mod session;

@@ -15,6 +15,7 @@ mod partial;
 mod push_restore;
 mod quickstart;
 mod reflink;
+mod scrub;
 mod server;
 mod session;
 mod two_nodes;

@@ -234,16 +234,17 @@ impl Api {
         Err(self.protocol(&"other blobs than were asked for"))
     }
 
-    /// Checks the repository; `progress` hears of each event before the last.
+    /// Checks what is asked for, such as everything at one level; `progress` hears of each event before the
+    /// last. A check whose caller goes away ends.
     ///
     /// # Errors
     /// As [`open_session`](Self::open_session).
     pub async fn verify(
         &self,
-        level: wire::VerifyLevel,
+        asked: impl Into<wire::VerifyRequest>,
         mut progress: impl FnMut(u64, u64),
     ) -> Result<wire::VerifyReport, ClientError> {
-        let call = Call::json("/v1/verify".to_owned(), &wire::VerifyRequest { level });
+        let call = Call::json("/v1/verify".to_owned(), &asked.into());
         let mut body = self.retry.run(|| self.send(&call)).await?.into_body();
         let mut lines = Vec::new();
         while let Some(piece) = body.frame().await {

@@ -1,4 +1,4 @@
-//! Checks, told line by line while they run.
+//! Checks, told line by line while they run. A check ends when nobody listens to it any more.
 
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -18,18 +18,20 @@ pub(super) async fn verify(State(app): State<App>, request: Request) -> Reply {
     let asked: VerifyRequest = body::json(request).await?;
     let (lines, mut receiver) = mpsc::channel::<Bytes>(LINES);
     tokio::spawn(async move {
-        let progress = {
-            let lines = lines.clone();
-            move |done, total| {
-                // A full queue loses a progress line, which the next one replaces.
-                let _ = lines.try_send(line(&VerifyEvent::Progress { done, total }));
-            }
+        let progress = |done, total| {
+            // A full queue loses a progress line, which the next one replaces.
+            let _ = lines.try_send(line(&VerifyEvent::Progress { done, total }));
         };
-        let last = match crate::verify::run(&app.repository, asked.level, &progress).await {
+        let check = crate::verify::run(&app.repository, asked, &progress);
+        // Whoever asked may have gone. What was found and verified until then is written down.
+        let report = tokio::select! {
+            report = check => report,
+            () = lines.closed() => return,
+        };
+        let last = match report {
             Ok(report) => VerifyEvent::Report(report),
             Err(error) => VerifyEvent::Failed(describe(&error)),
         };
-        // The reader may be gone; the check has nobody else to tell.
         let _ = lines.send(line(&last)).await;
     });
     let lines = stream::poll_fn(move |context| receiver.poll_recv(context));

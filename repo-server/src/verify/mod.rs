@@ -1,76 +1,158 @@
-//! Checks of the whole repository: is everything that a snapshot needs there, and as it was written?
+//! Checks: is everything that a snapshot needs there, and as it was written?
 //!
-//! A check changes nothing, runs beside everything else, and goes on after what it finds. Findings
-//! name the object, what is wrong with it, and the snapshots that it hurts.
+//! A check runs beside everything else, and goes on after what it finds. It tells *corrupt* (the bytes are
+//! there and wrong) from *missing* (the site says so), and both from *unreadable* (the site does not
+//! answer: nothing is known, and it is asked once more at the end). Findings name the object, what is
+//! wrong with it, and every snapshot and file that it hurts.
+//!
+//! It writes three things. A pack whose every byte is right is noted with the time, so that the next run
+//! begins with others. Blobs that are known to be wrong go in quarantine, and come out of it when good
+//! bytes are found again. Each goes to rows as they are at that moment, if they still name the place
+//! that was read: what the collector moves or takes away meanwhile is no finding.
 
+mod examine;
+mod findings;
+mod limits;
 mod packs;
+mod replay;
 mod snapshots;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
-use format_spec::ChunkId;
-use format_spec::wire::{Finding, VerifyLevel, VerifyReport};
+use format_spec::wire::{VerifyLevel, VerifyReport, VerifyRequest};
 
 use crate::error::ServerError;
+use crate::index::row::PackNumber;
 use crate::repository::Repository;
+use crate::time::rfc3339;
+use findings::Findings;
+use limits::Due;
+use packs::Known;
+use snapshots::CleanPages;
 
-/// Findings that a report lists; a repository with more is beyond single names.
-const LISTED: usize = 10_000;
+/// Hears of steps done and steps in all.
+pub(crate) type OnProgress<'a> = &'a (dyn Fn(u64, u64) + Send + Sync);
 
 /// A check in progress.
-pub(crate) struct Check<'a> {
+struct Check<'a> {
     repository: Arc<Repository>,
-    report: VerifyReport,
-    /// Chunks and pages found damaged, whose users are still to be named.
-    damaged: HashSet<ChunkId>,
-    progress: &'a (dyn Fn(u64, u64) + Send + Sync),
+    asked: VerifyRequest,
+    started: Duration,
+    state: State,
+    progress: OnProgress<'a>,
+    done: u64,
+    steps: u64,
+    /// Packs that the site did not answer for, to be tried again.
+    later: Vec<Due>,
+    /// Packs found right, and not written down yet.
+    verified: Vec<PackNumber>,
+    /// Packs that the site does not have.
+    missing: HashSet<PackNumber>,
 }
 
-/// Checks everything at `level`; `progress` hears of steps done and steps in all.
+/// What is known so far. It goes along to where pages are taken apart.
+#[derive(Default)]
+struct State {
+    report: VerifyReport,
+    findings: Findings,
+    known: Known,
+    clean: CleanPages,
+}
+
+/// Whether a site that does not answer is asked again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Attempt {
+    /// It is, at the end.
+    First,
+    /// This is the end.
+    Last,
+}
+
+/// Checks what was asked for.
 ///
 /// # Errors
 /// [`ServerError`] if the check cannot go on. What is wrong with the repository is in the report.
 pub(crate) async fn run(
     repository: &Arc<Repository>,
-    level: VerifyLevel,
-    progress: &(dyn Fn(u64, u64) + Send + Sync),
+    asked: VerifyRequest,
+    progress: OnProgress<'_>,
 ) -> Result<VerifyReport, ServerError> {
-    let mut check = Check {
-        repository: Arc::clone(repository),
-        report: VerifyReport::default(),
-        damaged: HashSet::new(),
-        progress,
-    };
-    let (totals, snapshots) = repository
-        .blocking(|repository| Ok((repository.totals()?, crate::snapshot::list(repository, None)?)))
-        .await?;
-    let pack_steps = match level {
-        VerifyLevel::Index => 0,
-        VerifyLevel::Exists | VerifyLevel::Read => u64::from(totals.packs),
-    };
-    let total = pack_steps + u64::try_from(snapshots.len()).unwrap_or(u64::MAX);
-    // Packs first: then a snapshot that needs a damaged chunk can be named.
-    if pack_steps > 0 {
-        check.packs(level, total).await?;
-    }
-    for (done, snapshot) in (pack_steps..).zip(&snapshots) {
-        (check.progress)(done, total);
-        check.snapshot(snapshot).await?;
-    }
-    Ok(check.report)
+    let mut check = Check::new(repository, asked, progress);
+    check.everything().await?;
+    check.finish().await
 }
 
-impl Check<'_> {
-    fn find(&mut self, object: impl ToString, problem: impl ToString) -> &mut Finding {
-        if self.report.findings.len() >= LISTED {
-            self.report.findings.pop();
+impl<'a> Check<'a> {
+    fn new(repository: &Arc<Repository>, asked: VerifyRequest, progress: OnProgress<'a>) -> Self {
+        Self {
+            repository: Arc::clone(repository),
+            started: repository.parts.clock.monotonic(),
+            asked,
+            state: State::default(),
+            progress,
+            done: 0,
+            steps: 0,
+            later: Vec::new(),
+            verified: Vec::new(),
+            missing: HashSet::new(),
         }
-        self.report.findings.push(Finding {
-            object: object.to_string(),
-            problem: problem.to_string(),
-            snapshots: Vec::new(),
+    }
+
+    async fn everything(&mut self) -> Result<(), ServerError> {
+        let only = self.asked.snapshot;
+        let all = self.repository.blocking(move |repository| match only {
+            None => crate::snapshot::list(repository, None),
+            Some(id) => Ok(vec![crate::snapshot::get(repository, id)?]),
         });
-        self.report.findings.last_mut().expect("it was just pushed")
+        let mut snapshots = all.await?;
+        self.steps = u64::try_from(snapshots.len()).unwrap_or(u64::MAX);
+        // Packs first: then a snapshot that needs a damaged chunk can be named.
+        if self.asked.level > VerifyLevel::Index {
+            let scope = match only {
+                None => None,
+                Some(_) => Some(self.needed(&snapshots).await?),
+            };
+            self.packs(scope).await?;
+        }
+        if only.is_some() && self.state.findings.counts().damage() > 0 {
+            // Others may need it as well.
+            let list = |repository: &Arc<Repository>| crate::snapshot::list(repository, None);
+            snapshots = self.repository.blocking(list).await?;
+        }
+        if self.walks() { self.snapshots(snapshots).await } else { Ok(()) }
+    }
+
+    /// Whether snapshots are looked through. A sample of packs is none of snapshots: these are looked
+    /// through only to name those that are hurt.
+    fn walks(&self) -> bool {
+        let of_packs = matches!(self.asked.level, VerifyLevel::Exists | VerifyLevel::Read);
+        !(of_packs && self.asked.limits.is_partial()) || !self.state.findings.is_empty()
+    }
+
+    fn step(&mut self) {
+        self.done += 1;
+        (self.progress)(self.done, self.steps);
+    }
+
+    async fn finish(self) -> Result<VerifyReport, ServerError> {
+        let State { mut report, findings, .. } = self.state;
+        let oldest = self.repository.blocking(|repository| {
+            let (mut never, mut oldest) = (0_u64, None);
+            packs::for_each_pack(repository, |_, row| match row.verified_ms {
+                0 => never += 1,
+                at => oldest = Some(oldest.map_or(at, |oldest: u64| oldest.min(at))),
+            })?;
+            Ok((never, oldest))
+        });
+        let (never, oldest) = oldest.await?;
+        report.never_verified = never;
+        report.oldest_verified = oldest.map(rfc3339);
+        report.counts = findings.counts();
+        report.findings = findings.into_list();
+        Ok(report)
     }
 }

@@ -1,157 +1,331 @@
 //! Packs: on the site, of the right length, and every byte as it was written.
 
-use std::num::NonZeroUsize;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use format_spec::blob::Decompressor;
-use format_spec::wire::VerifyLevel;
-use format_spec::{ChunkId, FormatError, pack};
+use format_spec::ChunkId;
+use format_spec::wire::{FindingKind, Stopped, VerifyLevel};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 
-use super::Check;
-use crate::error::ServerError;
-use crate::index::row::{PackNumber, PackRow};
-use crate::index::{KeyRange, Table};
+use super::examine::{Examined, examine, pack_row, rows_of};
+use super::findings::{Cause, Number, Problem};
+use super::limits::{self, Budget, Due, Pace};
+use super::{Attempt, Check};
+use crate::error::{Chain, ServerError};
+use crate::index::row::{ChunkRow, PackNumber, PackRow};
+use crate::index::{Batch, KeyRange, Table};
 use crate::pack::object_name;
+use crate::quarantine::{self, Place};
 use crate::repository::Repository;
 use crate::site::SiteError;
 
-/// What a read of one pack found.
-#[derive(Default)]
-struct Damage {
-    pack: Option<FormatError>,
-    blobs: Vec<(ChunkId, String)>,
+/// Packs in memory at once: two are computed on while the next is read.
+const AT_ONCE: usize = 3;
+/// Packs that are asked for at once when only their length matters.
+const LENGTHS_AT_ONCE: usize = 8;
+/// Packs that are written down as verified together.
+const VERIFIED_AT_ONCE: usize = 8;
+/// A site that has not answered by then will not.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// What is known against blobs, by where they lie.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    /// Blobs that cannot be read where they were.
+    blobs: HashMap<ChunkId, (Place, Option<Number>)>,
+    /// Packs of which nothing can be read.
+    lost: HashMap<PackNumber, Option<Number>>,
+    /// Packs that are not as they were written, whatever their blobs are.
+    altered: HashMap<PackNumber, Option<Number>>,
+}
+
+impl Known {
+    /// Why the blob at `row` cannot be read, if it cannot.
+    pub(super) fn against(&self, id: &ChunkId, row: &ChunkRow) -> Option<Cause> {
+        let bad = self.blobs.get(id).filter(|(place, _)| *place == Place::of(row));
+        let bad = bad.map(|(_, number)| *number).or_else(|| self.lost.get(&row.pack).copied());
+        bad.map(Cause::Known)
+    }
+
+    /// What is wrong with the pack around the blob, if anything is.
+    pub(super) fn around(&self, row: &ChunkRow) -> Option<Cause> {
+        self.altered.get(&row.pack).copied().map(Cause::Known)
+    }
+
+    /// Notes that a blob cannot be read where it lies.
+    pub(super) fn note(&mut self, id: ChunkId, place: Place, number: Option<Number>) {
+        self.blobs.insert(id, (place, number));
+    }
+}
+
+/// What a look at one pack brought.
+enum Looked {
+    /// It is there, with the right length.
+    There,
+    /// It has no row any more: the collector was here.
+    Gone,
+    /// The site does not have it.
+    Missing(Arc<PackRow>),
+    /// The site does not say.
+    Unreadable(Arc<PackRow>, String),
+    /// Every byte was looked at.
+    Read(Examined, u64),
 }
 
 impl Check<'_> {
-    /// Checks every pack that the index names.
-    pub(super) async fn packs(&mut self, level: VerifyLevel, total: u64) -> Result<(), ServerError> {
-        let mut next = Some(KeyRange::all());
-        while let Some(range) = next {
-            let limit = NonZeroUsize::new(1000).expect("not zero");
-            let scan = move |repository: &Arc<Repository>| {
-                Ok(repository.parts.index.scan(Table::Pack, &range, limit)?)
+    /// Checks the packs in `scope`, or all that the index names, as far as the limits allow.
+    pub(super) async fn packs(&mut self, scope: Option<BTreeSet<PackNumber>>) -> Result<(), ServerError> {
+        let due = self.repository.blocking(move |repository| due(repository, scope.as_ref())).await?;
+        let total = due.iter().map(|pack| u64::from(pack.len)).sum();
+        self.steps += u64::try_from(due.len()).unwrap_or(u64::MAX);
+        let mut budget = Budget::new(&self.asked.limits, total, self.started);
+        let (looked_at, stopped) = self.look_at(&due, &mut budget, Attempt::First).await?;
+        let later = std::mem::take(&mut self.later);
+        let mut unlimited = Budget::new(&Default::default(), total, self.started);
+        self.look_at(&later, &mut unlimited, Attempt::Last).await?;
+        let left = due.get(looked_at..).unwrap_or_default();
+        self.state.report.left = limits::amount(left);
+        self.state.report.stopped = stopped;
+        self.done += u64::try_from(left.len()).unwrap_or(u64::MAX);
+        self.write_verified().await?;
+        self.quarantine_lost().await
+    }
+
+    /// Looks at `packs` in their order. Returns at how many, and why not at more.
+    async fn look_at(
+        &mut self,
+        packs: &[Due],
+        budget: &mut Budget,
+        attempt: Attempt,
+    ) -> Result<(usize, Option<Stopped>), ServerError> {
+        let at_once = if self.asked.level == VerifyLevel::Exists { LENGTHS_AT_ONCE } else { AT_ONCE };
+        let mut pace = Pace::new(self.asked.limits.max_rate);
+        let mut rest = packs.iter();
+        let mut running = FuturesUnordered::new();
+        loop {
+            let mut over = None;
+            while running.len() < at_once
+                && let Some(pack) = rest.as_slice().first()
+            {
+                let now = self.repository.parts.clock.monotonic();
+                if let Err(why) = budget.begin(pack.len.into(), now) {
+                    over = why;
+                    break;
+                }
+                rest.next();
+                let wait = pace.wait(pack.len.into(), now);
+                running.push(look(Arc::clone(&self.repository), self.asked.level, *pack, wait));
+            }
+            let Some((pack, looked)) = running.next().await else {
+                return Ok((packs.len() - rest.len(), over));
             };
-            let found = self.repository.blocking(scan).await?;
-            for row in found.rows {
-                let number = PackNumber::from_key(&row.key).zip(PackRow::decode(&row.value));
-                let (number, pack) =
-                    number.ok_or_else(|| ServerError::Row { object: "a pack".to_owned() })?;
-                (self.progress)(self.report.packs, total);
-                self.pack(level, number, &pack).await?;
-                self.report.packs += 1;
+            self.looked(pack, looked?, budget, attempt).await?;
+        }
+    }
+
+    async fn looked(
+        &mut self,
+        pack: Due,
+        looked: Looked,
+        budget: &mut Budget,
+        attempt: Attempt,
+    ) -> Result<(), ServerError> {
+        if matches!(looked, Looked::Unreadable(..)) && attempt == Attempt::First {
+            budget.give_back(pack.len.into());
+            self.later.push(pack);
+            return Ok(());
+        }
+        self.state.report.packs += 1;
+        self.step();
+        match looked {
+            Looked::There => {}
+            Looked::Gone => budget.give_back(pack.len.into()),
+            Looked::Missing(row) => {
+                budget.give_back(pack.len.into());
+                let problem = Problem::new(FindingKind::Missing, row.id, "is not on the site");
+                let number = self.state.findings.find(problem);
+                self.state.known.lost.insert(pack.number, number);
+                self.missing.insert(pack.number);
             }
-            next = found.rest;
-        }
-        Ok(())
-    }
-
-    async fn pack(
-        &mut self,
-        level: VerifyLevel,
-        number: PackNumber,
-        pack: &PackRow,
-    ) -> Result<(), ServerError> {
-        let name = object_name(&pack.id);
-        let checked = match level {
-            VerifyLevel::Read => match self.repository.parts.site.get(&name).await {
-                Ok(bytes) => return self.read_pack(number, pack, bytes).await,
-                Err(error) => Err(error),
-            },
-            VerifyLevel::Index | VerifyLevel::Exists => self.repository.parts.site.len(&name).await,
-        };
-        match checked {
-            Ok(len) if len == pack.len => {}
-            Ok(len) => {
-                self.lost_pack(number, pack, &format!("has {len} bytes instead of {}", pack.len)).await?
+            Looked::Unreadable(row, why) => {
+                let problem = Problem::new(FindingKind::Unreadable, row.id, why);
+                let number = self.state.findings.find(problem);
+                self.state.known.lost.insert(pack.number, number);
             }
-            Err(SiteError::NotFound { .. }) => self.lost_pack(number, pack, "is not on the site").await?,
-            Err(error) => return Err(self.repository.site_error(error)),
+            Looked::Read(examined, bytes) => {
+                self.state.report.bytes_read += bytes;
+                self.read(pack.number, examined).await?;
+            }
         }
         Ok(())
     }
 
-    async fn read_pack(
-        &mut self,
-        number: PackNumber,
-        pack: &PackRow,
-        bytes: Bytes,
-    ) -> Result<(), ServerError> {
-        self.report.bytes_read += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        let row = pack.clone();
-        let damage = self
-            .repository
-            .blocking(move |repository| Ok(examine(repository, number, &row, &bytes)))
-            .await??;
-        if let Some(error) = damage.pack {
-            self.lost_pack(number, pack, &error.to_string()).await?;
+    async fn read(&mut self, pack: PackNumber, examined: Examined) -> Result<(), ServerError> {
+        self.state.report.blobs += examined.opened;
+        if examined.is_sound() {
+            self.verified.push(pack);
         }
-        for (id, problem) in damage.blobs {
-            self.damaged.insert(id);
-            self.find(id, format!("{problem} in {}", pack.id));
+        if let Some(problem) = examined.pack {
+            let number = self.state.findings.find(problem);
+            self.state.known.altered.insert(pack, number);
         }
-        Ok(())
+        let mut damage = Vec::with_capacity(examined.blobs.len());
+        for bad in examined.blobs {
+            damage.push((bad.id, bad.place, bad.problem.what.clone()));
+            let number = self.state.findings.find(bad.problem);
+            self.state.known.note(bad.id, bad.place, number);
+        }
+        self.quarantine(damage).await?;
+        if !examined.recovered.is_empty() {
+            let clear =
+                move |repository: &Arc<Repository>| quarantine::clear(repository, &examined.recovered);
+            self.state.report.recovered += self.repository.blocking(clear).await?;
+        }
+        if self.verified.len() >= VERIFIED_AT_ONCE { self.write_verified().await } else { Ok(()) }
     }
 
-    /// A pack whose bytes cannot be trusted: all its blobs count as damaged.
-    async fn lost_pack(
+    /// Writes down when packs were found as they should be.
+    async fn write_verified(&mut self) -> Result<(), ServerError> {
+        let packs = std::mem::take(&mut self.verified);
+        if packs.is_empty() {
+            return Ok(());
+        }
+        self.repository.blocking(move |repository| write_verified(repository, &packs)).await
+    }
+
+    /// Puts all blobs of missing packs in quarantine: one look through the index for all of them.
+    async fn quarantine_lost(&mut self) -> Result<(), ServerError> {
+        let missing = std::mem::take(&mut self.missing);
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let rows = self.repository.blocking(move |repository| rows_of(repository, &missing)).await?;
+        let why = "its pack is not on the site";
+        self.quarantine(rows.iter().map(|(id, row)| (*id, Place::of(row), why.to_owned())).collect()).await
+    }
+
+    /// Marks blobs as damaged.
+    pub(super) async fn quarantine(
         &mut self,
-        number: PackNumber,
-        pack: &PackRow,
-        problem: &str,
+        damage: Vec<(ChunkId, Place, String)>,
     ) -> Result<(), ServerError> {
-        self.find(pack.id, problem);
-        let lost = self.repository.blocking(move |repository| blobs_of(repository, number)).await?;
-        self.damaged.extend(lost);
+        if damage.is_empty() {
+            return Ok(());
+        }
+        let mark = move |repository: &Arc<Repository>| quarantine::mark(repository, &damage);
+        self.state.report.quarantined += self.repository.blocking(mark).await?;
         Ok(())
     }
 }
 
-/// Checks name, footer, and each blob down to its id and its row.
-fn examine(
+/// The packs that the index names, in the order in which they are to be looked at.
+fn due(repository: &Repository, scope: Option<&BTreeSet<PackNumber>>) -> Result<Vec<Due>, ServerError> {
+    let mut due = Vec::new();
+    for_each_pack(repository, |number, row| {
+        if scope.is_none_or(|scope| scope.contains(&number)) {
+            due.push(Due::new(number, row));
+        }
+    })?;
+    limits::order(&mut due, &quarantine::packs(repository)?);
+    Ok(due)
+}
+
+/// Shows each pack's row to `visit`.
+pub(super) fn for_each_pack(
+    repository: &Repository,
+    mut visit: impl FnMut(PackNumber, &PackRow),
+) -> Result<(), ServerError> {
+    repository.for_each_row(Table::Pack, &KeyRange::all(), |key, value| {
+        let row = PackNumber::from_key(key).zip(PackRow::decode(value));
+        let (number, row) = row.ok_or_else(|| ServerError::Row { object: "a pack".to_owned() })?;
+        visit(number, &row);
+        Ok(())
+    })
+}
+
+fn write_verified(repository: &Repository, packs: &[PackNumber]) -> Result<(), ServerError> {
+    let verified_ms = repository.parts.clock.unix_ms();
+    repository.exclusively(|| {
+        let mut batch = Batch::new();
+        for number in packs {
+            // As it is now: the collector changes what is left in it, and takes it out.
+            if let Some(row) = pack_row(repository, *number)? {
+                batch.put(Table::Pack, number.key(), PackRow { verified_ms, ..row }.encode());
+            }
+        }
+        if batch.is_empty() { Ok(()) } else { repository.commit(batch) }
+    })
+}
+
+async fn look(
+    repository: Arc<Repository>,
+    level: VerifyLevel,
+    due: Due,
+    wait: Duration,
+) -> (Due, Result<Looked, ServerError>) {
+    if !wait.is_zero() {
+        tokio::time::sleep(wait).await;
+    }
+    (due, look_now(&repository, level, due.number).await)
+}
+
+async fn look_now(
+    repository: &Arc<Repository>,
+    level: VerifyLevel,
+    number: PackNumber,
+) -> Result<Looked, ServerError> {
+    let Some(row) = row_of(repository, number).await? else { return Ok(Looked::Gone) };
+    match fetch(repository, level, &row).await {
+        Ok(None) => Ok(Looked::There),
+        Ok(Some(bytes)) => read(repository, number, row, bytes).await,
+        Err(SiteError::NotFound { .. }) => {
+            // Rows go before objects: if there is one still, the object should be there.
+            let still = row_of(repository, number).await?;
+            Ok(still.map_or(Looked::Gone, Looked::Missing))
+        }
+        Err(error) if error.is_fatal() => Err(repository.site_error(error)),
+        Err(error) => Ok(Looked::Unreadable(row, Chain(&error).to_string())),
+    }
+}
+
+async fn row_of(
     repository: &Arc<Repository>,
     number: PackNumber,
-    row: &PackRow,
-    bytes: &[u8],
-) -> Result<Damage, ServerError> {
-    let mut damage = Damage::default();
-    let directory = match pack::open(&repository.keys, repository.id(), row.id, bytes) {
-        Ok(directory) => directory,
-        Err(error) => return Ok(Damage { pack: Some(error), ..damage }),
-    };
-    let domain = repository.domain(&directory.domain);
-    let mut decompressor =
-        Decompressor::new().map_err(|_| ServerError::Bug("no memory for a decompressor"))?;
-    let rows = repository.chunk_rows(directory.entries.iter().map(|entry| &entry.id))?;
-    for (entry, row) in directory.entries.iter().zip(rows) {
-        let range = usize::try_from(entry.range().start).ok().zip(usize::try_from(entry.range().end).ok());
-        let blob = range.and_then(|(start, end)| bytes.get(start..end)).unwrap_or_default();
-        if let Err(error) = pack::check_blob(&domain.sealer, &domain.key, &mut decompressor, entry, blob) {
-            damage.blobs.push((entry.id, error.to_string()));
-        }
-        let named_here = row.is_some_and(|row| row.pack == number && row.range() == entry.range());
-        if !named_here {
-            damage.blobs.push((entry.id, "the index names another place for it than its place".to_owned()));
-        }
-    }
-    Ok(damage)
+) -> Result<Option<Arc<PackRow>>, ServerError> {
+    repository.blocking(move |repository| Ok(pack_row(repository, number)?.map(Arc::new))).await
 }
 
-/// The ids that the index places in a pack. Reads the whole table: only for a pack that is lost.
-fn blobs_of(repository: &Repository, number: PackNumber) -> Result<Vec<ChunkId>, ServerError> {
-    let mut ids = Vec::new();
-    let mut next = Some(KeyRange::all());
-    while let Some(range) = next {
-        let found = repository.parts.index.scan(Table::Chunk, &range, NonZeroUsize::MAX)?;
-        for row in found.rows {
-            let chunk = crate::index::row::ChunkRow::decode(&row.value);
-            if chunk.is_some_and(|chunk| chunk.pack == number)
-                && let Ok(id) = row.key.try_into()
-            {
-                ids.push(ChunkId::from_bytes(id));
-            }
+/// The bytes of a pack; none if a look at its length is enough.
+async fn fetch(
+    repository: &Arc<Repository>,
+    level: VerifyLevel,
+    row: &PackRow,
+) -> Result<Option<Bytes>, SiteError> {
+    let (site, name) = (&repository.parts.site, object_name(&row.id));
+    let fetched = tokio::time::timeout(PATIENCE, async {
+        if level == VerifyLevel::Exists && site.len(&name).await? == row.len {
+            return Ok(None);
         }
-        next = found.rest;
-    }
-    Ok(ids)
+        site.get(&name).await.map(Some)
+    });
+    fetched.await.unwrap_or_else(|_| {
+        let why = format!("no answer within {PATIENCE:?}");
+        Err(SiteError::unavailable(crate::site::Op::Get, &name, why))
+    })
+}
+
+async fn read(
+    repository: &Arc<Repository>,
+    number: PackNumber,
+    row: Arc<PackRow>,
+    bytes: Bytes,
+) -> Result<Looked, ServerError> {
+    let len = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+    let permit = repository.compute.acquire().await.expect("the semaphore is never closed");
+    let examined = repository.blocking(move |repository| examine(repository, number, &row, &bytes)).await?;
+    drop(permit);
+    Ok(examined.map_or(Looked::Gone, |examined| Looked::Read(examined, len)))
 }

@@ -3,9 +3,8 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
-use format_spec::wire::VerifyLevel;
 use format_spec::{ChunkId, ClusterName, SnapshotId};
 use node_client::cli::Output;
 use node_client::config::Settings;
@@ -26,6 +25,8 @@ macro_rules! examples {
         concat!("Examples:\n", $("  astacus-admin ", $line, "\n",)+ "\n", exit_codes!())
     };
 }
+
+use crate::verify::{Scrub, Verify};
 
 /// Looks after an Astacus repository: what it holds, and whether that is as it was written.
 #[derive(Debug, Parser)]
@@ -111,12 +112,10 @@ pub(crate) enum Command {
     /// Collect what nothing needs any more, and free its bytes.
     #[command(after_help = GC_HELP)]
     Gc(GcArguments),
-    /// Check the whole repository; exit code 13 if anything is wrong.
-    Verify {
-        /// How deep to look.
-        #[arg(long, value_enum, default_value_t = Level::Exists)]
-        level: Level,
-    },
+    /// Check the repository, one snapshot, or a sample; exit code 13 if anything is wrong.
+    Verify(Verify),
+    /// Read packs and compare every byte with its id, those checked longest ago first.
+    Scrub(Scrub),
     /// Find chunks.
     #[command(subcommand)]
     Chunk(ChunkCommand),
@@ -324,27 +323,6 @@ pub(crate) enum PackCommand {
         #[arg(long, value_name = "FILE")]
         key_file: Option<PathBuf>,
     },
-}
-
-/// How deep a check goes.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(crate) enum Level {
-    /// Every page and chunk that a snapshot needs is in the index.
-    Index,
-    /// And every pack that the index names is on the site, with the right length.
-    Exists,
-    /// And every byte of every pack is as it was written.
-    Read,
-}
-
-impl From<Level> for VerifyLevel {
-    fn from(level: Level) -> Self {
-        match level {
-            Level::Index => Self::Index,
-            Level::Exists => Self::Exists,
-            Level::Read => Self::Read,
-        }
-    }
 }
 
 #[cfg(test)]

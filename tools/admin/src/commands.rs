@@ -4,18 +4,15 @@ use std::path::Path;
 
 use clap::CommandFactory;
 use format_spec::ErrorClass;
-use format_spec::wire::{VerifyLevel, VerifyReport};
-use indicatif::{ProgressBar, ProgressStyle};
 use node_client::api::{Api, Retry};
-use node_client::cli::Output;
 use node_client::config::Config;
 use node_client::error::{ClientError, EXIT_PARTIAL};
 use node_client::show::show;
 
 use crate::cli::{Arguments, ChunkCommand, Command, PackCommand};
 use crate::error::AdminError;
-use crate::show::{ServerStatus, Verified};
-use crate::{chunk, forget, gc, pack, protect, rebuild, snapshot, stats};
+use crate::show::ServerStatus;
+use crate::{chunk, forget, gc, pack, protect, rebuild, snapshot, stats, verify};
 
 /// How the thing that was looked at is, or how much of what was asked for is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +20,8 @@ pub(crate) enum Verdict {
     Sound,
     Damaged,
     Partial,
+    /// Nothing is known to be wrong, and not everything could be looked at.
+    Unknown,
 }
 
 impl Verdict {
@@ -31,6 +30,7 @@ impl Verdict {
             Self::Sound => 0,
             Self::Damaged => ErrorClass::Integrity.exit_code(),
             Self::Partial => EXIT_PARTIAL,
+            Self::Unknown => ErrorClass::Unavailable.exit_code(),
         }
     }
 
@@ -71,13 +71,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Verdict, AdminError> {
         Command::Gc(gc) => gc::run(arguments, gc),
         Command::Chunk(ChunkCommand::Locate { id }) => chunk::locate(arguments, *id),
         Command::Rebuild(rebuild) => Err(rebuild::run(rebuild, output)),
-        Command::Verify { level } => {
-            let level = VerifyLevel::from(*level);
-            let report = ask(arguments, async |api| verify(&api, level, output).await)?;
-            let verified = Verified::new(level, report);
-            show(&verified, output);
-            Ok(verified.verdict())
-        }
+        Command::Verify(asked) => verify::run(arguments, &asked.request()),
+        Command::Scrub(asked) => verify::run(arguments, &asked.request()),
     }
 }
 
@@ -100,18 +95,4 @@ pub(crate) fn ask<T>(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|source| ClientError::Thread { name: "network", source })?;
     Ok(runtime.block_on(question(api))?)
-}
-
-async fn verify(api: &Api, level: VerifyLevel, output: Output) -> Result<VerifyReport, ClientError> {
-    // A bar on standard error hides itself when that is no terminal.
-    let bar = if output.quiet { ProgressBar::hidden() } else { ProgressBar::new(0) };
-    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed_precise} left {eta}");
-    bar.set_style(style.expect("the template is well-formed"));
-    let report = api.verify(level, |done, total| {
-        bar.set_length(total);
-        bar.set_position(done);
-    });
-    let report = report.await;
-    bar.finish_and_clear();
-    report
 }

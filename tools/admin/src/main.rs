@@ -12,6 +12,7 @@ mod rebuild;
 mod show;
 mod snapshot;
 mod stats;
+mod verify;
 
 use std::process::ExitCode;
 

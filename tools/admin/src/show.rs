@@ -2,12 +2,10 @@
 
 use std::io::{self, Write};
 
-use format_spec::wire::{Alarm, Finding, Status, VerifyLevel, VerifyReport};
+use format_spec::wire::{Alarm, Status};
 use indicatif::{HumanBytes, HumanCount};
 use node_client::show::Show;
 use serde::Serialize;
-
-use crate::commands::Verdict;
 
 /// What a server has.
 #[derive(Debug, Serialize)]
@@ -45,55 +43,6 @@ fn show_alarms(alarms: &[Alarm], out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "  {code}, since {since}: {message}")?;
     }
     writeln!(out)
-}
-
-/// What a check of the repository found.
-#[derive(Debug, Serialize)]
-pub(crate) struct Verified {
-    level: VerifyLevel,
-    sound: bool,
-    #[serde(flatten)]
-    report: VerifyReport,
-}
-
-impl Verified {
-    pub(crate) fn new(level: VerifyLevel, report: VerifyReport) -> Self {
-        Self { level, sound: report.findings.is_empty(), report }
-    }
-
-    pub(crate) fn verdict(&self) -> Verdict {
-        if self.sound { Verdict::Sound } else { Verdict::Damaged }
-    }
-}
-
-impl Show for Verified {
-    fn text(&self, out: &mut dyn Write) -> io::Result<()> {
-        let VerifyReport { snapshots, pages, references, packs, bytes_read, findings } = &self.report;
-        let [snapshots, pages, references, packs] =
-            [snapshots, pages, references, packs].map(|count| HumanCount(*count));
-        let verdict = if self.sound { "sound" } else { "DAMAGED" };
-        writeln!(
-            out,
-            "the repository is {verdict}: checked {snapshots} snapshots, {pages} pages, \
-             {references} references, {packs} packs, {} of packs read",
-            HumanBytes(*bytes_read)
-        )?;
-        if self.sound {
-            return Ok(());
-        }
-        let mut rows = vec![["OBJECT", "PROBLEM", "SNAPSHOTS"].map(str::to_owned)];
-        rows.extend(findings.iter().map(row));
-        table(out, &rows)
-    }
-
-    fn is_news(&self) -> bool {
-        !self.sound
-    }
-}
-
-fn row(finding: &Finding) -> [String; 3] {
-    let snapshots: Vec<String> = finding.snapshots.iter().map(ToString::to_string).collect();
-    [finding.object.clone(), finding.problem.clone(), snapshots.join(",")]
 }
 
 /// A length as a count.

@@ -1,0 +1,257 @@
+//! One pack in memory, compared with its name, with itself, and with the rows that name it. Blocks.
+
+use std::collections::{HashMap, HashSet};
+
+use format_spec::blob::Decompressor;
+use format_spec::object::HEADER_LEN;
+use format_spec::pack::{self, Directory, PackEntry, TRAILER_LEN, Trailer};
+use format_spec::wire::FindingKind;
+use format_spec::{ChunkId, FormatError};
+
+use super::findings::Problem;
+use crate::error::ServerError;
+use crate::index::row::{ChunkRow, Health, Live, PackNumber, PackRow};
+use crate::index::{KeyRange, Table};
+use crate::quarantine::Place;
+use crate::repository::Repository;
+
+/// A blob that a row names, and that nobody can read there.
+#[derive(Debug)]
+pub(super) struct BadBlob {
+    pub(super) id: ChunkId,
+    pub(super) place: Place,
+    pub(super) problem: Problem,
+}
+
+/// What a look at every byte of a pack found.
+#[derive(Debug, Default)]
+pub(super) struct Examined {
+    /// What is wrong with the pack beside its blobs.
+    pub(super) pack: Option<Problem>,
+    pub(super) blobs: Vec<BadBlob>,
+    /// Blobs that are in quarantine, and good.
+    pub(super) recovered: Vec<(ChunkId, Place)>,
+    /// Blobs that were opened.
+    pub(super) opened: u64,
+}
+
+impl Examined {
+    pub(super) fn is_sound(&self) -> bool {
+        self.pack.is_none() && self.blobs.is_empty()
+    }
+}
+
+/// A blob as the directory or a row describes it, and what became of it.
+type Checked = (PackEntry, Option<FormatError>);
+
+/// Checks name, footer and padding of a pack, each blob down to its id, and that all rows which name the
+/// pack fit. `None` if the pack has no row any more: the collector was here.
+///
+/// Blobs that no row names are checked as well, but a row need not name them: they were dropped or moved.
+pub(super) fn examine(
+    repository: &Repository,
+    number: PackNumber,
+    row: &PackRow,
+    bytes: &[u8],
+) -> Result<Option<Examined>, ServerError> {
+    let opened = pack::open(&repository.keys, repository.id(), row.id, bytes);
+    let (directory, error) = match opened {
+        Ok(directory) => (Some(directory), None),
+        Err(error) => (directory_of(repository, bytes), Some(error)),
+    };
+    let entries = match directory {
+        Some(directory) => directory.entries,
+        None => entries_of_rows(repository, number)?,
+    };
+    let checked = check_blobs(repository, row, bytes, entries)?;
+    let Some(mut examined) = compare(repository, number, row, &checked)? else { return Ok(None) };
+    if let Some(error) = error {
+        let len = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        let what = match len == row.len {
+            true => error.to_string(),
+            false => format!("has {len} bytes instead of {}", row.len),
+        };
+        examined.pack = Some(Problem::new(FindingKind::Corrupt, row.id, what));
+    }
+    Ok(Some(examined))
+}
+
+/// The directory of a pack whose name is wrong, if its footer is whole.
+fn directory_of(repository: &Repository, bytes: &[u8]) -> Option<Directory> {
+    let header = bytes.first_chunk::<HEADER_LEN>()?;
+    let (before, trailer) = bytes.split_last_chunk::<TRAILER_LEN>()?;
+    let trailer = Trailer::decode(trailer, u64::try_from(bytes.len()).ok()?).ok()?;
+    let footer = before.get(usize::try_from(trailer.footer_offset).ok()?..)?;
+    pack::open_footer(&repository.keys, repository.id(), header, &trailer, footer).ok()
+}
+
+/// What the index says of a pack whose footer is lost.
+fn entries_of_rows(repository: &Repository, number: PackNumber) -> Result<Vec<PackEntry>, ServerError> {
+    let rows = rows_of(repository, &HashSet::from([number]))?;
+    Ok(rows.iter().map(|(id, row)| entry_of(*id, row)).collect())
+}
+
+fn entry_of(id: ChunkId, row: &ChunkRow) -> PackEntry {
+    PackEntry {
+        kind: row.kind,
+        id,
+        offset: row.offset,
+        stored_len: row.stored_len,
+        plain_len: row.plain_len,
+        compression: row.compression,
+        references: Vec::new(),
+    }
+}
+
+fn check_blobs(
+    repository: &Repository,
+    row: &PackRow,
+    bytes: &[u8],
+    entries: Vec<PackEntry>,
+) -> Result<Vec<Checked>, ServerError> {
+    let domain = repository.domain(&row.domain);
+    let mut decompressor =
+        Decompressor::new().map_err(|_| ServerError::Bug("no memory for a decompressor"))?;
+    let check = |entry: PackEntry| {
+        let range = usize::try_from(entry.range().start).ok().zip(usize::try_from(entry.range().end).ok());
+        let blob = range.and_then(|(start, end)| bytes.get(start..end)).unwrap_or_default();
+        let error = pack::check_blob(&domain.sealer, &domain.key, &mut decompressor, &entry, blob).err();
+        (entry, error)
+    };
+    Ok(entries.into_iter().map(check).collect())
+}
+
+/// The rows that name a pack, as far as they were looked at.
+struct Named {
+    /// What those add up to that name the pack.
+    live: Live,
+    /// Rows that name the pack, in the order of its blobs; `None` for a blob that no row names here.
+    rows: Vec<Option<ChunkRow>>,
+    /// What the pack's own row says is left of it; `None` if it has none.
+    counted: Option<Live>,
+}
+
+impl Named {
+    fn look(repository: &Repository, number: PackNumber, checked: &[Checked]) -> Result<Self, ServerError> {
+        let rows = repository.chunk_rows(checked.iter().map(|(entry, _)| &entry.id))?;
+        let rows: Vec<Option<ChunkRow>> =
+            rows.into_iter().map(|row| row.filter(|row| row.pack == number)).collect();
+        let mut live = Live::default();
+        for row in rows.iter().flatten() {
+            live.add(row);
+        }
+        Ok(Self { live, rows, counted: pack_row(repository, number)?.map(|row| row.live) })
+    }
+
+    /// Whether every row names the place of its blob, and none is left over.
+    fn fits(&self, checked: &[Checked]) -> bool {
+        self.counted == Some(self.live) && self.displaced(checked).next().is_none()
+    }
+
+    fn displaced<'a>(&'a self, checked: &'a [Checked]) -> impl Iterator<Item = (ChunkId, ChunkRow)> + 'a {
+        let named = checked.iter().zip(&self.rows).filter_map(|((entry, _), row)| Some((entry, (*row)?)));
+        named.filter(|(entry, row)| !is_at(row, entry)).map(|(entry, row)| (entry.id, row))
+    }
+}
+
+fn is_at(row: &ChunkRow, entry: &PackEntry) -> bool {
+    row.range() == entry.range() && row.info(entry.id) == entry.info()
+}
+
+/// The row of a pack as it is now.
+pub(super) fn pack_row(repository: &Repository, number: PackNumber) -> Result<Option<PackRow>, ServerError> {
+    let Some(value) = repository.parts.index.get(Table::Pack, &number.key())? else { return Ok(None) };
+    let wrong = || ServerError::Row { object: format!("pack number {}", number.0) };
+    PackRow::decode(&value).map(Some).ok_or_else(wrong)
+}
+
+fn compare(
+    repository: &Repository,
+    number: PackNumber,
+    row: &PackRow,
+    checked: &[Checked],
+) -> Result<Option<Examined>, ServerError> {
+    let mut named = Named::look(repository, number, checked)?;
+    if !named.fits(checked) {
+        // The collector may have changed some of these rows in between: look again while it cannot.
+        named = repository.exclusively(|| Named::look(repository, number, checked))?;
+    }
+    let Some(counted) = named.counted else { return Ok(None) };
+    let mut examined = judge(row, checked, &named);
+    if counted != named.live {
+        examined.blobs.extend(strays(repository, number, row, checked)?);
+    }
+    for (id, displaced) in named.displaced(checked) {
+        examined.blobs.push(misplaced(row, id, &displaced));
+    }
+    if counted != named.live && examined.blobs.iter().all(|bad| bad.problem.kind != FindingKind::Index) {
+        let Live { blobs, stored_bytes, .. } = named.live;
+        let what = format!(
+            "the index counts {} blobs of {} bytes in it, and names {blobs} of {stored_bytes} bytes",
+            counted.blobs, counted.stored_bytes
+        );
+        examined.pack = Some(Problem::new(FindingKind::Index, row.id, what));
+    }
+    Ok(Some(examined))
+}
+
+/// What became of each blob, by whether a row names it at its place.
+fn judge(row: &PackRow, checked: &[Checked], named: &Named) -> Examined {
+    let mut examined = Examined::default();
+    for ((entry, error), at) in checked.iter().zip(&named.rows) {
+        examined.opened += 1;
+        let at = at.filter(|at| is_at(at, entry));
+        match (error, at) {
+            (None, Some(at)) if at.health == Health::Damaged => {
+                examined.recovered.push((entry.id, Place::of(&at)));
+            }
+            (None, _) => {}
+            (Some(error), Some(at)) => {
+                let problem = Problem::new(FindingKind::Corrupt, entry.id, format!("{error} in {}", row.id));
+                examined.blobs.push(BadBlob { id: entry.id, place: Place::of(&at), problem });
+            }
+            (Some(error), None) => {
+                let what = format!("{}, which nothing names: {error}", entry.id);
+                examined.pack.get_or_insert(Problem::new(FindingKind::Corrupt, row.id, what));
+            }
+        }
+    }
+    examined
+}
+
+/// Rows that name a pack which does not hold their blob. That is never right, at no moment.
+fn strays(
+    repository: &Repository,
+    number: PackNumber,
+    row: &PackRow,
+    checked: &[Checked],
+) -> Result<Vec<BadBlob>, ServerError> {
+    let held: HashSet<ChunkId> = checked.iter().map(|(entry, _)| entry.id).collect();
+    let rows = rows_of(repository, &HashSet::from([number]))?;
+    let strays = rows.iter().filter(|(id, _)| !held.contains(id));
+    Ok(strays.map(|(id, stray)| misplaced(row, *id, stray)).collect())
+}
+
+fn misplaced(row: &PackRow, id: ChunkId, at: &ChunkRow) -> BadBlob {
+    let what = format!("the index places it at {} of {}, which does not hold it there", at.offset, row.id);
+    BadBlob { id, place: Place::of(at), problem: Problem::new(FindingKind::Index, id, what) }
+}
+
+/// The rows that name one of `packs`. Reads the whole table: only for packs that are lost.
+pub(super) fn rows_of(
+    repository: &Repository,
+    packs: &HashSet<PackNumber>,
+) -> Result<HashMap<ChunkId, ChunkRow>, ServerError> {
+    let mut found = HashMap::new();
+    repository.for_each_row(Table::Chunk, &KeyRange::all(), |key, value| {
+        let id = key.try_into().ok().map(ChunkId::from_bytes);
+        let (id, row) = id
+            .zip(ChunkRow::decode(value))
+            .ok_or_else(|| ServerError::Row { object: format!("chunk {}", format_spec::id::to_hex(key)) })?;
+        if packs.contains(&row.pack) {
+            found.insert(id, row);
+        }
+        Ok(())
+    })?;
+    Ok(found)
+}
