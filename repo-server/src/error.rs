@@ -65,6 +65,12 @@ pub enum ServerError {
     /// A disk error made this process unfit to go on.
     #[error("the server has stopped after a disk error")]
     Halted,
+    /// The work could not be done beside what else goes on; it may work at a quieter time.
+    #[error("{why}: try again later")]
+    Busy { why: String },
+    /// Temporary files could not be used.
+    #[error("temporary files of the server")]
+    Scratch(#[source] std::io::Error),
     /// A defect of ours.
     #[error("internal error: {0}")]
     Bug(&'static str),
@@ -96,6 +102,8 @@ impl ServerError {
             Self::Index(_) => "index",
             Self::Site(_) => "site",
             Self::Halted => "halted",
+            Self::Busy { .. } => "busy",
+            Self::Scratch(_) => "scratch",
             Self::Bug(_) => "internal",
         }
     }
@@ -110,7 +118,11 @@ impl ServerError {
             Self::Unauthorized => ErrorClass::Denied,
             Self::NoSnapshot(_) | Self::NoNode { .. } | Self::NoChunk(_) => ErrorClass::NotFound,
             Self::SessionOver(_) | Self::MissingChunks { .. } => ErrorClass::Conflict,
-            Self::Full { .. } | Self::NotStored { .. } | Self::Halted => ErrorClass::Unavailable,
+            Self::Full { .. }
+            | Self::NotStored { .. }
+            | Self::Halted
+            | Self::Busy { .. }
+            | Self::Scratch(_) => ErrorClass::Unavailable,
             Self::Damaged { .. } | Self::Row { .. } => ErrorClass::Integrity,
             Self::Index(error) => error.class(),
             Self::Site(error) => error.class(),
@@ -133,6 +145,15 @@ impl From<IndexError> for ServerError {
             IndexError::Full { .. } => Self::Full { what: error.to_string() },
             other => Self::Index(other),
         }
+    }
+}
+
+impl From<std::io::Error> for ServerError {
+    fn from(error: std::io::Error) -> Self {
+        if error.kind() == std::io::ErrorKind::StorageFull {
+            return Self::Full { what: "temporary files".to_owned() };
+        }
+        Self::Scratch(error)
     }
 }
 

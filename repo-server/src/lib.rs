@@ -6,6 +6,7 @@
 //! | `session` | who pushes: leases with fencing tokens |
 //! | `snapshot` | the commit, and finding what was committed |
 //! | `pack` | blobs into packs, packs to the site, blobs back |
+//! | `audit` | are the counts what manifests and pages name? |
 //! | `verify` | is everything there, and as it was written? |
 //! | [`repository`] | keys, domains, open packs; opening and making a data folder |
 //! | [`index`] | rows behind the engine trait; the only user of fjall and sled |
@@ -24,6 +25,7 @@
 
 #[expect(dead_code, reason = "its users come next")]
 mod alarm;
+mod audit;
 pub mod clock;
 pub mod config;
 pub mod durable;
@@ -37,6 +39,8 @@ pub mod site;
 mod snapshot;
 mod time;
 mod verify;
+#[cfg(test)]
+mod world;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,6 +1,7 @@
 //! The real programs, end to end.
 #![cfg(test)]
 
+mod audit;
 mod bad_input;
 mod changes;
 mod cli;

@@ -3,6 +3,7 @@
 //! Every request but `/healthz` needs the token. Bodies are streamed and capped. Bodies and answers
 //! are described in `format_spec::wire`.
 
+mod audit;
 mod auth;
 mod blobs;
 mod body;
@@ -56,6 +57,7 @@ pub fn routes(repository: Arc<Repository>, token: Token) -> Router {
         .route("/v1/snapshots/{snapshot}/manifests/{node}", get(snapshots::manifest))
         .route("/v1/snapshots/{snapshot}/blobs", post(snapshots::blobs))
         .route("/v1/verify", post(verify::verify))
+        .route("/v1/audit", post(audit::audit))
         .route("/v1/status", get(status))
         .fallback(|| async { respond::no_such_route() })
         .method_not_allowed_fallback(|| async { respond::wrong_method() })
@@ -66,8 +68,11 @@ pub fn routes(repository: Arc<Repository>, token: Token) -> Router {
 
 async fn status(State(app): State<App>) -> Answer<wire::Status> {
     let repository = &app.repository;
-    let (totals, snapshots) = repository
-        .blocking(|repository| Ok((repository.totals()?, crate::snapshot::list(repository, None)?.len())))
+    let (totals, snapshots, alarms) = repository
+        .blocking(|repository| {
+            let snapshots = crate::snapshot::list(repository, None)?.len();
+            Ok((repository.totals()?, snapshots, crate::alarm::list(repository)?))
+        })
         .await?;
     respond::json(wire::Status {
         server: crate::SERVER.to_owned(),
@@ -78,7 +83,7 @@ async fn status(State(app): State<App>) -> Answer<wire::Status> {
         chunks: totals.chunks,
         stored_bytes: totals.stored_bytes,
         open_sessions: u64::try_from(repository.sessions.count()).unwrap_or(u64::MAX),
-        alarms: Vec::new(),
+        alarms,
     })
 }
 

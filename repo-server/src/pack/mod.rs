@@ -5,10 +5,12 @@
 //! data. A page's pack is indexed only after the chunks that the page refers to (X7), so a page row
 //! never names a chunk that is not there.
 
+mod footer;
 mod intake;
 mod publish;
 mod read;
 
+pub(crate) use footer::{read_directory, unreadable};
 pub(crate) use intake::{have, have_or_promise, take_in};
 pub(crate) use publish::flush;
 use publish::send_off;

@@ -82,6 +82,9 @@ fn index_pack(repository: &Repository, pack: &SealedPack) -> Result<(), ServerEr
             batch.put(Table::Chunk, *entry.id.as_bytes(), new_row(entry, number).encode());
         }
         count_references(repository, &pack.directory.entries, &mut batch)?;
+        repository
+            .watch
+            .note(pack.directory.entries.iter().flat_map(|entry| entry.references.iter().chain([&entry.id])));
         repository.parts.index.commit(batch).map_err(|error| repository.index_error(error))
     })
 }

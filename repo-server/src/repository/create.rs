@@ -5,6 +5,7 @@
 //! DIR/admin.token   the token of requests, mode 0600
 //! DIR/index/        the index
 //! DIR/site/         the default site
+//! DIR/tmp/          temporary files; emptied at each start
 //! ```
 //! The descriptor on the site is written last: a folder without it was cut short while it was made,
 //! and the next start goes on with what is there.
@@ -26,7 +27,9 @@ use crate::error::ServerError;
 use crate::index::{self, Engine, OpenError};
 use crate::site::{ObjectName, Site, SiteError, StoreSite};
 
-const OURS: [&str; 4] = ["admin.token", "index", "master.key", "site"];
+const OURS: [&str; 5] = ["admin.token", "index", "master.key", "site", SCRATCH];
+
+const SCRATCH: &str = "tmp";
 
 /// Why a data folder cannot be used. A folder that was not ours is as it was.
 #[derive(Debug, thiserror::Error)]
@@ -113,6 +116,7 @@ pub async fn open_or_create(
         index::open(engine, &dir.join("index"))?
     };
     durable::sweep_temporaries(&RealDisk, dir)?;
+    sweep_scratch(&dir.join(SCRATCH))?;
     durable::make_folder(&RealDisk, dir, &name("site"))?;
     let site = StoreSite::folder(&dir.join("site"))?;
     let master_path = dir.join("master.key");
@@ -132,6 +136,7 @@ pub async fn open_or_create(
         index,
         site: Arc::new(site),
         clock: Arc::new(SystemClock::new()),
+        scratch: dir.join(SCRATCH),
         random: fill_random,
         on_halt,
         cores: std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get),
@@ -166,6 +171,14 @@ fn check_ours(dir: &Path) -> Result<(), CreateError> {
         }
     }
     Ok(())
+}
+
+/// Removes what a dead process left of its temporary files.
+fn sweep_scratch(dir: &Path) -> Result<(), CreateError> {
+    match std::fs::remove_dir_all(dir) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(read_error(dir, source)),
+        _ => Ok(()),
+    }
 }
 
 async fn read_descriptor(site: &StoreSite) -> Result<Descriptor, CreateError> {

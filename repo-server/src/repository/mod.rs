@@ -11,6 +11,7 @@ mod promises;
 use std::collections::HashMap;
 use std::error::Error;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -22,6 +23,7 @@ use tokio::sync::Semaphore;
 pub use create::{CreateError, Opened, open_or_create};
 pub(crate) use domain::{Appended, Domain, FullPack, PublishFailure};
 
+use crate::audit::Watch;
 use crate::clock::Clock;
 use crate::error::ServerError;
 use crate::index::row::{ChunkRow, PackNumber, PackRow, Totals};
@@ -48,6 +50,8 @@ pub struct Parts {
     pub random: fn(&mut [u8]),
     /// Hears of the first fatal disk error, after which nothing is acknowledged any more.
     pub on_halt: OnHalt,
+    /// Folder for temporary files, which may be missing. Nothing in it outlives the process.
+    pub scratch: PathBuf,
     /// Name of the index engine, for people.
     pub engine: &'static str,
     /// Threads that may compute at once.
@@ -64,6 +68,10 @@ pub struct Repository {
     pub(crate) compute: Arc<Semaphore>,
     /// At most this many packs are on their way to the site.
     pub(crate) publishing: Semaphore,
+    /// Held by whatever goes over the whole index and changes it: the collector, audits, checkpoints.
+    pub(crate) upkeep: tokio::sync::Mutex<()>,
+    /// Hears of every change of counts and places; see [`Watch::note`].
+    pub(crate) watch: Watch,
     master: MasterKey,
     domains: Mutex<HashMap<ClusterName, Arc<Domain>>>,
     /// Held while counters are read, changed and written back.
@@ -87,6 +95,8 @@ impl Repository {
             keys: master.seal_keys(descriptor.generation),
             compute: Arc::new(Semaphore::new(parts.cores.max(1))),
             publishing: Semaphore::new(PUBLISHING),
+            upkeep: tokio::sync::Mutex::default(),
+            watch: Watch::default(),
             domains: Mutex::default(),
             writer: Mutex::default(),
             packs: Mutex::default(),

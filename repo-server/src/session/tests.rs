@@ -46,6 +46,7 @@ fn start(index: &MemoryIndex, clock: &Arc<ManualClock>) -> Arc<Repository> {
         index: Arc::new(index.clone()),
         site: Arc::new(StoreSite::memory()),
         clock: Arc::<ManualClock>::clone(clock),
+        scratch: std::env::temp_dir(),
         random: fill_random,
         on_halt: Arc::new(|error| panic!("halted: {error}")),
         engine: "memory",

@@ -168,6 +168,7 @@ fn apply(
             row.references += count;
             batch.put(Table::Chunk, *id.as_bytes(), row.encode());
         }
+        repository.watch.note(pages.keys());
         repository.parts.index.commit(batch).map_err(|error| repository.index_error(error))
     })
 }

@@ -62,6 +62,9 @@ pub(crate) enum Command {
         /// How deep to look.
         #[arg(long, value_enum, default_value_t = Level::Exists)]
         level: Level,
+        /// With `--level refs`: mend what is wrong.
+        #[arg(long)]
+        repair: bool,
     },
     /// Look into packs.
     #[command(subcommand)]
@@ -100,14 +103,27 @@ pub(crate) enum Level {
     Exists,
     /// And every byte of every pack is as it was written.
     Read,
+    /// The counts of the index are what manifests and pages say, counted anew.
+    Refs,
 }
 
-impl From<Level> for VerifyLevel {
-    fn from(level: Level) -> Self {
-        match level {
-            Level::Index => Self::Index,
-            Level::Exists => Self::Exists,
-            Level::Read => Self::Read,
+/// What a check looks at.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Depth {
+    /// Stored objects, so deep.
+    Objects(VerifyLevel),
+    /// The counts of the index.
+    Counts,
+}
+
+impl Level {
+    /// What it looks at.
+    pub(crate) fn depth(self) -> Depth {
+        match self {
+            Self::Index => Depth::Objects(VerifyLevel::Index),
+            Self::Exists => Depth::Objects(VerifyLevel::Exists),
+            Self::Read => Depth::Objects(VerifyLevel::Read),
+            Self::Refs => Depth::Counts,
         }
     }
 }

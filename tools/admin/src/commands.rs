@@ -12,7 +12,8 @@ use node_client::config::Config;
 use node_client::error::ClientError;
 use node_client::show::show;
 
-use crate::cli::{Arguments, Command, PackCommand};
+use crate::audit;
+use crate::cli::{Arguments, Command, Depth, PackCommand};
 use crate::error::AdminError;
 use crate::pack;
 use crate::show::{ServerStatus, Verified};
@@ -65,8 +66,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Verdict, AdminError> {
             show(&snapshots, output);
             Ok(Verdict::Sound)
         }
-        Command::Verify { level } => {
-            let level = VerifyLevel::from(*level);
+        Command::Verify { level, repair } => {
+            let level = match level.depth() {
+                Depth::Counts => return audit::run(arguments, *repair),
+                Depth::Objects(_) if *repair => return Err(audit::nothing_to_repair()),
+                Depth::Objects(level) => level,
+            };
             let report = ask(arguments, async |api| verify(&api, level, output).await)?;
             let verified = Verified::new(level, report);
             show(&verified, output);
@@ -85,7 +90,7 @@ fn manual(dir: &Path) -> Result<Verdict, AdminError> {
 }
 
 /// Asks the server that the settings name.
-fn ask<T>(
+pub(crate) fn ask<T>(
     arguments: &Arguments,
     question: impl AsyncFnOnce(Api) -> Result<T, ClientError>,
 ) -> Result<T, AdminError> {
@@ -97,10 +102,7 @@ fn ask<T>(
 }
 
 async fn verify(api: &Api, level: VerifyLevel, output: Output) -> Result<VerifyReport, ClientError> {
-    // A bar on standard error hides itself when that is no terminal.
-    let bar = if output.quiet { ProgressBar::hidden() } else { ProgressBar::new(0) };
-    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed_precise} left {eta}");
-    bar.set_style(style.expect("the template is well-formed"));
+    let bar = bar(output);
     let report = api.verify(level, |done, total| {
         bar.set_length(total);
         bar.set_position(done);
@@ -108,4 +110,12 @@ async fn verify(api: &Api, level: VerifyLevel, output: Output) -> Result<VerifyR
     let report = report.await;
     bar.finish_and_clear();
     report
+}
+
+/// A bar on standard error, which hides itself when that is no terminal.
+pub(crate) fn bar(output: Output) -> ProgressBar {
+    let bar = if output.quiet { ProgressBar::hidden() } else { ProgressBar::new(0) };
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed_precise} left {eta}");
+    bar.set_style(style.expect("the template is well-formed"));
+    bar
 }
