@@ -7,6 +7,7 @@
 //! | `snapshot` | the commit, and finding what was committed |
 //! | `pack` | blobs into packs, packs to the site, blobs back |
 //! | `audit` | are the counts what manifests and pages name? |
+//! | [`checkpoint`] | what packs hold, collected, for who makes the index anew |
 //! | `verify` | is everything there, and as it was written? |
 //! | [`repository`] | keys, domains, open packs; opening and making a data folder |
 //! | [`index`] | rows behind the engine trait; the only user of fjall and sled |
@@ -26,6 +27,7 @@
 #[expect(dead_code, reason = "its users come next")]
 mod alarm;
 mod audit;
+pub mod checkpoint;
 pub mod clock;
 pub mod config;
 pub mod durable;
