@@ -7,6 +7,7 @@ use format_spec::wire::ChunkerSpec;
 use serde::Deserialize;
 
 use crate::index::Engine;
+use crate::site::SiteUrl;
 
 /// A configuration that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +50,16 @@ pub struct Config {
     pub index: IndexConfig,
     /// How a new repository cuts its chunks.
     pub chunker: ChunkerConfig,
+    /// The site.
+    pub site: SiteConfig,
+}
+
+/// Section `[site]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SiteConfig {
+    /// Where it is: `file:///path` or a plain path. The folder `site` in the data folder, unless given.
+    pub url: Option<SiteUrl>,
 }
 
 /// Section `[index]`.

@@ -8,6 +8,8 @@
 //! | `pack` | blobs into packs, packs to the site, blobs back |
 //! | `audit` | are the counts what manifests and pages name? |
 //! | [`checkpoint`] | what packs hold, collected, for who makes the index anew |
+//! | `owed` | references to pages that are lost |
+//! | [`rebuild`] | the index anew, from site and key |
 //! | `verify` | is everything there, and as it was written? |
 //! | [`repository`] | keys, domains, open packs; opening and making a data folder |
 //! | [`index`] | rows behind the engine trait; the only user of fjall and sled |
@@ -34,7 +36,9 @@ pub mod durable;
 pub mod error;
 pub mod http;
 pub mod index;
+mod owed;
 mod pack;
+pub mod rebuild;
 pub mod repository;
 mod session;
 pub mod site;

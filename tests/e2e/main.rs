@@ -15,6 +15,7 @@ mod memory;
 mod partial;
 mod push_restore;
 mod quickstart;
+mod rebuild;
 mod reflink;
 mod server;
 mod session;

@@ -8,6 +8,7 @@ mod full_disk;
 mod judge;
 mod process;
 mod races;
+mod rebuild;
 mod resume;
 mod server_kill;
 mod site_outage;

@@ -1,5 +1,6 @@
 //! A server process on a free port.
 
+use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -34,6 +35,7 @@ pub fn refused(arguments: &[&str]) -> Done {
 /// A running server. When it is dropped it is stopped, and an error in its log fails the test.
 pub struct Server {
     data: PathBuf,
+    arguments: Vec<OsString>,
     child: Option<Child>,
     address: String,
     log: Arc<Mutex<Vec<String>>>,
@@ -47,8 +49,17 @@ impl Server {
     /// # Panics
     /// If it does not.
     pub fn start(data: &Path) -> Self {
+        Self::start_with(data, &[])
+    }
+
+    /// As [`start`](Self::start), with more arguments.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub fn start_with(data: &Path, arguments: &[&OsStr]) -> Self {
         let mut server = Self {
             data: data.to_owned(),
+            arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
             child: None,
             address: String::new(),
             log: Arc::default(),
@@ -64,6 +75,7 @@ impl Server {
             .arg("--data-dir")
             .arg(&self.data)
             .args(["--listen", listen])
+            .args(&self.arguments)
             .spawn()
             .expect("the server can be started");
         let stderr = child.stderr.take().expect("it is piped");

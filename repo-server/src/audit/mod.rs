@@ -123,6 +123,8 @@ struct PackSeen {
 enum Gravity {
     /// Something could not be read, so it says nothing about the index.
     Unreadable,
+    /// It was known before.
+    Known,
     /// The index is not what it should be.
     Difference,
 }
@@ -153,6 +155,7 @@ impl Audit<'_> {
         self.report.found += 1;
         match (gravity, state) {
             (_, AuditState::Mended) => self.report.mended += 1,
+            (Gravity::Known, AuditState::Open) => {}
             (Gravity::Unreadable, AuditState::Open) => self.is_everything_read = false,
             (Gravity::Difference, AuditState::Open) => {
                 self.open_differences += 1;

@@ -8,6 +8,7 @@ use super::{Audit, Gravity, HEADINGS, Joined};
 use crate::error::ServerError;
 use crate::index::row::{ChunkRow, Epoch, IdleKey, PackNumber};
 use crate::index::{Batch, Table};
+use crate::owed;
 
 /// Rows that are mended in one batch: pushes wait that long.
 const MENDED_AT_ONCE: usize = 1000;
@@ -21,6 +22,8 @@ enum Cure {
     Count(u64),
     /// An item in the queue.
     Queue,
+    /// As much owed to a page that is lost.
+    Owe(u64),
 }
 
 /// A row, or an id without one, that is not as it should be.
@@ -29,6 +32,24 @@ struct Suspect {
     row: Option<ChunkRow>,
     problem: String,
     cure: Cure,
+    gravity: Gravity,
+}
+
+impl Suspect {
+    fn new(id: ChunkId, row: Option<ChunkRow>, problem: String, cure: Cure) -> Self {
+        Self { id, row, problem, cure, gravity: Gravity::Difference }
+    }
+
+    /// Adds to `batch` what makes it right, if anything is known to.
+    fn heal(&self, batch: &mut Batch, epoch: Epoch) -> bool {
+        match (self.cure, self.row) {
+            (Cure::Count(references), Some(row)) => set_count(batch, self.id, row, references, epoch),
+            (Cure::Queue, Some(row)) => queue(batch, self.id, &row),
+            (Cure::Owe(count), None) => owed::set(batch, &self.id, count),
+            _ => return false,
+        }
+        true
+    }
 }
 
 impl Audit<'_> {
@@ -41,6 +62,7 @@ impl Audit<'_> {
                 None => suspects.extend(without_row(joined)),
             }
         }
+        self.lost(group, &mut suspects)?;
         self.leaked(group, &mut suspects)?;
         self.step();
         if suspects.is_empty() {
@@ -55,7 +77,7 @@ impl Audit<'_> {
         for some in suspects.chunks(MENDED_AT_ONCE) {
             let states = if self.is_repair() { self.mend(some)? } else { vec![AuditState::Open; some.len()] };
             for (suspect, state) in some.iter().zip(states) {
-                self.find(suspect.id, &suspect.problem, Gravity::Difference, state);
+                self.find(suspect.id, &suspect.problem, suspect.gravity, state);
             }
         }
         Ok(())
@@ -64,7 +86,7 @@ impl Audit<'_> {
     fn row(&mut self, joined: &Joined<HEADINGS>, row: &ChunkRow, suspects: &mut Vec<Suspect>) {
         self.report.rows += 1;
         let mut suspect = |problem: String, cure| {
-            suspects.push(Suspect { id: joined.id, row: Some(*row), problem, cure });
+            suspects.push(Suspect::new(joined.id, Some(*row), problem, cure));
         };
         let [by_pages, by_manifests, in_place] = joined.counts;
         let (expected, foreign, by) = match row.kind {
@@ -113,8 +135,25 @@ impl Audit<'_> {
                 let problem = "is in no use, and the collector's queue does not lead to it".to_owned();
                 // What could not be read may need it: then it is not offered to the collector.
                 let cure = if self.is_everything_read { Cure::Queue } else { Cure::None };
-                suspects.push(Suspect { id, row: Some(row), problem, cure });
+                suspects.push(Suspect::new(id, Some(row), problem, cure));
             }
+        }
+        Ok(())
+    }
+
+    /// Pages that manifests name and no pack has. What they are owed is known, unless the index says otherwise.
+    fn lost(&self, group: &[Joined<HEADINGS>], suspects: &mut Vec<Suspect>) -> Result<(), ServerError> {
+        let by_manifests = |joined: &Joined<HEADINGS>| match (joined.row, joined.counts) {
+            (None, [0, by_manifests, _]) if by_manifests > 0 => Some((joined.id, by_manifests)),
+            _ => None,
+        };
+        let lost: Vec<(ChunkId, u64)> = group.iter().filter_map(by_manifests).collect();
+        let owed = owed::counts(&self.repository, lost.iter().map(|(id, _)| id))?;
+        for ((id, named), owed) in lost.into_iter().zip(owed) {
+            let problem = format!("{named} manifests name it, and it is lost until it is pushed again");
+            let cure = if named == owed { Cure::None } else { Cure::Owe(named) };
+            let gravity = if named == owed { Gravity::Known } else { Gravity::Difference };
+            suspects.push(Suspect { id, row: None, problem, cure, gravity });
         }
         Ok(())
     }
@@ -128,18 +167,9 @@ impl Audit<'_> {
             let rows = self.repository.chunk_rows(ids())?;
             let (mut batch, mut states) = (Batch::new(), Vec::new());
             for ((suspect, row), touched) in suspects.iter().zip(rows).zip(touched) {
-                let as_seen = row.filter(|row| !touched && Some(*row) == suspect.row);
-                states.push(match (as_seen, suspect.cure) {
-                    (None, _) | (_, Cure::None) => AuditState::Open,
-                    (Some(row), Cure::Count(references)) => {
-                        set_count(&mut batch, suspect.id, row, references, epoch);
-                        AuditState::Mended
-                    }
-                    (Some(row), Cure::Queue) => {
-                        queue(&mut batch, suspect.id, &row);
-                        AuditState::Mended
-                    }
-                });
+                let is_as_seen = !touched && row == suspect.row;
+                let is_cured = is_as_seen && suspect.heal(&mut batch, epoch);
+                states.push(if is_cured { AuditState::Mended } else { AuditState::Open });
             }
             if !batch.is_empty() {
                 self.repository.commit(batch)?;
@@ -158,11 +188,11 @@ impl Audit<'_> {
     }
 }
 
+/// A chunk that pages refer to and that has no row.
 fn without_row(joined: &Joined<HEADINGS>) -> Option<Suspect> {
-    let [by_pages, by_manifests, _] = joined.counts;
-    let named = by_pages + by_manifests;
-    let problem = format!("is named {named} times, and has no row");
-    (named > 0).then_some(Suspect { id: joined.id, row: None, problem, cure: Cure::None })
+    let [by_pages, ..] = joined.counts;
+    let problem = format!("{by_pages} pages refer to it, and it has no row");
+    (by_pages > 0).then(|| Suspect::new(joined.id, None, problem, Cure::None))
 }
 
 /// The items of the queue of which one must be there for a row in no use.

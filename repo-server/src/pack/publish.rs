@@ -11,6 +11,7 @@ use super::object_name;
 use crate::error::{Chain, ServerError};
 use crate::index::row::{ChunkRow, Epoch, Health, Live, PackNumber, PackRow};
 use crate::index::{Batch, Precondition, Table};
+use crate::owed;
 use crate::repository::{Domain, FullPack, PublishFailure, Repository};
 
 /// Sends a full pack off to the site, on a task of its own: the request that filled it may be cut off
@@ -57,6 +58,7 @@ fn index_pack(repository: &Repository, pack: &SealedPack) -> Result<(), ServerEr
     repository.exclusively(|| {
         let mut totals = repository.totals()?;
         let number = PackNumber(totals.next_pack);
+        let owed = owed_to_pages(repository, &pack.directory.entries)?;
         let mut live = Live::default();
         for entry in &pack.directory.entries {
             live.add(&new_row(entry, number));
@@ -79,14 +81,27 @@ fn index_pack(repository: &Repository, pack: &SealedPack) -> Result<(), ServerEr
         batch.put(Table::Meta, crate::index::row::Totals::KEY, totals.encode());
         for entry in &pack.directory.entries {
             batch.require(Table::Chunk, *entry.id.as_bytes(), Precondition::Absent);
-            batch.put(Table::Chunk, *entry.id.as_bytes(), new_row(entry, number).encode());
+            let references = owed.get(&entry.id).copied().unwrap_or(0);
+            let row = ChunkRow { references, ..new_row(entry, number) };
+            batch.put(Table::Chunk, *entry.id.as_bytes(), row.encode());
         }
+        owed.keys().for_each(|page| owed::set(&mut batch, page, 0));
         count_references(repository, &pack.directory.entries, &mut batch)?;
         repository
             .watch
             .note(pack.directory.entries.iter().flat_map(|entry| entry.references.iter().chain([&entry.id])));
         repository.parts.index.commit(batch).map_err(|error| repository.index_error(error))
     })
+}
+
+/// What manifests have owed to pages that were lost and are here again.
+fn owed_to_pages(
+    repository: &Repository,
+    entries: &[PackEntry],
+) -> Result<BTreeMap<ChunkId, u64>, ServerError> {
+    let pages = || entries.iter().filter(|entry| entry.kind == BlobKind::Page).map(|entry| &entry.id);
+    let counts = owed::counts(repository, pages())?;
+    Ok(pages().copied().zip(counts).filter(|(_, count)| *count > 0).collect())
 }
 
 fn new_row(entry: &PackEntry, pack: PackNumber) -> ChunkRow {

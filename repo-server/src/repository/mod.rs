@@ -4,7 +4,7 @@
 //! crash at any moment the next one finds each snapshot whole or not at all (S1 to S4). It never
 //! retries a failed sync: the first fatal disk error halts it for good, and its process must end.
 
-mod create;
+pub(crate) mod create;
 mod domain;
 mod promises;
 
