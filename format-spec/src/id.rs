@@ -197,6 +197,10 @@ hash_id!(
     ManifestId, "manifest"
 );
 hash_id!(
+    /// BLAKE3 of all bytes of a sealed checkpoint.
+    CheckpointId, "checkpoint"
+);
+hash_id!(
     /// Keyed BLAKE3 of a file's extents in order: lengths, ids and holes. Equal digests mean equal
     /// content that was cut alike. It is made of chunk ids, so that a file that only grew needs no
     /// second reading of its old bytes (`docs/adr/0003-file-digest.md`).
@@ -318,6 +322,13 @@ impl PackId {
 
 impl ManifestId {
     /// The name of the sealed manifest that consists of these bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(*blake3::hash(bytes).as_bytes())
+    }
+}
+
+impl CheckpointId {
+    /// The name of the sealed checkpoint that consists of these bytes.
     pub fn of(bytes: &[u8]) -> Self {
         Self(*blake3::hash(bytes).as_bytes())
     }

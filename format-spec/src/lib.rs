@@ -12,7 +12,8 @@
 //! | [`page`] | runs of entries with content-defined boundaries |
 //! | [`manifest`] | the pages of one node |
 //! | [`snapshot`] | the manifests of one moment |
-//! | [`object`] | the sealed envelope of manifests and snapshots |
+//! | [`checkpoint`] | the directories of many packs, for who makes an index anew |
+//! | [`object`] | the sealed envelope of manifests, snapshots and checkpoints |
 //! | [`descriptor`] | what a repository is, on every site |
 //! | [`wire`] | bodies and headers of the HTTP interface |
 //!
@@ -24,6 +25,7 @@
 pub mod aead;
 pub mod blob;
 mod cbor;
+pub mod checkpoint;
 pub mod descriptor;
 pub mod entry;
 pub mod error;
@@ -41,7 +43,8 @@ pub mod wire;
 pub use entry::{Entry, EntryKind, Extent, FileEnd, Timestamp, Xattr};
 pub use error::{ErrorClass, FormatError};
 pub use id::{
-    ChunkId, ClusterName, FileDigest, ManifestId, NodeName, PackId, RepositoryId, SessionId, SnapshotId,
+    CheckpointId, ChunkId, ClusterName, FileDigest, ManifestId, NodeName, PackId, RepositoryId, SessionId,
+    SnapshotId,
 };
 pub use path::EntryPath;
 

@@ -28,6 +28,8 @@ pub enum ObjectKind {
     Manifest,
     /// The manifests of one moment.
     Snapshot,
+    /// The directories of many packs.
+    Checkpoint,
     /// A pack; only its footer is sealed this way.
     Pack,
     /// Why a snapshot must stay.
@@ -39,6 +41,7 @@ impl ObjectKind {
         match self {
             Self::Manifest => b"ASTMANI\0",
             Self::Snapshot => b"ASTSNAP\0",
+            Self::Checkpoint => b"ASTCHKP\0",
             Self::Pack => b"ASTPACK\0",
             Self::Protection => b"ASTPROT\0",
         }
@@ -48,6 +51,7 @@ impl ObjectKind {
         match self {
             Self::Manifest => "manifest",
             Self::Snapshot => "snapshot",
+            Self::Checkpoint => "checkpoint",
             Self::Pack => "pack",
             Self::Protection => "protection",
         }

@@ -264,7 +264,7 @@ pub fn open_footer(
 }
 
 /// Blobs follow each other between header and footer.
-fn check_layout(directory: &Directory, footer_offset: u64) -> Result<(), FormatError> {
+pub(crate) fn check_layout(directory: &Directory, footer_offset: u64) -> Result<(), FormatError> {
     let mut at = u64::try_from(HEADER_LEN).expect("a small number");
     for entry in &directory.entries {
         let range = entry.range();

@@ -22,6 +22,7 @@
 //! | `GET /v1/stats` | – | [`StatsReport`] |
 //! | `GET /v1/chunks/{id}` | – | [`ChunkLocation`] |
 //! | `POST /v1/verify` | [`VerifyRequest`] | lines of [`VerifyEvent`] |
+//! | `POST /v1/audit` | [`AuditRequest`] | lines of [`AuditEvent`] |
 //! | `GET /v1/status` | – | [`Status`] |
 //! | `GET /healthz` | – | `ok` |
 //!
@@ -33,11 +34,13 @@
 //! Bodies are JSON where nothing else is said. Every request but `/healthz` carries
 //! `Authorization: Bearer TOKEN`. A failed request answers with an [`ErrorBody`].
 
+mod audit;
 mod frame;
 mod json;
 mod upkeep;
 mod verify;
 
+pub use audit::*;
 pub use frame::{
     FRAME_HEADER_LEN, Frame, FrameHeader, FrameReader, Held, encode_end, encode_held, encode_ids, parse_held,
     parse_ids,

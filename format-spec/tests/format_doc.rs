@@ -10,7 +10,9 @@ use aes_gcm::aead::AeadInOut;
 use format_spec::id::{RepositoryId, parse_hex_32, to_hex};
 use format_spec::key::{BlobKind, MasterKey};
 use format_spec::object::{self, ObjectKind};
-use format_spec::{FORMAT_VERSION, MAX_CHUNK_LEN, aead, blob, entry, manifest, pack, page, path, wire};
+use format_spec::{
+    FORMAT_VERSION, MAX_CHUNK_LEN, aead, blob, checkpoint, entry, manifest, pack, page, path, wire,
+};
 
 const DOC: &str = include_str!("../../docs/format.md");
 const REPOSITORY: &[u8; 16] = b"repository-id-16";
@@ -166,9 +168,11 @@ fn the_document_is_enough_to_open_a_pack() {
 }
 
 #[test]
-fn the_document_is_enough_to_open_a_manifest_and_a_snapshot() {
+fn the_document_is_enough_to_open_a_manifest_a_snapshot_and_a_checkpoint() {
     let stranger = Stranger::new();
-    for (name, magic) in [("manifest", b"ASTMANI\0"), ("snapshot", b"ASTSNAP\0")] {
+    for (name, magic) in
+        [("manifest", b"ASTMANI\0"), ("snapshot", b"ASTSNAP\0"), ("checkpoint", b"ASTCHKP\0")]
+    {
         let sealed = golden(&format!("{name}.sealed"));
         let (header, salt) = (&sealed[..64], sealed[32..64].try_into().unwrap());
 
@@ -222,6 +226,7 @@ fn limits_and_lengths_in_the_document_are_the_codes() {
         ("manifest::MAX_MANIFEST_LEN", wide(manifest::MAX_MANIFEST_LEN)),
         ("manifest::MAX_PROBLEMS", wide(manifest::MAX_PROBLEMS)),
         ("manifest::MAX_ROOTS", wide(manifest::MAX_ROOTS)),
+        ("checkpoint::MAX_CHECKPOINT_LEN", wide(checkpoint::MAX_CHECKPOINT_LEN)),
         ("pack::TARGET_LEN", wide(pack::TARGET_LEN)),
         ("pack::MAX_PACK_LEN", pack::MAX_PACK_LEN),
         ("pack::PADDING", wide(pack::PADDING)),

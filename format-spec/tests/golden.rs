@@ -18,6 +18,7 @@ use std::sync::Once;
 
 use bytes::Bytes;
 use format_spec::blob::{BlobInfo, BlobSealer, Compression, Decompressor};
+use format_spec::checkpoint::{Checkpoint, CheckpointPack};
 use format_spec::descriptor::Descriptor;
 use format_spec::id::to_hex;
 use format_spec::key::{BlobKind, DomainKey, MasterKey, SealKeys};
@@ -202,6 +203,17 @@ fn sealed_snapshot() -> Vec<u8> {
     object::seal(ObjectKind::Snapshot, &keys(), REPOSITORY, [0xa3; 32], &snapshot().encode())
 }
 
+/// Of the golden pack.
+fn checkpoint(pack: &SealedPack) -> Checkpoint {
+    let len = u64::try_from(pack.bytes.len()).unwrap();
+    let packs = vec![CheckpointPack { id: pack.id, len, directory: pack.directory.clone() }];
+    Checkpoint { version: FORMAT_VERSION, packs }
+}
+
+fn sealed_checkpoint(pack: &SealedPack) -> Vec<u8> {
+    object::seal(ObjectKind::Checkpoint, &keys(), REPOSITORY, [0xa4; 32], &checkpoint(pack).encode())
+}
+
 fn descriptor() -> Descriptor {
     let chunker = ChunkerSpec::FastCdc { min_len: 65_536, avg_len: 262_144, max_len: 1_048_576 };
     Descriptor::new(REPOSITORY, &master(), chunker)
@@ -265,6 +277,8 @@ fn made(zstd_payload: &[u8]) -> Files {
         ("manifest.sealed", sealed_manifest()),
         ("snapshot.cbor", snapshot().encode()),
         ("snapshot.sealed", sealed_snapshot()),
+        ("checkpoint.cbor", checkpoint(&pack).encode()),
+        ("checkpoint.sealed", sealed_checkpoint(&pack)),
         ("frames.bin", frames(zstd_payload)),
     ];
     files.map(|(name, bytes)| (name.to_owned(), bytes)).into()
@@ -342,6 +356,9 @@ fn decoders_read_the_golden_bytes() {
     let manifest_read = Manifest::decode(&opened(ObjectKind::Manifest, "manifest.sealed")).unwrap();
     let snapshot_read = Snapshot::decode(&opened(ObjectKind::Snapshot, "snapshot.sealed")).unwrap();
 
+    let checkpoint_read = Checkpoint::decode(&opened(ObjectKind::Checkpoint, "checkpoint.sealed")).unwrap();
+
+    assert_eq!(checkpoint_read, checkpoint(&sealed_pack(&files["chunk.zst"])));
     assert_eq!(master.fingerprint(), self::master().fingerprint());
     assert_eq!(Descriptor::decode(&files["repository.json"]).unwrap(), descriptor());
     assert_eq!(manifest_read, manifest());

@@ -13,6 +13,7 @@ use crate::index::Engine;
 use crate::settings::{
     Amount, GcSettings, Percent, PolicyError, Retention, Settings, SpaceSettings, Upkeep, check_policy,
 };
+use crate::site::SiteUrl;
 
 /// A configuration that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +72,16 @@ pub struct Config {
     pub gc: GcConfig,
     /// Which snapshots stay.
     pub retention: RetentionConfig,
+    /// The site.
+    pub site: SiteConfig,
+}
+
+/// Section `[site]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SiteConfig {
+    /// Where it is: `file:///path` or a plain path. The folder `site` in the data folder, unless given.
+    pub url: Option<SiteUrl>,
 }
 
 /// Section `[index]`.

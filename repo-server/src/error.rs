@@ -59,9 +59,6 @@ pub enum ServerError {
     /// A count of references is not what it must be.
     #[error("the count of {object} is wrong: run `astacus-admin verify --level refs --repair`")]
     Counts { object: String },
-    /// Another run of the collector, an audit or a repair is in progress.
-    #[error("another run of the collector, or an audit, is in progress: try again when it has ended")]
-    Busy,
     /// What is asked for is not allowed in the present state of things.
     #[error("{why}")]
     Refused { code: &'static str, why: String },
@@ -74,6 +71,12 @@ pub enum ServerError {
     /// A disk error made this process unfit to go on.
     #[error("the server has stopped after a disk error")]
     Halted,
+    /// The work could not be done beside what else goes on; it may work at a quieter time.
+    #[error("{why}: try again later")]
+    Busy { why: String },
+    /// Temporary files could not be used.
+    #[error("temporary files of the server")]
+    Scratch(#[source] std::io::Error),
     /// A defect of ours.
     #[error("internal error: {0}")]
     Bug(&'static str),
@@ -103,11 +106,12 @@ impl ServerError {
             Self::Damaged { .. } => "damaged",
             Self::Row { .. } => "index_damaged",
             Self::Counts { .. } => "counts_differ",
-            Self::Busy => "busy",
             Self::Refused { code, .. } => code,
             Self::Index(_) => "index",
             Self::Site(_) => "site",
             Self::Halted => "halted",
+            Self::Busy { .. } => "busy",
+            Self::Scratch(_) => "scratch",
             Self::Bug(_) => "internal",
         }
     }
@@ -121,10 +125,12 @@ impl ServerError {
             | Self::UnknownChunks { .. } => ErrorClass::Usage,
             Self::Unauthorized => ErrorClass::Denied,
             Self::NoSnapshot(_) | Self::NoNode { .. } | Self::NoChunk(_) => ErrorClass::NotFound,
-            Self::SessionOver(_) | Self::MissingChunks { .. } | Self::Busy | Self::Refused { .. } => {
+            Self::SessionOver(_) | Self::MissingChunks { .. } | Self::Busy { .. } | Self::Refused { .. } => {
                 ErrorClass::Conflict
             }
-            Self::Full { .. } | Self::NotStored { .. } | Self::Halted => ErrorClass::Unavailable,
+            Self::Full { .. } | Self::NotStored { .. } | Self::Halted | Self::Scratch(_) => {
+                ErrorClass::Unavailable
+            }
             Self::Damaged { .. } | Self::Row { .. } | Self::Counts { .. } => ErrorClass::Integrity,
             Self::Index(error) => error.class(),
             Self::Site(error) => error.class(),
@@ -147,6 +153,15 @@ impl From<IndexError> for ServerError {
             IndexError::Full { .. } => Self::Full { what: error.to_string() },
             other => Self::Index(other),
         }
+    }
+}
+
+impl From<std::io::Error> for ServerError {
+    fn from(error: std::io::Error) -> Self {
+        if error.kind() == std::io::ErrorKind::StorageFull {
+            return Self::Full { what: "temporary files".to_owned() };
+        }
+        Self::Scratch(error)
     }
 }
 

@@ -6,6 +6,10 @@
 //! | `session` | who pushes: leases with fencing tokens |
 //! | `snapshot` | the commit, and finding what was committed |
 //! | `pack` | blobs into packs, packs to the site, blobs back |
+//! | `audit` | are the counts what manifests and pages name? |
+//! | [`checkpoint`] | what packs hold, collected, for who makes the index anew |
+//! | `owed` | references to pages that are lost |
+//! | [`rebuild`] | the index anew, from site and key |
 //! | `verify` | is everything there, and as it was written? |
 //! | [`space`] | room on the disk: who is refused, and the ballast |
 //! | `clock_watch`, `alarm` | a clock that jumped; what an operator must look at |
@@ -27,6 +31,8 @@
 //! Nothing deletes yet. When something does, it must take part in this table.
 
 mod alarm;
+mod audit;
+pub mod checkpoint;
 pub mod clock;
 mod clock_watch;
 pub mod config;
@@ -37,8 +43,10 @@ mod gc;
 pub mod http;
 pub mod index;
 mod ledger;
+mod owed;
 mod pack;
 mod quarantine;
+pub mod rebuild;
 pub mod repository;
 mod rules;
 mod session;
@@ -51,6 +59,8 @@ mod stats;
 mod testing;
 mod time;
 mod verify;
+#[cfg(test)]
+mod world;
 
 use std::sync::Arc;
 use std::time::Duration;

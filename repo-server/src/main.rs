@@ -2,27 +2,66 @@
 
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{Args, Parser, Subcommand};
 use format_spec::ErrorClass;
 use repo_server::config::{Config, ConfigError};
 use repo_server::error::Chain;
 use repo_server::http::{self, Token};
-use repo_server::repository::{CreateError, open_or_create};
+use repo_server::rebuild::{self, Plan, RebuildError, RebuildReport};
+use repo_server::repository::{CreateError, OnHalt, open_or_create};
+use repo_server::site::SiteUrl;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// The repository server of Astacus: one deduplicated, encrypted backup repository over HTTP.
 #[derive(Parser)]
 #[command(name = "astacus-server", version)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 struct Arguments {
-    /// Folder of the repository; an empty or missing one becomes a new repository.
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: Serve,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make index, counts and snapshots anew, from the site and the master key alone.
+    Rebuild(Rebuild),
+}
+
+#[derive(Args)]
+struct Rebuild {
+    /// Data folder to be: empty, missing, or one whose index is gone.
     #[arg(long, value_name = "DIR")]
     data_dir: PathBuf,
+    /// The site: `file:///path` or a plain path.
+    #[arg(long, value_name = "URL")]
+    from_site: SiteUrl,
+    /// File with the master key.
+    #[arg(long, value_name = "FILE")]
+    keyring: PathBuf,
+    /// Configuration file (TOML).
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print one JSON document on standard output.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+struct Serve {
+    /// Folder of the repository; an empty or missing one becomes a new repository.
+    #[arg(long, value_name = "DIR", required = true)]
+    data_dir: Option<PathBuf>,
+    /// The site, if it is not the folder `site` in there: `file:///path` or a plain path.
+    #[arg(long, value_name = "URL")]
+    site: Option<SiteUrl>,
     /// Address to listen on; port 0 takes a free one [default: 127.0.0.1:5515].
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
@@ -39,7 +78,7 @@ fn main() -> ExitCode {
     start_log();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     match runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(run(arguments))) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "astacus-server: {error:#}");
             ExitCode::from(class(&error).exit_code())
@@ -59,18 +98,89 @@ fn class(error: &anyhow::Error) -> ErrorClass {
     if error.is::<ConfigError>() {
         return ErrorClass::Usage;
     }
+    if let Some(error) = error.downcast_ref::<RebuildError>() {
+        return error.class();
+    }
     error.downcast_ref::<CreateError>().map_or(ErrorClass::Unavailable, CreateError::class)
 }
 
-async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let config = arguments.config.as_deref().map(Config::read).transpose()?.unwrap_or_default();
-    let address = config.listen(arguments.listen)?;
-    let on_halt = Arc::new(|error: &dyn std::error::Error| {
+async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    match arguments.command {
+        Some(Command::Rebuild(rebuild)) => self::rebuild(&rebuild).await,
+        None => serve(arguments.serve).await.map(|()| ExitCode::SUCCESS),
+    }
+}
+
+fn on_halt() -> OnHalt {
+    Arc::new(|error: &dyn std::error::Error| {
         tracing::error!(error = %Chain(error), "a disk error makes it unsafe to go on: the server ends now");
         // No destructor may run: what memory holds and what the disk holds can differ.
         std::process::abort();
-    });
-    let opened = open_or_create(&arguments.data_dir, config.settings()?, on_halt).await?;
+    })
+}
+
+async fn rebuild(arguments: &Rebuild) -> anyhow::Result<ExitCode> {
+    let config = arguments.config.as_deref().map(Config::read).transpose()?.unwrap_or_default();
+    let plan = Plan {
+        data_dir: arguments.data_dir.clone(),
+        site: arguments.from_site.folder().to_owned(),
+        key_file: arguments.keyring.clone(),
+        engine: config.index.engine,
+    };
+    let report = rebuild::run(&plan, on_halt(), |index| index).await?;
+    let start_with = start_with(&plan);
+    let mut out = std::io::stdout().lock();
+    if arguments.json {
+        let mut document = serde_json::to_value(&report)?;
+        if let Some(document) = document.as_object_mut() {
+            document.insert("start_with".to_owned(), start_with.into());
+        }
+        writeln!(out, "{document}")?;
+    } else {
+        tell(&report, &start_with, &mut out)?;
+    }
+    let code = if report.is_sound() { 0 } else { ErrorClass::Integrity.exit_code() };
+    Ok(ExitCode::from(code))
+}
+
+/// The command line that starts a server over what was rebuilt.
+fn start_with(plan: &Plan) -> String {
+    let canonical = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let mut command = format!("astacus-server --data-dir {}", plan.data_dir.display());
+    let site = canonical(&plan.site);
+    if site != canonical(&plan.data_dir.join("site")) {
+        command.push_str(&format!(" --site {}", site.display()));
+    }
+    command
+}
+
+fn tell(report: &RebuildReport, start_with: &str, out: &mut impl Write) -> std::io::Result<()> {
+    let RebuildReport { snapshots, chunks, packs, stored_bytes, found, .. } = report;
+    writeln!(
+        out,
+        "rebuilt {snapshots} snapshots, {chunks} chunks and pages in {packs} packs of {stored_bytes} bytes; \
+         {} packs by checkpoints, {} packs of no use",
+        report.packs_of_checkpoints, report.dead_packs
+    )?;
+    for note in &report.notes {
+        writeln!(out, "note: {note}")?;
+    }
+    if *found > 0 {
+        writeln!(out, "{found} things are LOST; `astacus-admin verify` names what they hurt:")?;
+    }
+    for lost in &report.findings {
+        let snapshots: Vec<String> = lost.snapshots.iter().map(ToString::to_string).collect();
+        writeln!(out, "  {}: {} {}", lost.object, lost.problem, snapshots.join(" "))?;
+    }
+    writeln!(out, "start the server with: {start_with}")
+}
+
+async fn serve(arguments: Serve) -> anyhow::Result<()> {
+    let config = arguments.config.as_deref().map(Config::read).transpose()?.unwrap_or_default();
+    let address = config.listen(arguments.listen)?;
+    let data_dir = arguments.data_dir.expect("clap requires it");
+    let site = arguments.site.as_ref().or(config.site.url.as_ref());
+    let opened = open_or_create(&data_dir, site, config.settings()?, on_halt()).await?;
     let listener = TcpListener::bind(address)
         .await
         .map_err(|error| anyhow::Error::from(error).context(format!("listen on {address}")))?;

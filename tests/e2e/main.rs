@@ -1,6 +1,7 @@
 //! The real programs, end to end.
 #![cfg(test)]
 
+mod audit;
 mod bad_input;
 mod changes;
 mod cli;
@@ -14,6 +15,7 @@ mod memory;
 mod partial;
 mod push_restore;
 mod quickstart;
+mod rebuild;
 mod reflink;
 mod scrub;
 mod server;

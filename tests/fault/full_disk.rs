@@ -184,7 +184,7 @@ fn open(data: &Path, ballast_mib: u32) -> Opened {
     let settings = Config { space, ..Config::default() }.settings().unwrap();
     let on_halt = Arc::new(|error: &dyn std::error::Error| panic!("halted: {error}"));
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(open_or_create(data, settings, on_halt)).unwrap()
+    runtime.block_on(open_or_create(data, None, settings, on_halt)).unwrap()
 }
 
 /// P8: the disk is so full that the index takes no batch; what the ballast held is room for one.

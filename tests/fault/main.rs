@@ -9,6 +9,7 @@ mod judge;
 mod power_cut;
 mod process;
 mod races;
+mod rebuild;
 mod resume;
 mod server_kill;
 mod site_outage;

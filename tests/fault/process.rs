@@ -80,6 +80,7 @@ impl Process {
             index,
             site,
             clock: Arc::new(SystemClock::new()),
+            scratch: std::env::temp_dir(),
             random,
             on_halt: Arc::new(move |_| {
                 heard.fetch_add(1, Ordering::SeqCst);

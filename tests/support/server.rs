@@ -1,5 +1,6 @@
 //! A server process on a free port.
 
+use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ use crate::client::{Done, run_to_end};
 use crate::wait;
 
 /// The configuration of servers that need no other.
-const CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/support/server.toml");
+pub const CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/support/server.toml");
 
 /// A command that would start `astacus-server`, without anything of the user's environment.
 pub fn command() -> Command {
@@ -51,6 +52,7 @@ pub fn refused(arguments: &[&str]) -> Done {
 pub struct Server {
     data: PathBuf,
     config: PathBuf,
+    arguments: Vec<OsString>,
     child: Option<Child>,
     address: String,
     log: Arc<Mutex<Vec<String>>>,
@@ -64,7 +66,7 @@ impl Server {
     /// # Panics
     /// If it does not.
     pub fn start(data: &Path) -> Self {
-        Self::start_with(data, Path::new(CONFIG))
+        Self::start_as(data, Path::new(CONFIG), &[])
     }
 
     /// The same with the configuration in the file `config`.
@@ -72,9 +74,18 @@ impl Server {
     /// # Panics
     /// If it does not listen.
     pub fn start_with(data: &Path, config: &Path) -> Self {
+        Self::start_as(data, config, &[])
+    }
+
+    /// The same with more arguments.
+    ///
+    /// # Panics
+    /// If it does not listen.
+    pub fn start_as(data: &Path, config: &Path, arguments: &[&OsStr]) -> Self {
         let mut server = Self {
             data: data.to_owned(),
             config: config.to_owned(),
+            arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
             child: None,
             address: String::new(),
             log: Arc::default(),
@@ -87,7 +98,7 @@ impl Server {
 
     fn launch(&mut self, listen: &str) {
         let mut command = configured(&self.data, &self.config, listen);
-        let mut child = command.spawn().expect("the server can be started");
+        let mut child = command.args(&self.arguments).spawn().expect("the server can be started");
         let stderr = child.stderr.take().expect("it is piped");
         let log = Arc::clone(&self.log);
         self.reader = Some(std::thread::spawn(move || collect(stderr, &log)));

@@ -82,7 +82,7 @@ pub(crate) async fn run(
     request: GcRequest,
     progress: Progress<'_>,
 ) -> Result<GcReport, ServerError> {
-    let Ok(_turn) = repository.turn.try_lock() else { return Err(ServerError::Busy) };
+    let Ok(_turn) = repository.turn.try_lock() else { return Err(busy()) };
     repository.blocking(|repository| check_counts_are_right(repository)).await?;
     let report = GcReport { mode: request.mode, ..GcReport::default() };
     let mut run = Run { repository: Arc::clone(repository), request, report, progress };
@@ -98,6 +98,10 @@ pub(crate) async fn run(
     }
     done?;
     Ok(run.report)
+}
+
+fn busy() -> ServerError {
+    ServerError::Busy { why: "another run of the collector, or an audit, is in progress".to_owned() }
 }
 
 /// A difference between counts and what is there stops everything that trusts counts.

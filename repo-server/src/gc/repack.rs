@@ -172,7 +172,7 @@ async fn read_live(
     domain: &Arc<Domain>,
     thin: &Thin,
 ) -> Result<Copies, ServerError> {
-    let directory = pack::directory(repository, &thin.row).await?;
+    let directory = pack::read_directory(repository, &thin.row.id, thin.row.len).await?;
     let number = thin.number;
     let live = move |repository: &Arc<Repository>| {
         let rows = repository.chunk_rows(directory.entries.iter().map(|entry| &entry.id))?;

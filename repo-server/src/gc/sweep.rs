@@ -158,7 +158,7 @@ impl Run<'_> {
     ) -> Result<Option<Option<pack::Directory>>, ServerError> {
         let row = self.repository.blocking(move |repository| repository.find_pack_row(number)).await?;
         let Some(row) = row else { return Ok(Some(None)) };
-        match pack::directory(&self.repository, &row).await {
+        match pack::read_directory(&self.repository, &row.id, row.len).await {
             Ok(directory) => Ok(Some(Some(directory))),
             Err(error @ (ServerError::Damaged { .. } | ServerError::Site(_))) => {
                 self.problem(row.id, &error);

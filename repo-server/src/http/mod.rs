@@ -3,6 +3,7 @@
 //! Every request but `/healthz` needs the token. Bodies are streamed and capped. Bodies and answers
 //! are described in `format_spec::wire`.
 
+mod audit;
 mod auth;
 mod blobs;
 mod body;
@@ -65,6 +66,7 @@ pub fn routes(repository: Arc<Repository>, token: Token) -> Router {
         .route("/v1/stats", get(upkeep::stats))
         .route("/v1/chunks/{chunk}", get(upkeep::locate))
         .route("/v1/verify", post(verify::verify))
+        .route("/v1/audit", post(audit::audit))
         .route("/v1/status", get(status))
         .fallback(|| async { respond::no_such_route() })
         .method_not_allowed_fallback(|| async { respond::wrong_method() })

@@ -122,6 +122,21 @@ impl Folder {
     }
 }
 
+/// Removes what an index consists of, durably, and leaves the folder.
+pub(super) fn discard(dir: &Path) -> Result<(), OpenError> {
+    if !exists(dir)? {
+        return Ok(());
+    }
+    let folder = Folder::claim(dir, Missing::Create)?;
+    for part in [DATABASE, UNFINISHED] {
+        let path = folder.dir.join(part);
+        if exists(&path)? {
+            fs::remove_dir_all(&path).at(&path)?;
+        }
+    }
+    sync(dir)
+}
+
 /// Flushes every file and folder at and below `path`, the deepest first.
 ///
 /// A file that vanishes meanwhile needs no flush: an engine that was closed a moment ago in this

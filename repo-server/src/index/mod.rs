@@ -205,6 +205,14 @@ pub fn open_existing(engine: Engine, dir: &Path) -> Result<Arc<dyn Index>, OpenE
     open_with(engine, dir, Missing::Refuse)
 }
 
+/// Removes the index in `dir`, whatever its state, for good. An index that is in use stays.
+///
+/// # Errors
+/// [`OpenError::InUse`], [`OpenError::Io`].
+pub fn discard(dir: &Path) -> Result<(), OpenError> {
+    folder::discard(dir)
+}
+
 fn open_with(engine: Engine, dir: &Path, missing: Missing) -> Result<Arc<dyn Index>, OpenError> {
     match engine {
         Engine::Fjall => Ok(Arc::new(fjall::FjallIndex::open(dir, missing)?)),

@@ -19,6 +19,7 @@ use crate::index::row::{
     ChunkRow, DoomedKey, DoomedKind, DoomedRow, Epoch, Health, IdleKey, Live, PackNumber, PackRow, Totals,
 };
 use crate::index::{Batch, Table};
+use crate::owed;
 use crate::pack::object_name;
 use crate::repository::Repository;
 use crate::rules::Rule;
@@ -156,9 +157,10 @@ impl<'a> Ledger<'a> {
         let entries = &pack.directory.entries;
         let number = self.new_pack_row(pack);
         self.load(entries.iter().flat_map(|entry| [&entry.id].into_iter().chain(&entry.references)))?;
+        let owed = self.owed(entries)?;
         let mut counts = Counts::new();
-        for entry in entries {
-            if self.finds_its_chunks(entry) && self.add_entry(number, entry)? {
+        for (entry, owed) in entries.iter().zip(owed) {
+            if self.finds_its_chunks(entry) && self.add_entry(number, entry, owed)? {
                 for id in &entry.references {
                     *counts.entry(*id).or_default() += 1;
                 }
@@ -169,6 +171,16 @@ impl<'a> Ledger<'a> {
         let item = IdleKey::Pack { kind, since, number };
         self.batch.put(Table::Idle, item.encode(), Vec::new());
         Ok(())
+    }
+
+    /// How many manifests name each blob that was lost, and is here again.
+    fn owed(&self, entries: &[PackEntry]) -> Result<Vec<u64>, ServerError> {
+        let is_page = entries.first().is_some_and(|entry| entry.kind == BlobKind::Page);
+        if is_page {
+            owed::counts(self.repository, entries.iter().map(|entry| &entry.id))
+        } else {
+            Ok(vec![0; entries.len()])
+        }
     }
 
     fn finds_its_chunks(&self, entry: &PackEntry) -> bool {
@@ -196,7 +208,12 @@ impl<'a> Ledger<'a> {
     }
 
     /// Adds the row of a blob. Answers whether the row is new.
-    fn add_entry(&mut self, number: PackNumber, entry: &PackEntry) -> Result<bool, ServerError> {
+    fn add_entry(
+        &mut self,
+        number: PackNumber,
+        entry: &PackEntry,
+        references: u64,
+    ) -> Result<bool, ServerError> {
         let placed = ChunkRow {
             pack: number,
             offset: entry.offset,
@@ -205,7 +222,7 @@ impl<'a> Ledger<'a> {
             kind: entry.kind,
             compression: entry.compression,
             health: Health::Sound,
-            references: 0,
+            references,
             idle_since: self.epoch,
         };
         match self.row(&entry.id) {
@@ -213,6 +230,9 @@ impl<'a> Ledger<'a> {
                 self.pack(number)?.live.add(&placed);
                 self.totals.chunks += 1;
                 self.set(entry.id, Some(placed));
+                if references > 0 {
+                    owed::set(&mut self.batch, &entry.id, 0);
+                }
                 Ok(true)
             }
             Some(row) => {
@@ -287,15 +307,21 @@ impl<'a> Ledger<'a> {
         }
     }
 
-    /// Counts so many references less. What has none left is idle since the present epoch, and queued.
+    /// Counts so many references less. What has none left is idle since the present epoch, and queued. What is
+    /// lost has no row, and is owed less from here on.
     ///
     /// # Errors
-    /// [`ServerError::Row`] if there are not as many: the counts are wrong, and must be mended first.
+    /// [`ServerError::Counts`] if there are not as many: the counts are wrong, and must be mended first.
     pub(crate) fn uncount(&mut self, counts: &Counts) -> Result<(), ServerError> {
         self.load(counts.keys())?;
         for (id, count) in counts {
             let wrong = || ServerError::Counts { object: id.to_string() };
-            let row = self.row(id).ok_or_else(wrong)?;
+            let Some(row) = self.row(id) else {
+                let owed =
+                    owed::counts(self.repository, [id])?.first().and_then(|owed| owed.checked_sub(*count));
+                owed::set(&mut self.batch, id, owed.ok_or_else(wrong)?);
+                continue;
+            };
             let references = row.references.checked_sub(*count).ok_or_else(wrong)?;
             let row = ChunkRow { references, ..row };
             if row.is_idle() { self.rest(*id, row) } else { self.set(*id, Some(row)) }
@@ -349,7 +375,9 @@ impl<'a> Ledger<'a> {
         for (number, pending) in std::mem::take(&mut self.packs) {
             self.write_pack(number, pending);
         }
-        for (id, row) in self.rows.into_iter().filter(|(_, row)| row.before != row.after) {
+        let changed = || self.rows.iter().filter(|(_, row)| row.before != row.after);
+        self.repository.watch.note(changed().map(|(id, _)| id));
+        for (id, row) in changed() {
             match row.after {
                 Some(row) => self.batch.put(Table::Chunk, *id.as_bytes(), row.encode()),
                 None => self.batch.delete(Table::Chunk, *id.as_bytes()),

@@ -4,13 +4,13 @@
 //! count as stored. A crash before the batch leaves an object that is doomed already (S7). A page's pack is indexed only after the chunks that the page refers to (X7), so a page row
 //! never names a chunk that is not there.
 
-mod directory;
+mod footer;
 mod intake;
 mod locate;
 mod publish;
 mod read;
 
-pub(crate) use directory::directory;
+pub(crate) use footer::{read_directory, unreadable};
 pub(crate) use intake::{have, have_or_promise, take_in};
 pub(crate) use locate::locate_one;
 use publish::send_off;

@@ -6,11 +6,14 @@
 //! DIR/index/        the index
 //! DIR/ballast       room for a collector on a full disk, see `space`
 //! DIR/site/         the default site
+//! DIR/rebuilding    while a rebuild of the index is not finished
+//! DIR/tmp/          temporary files; emptied at each start
 //! ```
 //! The descriptor on the site is written last: a folder without it was cut short while it was made,
 //! and the next start goes on with what is there.
 
 use std::io;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -24,12 +27,17 @@ use super::{OnHalt, Parts, Repository};
 use crate::clock::{Clock, SystemClock};
 use crate::durable::{self, DurableError, FileName, RealDisk};
 use crate::error::ServerError;
-use crate::index::{self, OpenError};
+use crate::index::{self, Engine, Index, KeyRange, OpenError, Table};
 use crate::settings::Settings;
-use crate::site::{ObjectName, Site, SiteError, StoreSite};
+use crate::site::{ObjectName, Site, SiteError, SiteUrl, StoreSite};
 use crate::space::{self, Space};
 
-const OURS: [&str; 5] = ["admin.token", space::BALLAST, "index", "master.key", "site"];
+const OURS: [&str; 7] = ["admin.token", space::BALLAST, "index", "master.key", "site", MARKER, SCRATCH];
+
+/// The file that says that the index is not finished.
+pub(crate) const MARKER: &str = "rebuilding";
+
+const SCRATCH: &str = "tmp";
 
 /// Why a data folder cannot be used. A folder that was not ours is as it was.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +47,12 @@ pub enum CreateError {
     /// The folder holds something else.
     #[error("{} holds no repository and is not empty (`{found}`): name an empty folder", dir.display())]
     NotEmpty { dir: PathBuf, found: String },
+    /// A rebuild of the index was cut short.
+    #[error("the index in {} is not finished: run `astacus-server rebuild` again", dir.display())]
+    HalfBuilt { dir: PathBuf },
+    /// There is an index, and no site: the site is elsewhere, or not mounted.
+    #[error("{} has an index, and there is no repository in {}: name the right `--site`", dir.display(), site.display())]
+    NoSite { dir: PathBuf, site: PathBuf },
     /// A file that must be there is missing.
     #[error("{} is missing: put it back from its copy", path.display())]
     Missing { path: PathBuf },
@@ -77,7 +91,8 @@ impl CreateError {
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::NotEmpty { .. } | Self::WrongKey { .. } => ErrorClass::Usage,
-            Self::Missing { .. } => ErrorClass::NotFound,
+            Self::Missing { .. } | Self::NoSite { .. } => ErrorClass::NotFound,
+            Self::HalfBuilt { .. } => ErrorClass::Conflict,
             Self::Malformed { .. } | Self::Descriptor(_) => ErrorClass::Integrity,
             Self::Read { .. } | Self::Write(_) => ErrorClass::Unavailable,
             Self::Index(error) => error.class(),
@@ -95,25 +110,39 @@ pub struct Opened {
     pub token: String,
 }
 
-/// Opens the repository in `dir`, or makes one as `settings` say if the folder is empty or missing.
+/// Opens the repository in `dir`, or makes one as `settings` say if the folder is empty or missing. Its site is
+/// `site`, or else a folder in `dir`.
 ///
 /// # Errors
 /// [`CreateError`]. A folder that holds anything else is left as it is.
-pub async fn open_or_create(dir: &Path, settings: Settings, on_halt: OnHalt) -> Result<Opened, CreateError> {
-    let Settings { engine, chunker, space, upkeep } = settings;
+pub async fn open_or_create(
+    dir: &Path,
+    site: Option<&SiteUrl>,
+    settings: Settings,
+    on_halt: OnHalt,
+) -> Result<Opened, CreateError> {
+    let (engine, chunker) = (settings.engine, settings.chunker);
     std::fs::create_dir_all(dir).map_err(|source| read_error(dir, source))?;
-    let exists = dir.join("site/keyring/repository").exists();
+    if dir.join(MARKER).exists() {
+        return Err(CreateError::HalfBuilt { dir: dir.to_owned() });
+    }
+    let site_dir = site.map_or_else(|| dir.join("site"), |site| site.folder().to_owned());
+    let exists = site_dir.join("keyring/repository").exists();
     if !exists {
         check_ours(dir)?;
     }
     let index = if exists {
         index::open_existing(engine, &dir.join("index"))?
     } else {
-        index::open(engine, &dir.join("index"))?
+        new_index(dir, &site_dir, engine)?
     };
     durable::sweep_temporaries(&RealDisk, dir)?;
-    durable::make_folder(&RealDisk, dir, &name("site"))?;
-    let site = StoreSite::folder(&dir.join("site"))?;
+    sweep_scratch(dir)?;
+    match site {
+        None => durable::make_folder(&RealDisk, dir, &name("site"))?,
+        Some(_) => std::fs::create_dir_all(&site_dir).map_err(|source| read_error(&site_dir, source))?,
+    }
+    let site = StoreSite::folder(&site_dir)?;
     let master_path = dir.join("master.key");
     let (master, descriptor, token) = if exists {
         let text =
@@ -127,20 +156,51 @@ pub async fn open_or_create(dir: &Path, settings: Settings, on_halt: OnHalt) -> 
     if !descriptor.fits(&master) {
         return Err(CreateError::WrongKey { path: master_path });
     }
-    let parts = Parts {
+    let parts = parts(dir, index, Arc::new(site), settings, on_halt);
+    let repository = Repository::open(parts, master, descriptor)?;
+    space::restore_ballast(&repository);
+    Ok(Opened { repository, token: token.trim_end().to_owned() })
+}
+
+/// What a repository over the folder `dir` is made of.
+pub(crate) fn parts(
+    dir: &Path,
+    index: Arc<dyn Index>,
+    site: Arc<dyn Site>,
+    settings: Settings,
+    on_halt: OnHalt,
+) -> Parts {
+    let Settings { engine, space, upkeep, .. } = settings;
+    Parts {
         index,
-        site: Arc::new(site),
+        site,
         clock: Arc::new(SystemClock::new()),
+        scratch: dir.join(SCRATCH),
         random: fill_random,
         on_halt,
         space: Space::of(dir, space),
         upkeep,
         cores: std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get),
         engine: engine.name(),
-    };
-    let repository = Repository::open(parts, master, descriptor)?;
-    space::restore_ballast(&repository);
-    Ok(Opened { repository, token: token.trim_end().to_owned() })
+    }
+}
+
+/// The index of a repository that is still to be made: one that holds anything belongs to another site.
+fn new_index(dir: &Path, site: &Path, engine: Engine) -> Result<Arc<dyn Index>, CreateError> {
+    let index = index::open(engine, &dir.join("index"))?;
+    let one = NonZeroUsize::MIN;
+    for table in [Table::Pack, Table::Snapshot, Table::Meta] {
+        let found = index.scan(table, &KeyRange::all(), one).map_err(ServerError::from)?;
+        if !found.rows.is_empty() {
+            return Err(CreateError::NoSite { dir: dir.to_owned(), site: site.to_owned() });
+        }
+    }
+    Ok(index)
+}
+
+/// The token in `dir`, made if there is none.
+pub(crate) fn new_token(dir: &Path) -> Result<String, CreateError> {
+    read_or_publish(dir, "admin.token", || id::to_hex(&random::<32>()) + "\n")
 }
 
 /// Makes what is not there yet, the descriptor last.
@@ -152,14 +212,14 @@ async fn create(
     let master_path = dir.join("master.key");
     let new_key = || MasterKey::from_bytes(random()).to_file_text();
     let master = parse_key(&master_path, &read_or_publish(dir, "master.key", new_key)?)?;
-    let token = read_or_publish(dir, "admin.token", || id::to_hex(&random::<32>()) + "\n")?;
+    let token = new_token(dir)?;
     let repository = RepositoryId::new(SystemClock::new().unix_ms(), random());
     let descriptor = Descriptor::new(repository, &master, chunker);
     site.put_new(&descriptor_name(), Bytes::from(descriptor.encode())).await?;
     Ok((master, descriptor, token))
 }
 
-fn check_ours(dir: &Path) -> Result<(), CreateError> {
+pub(crate) fn check_ours(dir: &Path) -> Result<(), CreateError> {
     for entry in std::fs::read_dir(dir).map_err(|source| read_error(dir, source))? {
         let found = entry.map_err(|source| read_error(dir, source))?.file_name();
         let found = found.to_string_lossy();
@@ -168,6 +228,15 @@ fn check_ours(dir: &Path) -> Result<(), CreateError> {
         }
     }
     Ok(())
+}
+
+/// Removes what a dead process left of its temporary files.
+pub(crate) fn sweep_scratch(dir: &Path) -> Result<(), CreateError> {
+    let scratch = dir.join(SCRATCH);
+    match std::fs::remove_dir_all(&scratch) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(read_error(&scratch, source)),
+        _ => Ok(()),
+    }
 }
 
 async fn read_descriptor(site: &StoreSite) -> Result<Descriptor, CreateError> {
@@ -179,11 +248,15 @@ fn descriptor_name() -> ObjectName {
     ObjectName::new("keyring/repository").expect("a plain name")
 }
 
-fn name(text: &str) -> FileName {
+pub(crate) fn name(text: &str) -> FileName {
     text.parse().expect("a plain name")
 }
 
-fn read_or_publish(dir: &Path, file: &str, content: impl FnOnce() -> String) -> Result<String, CreateError> {
+pub(crate) fn read_or_publish(
+    dir: &Path,
+    file: &str,
+    content: impl FnOnce() -> String,
+) -> Result<String, CreateError> {
     if let Some(text) = read_secret(&dir.join(file))? {
         return Ok(text);
     }
@@ -192,7 +265,7 @@ fn read_or_publish(dir: &Path, file: &str, content: impl FnOnce() -> String) -> 
     Ok(text)
 }
 
-fn read_secret(path: &Path) -> Result<Option<String>, CreateError> {
+pub(crate) fn read_secret(path: &Path) -> Result<Option<String>, CreateError> {
     match std::fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -200,11 +273,11 @@ fn read_secret(path: &Path) -> Result<Option<String>, CreateError> {
     }
 }
 
-fn parse_key(path: &Path, text: &str) -> Result<MasterKey, CreateError> {
+pub(crate) fn parse_key(path: &Path, text: &str) -> Result<MasterKey, CreateError> {
     MasterKey::parse(text).ok_or_else(|| CreateError::Malformed { path: path.to_owned(), what: "master key" })
 }
 
-fn read_error(path: &Path, source: io::Error) -> CreateError {
+pub(crate) fn read_error(path: &Path, source: io::Error) -> CreateError {
     CreateError::Read { path: path.to_owned(), source }
 }
 

@@ -4,7 +4,7 @@
 //! crash at any moment the next one finds each snapshot whole or not at all (S1 to S4). It never
 //! retries a failed sync: the first fatal disk error halts it for good, and its process must end.
 
-mod create;
+pub(crate) mod create;
 mod domain;
 mod in_flight;
 mod promises;
@@ -14,6 +14,7 @@ pub(crate) mod testing;
 use std::collections::HashMap;
 use std::error::Error;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -26,6 +27,7 @@ pub use create::{CreateError, Opened, open_or_create};
 pub(crate) use domain::{Appended, Domain, FullPack, PublishFailure};
 pub(crate) use in_flight::{Flight, InFlight};
 
+use crate::audit::Watch;
 use crate::clock::Clock;
 use crate::clock_watch::ClockWatch;
 use crate::error::ServerError;
@@ -60,6 +62,8 @@ pub struct Parts {
     pub space: Space,
     /// What is deleted, and when.
     pub upkeep: Upkeep,
+    /// Folder for temporary files, which may be missing. Nothing in it outlives the process.
+    pub scratch: PathBuf,
     /// Name of the index engine, for people.
     pub engine: &'static str,
     /// Threads that may compute at once.
@@ -77,6 +81,8 @@ pub struct Repository {
     pub(crate) compute: Arc<Semaphore>,
     /// At most this many packs are on their way to the site.
     pub(crate) publishing: Semaphore,
+    /// Hears of every change of counts and places; see [`Watch::note`].
+    pub(crate) watch: Watch,
     master: MasterKey,
     domains: Mutex<HashMap<ClusterName, Arc<Domain>>>,
     /// Held while counters are read, changed and written back.
@@ -106,6 +112,7 @@ impl Repository {
             keys: master.seal_keys(descriptor.generation),
             compute: Arc::new(Semaphore::new(parts.cores.max(1))),
             publishing: Semaphore::new(PUBLISHING),
+            watch: Watch::default(),
             domains: Mutex::default(),
             writer: Mutex::default(),
             clock_watch: ClockWatch::default(),

@@ -25,6 +25,7 @@ impl Default for Parts {
             on_halt: Arc::new(|error| panic!("halted: {error}")),
             space: Space::unlimited(),
             upkeep: Upkeep::default(),
+            scratch: std::env::temp_dir(),
             engine: "memory",
             cores: 1,
         }

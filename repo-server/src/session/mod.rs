@@ -196,6 +196,11 @@ fn grant(
     Ok(Granted { id, row, adopted: old.map(|(old, _)| *old) })
 }
 
+/// Makes the next tokens greater than `last`, in an index that has granted none.
+pub(crate) fn tokens_after(batch: &mut Batch, last: u64) {
+    batch.put(Table::Meta, TOKEN_KEY, last.to_le_bytes());
+}
+
 /// The session with this id, which lives on for its full time from now.
 ///
 /// # Errors

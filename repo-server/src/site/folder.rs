@@ -23,12 +23,17 @@ pub(super) struct FolderWriter {
 impl FolderWriter {
     /// Takes over the folder `root` and sweeps what a dead process left in it.
     pub(super) fn open(disk: Arc<dyn Disk>, root: PathBuf) -> Result<Self, SiteError> {
-        let writer = Self { disk, root, made: Mutex::default() };
+        let writer = Self::unswept(disk, root);
         writer.sweep().map_err(|error| match error {
             DurableError::Fatal { .. } => SiteError::Fatal { source: error.into() },
             other => SiteError::Open { path: writer.root.clone(), source: other.into() },
         })?;
         Ok(writer)
+    }
+
+    /// Takes over the folder `root` as it is.
+    pub(super) fn unswept(disk: Arc<dyn Disk>, root: PathBuf) -> Self {
+        Self { disk, root, made: Mutex::default() }
     }
 
     pub(super) fn put_new(&self, name: &ObjectName, bytes: &[u8]) -> Result<Put, SiteError> {

@@ -14,6 +14,7 @@ mod name;
 mod store;
 #[cfg(test)]
 mod tests;
+mod url;
 
 use std::fmt;
 use std::ops::Range;
@@ -24,6 +25,7 @@ use futures_util::future::BoxFuture;
 pub use error::{Cause, Op, SiteError};
 pub use name::{Area, BadName, ObjectName, Prefix};
 pub use store::StoreSite;
+pub use url::{BadSiteUrl, SiteUrl};
 
 /// The answer of a site, in time. Nothing happens before it is polled.
 pub type SiteFuture<'a, T> = BoxFuture<'a, Result<T, SiteError>>;

@@ -59,6 +59,18 @@ impl StoreSite {
         Ok(Self { store: Arc::new(store), writes: Writes::Folder(Arc::new(writer)) })
     }
 
+    /// As [`StoreSite::folder`], without sweeping: for who only reads.
+    ///
+    /// # Errors
+    /// [`SiteError::Open`].
+    pub fn folder_in_use(path: &Path) -> Result<Self, SiteError> {
+        let open = |source| SiteError::Open { path: path.to_owned(), source };
+        let root = std::fs::canonicalize(path).map_err(|e| open(e.into()))?;
+        let store = LocalFileSystem::new_with_prefix(&root).map_err(|e| open(e.into()))?;
+        let writer = FolderWriter::unswept(Arc::new(RealDisk), root);
+        Ok(Self { store: Arc::new(store), writes: Writes::Folder(Arc::new(writer)) })
+    }
+
     /// An empty site in memory, for tests; gone with this value.
     pub fn memory() -> Self {
         Self { store: Arc::new(InMemory::new()), writes: Writes::Conditional }

@@ -127,7 +127,7 @@ pub(crate) async fn references(
     let mut counts = Counts::new();
     for (number, ids) in by_pack {
         let row = repository.blocking(move |repository| repository.pack_row(number)).await?;
-        let directory = pack::directory(repository, &row).await?;
+        let directory = pack::read_directory(repository, &row.id, row.len).await?;
         let wanted = directory.entries.iter().filter(|entry| ids.contains(&entry.id));
         for id in wanted.flat_map(|entry| &entry.references) {
             *counts.entry(*id).or_default() += 1;

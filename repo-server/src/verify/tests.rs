@@ -3,20 +3,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use format_spec::blob::{BlobInfo, Compression};
-use format_spec::descriptor::Descriptor;
 use format_spec::entry::{Extent, FileEnd, Timestamp};
-use format_spec::key::{BlobKind, MasterKey};
+use format_spec::key::BlobKind;
 use format_spec::manifest::{Manifest, PageRef, Totals};
 use format_spec::page::PageBuilder;
-use format_spec::wire::{ChunkerSpec, Finding, FindingKind, Frame, Stopped, VerifyLimits};
-use format_spec::{
-    ChunkId, Entry, EntryKind, EntryPath, FORMAT_VERSION, FileDigest, RepositoryId, SnapshotId,
-};
+use format_spec::wire::{Finding, FindingKind, Frame, Stopped, VerifyLimits};
+use format_spec::{ChunkId, Entry, EntryKind, EntryPath, FORMAT_VERSION, FileDigest, SnapshotId};
 
 use super::examine::{examine, pack_row};
 use super::*;
 use crate::alarm::{self, AlarmCode};
 use crate::clock::Clock;
+use crate::index::row::Epoch;
 use crate::index::row::{ChunkRow, Health, PackRow};
 use crate::index::{Batch, Index, MemoryIndex, Table};
 use crate::pack::{flush, object_name, take_in};
@@ -66,19 +64,8 @@ impl World {
         let index = MemoryIndex::new();
         let site = Arc::new(FaultySite::new(Arc::new(StoreSite::memory())));
         let clock: Arc<ManualClock> = Arc::default();
-        let master = MasterKey::from_bytes([7; 32]);
-        let chunker = ChunkerSpec::Fixed { len: 4096 };
-        let descriptor = Descriptor::new(RepositoryId::from_bytes([1; 16]), &master, chunker);
-        let parts = Parts {
-            index: Arc::new(index.clone()),
-            site: Arc::<FaultySite>::clone(&site),
-            clock: Arc::<ManualClock>::clone(&clock),
-            random: |bytes| getrandom::fill(bytes).unwrap(),
-            on_halt: Arc::new(|error| panic!("halted: {error}")),
-            engine: "memory",
-            cores: 2,
-        };
-        let repository = Repository::open(parts, master, descriptor).unwrap();
+        let parts = Parts { site: Arc::<FaultySite>::clone(&site), cores: 2, ..Parts::default() };
+        let repository = parts.over(index.clone()).at(Arc::<ManualClock>::clone(&clock)).start();
         Self { index, site, clock, repository }
     }
 
@@ -92,7 +79,7 @@ impl World {
         let plain_len = u32::try_from(plain.len()).unwrap();
         let info = BlobInfo { kind, id, plain_len, compression: Compression::Raw };
         let frame = Frame { info, payload: Bytes::copy_from_slice(plain) };
-        take_in(&self.repository, &domain, &[frame]).unwrap();
+        take_in(&self.repository, &domain, Epoch::default(), &[frame]).unwrap();
         (id, plain_len)
     }
 

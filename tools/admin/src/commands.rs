@@ -71,7 +71,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Verdict, AdminError> {
         Command::Gc(gc) => gc::run(arguments, gc),
         Command::Chunk(ChunkCommand::Locate { id }) => chunk::locate(arguments, *id),
         Command::Rebuild(rebuild) => Err(rebuild::run(rebuild, output)),
-        Command::Verify(asked) => verify::run(arguments, &asked.request()),
+        Command::Verify(verify) => verify.run(arguments),
         Command::Scrub(asked) => verify::run(arguments, &asked.request()),
     }
 }

@@ -1,5 +1,6 @@
 //! `astacus-admin`: the operator's command line. Parse, run, exit code.
 
+mod audit;
 mod chunk;
 mod cli;
 mod commands;

@@ -17,6 +17,7 @@ use node_client::rate::Rate;
 use node_client::show::{Show, show};
 use serde::Serialize;
 
+use crate::audit;
 use crate::cli::Arguments;
 use crate::commands::{Verdict, ask};
 use crate::error::AdminError;
@@ -34,6 +35,9 @@ pub(crate) struct Verify {
     /// Only what this snapshot needs [default: everything].
     #[arg(long, value_name = "ID")]
     snapshot: Option<SnapshotId>,
+    /// With `--level refs`: mend what is wrong.
+    #[arg(long)]
+    repair: bool,
     #[command(flatten)]
     limits: Limits,
 }
@@ -76,9 +80,19 @@ impl Limits {
 }
 
 impl Verify {
-    /// What to ask the server for.
-    pub(crate) fn request(&self) -> VerifyRequest {
-        VerifyRequest { level: self.level.into(), snapshot: self.snapshot, limits: self.limits.wire() }
+    /// Checks what was asked for: stored objects, or the counts of the index.
+    pub(crate) fn run(&self, arguments: &Arguments) -> Result<Verdict, AdminError> {
+        match self.request() {
+            None => audit::run(arguments, self.repair),
+            Some(_) if self.repair => Err(audit::nothing_to_repair()),
+            Some(request) => run(arguments, &request),
+        }
+    }
+
+    /// What to ask the server for, if it is about stored objects.
+    fn request(&self) -> Option<VerifyRequest> {
+        let level = self.level.of_objects()?;
+        Some(VerifyRequest { level, snapshot: self.snapshot, limits: self.limits.wire() })
     }
 }
 
@@ -100,15 +114,19 @@ enum Level {
     Read,
     /// And every file of every snapshot comes out whole: order of its parts, length, digest.
     Restore,
+    /// The counts of the index are what manifests and pages say, counted anew.
+    Refs,
 }
 
-impl From<Level> for VerifyLevel {
-    fn from(level: Level) -> Self {
-        match level {
-            Level::Index => Self::Index,
-            Level::Exists => Self::Exists,
-            Level::Read => Self::Read,
-            Level::Restore => Self::Restore,
+impl Level {
+    /// How deep to look at stored objects; `None` for the counts.
+    fn of_objects(self) -> Option<VerifyLevel> {
+        match self {
+            Self::Index => Some(VerifyLevel::Index),
+            Self::Exists => Some(VerifyLevel::Exists),
+            Self::Read => Some(VerifyLevel::Read),
+            Self::Restore => Some(VerifyLevel::Restore),
+            Self::Refs => None,
         }
     }
 }
@@ -172,10 +190,7 @@ pub(crate) fn run(arguments: &Arguments, request: &VerifyRequest) -> Result<Verd
 }
 
 async fn check(api: &Api, request: &VerifyRequest, output: Output) -> Result<VerifyReport, ClientError> {
-    // A bar on standard error hides itself when that is no terminal.
-    let bar = if output.quiet { ProgressBar::hidden() } else { ProgressBar::new(0) };
-    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed_precise} left {eta}");
-    bar.set_style(style.expect("the template is well-formed"));
+    let bar = bar(output);
     let report = api.verify(request.clone(), |done, total| {
         bar.set_length(total);
         bar.set_position(done);
@@ -183,6 +198,14 @@ async fn check(api: &Api, request: &VerifyRequest, output: Output) -> Result<Ver
     let report = report.await;
     bar.finish_and_clear();
     report
+}
+
+/// A bar on standard error, which hides itself when that is no terminal.
+pub(crate) fn bar(output: Output) -> ProgressBar {
+    let bar = if output.quiet { ProgressBar::hidden() } else { ProgressBar::new(0) };
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed_precise} left {eta}");
+    bar.set_style(style.expect("the template is well-formed"));
+    bar
 }
 
 /// What a check found.
@@ -218,7 +241,7 @@ impl Show for Verified {
         let verdict = match self.verdict() {
             Verdict::Sound => "nothing is wrong",
             Verdict::Damaged => "the repository is DAMAGED",
-            Verdict::Unknown => "not everything could be READ",
+            Verdict::Partial | Verdict::Unknown => "not everything could be READ",
         };
         writeln!(
             out,

@@ -38,7 +38,7 @@ impl Server {
             // No destructor may run: what memory holds and what the disk holds can differ.
             std::process::abort();
         });
-        let opened = open_or_create(data, settings, on_halt).await?;
+        let opened = open_or_create(data, None, settings, on_halt).await?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(TourError::Start)?;
         let address = listener.local_addr().map_err(TourError::Start)?;
         let routes = http::routes(Arc::clone(&opened.repository), Token::new(&opened.token));

@@ -33,7 +33,7 @@ pub(super) fn faults(world: &World) -> Vec<String> {
     }
     let mut live: BTreeMap<PackNumber, Live> = BTreeMap::new();
     for (number, pack) in &packs {
-        let directory = match world.wait(pack::directory(&world.repository, pack)) {
+        let directory = match world.wait(pack::read_directory(&world.repository, &pack.id, pack.len)) {
             Ok(directory) => directory,
             Err(error) => {
                 faults.push(format!("{}: {error}", pack.id));

@@ -92,7 +92,7 @@ fn what_is_only_unreadable_exits_with_14_and_anything_else_with_13() {
 fn request(words: &[&str]) -> Result<VerifyRequest, clap::Error> {
     let arguments = Arguments::try_parse_from([&["astacus-admin"], words].concat())?;
     match arguments.command {
-        Command::Verify(asked) => Ok(asked.request()),
+        Command::Verify(asked) => Ok(asked.request().expect("it is about objects")),
         Command::Scrub(asked) => Ok(asked.request()),
         other => panic!("{other:?}"),
     }

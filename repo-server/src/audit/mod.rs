@@ -1,0 +1,195 @@
+//! Audit: are the counts of the index what manifests and pages name?
+//!
+//! The truth is on the site: a page counts the manifests of all snapshots that have rows, once for each time
+//! that one names it; a chunk counts the pages that refer to it and have rows. Both are counted anew
+//! with [`sort`] and compared with the rows. So is what packs say lies in them, what the totals add up to, and
+//! whether the collector's queue leads to each row that nothing refers to.
+//!
+//! An audit runs beside pushes: rows that change meanwhile are exempt ([`Watch`]), as the batch that changes
+//! them has read and written the very count. Beside the collector and other upkeep it does not run.
+//!
+//! What cannot be read may refer to anything. So a footer or a manifest that is missing or damaged is
+//! reported, and from then on counts are only ever found too low, and only ever raised: a count that is too
+//! high keeps a chunk that could go, one that is too low lets a chunk go that is needed.
+//!
+//! Memory: the buffer of the sort, and about 100 bytes for each pack.
+
+mod join;
+mod places;
+mod read;
+mod rows;
+pub(crate) mod sort;
+#[cfg(test)]
+mod tests;
+mod watch;
+
+use std::sync::Arc;
+
+use format_spec::wire::{AuditFinding, AuditReport, AuditState, Repair};
+
+pub(crate) use join::{Joined, join};
+pub(crate) use watch::Watch;
+
+use crate::alarm::{self, AlarmCode};
+use crate::error::ServerError;
+use crate::index::row::{Live, PackNumber, Totals};
+use crate::repository::Repository;
+use sort::Sorter;
+use watch::Watching;
+
+/// Findings that a report lists.
+const LISTED: usize = 10_000;
+
+/// Hears of steps done and steps in all.
+pub(crate) type Progress = Arc<dyn Fn(u64, u64) + Send + Sync>;
+
+/// Compares, and with [`Repair::Yes`] makes counts, packs, totals and the queue right. What is left open raises
+/// an alarm, which stops the collector; an audit that finds nothing, or mends it all, clears it.
+///
+/// # Errors
+/// - [`ServerError::Busy`]: too much changed meanwhile. What was mended stays so.
+/// - Others: it could not go on. Whatever was mended by then is right.
+pub(crate) async fn run(
+    repository: &Arc<Repository>,
+    repair: Repair,
+    progress: Progress,
+) -> Result<AuditReport, ServerError> {
+    repository.blocking(move |repository| audit(repository, repair, &progress)).await
+}
+
+fn audit(
+    repository: &Arc<Repository>,
+    repair: Repair,
+    progress: &Progress,
+) -> Result<AuditReport, ServerError> {
+    let _alone = repository.turn.blocking_lock();
+    let (watching, before) = Watching::start(repository, || repository.totals());
+    let before = before?;
+    let mut audit = Audit {
+        repository: Arc::clone(repository),
+        watching,
+        progress: Arc::clone(progress),
+        steps: u64::from(before.packs) + before.chunks,
+        before,
+        report: AuditReport { repair, ..AuditReport::default() },
+        packs: Vec::new(),
+        rows_before: 0,
+        is_everything_read: true,
+        differences: Vec::new(),
+        open_differences: 0,
+    };
+    let mut sorter = Sorter::new(&repository.parts.scratch);
+    audit.read_packs(&mut sorter)?;
+    audit.read_manifests(&mut sorter)?;
+    join(repository, sorter.finish()?, |group| audit.rows(group))?;
+    audit.places()?;
+    audit.totals()?;
+    audit.finish()
+}
+
+/// Under which heading an id was counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Heading {
+    /// A page refers to it.
+    ByPage,
+    /// A manifest names it.
+    ByManifest,
+    /// The directory of its pack has it where its row says.
+    InPlace,
+}
+
+const HEADINGS: usize = 3;
+
+impl Heading {
+    fn once(self) -> [u64; HEADINGS] {
+        let count = |of| u64::from(self == of);
+        [Self::ByPage, Self::ByManifest, Self::InPlace].map(count)
+    }
+}
+
+/// A pack that had a row when the audit began.
+struct PackSeen {
+    number: PackNumber,
+    /// What its row says lies in it.
+    live: Live,
+    /// What rows of chunks say so.
+    counted: Live,
+    /// Whether its directory was read, if it had to be.
+    is_read: bool,
+}
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gravity {
+    /// Something could not be read, so it says nothing about the index.
+    Unreadable,
+    /// It was known before.
+    Known,
+    /// The index is not what it should be.
+    Difference,
+}
+
+/// An audit in progress.
+struct Audit<'a> {
+    repository: Arc<Repository>,
+    watching: Watching<'a>,
+    progress: Progress,
+    /// Steps in all, as was known at the start.
+    steps: u64,
+    /// What the totals said at the start.
+    before: Totals,
+    report: AuditReport,
+    /// In the order of their numbers.
+    packs: Vec<PackSeen>,
+    /// Rows that lie in packs which were there at the start.
+    rows_before: u64,
+    is_everything_read: bool,
+    /// The first difference that is left open.
+    differences: Vec<String>,
+    open_differences: u64,
+}
+
+impl Audit<'_> {
+    fn find(&mut self, object: impl ToString, problem: impl ToString, gravity: Gravity, state: AuditState) {
+        let finding = AuditFinding { object: object.to_string(), problem: problem.to_string(), state };
+        self.report.found += 1;
+        match (gravity, state) {
+            (_, AuditState::Mended) => self.report.mended += 1,
+            (Gravity::Known, AuditState::Open) => {}
+            (Gravity::Unreadable, AuditState::Open) => self.is_everything_read = false,
+            (Gravity::Difference, AuditState::Open) => {
+                self.open_differences += 1;
+                if self.differences.is_empty() {
+                    self.differences.push(format!("{}: {}", finding.object, finding.problem));
+                }
+            }
+        }
+        if self.report.findings.len() < LISTED {
+            self.report.findings.push(finding);
+        }
+    }
+
+    fn is_repair(&self) -> bool {
+        self.report.repair == Repair::Yes
+    }
+
+    fn step(&self) {
+        let done = self.report.packs + self.report.rows;
+        (self.progress)(done, self.steps.max(done));
+    }
+
+    fn finish(mut self) -> Result<AuditReport, ServerError> {
+        self.report.changed = u64::try_from(self.watching.count()).unwrap_or(u64::MAX);
+        if let Some(first) = self.differences.first() {
+            let message = format!(
+                "{} things in the index are not what manifests and packs say, such as {first}; nothing is \
+                 collected until `astacus-admin verify --level refs --repair` has mended them",
+                self.open_differences
+            );
+            alarm::raise(&self.repository, AlarmCode::CountsDiffer, &message)?;
+        } else if self.is_everything_read {
+            alarm::clear(&self.repository, AlarmCode::CountsDiffer)?;
+        }
+        Ok(self.report)
+    }
+}

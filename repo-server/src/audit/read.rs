@@ -1,0 +1,130 @@
+//! What packs of pages and manifests name.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use format_spec::PackId;
+use format_spec::key::BlobKind;
+use format_spec::pack::{Directory, PackEntry};
+use format_spec::snapshot::Snapshot;
+use format_spec::wire::AuditState;
+use futures_util::{StreamExt, stream};
+use tokio::runtime::Handle;
+
+use super::sort::Sorter;
+use super::{Audit, Gravity, HEADINGS, Heading, PackSeen};
+use crate::error::ServerError;
+use crate::index::row::{ChunkRow, Live, PackNumber, PackRow};
+use crate::index::{KeyRange, Table};
+use crate::pack::{read_directory, unreadable};
+use crate::snapshot::open_manifest;
+
+/// Directories that are on their way at once: each takes a few megabytes at most.
+const IN_FLIGHT: usize = 8;
+
+/// Snapshots whose rows are held at once.
+const SNAPSHOTS: usize = 100;
+
+/// Whether a row is what the directory of its pack says.
+pub(super) fn is_in_place(row: &ChunkRow, entry: &PackEntry) -> bool {
+    let place = (row.offset, row.stored_len, row.plain_len);
+    let sealed_as = (row.kind, row.compression);
+    place == (entry.offset, entry.stored_len, entry.plain_len) && sealed_as == (entry.kind, entry.compression)
+}
+
+impl Audit<'_> {
+    /// Takes down all packs, and counts what pages in them refer to.
+    pub(super) fn read_packs(&mut self, sorter: &mut Sorter<HEADINGS>) -> Result<(), ServerError> {
+        let repository = Arc::clone(&self.repository);
+        let mut of_pages: Vec<(usize, PackId, u64)> = Vec::new();
+        let mut found = super::places::Sums::default();
+        repository.for_each_row(Table::Pack, &KeyRange::all(), |key, value| {
+            let (number, row) = PackNumber::from_key(key)
+                .zip(PackRow::decode(value))
+                .ok_or_else(|| ServerError::Row { object: "a pack".to_owned() })?;
+            if row.kind == BlobKind::Page {
+                of_pages.push((self.packs.len(), row.id, row.len));
+            }
+            found.add(number, &row, &self.before);
+            self.packs.push(PackSeen { number, live: row.live, counted: Live::default(), is_read: true });
+            Ok(())
+        })?;
+        self.packs_of_totals(&found)?;
+        let read = |(at, id, len)| {
+            let repository = Arc::clone(&repository);
+            async move { (at, id, read_directory(&repository, &id, len).await) }
+        };
+        let mut directories = stream::iter(of_pages).map(read).buffered(IN_FLIGHT);
+        while let Some((at, id, directory)) = Handle::current().block_on(directories.next()) {
+            match directory {
+                Ok(directory) => self.directory(at, &directory, sorter)?,
+                Err(error) => {
+                    let problem = unreadable(&error).ok_or(error)?;
+                    self.packs.get_mut(at).expect("it was taken down").is_read = false;
+                    self.find(id, problem, Gravity::Unreadable, AuditState::Open);
+                }
+            }
+        }
+        self.report.packs = u64::try_from(self.packs.len()).unwrap_or(u64::MAX);
+        self.step();
+        Ok(())
+    }
+
+    /// Counts what the pages in a pack refer to: those whose rows name this pack, and no others.
+    fn directory(
+        &mut self,
+        at: usize,
+        directory: &Directory,
+        sorter: &mut Sorter<HEADINGS>,
+    ) -> Result<(), ServerError> {
+        let number = self.packs.get(at).expect("it was taken down").number;
+        let rows = self.repository.chunk_rows(directory.entries.iter().map(|entry| &entry.id))?;
+        for (entry, row) in directory.entries.iter().zip(rows) {
+            let Some(row) = row.filter(|row| row.pack == number) else { continue };
+            if is_in_place(&row, entry) {
+                sorter.add(*entry.id.as_bytes(), Heading::InPlace.once())?;
+            }
+            for id in &entry.references {
+                self.report.references += 1;
+                sorter.add(*id.as_bytes(), Heading::ByPage.once())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts the pages that manifests name.
+    pub(super) fn read_manifests(&mut self, sorter: &mut Sorter<HEADINGS>) -> Result<(), ServerError> {
+        let limit = NonZeroUsize::new(SNAPSHOTS).expect("not zero");
+        let mut next = Some(KeyRange::all());
+        while let Some(range) = next {
+            let found = self.repository.parts.index.scan(Table::Snapshot, &range, limit)?;
+            for row in found.rows {
+                let snapshot = Snapshot::decode(&row.value);
+                let snapshot = snapshot.map_err(|_| ServerError::Row { object: "a snapshot".to_owned() })?;
+                self.snapshot(&snapshot, sorter)?;
+            }
+            next = found.rest;
+        }
+        Ok(())
+    }
+
+    fn snapshot(&mut self, snapshot: &Snapshot, sorter: &mut Sorter<HEADINGS>) -> Result<(), ServerError> {
+        for of in &snapshot.manifests {
+            match Handle::current().block_on(open_manifest(&self.repository, of.id)) {
+                Ok((_, manifest)) => {
+                    for page in &manifest.pages {
+                        self.report.references += 1;
+                        sorter.add(*page.id.as_bytes(), Heading::ByManifest.once())?;
+                    }
+                }
+                Err(error) => {
+                    let problem = unreadable(&error).ok_or(error)?;
+                    let problem = format!("{problem}; snapshot {} needs it", snapshot.id);
+                    self.find(of.id, problem, Gravity::Unreadable, AuditState::Open);
+                }
+            }
+            self.report.manifests += 1;
+        }
+        Ok(())
+    }
+}

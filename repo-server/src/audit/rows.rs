@@ -1,0 +1,216 @@
+//! Rows of chunks and pages: their counts, their packs, and the queue that leads to those in no use.
+
+use format_spec::ChunkId;
+use format_spec::key::BlobKind;
+use format_spec::wire::AuditState;
+
+use super::{Audit, Gravity, HEADINGS, Joined};
+use crate::error::ServerError;
+use crate::index::row::{ChunkRow, Epoch, IdleKey, PackNumber};
+use crate::index::{Batch, Table};
+use crate::owed;
+
+/// Rows that are mended in one batch: pushes wait that long.
+const MENDED_AT_ONCE: usize = 1000;
+
+/// What would make a row right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cure {
+    /// Nothing that is known here.
+    None,
+    /// This count.
+    Count(u64),
+    /// An item in the queue.
+    Queue,
+    /// As much owed to a page that is lost.
+    Owe(u64),
+}
+
+/// A row, or an id without one, that is not as it should be.
+struct Suspect {
+    id: ChunkId,
+    row: Option<ChunkRow>,
+    problem: String,
+    cure: Cure,
+    gravity: Gravity,
+}
+
+impl Suspect {
+    fn new(id: ChunkId, row: Option<ChunkRow>, problem: String, cure: Cure) -> Self {
+        Self { id, row, problem, cure, gravity: Gravity::Difference }
+    }
+
+    /// Adds to `batch` what makes it right, if anything is known to.
+    fn heal(&self, batch: &mut Batch, epoch: Epoch) -> bool {
+        match (self.cure, self.row) {
+            (Cure::Count(references), Some(row)) => set_count(batch, self.id, row, references, epoch),
+            (Cure::Queue, Some(row)) => queue(batch, self.id, &row),
+            (Cure::Owe(count), None) => owed::set(batch, &self.id, count),
+            _ => return false,
+        }
+        true
+    }
+}
+
+impl Audit<'_> {
+    /// Looks at a group of rows, and mends them if it is to.
+    pub(super) fn rows(&mut self, group: &[Joined<HEADINGS>]) -> Result<(), ServerError> {
+        let mut suspects: Vec<Suspect> = Vec::new();
+        for joined in group {
+            match joined.row {
+                Some(row) => self.row(joined, &row, &mut suspects),
+                None => suspects.extend(without_row(joined)),
+            }
+        }
+        self.lost(group, &mut suspects)?;
+        self.leaked(group, &mut suspects)?;
+        self.step();
+        if suspects.is_empty() {
+            return Ok(());
+        }
+        let touched = self.watching.touched(suspects.iter().map(|suspect| &suspect.id))?;
+        let mut at = 0;
+        suspects.retain(|_| {
+            at += 1;
+            touched.get(at - 1) == Some(&false)
+        });
+        for some in suspects.chunks(MENDED_AT_ONCE) {
+            let states = if self.is_repair() { self.mend(some)? } else { vec![AuditState::Open; some.len()] };
+            for (suspect, state) in some.iter().zip(states) {
+                self.find(suspect.id, &suspect.problem, suspect.gravity, state);
+            }
+        }
+        Ok(())
+    }
+
+    fn row(&mut self, joined: &Joined<HEADINGS>, row: &ChunkRow, suspects: &mut Vec<Suspect>) {
+        self.report.rows += 1;
+        let mut suspect = |problem: String, cure| {
+            suspects.push(Suspect::new(joined.id, Some(*row), problem, cure));
+        };
+        let [by_pages, by_manifests, in_place] = joined.counts;
+        let (expected, foreign, by) = match row.kind {
+            BlobKind::Chunk => (by_pages, by_manifests, "pages refer to it"),
+            BlobKind::Page => (by_manifests, by_pages, "manifests name it"),
+        };
+        if foreign > 0 {
+            suspect("is named as if it were of another kind".to_owned(), Cure::None);
+        }
+        if row.references > expected && !self.is_everything_read {
+            self.report.unexplained += 1;
+        } else if row.references != expected {
+            let problem = format!("counts {}, and {expected} {by}", row.references);
+            suspect(problem, Cure::Count(expected));
+        }
+        match self.packs.binary_search_by_key(&row.pack, |pack| pack.number) {
+            Ok(at) => {
+                let pack = self.packs.get_mut(at).expect("it was found there");
+                pack.counted.add(row);
+                if row.pack.0 < self.before.next_pack {
+                    self.rows_before += 1;
+                }
+                if row.kind == BlobKind::Page && pack.is_read && in_place == 0 {
+                    let problem = format!("is not where its row says, in pack number {}", row.pack.0);
+                    suspect(problem, Cure::None);
+                }
+            }
+            Err(_) => {
+                let problem = format!("lies in pack number {}, which has no row", row.pack.0);
+                suspect(problem, Cure::None);
+            }
+        }
+    }
+
+    /// Rows in no use that the collector would never look at.
+    fn leaked(&self, group: &[Joined<HEADINGS>], suspects: &mut Vec<Suspect>) -> Result<(), ServerError> {
+        let is_idle = |joined: &Joined<HEADINGS>| joined.row.filter(ChunkRow::is_idle);
+        let idle: Vec<(ChunkId, ChunkRow)> =
+            group.iter().filter_map(|joined| is_idle(joined).map(|row| (joined.id, row))).collect();
+        let keys: Vec<Vec<u8>> = idle.iter().flat_map(|(id, row)| items_of(*id, row)).collect();
+        let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
+        let items = self.repository.parts.index.multi_get(Table::Idle, &keys)?;
+        for ((id, row), items) in idle.into_iter().zip(items.chunks(2)) {
+            let is_known = suspects.iter().any(|suspect| suspect.id == id);
+            if items.iter().all(Option::is_none) && !is_known {
+                let problem = "is in no use, and the collector's queue does not lead to it".to_owned();
+                // What could not be read may need it: then it is not offered to the collector.
+                let cure = if self.is_everything_read { Cure::Queue } else { Cure::None };
+                suspects.push(Suspect::new(id, Some(row), problem, cure));
+            }
+        }
+        Ok(())
+    }
+
+    /// Pages that manifests name and no pack has. What they are owed is known, unless the index says otherwise.
+    fn lost(&self, group: &[Joined<HEADINGS>], suspects: &mut Vec<Suspect>) -> Result<(), ServerError> {
+        let by_manifests = |joined: &Joined<HEADINGS>| match (joined.row, joined.counts) {
+            (None, [0, by_manifests, _]) if by_manifests > 0 => Some((joined.id, by_manifests)),
+            _ => None,
+        };
+        let lost: Vec<(ChunkId, u64)> = group.iter().filter_map(by_manifests).collect();
+        let owed = owed::counts(&self.repository, lost.iter().map(|(id, _)| id))?;
+        for ((id, named), owed) in lost.into_iter().zip(owed) {
+            let problem = format!("{named} manifests name it, and it is lost until it is pushed again");
+            let cure = if named == owed { Cure::None } else { Cure::Owe(named) };
+            let gravity = if named == owed { Gravity::Known } else { Gravity::Difference };
+            suspects.push(Suspect { id, row: None, problem, cure, gravity });
+        }
+        Ok(())
+    }
+
+    /// Mends what can be mended, in one batch. Answers what became of each.
+    fn mend(&self, suspects: &[Suspect]) -> Result<Vec<AuditState>, ServerError> {
+        self.repository.exclusively(|| {
+            let epoch = self.epoch()?;
+            let ids = || suspects.iter().map(|suspect| &suspect.id);
+            let touched = self.watching.touched(ids())?;
+            let rows = self.repository.chunk_rows(ids())?;
+            let (mut batch, mut states) = (Batch::new(), Vec::new());
+            for ((suspect, row), touched) in suspects.iter().zip(rows).zip(touched) {
+                let is_as_seen = !touched && row == suspect.row;
+                let is_cured = is_as_seen && suspect.heal(&mut batch, epoch);
+                states.push(if is_cured { AuditState::Mended } else { AuditState::Open });
+            }
+            if !batch.is_empty() {
+                self.repository.commit(batch)?;
+            }
+            Ok(states)
+        })
+    }
+
+    fn epoch(&self) -> Result<Epoch, ServerError> {
+        match self.repository.parts.index.get(Table::Meta, Epoch::KEY)? {
+            None => Ok(Epoch::default()),
+            Some(value) => {
+                Epoch::decode(&value).ok_or_else(|| ServerError::Row { object: "the epoch".to_owned() })
+            }
+        }
+    }
+}
+
+/// A chunk that pages refer to and that has no row.
+fn without_row(joined: &Joined<HEADINGS>) -> Option<Suspect> {
+    let [by_pages, ..] = joined.counts;
+    let problem = format!("{by_pages} pages refer to it, and it has no row");
+    (by_pages > 0).then(|| Suspect::new(joined.id, None, problem, Cure::None))
+}
+
+/// The items of the queue of which one must be there for a row in no use.
+fn items_of(id: ChunkId, row: &ChunkRow) -> [Vec<u8>; 2] {
+    let (kind, since, number) = (row.kind, row.idle_since, PackNumber(row.pack.0));
+    [IdleKey::Row { kind, since, id }.encode(), IdleKey::Pack { kind, since, number }.encode()]
+}
+
+fn set_count(batch: &mut Batch, id: ChunkId, mut row: ChunkRow, references: u64, epoch: Epoch) {
+    row.references = references;
+    if row.is_idle() {
+        row.idle_since = epoch;
+        queue(batch, id, &row);
+    }
+    batch.put(Table::Chunk, *id.as_bytes(), row.encode());
+}
+
+fn queue(batch: &mut Batch, id: ChunkId, row: &ChunkRow) {
+    let item = IdleKey::Row { kind: row.kind, since: row.idle_since, id };
+    batch.put(Table::Idle, item.encode(), Vec::new());
+}

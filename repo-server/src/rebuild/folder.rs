@@ -1,0 +1,153 @@
+//! The data folder of a rebuild: what may become one, and what is in it until the rebuild is done.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use format_spec::ErrorClass;
+use format_spec::descriptor::Descriptor;
+use format_spec::key::MasterKey;
+
+use super::RebuildReport;
+use super::fill::fill;
+use crate::durable::{self, RealDisk};
+use crate::error::ServerError;
+use crate::index::{self, Engine, Index, OpenError};
+use crate::repository::create::{self, MARKER};
+use crate::repository::{CreateError, OnHalt, Repository};
+use crate::settings::{Settings, SpaceSettings, Upkeep};
+use crate::site::StoreSite;
+
+/// What a rebuild is made of.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The data folder to be: empty, missing, or one whose index is gone.
+    pub data_dir: PathBuf,
+    /// The folder of the site.
+    pub site: PathBuf,
+    /// The file with the master key.
+    pub key_file: PathBuf,
+    /// The engine of the new index.
+    pub engine: Engine,
+}
+
+/// Why there was no rebuild. Unless it says otherwise, nothing changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "a variant's line covers its fields")]
+pub enum RebuildError {
+    /// The folder has an index.
+    #[error("{} has an index: move it away first, or name another data folder", dir.display())]
+    HasIndex { dir: PathBuf },
+    /// The folder has a site, and that is not the one that was named.
+    #[error("{} is a site, and not the one to rebuild from: name another data folder", dir.display())]
+    OtherSite { dir: PathBuf },
+    /// The site holds no repository.
+    #[error("{} holds no repository: `keyring/repository` is missing", site.display())]
+    NoRepository { site: PathBuf },
+    /// A file, a folder or the index.
+    #[error(transparent)]
+    Create(#[from] CreateError),
+    /// The site could not be read, or the index not be filled. The rebuild can be started again.
+    #[error("rebuild the index")]
+    Fill(#[source] ServerError),
+}
+
+impl RebuildError {
+    /// What the operator can do about it.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::HasIndex { .. } | Self::OtherSite { .. } => ErrorClass::Usage,
+            Self::NoRepository { .. } => ErrorClass::NotFound,
+            Self::Create(error) => error.class(),
+            Self::Fill(error) => error.class(),
+        }
+    }
+}
+
+/// Makes a data folder anew from its site and its key. When this returns, a server can be started over it.
+/// The token that is there is kept; if there is none, a new one is made. `wrap` may put something before the
+/// new index, as tests do that end the process at its writes. No server may run over the site.
+///
+/// # Errors
+/// [`RebuildError`]. What was begun is finished by the next rebuild; until then no server starts.
+pub async fn run(
+    plan: &Plan,
+    on_halt: OnHalt,
+    wrap: impl FnOnce(Arc<dyn Index>) -> Arc<dyn Index>,
+) -> Result<RebuildReport, RebuildError> {
+    let site = std::fs::canonicalize(&plan.site)
+        .map_err(|_| RebuildError::NoRepository { site: plan.site.clone() })?;
+    let descriptor = read_descriptor(&site)?;
+    let master = read_key(&plan.key_file, &descriptor)?;
+    let dir = plan.data_dir.as_path();
+    check_folder(dir, &site, &descriptor)?;
+
+    std::fs::create_dir_all(dir).map_err(|source| create::read_error(dir, source))?;
+    durable::sweep_temporaries(&RealDisk, dir).map_err(CreateError::from)?;
+    durable::publish(&RealDisk, dir, &create::name(MARKER), MARKER_TEXT).map_err(CreateError::from)?;
+    create::read_or_publish(dir, "master.key", || master.to_file_text())?;
+    create::new_token(dir)?;
+    let index = new_index(plan).map_err(CreateError::from)?;
+    create::sweep_scratch(dir)?;
+    let settings = Settings {
+        engine: plan.engine,
+        chunker: descriptor.chunker,
+        space: SpaceSettings::default(),
+        upkeep: Upkeep::default(),
+    };
+    let site = StoreSite::folder_in_use(&site).map_err(CreateError::from)?;
+    let parts = create::parts(dir, wrap(index), Arc::new(site), settings, on_halt);
+    let repository = Repository::open(parts, master, descriptor).map_err(CreateError::from)?;
+    let report = repository.blocking(fill).await.map_err(RebuildError::Fill)?;
+    drop(repository);
+    durable::remove(&RealDisk, dir, &create::name(MARKER)).map_err(CreateError::from)?;
+    Ok(report)
+}
+
+const MARKER_TEXT: &[u8] = b"The index here is not finished: run `astacus-server rebuild` again.\n";
+
+fn new_index(plan: &Plan) -> Result<Arc<dyn Index>, OpenError> {
+    let dir = plan.data_dir.join("index");
+    index::discard(&dir)?;
+    index::open(plan.engine, &dir)
+}
+
+fn read_descriptor(site: &Path) -> Result<Descriptor, RebuildError> {
+    let path = site.join("keyring/repository");
+    match std::fs::read(&path) {
+        Ok(bytes) => Ok(Descriptor::decode(&bytes).map_err(CreateError::Descriptor)?),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Err(RebuildError::NoRepository { site: site.to_owned() })
+        }
+        Err(source) => Err(create::read_error(&path, source).into()),
+    }
+}
+
+/// The key in a file, which must be there and fit.
+fn read_key(path: &Path, descriptor: &Descriptor) -> Result<MasterKey, CreateError> {
+    let text = create::read_secret(path)?.ok_or_else(|| CreateError::Missing { path: path.to_owned() })?;
+    let master = create::parse_key(path, &text)?;
+    if descriptor.fits(&master) { Ok(master) } else { Err(CreateError::WrongKey { path: path.to_owned() }) }
+}
+
+/// Whether a folder may become the data folder.
+fn check_folder(dir: &Path, site: &Path, descriptor: &Descriptor) -> Result<(), RebuildError> {
+    if !dir.exists() {
+        return Ok(());
+    }
+    create::check_ours(dir)?;
+    if !dir.join(MARKER).exists() && dir.join("index/db").exists() {
+        return Err(RebuildError::HasIndex { dir: dir.to_owned() });
+    }
+    let own = dir.join("site");
+    let is_other = std::fs::canonicalize(&own).is_ok_and(|own| own != site);
+    if is_other && own.join("keyring/repository").exists() {
+        return Err(RebuildError::OtherSite { dir: own });
+    }
+    let key = dir.join("master.key");
+    if key.exists() {
+        read_key(&key, descriptor)?;
+    }
+    Ok(())
+}

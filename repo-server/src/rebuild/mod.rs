@@ -1,0 +1,113 @@
+//! A rebuild: index, counts and snapshots from the site and the master key alone, after the server's disk is
+//! gone.
+//!
+//! This is the one place where a listing of the site says what there is. A listing that fails ends the
+//! rebuild. In order:
+//!
+//! 1. Packs: their directories, from checkpoints and from the ends of the packs that those do not cover. A chunk
+//!    that lies in two packs, as a repack that was cut short leaves it, is taken from the one whose name comes
+//!    first; a pack of which nothing is taken is doomed, after a while in which a check can still find that
+//!    the other copy is damaged.
+//! 2. Snapshots: opened, and compared with their names.
+//! 3. Counts: by the machinery of [`audit`](crate::audit). A page that refers to a chunk which is in no pack gets no row
+//!    (X7): whoever has it is asked to send it again. What manifests name and no pack has is *owed*.
+//! 4. Rows of packs, the queue that leads to what is in no use, totals, epoch 1. Fencing tokens go on from the present
+//!    time in milliseconds: the last one that was granted is not on the site, and counting one by one from
+//!    1 no server has got that far, unless a rebuild before this one ran under a clock that was ahead.
+//!
+//! What the site does not say is lost: sessions, which snapshots were forgotten and not yet gone (they are back),
+//! which blobs were known to be damaged, and when packs were last checked.
+//!
+//! Until it is done the data folder holds the file `rebuilding`; a server refuses to start there, and a
+//! rebuild begins anew. Nothing on the site changes.
+
+mod counts;
+mod fill;
+mod folder;
+mod packs;
+mod snapshots;
+#[cfg(test)]
+mod tests;
+
+use format_spec::{RepositoryId, SnapshotId};
+use serde::Serialize;
+
+pub use folder::{Plan, RebuildError, run};
+
+/// Findings and notes that a report lists, each.
+const LISTED: usize = 1000;
+
+/// Something that a snapshot needs and the site does not have, or not as it was written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Lost {
+    /// The object, by its id or name.
+    pub object: String,
+    /// What is wrong with it.
+    pub problem: String,
+    /// The snapshots that it hurts, as far as known.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub snapshots: Vec<SnapshotId>,
+}
+
+/// What a rebuild made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RebuildReport {
+    /// The repository.
+    pub repository: RepositoryId,
+    /// Packs in the index.
+    pub packs: u64,
+    /// Packs whose directories came from checkpoints.
+    pub packs_of_checkpoints: u64,
+    /// Packs of which nothing is needed: they are to be deleted.
+    pub dead_packs: u64,
+    /// Chunks and pages in the index.
+    pub chunks: u64,
+    /// Bytes of all packs in the index.
+    pub stored_bytes: u64,
+    /// Snapshots.
+    pub snapshots: u64,
+    /// How many things are lost. At most 1,000 are listed.
+    pub found: u64,
+    /// The first of them. The repository can be used all the same.
+    pub findings: Vec<Lost>,
+    /// What else was noticed, and left alone.
+    pub notes: Vec<String>,
+}
+
+impl RebuildReport {
+    /// Whether everything that snapshots need is there.
+    pub fn is_sound(&self) -> bool {
+        self.found == 0
+    }
+
+    fn new(repository: RepositoryId) -> Self {
+        Self {
+            repository,
+            packs: 0,
+            packs_of_checkpoints: 0,
+            dead_packs: 0,
+            chunks: 0,
+            stored_bytes: 0,
+            snapshots: 0,
+            found: 0,
+            findings: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
+
+    fn find(&mut self, object: impl ToString, problem: impl ToString, snapshots: Vec<SnapshotId>) {
+        let lost = Lost { object: object.to_string(), problem: problem.to_string(), snapshots };
+        tracing::warn!(object = lost.object, problem = lost.problem, "something is lost");
+        self.found += 1;
+        if self.findings.len() < LISTED {
+            self.findings.push(lost);
+        }
+    }
+
+    fn note(&mut self, note: String) {
+        tracing::warn!(note, "noticed");
+        if self.notes.len() < LISTED {
+            self.notes.push(note);
+        }
+    }
+}

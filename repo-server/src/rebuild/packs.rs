@@ -1,0 +1,264 @@
+//! Packs: what the site has, what lies in them, and which of two copies is taken.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use format_spec::checkpoint::CheckpointPack;
+use format_spec::key::BlobKind;
+use format_spec::pack::{Directory, PackEntry};
+use format_spec::{ChunkId, ClusterName, PackId, id};
+use futures_util::{StreamExt, stream};
+use tokio::runtime::Handle;
+
+use super::fill::{BY_PAGE, IN_FLIGHT, IfEmpty, PackFound, Rebuild};
+use crate::checkpoint;
+use crate::error::ServerError;
+use crate::index::row::{
+    ChunkRow, DoomedKey, DoomedKind, DoomedRow, Epoch, Health, IdleKey, Live, PackNumber, PackRow,
+};
+use crate::index::{Batch, Table};
+use crate::pack::{object_name, read_directory, unreadable};
+use crate::site::{Area, Listed, ObjectName, Prefix};
+
+/// How long a pack of which nothing is needed is kept, in milliseconds: a week, in which a check can find
+/// that the copy that was taken is damaged.
+const DEAD_KEPT_MS: u64 = 7 * 24 * 60 * 60 * 1000;
+
+/// Rows that are kept back until they are written in one batch.
+const PENDING: usize = 60_000;
+
+/// The packs of the site whose directories are still to be read, with their lengths.
+type Wanted = BTreeMap<PackId, u64>;
+
+impl Rebuild {
+    /// Takes down the rows of everything that lies in packs.
+    pub(super) fn read_packs(&mut self) -> Result<(), ServerError> {
+        let mut wanted = self.list_packs()?;
+        self.read_checkpoints(&mut wanted)?;
+        let repository = Arc::clone(&self.repository);
+        let read = |(id, len)| {
+            let repository = Arc::clone(&repository);
+            async move { (id, len, read_directory(&repository, &id, len).await) }
+        };
+        let mut directories = stream::iter(wanted).map(read).buffered(IN_FLIGHT);
+        while let Some((id, len, directory)) = Handle::current().block_on(directories.next()) {
+            match directory {
+                Ok(directory) => self.pack(CheckpointPack { id, len, directory })?,
+                Err(error) => {
+                    let problem = unreadable(&error).ok_or(error)?;
+                    self.report.find(id, format!("what lies in it is not known: {problem}"), Vec::new());
+                }
+            }
+        }
+        self.write_pending()
+    }
+
+    fn list_packs(&mut self) -> Result<Wanted, ServerError> {
+        let mut wanted = Wanted::new();
+        for Listed { name, len } in self.list(Area::Packs)? {
+            match named(&name) {
+                Some(id) => drop(wanted.insert(id, len)),
+                None => self.report.note(format!("`{name}` is not the name of a pack")),
+            }
+        }
+        Ok(wanted)
+    }
+
+    /// What the site has in one area. A listing that fails ends the rebuild.
+    pub(super) fn list(&self, area: Area) -> Result<Vec<Listed>, ServerError> {
+        let listed = Handle::current().block_on(self.repository.parts.site.list(&Prefix::area(area)));
+        listed.map_err(|error| self.repository.site_error(error))
+    }
+
+    /// Takes what checkpoints say of packs that the site has, and dooms the checkpoints: their part in the
+    /// index is lost, and the next ones cover all packs.
+    fn read_checkpoints(&mut self, wanted: &mut Wanted) -> Result<(), ServerError> {
+        let mut batch = Batch::new();
+        for Listed { name, len } in self.list(Area::Heads)? {
+            let Some(id) = checkpoint::named(&name) else { continue };
+            match Handle::current().block_on(checkpoint::read(&self.repository, id)) {
+                Ok(checkpoint) => {
+                    for pack in checkpoint.packs {
+                        if wanted.get(&pack.id) == Some(&pack.len) {
+                            wanted.remove(&pack.id);
+                            self.report.packs_of_checkpoints += 1;
+                            self.pack(pack)?;
+                        }
+                    }
+                }
+                Err(error) => {
+                    let problem = unreadable(&error).ok_or(error)?;
+                    self.report.note(format!("{id} is of no use and was passed over: {problem}"));
+                }
+            }
+            let row = DoomedRow { due_ms: self.kept_until(), bytes: len };
+            batch.put(Table::Doomed, DoomedKey { kind: DoomedKind::Other, name }.encode(), row.encode());
+            self.commit_if_heavy(&mut batch)?;
+        }
+        self.commit(&mut batch)
+    }
+
+    fn kept_until(&self) -> u64 {
+        self.repository.parts.clock.unix_ms().saturating_add(DEAD_KEPT_MS)
+    }
+
+    /// Takes down a pack.
+    fn pack(&mut self, pack: CheckpointPack) -> Result<(), ServerError> {
+        let CheckpointPack { id, len, directory } = pack;
+        let place = self.packs.len();
+        let number = PackNumber(u32::try_from(place).map_err(|_| ServerError::Bug("too many packs"))?);
+        let known = self.known(&directory.entries)?;
+        let kind = directory.entries.first().map_or(BlobKind::Chunk, |entry| entry.kind);
+        let domain = self.domain(&directory.domain);
+        let blob_bytes = directory.entries.iter().map(|entry| u64::from(entry.stored_len)).sum();
+        let (live, if_empty) = (Live::default(), IfEmpty::Dooms);
+        self.packs.push(PackFound { id, len, kind, domain, blob_bytes, live, if_empty });
+        for (entry, known) in directory.entries.iter().zip(known) {
+            // The same blob twice in one pack: the first counts.
+            let known = self.pending.get(&entry.id).copied().or(known);
+            if let Some(known) = known {
+                if !self.comes_before(place, &known) {
+                    continue;
+                }
+                self.take_out(&known)?;
+            } else {
+                for reference in &entry.references {
+                    self.references.add(*reference.as_bytes(), BY_PAGE)?;
+                }
+            }
+            self.take_in(place, number, entry);
+        }
+        if self.pending.len() >= PENDING { self.write_pending() } else { Ok(()) }
+    }
+
+    /// The rows that are there already, of the index.
+    fn known(&self, entries: &[PackEntry]) -> Result<Vec<Option<ChunkRow>>, ServerError> {
+        self.repository.chunk_rows(entries.iter().map(|entry| &entry.id))
+    }
+
+    /// The name of a domain, which many packs share.
+    fn domain(&self, name: &ClusterName) -> Arc<ClusterName> {
+        let same = self.packs.last().filter(|pack| *pack.domain == *name);
+        same.map_or_else(|| Arc::new(name.clone()), |pack| Arc::clone(&pack.domain))
+    }
+
+    /// Whether the pack at `place` has a name before that of the pack in which `row` lies.
+    fn comes_before(&self, place: usize, row: &ChunkRow) -> bool {
+        let of = |at: usize| self.packs.get(at).map(|pack| pack.id);
+        usize::try_from(row.pack.0).is_ok_and(|other| of(place) < of(other))
+    }
+
+    fn take_out(&mut self, row: &ChunkRow) -> Result<(), ServerError> {
+        let pack = usize::try_from(row.pack.0).ok().and_then(|place| self.packs.get_mut(place));
+        let pack = pack.ok_or(ServerError::Bug("a row of no pack"))?;
+        pack.live = pack.live.without(row).ok_or(ServerError::Bug("a pack holds less than nothing"))?;
+        self.report.chunks -= 1;
+        Ok(())
+    }
+
+    fn take_in(&mut self, place: usize, pack: PackNumber, entry: &PackEntry) {
+        let row = ChunkRow {
+            pack,
+            offset: entry.offset,
+            stored_len: entry.stored_len,
+            plain_len: entry.plain_len,
+            kind: entry.kind,
+            compression: entry.compression,
+            health: Health::Sound,
+            references: 0,
+            idle_since: Epoch::default(),
+        };
+        self.packs.get_mut(place).expect("it was just pushed").live.add(&row);
+        self.report.chunks += 1;
+        self.pending.insert(entry.id, row);
+    }
+
+    fn write_pending(&mut self) -> Result<(), ServerError> {
+        let mut batch = Batch::new();
+        for (id, row) in std::mem::take(&mut self.pending) {
+            batch.put(Table::Chunk, *id.as_bytes(), row.encode());
+            self.commit_if_heavy(&mut batch)?;
+        }
+        self.commit(&mut batch)
+    }
+
+    /// Takes out the rows of pages that refer to what is in no pack, and counts anew what the others refer
+    /// to. Reads the directories of all packs of pages once more.
+    pub(super) fn drop_broken_pages(&mut self) -> Result<u64, ServerError> {
+        let of_pages = |(place, pack): (usize, &PackFound)| {
+            (pack.kind == BlobKind::Page).then_some((place, pack.id, pack.len))
+        };
+        let of_pages: Vec<_> = self.packs.iter().enumerate().filter_map(of_pages).collect();
+        let repository = Arc::clone(&self.repository);
+        let read = |(place, id, len)| {
+            let repository = Arc::clone(&repository);
+            async move { (place, read_directory(&repository, &id, len).await) }
+        };
+        let mut directories = stream::iter(of_pages).map(read).buffered(IN_FLIGHT);
+        let mut dropped = 0;
+        while let Some((place, directory)) = Handle::current().block_on(directories.next()) {
+            dropped += self.drop_broken_of(place, &directory?)?;
+        }
+        Ok(dropped)
+    }
+
+    fn drop_broken_of(&mut self, place: usize, directory: &Directory) -> Result<u64, ServerError> {
+        let (mut batch, mut dropped) = (Batch::new(), 0);
+        let rows = self.known(&directory.entries)?;
+        for (entry, row) in directory.entries.iter().zip(rows) {
+            let Some(row) = row.filter(|row| usize::try_from(row.pack.0) == Ok(place)) else { continue };
+            if self.is_whole(&entry.references)? {
+                for reference in &entry.references {
+                    self.references.add(*reference.as_bytes(), BY_PAGE)?;
+                }
+            } else {
+                batch.delete(Table::Chunk, *entry.id.as_bytes());
+                self.take_out(&row)?;
+                self.packs.get_mut(place).expect("its directory was read").if_empty = IfEmpty::Stays;
+                dropped += 1;
+            }
+        }
+        self.commit(&mut batch)?;
+        Ok(dropped)
+    }
+
+    fn is_whole(&self, references: &[ChunkId]) -> Result<bool, ServerError> {
+        let rows = self.repository.chunk_rows(references)?;
+        Ok(rows.iter().all(|row| row.is_some_and(|row| row.kind == BlobKind::Chunk)))
+    }
+
+    /// Writes the rows of packs, each with an item in the queue that leads to what of it is in no use, and dooms
+    /// packs of which nothing was taken.
+    pub(super) fn write_packs(&mut self) -> Result<(), ServerError> {
+        let until = self.kept_until();
+        let mut batch = Batch::new();
+        for (number, pack) in (0..).map(PackNumber).zip(&self.packs) {
+            if pack.live.blobs == 0 && pack.if_empty == IfEmpty::Stays {
+                self.report.note(format!("{} holds only pages that miss chunks, and is left alone", pack.id));
+            } else if pack.live.blobs == 0 {
+                let key = DoomedKey { kind: DoomedKind::Pack, name: object_name(&pack.id) };
+                let row = DoomedRow { due_ms: until, bytes: pack.len };
+                batch.put(Table::Doomed, key.encode(), row.encode());
+                self.report.dead_packs += 1;
+            } else {
+                let PackFound { id, len, kind, blob_bytes, live, .. } = *pack;
+                let domain = ClusterName::clone(&pack.domain);
+                let row = PackRow { id, len, kind, domain, blob_bytes, live, verified_ms: 0 };
+                batch.put(Table::Pack, number.key(), row.encode());
+                let item = IdleKey::Pack { kind, since: Epoch::default(), number };
+                batch.put(Table::Idle, item.encode(), Vec::new());
+                self.report.packs += 1;
+                self.report.stored_bytes += len;
+            }
+            self.commit_if_heavy(&mut batch)?;
+        }
+        self.commit(&mut batch)
+    }
+}
+
+/// The pack that an object is, by its name.
+fn named(name: &ObjectName) -> Option<PackId> {
+    let hex = name.as_str().rsplit('/').next()?;
+    let id = id::parse_hex_32(hex).map(PackId::from_bytes)?;
+    (object_name(&id) == *name).then_some(id)
+}

@@ -1,0 +1,215 @@
+//! Snapshots and manifests: their rows, and which pages they name.
+
+use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use format_spec::key::BlobKind;
+use format_spec::manifest::Manifest;
+use format_spec::object::{self, ObjectKind};
+use format_spec::protection::ProtectionRecord;
+use format_spec::snapshot::{ManifestRef, Snapshot};
+use format_spec::{ChunkId, ManifestId, SnapshotId, id};
+use futures_util::{StreamExt, stream};
+use tokio::runtime::Handle;
+
+use super::fill::{BY_MANIFEST, HEADINGS, IN_FLIGHT, Rebuild};
+use super::{Lost, RebuildReport};
+use crate::audit::sort::Sorter;
+use crate::error::ServerError;
+use crate::index::row::{MarkRow, Protection};
+use crate::index::{Batch, KeyRange, Table};
+use crate::pack::unreadable;
+use crate::repository::Repository;
+use crate::site::{Area, Listed, ObjectName};
+use crate::snapshot::open_manifest;
+
+/// Rows that are read at once.
+const AT_ONCE: usize = 1000;
+
+impl Rebuild {
+    /// Writes the rows of all snapshots that can be read, and of the manifests that they name, also of those
+    /// that are lost.
+    pub(super) fn read_snapshots(&mut self) -> Result<(), ServerError> {
+        let repository = Arc::clone(&self.repository);
+        let read = |name: ObjectName| {
+            let repository = Arc::clone(&repository);
+            async move {
+                let snapshot = read_snapshot(&repository, &name).await;
+                (name, snapshot)
+            }
+        };
+        let mut names = Vec::new();
+        for Listed { name, .. } in self.list(Area::Snapshots)? {
+            match named(&name) {
+                Some(_) => names.push(name),
+                None => self.report.note(format!("`{name}` is not the name of a snapshot")),
+            }
+        }
+        let mut snapshots = stream::iter(names).map(read).buffered(IN_FLIGHT);
+        let mut batch = Batch::new();
+        while let Some((name, snapshot)) = Handle::current().block_on(snapshots.next()) {
+            match snapshot {
+                Ok(snapshot) if Some(snapshot.id) == named(&name) => {
+                    self.report.snapshots += 1;
+                    batch.put(Table::Snapshot, *snapshot.id.as_bytes(), snapshot.encode());
+                    for of in &snapshot.manifests {
+                        batch.put(Table::Manifest, *of.id.as_bytes(), *snapshot.id.as_bytes());
+                    }
+                }
+                Ok(snapshot) => {
+                    let problem = format!("it holds snapshot {}", snapshot.id);
+                    self.report.find(name, problem, vec![snapshot.id]);
+                }
+                Err(error) => {
+                    let problem = unreadable(&error).ok_or(error)?;
+                    self.report.find(&name, problem, named(&name).into_iter().collect());
+                }
+            }
+            self.commit_if_heavy(&mut batch)?;
+        }
+        self.commit(&mut batch)
+    }
+
+    /// Writes the marks of snapshots that must stay.
+    pub(super) fn read_protections(&mut self) -> Result<(), ServerError> {
+        let mut batch = Batch::new();
+        for Listed { name, .. } in self.list(Area::Protections)? {
+            match Handle::current().block_on(read_protection(&self.repository, &name)) {
+                Ok(record) => {
+                    let index = &self.repository.parts.index;
+                    if index.get(Table::Snapshot, record.snapshot.as_bytes())?.is_none() {
+                        self.report.note(format!("`{name}` protects a snapshot that is not there"));
+                        continue;
+                    }
+                    let object = name.as_str().to_owned();
+                    let protection = Some(Protection { reason: record.reason, object });
+                    let mark = MarkRow { protection, tombstone: None };
+                    batch.put(Table::Mark, *record.snapshot.as_bytes(), mark.encode());
+                }
+                Err(error) => {
+                    let problem = unreadable(&error).ok_or(error)?;
+                    self.report.find(&name, problem, Vec::new());
+                }
+            }
+            self.commit_if_heavy(&mut batch)?;
+        }
+        self.commit(&mut batch)
+    }
+
+    /// Counts the pages that manifests name. Answers what is lost of them.
+    pub(super) fn count_manifests(
+        &self,
+        sorter: &mut Sorter<HEADINGS>,
+    ) -> Result<RebuildReport, ServerError> {
+        let mut lost = RebuildReport::new(self.repository.id());
+        let limit = NonZeroUsize::new(AT_ONCE).expect("not zero");
+        let mut next = Some(KeyRange::all());
+        while let Some(range) = next {
+            let found = self.repository.parts.index.scan(Table::Snapshot, &range, limit)?;
+            for row in found.rows {
+                let snapshot = Snapshot::decode(&row.value);
+                let snapshot = snapshot.map_err(|_| ServerError::Row { object: "a snapshot".to_owned() })?;
+                for of in &snapshot.manifests {
+                    match Handle::current().block_on(open_manifest(&self.repository, of.id)) {
+                        Ok((_, manifest)) => self.manifest(&snapshot, of, &manifest, sorter, &mut lost)?,
+                        Err(error) => {
+                            let problem = unreadable(&error).ok_or(error)?;
+                            let problem = format!("the manifest of node `{}`: {problem}", of.node);
+                            lost.find(of.id, problem, vec![snapshot.id]);
+                        }
+                    }
+                }
+            }
+            next = found.rest;
+        }
+        Ok(lost)
+    }
+
+    fn manifest(
+        &self,
+        snapshot: &Snapshot,
+        of: &ManifestRef,
+        manifest: &Manifest,
+        sorter: &mut Sorter<HEADINGS>,
+        lost: &mut RebuildReport,
+    ) -> Result<(), ServerError> {
+        if manifest.cluster != snapshot.cluster || manifest.node != of.node || manifest.totals != of.totals {
+            lost.find(of.id, "does not belong to this snapshot", vec![snapshot.id]);
+        }
+        let mut pages = BTreeSet::new();
+        for page in &manifest.pages {
+            sorter.add(*page.id.as_bytes(), BY_MANIFEST)?;
+            pages.insert(page.id);
+        }
+        let rows = self.repository.chunk_rows(&pages)?;
+        let is_page =
+            |row: &Option<_>| row.is_some_and(|row: crate::index::row::ChunkRow| row.kind == BlobKind::Page);
+        let missing: Vec<&ChunkId> =
+            pages.iter().zip(&rows).filter(|(_, row)| !is_page(row)).map(|(id, _)| id).collect();
+        if let Some(first) = missing.first() {
+            let problem = format!(
+                "{} of its {} pages are in no pack, or miss chunks; such as {first}",
+                missing.len(),
+                pages.len()
+            );
+            lost.find(of.id, problem, vec![snapshot.id]);
+        }
+        Ok(())
+    }
+
+    /// Notes manifests that no snapshot names: a push that was cut short leaves one.
+    pub(super) fn look_for_strangers(&mut self) -> Result<(), ServerError> {
+        let listed = self.list(Area::Manifests)?;
+        for some in listed.chunks(AT_ONCE) {
+            let ids: Vec<Option<ManifestId>> =
+                some.iter().map(|listed| manifest_named(&listed.name)).collect();
+            let keys: Vec<&[u8]> = ids.iter().flatten().map(|id| id.as_bytes().as_slice()).collect();
+            let mut rows = self.repository.parts.index.multi_get(Table::Manifest, &keys)?.into_iter();
+            for (listed, id) in some.iter().zip(&ids) {
+                match id.map(|id| (id, rows.next().flatten())) {
+                    None => self.report.note(format!("`{}` is not the name of a manifest", listed.name)),
+                    Some((id, None)) => self.report.note(format!("{id} is named by no snapshot")),
+                    Some((_, Some(_))) => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes over what was found to be lost.
+    pub(super) fn take_over(&mut self, lost: RebuildReport) {
+        self.report.found += lost.found;
+        let room = super::LISTED.saturating_sub(self.report.findings.len());
+        let listed: Vec<Lost> = lost.findings.into_iter().take(room).collect();
+        self.report.findings.extend(listed);
+    }
+}
+
+async fn read_snapshot(repository: &Repository, name: &ObjectName) -> Result<Snapshot, ServerError> {
+    let sealed = repository.parts.site.get(name).await.map_err(|error| repository.site_error(error))?;
+    let damaged = |source| ServerError::Damaged { object: name.to_string(), source };
+    let payload = object::open(ObjectKind::Snapshot, &repository.keys, repository.id(), &sealed);
+    Snapshot::decode(&payload.map_err(damaged)?).map_err(damaged)
+}
+
+/// The snapshot that an object is, by its name.
+fn named(name: &ObjectName) -> Option<SnapshotId> {
+    let id: SnapshotId = name.as_str().strip_prefix("snapshots/")?.parse().ok()?;
+    (crate::snapshot::snapshot_object(&id) == *name).then_some(id)
+}
+
+/// The manifest that an object is, by its name.
+fn manifest_named(name: &ObjectName) -> Option<ManifestId> {
+    id::parse_hex_32(name.as_str().strip_prefix("manifests/")?).map(ManifestId::from_bytes)
+}
+
+async fn read_protection(
+    repository: &Arc<Repository>,
+    name: &ObjectName,
+) -> Result<ProtectionRecord, ServerError> {
+    let sealed = repository.parts.site.get(name).await.map_err(|error| repository.site_error(error))?;
+    let damaged = |source| ServerError::Damaged { object: name.to_string(), source };
+    let payload = object::open(ObjectKind::Protection, &repository.keys, repository.id(), &sealed);
+    ProtectionRecord::decode(&payload.map_err(damaged)?).map_err(damaged)
+}

@@ -1,0 +1,336 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use format_spec::blob::{BlobInfo, Compression};
+use format_spec::key::BlobKind;
+use format_spec::pack::PackBuilder;
+use format_spec::wire::{AuditReport, Repair};
+use format_spec::{ChunkId, PackId};
+
+use super::RebuildReport;
+use super::fill::fill;
+use crate::checkpoint::{self, When};
+use crate::error::ServerError;
+use crate::index::Table;
+use crate::index::row::{ChunkRow, DoomedKey, Epoch, Live, Totals};
+use crate::pack::object_name;
+use crate::session::{self, Pusher};
+use crate::site::faulty::{Fault, FaultKind, FaultySite, Refusal};
+use crate::site::{Area, ObjectName, Op, Prefix};
+use crate::world::World;
+
+/// Rows of an index as they are with any numbers for packs.
+#[derive(Debug, PartialEq, Eq)]
+struct Rows {
+    chunks: BTreeMap<Vec<u8>, (PackId, ChunkRow)>,
+    packs: BTreeMap<PackId, (u64, BlobKind, String, Live)>,
+    snapshots: Vec<(Vec<u8>, Vec<u8>)>,
+    manifests: Vec<(Vec<u8>, Vec<u8>)>,
+    totals: Totals,
+}
+
+fn rows(world: &World) -> Rows {
+    let packs: BTreeMap<_, _> = world.packs().into_iter().collect();
+    let chunk = |(key, value): (Vec<u8>, Vec<u8>)| {
+        let row = ChunkRow::decode(&value).unwrap();
+        let anywhere = ChunkRow { pack: crate::index::row::PackNumber(0), idle_since: Epoch(0), ..row };
+        (key, (packs[&row.pack].id, anywhere))
+    };
+    let pack = |row: &crate::index::row::PackRow| {
+        (row.id, (row.len, row.kind, row.domain.as_str().to_owned(), row.live))
+    };
+    Rows {
+        chunks: world.rows(Table::Chunk).into_iter().map(chunk).collect(),
+        packs: packs.values().map(pack).collect(),
+        snapshots: world.rows(Table::Snapshot),
+        manifests: world.rows(Table::Manifest),
+        totals: Totals { next_pack: 0, ..world.repository.totals().unwrap() },
+    }
+}
+
+async fn world() -> World {
+    let world = World::new();
+    world.push("n", &["alpha", "beta"]).await;
+    world.push("m", &["beta", "gamma"]).await;
+    world.push("n", &["alpha", "beta", "delta"]).await;
+    world
+}
+
+/// A rebuild from the site of `world`.
+async fn rebuilt(world: &World) -> (World, RebuildReport) {
+    let anew = World::over(world.site());
+    let report = anew.repository.blocking(fill).await.unwrap();
+    (anew, report)
+}
+
+async fn audit(world: &World, repair: Repair) -> AuditReport {
+    crate::audit::run(&world.repository, repair, Arc::new(|_, _| {})).await.unwrap()
+}
+
+async fn objects(world: &World, area: Area) -> Vec<ObjectName> {
+    let listed = world.site().list(&Prefix::area(area)).await.unwrap();
+    listed.into_iter().map(|object| object.name).collect()
+}
+
+async fn flip(world: &World, name: &ObjectName) {
+    let mut bytes = world.site().get(name).await.unwrap().to_vec();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    world.site().delete(name).await.unwrap();
+    world.site().put_new(name, bytes.into()).await.unwrap();
+}
+
+/// Stores a pack of chunks past the index, and returns its name.
+async fn strange_pack(world: &World, contents: &[&str], salt: u8) -> PackId {
+    let repository = &world.repository;
+    let cluster = "c".parse().unwrap();
+    let domain = repository.domain(&cluster);
+    let mut pack = PackBuilder::new(1, repository.id(), cluster, [salt; 32]);
+    for content in contents {
+        let plain = content.repeat(50).into_bytes();
+        let id = domain.key.id_of(BlobKind::Chunk, &plain);
+        let plain_len = u32::try_from(plain.len()).unwrap();
+        let info = BlobInfo { kind: BlobKind::Chunk, id, plain_len, compression: Compression::Raw };
+        let mut blob = Vec::new();
+        domain.sealer.seal(&info, &plain, &mut blob);
+        pack.append(&info, &blob, Vec::new());
+    }
+    let sealed = pack.seal(&repository.keys);
+    world.site().put_new(&object_name(&sealed.id), sealed.bytes).await.unwrap();
+    sealed.id
+}
+
+fn doomed(world: &World) -> Vec<String> {
+    let name = |(key, _): (Vec<u8>, Vec<u8>)| DoomedKey::decode(&key).unwrap().name.to_string();
+    world.rows(Table::Doomed).into_iter().map(name).collect()
+}
+
+/// X8: after a rebuild every row and every count is what it was.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_is_rebuilt_as_it_was() {
+    let world = world().await;
+
+    let (anew, report) = rebuilt(&world).await;
+
+    assert_eq!(rows(&anew), rows(&world));
+    assert!(report.is_sound() && report.notes.is_empty(), "{report:?}");
+    assert_eq!((report.snapshots, report.packs, report.packs_of_checkpoints), (3, 6, 0));
+    assert_eq!(audit(&anew, Repair::No).await.findings, []);
+    assert_eq!(doomed(&anew), Vec::<String>::new());
+    anew.push("n", &["alpha", "epsilon"]).await;
+    assert_eq!(audit(&anew, Repair::No).await.findings, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn checkpoints_give_the_same_index_whole_or_damaged_or_of_packs_that_are_gone() {
+    let world = World::new();
+    world.push("n", &["alpha", "beta"]).await;
+    checkpoint::run(&world.repository, When::Now).await.unwrap();
+    world.push("m", &["beta", "gamma"]).await;
+
+    let (anew, report) = rebuilt(&world).await;
+    assert_eq!(rows(&anew), rows(&world));
+    assert_eq!((report.packs_of_checkpoints, report.packs), (2, 4));
+    let heads = objects(&world, Area::Heads).await;
+    assert_eq!(doomed(&anew), [heads[0].to_string()], "the next ones cover all packs");
+
+    flip(&world, &heads[0]).await;
+    let (anew, report) = rebuilt(&world).await;
+    assert_eq!(rows(&anew), rows(&world));
+    assert_eq!((report.packs_of_checkpoints, report.notes.len(), report.found), (0, 1, 0));
+
+    flip(&world, &heads[0]).await;
+    for pack in objects(&world, Area::Packs).await {
+        world.site().delete(&pack).await.unwrap();
+    }
+    let (anew, report) = rebuilt(&world).await;
+    assert_eq!((report.packs, report.packs_of_checkpoints, report.chunks), (0, 0, 0));
+    assert_eq!(anew.rows(Table::Chunk), []);
+}
+
+/// What no snapshot needs has rows, and the collector's queue leads to them.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_orphan_pack_is_taken_in_and_left_to_the_collector() {
+    let world = world().await;
+    let orphan = strange_pack(&world, &["nobody", "needs"], 1).await;
+
+    let (anew, report) = rebuilt(&world).await;
+
+    assert!(report.is_sound());
+    let row = anew.row(world.chunk("nobody")).unwrap();
+    assert_eq!((row.references, row.idle_since), (0, Epoch(0)));
+    assert!(anew.packs().iter().any(|(_, pack)| pack.id == orphan && pack.live.blobs == 2));
+    assert_eq!(audit(&anew, Repair::No).await.findings, [], "an item of the queue leads to it");
+}
+
+/// P3: of two copies the one in the pack that comes first by name is taken, in whatever order they are read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chunk_in_two_packs_has_one_row_and_a_pack_without_any_is_doomed() {
+    for salts in [[1, 2, 3], [4, 5, 6], [7, 8, 9]] {
+        let world = World::new();
+        world.push("n", &["alpha", "beta"]).await;
+        checkpoint::run(&world.repository, When::Now).await.unwrap();
+        let mut copies = Vec::new();
+        for salt in salts {
+            copies.push(strange_pack(&world, &["alpha", "beta"], salt).await);
+        }
+        copies.extend(
+            world.packs().into_iter().filter(|(_, row)| row.kind == BlobKind::Chunk).map(|(_, row)| row.id),
+        );
+        copies.sort();
+
+        let (anew, report) = rebuilt(&world).await;
+
+        let row = anew.row(world.chunk("alpha")).unwrap();
+        assert_eq!(anew.repository.pack_row(row.pack).unwrap().id, copies[0]);
+        assert_eq!((report.packs, report.dead_packs, report.chunks), (2, 3, 3));
+        let dead: Vec<String> = doomed(&anew).into_iter().filter(|name| name.starts_with("packs/")).collect();
+        assert_eq!(dead, copies[1..].iter().map(|id| object_name(id).to_string()).collect::<Vec<_>>());
+        assert_eq!(audit(&anew, Repair::No).await.findings, []);
+    }
+}
+
+/// X7, S3: where a pack of chunks is lost, its chunks and the pages that refer to them are asked for again, and what
+/// was owed to those pages is counted when they come.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_pack_of_chunks_costs_the_pages_that_need_it_until_they_are_pushed_again() {
+    let world = World::new();
+    let hurt = world.push("n", &["alpha", "beta"]).await;
+    world.push("m", &["gamma"]).await;
+    let pack = world.repository.pack_row(world.row(world.chunk("alpha")).unwrap().pack).unwrap().id;
+    world.site().delete(&object_name(&pack)).await.unwrap();
+
+    let (anew, report) = rebuilt(&world).await;
+
+    assert_eq!(report.found, 2, "{:?}", report.findings);
+    assert!(report.findings[0].problem.starts_with("2 chunks"), "{:?}", report.findings);
+    assert_eq!(report.findings[1].snapshots, [hurt]);
+    assert_eq!((report.snapshots, report.packs, report.dead_packs), (2, 2, 0));
+    assert_eq!(
+        (report.notes.len(), doomed(&anew)),
+        (1, Vec::new()),
+        "the pages are kept: the pack may turn up"
+    );
+    let known = audit(&anew, Repair::No).await;
+    assert_eq!(known.findings.len(), 1);
+    assert!(known.findings[0].problem.contains("is lost"), "{known:?}");
+    assert_eq!(crate::alarm::list(&anew.repository).unwrap(), []);
+
+    anew.push("n", &["alpha", "beta"]).await;
+
+    assert_eq!(audit(&anew, Repair::No).await.findings, []);
+    let rows = anew.rows(Table::Chunk).into_iter();
+    let page = rows.map(|(_, value)| ChunkRow::decode(&value).unwrap());
+    let counts: Vec<u64> = page.filter(|row| row.kind == BlobKind::Page).map(|row| row.references).collect();
+    assert!(counts.contains(&2), "the old snapshot and the new one: {counts:?}");
+}
+
+/// The twin: an audit sees what is owed when the index does not say it, and says it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_audit_mends_what_is_owed_to_a_lost_page() {
+    let world = World::new();
+    world.push("n", &["alpha"]).await;
+    let page = world
+        .rows(Table::Chunk)
+        .into_iter()
+        .find(|(_, value)| ChunkRow::decode(value).unwrap().kind == BlobKind::Page);
+    let page = ChunkId::from_bytes(page.unwrap().0.try_into().unwrap());
+    let pack = world.repository.pack_row(world.row(page).unwrap().pack).unwrap().id;
+    world.site().delete(&object_name(&pack)).await.unwrap();
+    let (anew, _) = rebuilt(&world).await;
+    let mut batch = crate::index::Batch::new();
+    crate::owed::set(&mut batch, &page, 0);
+    anew.index().commit(batch).unwrap();
+
+    let mended = audit(&anew, Repair::Yes).await;
+
+    assert_eq!((mended.found, mended.mended), (1, 1), "{mended:?}");
+    assert_eq!(crate::owed::counts(&anew.repository, [&page]).unwrap(), [1]);
+}
+
+/// What is lost of snapshots is named, and they are listed all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn missing_manifests_and_damaged_snapshots_are_named() {
+    let world = world().await;
+    let manifests = objects(&world, Area::Manifests).await;
+    world.site().delete(&manifests[0]).await.unwrap();
+    flip(&world, &manifests[1]).await;
+    let snapshots = objects(&world, Area::Snapshots).await;
+    let moved = ObjectName::new("snapshots/01890a5d-ac96-774b-bcce-b302099a8057").unwrap();
+    let bytes = world.site().get(&snapshots[0]).await.unwrap();
+    world.site().put_new(&moved, bytes).await.unwrap();
+    flip(&world, &snapshots[1]).await;
+
+    let (anew, report) = rebuilt(&world).await;
+
+    let named = |name: &str| report.findings.iter().any(|lost| lost.object.contains(name));
+    assert!(named(moved.as_str()) && named(snapshots[1].as_str()), "{report:?}");
+    assert_eq!(anew.rows(Table::Snapshot).len(), 2);
+    let hurt = report.findings.iter().filter(|lost| lost.object.starts_with("manifest:"));
+    assert!(hurt.clone().count() >= 1 && hurt.clone().all(|lost| lost.snapshots.len() == 1), "{report:?}");
+    assert!(
+        audit(&anew, Repair::No).await.findings.iter().all(|found| found.object.starts_with("manifest:"))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_on_the_site_are_noted_and_left_alone() {
+    let world = world().await;
+    let odd = ["packs/aa/short", "snapshots/yesterday", "manifests/none", "heads/other"];
+    for name in odd {
+        world.site().put_new(&ObjectName::new(name).unwrap(), "x".into()).await.unwrap();
+    }
+    let hex = "ab".repeat(32);
+    let alone = ObjectName::new(&format!("manifests/{hex}")).unwrap();
+    world.site().put_new(&alone, "x".into()).await.unwrap();
+    let broken = ObjectName::new(&format!("packs/ab/{hex}")).unwrap();
+    world.site().put_new(&broken, vec![0; 65_536].into()).await.unwrap();
+
+    let (anew, report) = rebuilt(&world).await;
+
+    assert_eq!(report.notes.len(), 4, "{:?}", report.notes);
+    assert_eq!(
+        report.findings.iter().map(|lost| lost.object.clone()).collect::<Vec<_>>(),
+        [format!("pack:{hex}")]
+    );
+    assert_eq!(rows(&anew), rows(&world));
+    assert_eq!(doomed(&anew), Vec::<String>::new());
+    for name in [alone, broken] {
+        world.site().get(&name).await.unwrap();
+    }
+}
+
+/// L1: tokens after a rebuild are greater than those before.
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_go_on_far_above_where_they_were() {
+    let world = world().await;
+    let pusher = || Pusher { cluster: "c".parse().unwrap(), node: "n".parse().unwrap() };
+    let before = session::open(&world.repository, pusher(), None).unwrap().row.token;
+
+    let (anew, _) = rebuilt(&world).await;
+
+    let after = session::open(&anew.repository, pusher(), None).unwrap().row.token;
+    assert!(after > before + 1_000_000_000, "{before} {after}");
+    assert_eq!(anew.index().get(Table::Meta, Epoch::KEY).unwrap(), Some(Epoch(1).encode()));
+}
+
+/// A listing that fails, or an object that cannot be had now, ends the rebuild: nothing is guessed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_site_that_does_not_answer_ends_the_rebuild() {
+    let world = world().await;
+    let mut ended = 0;
+    for op in [Op::List, Op::GetRanges, Op::Get] {
+        for after in 0..3 {
+            let site = Arc::new(FaultySite::new(world.site()));
+            site.arm(Fault { op: Some(op), after, kind: FaultKind::Refuse(Refusal::Unavailable) });
+            let anew = World::over(Arc::<FaultySite>::clone(&site));
+
+            let error = anew.repository.blocking(fill).await.unwrap_err();
+
+            assert!(matches!(error, ServerError::Site(_)), "{op:?} {after}: {error}");
+            assert_eq!(anew.index().get(Table::Meta, Totals::KEY).unwrap(), None);
+            ended += 1;
+        }
+    }
+    assert_eq!(ended, 9);
+}

@@ -1,0 +1,83 @@
+//! Where a site is, as operators write it.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+/// The place of a site. This build knows folders: `file:///path`, or a plain path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SiteUrl(PathBuf);
+
+/// The text is the place of no site that this build can use.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{}` is no site that this build can use: {why}", text.escape_debug())]
+pub struct BadSiteUrl {
+    text: String,
+    why: &'static str,
+}
+
+impl SiteUrl {
+    /// The folder that it names.
+    pub fn folder(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl From<PathBuf> for SiteUrl {
+    fn from(folder: PathBuf) -> Self {
+        Self(folder)
+    }
+}
+
+impl FromStr for SiteUrl {
+    type Err = BadSiteUrl;
+
+    fn from_str(text: &str) -> Result<Self, BadSiteUrl> {
+        let bad = |why| Err(BadSiteUrl { text: text.to_owned(), why });
+        let Some((scheme, rest)) = text.split_once("://") else {
+            return if text.is_empty() { bad("it is empty") } else { Ok(Self(text.into())) };
+        };
+        match scheme {
+            "file" if !rest.starts_with('/') => bad("write file:///path, with three slashes"),
+            "file" if rest.contains('%') => bad("write the plain path instead of one with `%`"),
+            "file" => Ok(Self(rest.into())),
+            _ => bad("it knows only sites in folders, as file:///path or a plain path"),
+        }
+    }
+}
+
+impl fmt::Display for SiteUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0.display(), f)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for SiteUrl {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_are_taken_and_everything_else_is_refused_with_a_reason() {
+        for (text, folder) in
+            [("file:///srv/site", "/srv/site"), ("/srv/site", "/srv/site"), ("site", "site")]
+        {
+            assert_eq!(text.parse::<SiteUrl>().unwrap().folder(), Path::new(folder));
+        }
+        for (text, why) in [
+            ("s3://bucket/x", "only sites in folders"),
+            ("https://host/x", "only sites in folders"),
+            ("file://host/x", "three slashes"),
+            ("file:///a%20b", "plain path"),
+            ("", "empty"),
+        ] {
+            let error = text.parse::<SiteUrl>().unwrap_err().to_string();
+            assert!(error.contains(why), "{error}");
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! A repository in memory, and nodes that push to it: for tests of what goes over all of it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use format_spec::blob::{BlobInfo, Compression};
+use format_spec::descriptor::Descriptor;
+use format_spec::key::{BlobKind, MasterKey};
+use format_spec::manifest::{Manifest, PageRef, Totals};
+use format_spec::page::PageBuilder;
+use format_spec::wire::{ChunkerSpec, Frame};
+use format_spec::{
+    ChunkId, Entry, EntryKind, EntryPath, Extent, FORMAT_VERSION, FileEnd, RepositoryId, SnapshotId,
+    Timestamp,
+};
+use tempfile::TempDir;
+
+use crate::index::row::{ChunkRow, PackNumber, PackRow};
+use crate::index::{Batch, Index, KeyRange, Table};
+use crate::pack;
+use crate::repository::{Parts, Repository};
+use crate::session::{self, Pusher};
+use crate::site::{Site, StoreSite};
+use crate::snapshot;
+
+/// A repository, and what it stands on.
+pub(crate) struct World {
+    pub(crate) repository: Arc<Repository>,
+    scratch: TempDir,
+}
+
+pub(crate) fn master() -> MasterKey {
+    MasterKey::from_bytes([7; 32])
+}
+
+pub(crate) fn descriptor() -> Descriptor {
+    Descriptor::new(RepositoryId::from_bytes([1; 16]), &master(), ChunkerSpec::Fixed { len: 4096 })
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        Self::over(Arc::new(StoreSite::memory()))
+    }
+
+    /// An empty index over a site.
+    pub(crate) fn over(site: Arc<dyn Site>) -> Self {
+        let scratch = tempfile::tempdir().unwrap();
+        let parts = Parts { site, scratch: scratch.path().join("tmp"), ..Parts::default() };
+        Self { repository: Repository::open(parts, master(), descriptor()).unwrap(), scratch }
+    }
+
+    pub(crate) fn site(&self) -> Arc<dyn Site> {
+        Arc::clone(&self.repository.parts.site)
+    }
+
+    pub(crate) fn index(&self) -> &dyn Index {
+        self.repository.parts.index.as_ref()
+    }
+
+    /// Pushes a file for each of `contents`, of one chunk each, on one page.
+    pub(crate) async fn push(&self, node: &str, contents: &[&str]) -> SnapshotId {
+        let (cluster, node) = ("c".parse().unwrap(), node.parse().unwrap());
+        let domain = self.repository.domain(&cluster);
+        let session = session::open(&self.repository, Pusher { cluster, node }, None).unwrap();
+        let chunks: Vec<Frame> = contents
+            .iter()
+            .map(|content| {
+                let plain = content.repeat(50).into_bytes();
+                raw(BlobKind::Chunk, domain.key.id_of(BlobKind::Chunk, &plain), plain)
+            })
+            .collect();
+        let mut builder = PageBuilder::new(domain.key.clone());
+        for (content, chunk) in contents.iter().zip(&chunks) {
+            let (id, len) = (chunk.info.id, chunk.info.plain_len);
+            builder.entry(&file(content, len.into()));
+            let mut digest = domain.key.file_digester();
+            digest.push(&Extent::Chunk { id, len });
+            builder.extent(Extent::Chunk { id, len });
+            builder.end_file(FileEnd::Whole(digest.finish()));
+        }
+        let page = builder.finish().unwrap().bytes;
+        let page = raw(BlobKind::Page, domain.key.id_of(BlobKind::Page, &page), page);
+        pack::take_in(&self.repository, &domain, session.row.start, &chunks).unwrap();
+        pack::flush(&self.repository, &domain, BlobKind::Chunk).await.unwrap();
+        pack::take_in(&self.repository, &domain, session.row.start, std::slice::from_ref(&page)).unwrap();
+        let manifest = Manifest {
+            version: FORMAT_VERSION,
+            cluster: session.row.cluster,
+            node: session.row.node,
+            roots: Vec::new(),
+            pages: vec![PageRef { id: page.info.id, len: page.info.plain_len }],
+            totals: Totals::default(),
+            problems: Vec::new(),
+            tool: "test".to_owned(),
+            host: "test".to_owned(),
+            push: None,
+        };
+        let committed = snapshot::commit(&self.repository, session.id, Bytes::from(manifest.encode())).await;
+        committed.unwrap().id
+    }
+
+    /// The id of a chunk that was pushed.
+    pub(crate) fn chunk(&self, content: &str) -> ChunkId {
+        let plain = content.repeat(50).into_bytes();
+        self.repository.domain(&"c".parse().unwrap()).key.id_of(BlobKind::Chunk, &plain)
+    }
+
+    /// Every row of a table.
+    pub(crate) fn rows(&self, table: Table) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let mut rows = Vec::new();
+        let take = |key: &[u8], value: &[u8]| {
+            rows.push((key.to_vec(), value.to_vec()));
+            Ok(())
+        };
+        self.repository.for_each_row(table, &KeyRange::all(), take).unwrap();
+        rows
+    }
+
+    /// Every pack's row.
+    pub(crate) fn packs(&self) -> Vec<(PackNumber, PackRow)> {
+        let rows = self.rows(Table::Pack).into_iter();
+        rows.map(|(key, value)| (PackNumber::from_key(&key).unwrap(), PackRow::decode(&value).unwrap()))
+            .collect()
+    }
+
+    pub(crate) fn row(&self, id: ChunkId) -> Option<ChunkRow> {
+        self.repository.chunk_rows([&id]).unwrap().remove(0)
+    }
+
+    /// Changes a row behind everybody's back.
+    pub(crate) fn tamper(&self, id: ChunkId, change: impl FnOnce(&mut ChunkRow)) {
+        let mut row = self.row(id).unwrap();
+        change(&mut row);
+        let mut batch = Batch::new();
+        batch.put(Table::Chunk, *id.as_bytes(), row.encode());
+        self.index().commit(batch).unwrap();
+    }
+
+    pub(crate) fn put(&self, table: Table, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
+        let mut batch = Batch::new();
+        batch.put(table, key, value);
+        self.index().commit(batch).unwrap();
+    }
+
+    pub(crate) fn scratch(&self) -> &std::path::Path {
+        self.scratch.path()
+    }
+}
+
+fn raw(kind: BlobKind, id: ChunkId, plain: Vec<u8>) -> Frame {
+    let plain_len = u32::try_from(plain.len()).unwrap();
+    let info = BlobInfo { kind, id, plain_len, compression: Compression::Raw };
+    Frame { info, payload: plain.into() }
+}
+
+fn file(name: &str, size: u64) -> Entry {
+    Entry {
+        path: EntryPath::new(name.as_bytes().to_vec()).unwrap(),
+        kind: EntryKind::File,
+        mode: 0o644,
+        uid: 0,
+        gid: 0,
+        mtime: Timestamp { seconds: 1, nanos: 2 },
+        size,
+        xattrs: Vec::new(),
+        target: None,
+        link_group: None,
+    }
+}

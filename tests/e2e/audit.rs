@@ -1,0 +1,60 @@
+//! Counts that are not what manifests and pages name: found, told, and mended.
+
+use std::num::NonZeroUsize;
+use std::path::Path;
+
+use repo_server::index::row::ChunkRow;
+use repo_server::index::{Batch, Engine, KeyRange, Table, open_existing};
+use serde_json::Value;
+use tests::client::number;
+use tests::corpus;
+use tests::seed::Random;
+use tests::world::World;
+
+/// Changes every count in the index of a server that does not run.
+fn tamper(data: &Path) -> u64 {
+    let index = open_existing(Engine::Fjall, &data.join("index")).unwrap();
+    let found = index.scan(Table::Chunk, &KeyRange::all(), NonZeroUsize::MAX).unwrap();
+    let mut batch = Batch::new();
+    for row in &found.rows {
+        let mut chunk = ChunkRow::decode(&row.value).unwrap();
+        chunk.references = if chunk.references == 1 { 0 } else { chunk.references + 1 };
+        batch.put(Table::Chunk, row.key.clone(), chunk.encode());
+    }
+    index.commit(batch).unwrap();
+    u64::try_from(found.rows.len()).unwrap()
+}
+
+fn alarms(status: &Value) -> Vec<String> {
+    let alarms = status["alarms"].as_array().cloned().unwrap_or_default();
+    alarms.iter().map(|alarm| alarm["code"].as_str().unwrap().to_owned()).collect()
+}
+
+/// X8: whatever becomes of the counts, an audit makes them what manifests and pages name.
+#[test]
+fn counts_that_differ_are_told_raise_an_alarm_and_are_mended() {
+    let mut world = World::new();
+    let mut random = Random::printed();
+    let root = world.path("source");
+    corpus::plain(&root, &mut random, 12, 300_000);
+    let node = world.node("n");
+    node.push(&root);
+    corpus::work_on(&root, &mut random);
+    node.push(&root);
+    node.admin(&["verify", "--level", "refs"]).exits(0);
+    world.server.stop();
+    let rows = tamper(world.server.data());
+    world.server.start_again();
+    let node = world.node("n");
+
+    let told = node.admin(&["verify", "--level", "refs", "--json"]).exits(13).json();
+    assert_eq!((number(&told, "found"), number(&told, "mended")), (rows, 0), "{told}");
+    assert_eq!(alarms(&node.status()), ["counts_differ"]);
+
+    let mended = node.admin(&["verify", "--level", "refs", "--repair", "--json"]).exits(0).json();
+    assert_eq!(number(&mended, "mended"), rows, "{mended}");
+    assert_eq!(alarms(&node.status()), Vec::<String>::new());
+    let again = node.admin(&["verify", "--level", "refs", "--json"]).exits(0).json();
+    assert_eq!((&again["sound"], number(&again, "found")), (&Value::Bool(true), 0), "{again}");
+    node.admin(&["verify", "--level", "read", "--repair"]).exits(2);
+}

@@ -1,0 +1,88 @@
+//! `verify --level refs`: the counts of the index, compared and mended.
+
+use std::io::{self, Write};
+
+use format_spec::wire::{AuditReport, AuditState, Repair};
+use indicatif::HumanCount;
+use node_client::api::Api;
+use node_client::cli::Output;
+use node_client::error::ClientError;
+use node_client::show::{Show, show};
+use serde::Serialize;
+
+use crate::cli::Arguments;
+use crate::commands::{Verdict, ask};
+use crate::error::AdminError;
+use crate::show::table;
+use crate::verify::bar;
+
+/// Runs an audit and shows what it found.
+pub(crate) fn run(arguments: &Arguments, repair: bool) -> Result<Verdict, AdminError> {
+    let (output, repair) = (arguments.output, if repair { Repair::Yes } else { Repair::No });
+    let report = ask(arguments, async |api| audit(&api, repair, output).await)?;
+    let audited = Audited { level: "refs", sound: report.is_sound(), report };
+    show(&audited, output);
+    Ok(if audited.sound { Verdict::Sound } else { Verdict::Damaged })
+}
+
+/// Why a check of another level does not mend.
+pub(crate) fn nothing_to_repair() -> AdminError {
+    ClientError::Usage("`--repair` goes with `--level refs` and no other".to_owned()).into()
+}
+
+async fn audit(api: &Api, repair: Repair, output: Output) -> Result<AuditReport, ClientError> {
+    let bar = bar(output);
+    let report = api.audit(repair, |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    });
+    let report = report.await;
+    bar.finish_and_clear();
+    report
+}
+
+/// What an audit found.
+#[derive(Debug, Serialize)]
+struct Audited {
+    level: &'static str,
+    sound: bool,
+    #[serde(flatten)]
+    report: AuditReport,
+}
+
+impl Show for Audited {
+    fn text(&self, out: &mut dyn Write) -> io::Result<()> {
+        let AuditReport { manifests, packs, rows, references, found, mended, .. } = self.report;
+        let verdict = match (self.sound, found) {
+            (true, 0) => "right",
+            (true, _) => "right again",
+            (false, _) => "WRONG",
+        };
+        let [manifests, packs, rows, references, found, mended] =
+            [manifests, packs, rows, references, found, mended].map(HumanCount);
+        writeln!(
+            out,
+            "the counts are {verdict}: {references} references of {manifests} manifests and of the pages in \
+             {packs} packs, compared with {rows} rows: {found} found, {mended} mended"
+        )?;
+        if self.report.changed > 0 {
+            writeln!(out, "{} rows changed meanwhile and are exempt", HumanCount(self.report.changed))?;
+        }
+        if self.report.findings.is_empty() {
+            return Ok(());
+        }
+        let mut rows = vec![["OBJECT", "PROBLEM", "STATE"].map(str::to_owned)];
+        rows.extend(self.report.findings.iter().map(|found| {
+            let state = match found.state {
+                AuditState::Open => "open",
+                AuditState::Mended => "mended",
+            };
+            [found.object.clone(), found.problem.clone(), state.to_owned()]
+        }));
+        table(out, &rows)
+    }
+
+    fn is_news(&self) -> bool {
+        self.report.found > 0
+    }
+}
