@@ -59,6 +59,7 @@ fn help_has_its_shape() {
     for (arguments, shape) in [
         (&["--help"][..], "help.txt"),
         (&["verify", "--help"], "help-verify.txt"),
+        (&["scrub", "--help"], "help-scrub.txt"),
         (&["pack", "inspect", "--help"], "help-pack-inspect.txt"),
     ] {
         let output = admin(arguments);
