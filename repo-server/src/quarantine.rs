@@ -95,7 +95,6 @@ fn change<T>(
 }
 
 /// Whether anything of `cluster` is in quarantine.
-#[cfg_attr(not(test), expect(dead_code, reason = "its users come next"))]
 pub(crate) fn any(repository: &Repository, cluster: &ClusterName) -> Result<bool, ServerError> {
     let mut found = false;
     repository.for_each_row(Table::Damaged, &KeyRange::all(), |key, value| {
@@ -169,6 +168,11 @@ pub(crate) fn refresh_alarm(repository: &Repository) -> Result<(), ServerError> 
         );
         alarm::raise(repository, AlarmCode::DamagedBlobs, &message)
     })
+}
+
+/// After rows of chunks changed: if anything was in quarantine, the alarm may be over.
+pub(crate) fn look_after_change(repository: &Repository) -> Result<(), ServerError> {
+    if alarm::is_up(repository, AlarmCode::DamagedBlobs)? { refresh_alarm(repository) } else { Ok(()) }
 }
 
 fn decode(key: &[u8], value: &[u8]) -> Result<DamagedRow, ServerError> {

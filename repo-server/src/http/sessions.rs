@@ -8,8 +8,9 @@ use hyper::StatusCode;
 use super::respond::{self, Answer, Reply};
 use super::{App, body, parse};
 use crate::error::ServerError;
-use crate::index::row::{DamagedRow, MarkRow};
-use crate::index::{KeyRange, Table};
+use crate::index::Table;
+use crate::index::row::MarkRow;
+use crate::quarantine;
 use crate::repository::Repository;
 use crate::session::{self, Pusher, TTL};
 use crate::snapshot;
@@ -48,17 +49,8 @@ fn base_state(
 ) -> Result<wire::BaseState, ServerError> {
     let Some(id) = base else { return Ok(wire::BaseState::Unknown) };
     let row = repository.parts.index.get(Table::Manifest, id.as_bytes())?;
-    let is_pinned = row.is_some() && !has_damaged_blobs(repository, cluster)?;
+    let is_pinned = row.is_some() && !quarantine::any(repository, cluster)?;
     Ok(if is_pinned { wire::BaseState::Pinned } else { wire::BaseState::Unknown })
-}
-
-fn has_damaged_blobs(repository: &Repository, cluster: &ClusterName) -> Result<bool, ServerError> {
-    let mut found = false;
-    repository.for_each_row(Table::Damaged, &KeyRange::all(), |_, value| {
-        found |= DamagedRow::decode(value).is_none_or(|row| row.cluster == cluster.as_str());
-        Ok(())
-    })?;
-    Ok(found)
 }
 
 fn ttl_ms() -> u64 {

@@ -10,6 +10,7 @@ use super::object_name;
 use crate::error::{Chain, ServerError};
 use crate::index::row::{DoomedKey, DoomedKind};
 use crate::ledger::NewPack;
+use crate::quarantine;
 use crate::repository::{Domain, Flight, FullPack, PublishFailure, Repository};
 
 /// Sends a full pack off to the site, on a task of its own: the request that filled it may be cut off
@@ -50,7 +51,8 @@ async fn publish(repository: &Arc<Repository>, pack: SealedPack) -> Result<(), S
         repository.account(|ledger| {
             flight.land(ledger.batch());
             ledger.add_pack(&new_pack(&pack))
-        })
+        })?;
+        quarantine::look_after_change(repository)
     };
     repository.blocking(index).await
 }

@@ -30,6 +30,10 @@ pub(super) fn order(packs: &mut [Due], known: &[PackNumber]) {
     packs.sort_by_key(|pack| (is_known(pack), pack.verified_ms, pack.number));
 }
 
+/// Packs that could not be read and do not count against the limits. With more, the site is down, and a
+/// sample must not ask it for every pack there is.
+const GIVEN_BACK: u32 = 100;
+
 /// What a run has used up of what it may.
 #[derive(Debug)]
 pub(super) struct Budget {
@@ -38,6 +42,7 @@ pub(super) struct Budget {
     end: Option<Duration>,
     bytes: u64,
     packs: u64,
+    given_back: u32,
 }
 
 impl Budget {
@@ -53,6 +58,7 @@ impl Budget {
             end: limits.max_time_ms.map(|ms| now.saturating_add(Duration::from_millis(ms))),
             bytes: 0,
             packs: 0,
+            given_back: 0,
         }
     }
 
@@ -75,8 +81,12 @@ impl Budget {
         Ok(())
     }
 
-    /// A pack that was begun could not be read, and does not count.
+    /// A pack that was begun could not be read, and does not count, unless too many could not.
     pub(super) fn give_back(&mut self, len: u64) {
+        if self.given_back >= GIVEN_BACK {
+            return;
+        }
+        self.given_back += 1;
         self.bytes = self.bytes.saturating_sub(len);
         self.packs = self.packs.saturating_sub(1);
     }
@@ -183,6 +193,20 @@ mod tests {
         budget.give_back(20);
 
         budget.begin(20, Duration::ZERO).unwrap();
+    }
+
+    #[test]
+    fn a_site_that_is_down_is_not_asked_for_everything() {
+        let limits = VerifyLimits { sample_ppm: Some(1), ..VerifyLimits::default() };
+        let mut budget = Budget::new(&limits, 1_000_000, Duration::ZERO);
+        let mut asked = 0;
+
+        while budget.begin(1, Duration::ZERO).is_ok() {
+            asked += 1;
+            budget.give_back(1);
+        }
+
+        assert_eq!(asked, GIVEN_BACK + 1);
     }
 
     #[test]

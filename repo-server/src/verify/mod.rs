@@ -130,8 +130,7 @@ impl<'a> Check<'a> {
     /// through only to name those that are hurt.
     fn walks(&self) -> bool {
         let of_packs = matches!(self.asked.level, VerifyLevel::Exists | VerifyLevel::Read);
-        let is_sample = of_packs && self.asked.limits.is_partial();
-        !is_sample || !self.state.findings.is_empty()
+        !(of_packs && self.asked.limits.is_partial() && self.state.findings.is_empty())
     }
 
     fn step(&mut self) {

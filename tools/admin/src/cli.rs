@@ -113,8 +113,14 @@ pub(crate) enum Command {
     #[command(after_help = GC_HELP)]
     Gc(GcArguments),
     /// Check the repository, one snapshot, or a sample; exit code 13 if anything is wrong.
+    #[command(after_help = examples!(
+        "verify --level read --sample 5%"
+        "verify --level restore --snapshot 018bcfe5-6800-7707-8707-070707070707"
+        "verify --level refs --repair"
+    ))]
     Verify(Verify),
     /// Read packs and compare every byte with its id, those checked longest ago first.
+    #[command(after_help = examples!("scrub --max-time 2h --max-rate 50M" "scrub --sample 3%"))]
     Scrub(Scrub),
     /// Find chunks.
     #[command(subcommand)]

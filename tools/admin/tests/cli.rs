@@ -61,6 +61,7 @@ fn help_has_its_shape() {
         (&["verify", "--help"], "help-verify.txt"),
         (&["forget", "--help"], "help-forget.txt"),
         (&["gc", "--help"], "help-gc.txt"),
+        (&["scrub", "--help"], "help-scrub.txt"),
         (&["pack", "inspect", "--help"], "help-pack-inspect.txt"),
     ] {
         let output = admin(arguments);
