@@ -15,7 +15,7 @@ use tests::client::{Client, Done, Running, seconds, text};
 use tests::compare::differences;
 use tests::corpus;
 use tests::gear;
-use tests::loop_image::{FileSystem, LoopImage};
+use tests::loop_image::{self, FileSystem, LoopImage};
 use tests::mount::Tmpfs;
 use tests::seed::{Moments, Random};
 use tests::server::Server;
@@ -72,7 +72,7 @@ impl Machine {
     pub(crate) fn new(kind: FileSystem, random: &mut Random) -> Option<Self> {
         let folder = Folder::new();
         let image = LoopImage::make(kind, &folder, "disk-0")?;
-        let node_disk = Tmpfs::mount(folder.dir("node"), "size=256m")?;
+        let node_disk = Tmpfs::mount(loop_image::mount_point(&folder, "node"), "size=256m")?;
         let server = Server::start(&data(&image));
         let root = folder.path("source");
         corpus::plain(&root, random, 8, 500_000);

@@ -24,7 +24,7 @@ const IMAGE_LEN: u64 = 512 << 20;
 /// What is copied and compared at once.
 const PIECE_LEN: u64 = 1 << 20;
 
-/// What the folders begin with at which images are mounted. The number of the process follows.
+/// What the names of the folders begin with at which images are mounted. The number of the process follows.
 const MOUNT_PREFIX: &str = "astacus-loop-";
 
 /// A kind of file system.
@@ -104,7 +104,7 @@ impl LoopImage {
     }
 
     fn mount(kind: FileSystem, file: PathBuf, folder: &Folder, name: &str) -> Result<Self, String> {
-        let at = folder.dir(&format!("{MOUNT_PREFIX}{}-{name}", std::process::id()));
+        let at = mount_point(folder, name);
         let mut mount = Command::new("mount");
         mount.args(["-o", kind.mount_options()]).arg(&file).arg(&at);
         let mounted = mount.output().map_err(|error| error.to_string())?;
@@ -143,6 +143,11 @@ impl Drop for LoopImage {
         // It goes with its folder at the latest.
         let _ = std::fs::remove_file(&self.file);
     }
+}
+
+/// A new folder to mount something at: should this process be killed, the next that makes an image unmounts it.
+pub fn mount_point(folder: &Folder, name: &str) -> PathBuf {
+    folder.dir(&format!("{MOUNT_PREFIX}{}-{name}", std::process::id()))
 }
 
 /// Declares the device of the file system at `at` to be one without a cache of its own. So the kernel has
