@@ -121,6 +121,9 @@ pub async fn look_after(repository: Arc<Repository>) {
             ),
             Err(error) => tracing::error!(error = %Chain(&error), "the collector could not go on"),
         }
+        if let Err(error) = checkpoint::run(&repository, checkpoint::When::Due).await {
+            tracing::error!(error = %Chain(&error), "no checkpoint could be written");
+        }
     }
 }
 

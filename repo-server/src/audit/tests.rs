@@ -91,8 +91,9 @@ async fn a_count_that_is_mended_to_nothing_is_idle_since_now_and_queued() {
     let row = world.row(id).unwrap();
     assert_eq!((row.references, row.idle_since), (0, Epoch(6)));
     let item = |since, id| IdleKey::Row { kind: BlobKind::Chunk, since: Epoch(since), id }.encode();
-    let queued: Vec<Vec<u8>> = world.rows(Table::Idle).into_iter().map(|(key, _)| key).collect();
-    assert_eq!(queued, [item(4, alone), item(6, id)]);
+    let queue = world.rows(Table::Idle).into_iter().map(|(key, _)| key);
+    let rows = queue.filter(|key| matches!(IdleKey::decode(key), Some(IdleKey::Row { .. })));
+    assert_eq!(rows.collect::<Vec<_>>(), [item(4, alone), item(6, id)]);
     assert_eq!(audit(&world, Repair::No).await.findings, []);
 }
 

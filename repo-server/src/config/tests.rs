@@ -65,7 +65,7 @@ fn every_key_is_documented_and_every_documented_key_exists() {
     let place = |section: &str| section.split('.').fold(&example, |at, name| at[name].as_table().unwrap());
 
     let policies = ["retention", "retention.clusters.metrics"];
-    for section in ["index", "chunker", "space", "gc"].into_iter().chain(policies) {
+    for section in ["index", "chunker", "site", "space", "gc"].into_iter().chain(policies) {
         let keys = if policies.contains(&section) {
             known_keys(&toml::from_str::<RetentionPolicy>("nobody = 1").unwrap_err())
         } else {

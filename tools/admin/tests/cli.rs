@@ -171,7 +171,7 @@ fn flags_that_make_no_sense_are_refused_with_a_hint() {
     let output = admin(&["verify", "--level", "deep"]);
 
     assert_eq!(output.status.code(), Some(2));
-    assert!(stderr(&output).contains("index, exists, read, refs"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("index, exists, read, restore, refs"), "{}", stderr(&output));
 }
 
 #[test]
