@@ -100,6 +100,14 @@ fn two_pushers_lose_nothing() {
     );
 }
 
+/// S1, S3, X7, X8, L2: also if one takes the other's session over, and is told of pages.
+#[test]
+fn a_pusher_that_adopts_a_session_loses_nothing() {
+    let (adoption, asks_pages) = (Part::Takes, Part::Takes);
+    let same = Scope { pushes: [2, 2], start: &[Start::Empty], adoption, asks_pages, ..TWO };
+    prove("two pushers, one page, adoption", same, &["a session is adopted", "a snapshot is committed"]);
+}
+
 /// S1, S3, X7, X8, L2: also while packs are repacked.
 #[test]
 fn a_repack_loses_nothing() {
