@@ -68,12 +68,8 @@ pub struct Written {
 /// # Errors
 /// The site or the index failed. What was written by then is of use.
 pub async fn run(repository: &Arc<Repository>, when: When) -> Result<Written, ServerError> {
-    repository
-        .blocking(move |repository| {
-            let _alone = repository.turn.blocking_lock();
-            write(repository, when, PART_BYTES)
-        })
-        .await
+    let _turn = repository.turn.lock().await;
+    repository.blocking(move |repository| write(repository, when, PART_BYTES)).await
 }
 
 fn write(repository: &Arc<Repository>, when: When, part_bytes: usize) -> Result<Written, ServerError> {

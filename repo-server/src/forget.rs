@@ -13,8 +13,9 @@ use format_spec::wire::{
 use format_spec::{ClusterName, SnapshotId};
 
 use crate::clock_watch::ClockState;
-use crate::error::ServerError;
+use crate::error::{Chain, ServerError};
 use crate::index::row::MarkRow;
+use crate::ledger::Counts;
 use crate::repository::Repository;
 use crate::settings::{PolicyError, check_policy};
 use crate::snapshot::retention::{self, Candidate, Policy, Protection, Standing};
@@ -35,6 +36,8 @@ pub(crate) async fn run(
     repository: &Arc<Repository>,
     request: ForgetRequest,
 ) -> Result<ForgetReport, ServerError> {
+    // One after the other, so that each sees what the one before has forgotten.
+    let _turn = repository.forgetting.lock().await;
     let asked = request.clone();
     let decide = move |repository: &Arc<Repository>| {
         if asked.accept_clock {
@@ -61,7 +64,7 @@ pub(crate) async fn run(
 /// Applies the configured policies, each cluster's by itself. Clusters without one keep everything.
 ///
 /// # Errors
-/// As [`run`].
+/// [`ServerError`] if the clusters cannot be listed. What fails for one of them is logged.
 pub(crate) async fn by_policy(repository: &Arc<Repository>) -> Result<u64, ServerError> {
     let with_policy = |repository: &Arc<Repository>| {
         let clusters = by_cluster(&snapshot::list(repository, None)?).into_keys().collect::<Vec<_>>();
@@ -71,8 +74,15 @@ pub(crate) async fn by_policy(repository: &Arc<Repository>) -> Result<u64, Serve
     };
     let mut forgotten = 0;
     for cluster in repository.blocking(with_policy).await? {
-        let (mode, cluster) = (RunMode::Apply, Some(cluster));
-        let report = run(repository, ForgetRequest { mode, cluster, ..ForgetRequest::default() }).await?;
+        let (mode, of) = (RunMode::Apply, Some(cluster.clone()));
+        let request = ForgetRequest { mode, cluster: of, ..ForgetRequest::default() };
+        let report = match run(repository, request).await {
+            Ok(report) => report,
+            Err(error) => {
+                tracing::error!(%cluster, error = %Chain(&error), "its policy could not be applied");
+                continue;
+            }
+        };
         let going = report.snapshots.iter().filter(|line| line.verdict == Verdict::Forget).count();
         forgotten += u64::try_from(going).unwrap_or(u64::MAX);
     }
@@ -199,7 +209,10 @@ async fn report(
     marks: &Marks,
     fates: &Fates,
 ) -> Result<ForgetReport, ServerError> {
-    let gone = snapshot::references_of_idle_pages(repository).await?;
+    let gone = match snapshot::references_of_idle_pages(repository).await {
+        Err(ServerError::Damaged { .. } | ServerError::Site(_)) => Counts::new(),
+        gone => gone?,
+    };
     let mut lines = Vec::new();
     let mut going = Vec::new();
     let undelete = repository.parts.upkeep.gc.undelete;
@@ -222,10 +235,23 @@ async fn report(
             state: snapshot.state,
             verdict: *verdict,
             reasons: reasons.clone(),
-            frees_bytes: reach::freed(repository, &[snapshot], &gone).await?.bytes(),
+            frees_bytes: frees(repository, &[snapshot], &gone).await?,
             until: until_ms.map(rfc3339),
         });
     }
-    let frees_bytes = reach::freed(repository, &going, &gone).await?.bytes();
+    let frees_bytes = frees(repository, &going, &gone).await?;
     Ok(ForgetReport { mode: request.mode, snapshots: lines, frees_bytes })
+}
+
+/// What goes with snapshots, unless that cannot be read: what is damaged can be forgotten all the same.
+async fn frees(
+    repository: &Arc<Repository>,
+    snapshots: &[&Snapshot],
+    gone: &Counts,
+) -> Result<Option<u64>, ServerError> {
+    match reach::freed(repository, snapshots, gone).await {
+        Ok(freed) => Ok(Some(freed.bytes())),
+        Err(ServerError::Damaged { .. } | ServerError::Site(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
 }

@@ -107,8 +107,8 @@ pub struct ForgetLine {
     pub verdict: Verdict,
     /// Why, for people.
     pub reasons: Vec<String>,
-    /// Stored bytes that nothing but this snapshot needs.
-    pub frees_bytes: u64,
+    /// Stored bytes that nothing but this snapshot needs; none if its manifests cannot be read.
+    pub frees_bytes: Option<u64>,
     /// If it goes: until when it can be brought back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<String>,
@@ -121,8 +121,9 @@ pub struct ForgetReport {
     pub mode: RunMode,
     /// Every snapshot that was looked at, oldest first.
     pub snapshots: Vec<ForgetLine>,
-    /// Stored bytes that those to be forgotten free together: more than the sum of each alone.
-    pub frees_bytes: u64,
+    /// Stored bytes that those to be forgotten free together: at least the sum of each alone. None if one of
+    /// their manifests cannot be read.
+    pub frees_bytes: Option<u64>,
 }
 
 /// Says why a snapshot must stay.

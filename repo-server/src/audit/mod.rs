@@ -47,13 +47,18 @@ pub(crate) type Progress = Arc<dyn Fn(u64, u64) + Send + Sync>;
 /// an alarm, which stops the collector; an audit that finds nothing, or mends it all, clears it.
 ///
 /// # Errors
-/// - [`ServerError::Busy`]: too much changed meanwhile. What was mended stays so.
+/// - [`ServerError::Busy`]: beside the collector or another audit; or too much changed meanwhile. What was
+///   mended stays so.
 /// - Others: it could not go on. Whatever was mended by then is right.
 pub(crate) async fn run(
     repository: &Arc<Repository>,
     repair: Repair,
     progress: Progress,
 ) -> Result<AuditReport, ServerError> {
+    let Ok(_turn) = repository.turn.try_lock() else {
+        let why = "a run of the collector or another audit is in progress".to_owned();
+        return Err(ServerError::Busy { why });
+    };
     repository.blocking(move |repository| audit(repository, repair, &progress)).await
 }
 
@@ -62,7 +67,6 @@ fn audit(
     repair: Repair,
     progress: &Progress,
 ) -> Result<AuditReport, ServerError> {
-    let _alone = repository.turn.blocking_lock();
     let (watching, before) = Watching::start(repository, || repository.totals());
     let before = before?;
     let mut audit = Audit {
@@ -75,6 +79,7 @@ fn audit(
         packs: Vec::new(),
         rows_before: 0,
         is_everything_read: true,
+        exempted: 0,
         differences: Vec::new(),
         open_differences: 0,
     };
@@ -144,6 +149,8 @@ struct Audit<'a> {
     /// Rows that lie in packs which were there at the start.
     rows_before: u64,
     is_everything_read: bool,
+    /// Differences that were left alone, as their rows changed meanwhile.
+    exempted: u64,
     /// The first difference that is left open.
     differences: Vec<String>,
     open_differences: u64,
@@ -187,7 +194,7 @@ impl Audit<'_> {
                 self.open_differences
             );
             alarm::raise(&self.repository, AlarmCode::CountsDiffer, &message)?;
-        } else if self.is_everything_read {
+        } else if self.is_everything_read && self.exempted == 0 {
             alarm::clear(&self.repository, AlarmCode::CountsDiffer)?;
         }
         Ok(self.report)

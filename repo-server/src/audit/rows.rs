@@ -69,6 +69,7 @@ impl Audit<'_> {
             return Ok(());
         }
         let touched = self.watching.touched(suspects.iter().map(|suspect| &suspect.id))?;
+        self.exempted += touched.iter().map(|touched| u64::from(*touched)).sum::<u64>();
         let mut at = 0;
         suspects.retain(|_| {
             at += 1;

@@ -111,8 +111,7 @@ impl Run<'_> {
 
     /// Whether an object may go in this run; lists it if not.
     pub(super) fn is_due(&mut self, key: &DoomedKey, doomed: DoomedRow) -> bool {
-        let now = self.repository.parts.clock.unix_ms();
-        if doomed.due_ms <= now || self.request.delays == Delays::Skip {
+        if doomed.due_ms <= self.now_ms || self.request.delays == Delays::Skip {
             return true;
         }
         self.report.waiting_total.add(doomed.bytes);

@@ -27,6 +27,7 @@ use format_spec::key::BlobKind;
 use format_spec::wire::{GcReport, GcRequest, RunMode};
 
 use crate::alarm::{self, AlarmCode};
+use crate::clock_watch::ClockState;
 use crate::error::ServerError;
 use crate::quarantine;
 use crate::repository::Repository;
@@ -64,6 +65,8 @@ pub(crate) struct Run<'a> {
     request: GcRequest,
     report: GcReport,
     progress: Progress<'a>,
+    /// The time by which delays are over; 0 while the clock is in doubt, so that none is.
+    now_ms: u64,
 }
 
 /// Whether a run goes on.
@@ -86,7 +89,10 @@ pub(crate) async fn run(
     let Ok(_turn) = repository.turn.try_lock() else { return Err(busy()) };
     repository.blocking(|repository| check_counts_are_right(repository)).await?;
     let report = GcReport { mode: request.mode, ..GcReport::default() };
-    let mut run = Run { repository: Arc::clone(repository), request, report, progress };
+    let mut run = Run { repository: Arc::clone(repository), request, report, progress, now_ms: 0 };
+    if run.is_clock_right().await? {
+        run.now_ms = repository.parts.clock.unix_ms();
+    }
     let done = match run.request.mode {
         RunMode::Plan => run.plan().await,
         RunMode::Apply => run.apply_with_room().await,
@@ -135,9 +141,21 @@ impl Run<'_> {
                 self.over().await?;
             }
         }
-        self.repack().await?;
+        match self.repack().await {
+            // Deleting may be what makes the room that repacking lacks.
+            Err(error @ (ServerError::Full { .. } | ServerError::Damaged { .. } | ServerError::Site(_))) => {
+                self.problem("repacking", &error);
+            }
+            done => done?,
+        }
         self.delete().await?;
         self.list_pinned().await
+    }
+
+    /// Whether delays that are over by the server's clock are over: not while it is in doubt.
+    async fn is_clock_right(&self) -> Result<bool, ServerError> {
+        let look = |repository: &Arc<Repository>| repository.clock_watch.look(repository);
+        Ok(self.repository.blocking(look).await? == ClockState::Steady)
     }
 
     /// Everything that may go has gone: the alarm about a large delete is over.

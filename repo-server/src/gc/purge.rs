@@ -10,6 +10,7 @@ use crate::error::ServerError;
 use crate::index::row::{DoomedRow, MarkRow};
 use crate::index::{IndexError, Precondition, Table};
 use crate::ledger::Counts;
+use crate::pack;
 use crate::repository::Repository;
 use crate::snapshot;
 
@@ -22,7 +23,11 @@ impl Run<'_> {
                 Ok(()) => self.report.purged.push(snapshot.id),
                 // It was brought back a moment ago.
                 Err(ServerError::Index(IndexError::Precondition { .. })) => {}
-                Err(error @ (ServerError::Damaged { .. } | ServerError::Site(_))) => {
+                Err(
+                    error @ (ServerError::Damaged { .. }
+                    | ServerError::Site(_)
+                    | ServerError::Index(IndexError::TooLarge { .. })),
+                ) => {
                     self.problem(snapshot.id, &error);
                 }
                 Err(error) => return Err(error),
@@ -33,9 +38,8 @@ impl Run<'_> {
 
     /// The snapshots that are going, and may go in this run.
     pub(super) async fn due_snapshots(&self) -> Result<Vec<(Snapshot, MarkRow)>, ServerError> {
-        let delays = self.request.delays;
+        let (delays, now) = (self.request.delays, self.now_ms);
         let due = move |repository: &Arc<Repository>| {
-            let now = repository.parts.clock.unix_ms();
             let is_due = |mark: &MarkRow| {
                 let tombstone = mark.tombstone.as_ref();
                 tombstone.is_some_and(|tombstone| tombstone.until_ms <= now || delays == Delays::Skip)
@@ -51,12 +55,27 @@ impl Run<'_> {
     }
 
     /// Takes a snapshot out for good, unless its mark has changed: one batch.
-    async fn purge_one(&self, snapshot: &Snapshot, mark: MarkRow) -> Result<(), ServerError> {
+    ///
+    /// What a manifest that is lost names stays counted, which costs space and nothing else: an audit finds it.
+    async fn purge_one(&mut self, snapshot: &Snapshot, mark: MarkRow) -> Result<(), ServerError> {
         let mut pages = Counts::new();
-        for manifest in &snapshot.manifests {
-            let (_, manifest) = snapshot::open_manifest(&self.repository, manifest.id).await?;
-            for (id, count) in snapshot::named_pages(&manifest) {
-                *pages.entry(id).or_default() += count;
+        for of in &snapshot.manifests {
+            match snapshot::open_manifest(&self.repository, of.id).await {
+                Ok((_, manifest)) => {
+                    for (id, count) in snapshot::named_pages(&manifest) {
+                        *pages.entry(id).or_default() += count;
+                    }
+                }
+                Err(error) => {
+                    let lost = pack::unreadable(&error).ok_or(error)?;
+                    let what = format!(
+                        "manifest {} of snapshot {} {lost}: its pages stay until \
+                         `astacus-admin verify --level refs --repair`",
+                        of.id, snapshot.id
+                    );
+                    tracing::warn!(what, "a snapshot goes and its pages stay");
+                    self.report.problems.push(what);
+                }
             }
         }
         let snapshot = snapshot.clone();

@@ -98,6 +98,11 @@ impl<'a> Ledger<'a> {
         &mut self.batch
     }
 
+    /// What the repository added up to before.
+    pub(crate) fn totals(&self) -> Totals {
+        self.totals
+    }
+
     /// Begins the next epoch.
     pub(crate) fn raise_epoch(&mut self) -> Epoch {
         self.epoch = self.epoch.next();
@@ -237,12 +242,22 @@ impl<'a> Ledger<'a> {
             }
             Some(row) => {
                 if row.health == Health::Damaged {
-                    self.place(entry.id, &row, placed)?;
-                    self.batch.delete(Table::Damaged, *entry.id.as_bytes());
+                    self.heal(entry, row, placed)?;
                 }
                 Ok(false)
             }
         }
+    }
+
+    /// A damaged blob is here again: its row names the new place. If it is idle, it is so anew, as of any blob
+    /// that was just sent.
+    fn heal(&mut self, entry: &PackEntry, row: ChunkRow, placed: ChunkRow) -> Result<(), ServerError> {
+        let row = if row.is_idle() { ChunkRow { idle_since: self.epoch, ..row } } else { row };
+        self.place(entry.id, &row, placed)?;
+        self.batch.delete(Table::Damaged, *entry.id.as_bytes());
+        // An audit that has read the new pack before it was there would miss what the page refers to.
+        self.repository.watch.note(&entry.references);
+        Ok(())
     }
 
     /// Moves a row to where `to` says; its count stays. One that is idle may have been queued with its old

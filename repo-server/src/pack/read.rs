@@ -12,9 +12,13 @@ use super::object_name;
 use crate::error::ServerError;
 use crate::index::row::{ChunkRow, PackNumber, PackRow};
 use crate::repository::{Domain, Repository};
+use crate::site::SiteError;
 
 /// Bytes between two blobs that are cheaper to read along than to skip.
 const GAP: u64 = 32 << 10;
+
+/// How often blobs are looked for: each time that they were not where their rows said.
+const ATTEMPTS: usize = 3;
 
 /// A blob's payload, authenticated.
 pub(crate) struct Blob {
@@ -28,6 +32,21 @@ pub(crate) struct Blob {
 /// [`ServerError::NoChunk`] if the domain does not have one, [`ServerError::Damaged`] if one fails
 /// authentication.
 pub(crate) async fn read_blobs(
+    repository: &Arc<Repository>,
+    domain: &Arc<Domain>,
+    ids: Vec<ChunkId>,
+) -> Result<Vec<Blob>, ServerError> {
+    for _ in 1..ATTEMPTS {
+        match read_once(repository, domain, ids.clone()).await {
+            // A pack that was repacked may go between the look at the rows and the read.
+            Err(ServerError::Site(SiteError::NotFound { .. }) | ServerError::Row { .. }) => {}
+            read => return read,
+        }
+    }
+    read_once(repository, domain, ids).await
+}
+
+async fn read_once(
     repository: &Arc<Repository>,
     domain: &Arc<Domain>,
     ids: Vec<ChunkId>,

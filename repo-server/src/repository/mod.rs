@@ -95,6 +95,8 @@ pub struct Repository {
     pub(crate) rules: Rules,
     /// Held by a run of the collector, of an audit or of a repair: one at a time.
     pub(crate) turn: tokio::sync::Mutex<()>,
+    /// Held while it is decided what to forget, until that is done.
+    pub(crate) forgetting: tokio::sync::Mutex<()>,
 }
 
 /// Rows of packs that are kept in memory: 128 bytes each.
@@ -121,6 +123,7 @@ impl Repository {
             in_flight: InFlight::default(),
             rules: Rules::default(),
             turn: tokio::sync::Mutex::default(),
+            forgetting: tokio::sync::Mutex::default(),
             parts,
             descriptor,
             sessions,
@@ -248,11 +251,35 @@ impl Repository {
         domain: &Domain,
         ids: impl IntoIterator<Item = &'a format_spec::ChunkId>,
     ) -> Result<Vec<Option<ChunkRow>>, ServerError> {
-        let ours = |row: Option<ChunkRow>| match row {
-            Some(row) if self.pack_row(row.pack)?.domain == domain.name => Ok(Some(row)),
-            _ => Ok(None),
-        };
-        self.chunk_rows(ids)?.into_iter().map(ours).collect()
+        let ids: Vec<format_spec::ChunkId> = ids.into_iter().copied().collect();
+        let mut rows = self.chunk_rows(&ids)?;
+        for (id, row) in ids.iter().zip(&mut rows) {
+            *row = self.of_domain(domain, *id, *row)?;
+        }
+        Ok(rows)
+    }
+
+    /// The row, if it is of the domain. A blob may move to another pack, and its old pack lose its row, between
+    /// the reading of the two rows: then both are read again.
+    fn of_domain(
+        &self,
+        domain: &Domain,
+        id: format_spec::ChunkId,
+        mut row: Option<ChunkRow>,
+    ) -> Result<Option<ChunkRow>, ServerError> {
+        while let Some(found) = row {
+            match self.pack_row(found.pack) {
+                Ok(pack) => return Ok(row.filter(|_| pack.domain == domain.name)),
+                Err(error) => {
+                    let again = self.chunk_rows([&id])?.into_iter().flatten().next();
+                    if again == row {
+                        return Err(error);
+                    }
+                    row = again;
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// The row of a pack that a chunk row names. Only what never changes of it is up to date: name,

@@ -23,9 +23,26 @@ use crate::site::ObjectName;
 /// How many missing ids an error lists.
 const LISTED: usize = 1000;
 
+/// Different pages of a manifest, at most: about 60 million files, or 1 PB. All of them are counted in one batch,
+/// and uncounted and queued in another one when the snapshot goes.
+const MAX_PAGES: usize = 130_000;
+
 /// Commits a session's manifest. The snapshot is durable when this returns, and a session that asks
 /// again gets the same one.
+///
+/// It runs to its end even if the request that asked is dropped: an object that is half on its way has
+/// nobody else to see it land.
 pub(crate) async fn commit(
+    repository: &Arc<Repository>,
+    session: SessionId,
+    body: Bytes,
+) -> Result<Snapshot, ServerError> {
+    let repository = Arc::clone(repository);
+    let commits = tokio::spawn(async move { commit_to_the_end(&repository, session, body).await });
+    commits.await.unwrap_or(Err(ServerError::Bug("a commit panicked")))
+}
+
+async fn commit_to_the_end(
     repository: &Arc<Repository>,
     session: SessionId,
     body: Bytes,
@@ -92,6 +109,10 @@ fn check_pages(
     manifest: Manifest,
 ) -> Result<(Manifest, Counts), ServerError> {
     let pages = named_pages(&manifest);
+    if pages.len() > MAX_PAGES {
+        let why = format!("the manifest names {} pages, and {MAX_PAGES} are the most", pages.len());
+        return Err(ServerError::BadRequest { code: "too_many_pages", why });
+    }
     let rows = repository.chunk_rows_of(domain, pages.keys())?;
     let is_page = |row: &Option<ChunkRow>| row.is_some_and(|row| row.kind == BlobKind::Page);
     let missing = pages.keys().zip(&rows).filter(|(_, row)| !is_page(row));

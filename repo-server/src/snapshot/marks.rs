@@ -111,6 +111,17 @@ pub(crate) async fn protect(
     id: SnapshotId,
     reason: String,
 ) -> Result<(), ServerError> {
+    let repository = Arc::clone(repository);
+    // To its end even if the request is dropped: the object must be seen to land.
+    let protects = tokio::spawn(async move { protect_to_the_end(&repository, id, reason).await });
+    protects.await.unwrap_or(Err(ServerError::Bug("protecting a snapshot panicked")))
+}
+
+async fn protect_to_the_end(
+    repository: &Arc<Repository>,
+    id: SnapshotId,
+    reason: String,
+) -> Result<(), ServerError> {
     if reason.is_empty() || reason.len() > MAX_REASON_LEN {
         let why = format!("a reason has 1 to {MAX_REASON_LEN} bytes, and this one {}", reason.len());
         return Err(ServerError::BadRequest { code: "bad_reason", why });

@@ -91,7 +91,7 @@ impl Show for Forgotten {
         table(out, &rows)?;
         let [forget, going, keep] =
             [Verdict::Forget, Verdict::Going, Verdict::Keep].map(|verdict| self.count(verdict));
-        let frees = HumanBytes(self.report.frees_bytes);
+        let frees = amount(self.report.frees_bytes);
         match self.report.mode {
             RunMode::Plan => {
                 writeln!(
@@ -131,8 +131,12 @@ fn row(line: &ForgetLine) -> [String; 8] {
         line.created.clone(),
         state.to_owned(),
         verdict.to_owned(),
-        HumanBytes(line.frees_bytes).to_string(),
+        amount(line.frees_bytes),
         line.until.clone().unwrap_or_else(|| "-".to_owned()),
         line.reasons.join("; "),
     ]
+}
+
+fn amount(bytes: Option<u64>) -> String {
+    bytes.map_or_else(|| "unknown".to_owned(), |bytes| HumanBytes(bytes).to_string())
 }

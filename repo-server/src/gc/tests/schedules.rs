@@ -44,7 +44,7 @@ fn proxmox(world: &World) -> Result<bool, ServerError> {
     Ok(world.read(s1).is_ok_and(|read| read == content))
 }
 
-/// I17, G2: the schedule of Proxmox PSA-2025-00019-1 loses nothing.
+/// G2: the schedule of Proxmox PSA-2025-00019-1 loses nothing.
 #[test]
 fn a_snapshot_based_on_one_that_goes_beside_the_collector_is_whole() {
     let world = World::new();
@@ -82,7 +82,7 @@ fn duplicacy(world: &World) -> Result<bool, ServerError> {
     Ok(world.read(s1).is_ok_and(|read| read == old))
 }
 
-/// I16, G2: every session counts, not only the newest of a node.
+/// G2: every session counts, not only the newest of a node.
 #[test]
 fn two_pushes_of_one_node_both_keep_what_they_were_told_is_here() {
     let world = World::new();
@@ -350,7 +350,7 @@ async fn collect(repository: &Arc<Repository>) {
     crate::gc::run(repository, request, &|_, _| {}).await.unwrap();
 }
 
-/// L2, I16: whoever wakes up after its lease changes nothing.
+/// L2, G2: whoever wakes up after its lease changes nothing.
 #[test]
 fn a_commit_that_is_stopped_past_its_lease_is_refused() {
     let refused = stopped_past_its_lease(&[]).unwrap_err();

@@ -68,7 +68,7 @@ fn line(day: u8, verdict: Verdict, reasons: &[&str]) -> ForgetLine {
         state: SnapshotState::Complete,
         verdict,
         reasons: reasons.iter().map(|reason| (*reason).to_owned()).collect(),
-        frees_bytes: u64::from(day) << 20,
+        frees_bytes: Some(u64::from(day) << 20),
         until,
     }
 }
@@ -81,7 +81,7 @@ pub(crate) fn forget(mode: RunMode) -> ForgetReport {
             line(2, Verdict::Forget, &["no rule keeps it"]),
             line(3, Verdict::Keep, &["daily 1 of 7", "protected: law"]),
         ],
-        frees_bytes: 5 << 20,
+        frees_bytes: Some(5 << 20),
     }
 }
 
