@@ -52,7 +52,11 @@ async fn publish(repository: &Arc<Repository>, pack: SealedPack) -> Result<(), S
             flight.land(ledger.batch());
             ledger.add_pack(&new_pack(&pack))
         })?;
-        quarantine::look_after_change(repository)
+        // The pack is stored, whatever becomes of the alarm.
+        if let Err(error) = quarantine::look_after_change(repository) {
+            tracing::warn!(error = %Chain(&error), "the alarm about damaged blobs could not be looked after");
+        }
+        Ok(())
     };
     repository.blocking(index).await
 }

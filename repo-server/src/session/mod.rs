@@ -136,9 +136,9 @@ pub(crate) fn open(
     let mut random = [0; 10];
     (repository.parts.random)(&mut random);
     let id = SessionId::new(repository.parts.clock.unix_ms(), random);
-    let old = adopt.and_then(|old| adoptable(repository, old, &pusher));
     // The collector looks at open sessions in the same exclusion: it sees this one, or is done before it.
     let granted = repository.exclusively(|| {
+        let old = adopt.and_then(|old| adoptable(repository, old, &pusher));
         let granted = match grant(repository, id, &pusher, old.as_ref()) {
             // The old session was committed or ended first: it is not ours to adopt any more.
             Err(ServerError::Index(IndexError::Precondition { .. })) if old.is_some() => {
