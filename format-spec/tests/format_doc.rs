@@ -168,11 +168,14 @@ fn the_document_is_enough_to_open_a_pack() {
 }
 
 #[test]
-fn the_document_is_enough_to_open_a_manifest_a_snapshot_and_a_checkpoint() {
+fn the_document_is_enough_to_open_sealed_objects() {
     let stranger = Stranger::new();
-    for (name, magic) in
-        [("manifest", b"ASTMANI\0"), ("snapshot", b"ASTSNAP\0"), ("checkpoint", b"ASTCHKP\0")]
-    {
+    for (name, magic) in [
+        ("manifest", b"ASTMANI\0"),
+        ("snapshot", b"ASTSNAP\0"),
+        ("checkpoint", b"ASTCHKP\0"),
+        ("protection", b"ASTPROT\0"),
+    ] {
         let sealed = golden(&format!("{name}.sealed"));
         let (header, salt) = (&sealed[..64], sealed[32..64].try_into().unwrap());
 
@@ -227,6 +230,7 @@ fn limits_and_lengths_in_the_document_are_the_codes() {
         ("manifest::MAX_PROBLEMS", wide(manifest::MAX_PROBLEMS)),
         ("manifest::MAX_ROOTS", wide(manifest::MAX_ROOTS)),
         ("checkpoint::MAX_CHECKPOINT_LEN", wide(checkpoint::MAX_CHECKPOINT_LEN)),
+        ("protection::MAX_REASON_LEN", wide(format_spec::protection::MAX_REASON_LEN)),
         ("pack::TARGET_LEN", wide(pack::TARGET_LEN)),
         ("pack::MAX_PACK_LEN", pack::MAX_PACK_LEN),
         ("pack::PADDING", wide(pack::PADDING)),

@@ -26,6 +26,7 @@ use format_spec::manifest::{Manifest, PageRef, Problem, Totals};
 use format_spec::object::{self, ObjectKind};
 use format_spec::pack::{self, PackBuilder, SealedPack};
 use format_spec::page::{self, PageBuilder};
+use format_spec::protection::ProtectionRecord;
 use format_spec::snapshot::{ManifestRef, Snapshot, SnapshotState};
 use format_spec::wire::{self, ChunkerSpec, Frame, FrameHeader, FrameReader};
 use format_spec::{
@@ -204,6 +205,15 @@ fn sealed_snapshot() -> Vec<u8> {
 }
 
 /// Of the golden pack.
+fn protection() -> ProtectionRecord {
+    let reason = "audit of 2026".to_owned();
+    ProtectionRecord { version: FORMAT_VERSION, snapshot: snapshot().id, reason }
+}
+
+fn sealed_protection() -> Vec<u8> {
+    object::seal(ObjectKind::Protection, &keys(), REPOSITORY, [0xa5; 32], &protection().encode())
+}
+
 fn checkpoint(pack: &SealedPack) -> Checkpoint {
     let len = u64::try_from(pack.bytes.len()).unwrap();
     let packs = vec![CheckpointPack { id: pack.id, len, directory: pack.directory.clone() }];
@@ -279,6 +289,8 @@ fn made(zstd_payload: &[u8]) -> Files {
         ("snapshot.sealed", sealed_snapshot()),
         ("checkpoint.cbor", checkpoint(&pack).encode()),
         ("checkpoint.sealed", sealed_checkpoint(&pack)),
+        ("protection.cbor", protection().encode()),
+        ("protection.sealed", sealed_protection()),
         ("frames.bin", frames(zstd_payload)),
     ];
     files.map(|(name, bytes)| (name.to_owned(), bytes)).into()
@@ -358,6 +370,10 @@ fn decoders_read_the_golden_bytes() {
 
     let checkpoint_read = Checkpoint::decode(&opened(ObjectKind::Checkpoint, "checkpoint.sealed")).unwrap();
 
+    let protection_read =
+        ProtectionRecord::decode(&opened(ObjectKind::Protection, "protection.sealed")).unwrap();
+
+    assert_eq!(protection_read, protection());
     assert_eq!(checkpoint_read, checkpoint(&sealed_pack(&files["chunk.zst"])));
     assert_eq!(master.fingerprint(), self::master().fingerprint());
     assert_eq!(Descriptor::decode(&files["repository.json"]).unwrap(), descriptor());

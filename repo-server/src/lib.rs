@@ -10,6 +10,9 @@
 //! | [`checkpoint`] | what packs hold, collected, for who makes the index anew |
 //! | `owed` | references to pages that are lost |
 //! | [`rebuild`] | the index anew, from site and key |
+//! | `ledger` | the one place where rows of chunks and packs, and their counts, change |
+//! | `forget`, `gc` | which snapshots go; what nothing needs goes after them |
+//! | `stats` | what clusters, nodes and snapshots take |
 //! | `verify` | is everything there, and as it was written? |
 //! | [`space`] | room on the disk: who is refused, and the ballast |
 //! | `clock_watch`, `alarm` | a clock that jumped; what an operator must look at |
@@ -22,13 +25,16 @@
 //!
 //! # What runs beside what
 //!
-//! | | push | commit | verify | restore |
-//! |---|---|---|---|---|
-//! | **push** | open packs are shared under `Domain::open`; the same chunk from two nodes is appended once, and sent once if both wait for what others have promised (L5); a session that is adopted is over, its row deleted in the batch that grants the new one (L4) | a commit waits for the packs of its domain; what comes later goes into new ones | nothing: packs and rows only ever appear | nothing: packs never change |
-//! | **commit** | | counters change under `Repository::exclusively`; the session's row is the fence (L2), also against its adoption: whichever batch comes first wins | a snapshot appears whole, in one batch | a snapshot appears whole, in one batch |
-//! | **verify**, **restore** | | | neither changes what the other reads; what is found of a blob or a pack is written under `Repository::exclusively`, to the row as it is then, if that still names the place that was read | a restore writes nothing |
+//! Rows of chunks and packs change in batches that run one after the other ([`repository::Repository`]'s
+//! `account`). Nothing holds up anything else for longer than one of them.
 //!
-//! Nothing deletes yet. When something does, it must take part in this table.
+//! | | push | commit | forget | collector | verify, audit | restore |
+//! |---|---|---|---|---|---|---|
+//! | **push** | open packs are shared under `Domain::open`; the same chunk from two nodes is appended once, and sent once if both wait for what others have promised (L5); a session that is adopted is over, its row deleted in the batch that grants the new one (L4) | a commit waits for the packs of its domain; what comes later goes into new ones | nothing: a tombstone changes no count | what a session was told is here stays by the epoch of its start (G2, G3); packs on their way are let be (G6) | an audit exempts rows that change meanwhile | nothing: packs never change |
+//! | **commit** | | the session's row is the fence (L2), also against its adoption: whichever batch comes first wins | a policy sees it or not | finds its pages in the batch that announces its objects and in the one that counts them; packs go after the commits under way (G5) | a snapshot appears whole, in one batch | a snapshot appears whole, in one batch |
+//! | **forget** | | | one after the other (`Repository::forgetting`) | a purge requires the tombstone that it read | nothing | reads on until the purge |
+//! | **collector** | | | | one run, audit or checkpoint at a time (`Repository::turn`) | a pack or row that goes meanwhile is looked at again before it is reported | a blob that moved is looked for again |
+//! | **verify, audit** | | | | | what is found of a blob or a pack is written to the row as it is then, if that still names the place that was read | a restore writes nothing |
 
 mod alarm;
 mod audit;
