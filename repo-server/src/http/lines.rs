@@ -21,6 +21,11 @@ impl Teller {
         let _ = self.0.try_send(line(event));
     }
 
+    /// Returns once the reader has gone.
+    pub(super) async fn nobody_listens(&self) {
+        self.0.closed().await;
+    }
+
     /// Tells the end.
     pub(super) async fn end(&self, event: &impl Serialize) {
         // The reader may be gone; the work has nobody else to tell.
