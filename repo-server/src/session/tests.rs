@@ -1,5 +1,4 @@
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use format_spec::ChunkId;
 use format_spec::blob::{BlobInfo, Compression};
@@ -10,26 +9,7 @@ use super::*;
 use crate::index::MemoryIndex;
 use crate::pack::have_or_promise;
 use crate::repository::{Appended, Parts};
-
-/// A clock that stands still until it is told to move.
-#[derive(Default)]
-struct ManualClock(AtomicU64);
-
-impl ManualClock {
-    fn advance(&self, time: Duration) {
-        self.0.fetch_add(u64::try_from(time.as_millis()).unwrap(), Ordering::Relaxed);
-    }
-}
-
-impl Clock for ManualClock {
-    fn unix_ms(&self) -> u64 {
-        1_700_000_000_000 + self.0.load(Ordering::Relaxed)
-    }
-
-    fn monotonic(&self) -> Duration {
-        Duration::from_millis(self.0.load(Ordering::Relaxed))
-    }
-}
+use crate::testing::ManualClock;
 
 /// A repository over `index`, as one process sees it.
 fn start(index: &MemoryIndex, clock: &Arc<ManualClock>) -> Arc<Repository> {

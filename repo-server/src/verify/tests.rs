@@ -1,5 +1,5 @@
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use format_spec::blob::{BlobInfo, Compression};
@@ -13,9 +13,7 @@ use format_spec::{ChunkId, Entry, EntryKind, EntryPath, FORMAT_VERSION, FileDige
 use super::examine::{examine, pack_row};
 use super::*;
 use crate::alarm::{self, AlarmCode};
-use crate::clock::Clock;
-use crate::index::row::Epoch;
-use crate::index::row::{ChunkRow, Health, PackRow};
+use crate::index::row::{ChunkRow, Epoch, Health, PackRow};
 use crate::index::{Batch, Index, MemoryIndex, Table};
 use crate::pack::{flush, object_name, take_in};
 use crate::quarantine::{self, Place};
@@ -23,20 +21,7 @@ use crate::repository::{Domain, Parts};
 use crate::session::Pusher;
 use crate::site::faulty::{Fault, FaultKind, FaultySite, Refusal};
 use crate::site::{ObjectName, Op, Site, StoreSite};
-
-/// A clock that stands still until it is told to move.
-#[derive(Default)]
-struct ManualClock(AtomicU64);
-
-impl Clock for ManualClock {
-    fn unix_ms(&self) -> u64 {
-        1_700_000_000_000 + self.0.load(Ordering::Relaxed)
-    }
-
-    fn monotonic(&self) -> Duration {
-        Duration::from_millis(self.0.load(Ordering::Relaxed))
-    }
-}
+use crate::testing::ManualClock;
 
 /// A file as the tests push it.
 struct File {
@@ -121,7 +106,7 @@ impl World {
     /// Commits pages that are there.
     async fn commit(&self, pages: Vec<PageRef>) -> SnapshotId {
         // Snapshots are listed by time.
-        self.clock.0.fetch_add(1, Ordering::Relaxed);
+        self.clock.advance(Duration::from_millis(1));
         let pusher = Pusher { cluster: "c".parse().unwrap(), node: "n".parse().unwrap() };
         let session = crate::session::open(&self.repository, pusher, None).unwrap().id;
         let manifest = Manifest {
@@ -408,13 +393,13 @@ async fn samples_come_round_to_every_pack_and_begin_with_the_oldest() {
     let one = sample(VerifyLevel::Read, VerifyLimits { sample_ppm: Some(1), ..VerifyLimits::default() });
 
     for left in (0..8).rev() {
-        world.clock.0.fetch_add(1000, Ordering::Relaxed);
+        world.clock.advance(Duration::from_secs(1));
         let report = world.verify(one.clone()).await;
         assert_eq!((report.packs, report.left.count, report.never_verified), (1, 7, left), "{report:?}");
         assert_eq!((report.findings, report.stopped), (vec![], None));
     }
     let all = packs_by_age(&world);
-    world.clock.0.fetch_add(1000, Ordering::Relaxed);
+    world.clock.advance(Duration::from_secs(1));
     world.verify(one).await;
 
     assert_eq!(packs_by_age(&world).last(), all.first(), "the oldest was next");
