@@ -144,7 +144,6 @@ struct Tally {
     purged: usize,
     pages_dropped: u64,
     chunks_dropped: u64,
-    dead_packs: u64,
     repacked: u64,
     deleted: u64,
     /// What no kill explains.
@@ -157,7 +156,6 @@ impl Tally {
         self.purged += report.purged.len();
         self.pages_dropped += report.pages.count;
         self.chunks_dropped += report.chunks.count;
-        self.dead_packs += report.dead_packs.count;
         self.repacked += report.repacked.count;
         self.deleted += report.deleted.count;
         self.problems.extend(report.problems.iter().chain(&report.stopped).cloned());
@@ -171,7 +169,6 @@ impl Tally {
         self.purged += other.purged;
         self.pages_dropped += other.pages_dropped;
         self.chunks_dropped += other.chunks_dropped;
-        self.dead_packs += other.dead_packs;
         self.repacked += other.repacked;
         self.deleted += other.deleted;
         self.problems.extend(other.problems);
