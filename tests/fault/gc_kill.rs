@@ -21,7 +21,7 @@ use tests::relay::Relay;
 use tests::seed::Random;
 use tests::server::Server;
 use tests::wait;
-use tests::world::Folder;
+use tests::world::{Folder, World};
 use tokio::runtime::Runtime;
 
 use crate::judge::leftovers;
@@ -502,4 +502,34 @@ fn kills_beside_the_collector_lose_nothing_and_leak_nothing() {
     assert!(killed > 0 && met_a_kill > 0, "no push was cut short: the kills come too late");
     assert!(runs_cut > 0, "no run of the collector was cut short");
     assert!(chunks_dropped > 0 && repacked > 0 && deleted > 0, "the collector has found nothing to do");
+}
+
+#[test]
+fn the_judge_sees_objects_and_rows_that_nothing_needs() {
+    let mut world = World::new();
+    let (kept, gone) = (world.dir("kept"), world.dir("gone"));
+    std::fs::write(kept.join("file"), content(1)).unwrap();
+    std::fs::write(gone.join("file"), content(2)).unwrap();
+    let node = world.node("n");
+    node.push(&kept);
+    let id = text(&node.push(&gone), "snapshot");
+    assert!(world.server.stop().success());
+    let sound = leftovers(world.server.data());
+    let leaked = world.server.data().join("site/manifests").join("0".repeat(64));
+    std::fs::write(&leaked, b"nobody's").unwrap();
+    let with_object = leftovers(world.server.data());
+    std::fs::remove_file(leaked).unwrap();
+    world.server.start_again();
+    // An open session holds what becomes idle after its start.
+    let node = world.node("n");
+    let (_session, _) = world.wire().session("c", "n");
+    node.admin(&["forget", &id]).exits(0);
+    node.admin(&["gc", "--now"]).exits(0);
+    assert!(world.server.stop().success());
+    let with_rows = leftovers(world.server.data());
+    world.server.start_again();
+
+    assert_eq!(sound, Vec::<String>::new());
+    assert_eq!(with_object.len(), 1, "{with_object:?}");
+    assert!(!with_rows.is_empty());
 }

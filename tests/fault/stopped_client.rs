@@ -67,7 +67,7 @@ impl Setup {
         let (folder, clock, stores) = (Folder::new(), Arc::new(ManualClock::default()), Stores::new());
         let repository = stores.repository_at(Arc::<ManualClock>::clone(&clock));
         let process = Process::serving(&repository, TOKEN, Arc::new(AtomicUsize::new(0)));
-        process.wait(async { tokio::spawn(expire_sessions(repository, LOOK)) });
+        process.wait(async { drop(tokio::spawn(expire_sessions(repository, LOOK))) });
         let (root, mut random) = (folder.path("source"), Random::printed());
         corpus::plain(&root, &mut random, 6, 400_000);
         std::fs::write(folder.path("token"), TOKEN).unwrap();
