@@ -1,20 +1,23 @@
 //! Is a repository as it should be? Looks at the stores directly, and through a server as a client
 //! would, and names whatever is wrong.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
+use std::path::Path;
 
 use format_spec::blob::Decompressor;
 use format_spec::key::{BlobKind, SealKeys};
 use format_spec::manifest::Manifest;
 use format_spec::pack::{self, Directory, PackEntry};
 use format_spec::page;
+use format_spec::snapshot::Snapshot;
 use format_spec::wire::VerifyLevel;
 use format_spec::{ChunkId, SnapshotId};
 use node_client::error::ClientError;
 use repo_server::index::row::{ChunkRow, PackNumber, PackRow};
-use repo_server::index::{KeyRange, Table};
+use repo_server::index::{Engine, Index, KeyRange, Table, open_existing};
 use repo_server::site::ObjectName;
+use tests::world::objects;
 
 use crate::process::{Process, Push, Stores, node};
 
@@ -92,7 +95,7 @@ fn index_findings(stores: &Stores, process: &Process) -> Vec<String> {
     let keys = Stores::master().seal_keys(Stores::descriptor().generation);
     let mut found = Vec::new();
     let mut packs: BTreeMap<PackNumber, Directory> = BTreeMap::new();
-    for (key, value) in rows(stores, Table::Pack) {
+    for (key, value) in rows(stores.index.as_ref(), Table::Pack) {
         let (Some(number), Some(row)) = (PackNumber::from_key(&key), PackRow::decode(&value)) else {
             found.push(format!("a row of a pack cannot be read: {key:?}"));
             continue;
@@ -102,7 +105,7 @@ fn index_findings(stores: &Stores, process: &Process) -> Vec<String> {
             Err(why) => found.push(format!("{}: {why}", row.id)),
         }
     }
-    let chunks: BTreeMap<ChunkId, ChunkRow> = rows(stores, Table::Chunk)
+    let chunks: BTreeMap<ChunkId, ChunkRow> = rows(stores.index.as_ref(), Table::Chunk)
         .into_iter()
         .filter_map(|(key, value)| {
             Some((ChunkId::from_bytes(key.try_into().ok()?), ChunkRow::decode(&value)?))
@@ -123,6 +126,38 @@ fn index_findings(stores: &Stores, process: &Process) -> Vec<String> {
         found.push(format!("{id} is referred to and has no row"));
     }
     found
+}
+
+/// What lies in the data folder `data`, in which no server runs, and is of no use: objects on its site that no
+/// row names, objects that are still to be deleted, and rows of chunks that nothing refers to.
+pub(crate) fn leftovers(data: &Path) -> Vec<String> {
+    let index = open_existing(Engine::Fjall, &data.join("index")).expect("a server made it, and has ended");
+    let named = named_objects(index.as_ref());
+    let areas = ["packs", "manifests", "snapshots"].into_iter();
+    let on_site = areas.flat_map(|area| objects(data, area));
+    let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let leaked = on_site.filter(|path| !named.contains(&name(path)));
+    let mut found: Vec<String> = leaked.map(|path| format!("no row names {}", path.display())).collect();
+    for (key, _) in rows(index.as_ref(), Table::Doomed) {
+        found.push(format!("still to be deleted: {}", String::from_utf8_lossy(&key)));
+    }
+    let idle = rows(index.as_ref(), Table::Chunk).into_iter();
+    let idle = idle.filter(|(_, value)| ChunkRow::decode(value).is_none_or(|row| row.references == 0));
+    found.extend(idle.map(|(key, _)| format!("nothing needs the row {key:02x?}")));
+    found
+}
+
+/// The last parts of the names of all objects that rows name.
+fn named_objects(index: &dyn Index) -> BTreeSet<String> {
+    let packs = rows(index, Table::Pack).into_iter();
+    let mut named: BTreeSet<String> =
+        packs.filter_map(|(_, value)| Some(PackRow::decode(&value)?.id.to_hex())).collect();
+    for (_, value) in rows(index, Table::Snapshot) {
+        let Ok(snapshot) = Snapshot::decode(&value) else { continue };
+        named.insert(snapshot.id.to_string());
+        named.extend(snapshot.manifests.iter().map(|manifest| manifest.id.to_hex()));
+    }
+    named
 }
 
 fn open_pack(
@@ -164,11 +199,11 @@ fn counts(
     counts
 }
 
-fn rows(stores: &Stores, table: Table) -> Vec<(Vec<u8>, Vec<u8>)> {
+fn rows(index: &dyn Index, table: Table) -> Vec<(Vec<u8>, Vec<u8>)> {
     let mut all = Vec::new();
     let mut next = Some(KeyRange::all());
     while let Some(range) = next {
-        let found = stores.index.scan(table, &range, NonZeroUsize::MAX).expect("memory can be read");
+        let found = index.scan(table, &range, NonZeroUsize::MAX).expect("an index can be read");
         all.extend(found.rows.into_iter().map(|row| (row.key, row.value)));
         next = found.rest;
     }

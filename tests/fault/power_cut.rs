@@ -25,6 +25,9 @@ use tests::world::{Folder, objects};
 /// Rounds on one image, before a new one is made.
 const ROUNDS_OF_AN_IMAGE: usize = 5;
 
+/// Cuts in runs of the collector, one after the other.
+const CUTS_IN_RUNS: usize = 3;
+
 /// What is acknowledged before a cut is a snapshot, and a copy of what was pushed as it.
 #[derive(Clone)]
 struct Kept {
@@ -33,11 +36,16 @@ struct Kept {
 }
 
 /// Something that is done between two pushes.
-type Action = fn(&mut Machine);
+type Action = fn(&mut Machine, &mut Random);
 
 /// What is done between the two pushes of a round, by turns.
-const BETWEEN: [(&str, Action); 3] =
-    [("nothing", |_| {}), ("a restart", Machine::restart), ("a power cut at rest", Machine::cut_at_rest)];
+const BETWEEN: [(&str, Action); 5] = [
+    ("nothing", |_, _| {}),
+    ("a restart", |machine, _| machine.restart()),
+    ("a power cut at rest", |machine, _| machine.cut_at_rest()),
+    ("a run of the collector", Machine::forget_and_collect),
+    ("power cuts in runs of the collector", Machine::cut_in_runs),
+];
 
 /// What was done and looked at, over all images.
 #[derive(Debug, Default)]
@@ -49,6 +57,10 @@ struct Tally {
     unheard: usize,
     listed: usize,
     restored: usize,
+    forgotten: usize,
+    /// Runs of the collector that were cut before they had ended, and those that had done something by then.
+    runs_cut: usize,
+    runs_cut_at_work: usize,
 }
 
 /// A machine with a server, whose power goes at times, and a node elsewhere.
@@ -61,6 +73,8 @@ pub(crate) struct Machine {
     root: PathBuf,
     kept: Vec<Kept>,
     tally: Tally,
+    /// Moments of a run of the collector.
+    run_moments: Moments,
     images: usize,
     /// What servers may log as errors from the next cut on.
     allowed: Option<&'static str>,
@@ -76,8 +90,9 @@ impl Machine {
         let server = Server::start(&data(&image));
         let root = folder.path("source");
         corpus::plain(&root, random, 8, 500_000);
-        let (kept, tally) = (Vec::new(), Tally::default());
-        Some(Self { server, image, node_disk, root, kept, tally, images: 1, allowed: None, folder })
+        let (kept, tally, run_moments) = (Vec::new(), Tally::default(), Moments::new(0.06));
+        let (images, allowed) = (1, None);
+        Some(Self { server, image, node_disk, root, kept, tally, run_moments, images, allowed, folder })
     }
 
     fn node(&self) -> Client {
@@ -96,7 +111,7 @@ impl Machine {
     /// Changes files, and keeps a copy of the tree for later.
     fn work(&mut self, random: &mut Random) -> PathBuf {
         corpus::work_on(&self.root, random);
-        let copy = self.folder.path(&format!("copy-{}", self.kept.len()));
+        let copy = self.folder.path(&format!("copy-{}", self.kept.len() + self.tally.forgotten));
         if copy.exists() {
             // Of a push that was cut short and has left nothing.
             std::fs::remove_dir_all(&copy).unwrap();
@@ -180,6 +195,59 @@ impl Machine {
         self.server.start_again();
     }
 
+    /// Forgets one of the snapshots, and returns it.
+    fn forget(&mut self, random: &mut Random) -> Kept {
+        let gone = self.kept.remove(random.index(self.kept.len()));
+        self.node().admin(&["forget", "--even-last", &gone.id]).exits(0);
+        self.tally.forgotten += 1;
+        gone
+    }
+
+    /// Starts a run of the collector that waits for nothing but sessions.
+    fn start_run(&self) -> Running {
+        let mut command = self.node().program("astacus-admin");
+        command.args(["gc", "--now", "--allow-large", "--json"]);
+        Running::start(command)
+    }
+
+    fn forget_and_collect(&mut self, random: &mut Random) {
+        self.forget(random);
+        self.start_run().wait().exits(0);
+    }
+
+    /// Cuts the power in the middle of some runs of the collector, and lets the next one go on.
+    fn cut_in_runs(&mut self, random: &mut Random) {
+        for _ in 0..CUTS_IN_RUNS {
+            self.cut_in_a_run(random);
+        }
+        self.start_run().wait().exits(0);
+    }
+
+    /// Cuts the power in the middle of a run of the collector. What was forgotten is there, whole, or gone.
+    fn cut_in_a_run(&mut self, random: &mut Random) {
+        let gone = self.forget(random);
+        let (run, pause) = (self.start_run(), self.run_moments.next(random));
+        let done = self.cut_within(run, pause);
+        let is_there = self.node().snapshot_ids().contains(&gone.id);
+        match done.code {
+            None => {
+                self.tally.runs_cut += 1;
+                self.tally.runs_cut_at_work += usize::from(!is_there);
+            }
+            code => {
+                self.run_moments.too_late();
+                assert!(code == Some(0) && !is_there, "{done:?}");
+            }
+        }
+        let found = if is_there { self.restore(&gone) } else { Vec::new() };
+        fail_on(&found, "a snapshot that was forgotten");
+        if is_there {
+            // The next run takes it.
+            self.start_run().wait().exits(0);
+        }
+        fail_on(&self.findings(1), "after a cut in a run of the collector");
+    }
+
     /// What is wrong: the list is not that of the acknowledged snapshots, something is damaged, or one of
     /// the newest `count` snapshots is not restored as it was pushed.
     pub(crate) fn findings(&mut self, count: usize) -> Vec<String> {
@@ -189,14 +257,18 @@ impl Machine {
         if !listed.iter().eq(kept.clone()) {
             found.push(format!("listed are {listed:?} instead of {:?}", kept.collect::<Vec<_>>()));
         }
-        let verified = node.admin(&["verify", "--level", "read", "--json"]);
-        if verified.code != Some(0) {
-            found.push(format!("verify: {verified:?}"));
-        }
+        found.extend(self.verify());
         self.tally.listed += listed.len();
         let newest: Vec<Kept> = self.kept.iter().rev().take(count).cloned().collect();
         newest.iter().for_each(|kept| found.extend(self.restore(kept)));
         found
+    }
+
+    /// What is damaged, and what is counted wrong.
+    fn verify(&self) -> Vec<String> {
+        let verify = |level| self.node().admin(&["verify", "--level", level, "--json"]);
+        let verified = ["read", "refs"].map(verify).into_iter();
+        verified.filter(|done| done.code != Some(0)).map(|done| format!("verify: {done:?}")).collect()
     }
 
     fn restore(&mut self, kept: &Kept) -> Vec<String> {
@@ -217,7 +289,7 @@ fn data(image: &LoopImage) -> PathBuf {
 }
 
 /// Stops every thread of a process, and returns when all of them stand still.
-fn freeze(pid: Pid) {
+pub(crate) fn freeze(pid: Pid) {
     kill_process(pid, Signal::STOP).expect("our own child can be signalled");
     let threads = format!("/proc/{pid}/task", pid = pid.as_raw_nonzero());
     let stands_still = |thread: std::io::Result<std::fs::DirEntry>| {
@@ -225,7 +297,7 @@ fn freeze(pid: Pid) {
         // The state comes after the name, which is in brackets and may have any in it.
         stat.is_ok_and(|stat| stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with(['T', 't'])))
     };
-    wait::for_state("the server to stand still", || {
+    wait::for_state("a process to stand still", || {
         let mut threads = std::fs::read_dir(&threads).expect("a stopped process is there");
         threads.all(stands_still).then_some(())
     });
@@ -262,7 +334,7 @@ fn run_rounds(kind: FileSystem, rounds: usize, random: &mut Random) -> Option<Ta
         fail_on(&lost, &format!("round {round}, objects at the acknowledgement"));
         fail_on(&machine.findings(1), &format!("round {round}, cut at the acknowledgement"));
         let (name, action) = BETWEEN[round % BETWEEN.len()];
-        action(&mut machine);
+        action(&mut machine, random);
         machine.cut_in_a_push(&mut moments, random);
         fail_on(&machine.findings(2), &format!("round {round}, cut in a push after {name}"));
     }
@@ -285,6 +357,7 @@ fn run(kind: FileSystem) {
         println!("{kind:?}: {done} of {rounds} rounds, {all:?}");
     }
     assert!(all.cut_short > 0, "no push was cut short: the cuts come too late");
+    assert!(all.runs_cut > 0, "no run of the collector was cut short: the cuts come too late");
 }
 
 impl Tally {
@@ -294,6 +367,9 @@ impl Tally {
         self.unheard += other.unheard;
         self.listed += other.listed;
         self.restored += other.restored;
+        self.forgotten += other.forgotten;
+        self.runs_cut += other.runs_cut;
+        self.runs_cut_at_work += other.runs_cut_at_work;
     }
 }
 

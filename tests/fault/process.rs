@@ -11,7 +11,7 @@ use format_spec::wire::{ChunkerSpec, Held, OpenSession, encode_end};
 use format_spec::{ChunkId, NodeName, RepositoryId, SessionId, SnapshotId};
 use node_client::api::{Api, Coming, Retry, Segments};
 use node_client::error::ClientError;
-use repo_server::clock::SystemClock;
+use repo_server::clock::{Clock, SystemClock};
 use repo_server::http::{self, Token};
 use repo_server::index::{Index, MemoryIndex};
 use repo_server::repository::{Parts, Repository};
@@ -24,7 +24,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 
-const TOKEN: &str = "token";
+pub(crate) const TOKEN: &str = "token";
 const MASTER: [u8; 32] = [42; 32];
 
 /// What outlives a process: an index and a site in memory.
@@ -46,6 +46,13 @@ impl Stores {
     pub(crate) fn descriptor() -> Descriptor {
         let chunker = ChunkerSpec::FastCdc { min_len: 1 << 16, avg_len: 1 << 18, max_len: 1 << 20 };
         Descriptor::new(RepositoryId::from_bytes([7; 16]), &Self::master(), chunker)
+    }
+
+    /// The repository in these stores, with this clock.
+    pub(crate) fn repository_at(&self, clock: Arc<dyn Clock>) -> Arc<Repository> {
+        let (index, site) = (Arc::clone(&self.index), Arc::clone(&self.site));
+        let parts = Parts { clock, ..parts(index, site, Space::unlimited(), Arc::default()) };
+        Repository::open(parts, Self::master(), Self::descriptor()).expect("memory can be read")
     }
 
     /// Starts a server over these stores, with nothing in between.
@@ -75,21 +82,7 @@ impl Process {
         space: Space,
     ) -> (Self, Arc<Repository>) {
         let halts = Arc::new(AtomicUsize::new(0));
-        let heard = Arc::clone(&halts);
-        let parts = Parts {
-            index,
-            site,
-            clock: Arc::new(SystemClock::new()),
-            scratch: std::env::temp_dir(),
-            random,
-            on_halt: Arc::new(move |_| {
-                heard.fetch_add(1, Ordering::SeqCst);
-            }),
-            space,
-            upkeep: Upkeep::default(),
-            engine: "memory",
-            cores: 2,
-        };
+        let parts = parts(index, site, space, Arc::clone(&halts));
         let repository = Repository::open(parts, Stores::master(), Stores::descriptor());
         let repository = repository.expect("memory can be read");
         (Self::serving(&repository, TOKEN, halts), repository)
@@ -129,6 +122,24 @@ impl Drop for Process {
             // Writes that are on their way end before another process opens the stores.
             runtime.shutdown_timeout(Duration::from_secs(10));
         }
+    }
+}
+
+/// What a repository here consists of; `heard` counts its fatal disk errors.
+fn parts(index: Arc<dyn Index>, site: Arc<dyn Site>, space: Space, heard: Arc<AtomicUsize>) -> Parts {
+    Parts {
+        index,
+        site,
+        clock: Arc::new(SystemClock::new()),
+        scratch: std::env::temp_dir(),
+        random,
+        on_halt: Arc::new(move |_| {
+            heard.fetch_add(1, Ordering::SeqCst);
+        }),
+        space,
+        upkeep: Upkeep::default(),
+        engine: "memory",
+        cores: 2,
     }
 }
 

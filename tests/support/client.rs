@@ -137,10 +137,18 @@ impl Client {
     /// # Panics
     /// If the home folder cannot be made.
     pub fn new(server: &Server, cluster: &str, node: &str, home: &Path) -> Self {
+        Self::of(server.address(), &server.token_file(), cluster, node, home)
+    }
+
+    /// The same for a server at any address, whose token is in a file.
+    ///
+    /// # Panics
+    /// If the home folder cannot be made.
+    pub fn of(server: &str, token_file: &Path, cluster: &str, node: &str, home: &Path) -> Self {
         std::fs::create_dir_all(home).expect("a temporary folder can be written");
         Self {
-            server: server.address().to_owned(),
-            token_file: server.token_file(),
+            server: server.to_owned(),
+            token_file: token_file.to_owned(),
             cluster: cluster.to_owned(),
             node: node.to_owned(),
             home: home.to_owned(),
