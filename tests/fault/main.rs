@@ -4,8 +4,10 @@
 mod bit_flips;
 mod client_kill;
 mod crash_points;
+mod failing_disk;
 mod full_disk;
 mod judge;
+mod nth_failure;
 mod power_cut;
 mod process;
 mod races;
