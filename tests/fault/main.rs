@@ -6,6 +6,7 @@ mod client_kill;
 mod crash_points;
 mod failing_disk;
 mod full_disk;
+mod full_upkeep;
 mod judge;
 mod nth_failure;
 mod power_cut;

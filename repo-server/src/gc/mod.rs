@@ -135,7 +135,11 @@ impl Run<'_> {
                 self.over().await?;
             }
         }
-        self.repack().await?;
+        match self.repack().await {
+            // What is deleted next makes room for the next run.
+            Err(error @ ServerError::Full { .. }) => self.problem("repacking", &error),
+            done => done?,
+        }
         self.delete().await?;
         self.list_pinned().await
     }
