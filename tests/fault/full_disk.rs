@@ -20,10 +20,10 @@ use tests::world::Folder;
 
 use crate::process::{Process, Push, Stores};
 
-const MIB: u64 = 1 << 20;
+pub(crate) const MIB: u64 = 1 << 20;
 
 /// Takes all room of a disk but `left` bytes.
-fn fill(disk: &Path, left: u64) -> PathBuf {
+pub(crate) fn fill(disk: &Path, left: u64) -> PathBuf {
     let stat = rustix::fs::statvfs(disk).unwrap();
     let free = stat.f_bavail * stat.f_frsize;
     let filling = disk.join("filling");
@@ -179,7 +179,7 @@ fn ballast_len(data: &Path) -> u64 {
 }
 
 /// A repository on `disk` within this process, which holds a ballast and lets the index refuse alone.
-fn open(data: &Path, ballast_mib: u32) -> Opened {
+pub(crate) fn open(data: &Path, ballast_mib: u32) -> Opened {
     let space = SpaceConfig { ballast_mib: Some(ballast_mib), refuse_below_mib: Some(0) };
     let settings = Config { space, ..Config::default() }.settings().unwrap();
     let on_halt = Arc::new(|error: &dyn std::error::Error| panic!("halted: {error}"));

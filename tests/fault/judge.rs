@@ -30,6 +30,13 @@ pub(crate) fn findings(
     possible: &[&Push],
 ) -> Vec<String> {
     let mut found = index_findings(stores, process);
+    found.extend(served(process, expected, possible));
+    found
+}
+
+/// The same as far as a client can tell.
+pub(crate) fn served(process: &Process, expected: &[(SnapshotId, &Push)], possible: &[&Push]) -> Vec<String> {
+    let mut found = Vec::new();
     match process.wait(process.api.verify(VerifyLevel::Read, |_, _| {})) {
         Ok(report) => found.extend(report.findings.iter().map(|found| format!("verify: {found:?}"))),
         Err(error) => found.push(format!("verify: {error}")),
@@ -199,7 +206,7 @@ fn counts(
     counts
 }
 
-fn rows(index: &dyn Index, table: Table) -> Vec<(Vec<u8>, Vec<u8>)> {
+pub(crate) fn rows(index: &dyn Index, table: Table) -> Vec<(Vec<u8>, Vec<u8>)> {
     let mut all = Vec::new();
     let mut next = Some(KeyRange::all());
     while let Some(range) = next {

@@ -4,9 +4,12 @@
 mod bit_flips;
 mod client_kill;
 mod crash_points;
+mod failing_disk;
 mod full_disk;
+mod full_upkeep;
 mod gc_kill;
 mod judge;
+mod nth_failure;
 mod power_cut;
 mod process;
 mod races;

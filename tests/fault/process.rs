@@ -234,7 +234,7 @@ pub(crate) fn node() -> NodeName {
     "n".parse().expect("a name")
 }
 
-fn send(process: &Process, session: SessionId, frames: &[Vec<u8>]) -> Result<(), ClientError> {
+pub(crate) fn send(process: &Process, session: SessionId, frames: &[Vec<u8>]) -> Result<(), ClientError> {
     if frames.is_empty() {
         return Ok(());
     }

@@ -17,13 +17,13 @@ use crate::process::{Process, Push, Stores};
 use crate::switch::{Cut, CutIndex, Side, Switch};
 
 /// A site with two snapshots, and the index that its server had.
-struct Pushed {
-    folder: Folder,
-    stores: Stores,
+pub(crate) struct Pushed {
+    pub(crate) folder: Folder,
+    pub(crate) stores: Stores,
 }
 
 impl Pushed {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = Folder::new();
         let site = folder.dir("site");
         let stores = Stores { site: Arc::new(StoreSite::folder(&site).unwrap()), ..Stores::new() };
@@ -39,7 +39,7 @@ impl Pushed {
         Self { folder, stores }
     }
 
-    fn plan(&self, data: &str) -> Plan {
+    pub(crate) fn plan(&self, data: &str) -> Plan {
         Plan {
             data_dir: self.folder.path(data),
             site: self.folder.path("site"),
@@ -59,13 +59,13 @@ fn wait<T>(work: impl Future<Output = T>) -> T {
 }
 
 /// Rebuilds until the switch ends it.
-fn run(plan: &Plan, switch: &Arc<Switch>) -> Result<RebuildReport, RebuildError> {
+pub(crate) fn run(plan: &Plan, switch: &Arc<Switch>) -> Result<RebuildReport, RebuildError> {
     let switch = Arc::clone(switch);
     let wrap = move |index| -> Arc<dyn Index> { Arc::new(CutIndex::new(index, switch)) };
     wait(rebuild::run(plan, on_halt(), wrap))
 }
 
-fn start(plan: &Plan) -> Result<(), CreateError> {
+pub(crate) fn start(plan: &Plan) -> Result<(), CreateError> {
     let site = PathBuf::from(&plan.site).into();
     let settings = Config::default().settings().unwrap();
     wait(open_or_create(&plan.data_dir, Some(&site), settings, on_halt())).map(drop)

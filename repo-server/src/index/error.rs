@@ -96,10 +96,20 @@ impl OpenError {
             Self::NotBuilt { .. } | Self::OtherEngine { .. } => ErrorClass::Usage,
             Self::Missing { .. } => ErrorClass::NotFound,
             Self::InUse { .. } => ErrorClass::Conflict,
+            Self::Engine { source, .. } if is_full(source.as_ref()) => ErrorClass::Unavailable,
             Self::Marker { .. } | Self::Engine { .. } => ErrorClass::Integrity,
             Self::Io { .. } => ErrorClass::Unavailable,
         }
     }
+}
+
+/// Whether an engine's error comes from a disk without room.
+fn is_full(error: &(dyn Error + 'static)) -> bool {
+    let mut causes = std::iter::successors(Some(error), |&error| error.source());
+    causes.any(|error| {
+        let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+        matches!(kind, Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+    })
 }
 
 /// A name that is no index engine's.

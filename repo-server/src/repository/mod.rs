@@ -180,8 +180,9 @@ impl Repository {
         if self.halted.load(Ordering::Acquire) { Err(ServerError::Halted) } else { Ok(()) }
     }
 
-    /// Applies a batch; it is durable when this returns.
+    /// Applies a batch; it is durable when this returns. Once the repository has halted, none is (P8).
     pub(crate) fn commit(&self, batch: Batch) -> Result<(), ServerError> {
+        self.check_running()?;
         self.parts.index.commit(batch).map_err(|error| self.index_error(error))
     }
 
