@@ -73,7 +73,21 @@ impl Server {
     /// # Panics
     /// If it does not start.
     pub fn start(data: &Path) -> Self {
-        let mut process = Command::new(binary("astacus-server"))
+        Self::run(Command::new(binary("astacus-server")), data)
+    }
+
+    /// As [`start`](Self::start), with the configuration file `config`.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub fn start_with(config: &Path, data: &Path) -> Self {
+        let mut command = Command::new(binary("astacus-server"));
+        command.arg("--config").arg(config);
+        Self::run(command, data)
+    }
+
+    fn run(mut command: Command, data: &Path) -> Self {
+        let mut process = command
             .args(["--listen", "127.0.0.1:0", "--data-dir"])
             .arg(data)
             .stdout(Stdio::piped())
@@ -92,6 +106,14 @@ impl Server {
             std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap_or_default();
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         peak.and_then(|peak| peak.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
+    }
+
+    /// Lets [`peak_kib`](Self::peak_kib) begin anew with what it has now.
+    ///
+    /// # Panics
+    /// If the kernel does not take it.
+    pub fn forget_peak(&self) {
+        std::fs::write(format!("/proc/{}/clear_refs", self.process.id()), "5").expect("a process of ours");
     }
 
     /// Ends it.
