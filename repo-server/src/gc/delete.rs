@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::time::Duration;
 
 use format_spec::wire::{Delays, Waiting};
 
@@ -15,6 +16,9 @@ use crate::time::rfc3339;
 
 /// Rows that are read at once.
 const AT_ONCE: NonZeroUsize = NonZeroUsize::new(1000).unwrap();
+/// How often, and at what distance, a run looks whether commits have landed.
+const COMMIT_POLLS: u32 = 1000;
+const COMMIT_POLL: Duration = Duration::from_millis(10);
 /// Objects that a report lists.
 const LISTED: usize = 1000;
 
@@ -24,21 +28,62 @@ impl Run<'_> {
     pub(super) async fn delete(&mut self) -> Result<(), ServerError> {
         for kind in DoomedKind::ALL {
             let before = self.report.problems.len();
-            let mut next = Some(KeyRange::prefix(&[kind.tag()]));
-            while let Some(range) = next {
-                let scan = move |repository: &Arc<Repository>| {
-                    Ok(repository.parts.index.scan(Table::Doomed, &range, AT_ONCE)?)
-                };
-                let found = self.repository.blocking(scan).await?;
-                self.delete_some(found.rows).await?;
-                next = found.rest;
-            }
+            self.delete_all(kind).await?;
             let keep_order = self.repository.rules.keep(Rule::SnapshotsBeforePacks);
+            if kind == DoomedKind::Snapshot && keep_order && !self.wait_for_commits().await? {
+                return Ok(());
+            }
             if keep_order && self.report.problems.len() > before {
                 return Ok(());
             }
         }
         Ok(())
+    }
+
+    async fn delete_all(&mut self, kind: DoomedKind) -> Result<(), ServerError> {
+        let mut next = Some(KeyRange::prefix(&[kind.tag()]));
+        while let Some(range) = next {
+            let scan = move |repository: &Arc<Repository>| {
+                Ok(repository.parts.index.scan(Table::Doomed, &range, AT_ONCE)?)
+            };
+            let found = self.repository.blocking(scan).await?;
+            self.delete_some(found.rows).await?;
+            next = found.rest;
+        }
+        Ok(())
+    }
+
+    /// Waits until the commits that are under way have landed or failed, and deletes what failed ones left. A
+    /// snapshot that is on its way found its pages before the packs of this run were doomed; one that comes
+    /// later finds them after, in other packs. Answers whether none is left.
+    async fn wait_for_commits(&mut self) -> Result<bool, ServerError> {
+        let under_way = |repository: &Arc<Repository>| {
+            let mut keys = Vec::new();
+            repository.for_each_row(
+                Table::Doomed,
+                &KeyRange::prefix(&[DoomedKind::Snapshot.tag()]),
+                |key, _| {
+                    keys.extend(DoomedKey::decode(key));
+                    Ok(())
+                },
+            )?;
+            Ok(keys)
+        };
+        let mut keys: Vec<DoomedKey> = self.repository.blocking(under_way).await?;
+        keys.retain(|key| self.repository.in_flight.contains(key));
+        if keys.is_empty() {
+            return Ok(true);
+        }
+        for _ in 0..COMMIT_POLLS {
+            tokio::time::sleep(COMMIT_POLL).await;
+            if !keys.iter().any(|key| self.repository.in_flight.contains(key)) {
+                self.delete_all(DoomedKind::Snapshot).await?;
+                return Ok(true);
+            }
+        }
+        let why = "a commit takes long: the next run deletes manifests and packs";
+        self.report.stopped.get_or_insert(why.to_owned());
+        Ok(false)
     }
 
     async fn delete_some(&mut self, rows: Vec<Row>) -> Result<(), ServerError> {

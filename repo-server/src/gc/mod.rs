@@ -11,7 +11,7 @@
 //! | G2 | a row goes only if it is idle since before the start of every open session, checked in its batch |
 //! | G3 | what a session was told is here is counted, or idle since its start or later |
 //! | G4 | a pack goes only after the last row that named it, and its repacked blobs were read back before |
-//! | G5 | objects are deleted by name, never from a listing: snapshots before manifests before packs |
+//! | G5 | objects are deleted by name, never from a listing: no pack before every snapshot that may need it |
 //! | G6 | an object on its way is not deleted, and one that a crash left behind is |
 
 mod day;

@@ -258,7 +258,7 @@ fn drop_rows(repository: &Repository, steps: &[Step], large: LargeDelete) -> Res
         for step in steps {
             match step {
                 Step::Done(item) if is_held(item.since(), held_from) => {}
-                Step::Done(item) => drop(ledger.batch().delete(Table::Idle, item.encode())),
+                Step::Done(item) => take_off(ledger, item)?,
                 Step::Drop { since, .. } if is_held(*since, held_from) => {}
                 Step::Drop { since, id, references } => {
                     let Some(row) = idle_row(repository, ledger, *id, *since)? else { continue };
@@ -291,6 +291,20 @@ fn held_from(repository: &Repository) -> Option<Epoch> {
 
 fn is_held(since: Epoch, held_from: Option<Epoch>) -> bool {
     held_from.is_some_and(|start| since >= start)
+}
+
+/// Takes an item off the queue, unless it is about its row again: that may have become idle in its epoch since
+/// the item was read.
+fn take_off(ledger: &mut Ledger<'_>, item: &IdleKey) -> Result<(), ServerError> {
+    if let IdleKey::Row { id, since, .. } = item
+        && let Some(row) = ledger.rows(&[*id])?.into_iter().flatten().next()
+        && row.is_idle()
+        && row.idle_since == *since
+    {
+        return Ok(());
+    }
+    ledger.batch().delete(Table::Idle, item.encode());
+    Ok(())
 }
 
 fn load(ledger: &mut Ledger<'_>, steps: &[Step]) -> Result<(), ServerError> {

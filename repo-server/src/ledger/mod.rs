@@ -290,13 +290,19 @@ impl<'a> Ledger<'a> {
     /// Counts so many references more to each page. Answers the first of those that have no row, of which
     /// and of all others nothing is counted then.
     pub(crate) fn count(&mut self, counts: &Counts) -> Result<Result<(), Vec<ChunkId>>, ServerError> {
+        let found = self.find(counts)?;
+        if found.is_ok() {
+            self.add(counts);
+        }
+        Ok(found)
+    }
+
+    /// Whether each page has a row. Answers the first of those that have none.
+    pub(crate) fn find(&mut self, counts: &Counts) -> Result<Result<(), Vec<ChunkId>>, ServerError> {
         self.load(counts.keys())?;
         let missing: Vec<ChunkId> = counts.keys().filter(|id| self.row(id).is_none()).copied().collect();
-        if !missing.is_empty() && self.repository.rules.keep(Rule::CommitFindsItsPages) {
-            return Ok(Err(missing));
-        }
-        self.add(counts);
-        Ok(Ok(()))
+        let is_found = missing.is_empty() || !self.repository.rules.keep(Rule::CommitFindsItsPages);
+        Ok(if is_found { Ok(()) } else { Err(missing) })
     }
 
     fn add(&mut self, counts: &Counts) {

@@ -31,7 +31,7 @@ pub(crate) fn have(
     ids: &[ChunkId],
 ) -> Result<Vec<Held>, ServerError> {
     // Waiting first: ids only ever move from there to the index.
-    let waiting = domain.waiting(ids);
+    let waiting = domain.waiting_chunks(ids);
     let here = pinned(repository, domain, start, ids)?;
     let held = |(waiting, here)| if waiting || here { Held::Here } else { Held::Missing };
     Ok(waiting.into_iter().zip(here).map(held).collect())

@@ -11,7 +11,7 @@
 //! Lock order: `open` and `promises` are leaves; nothing else is locked and nothing blocks while one of
 //! them is held.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -85,7 +85,7 @@ pub(crate) struct Domain {
 struct OpenPacks {
     chunks: Option<PackBuilder>,
     pages: Option<PackBuilder>,
-    waiting: HashSet<ChunkId>,
+    waiting: HashMap<ChunkId, BlobKind>,
     /// Grows whenever ids move from `waiting` to the index.
     indexed: u64,
     publishing: Vec<(BlobKind, watch::Receiver<Outcome>)>,
@@ -146,10 +146,11 @@ impl Domain {
         lock(&self.promises).release(session);
     }
 
-    /// Which of `ids` wait in packs.
-    pub(crate) fn waiting(&self, ids: &[ChunkId]) -> Vec<bool> {
+    /// Which of `ids` are chunks that wait in packs. A page that waits is not told of: if the session that sent
+    /// it ends, the chunks that it refers to may go, and then it gets no row (X7).
+    pub(crate) fn waiting_chunks(&self, ids: &[ChunkId]) -> Vec<bool> {
         let open = lock(&self.open);
-        ids.iter().map(|id| open.waiting.contains(id)).collect()
+        ids.iter().map(|id| open.waiting.get(id) == Some(&BlobKind::Chunk)).collect()
     }
 
     /// A mark that changes whenever waiting ids move to the index.
@@ -167,13 +168,13 @@ impl Domain {
         seen: u64,
     ) -> (Appended, Option<FullPack>) {
         let mut open = lock(&self.open);
-        if open.waiting.contains(&info.id) {
+        if open.waiting.contains_key(&info.id) {
             return (Appended::Waiting, None);
         }
         if open.indexed != seen {
             return (Appended::LookAgain, None);
         }
-        open.waiting.insert(info.id);
+        open.waiting.insert(info.id, info.kind);
         let builder = open.builder(info.kind).get_or_insert_with(|| self.new_pack());
         builder.append(info, blob, references.to_vec());
         let limit = match info.kind {

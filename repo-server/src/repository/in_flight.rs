@@ -14,6 +14,7 @@ use super::{Repository, lock};
 use crate::error::ServerError;
 use crate::index::row::{DoomedKey, DoomedRow};
 use crate::index::{Batch, Table};
+use crate::ledger::Ledger;
 
 /// The names that are on their way now.
 #[derive(Default)]
@@ -35,13 +36,24 @@ pub(crate) struct Flight {
 impl Flight {
     /// Announces objects, durably. Blocks.
     pub(crate) fn announce(repository: &Arc<Repository>, keys: Vec<DoomedKey>) -> Result<Self, ServerError> {
+        Self::announce_if(repository, keys, |_| Ok(()))
+    }
+
+    /// Announces objects, durably, if `check` passes in the batch that does so. Blocks.
+    pub(crate) fn announce_if(
+        repository: &Arc<Repository>,
+        keys: Vec<DoomedKey>,
+        check: impl FnOnce(&mut Ledger<'_>) -> Result<(), ServerError>,
+    ) -> Result<Self, ServerError> {
         lock(&repository.in_flight.0).extend(keys.iter().cloned());
         let flight = Self { repository: Arc::clone(repository), keys };
-        let mut batch = Batch::new();
-        for key in &flight.keys {
-            batch.put(Table::Doomed, key.encode(), DoomedRow::NOW.encode());
-        }
-        repository.commit(batch)?;
+        repository.account(|ledger| {
+            check(ledger)?;
+            for key in &flight.keys {
+                ledger.doom(key, DoomedRow::NOW);
+            }
+            Ok(())
+        })?;
         Ok(flight)
     }
 

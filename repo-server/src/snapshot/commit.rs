@@ -47,7 +47,7 @@ pub(crate) async fn commit(
 
     let (manifest_id, sealed) = seal_manifest(repository, body).await?;
     let snapshot = describe(repository, &manifest, manifest_id);
-    let flight = announce(repository, &snapshot).await?;
+    let (flight, pages) = announce(repository, &snapshot, pages).await?;
     put(repository, &manifest_object(&manifest_id), sealed).await?;
     put(repository, &snapshot_object(&snapshot.id), seal_snapshot(repository, &snapshot)).await?;
 
@@ -119,10 +119,21 @@ fn seal_snapshot(repository: &Repository, snapshot: &Snapshot) -> Bytes {
     object::seal(ObjectKind::Snapshot, keys, repository.id(), salt, &snapshot.encode()).into()
 }
 
-/// What a crash from here on leaves of the snapshot's objects goes with the next run of the collector.
-async fn announce(repository: &Arc<Repository>, snapshot: &Snapshot) -> Result<Flight, ServerError> {
+/// Announces the objects of a snapshot while all its pages are there: from here on no pack goes before the
+/// snapshot does (G5), also if its session ends and it is never committed.
+async fn announce(
+    repository: &Arc<Repository>,
+    snapshot: &Snapshot,
+    pages: Counts,
+) -> Result<(Flight, Counts), ServerError> {
     let keys = objects(snapshot);
-    repository.blocking(move |repository| Flight::announce(repository, keys)).await
+    let announce = move |repository: &Arc<Repository>| {
+        let flight = Flight::announce_if(repository, keys, |ledger| {
+            ledger.find(&pages)?.map_err(|missing| ServerError::MissingChunks { missing })
+        })?;
+        Ok((flight, pages))
+    };
+    repository.blocking(announce).await
 }
 
 async fn put(repository: &Arc<Repository>, name: &ObjectName, bytes: Bytes) -> Result<(), ServerError> {
