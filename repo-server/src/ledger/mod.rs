@@ -12,6 +12,7 @@ use std::collections::btree_map::Entry;
 
 use format_spec::key::BlobKind;
 use format_spec::pack::{Directory, PackEntry};
+use format_spec::wire::Amount;
 use format_spec::{ChunkId, PackId};
 
 use crate::error::ServerError;
@@ -369,6 +370,17 @@ impl<'a> Ledger<'a> {
         }
         self.set(id, None);
         Ok(())
+    }
+
+    /// The packs that go with this batch, as nothing names them any more.
+    pub(crate) fn dead_packs(&self) -> Amount {
+        let mut dead = Amount::default();
+        for row in self.packs.values().filter_map(|pack| pack.after.as_ref()) {
+            if row.live.blobs == 0 {
+                dead.add(row.len);
+            }
+        }
+        dead
     }
 
     /// Dooms an object: it may be deleted from `due_ms` on.
