@@ -31,6 +31,7 @@
 //! Nothing deletes yet. When something does, it must take part in this table.
 
 mod alarm;
+mod altered;
 mod audit;
 pub mod checkpoint;
 pub mod clock;

@@ -96,7 +96,11 @@ struct Pushed {
 
 impl Pushed {
     fn new() -> Self {
-        let mut world = World::new();
+        Self::with_config("")
+    }
+
+    fn with_config(config: &str) -> Self {
+        let mut world = World::with_config(config);
         let mut random = Random::printed();
         let mut nodes = Vec::new();
         for (cluster, node) in [("c", "n"), ("c", "m"), ("d", "n")] {
@@ -333,7 +337,7 @@ fn a_rebuild_that_cannot_be_right_is_refused_and_changes_nothing() {
 /// protected still is.
 #[test]
 fn a_repository_that_was_collected_is_rebuilt_with_its_protections() {
-    let mut pushed = Pushed::new();
+    let mut pushed = Pushed::with_config("[gc]\nevery_minutes = 0\nrepack_below = 100\n");
     pushed.world.server.start_again();
     let at = |pushed: &Pushed| pushed.nodes_at(&pushed.world.server).next().unwrap().0;
     let node = at(&pushed);

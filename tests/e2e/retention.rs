@@ -243,12 +243,14 @@ fn zero_is_a_rule_and_no_rule_is_none() {
     years.refuses(&[], 2, "no policy");
     years.refuses(&["--cluster", "c"], 2, "no policy");
     let zero = years.forget(&["--keep-last", "0", "--dry-run"]);
-    let nothing = years.forget(&["--minimum", "0", "--keep-daily", "0", "--keep-days", "0", "--dry-run"]);
+    let nothing = years.forget(&["--minimum", "0", "--keep-daily", "0", "--keep-last", "0", "--dry-run"]);
+    let today = years.forget(&["--minimum", "0", "--keep-days", "0", "--dry-run"]);
     let most = years.forget(&["--minimum", "0", "--maximum", "2", "--dry-run"]);
     let daily = years.forget(&["--minimum", "2", "--keep-daily", "7", "--dry-run"]);
 
     assert_eq!(verdicts(&zero), pairs(&ids, &["forget", "keep", "keep", "keep"]), "the minimum is 3");
     assert_eq!(verdicts(&nothing), pairs(&ids, &["forget", "forget", "forget", "keep"]));
+    assert_eq!(verdicts(&today), pairs(&ids, &["keep"; 4]), "none is a day old");
     assert_eq!(verdicts(&most), pairs(&ids, &["forget", "forget", "keep", "keep"]));
     assert_eq!(verdicts(&daily)[3].1, "keep", "{daily}");
     years.refuses(&["--minimum", "3", "--maximum", "2"], 2, "maximum");

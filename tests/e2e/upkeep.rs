@@ -107,20 +107,27 @@ fn what_a_dry_run_tells_is_what_goes_from_the_disk() {
     assert_eq!(kept.on_disk(), full, "a plan changes nothing");
     let done = kept.admin(&["gc", "--now"]);
 
-    for field in ["purged", "pages", "chunks", "dead_packs", "deleted", "pinned", "waiting"] {
-        assert_eq!(plan[field], done[field], "{field}: {plan}\n{done}");
-        assert_eq!(explained[field], done[field], "{field}");
-    }
+    assert_same_numbers(&plan, &done);
+    assert_same_numbers(&explained, &done);
     assert_eq!(done["purged"], json!([first]));
     assert!(bytes_of(&done) > 5_400_000, "{done}");
     let freed = full - kept.on_disk();
     println!("{freed} bytes of {full} went from the disk");
     assert_eq!(number(&done["dead_packs"], "bytes"), freed - small_objects(&done, freed), "{done}");
-    assert!((5_400_000..5_400_000 + 64 * KIB).contains(&freed), "{freed}");
+    assert!((5_400_000..5_400_000 + 256 * KIB).contains(&freed), "{freed}");
     kept.assert_restores(&second, &two);
     kept.assert_sound();
     let again = kept.admin(&["gc", "--now"]);
     assert_eq!((bytes_of(&again), number(&again["deleted"], "count")), (0, 0), "{again}");
+}
+
+/// Fails unless two reports differ in nothing but that one was a plan.
+#[track_caller]
+fn assert_same_numbers(plan: &Value, done: &Value) {
+    assert_eq!((text(plan, "mode"), text(done, "mode")), ("plan".to_owned(), "apply".to_owned()));
+    for (field, value) in done.as_object().unwrap().iter().filter(|(field, _)| *field != "mode") {
+        assert_eq!(plan[field], *value, "{field}: {plan}\n{done}");
+    }
 }
 
 /// What went beside packs: a manifest and a snapshot, whose lengths no report knows.
@@ -143,8 +150,10 @@ fn a_thin_pack_is_repacked_and_the_disk_gives_its_bytes_back() {
     let full = kept.on_disk();
     kept.admin(&["forget", &first]);
 
+    let plan = kept.admin(&["gc", "--now", "--dry-run"]);
     let done = kept.admin(&["gc", "--now"]);
 
+    assert_same_numbers(&plan, &done);
     assert!(number(&done["repacked"], "bytes") > 7_900_000, "{done}");
     assert!((1_600_000..1_800_000).contains(&number(&done, "copied_bytes")), "{done}");
     let left = kept.on_disk();
@@ -165,19 +174,21 @@ fn what_an_open_session_holds_is_told_by_node() {
     let (session, _) = wire.session("c", "busy-node");
     kept.admin(&["forget", &first]);
 
+    let plan = kept.admin(&["gc", "--now", "--dry-run"]);
     let held = kept.admin(&["gc", "--now"]);
     let explained = kept.admin(&["gc", "--explain"]);
     let shown = kept.node.admin(&["gc", "--explain"]).exits(0).stdout;
 
     assert_eq!(collected(&held), [(0, 0), (0, 0)], "{held}");
+    assert_eq!(collected(&plan), collected(&held), "{plan}");
     assert_eq!(text(&held["pinned"][0], "node"), "busy-node");
     assert_eq!(text(&explained["pinned"][0], "session"), session.to_string());
     assert_eq!(number(&explained["pinned"][0]["holds"], "count"), 1, "its page: {explained}");
     assert!(shown.contains("busy-node"), "{shown}");
-    assert_eq!(wire.send("DELETE", &format!("/v1/sessions/{session}"), b"").status, 200);
+    assert_eq!(wire.send("DELETE", &format!("/v1/sessions/{session}"), b"").status, 204);
     let plan = kept.admin(&["gc", "--now", "--dry-run"]);
     let done = kept.admin(&["gc", "--now"]);
-    assert_eq!(collected(&plan), collected(&done), "{plan}\n{done}");
+    assert_same_numbers(&plan, &done);
     assert!(bytes_of(&done) > 2_700_000, "{done}");
     kept.assert_sound();
 }

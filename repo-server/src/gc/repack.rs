@@ -1,6 +1,7 @@
 //! Thin packs: what is left of them goes into new packs, as it is.
 //!
-//! A pack is thin when little of it is still in use; small packs are merged once there are many. A blob does
+//! A pack is thin when little of it is still in use; small packs are merged once there are many, and packs that
+//! are not as they were written are left for new ones, however much of them is in use. A blob does
 //! not depend on where it lies, so it is copied without being sealed again; but it is opened before, so that
 //! damage is never given a new name, and once more from the new pack as the site gives it back (G4).
 
@@ -12,6 +13,7 @@ use format_spec::pack::{Directory, PackBuilder, PackEntry, SealedPack, TARGET_LE
 use format_spec::{ChunkId, ClusterName, PackId};
 
 use super::{Next, Phase, Run};
+use crate::altered;
 use crate::error::ServerError;
 use crate::index::row::{ChunkRow, Health, Live, PackNumber, PackRow};
 use crate::index::{KeyRange, Table};
@@ -143,11 +145,12 @@ fn full_len(kind: BlobKind) -> usize {
 /// Packs of one domain and kind, in the order in which they are copied.
 pub(super) type Groups = BTreeMap<(ClusterName, BlobKind), Vec<Thin>>;
 
-/// Thin packs by domain and kind, the thinnest first, as they are once `gone` has left them.
+/// Thin and altered packs by domain and kind, the thinnest first, as they are once `gone` has left them.
 pub(super) fn thin_packs(
     repository: &Repository,
     gone: &BTreeMap<PackNumber, Live>,
 ) -> Result<Groups, ServerError> {
+    let altered = altered::all(repository)?;
     let mut found: BTreeMap<(ClusterName, BlobKind), (Vec<Thin>, Vec<Thin>)> = BTreeMap::new();
     repository.for_each_row(Table::Pack, &KeyRange::all(), |key, value| {
         let decoded = PackNumber::from_key(key).zip(PackRow::decode(value));
@@ -159,7 +162,7 @@ pub(super) fn thin_packs(
             return Ok(());
         }
         let (thin, small) = found.entry((row.domain.clone(), row.kind)).or_default();
-        if is_thin(&row, repository.parts.upkeep.gc.repack_below) {
+        if is_thin(&row, repository.parts.upkeep.gc.repack_below) || altered.contains(&number) {
             thin.push(Thin { number, row });
         } else if is_small(&row) && small.len() < SMALL_AT_ONCE {
             small.push(Thin { number, row });

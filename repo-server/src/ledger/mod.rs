@@ -15,6 +15,7 @@ use format_spec::pack::{Directory, PackEntry};
 use format_spec::wire::Amount;
 use format_spec::{ChunkId, PackId};
 
+use crate::altered;
 use crate::error::ServerError;
 use crate::index::row::{
     ChunkRow, DoomedKey, DoomedKind, DoomedRow, Epoch, Health, IdleKey, Live, PackNumber, PackRow, Totals,
@@ -414,6 +415,7 @@ impl<'a> Ledger<'a> {
             return;
         }
         self.batch.delete(Table::Pack, number.key());
+        altered::forget(&mut self.batch, number);
         self.totals.packs = self.totals.packs.saturating_sub(1);
         self.totals.stored_bytes = self.totals.stored_bytes.saturating_sub(row.len);
         let key = DoomedKey { kind: DoomedKind::Pack, name: object_name(&row.id) };
