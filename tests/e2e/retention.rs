@@ -267,3 +267,22 @@ fn the_configured_policy_of_a_cluster_decides_if_no_other_is_given() {
 
     assert_eq!(verdicts(&plan), pairs(&[&one, &two], &["forget", "keep"]));
 }
+
+/// The nodes of a cluster push by themselves, and the snapshots of one never take the place of another's.
+#[test]
+fn a_policy_counts_the_snapshots_of_each_node_by_itself() {
+    let config = format!("{BY_HAND}[retention]\nminimum = 0\nkeep_daily = 7\n");
+    let mut years = Years::with_config(&config);
+    let other = years.world.node("m");
+    let theirs = text(&other.push(&years.root), "snapshot");
+    let [one, two] = years.pushes();
+
+    let plan = years.forget(&["--dry-run"]);
+    let given = years.forget(&["--minimum", "1", "--maximum", "1", "--dry-run"]);
+    years.refuses(&[&theirs], 11, "a complete snapshot of m");
+    years.forget(&[]);
+
+    let expected = pairs(&[&theirs, &one, &two], &["keep", "forget", "keep"]);
+    assert_eq!((verdicts(&plan), verdicts(&given)), (expected.clone(), expected));
+    assert_eq!(years.listed(), [(theirs, false), (one, true), (two, false)]);
+}
