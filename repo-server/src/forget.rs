@@ -1,16 +1,18 @@
 //! Forgetting: which snapshots go, by name or by policy, and why.
 //!
+//! A policy is applied to the snapshots of the same nodes of a cluster, each such series by itself.
+//!
 //! A request plans or applies; a plan and its application look at the same things, so `--dry-run` tells what
 //! would be done. Forgetting takes nothing away: it makes tombstones, and the collector does the rest.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use format_spec::snapshot::{Snapshot, SnapshotState};
 use format_spec::wire::{
     ForgetLine, ForgetReport, ForgetRequest, LastComplete, RetentionPolicy, RunMode, Verdict,
 };
-use format_spec::{ClusterName, SnapshotId};
+use format_spec::{ClusterName, NodeName, SnapshotId};
 
 use crate::clock_watch::ClockState;
 use crate::error::{Chain, ServerError};
@@ -30,7 +32,7 @@ type Fates = BTreeMap<SnapshotId, (Verdict, Vec<String>)>;
 /// Forgets snapshots, or tells which it would.
 ///
 /// # Errors
-/// [`ServerError::Refused`] if a named one is protected, or the last complete one of its cluster; if the
+/// [`ServerError::Refused`] if a named one is protected, or the last complete one of its nodes; if the
 /// server's clock jumped and a policy was to decide; if there is neither a name nor a policy. Nothing changed.
 pub(crate) async fn run(
     repository: &Arc<Repository>,
@@ -67,7 +69,8 @@ pub(crate) async fn run(
 /// [`ServerError`] if the clusters cannot be listed. What fails for one of them is logged.
 pub(crate) async fn by_policy(repository: &Arc<Repository>) -> Result<u64, ServerError> {
     let with_policy = |repository: &Arc<Repository>| {
-        let clusters = by_cluster(&snapshot::list(repository, None)?).into_keys().collect::<Vec<_>>();
+        let listed = snapshot::list(repository, None)?;
+        let clusters: BTreeSet<ClusterName> = listed.into_iter().map(|snapshot| snapshot.cluster).collect();
         let retention = &repository.parts.upkeep.retention;
         let has_policy = |cluster: &ClusterName| *retention.policy(cluster) != RetentionPolicy::default();
         Ok(clusters.into_iter().filter(has_policy).collect::<Vec<_>>())
@@ -105,10 +108,9 @@ fn decide(
     }
     let now_ms = repository.parts.clock.unix_ms();
     let mut fates = Fates::new();
-    for (cluster, of_cluster) in by_cluster(snapshots) {
+    for ((cluster, _), series) in by_series(snapshots) {
         let policy = policy_of(repository, request, &cluster)?;
-        let candidates: Vec<Candidate> =
-            of_cluster.iter().map(|snapshot| candidate(snapshot, marks)).collect();
+        let candidates: Vec<Candidate> = series.iter().map(|snapshot| candidate(snapshot, marks)).collect();
         for decision in retention::decide(&Policy::from(&policy), &candidates, now_ms, request.last_complete)
         {
             let reasons = decision.reasons.iter().map(ToString::to_string).collect();
@@ -136,12 +138,17 @@ fn policy_of(
     Ok(policy.clone())
 }
 
-fn by_cluster(snapshots: &[Snapshot]) -> BTreeMap<ClusterName, Vec<&Snapshot>> {
-    let mut clusters: BTreeMap<ClusterName, Vec<&Snapshot>> = BTreeMap::new();
+/// Snapshots that take each other's place: of the same nodes of a cluster. A push is a snapshot of its node, and
+/// never a reason for another node's to go.
+type Series = (ClusterName, BTreeSet<NodeName>);
+
+fn by_series(snapshots: &[Snapshot]) -> BTreeMap<Series, Vec<&Snapshot>> {
+    let mut series: BTreeMap<Series, Vec<&Snapshot>> = BTreeMap::new();
     for snapshot in snapshots {
-        clusters.entry(snapshot.cluster.clone()).or_default().push(snapshot);
+        let nodes = snapshot.manifests.iter().map(|manifest| manifest.node.clone()).collect();
+        series.entry((snapshot.cluster.clone(), nodes)).or_default().push(snapshot);
     }
-    clusters
+    series
 }
 
 /// The named ones go.
@@ -167,23 +174,26 @@ fn by_name(request: &ForgetRequest, snapshots: &[Snapshot], marks: &Marks) -> Re
     Ok(fates)
 }
 
-/// A cluster that has a complete snapshot keeps one.
+/// Nodes that have a complete snapshot keep one.
 fn check_last_complete_stays(
     fates: &Fates,
     snapshots: &[Snapshot],
     marks: &Marks,
 ) -> Result<(), ServerError> {
-    for (cluster, of_cluster) in by_cluster(snapshots) {
+    for ((cluster, nodes), series) in by_series(snapshots) {
         let is_going =
             |snapshot: &&&Snapshot| marks.get(&snapshot.id).is_some_and(|mark| mark.tombstone.is_some());
-        let complete: Vec<_> = of_cluster
+        let complete: Vec<_> = series
             .iter()
             .filter(|snapshot| snapshot.state == SnapshotState::Complete && !is_going(snapshot))
             .collect();
         let all_go = complete.iter().all(|snapshot| fates.contains_key(&snapshot.id));
         if all_go && !complete.is_empty() {
+            let nodes: Vec<&str> = nodes.iter().map(NodeName::as_str).collect();
             let why = format!(
-                "cluster `{cluster}` would be left without a complete snapshot: add --even-last if that is meant"
+                "cluster `{cluster}` would be left without a complete snapshot of {}: \
+                 add --even-last if that is meant",
+                nodes.join(", ")
             );
             return Err(ServerError::Refused { code: "last_complete", why });
         }

@@ -37,6 +37,7 @@
 //! | **verify, audit** | | | | | what is found of a blob or a pack is written to the row as it is then, if that still names the place that was read | a restore writes nothing |
 
 mod alarm;
+mod altered;
 mod audit;
 pub mod checkpoint;
 pub mod clock;

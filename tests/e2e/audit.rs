@@ -6,10 +6,11 @@ use std::path::Path;
 use repo_server::index::row::ChunkRow;
 use repo_server::index::{Batch, Engine, KeyRange, Table, open_existing};
 use serde_json::Value;
-use tests::client::number;
+use tests::client::{number, text};
+use tests::compare::assert_same;
 use tests::corpus;
 use tests::seed::Random;
-use tests::world::World;
+use tests::world::{World, bytes_below};
 
 /// Changes every count in the index of a server that does not run.
 fn tamper(data: &Path) -> u64 {
@@ -57,4 +58,41 @@ fn counts_that_differ_are_told_raise_an_alarm_and_are_mended() {
     let again = node.admin(&["verify", "--level", "refs", "--json"]).exits(0).json();
     assert_eq!((&again["sound"], number(&again, "found")), (&Value::Bool(true), 0), "{again}");
     node.admin(&["verify", "--level", "read", "--repair"]).exits(2);
+}
+
+/// X8, G1: nothing is collected by counts that are known to be wrong, and everything is once they are mended.
+#[test]
+fn the_collector_rests_while_counts_differ() {
+    let mut world = World::with_config("[gc]\nevery_minutes = 0\n");
+    let root = world.path("source");
+    let mut random = Random::printed();
+    corpus::plain(&root, &mut random, 12, 300_000);
+    let node = world.node("n");
+    let first = text(&node.push(&root), "snapshot");
+    corpus::work_on(&root, &mut random);
+    let second = text(&node.push(&root), "snapshot");
+    node.admin(&["forget", &first]).exits(0);
+    world.server.stop();
+    tamper(world.server.data());
+    world.server.start_again();
+    let node = world.node("n");
+    node.admin(&["verify", "--level", "refs"]).exits(13);
+    let site = world.server.data().join("site");
+    let before = bytes_below(&site);
+
+    let refused = node.admin(&["gc", "--now"]).exits(11);
+
+    assert!(refused.stderr.contains("verify --level refs --repair"), "{}", refused.stderr);
+    assert_eq!(alarms(&node.status()), ["counts_differ"]);
+    assert_eq!(bytes_below(&site), before);
+    node.admin(&["verify", "--level", "refs", "--repair"]).exits(0);
+    let done = node.admin(&["gc", "--now", "--json"]).exits(0).json();
+    assert_eq!(done["purged"], serde_json::json!([first]));
+    assert!(number(&done["chunks"], "count") > 0 && bytes_below(&site) < before, "{done}");
+    for level in ["refs", "restore"] {
+        node.admin(&["verify", "--level", level]).exits(0);
+    }
+    node.restore(&second, &world.path("restored"), &["--strip-root"]).exits(0);
+    assert_same(&root, &world.path("restored"));
+    assert_eq!(alarms(&node.status()), Vec::<String>::new());
 }

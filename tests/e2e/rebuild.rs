@@ -96,7 +96,11 @@ struct Pushed {
 
 impl Pushed {
     fn new() -> Self {
-        let mut world = World::new();
+        Self::with_config("")
+    }
+
+    fn with_config(config: &str) -> Self {
+        let mut world = World::with_config(config);
         let mut random = Random::printed();
         let mut nodes = Vec::new();
         for (cluster, node) in [("c", "n"), ("c", "m"), ("d", "n")] {
@@ -327,4 +331,82 @@ fn a_rebuild_that_cannot_be_right_is_refused_and_changes_nothing() {
     let gone = tests::server::refused(&["rebuild", "--data-dir", "x"]).exits(2);
     assert!(gone.stderr.contains("--from-site"), "{}", gone.stderr);
     tests::server::refused(&[]).exits(2);
+}
+
+/// S1, G4: after years of forgetting, collecting and repacking, what was kept is rebuilt as it was, and what was
+/// protected still is.
+#[test]
+fn a_repository_that_was_collected_is_rebuilt_with_its_protections() {
+    let mut pushed = Pushed::with_config("[gc]\nevery_minutes = 0\nrepack_below = 100\n");
+    pushed.world.server.start_again();
+    let at = |pushed: &Pushed| pushed.nodes_at(&pushed.world.server).next().unwrap().0;
+    let node = at(&pushed);
+    let ids = node.snapshot_ids();
+    node.admin(&["protect", &ids[1], "--reason", "audit of 2026"]).exits(0);
+    node.admin(&["protect", &ids[3], "--reason", "for a moment"]).exits(0);
+    node.admin(&["protect", &ids[3], "--off"]).exits(0);
+    node.admin(&["forget", &ids[0], &ids[2]]).exits(0);
+    let collected = node.admin(&["gc", "--now", "--json"]).exits(0).json();
+    assert!(number(&collected["repacked"], "count") > 0, "{collected}");
+    node.admin(&["forget", &ids[3]]).exits(0);
+    node.admin(&["undelete", &ids[3]]).exits(0);
+    let listed = list(&node);
+    assert!(listed.contains("audit of 2026") && !listed.contains("for a moment"), "{listed}");
+    node.admin(&["verify", "--level", "refs"]).exits(0);
+    pushed.world.server.stop();
+    let before = rows(pushed.data());
+    pushed.lose_the_disk();
+
+    let report = rebuild(pushed.data(), pushed.site().to_str().unwrap(), &pushed.key).exits(0).json();
+
+    assert_eq!((number(&report, "snapshots"), number(&report, "found")), (4, 0), "{report}");
+    assert_eq!(report["notes"], serde_json::json!([]));
+    assert_eq!(rows(pushed.data()), before);
+    pushed.world.server.start_again();
+    let node = at(&pushed);
+    assert_eq!(list(&node), listed);
+    let refused = node.admin(&["forget", &ids[1]]).exits(11);
+    assert!(refused.stderr.contains("audit of 2026"), "{}", refused.stderr);
+    for (at, (node, root)) in pushed.nodes_at(&pushed.world.server).enumerate() {
+        let to = pushed.world.path(&format!("restored-{at}"));
+        node.restore("latest", &to, &[]).exits(0);
+        assert_eq!(differences(root, &restored(&to, root)), Vec::<String>::new());
+    }
+    for level in ["refs", "restore"] {
+        node.admin(&["verify", "--level", level]).exits(0);
+    }
+    node.admin(&["protect", &ids[1], "--off"]).exits(0);
+    node.admin(&["forget", &ids[1]]).exits(0);
+    node.admin(&["gc", "--now"]).exits(0);
+    assert_eq!(objects(pushed.data(), "protections"), Vec::<PathBuf>::new());
+    node.admin(&["verify", "--level", "refs"]).exits(0);
+}
+
+/// P2: a protection that cannot be read is named; that of a snapshot which is gone is a note.
+#[test]
+fn protections_that_are_damaged_or_of_no_use_are_told() {
+    let mut pushed = Pushed::new();
+    pushed.world.server.start_again();
+    let node = pushed.nodes_at(&pushed.world.server).next().unwrap().0;
+    let ids = node.snapshot_ids();
+    for id in &ids[..2] {
+        node.admin(&["protect", id, "--reason", "must stay"]).exits(0);
+    }
+    pushed.world.server.stop();
+    let objects = objects(pushed.data(), "protections");
+    let of = |id: &String| objects.iter().find(|path| path.display().to_string().contains(id)).unwrap();
+    let mut bytes = fs::read(of(&ids[0])).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(of(&ids[0]), bytes).unwrap();
+    fs::remove_file(pushed.site().join("snapshots").join(&ids[1])).unwrap();
+    pushed.lose_the_disk();
+
+    let report = rebuild(pushed.data(), pushed.site().to_str().unwrap(), &pushed.key).exits(13).json();
+
+    assert_eq!(number(&report, "found"), 1, "{report}");
+    assert!(report["findings"].to_string().contains(&format!("protections/{}", ids[0])), "{report}");
+    assert!(report["notes"].to_string().contains("protects a snapshot that is not there"), "{report}");
+    assert!(report["notes"].to_string().contains(&format!("protections/{}", ids[1])), "{report}");
+    assert_eq!(number(&report, "snapshots"), 5, "{report}");
 }

@@ -174,6 +174,40 @@ fn a_push_that_says_that_it_is_larger_than_the_room_is_refused_and_a_smaller_one
     assert_eq!(ask(50), 200);
 }
 
+/// P8, S1: on a disk that is full to the brim, forgetting and collecting make the room for the next push.
+#[test]
+fn forgetting_and_collecting_make_room_on_a_full_disk() {
+    let config = "[space]\nballast_mib = 30\nrefuse_below_mib = 0\n[gc]\nevery_minutes = 0\n";
+    let Some(mut setup) = Setup::with_config(500, config) else { return };
+    assert_eq!(ballast_len(setup.server.data()), 30 * MIB);
+    let big = setup.random.bytes(60_000_000);
+    std::fs::write(setup.root.join("big"), big).unwrap();
+    let first = text(&setup.node.push(&setup.root), "snapshot");
+    std::fs::remove_file(setup.root.join("big")).unwrap();
+    let second = text(&setup.node.push(&setup.root), "snapshot");
+    let copy = setup.folder.path("copy");
+    corpus::copy(&setup.root, &copy);
+    setup.node.admin(&["forget", &first]).exits(0);
+    let free = || {
+        let stat = rustix::fs::statvfs(setup.disk.path()).unwrap();
+        stat.f_bavail * stat.f_frsize
+    };
+    fill(setup.disk.path(), 110 * MIB);
+    std::fs::write(setup.root.join("next"), vec![1; 1000]).unwrap();
+    setup.node.start_push(&setup.root).wait().exits(14);
+
+    let done = setup.node.admin(&["gc", "--now", "--json"]).exits(0).json();
+
+    assert!(done["deleted"]["bytes"].as_u64().unwrap() > 55_000_000, "{done}");
+    assert!(free() > 150 * MIB, "{} bytes are free", free());
+    let third = text(&setup.node.push(&setup.root), "snapshot");
+    setup.restore(&third, "restored-third", &setup.root);
+    setup.restore(&second, "restored-second", &copy);
+    for level in ["refs", "read"] {
+        setup.node.admin(&["verify", "--level", level]).exits(0);
+    }
+}
+
 fn ballast_len(data: &Path) -> u64 {
     std::fs::metadata(data.join(BALLAST)).map_or(0, |found| found.len())
 }

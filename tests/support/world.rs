@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use crate::client::Client;
 use crate::http::Wire;
-use crate::server::Server;
+use crate::server::{CONFIG, Server};
 
 /// A repository with its server, and room for trees. Everything goes when it is dropped.
 pub struct World {
@@ -21,6 +21,18 @@ impl World {
     pub fn new() -> Self {
         let folder = Folder::new();
         Self { server: Server::start(&folder.path("data")), folder }
+    }
+
+    /// The same with more lines in the server's configuration, which is otherwise that of all tests.
+    ///
+    /// # Panics
+    /// If the configuration cannot be written.
+    pub fn with_config(more: &str) -> Self {
+        let folder = Folder::new();
+        let config = folder.path("server.toml");
+        let all = std::fs::read_to_string(CONFIG).expect("the configuration of tests is there");
+        std::fs::write(&config, all + more).expect("a temporary folder can be written");
+        Self { server: Server::start_with(&folder.path("data"), &config), folder }
     }
 
     /// A path in the temporary folder. Nothing is made.
@@ -139,4 +151,20 @@ pub fn objects(data: &Path, kind: &str) -> Vec<PathBuf> {
     }
     found.sort();
     found
+}
+
+/// Bytes of all files below `folder`.
+///
+/// # Panics
+/// If it cannot be read.
+pub fn bytes_below(folder: &Path) -> u64 {
+    let entries = std::fs::read_dir(folder).expect("a folder can be read");
+    let len = |entry: std::io::Result<std::fs::DirEntry>| {
+        let entry = entry.expect("a folder can be read");
+        match entry.metadata().expect("an entry can be read") {
+            meta if meta.is_dir() => bytes_below(&entry.path()),
+            meta => meta.len(),
+        }
+    };
+    entries.map(len).sum()
 }

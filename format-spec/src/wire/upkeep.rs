@@ -7,7 +7,7 @@ use crate::id::{ChunkId, ClusterName, NodeName, PackId, SessionId, SnapshotId};
 use crate::key::BlobKind;
 use crate::snapshot::SnapshotState;
 
-/// Which snapshots of a cluster stay. Without any rule all do.
+/// Which snapshots of a series stay: of the same nodes of a cluster. Without any rule all do.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RetentionPolicy {
@@ -51,7 +51,7 @@ pub enum RunMode {
     Apply,
 }
 
-/// What may become of the newest complete snapshot of a cluster.
+/// What may become of the newest complete snapshot of a series.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LastComplete {

@@ -4,16 +4,21 @@ use std::sync::Arc;
 
 use format_spec::ChunkId;
 use format_spec::key::BlobKind;
+use format_spec::snapshot::Snapshot;
 use format_spec::wire::{Amount, Pinning, Waiting};
 
+use super::repack::thin_packs;
 use super::sweep::decode_item;
-use super::{Run, delete};
+use super::{Next, Run, delete};
 use crate::error::ServerError;
-use crate::index::row::{ChunkRow, Epoch, IdleKey, IdleKind, PackNumber};
+use crate::index::row::{
+    ChunkRow, DoomedKey, DoomedKind, DoomedRow, Epoch, IdleKey, IdleKind, PackNumber, PackRow,
+};
 use crate::index::{KeyRange, Table};
+use crate::pack;
 use crate::repository::Repository;
 use crate::snapshot::{self, Freed};
-use crate::time::rfc3339;
+use crate::time::{later, rfc3339};
 
 /// An idle row, since when, and which.
 type Idle = (Epoch, ChunkId, ChunkRow);
@@ -23,38 +28,71 @@ impl Run<'_> {
     pub(super) async fn plan(&mut self) -> Result<(), ServerError> {
         let due: Vec<_> = self.due_snapshots().await?.into_iter().map(|(snapshot, _)| snapshot).collect();
         self.report.purged = due.iter().map(|snapshot| snapshot.id).collect();
-        let gone = snapshot::references_of_idle_pages(&self.repository).await?;
-        let mut freed = snapshot::freed(&self.repository, &due.iter().collect::<Vec<_>>(), &gone).await?;
-        let held_from = self.repository.sessions.oldest_start();
-        let is_ripe = |since: Epoch| held_from.is_none_or(|start| since < start);
-        for (since, _, row) in self.idle_rows().await? {
-            if is_ripe(since) {
-                freed.add(&row);
-            }
-        }
+        let freed = self.plan_rows(&due).await?;
         self.report.pages = freed.pages;
         self.report.chunks = freed.chunks;
-        self.plan_packs(freed).await?;
         self.plan_deletes().await?;
+        for object in due.iter().flat_map(snapshot::objects) {
+            self.plan_delete(&object, DoomedRow::NOW);
+        }
+        self.plan_packs(freed).await?;
         self.list_waiting_snapshots().await?;
         self.list_pinned().await
     }
 
-    /// Which packs nothing would be left of.
-    async fn plan_packs(&mut self, freed: Freed) -> Result<(), ServerError> {
-        let dead = move |repository: &Arc<Repository>| {
-            let mut dead = Amount::default();
-            for (number, gone) in freed.by_pack {
-                if let Some(row) = repository.find_pack_row(number)?
-                    && row.live.blobs <= gone.blobs
-                {
-                    dead.add(row.len);
-                }
-            }
-            Ok(dead)
+    /// Which rows would go. What snapshots leave behind in a run is idle since its epoch: any open session
+    /// holds it.
+    async fn plan_rows(&mut self, due: &[Snapshot]) -> Result<Freed, ServerError> {
+        let idle = self.idle_rows().await?;
+        let Some(start) = self.repository.sessions.oldest_start() else {
+            let idle: Vec<_> = idle.into_iter().map(|(_, id, row)| (id, row)).collect();
+            return snapshot::freed_with_idle(&self.repository, &due.iter().collect::<Vec<_>>(), &idle).await;
         };
-        self.report.dead_packs = self.repository.blocking(dead).await?;
+        let mut freed = Freed::default();
+        for (_, _, row) in idle.iter().filter(|(since, _, _)| *since < start) {
+            freed.add(row);
+        }
+        Ok(freed)
+    }
+
+    /// Which packs nothing would be left of, and which would be repacked.
+    async fn plan_packs(&mut self, freed: Freed) -> Result<(), ServerError> {
+        let look = move |repository: &Arc<Repository>| {
+            let mut dead = Vec::new();
+            for (number, gone) in &freed.by_pack {
+                let row = repository.find_pack_row(*number)?;
+                dead.extend(row.filter(|row| row.live.less(gone).blobs == 0));
+            }
+            Ok((dead, thin_packs(repository, &freed.by_pack)?))
+        };
+        let (dead, thin) = self.repository.blocking(look).await?;
+        for row in dead {
+            self.report.dead_packs.add(row.len);
+            self.plan_delete_of_pack(&row);
+        }
+        for thin in thin.into_values().flatten() {
+            if self.may_copy(&thin) == Next::Stop {
+                return Ok(());
+            }
+            self.report.repacked.add(thin.row.len);
+            self.report.copied_bytes += thin.row.live.stored_bytes;
+            self.plan_delete_of_pack(&thin.row);
+        }
         Ok(())
+    }
+
+    fn plan_delete_of_pack(&mut self, row: &PackRow) {
+        let key = DoomedKey { kind: DoomedKind::Pack, name: pack::object_name(&row.id) };
+        let upkeep = &self.repository.parts.upkeep;
+        let due_ms = later(self.repository.parts.clock.unix_ms(), upkeep.gc.delete_delay);
+        self.plan_delete(&key, DoomedRow { due_ms, bytes: row.len });
+    }
+
+    /// Adds an object to those that would be deleted, or to those that wait.
+    fn plan_delete(&mut self, key: &DoomedKey, doomed: DoomedRow) {
+        if self.is_due(key, doomed) {
+            self.report.deleted.add(doomed.bytes);
+        }
     }
 
     /// Which objects would be deleted, and which wait.
@@ -69,8 +107,8 @@ impl Run<'_> {
         });
         for row in rows.await? {
             let (key, doomed) = delete::decode(&row)?;
-            if !self.repository.in_flight.contains(&key) && self.is_due(&key, doomed) {
-                self.report.deleted.add(doomed.bytes);
+            if !self.repository.in_flight.contains(&key) {
+                self.plan_delete(&key, doomed);
             }
         }
         Ok(())
@@ -108,7 +146,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Every idle row that the queue knows of.
+    /// Every idle row that the queue knows of, once.
     async fn idle_rows(&mut self) -> Result<Vec<Idle>, ServerError> {
         let mut idle = Vec::new();
         for kind in [BlobKind::Page, BlobKind::Chunk] {
@@ -119,6 +157,9 @@ impl Run<'_> {
                 }
             }
         }
+        // A row that became idle in the epoch of its pack is found by two items.
+        idle.sort_unstable_by_key(|(_, id, _)| *id);
+        idle.dedup_by_key(|(_, id, _)| *id);
         Ok(idle)
     }
 

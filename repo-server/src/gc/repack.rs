@@ -1,6 +1,7 @@
 //! Thin packs: what is left of them goes into new packs, as it is.
 //!
-//! A pack is thin when little of it is still in use; small packs are merged once there are many. A blob does
+//! A pack is thin when little of it is still in use; small packs are merged once there are many, and packs that
+//! are not as they were written are left for new ones, however much of them is in use. A blob does
 //! not depend on where it lies, so it is copied without being sealed again; but it is opened before, so that
 //! damage is never given a new name, and once more from the new pack as the site gives it back (G4).
 
@@ -11,9 +12,10 @@ use format_spec::key::BlobKind;
 use format_spec::pack::{Directory, PackBuilder, PackEntry, SealedPack, TARGET_LEN};
 use format_spec::{ChunkId, ClusterName, PackId};
 
-use super::{Phase, Run};
+use super::{Next, Phase, Run};
+use crate::altered;
 use crate::error::ServerError;
-use crate::index::row::{ChunkRow, Health, PackNumber, PackRow};
+use crate::index::row::{ChunkRow, Health, Live, PackNumber, PackRow};
 use crate::index::{KeyRange, Table};
 use crate::pack::{self, new_pack, object_name};
 use crate::repository::{Domain, Repository};
@@ -29,9 +31,9 @@ const SMALL_AT_ONCE: usize = 1000;
 const MAX_BLOBS: usize = 50_000;
 
 /// A pack to be repacked.
-struct Thin {
+pub(super) struct Thin {
     number: PackNumber,
-    row: PackRow,
+    pub(super) row: PackRow,
 }
 
 /// A new pack that is being filled, and where its blobs were copied from.
@@ -49,16 +51,13 @@ type Copies = Vec<(PackEntry, ChunkRow, Vec<u8>)>;
 impl Run<'_> {
     /// Repacks thin packs, the thinnest first, as long as the run may copy.
     pub(super) async fn repack(&mut self) -> Result<(), ServerError> {
-        let groups = self.repository.blocking(|repository| thin_packs(repository)).await?;
+        let gone = BTreeMap::new();
+        let groups = self.repository.blocking(move |repository| thin_packs(repository, &gone)).await?;
         for ((cluster, kind), packs) in groups {
             let domain = self.repository.domain(&cluster);
             let mut copying = Copying::new(&domain, kind);
             for thin in packs {
-                let limit =
-                    self.request.max_copy_bytes.unwrap_or(self.repository.parts.upkeep.gc.max_copy_bytes);
-                if self.report.copied_bytes.saturating_add(thin.row.live.stored_bytes) > limit {
-                    let why = format!("repacking may copy {limit} bytes in one run: the next run goes on");
-                    self.report.stopped.get_or_insert(why);
+                if self.may_copy(&thin) == Next::Stop {
                     self.finish(copying).await?;
                     return Ok(());
                 }
@@ -67,6 +66,17 @@ impl Run<'_> {
             self.finish(copying).await?;
         }
         Ok(())
+    }
+
+    /// Whether what is left of a pack may be copied in this run.
+    pub(super) fn may_copy(&mut self, thin: &Thin) -> Next {
+        let limit = self.request.max_copy_bytes.unwrap_or(self.repository.parts.upkeep.gc.max_copy_bytes);
+        if self.report.copied_bytes.saturating_add(thin.row.live.stored_bytes) <= limit {
+            return Next::GoOn;
+        }
+        let why = format!("repacking may copy {limit} bytes in one run: the next run goes on");
+        self.report.stopped.get_or_insert(why);
+        Next::Stop
     }
 
     /// Copies what is left of a pack. A pack that cannot be read as it was written stays.
@@ -132,14 +142,27 @@ fn full_len(kind: BlobKind) -> usize {
     }
 }
 
-/// Thin packs by domain and kind, the thinnest first.
-fn thin_packs(repository: &Repository) -> Result<BTreeMap<(ClusterName, BlobKind), Vec<Thin>>, ServerError> {
+/// Packs of one domain and kind, in the order in which they are copied.
+pub(super) type Groups = BTreeMap<(ClusterName, BlobKind), Vec<Thin>>;
+
+/// Thin and altered packs by domain and kind, the thinnest first, as they are once `gone` has left them.
+pub(super) fn thin_packs(
+    repository: &Repository,
+    gone: &BTreeMap<PackNumber, Live>,
+) -> Result<Groups, ServerError> {
+    let altered = altered::all(repository)?;
     let mut found: BTreeMap<(ClusterName, BlobKind), (Vec<Thin>, Vec<Thin>)> = BTreeMap::new();
     repository.for_each_row(Table::Pack, &KeyRange::all(), |key, value| {
         let decoded = PackNumber::from_key(key).zip(PackRow::decode(value));
-        let (number, row) = decoded.ok_or_else(|| ServerError::Row { object: "a pack".to_owned() })?;
+        let (number, mut row) = decoded.ok_or_else(|| ServerError::Row { object: "a pack".to_owned() })?;
+        if let Some(gone) = gone.get(&number) {
+            row.live = row.live.less(gone);
+        }
+        if row.live.blobs == 0 {
+            return Ok(());
+        }
         let (thin, small) = found.entry((row.domain.clone(), row.kind)).or_default();
-        if is_thin(&row, repository.parts.upkeep.gc.repack_below) {
+        if is_thin(&row, repository.parts.upkeep.gc.repack_below) || altered.contains(&number) {
             thin.push(Thin { number, row });
         } else if is_small(&row) && small.len() < SMALL_AT_ONCE {
             small.push(Thin { number, row });

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use format_spec::ChunkId;
 use format_spec::key::BlobKind;
-use format_spec::wire::LargeDelete;
+use format_spec::wire::{Amount, LargeDelete};
 
 use super::day::Day;
 use super::{Next, Phase, Run};
@@ -47,6 +47,7 @@ impl Step {
 struct Swept {
     rows: u64,
     bytes: u64,
+    dead_packs: Amount,
     next: Next,
 }
 
@@ -198,6 +199,8 @@ impl Run<'_> {
         };
         amount.count += swept.rows;
         amount.bytes += swept.bytes;
+        self.report.dead_packs.count += swept.dead_packs.count;
+        self.report.dead_packs.bytes += swept.dead_packs.bytes;
         (self.progress)(phase, amount.count);
     }
 
@@ -252,7 +255,7 @@ fn drop_rows(repository: &Repository, steps: &[Step], large: LargeDelete) -> Res
             LargeDelete::Refuse => day.left(&repository.totals()?, &repository.parts.upkeep.gc),
             LargeDelete::Allow => u64::MAX,
         };
-        let mut swept = Swept { rows: 0, bytes: 0, next: Next::GoOn };
+        let mut swept = Swept { rows: 0, bytes: 0, dead_packs: Amount::default(), next: Next::GoOn };
         let mut uncounted = Counts::new();
         load(ledger, steps)?;
         for step in steps {
@@ -276,6 +279,7 @@ fn drop_rows(repository: &Repository, steps: &[Step], large: LargeDelete) -> Res
             }
         }
         ledger.uncount(&uncounted)?;
+        swept.dead_packs = ledger.dead_packs();
         if swept.rows > 0 {
             day.add(repository, ledger, swept.bytes);
         }

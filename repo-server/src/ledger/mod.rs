@@ -12,8 +12,10 @@ use std::collections::btree_map::Entry;
 
 use format_spec::key::BlobKind;
 use format_spec::pack::{Directory, PackEntry};
+use format_spec::wire::Amount;
 use format_spec::{ChunkId, PackId};
 
+use crate::altered;
 use crate::error::ServerError;
 use crate::index::row::{
     ChunkRow, DoomedKey, DoomedKind, DoomedRow, Epoch, Health, IdleKey, Live, PackNumber, PackRow, Totals,
@@ -386,6 +388,17 @@ impl<'a> Ledger<'a> {
         Ok(())
     }
 
+    /// The packs that go with this batch, as nothing names them any more.
+    pub(crate) fn dead_packs(&self) -> Amount {
+        let mut dead = Amount::default();
+        for row in self.packs.values().filter_map(|pack| pack.after.as_ref()) {
+            if row.live.blobs == 0 {
+                dead.add(row.len);
+            }
+        }
+        dead
+    }
+
     /// Dooms an object: it may be deleted from `due_ms` on.
     pub(crate) fn doom(&mut self, key: &DoomedKey, row: DoomedRow) {
         self.batch.put(Table::Doomed, key.encode(), row.encode());
@@ -417,6 +430,7 @@ impl<'a> Ledger<'a> {
             return;
         }
         self.batch.delete(Table::Pack, number.key());
+        altered::forget(&mut self.batch, number);
         self.totals.packs = self.totals.packs.saturating_sub(1);
         self.totals.stored_bytes = self.totals.stored_bytes.saturating_sub(row.len);
         let key = DoomedKey { kind: DoomedKind::Pack, name: object_name(&row.id) };

@@ -22,7 +22,7 @@ use format_spec::{ClusterName, ManifestId, NodeName, SnapshotId, wire};
 
 pub(crate) use commit::commit;
 pub(crate) use marks::{forget, mark, marks, protect, undelete, unprotect};
-pub(crate) use reach::{Freed, freed, references_of_idle_pages};
+pub(crate) use reach::{Freed, freed, freed_with_idle, references_of_idle_pages};
 
 use crate::error::ServerError;
 use crate::index::row::{DoomedKey, DoomedKind, MarkRow};

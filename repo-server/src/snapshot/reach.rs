@@ -79,14 +79,7 @@ pub(crate) async fn freed(
     snapshots: &[&Snapshot],
     gone: &Counts,
 ) -> Result<Freed, ServerError> {
-    let mut named = Counts::new();
-    for manifest in snapshots.iter().flat_map(|snapshot| &snapshot.manifests) {
-        let (_, manifest) = open_manifest(repository, manifest.id).await?;
-        for (id, count) in named_pages(&manifest) {
-            *named.entry(id).or_default() += count;
-        }
-    }
-    let pages = repository.blocking(move |repository| all_of(repository, &named)).await?;
+    let pages = pages_of(repository, snapshots).await?;
     let mut freed = Freed::default();
     for (_, row) in &pages {
         freed.add(row);
@@ -100,6 +93,39 @@ pub(crate) async fn freed(
         freed.add(row);
     }
     Ok(freed)
+}
+
+/// What goes with `snapshots`, together with all that is `idle` already.
+pub(crate) async fn freed_with_idle(
+    repository: &Arc<Repository>,
+    snapshots: &[&Snapshot],
+    idle: &[(ChunkId, ChunkRow)],
+) -> Result<Freed, ServerError> {
+    let mut pages = pages_of(repository, snapshots).await?;
+    pages.extend(idle.iter().filter(|(_, row)| row.kind == BlobKind::Page));
+    let counts = references(repository, &pages).await?;
+    let chunks = repository.blocking(move |repository| all_of(repository, &counts)).await?;
+    let idle_chunks = idle.iter().filter(|(_, row)| row.kind == BlobKind::Chunk);
+    let mut freed = Freed::default();
+    for (_, row) in pages.iter().chain(&chunks).chain(idle_chunks) {
+        freed.add(row);
+    }
+    Ok(freed)
+}
+
+/// The pages that only `snapshots` name.
+async fn pages_of(
+    repository: &Arc<Repository>,
+    snapshots: &[&Snapshot],
+) -> Result<Vec<(ChunkId, ChunkRow)>, ServerError> {
+    let mut named = Counts::new();
+    for manifest in snapshots.iter().flat_map(|snapshot| &snapshot.manifests) {
+        let (_, manifest) = open_manifest(repository, manifest.id).await?;
+        for (id, count) in named_pages(&manifest) {
+            *named.entry(id).or_default() += count;
+        }
+    }
+    repository.blocking(move |repository| all_of(repository, &named)).await
 }
 
 /// Those ids whose whole count is in `counts`.

@@ -1,4 +1,4 @@
-//! Which snapshots of a cluster to forget, and why each stays or goes.
+//! Which snapshots of a series (of the same nodes of a cluster) to forget, and why each stays or goes.
 //!
 //! Pure: the time is an argument, and nothing is read or written. Times are the server's, in UTC.
 //!
@@ -219,7 +219,7 @@ impl fmt::Display for Reason {
     }
 }
 
-/// What becomes of each of one cluster's snapshots, newest first. The order of `candidates` does not matter.
+/// What becomes of each of one series' snapshots, newest first. The order of `candidates` does not matter.
 /// To decide again about those that stay, at the same moment, lets no more of them go.
 pub(crate) fn decide(
     policy: &Policy,

@@ -14,6 +14,7 @@ use super::examine::{Examined, examine, pack_row, rows_of};
 use super::findings::{Cause, Number, Problem};
 use super::limits::{self, Budget, Due, Pace};
 use super::{Attempt, Check};
+use crate::altered;
 use crate::error::{Chain, ServerError};
 use crate::index::row::{ChunkRow, PackNumber, PackRow};
 use crate::index::{Batch, KeyRange, Table};
@@ -171,6 +172,7 @@ impl Check<'_> {
         if let Some(problem) = examined.pack {
             let number = self.state.findings.find(problem);
             self.state.known.altered.insert(pack, number);
+            self.repository.blocking(move |repository| altered::note(repository, pack)).await?;
         }
         let mut damage = Vec::with_capacity(examined.blobs.len());
         for bad in examined.blobs {
@@ -254,6 +256,7 @@ fn write_verified(repository: &Repository, packs: &[PackNumber]) -> Result<(), S
             // As it is now: the collector changes what is left in it, and takes it out.
             if let Some(row) = pack_row(repository, *number)? {
                 batch.put(Table::Pack, number.key(), PackRow { verified_ms, ..row }.encode());
+                altered::forget(&mut batch, *number);
             }
         }
         if batch.is_empty() { Ok(()) } else { repository.commit(batch) }

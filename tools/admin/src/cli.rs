@@ -147,10 +147,10 @@ pub(crate) enum Command {
 
 const FORGET_HELP: &str = concat!(
     "\
-Without snapshots and without a rule, the policy of the server's configuration decides. What any
-rule keeps stays, and --maximum takes away from that. A rule of 0 is sent too: it is not the same as
-none. What is forgotten can be brought back until its delay is over; then `gc` frees what it took.
-Exit code 3 if a snapshot that was named stays.
+Without snapshots and without a rule, the policy of the server's configuration decides. It counts the
+snapshots of each node by itself. What any rule keeps stays, and --maximum takes away from that. A
+rule of 0 is sent too: it is not the same as none. What is forgotten can be brought back until its
+delay is over; then `gc` frees what it took. Exit code 3 if a snapshot that was named stays.
 
 ",
     examples!(
@@ -190,7 +190,7 @@ pub(crate) struct ForgetArguments {
     /// Change nothing, and tell what would be done.
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// The last complete snapshot of a cluster may go as any other.
+    /// The last complete snapshot of a node may go as any other.
     #[arg(long)]
     pub(crate) even_last: bool,
     /// The server's clock jumped, and is right now.

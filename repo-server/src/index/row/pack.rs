@@ -40,6 +40,16 @@ impl Live {
         self.plain_bytes += u64::from(row.plain_len);
     }
 
+    /// What is left once all of `gone` has gone.
+    #[must_use]
+    pub fn less(self, gone: &Self) -> Self {
+        Self {
+            blobs: self.blobs.saturating_sub(gone.blobs),
+            stored_bytes: self.stored_bytes.saturating_sub(gone.stored_bytes),
+            plain_bytes: self.plain_bytes.saturating_sub(gone.plain_bytes),
+        }
+    }
+
     /// One blob less; `None` if there were none to take.
     #[must_use]
     pub fn without(self, row: &ChunkRow) -> Option<Self> {
