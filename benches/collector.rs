@@ -331,7 +331,7 @@ impl Bench<'_> {
         let request = ForgetRequest { mode, snapshots: forgotten, last_complete, ..ForgetRequest::default() };
         let start = self.start();
         let report = self.api.forget(&request).await?;
-        self.note(FORGET, start, format!("{} MiB told to go", report.frees_bytes >> 20));
+        self.note(FORGET, start, format!("{} MiB told to go", report.frees_bytes.unwrap_or(0) >> 20));
 
         let (delays, large) = (Delays::Skip, LargeDelete::Allow);
         let request = GcRequest { mode, delays, large, max_copy_bytes: None };

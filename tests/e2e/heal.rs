@@ -150,7 +150,7 @@ fn flip(pack: &Path, at: usize) {
     fs::write(pack, bytes).unwrap();
 }
 
-/// P2: exactly the files that do not restore are named, and the next push heals them.
+/// P2, G10: exactly the files that do not restore are named, and the next push heals them.
 #[test]
 fn a_flipped_bit_costs_the_files_that_are_named_until_the_next_push_heals_it() {
     let sick = Sick::new();
@@ -168,7 +168,7 @@ fn a_flipped_bit_costs_the_files_that_are_named_until_the_next_push_heals_it() {
     sick.assert_heals();
 }
 
-/// P2: a whole pack of content is gone, and comes back under another name.
+/// G10: a whole pack of content is gone, and comes back under another name.
 #[test]
 fn a_lost_pack_of_content_comes_back_with_the_next_push() {
     let sick = Sick::new();
@@ -180,7 +180,7 @@ fn a_lost_pack_of_content_comes_back_with_the_next_push() {
     sick.assert_heals();
 }
 
-/// P2: so does a lost pack of pages.
+/// G10: so does a lost pack of pages.
 #[test]
 fn a_lost_pack_of_pages_comes_back_with_the_next_push() {
     let sick = Sick::new();
@@ -198,7 +198,7 @@ fn a_lost_pack_of_pages_comes_back_with_the_next_push() {
     sick.assert_heals();
 }
 
-/// P2: any node that has the same content heals it; what is left of the damaged pack goes with the next run.
+/// G10: any node that has the same content heals it; what is left of the damaged pack goes with the next run.
 #[test]
 fn another_node_with_the_same_content_heals_it() {
     let sick = Sick::new();
