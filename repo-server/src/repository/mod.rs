@@ -248,11 +248,31 @@ impl Repository {
         domain: &Domain,
         ids: impl IntoIterator<Item = &'a format_spec::ChunkId>,
     ) -> Result<Vec<Option<ChunkRow>>, ServerError> {
-        let ours = |row: Option<ChunkRow>| match row {
-            Some(row) if self.pack_row(row.pack)?.domain == domain.name => Ok(Some(row)),
-            _ => Ok(None),
-        };
-        self.chunk_rows(ids)?.into_iter().map(ours).collect()
+        let ids: Vec<&format_spec::ChunkId> = ids.into_iter().collect();
+        let rows = self.chunk_rows(ids.iter().copied())?;
+        ids.into_iter().zip(rows).map(|(id, row)| self.row_of(domain, id, row)).collect()
+    }
+
+    /// The row of an id, read as `row` a moment ago, if the domain has it. The collector may have moved it to
+    /// another pack since, and taken the pack away that it was in: then it is read again.
+    pub(crate) fn row_of(
+        &self,
+        domain: &Domain,
+        id: &format_spec::ChunkId,
+        mut row: Option<ChunkRow>,
+    ) -> Result<Option<ChunkRow>, ServerError> {
+        while let Some(found) = row {
+            match self.pack_row(found.pack) {
+                Ok(pack) => return Ok((pack.domain == domain.name).then_some(found)),
+                Err(error) => {
+                    row = self.chunk_rows([id])?.pop().flatten();
+                    if row.is_some_and(|now| now.pack == found.pack) {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// The row of a pack that a chunk row names. Only what never changes of it is up to date: name,
