@@ -10,8 +10,8 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use format_spec::SnapshotId;
 use format_spec::wire::{Delays, ForgetRequest, GcReport, GcRequest, LargeDelete, LastComplete, RunMode};
+use format_spec::{ErrorClass, SnapshotId};
 use node_client::api::{Api, Retry};
 use node_client::error::ClientError;
 use serde_json::Value;
@@ -52,8 +52,10 @@ const KEPT: usize = 4;
 const CHECK_EVERY: usize = 5;
 /// The file that says of which attempt a tree is.
 const STAMP: &str = "stamp";
-/// What a client ends with when its server stays away, or goes too often.
+/// What a client ends with when its server stays away.
 const UNAVAILABLE: i32 = 14;
+/// What it may end with as well once it has met this many kills: it starts again only so often.
+const MET_TOO_MANY: (usize, [i32; 3]) = (2, [1, 2, 11]);
 
 /// A tree: what is in each file.
 type Tree = BTreeMap<String, Vec<u8>>;
@@ -93,13 +95,22 @@ struct Node {
     root: PathBuf,
     now: Pushed,
     running: Option<Running>,
+    /// Kills of the server that the running push has met.
+    met: usize,
 }
 
 impl Node {
     fn new(folder: &Folder, n: usize) -> Self {
         let name = format!("n{n}");
         let (home, root) = (folder.path(&format!("home-{n}")), folder.dir(&format!("source-{n}")));
-        Self { name, home, root, now: Pushed { stamp: String::new(), files: [0; FILES] }, running: None }
+        Self {
+            name,
+            home,
+            root,
+            now: Pushed { stamp: String::new(), files: [0; FILES] },
+            running: None,
+            met: 0,
+        }
     }
 
     /// Changes a few files: to what some node has or had, or to what nobody ever had.
@@ -205,6 +216,8 @@ impl Operator {
             match orders.recv_timeout(Self::PAUSE) {
                 Ok(id) => match runtime.block_on(api.forget(&forget(id))) {
                     Ok(_) => tally.forgotten += 1,
+                    // It was told before, and an answer was lost.
+                    Err(error) if error.class() == ErrorClass::NotFound => {}
                     Err(error) => Self::excuse(&mut tally, &error),
                 },
                 Err(RecvTimeoutError::Timeout) => {}
@@ -256,6 +269,8 @@ struct Load {
     known: BTreeMap<String, String>,
     /// Those that somebody was told to forget: they may be there or not.
     going: BTreeSet<String>,
+    /// Those of them that were there when somebody last looked.
+    unforgotten: Vec<String>,
     tally: Tally,
     folder: Folder,
 }
@@ -279,6 +294,7 @@ impl Load {
             tried: BTreeMap::new(),
             known: BTreeMap::new(),
             going: BTreeSet::new(),
+            unforgotten: Vec::new(),
             tally: Tally::default(),
             folder,
         }
@@ -304,6 +320,7 @@ impl Load {
                 self.tried.insert(now.stamp.clone(), now);
                 let running = self.client(n).start_push(&self.nodes[n].root);
                 self.nodes[n].running = Some(running);
+                self.nodes[n].met = 0;
             }
         }
     }
@@ -328,6 +345,9 @@ impl Load {
             (Some(0) | None, Some(id)) => self.acknowledged(n, id.to_owned()),
             (None, None) => self.tally.killed += 1,
             (Some(UNAVAILABLE), _) => self.tally.given_up += 1,
+            (Some(code), _) if self.nodes[n].met >= MET_TOO_MANY.0 && MET_TOO_MANY.1.contains(&code) => {
+                self.tally.given_up += 1;
+            }
             _ => panic!("push {}: {done:?}", self.nodes[n].now.stamp),
         }
     }
@@ -335,20 +355,35 @@ impl Load {
     fn acknowledged(&mut self, n: usize, id: String) {
         self.tally.acknowledged += 1;
         self.known.insert(id, self.nodes[n].now.stamp.clone());
-        let staying: Vec<&String> = self.known.keys().filter(|id| !self.going.contains(*id)).collect();
-        if let Some(operator) = &self.operator
-            && staying.len() > KEPT
-        {
-            let chosen = (*self.random.pick(&staying)).clone();
+        self.forget_some();
+    }
+
+    /// Tells the operator to forget some of the snapshots, if there are too many.
+    fn forget_some(&mut self) {
+        let Some(operator) = &self.operator else { return };
+        let staying = self.known.keys().filter(|id| !self.going.contains(*id));
+        let mut staying: Vec<String> = staying.cloned().collect();
+        while staying.len() > KEPT {
+            let chosen = staying.swap_remove(self.random.index(staying.len()));
             operator.orders.send(chosen.parse().unwrap()).unwrap();
             self.going.insert(chosen);
         }
     }
 
+    /// Starts an operator, and tells it again what a server that was killed may not have heard.
+    fn start_operator(&mut self) {
+        let operator = Operator::start(self.api());
+        for id in &self.unforgotten {
+            operator.orders.send(id.parse().unwrap()).unwrap();
+        }
+        self.operator = Some(operator);
+        self.forget_some();
+    }
+
     /// Lets everything go on for a while, and then kills the server, a client, or both.
     fn round(&mut self) {
         if self.operator.is_none() {
-            self.operator = Some(Operator::start(self.api()));
+            self.start_operator();
         }
         self.push_all();
         let pause = self.random.moment(self.usual);
@@ -376,7 +411,10 @@ impl Load {
 
     fn kill_the_server(&mut self) {
         self.tally.kills_of_the_server += 1;
-        self.tally.met_a_kill += self.nodes.iter().filter(|node| node.running.is_some()).count();
+        for node in self.nodes.iter_mut().filter(|node| node.running.is_some()) {
+            node.met += 1;
+            self.tally.met_a_kill += 1;
+        }
         self.server.start_again();
         self.relay.point_to(&self.server);
     }
@@ -402,9 +440,10 @@ impl Load {
         let staying = self.known.keys().filter(|id| !self.going.contains(*id));
         let lost: Vec<&String> = staying.filter(|id| !listed.contains(id)).collect();
         assert!(lost.is_empty(), "{when}: acknowledged, and lost: {lost:?}");
-        for id in listed {
-            self.check_one(&id, when);
+        for id in &listed {
+            self.check_one(id, when);
         }
+        self.unforgotten = listed.into_iter().filter(|id| self.going.contains(id)).collect();
         for level in ["read", "refs"] {
             let verified = self.client(0).admin(&["verify", "--level", level, "--json"]);
             assert_eq!(verified.code, Some(0), "{when}: {verified:?}");

@@ -252,31 +252,27 @@ impl Repository {
         domain: &Domain,
         ids: impl IntoIterator<Item = &'a format_spec::ChunkId>,
     ) -> Result<Vec<Option<ChunkRow>>, ServerError> {
-        let ids: Vec<format_spec::ChunkId> = ids.into_iter().copied().collect();
-        let mut rows = self.chunk_rows(&ids)?;
-        for (id, row) in ids.iter().zip(&mut rows) {
-            *row = self.of_domain(domain, *id, *row)?;
-        }
-        Ok(rows)
+        let ids: Vec<&format_spec::ChunkId> = ids.into_iter().collect();
+        let rows = self.chunk_rows(ids.iter().copied())?;
+        ids.into_iter().zip(rows).map(|(id, row)| self.row_of(domain, id, row)).collect()
     }
 
-    /// The row, if it is of the domain. A blob may move to another pack, and its old pack lose its row, between
-    /// the reading of the two rows: then both are read again.
-    fn of_domain(
+    /// The row of an id, read as `row` a moment ago, if the domain has it. The collector may have moved it to
+    /// another pack since, and taken the pack away that it was in: then it is read again.
+    pub(crate) fn row_of(
         &self,
         domain: &Domain,
-        id: format_spec::ChunkId,
+        id: &format_spec::ChunkId,
         mut row: Option<ChunkRow>,
     ) -> Result<Option<ChunkRow>, ServerError> {
         while let Some(found) = row {
             match self.pack_row(found.pack) {
-                Ok(pack) => return Ok(row.filter(|_| pack.domain == domain.name)),
+                Ok(pack) => return Ok((pack.domain == domain.name).then_some(found)),
                 Err(error) => {
-                    let again = self.chunk_rows([&id])?.into_iter().flatten().next();
-                    if again == row {
+                    row = self.chunk_rows([id])?.pop().flatten();
+                    if row.is_some_and(|now| now.pack == found.pack) {
                         return Err(error);
                     }
-                    row = again;
                 }
             }
         }

@@ -163,6 +163,30 @@ fn a_thin_pack_is_repacked_and_goes() {
     assert_eq!(leftovers(&world), [""; 0]);
 }
 
+/// X7: whoever has read a row, and then looks for the pack that it named, finds where it is by now.
+#[test]
+fn a_row_that_is_moved_while_somebody_looks_for_its_pack_is_found_again() {
+    let mut world = World::new();
+    let all = big_tree(1, 40, 100_000);
+    let some: Tree = all.clone().into_iter().take(5).collect();
+    let gone = world.push("a", &all);
+    world.push("a", &some);
+    let of = |tree: &Tree| world.id_of(BlobKind::Chunk, &tree.values().next_back().unwrap()[0]);
+    let (moved, dropped) = (of(&some), of(&all));
+    let read = world.repository.chunk_rows([&moved, &dropped]).unwrap();
+    world.forget(gone);
+    assert_eq!(world.gc(Delays::Skip).repacked.count, 1);
+    // What is known of the old pack from before would help by chance.
+    world.crash();
+    let domain = world.repository.domain(&"c".parse().unwrap());
+
+    let row = |id, row| world.repository.row_of(&domain, id, row).unwrap();
+
+    let now = world.repository.chunk_rows([&moved]).unwrap()[0];
+    assert_ne!(now.unwrap().pack, read[0].unwrap().pack);
+    assert_eq!((row(&moved, read[0]), row(&dropped, read[1])), (now, None));
+}
+
 #[test]
 fn repacking_keeps_to_its_bytes_and_the_next_run_goes_on() {
     let world = World::new();
