@@ -127,7 +127,8 @@ fn a_rebuild_on_a_full_disk_says_so_and_is_started_again() {
         assert_eq!(refused.class(), format_spec::ErrorClass::Unavailable, "{left}: {said}");
         assert!(start(&plan).is_err(), "{left} bytes: a server starts on half an index");
         std::fs::remove_file(filling).unwrap();
-        let report = run(&plan, &Switch::at(None)).unwrap_or_else(|error| panic!("{left}: {}", Chain(&error)));
+        let report =
+            run(&plan, &Switch::at(None)).unwrap_or_else(|error| panic!("{left}: {}", Chain(&error)));
         assert!(report.is_sound() && report.snapshots == 2, "{left}: {report:?}");
         start(&plan).unwrap();
         println!("{left} bytes free: {said}");

@@ -8,6 +8,7 @@ mod failing_disk;
 mod full_disk;
 mod full_upkeep;
 mod judge;
+mod nth_call;
 mod nth_failure;
 mod power_cut;
 mod process;
