@@ -425,9 +425,7 @@ fn a_rebuild_that_fails_at_any_system_call_is_started_again_and_whole() {
     for calls in AT_A_REBUILD {
         let attempt = |injected: Option<Injected>| {
             number += 1;
-            let Some(disk) = Tmpfs::mount(folder.dir(&format!("disk-{number}")), "size=1g") else {
-                return None;
-            };
+            let disk = Tmpfs::mount(folder.dir(&format!("disk-{number}")), "size=1g")?;
             let plan = Plan { data_dir: disk.path().join("data"), ..pushed.plan("unused") };
             let mut command = server::command();
             command.args(["rebuild", "--json", "--data-dir"]).arg(&plan.data_dir);
