@@ -9,6 +9,7 @@ mod full_disk;
 mod full_upkeep;
 mod gc_kill;
 mod judge;
+mod nth_call;
 mod nth_failure;
 mod power_cut;
 mod process;

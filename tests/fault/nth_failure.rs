@@ -44,7 +44,7 @@ enum Step {
 const STEPS: [Step; 6] =
     [Step::PushFirst, Step::PushHalf, Step::PushSecond, Step::Checkpoint, Step::Forget, Step::Collect];
 
-fn pushes() -> [Push; 3] {
+pub(crate) fn pushes() -> [Push; 3] {
     [
         Push::of(&["alpha", "beta", "gamma", "delta", "epsilon", "zeta"]),
         Push::of(&["zeta", "eta"]),
@@ -224,7 +224,7 @@ fn collect(running: &Running) -> Result<(), Refused> {
 }
 
 /// The objects that rows name.
-fn needed(stores: &Stores) -> BTreeSet<String> {
+pub(crate) fn needed(stores: &Stores) -> BTreeSet<String> {
     let keys = |table| judge::rows(stores.index.as_ref(), table).into_iter().map(|(key, _)| key);
     let snapshot = |key: Vec<u8>| SnapshotId::from_bytes(key.try_into().expect("a UUID"));
     let pack = |(_, value): (Vec<u8>, Vec<u8>)| {

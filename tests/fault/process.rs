@@ -102,9 +102,15 @@ impl Process {
             };
             http::serve(listener, routes, stopped).await;
         });
-        let retry = Retry { attempts: 1, first_wait: Duration::ZERO };
-        let api = Api::new(&address, token, retry).expect("a plain address");
-        Self { api, halts, runtime: Some(runtime), _stop: stop }
+        Self { api: api(&address, token), halts, runtime: Some(runtime), _stop: stop }
+    }
+
+    /// Stands for a server that runs elsewhere, and is not ended with this.
+    pub(crate) fn elsewhere(address: &str, token: &str) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let (stop, _) = oneshot::channel();
+        let runtime = Some(runtime.expect("threads can be had"));
+        Self { api: api(address, token), halts: Arc::default(), runtime, _stop: stop }
     }
 
     pub(crate) fn halts(&self) -> usize {
@@ -114,6 +120,11 @@ impl Process {
     pub(crate) fn wait<T>(&self, answer: impl Future<Output = T>) -> T {
         self.runtime.as_ref().expect("it is there until the end").block_on(answer)
     }
+}
+
+fn api(address: &str, token: &str) -> Api {
+    let retry = Retry { attempts: 1, first_wait: Duration::ZERO };
+    Api::new(address, token, retry).expect("a plain address")
 }
 
 impl Drop for Process {

@@ -71,12 +71,12 @@ pub(crate) fn start(plan: &Plan) -> Result<(), CreateError> {
     wait(open_or_create(&plan.data_dir, Some(&site), settings, on_halt())).map(drop)
 }
 
-type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
+pub(crate) type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// Chunks by pack id, packs, snapshots and manifests: all that does not depend on the numbers of packs.
-type Rows = (BTreeMap<Vec<u8>, (PackId, ChunkRow)>, BTreeMap<PackId, PackRow>, Pairs, Pairs);
+pub(crate) type Rows = (BTreeMap<Vec<u8>, (PackId, ChunkRow)>, BTreeMap<PackId, PackRow>, Pairs, Pairs);
 
-fn rows(index: &dyn Index) -> Rows {
+pub(crate) fn rows(index: &dyn Index) -> Rows {
     let scan = |table| -> Pairs {
         let found = index.scan(table, &KeyRange::all(), std::num::NonZeroUsize::MAX).unwrap();
         assert!(found.rest.is_none(), "a small index");
@@ -96,7 +96,7 @@ fn rows(index: &dyn Index) -> Rows {
     (chunks, by_id, scan(Table::Snapshot), scan(Table::Manifest))
 }
 
-fn rows_in(data: &Path) -> Rows {
+pub(crate) fn rows_in(data: &Path) -> Rows {
     rows(open_existing(Engine::Fjall, &data.join("index")).unwrap().as_ref())
 }
 

@@ -70,8 +70,12 @@ impl FjallIndex {
             source: source.into(),
         };
         let folder = Folder::claim(dir, missing)?;
-        let data =
-            folder.database(Engine::Fjall, missing, |data| open_database(data).map(drop).map_err(refused))?;
+        let create = |data: &Path| {
+            let (db, _) = open_database(data).map_err(refused)?;
+            // Closing it syncs the journal too, and keeps an error of that to itself.
+            db.persist(PersistMode::SyncAll).map_err(refused)
+        };
+        let data = folder.database(Engine::Fjall, missing, create)?;
         let (db, tables) = open_database(&data).map_err(refused)?;
         // Opening makes files as well: what it repaired, and tables that an older version did not have.
         sync_tree(&data)?;
