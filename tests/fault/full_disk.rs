@@ -195,6 +195,9 @@ fn forgetting_and_collecting_make_room_on_a_full_disk() {
     fill(setup.disk.path(), 110 * MIB);
     std::fs::write(setup.root.join("next"), vec![1; 1000]).unwrap();
     setup.node.start_push(&setup.root).wait().exits(14);
+    let scrubbed = setup.node.admin(&["scrub", "--json"]).exits(0).json();
+    assert!(scrubbed["bytes_read"].as_u64().unwrap() > 60_000_000, "a check needs no room: {scrubbed}");
+    setup.restore(&second, "restored-full", &copy);
 
     let done = setup.node.admin(&["gc", "--now", "--json"]).exits(0).json();
 

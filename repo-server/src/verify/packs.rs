@@ -172,7 +172,8 @@ impl Check<'_> {
         if let Some(problem) = examined.pack {
             let number = self.state.findings.find(problem);
             self.state.known.altered.insert(pack, number);
-            self.repository.blocking(move |repository| altered::note(repository, pack)).await?;
+            let note = move |repository: &Arc<Repository>| altered::note(repository, pack);
+            if_there_is_room(self.repository.blocking(note).await)?;
         }
         let mut damage = Vec::with_capacity(examined.blobs.len());
         for bad in examined.blobs {
@@ -184,7 +185,7 @@ impl Check<'_> {
         if !examined.recovered.is_empty() {
             let clear =
                 move |repository: &Arc<Repository>| quarantine::clear(repository, &examined.recovered);
-            self.state.report.recovered += self.repository.blocking(clear).await?;
+            self.state.report.recovered += if_there_is_room(self.repository.blocking(clear).await)?;
         }
         if self.verified.len() >= VERIFIED_AT_ONCE { self.write_verified().await } else { Ok(()) }
     }
@@ -195,7 +196,8 @@ impl Check<'_> {
         if packs.is_empty() {
             return Ok(());
         }
-        self.repository.blocking(move |repository| write_verified(repository, &packs)).await
+        let write = move |repository: &Arc<Repository>| write_verified(repository, &packs);
+        if_there_is_room(self.repository.blocking(write).await)
     }
 
     /// Puts all blobs of missing packs in quarantine: one look through the index for all of them.
@@ -218,8 +220,19 @@ impl Check<'_> {
             return Ok(());
         }
         let mark = move |repository: &Arc<Repository>| quarantine::mark(repository, &damage);
-        self.state.report.quarantined += self.repository.blocking(mark).await?;
+        self.state.report.quarantined += if_there_is_room(self.repository.blocking(mark).await)?;
         Ok(())
+    }
+}
+
+/// A check goes on on a full disk (P8): what it cannot write down is in its report, and found by the next one again.
+pub(super) fn if_there_is_room<T: Default>(written: Result<T, ServerError>) -> Result<T, ServerError> {
+    match written {
+        Err(ServerError::Full { what }) => {
+            tracing::warn!(what, "what a check found could not be written down");
+            Ok(T::default())
+        }
+        written => written,
     }
 }
 

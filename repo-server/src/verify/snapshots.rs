@@ -14,6 +14,7 @@ use format_spec::{ChunkId, FormatError};
 
 use super::findings::{Cause, Hurt, Owner, Problem};
 use super::limits::Budget;
+use super::packs::if_there_is_room;
 use super::replay::{CleanPage, Depth, Replay, Verdict};
 use super::{Attempt, Check, State};
 use crate::error::{Chain, ServerError};
@@ -458,7 +459,7 @@ fn replay_pages(
                     Err(error) => {
                         let problem = Problem::new(FindingKind::Corrupt, id, &error);
                         let mark = [(id, place, error.to_string())];
-                        state.report.quarantined += quarantine::mark(repository, &mark)?;
+                        state.report.quarantined += if_there_is_room(quarantine::mark(repository, &mark))?;
                         replay.lost(Cause::New(problem));
                     }
                 }

@@ -147,9 +147,9 @@ pub(crate) enum Command {
 
 const FORGET_HELP: &str = concat!(
     "\
-Without snapshots and without a rule, the policy of the server's configuration decides. It counts the
-snapshots of each node by itself. What any rule keeps stays, and --maximum takes away from that. A
-rule of 0 is sent too: it is not the same as none. What is forgotten can be brought back until its
+Without snapshots and without a rule, the policy of the server's configuration decides. It counts
+the snapshots of each node by itself. What any rule keeps stays, and --maximum takes away from that.
+A rule of 0 is sent too: it is not the same as none. What is forgotten can be brought back until its
 delay is over; then `gc` frees what it took. Exit code 3 if a snapshot that was named stays.
 
 ",
