@@ -202,6 +202,7 @@ async fn report(
     let gone = snapshot::references_of_idle_pages(repository).await?;
     let mut lines = Vec::new();
     let mut going = Vec::new();
+    let mut frees_bytes = 0;
     let undelete = repository.parts.upkeep.gc.undelete;
     for snapshot in snapshots {
         let Some((verdict, reasons)) = fates.get(&snapshot.id) else { continue };
@@ -212,8 +213,10 @@ async fn report(
                 marks.get(&snapshot.id).and_then(|mark| mark.tombstone.as_ref()).map(|going| going.until_ms)
             }
         };
+        let frees_alone = reach::freed(repository, &[snapshot], &gone).await?.bytes();
         if *verdict == Verdict::Forget {
             going.push(snapshot);
+            frees_bytes = frees_alone;
         }
         lines.push(ForgetLine {
             id: snapshot.id,
@@ -222,10 +225,12 @@ async fn report(
             state: snapshot.state,
             verdict: *verdict,
             reasons: reasons.clone(),
-            frees_bytes: reach::freed(repository, &[snapshot], &gone).await?.bytes(),
+            frees_bytes: frees_alone,
             until: until_ms.map(rfc3339),
         });
     }
-    let frees_bytes = reach::freed(repository, &going, &gone).await?.bytes();
+    if going.len() > 1 {
+        frees_bytes = reach::freed(repository, &going, &gone).await?.bytes();
+    }
     Ok(ForgetReport { mode: request.mode, snapshots: lines, frees_bytes })
 }
