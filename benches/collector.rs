@@ -1,7 +1,7 @@
 //! What commit, forget and the collector cost when one hundredth of a large repository changes, against
 //! a full mark of the same index.
 //!
-//! `cargo bench -p benches --bench collector -- [--dir DIR] [--chunks 10000000] [--rounds 3]`
+//! `cargo bench -p benches --bench collector -- [--dir DIR] [--chunks 10000000] [--rounds 3] [--garbage spread|together]`
 //!
 //! The repository is made up: rows of chunks in packs of 125, and pages of 1,000 chunks each, written
 //! straight into the index. The packs of pages are on the site, as their footers are read; those of the
@@ -14,6 +14,9 @@
 //! | forget | the snapshot before is forgotten |
 //! | collect | it is purged, and the 1 % that only it held goes: pages, chunks, packs |
 //! | full mark | an audit: every page's references and every row, what a mark over everything would read |
+//!
+//! The pages that go lie either `spread`, one in each pack of pages, so that every footer is read, or
+//! `together`, in packs of their own, as pages do that were pushed at one time and go at one time.
 //!
 //! New chunks of 1 KiB are sent before the first step, and not measured. The memory is the most that the
 //! server had in a step. Figures are medians over the rounds. Needs the release binaries:
@@ -65,11 +68,29 @@ struct Arguments {
     dir: Option<PathBuf>,
     chunks: u64,
     rounds: usize,
+    garbage: Garbage,
+}
+
+/// Where the pages lie that a round replaces.
+#[derive(Debug, Clone, Copy)]
+enum Garbage {
+    Spread,
+    Together,
+}
+
+impl Garbage {
+    /// The first round that replaces the page `number` of so many.
+    fn round_of(self, number: usize, pages: usize) -> usize {
+        match self {
+            Self::Spread => 1 + number % SHARE,
+            Self::Together => 1 + number * SHARE / pages.max(1),
+        }
+    }
 }
 
 impl Arguments {
     fn parse() -> Self {
-        let mut parsed = Self { dir: None, chunks: 10_000_000, rounds: 3 };
+        let mut parsed = Self { dir: None, chunks: 10_000_000, rounds: 3, garbage: Garbage::Spread };
         let mut arguments = std::env::args().skip(1);
         while let Some(flag) = arguments.next() {
             if flag == "--bench" {
@@ -80,7 +101,9 @@ impl Arguments {
                 "--dir" => parsed.dir = Some(PathBuf::from(&value)),
                 "--chunks" => parsed.chunks = value.parse().expect("a number"),
                 "--rounds" => parsed.rounds = value.parse().expect("a small number"),
-                other => panic!("unknown flag {other}"),
+                "--garbage" if value == "spread" => parsed.garbage = Garbage::Spread,
+                "--garbage" if value == "together" => parsed.garbage = Garbage::Together,
+                other => panic!("unknown flag {other}, or not with {value}"),
             }
         }
         assert!(parsed.rounds < SHARE, "a page is replaced once");
@@ -109,8 +132,15 @@ fn main() -> Outcome<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let token = std::fs::read_to_string(data.join("admin.token"))?;
     let api = Api::new(&server.address, token.trim(), Retry::default())?;
-    let mut bench =
-        Bench { api, server: &server, old: pages, new: Vec::new(), last: None, steps: Vec::new() };
+    let mut bench = Bench {
+        api,
+        server: &server,
+        old: pages,
+        new: Vec::new(),
+        garbage: arguments.garbage,
+        last: None,
+        steps: Vec::new(),
+    };
     runtime.block_on(bench.all(&arguments))?;
     bench.report();
     server.stop();
@@ -295,6 +325,7 @@ struct Bench<'a> {
     old: Vec<ChunkId>,
     /// Pages that were sent.
     new: Vec<PageRef>,
+    garbage: Garbage,
     last: Option<SnapshotId>,
     steps: Vec<Step>,
 }
@@ -366,7 +397,8 @@ impl Bench<'_> {
 
     /// The made-up pages but for those that rounds up to this one replace, and all that were sent.
     fn manifest(&self, round: usize) -> Outcome<Manifest> {
-        let stays = |(number, _): &(usize, &ChunkId)| number % SHARE >= round;
+        let pages = self.old.len();
+        let stays = |(number, _): &(usize, &ChunkId)| self.garbage.round_of(*number, pages) > round;
         let old = self.old.iter().enumerate().filter(stays);
         let old = old.map(|(_, id)| PageRef { id: *id, len: PAGE_LEN - 28 });
         Ok(Manifest {

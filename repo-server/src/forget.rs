@@ -225,6 +225,7 @@ async fn report(
     };
     let mut lines = Vec::new();
     let mut going = Vec::new();
+    let mut frees_bytes = Some(0);
     let undelete = repository.parts.upkeep.gc.undelete;
     for snapshot in snapshots {
         let Some((verdict, reasons)) = fates.get(&snapshot.id) else { continue };
@@ -235,8 +236,10 @@ async fn report(
                 marks.get(&snapshot.id).and_then(|mark| mark.tombstone.as_ref()).map(|going| going.until_ms)
             }
         };
+        let frees_alone = frees(repository, &[snapshot], &gone).await?;
         if *verdict == Verdict::Forget {
             going.push(snapshot);
+            frees_bytes = frees_alone;
         }
         lines.push(ForgetLine {
             id: snapshot.id,
@@ -245,11 +248,13 @@ async fn report(
             state: snapshot.state,
             verdict: *verdict,
             reasons: reasons.clone(),
-            frees_bytes: frees(repository, &[snapshot], &gone).await?,
+            frees_bytes: frees_alone,
             until: until_ms.map(rfc3339),
         });
     }
-    let frees_bytes = frees(repository, &going, &gone).await?;
+    if going.len() > 1 {
+        frees_bytes = frees(repository, &going, &gone).await?;
+    }
     Ok(ForgetReport { mode: request.mode, snapshots: lines, frees_bytes })
 }
 

@@ -44,11 +44,32 @@ impl Step {
 }
 
 /// What a batch did.
+#[derive(Default)]
 struct Swept {
-    rows: u64,
-    bytes: u64,
+    pages: Amount,
+    chunks: Amount,
     dead_packs: Amount,
-    next: Next,
+    /// More would have gone in a day than may.
+    is_too_much: bool,
+}
+
+impl Swept {
+    fn add(&mut self, row: &ChunkRow) {
+        let amount = match row.kind {
+            BlobKind::Page => &mut self.pages,
+            BlobKind::Chunk => &mut self.chunks,
+        };
+        amount.add(row.stored_len.into());
+    }
+
+    fn bytes(&self) -> u64 {
+        self.pages.bytes + self.chunks.bytes
+    }
+
+    /// Whether one more row is within what may go.
+    fn has_room(&self, row: &ChunkRow, left: u64) -> bool {
+        self.bytes() + u64::from(row.stored_len) <= left
+    }
 }
 
 impl Run<'_> {
@@ -184,7 +205,7 @@ impl Run<'_> {
             let apply = move |repository: &Arc<Repository>| drop_rows(repository, &batch, large);
             let swept = self.repository.blocking(apply).await?;
             self.tally(kind, &swept);
-            if swept.next == Next::Stop {
+            if swept.is_too_much {
                 self.stop_for_today().await?;
                 return Ok(Next::Stop);
             }
@@ -193,15 +214,18 @@ impl Run<'_> {
     }
 
     fn tally(&mut self, kind: BlobKind, swept: &Swept) {
-        let (phase, amount) = match kind {
-            BlobKind::Page => (Phase::Pages, &mut self.report.pages),
-            BlobKind::Chunk => (Phase::Chunks, &mut self.report.chunks),
-        };
-        amount.count += swept.rows;
-        amount.bytes += swept.bytes;
-        self.report.dead_packs.count += swept.dead_packs.count;
-        self.report.dead_packs.bytes += swept.dead_packs.bytes;
-        (self.progress)(phase, amount.count);
+        for (amount, swept) in [
+            (&mut self.report.pages, swept.pages),
+            (&mut self.report.chunks, swept.chunks),
+            (&mut self.report.dead_packs, swept.dead_packs),
+        ] {
+            amount.count += swept.count;
+            amount.bytes += swept.bytes;
+        }
+        match kind {
+            BlobKind::Page => (self.progress)(Phase::Pages, self.report.pages.count),
+            BlobKind::Chunk => (self.progress)(Phase::Chunks, self.report.chunks.count),
+        }
     }
 
     async fn stop_for_today(&mut self) -> Result<(), ServerError> {
@@ -246,7 +270,8 @@ async fn rows_of(
 }
 
 /// One batch: drops rows that are idle since the epoch of their step, which is before the start of every
-/// open session (G1, G2).
+/// open session (G1, G2). While no session is open, that holds for the chunks that lose their last page in
+/// this batch as well: they go with it.
 fn drop_rows(repository: &Repository, steps: &[Step], large: LargeDelete) -> Result<Swept, ServerError> {
     repository.account(|ledger| {
         let held_from = held_from(repository);
@@ -255,7 +280,7 @@ fn drop_rows(repository: &Repository, steps: &[Step], large: LargeDelete) -> Res
             LargeDelete::Refuse => day.left(&repository.totals()?, &repository.parts.upkeep.gc),
             LargeDelete::Allow => u64::MAX,
         };
-        let mut swept = Swept { rows: 0, bytes: 0, dead_packs: Amount::default(), next: Next::GoOn };
+        let mut swept = Swept::default();
         let mut uncounted = Counts::new();
         load(ledger, steps)?;
         for step in steps {
@@ -265,23 +290,28 @@ fn drop_rows(repository: &Repository, steps: &[Step], large: LargeDelete) -> Res
                 Step::Drop { since, .. } if is_held(*since, held_from) => {}
                 Step::Drop { since, id, references } => {
                     let Some(row) = idle_row(repository, ledger, *id, *since)? else { continue };
-                    if swept.bytes + u64::from(row.stored_len) > left {
-                        swept.next = Next::Stop;
+                    if !swept.has_room(&row, left) {
+                        swept.is_too_much = true;
                         break;
                     }
                     ledger.drop_row(*id)?;
                     for id in references {
                         *uncounted.entry(*id).or_default() += 1;
                     }
-                    swept.rows += 1;
-                    swept.bytes += u64::from(row.stored_len);
+                    swept.add(&row);
                 }
             }
         }
-        ledger.uncount(&uncounted)?;
+        ledger.uncount_and_drop(&uncounted, |row| {
+            let goes = held_from.is_none() && swept.has_room(row, left);
+            if goes {
+                swept.add(row);
+            }
+            goes
+        })?;
         swept.dead_packs = ledger.dead_packs();
-        if swept.rows > 0 {
-            day.add(repository, ledger, swept.bytes);
+        if swept.bytes() > 0 {
+            day.add(repository, ledger, swept.bytes());
         }
         Ok(swept)
     })

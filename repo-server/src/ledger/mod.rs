@@ -336,6 +336,18 @@ impl<'a> Ledger<'a> {
     /// # Errors
     /// [`ServerError::Counts`] if there are not as many: the counts are wrong, and must be mended first.
     pub(crate) fn uncount(&mut self, counts: &Counts) -> Result<(), ServerError> {
+        self.uncount_and_drop(counts, |_| false)
+    }
+
+    /// As [`uncount`](Self::uncount), but what has none left goes in this very batch if it `may_go`.
+    ///
+    /// # Errors
+    /// As [`uncount`](Self::uncount).
+    pub(crate) fn uncount_and_drop(
+        &mut self,
+        counts: &Counts,
+        mut may_go: impl FnMut(&ChunkRow) -> bool,
+    ) -> Result<(), ServerError> {
         self.load(counts.keys())?;
         for (id, count) in counts {
             let wrong = || ServerError::Counts { object: id.to_string() };
@@ -347,7 +359,14 @@ impl<'a> Ledger<'a> {
             };
             let references = row.references.checked_sub(*count).ok_or_else(wrong)?;
             let row = ChunkRow { references, ..row };
-            if row.is_idle() { self.rest(*id, row) } else { self.set(*id, Some(row)) }
+            if row.is_idle() && !may_go(&row) {
+                self.rest(*id, row);
+                continue;
+            }
+            self.set(*id, Some(row));
+            if row.is_idle() {
+                self.drop_row(*id)?;
+            }
         }
         Ok(())
     }
