@@ -3,11 +3,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use format_spec::ChunkId;
 use format_spec::key::BlobKind;
 use format_spec::wire::AuditFinding;
+use futures_util::FutureExt;
 use tokio::runtime::Handle;
 
 use super::*;
 use crate::index::row::{Epoch, IdleKey, PackRow};
 use crate::index::{Batch, Table};
+use crate::quarantine::{self, Place};
+use crate::site::hooked::HookedSite;
+use crate::site::{Op, Site};
 use crate::snapshot::manifest_object;
 use crate::world::World;
 
@@ -205,6 +209,59 @@ async fn a_change_that_is_not_noted_is_taken_for_a_difference() {
     assert_eq!(report.found, 1);
 }
 
+/// A site, and a world over it.
+fn hooked() -> (Arc<HookedSite>, Arc<World>) {
+    let site = HookedSite::new();
+    let world = World::over(Arc::<HookedSite>::clone(&site) as Arc<dyn Site>);
+    (site, Arc::new(world))
+}
+
+fn references(world: &World, chunks: &[&str]) -> Vec<u64> {
+    chunks.iter().map(|chunk| world.row(world.chunk(chunk)).unwrap().references).collect()
+}
+
+/// X8, G8: a page that is healed moves to a pack that the audit does not look into. What it refers to is
+/// exempt as well, and not found to count too much.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_page_refers_to_that_is_healed_meanwhile_is_not_counted_down() {
+    let (site, world) = hooked();
+    world.push("n", &["alpha", "beta"]).await;
+    let page = pages(&world)[0];
+    let at = Place::of(&world.row(page).unwrap());
+    quarantine::mark(&world.repository, &[(page, at, "rotten".to_owned())]).unwrap();
+    let pusher = Arc::clone(&world);
+    site.before(Op::GetRanges, "packs/", async move {
+        pusher.push("n", &["alpha", "beta"]).await;
+    });
+
+    let report = audit(&world, Repair::Yes).await;
+
+    assert!(!site.is_waiting());
+    assert_ne!(Place::of(&world.row(page).unwrap()), at, "the push has healed it");
+    assert_eq!(references(&world, &["alpha", "beta"]), [1, 1], "{:#?}", report.findings);
+    assert_eq!(audit(&world, Repair::No).await.findings, []);
+}
+
+/// G8: a wrong count that cannot be mended now, as its row changes, keeps the collector stopped.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_alarm_stays_while_a_wrong_count_is_exempt() {
+    let (site, world) = hooked();
+    world.push("n", &["alpha", "beta"]).await;
+    world.tamper(world.chunk("alpha"), |row| row.references = 0);
+    audit(&world, Repair::No).await;
+    let pusher = Arc::clone(&world);
+    site.before(Op::GetRanges, "packs/", async move {
+        pusher.push("m", &["alpha", "gamma"]).await;
+    });
+
+    audit(&world, Repair::Yes).await;
+
+    assert!(!site.is_waiting());
+    assert_eq!((references(&world, &["alpha"]), alarms(&world)), (vec![1], 1), "two pages refer to it");
+    audit(&world, Repair::Yes).await;
+    assert_eq!((references(&world, &["alpha"]), alarms(&world)), (vec![2], 0));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_audit_beside_more_changes_than_it_remembers_gives_up_and_the_next_one_does_not() {
     let world = Arc::new(world().await);
@@ -278,4 +335,16 @@ async fn no_other_upkeep_runs_beside_an_audit() {
 
     assert!(!was_free.load(Ordering::SeqCst));
     assert!(world.repository.turn.try_lock().is_ok());
+}
+
+/// Audits that waited would each take a thread from those that the one before them needs to end.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_audit_beside_other_upkeep_is_refused_at_once_and_takes_no_thread() {
+    let world = world().await;
+    let _turn = world.repository.turn.lock().await;
+
+    let answer = run(&world.repository, Repair::No, Arc::new(|_, _| {})).now_or_never();
+
+    let refused = answer.expect("it does not wait").unwrap_err();
+    assert!(matches!(refused, ServerError::Busy { .. }), "{refused:?}");
 }

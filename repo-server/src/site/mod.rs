@@ -10,6 +10,8 @@ pub mod conformance;
 mod error;
 pub mod faulty;
 mod folder;
+#[cfg(test)]
+pub(crate) mod hooked;
 mod name;
 mod store;
 #[cfg(test)]

@@ -1,0 +1,206 @@
+//! Requests beside the collector, and beside each other: what is read while it moves, what is put while
+//! nobody waits for it any more, what two forget at once.
+
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex};
+
+use format_spec::SnapshotId;
+use format_spec::key::BlobKind;
+use format_spec::wire::{Delays, ForgetRequest, GcRequest, Held, RunMode};
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+
+use super::whole::{faults, leftovers};
+use crate::error::ServerError;
+use crate::forget;
+use crate::gc;
+use crate::index::row::Epoch;
+use crate::index::{Batch, Index, IndexError, KeyRange, Rows, Table};
+use crate::pack;
+use crate::repository::{Parts, Repository, lock};
+use crate::session;
+use crate::settings::Percent;
+use crate::site::hooked::HookedSite;
+use crate::site::{ObjectName, Op, Site};
+use crate::snapshot;
+use crate::testing::{Watched, World, tree};
+
+fn hooked() -> (Arc<HookedSite>, World) {
+    let site = HookedSite::new();
+    let world = World::on(Arc::<HookedSite>::clone(&site) as Arc<dyn Site>);
+    (site, world)
+}
+
+/// A snapshot of `three`, which the next run repacks, and the pack in which it still lies.
+fn thin_pack(world: &mut World) -> (SnapshotId, ObjectName) {
+    world.upkeep.gc.repack_below = Percent::new(90).unwrap();
+    world.crash();
+    let thin = world.push("n", &tree(&["three", "four", "five times five"]));
+    let kept = world.push("n", &tree(&["three"]));
+    world.forget(thin);
+    let id = world.id_of(BlobKind::Chunk, b"three");
+    let row = world.repository.chunk_rows([&id]).unwrap()[0].unwrap();
+    (kept, pack::object_name(&world.repository.pack_row(row.pack).unwrap().id))
+}
+
+async fn collect(repository: &Arc<Repository>) {
+    let request = GcRequest { mode: RunMode::Apply, delays: Delays::Skip, ..GcRequest::default() };
+    gc::run(repository, request, &|_, _| {}).await.unwrap();
+}
+
+/// Waits until nothing is done any more for requests that were dropped.
+async fn nothing_goes_on() {
+    while Handle::current().metrics().num_alive_tasks() > 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// A request whose put of an object below `area` has begun, and whose client goes away; then the collector
+/// runs, and the put ends.
+fn client_leaves<T>(
+    site: &HookedSite,
+    world: &World,
+    area: &str,
+    request: impl Future<Output = T>,
+    then: impl FnOnce(),
+) {
+    let (begun, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (begins, goes_on) = (Arc::clone(&begun), Arc::clone(&go_on));
+    site.before(Op::Put, area, async move {
+        begins.notify_one();
+        goes_on.notified().await;
+    });
+    world.wait(async {
+        tokio::select! {
+            _ = request => panic!("it waits for the put"),
+            () = begun.notified() => {}
+        }
+        then();
+        collect(&world.repository).await;
+        go_on.notify_one();
+        nothing_goes_on().await;
+        collect(&world.repository).await;
+    });
+}
+
+/// S7, G6: an object that is on its way when its client goes away is seen to land, or goes.
+#[test]
+fn a_commit_whose_client_leaves_leaves_no_object_behind() {
+    let (site, world) = hooked();
+    let client = world.begin("n");
+    let content = tree(&["a"]);
+    world.send_missing(&client, &content).unwrap();
+    let page = world.page(&content);
+    let id = world.send(&client, BlobKind::Page, &page).unwrap();
+    let body = world.manifest(&client, &[(id, page.len())]);
+    let commit = snapshot::commit(&world.repository, client.id, body);
+
+    client_leaves(&site, &world, "snapshots/", commit, || {
+        session::abort(&world.repository, client.id).unwrap();
+    });
+
+    assert_eq!((leftovers(&world), world.count(Table::Snapshot)), (vec![], 0));
+    assert_eq!((faults(&world), world.doomed()), (vec![], vec![]));
+}
+
+/// S7, G6: the same holds for the object that says that a snapshot is protected.
+#[test]
+fn a_protection_whose_client_leaves_holds_if_the_site_says_so() {
+    let (site, world) = hooked();
+    let id = world.push("n", &tree(&["a"]));
+    let protect = snapshot::protect(&world.repository, id, "audit".to_owned());
+
+    client_leaves(&site, &world, "protections/", protect, || {});
+
+    assert_eq!(world.objects("protections").len(), 1);
+    let marks = snapshot::marks(&world.repository).unwrap();
+    assert!(marks.get(&id).is_some_and(|mark| mark.protection.is_some()));
+}
+
+/// G4: whoever has looked up where a blob lies finds it, also if it moves before it is read.
+#[test]
+fn a_restore_reads_what_is_repacked_between_the_look_at_its_row_and_the_read() {
+    let (site, mut world) = hooked();
+    let (kept, pack) = thin_pack(&mut world);
+    let repository = Arc::clone(&world.repository);
+    site.before(Op::GetRanges, pack.as_str(), async move { collect(&repository).await });
+
+    let read = world.read(kept);
+
+    assert!(!site.is_waiting());
+    assert!(!world.objects("packs").contains(&pack.as_str().to_owned()), "it was repacked");
+    assert_eq!(read.unwrap(), tree(&["three"]));
+}
+
+/// An index in which something happens once, after rows of chunks were read.
+struct HookedIndex {
+    inner: Watched,
+    hook: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+impl Index for HookedIndex {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, IndexError> {
+        self.inner.get(table, key)
+    }
+
+    fn multi_get(&self, table: Table, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, IndexError> {
+        let found = self.inner.multi_get(table, keys);
+        let hook = lock(&self.hook).take_if(|_| table == Table::Chunk);
+        if let Some(hook) = hook {
+            hook();
+        }
+        found
+    }
+
+    fn scan(&self, table: Table, range: &KeyRange, limit: NonZeroUsize) -> Result<Rows, IndexError> {
+        self.inner.scan(table, range, limit)
+    }
+
+    fn commit(&self, batch: Batch) -> Result<(), IndexError> {
+        self.inner.commit(batch)
+    }
+}
+
+/// X7: a row that was read just before its blob moved names a pack that has no row any more. That is not
+/// taken for a damaged index.
+#[test]
+fn a_question_between_whose_two_looks_at_the_index_a_blob_moves_is_answered() {
+    let mut world = World::new();
+    let (_, pack) = thin_pack(&mut world);
+    let id = world.id_of(BlobKind::Chunk, b"three");
+    let (index, site) = (world.index.clone(), Arc::clone(&world.site));
+    let world = Arc::new(Mutex::new(world));
+    let collector = Arc::clone(&world);
+    let hook = move || {
+        lock(&collector).gc(Delays::Skip);
+    };
+    let hooked = HookedIndex { inner: index, hook: Mutex::new(Some(Box::new(hook))) };
+    // As after a restart: it has no row of a pack in memory.
+    let repository = Parts { site, ..Parts::default() }.over(hooked).start();
+    let domain = repository.domain(&"c".parse().unwrap());
+
+    let have = pack::have(&repository, &domain, Epoch::default(), &[id]);
+
+    assert!(!lock(&world).objects("packs").contains(&pack.as_str().to_owned()), "it was repacked");
+    assert_eq!(have.unwrap(), [Held::Here]);
+}
+
+/// G9: two that forget at once do not each take the other's snapshot for the one that stays.
+#[test]
+fn two_that_forget_at_once_leave_a_complete_snapshot() {
+    let world = World::new();
+    let (one, other) = (world.push("n", &tree(&["a"])), world.push("n", &tree(&["b"])));
+    let forget = |id| {
+        let request = ForgetRequest { mode: RunMode::Apply, snapshots: vec![id], ..ForgetRequest::default() };
+        forget::run(&world.repository, request)
+    };
+
+    let (first, second) = world.wait(async { tokio::join!(forget(one), forget(other)) });
+
+    assert!(first.is_ok(), "{first:?}");
+    let refused = second.unwrap_err();
+    assert!(matches!(refused, ServerError::Refused { code: "last_complete", .. }), "{refused:?}");
+    let marks = snapshot::marks(&world.repository).unwrap();
+    assert!(marks.get(&one).is_some_and(|mark| mark.tombstone.is_some()));
+    assert!(marks.get(&other).is_none_or(|mark| mark.tombstone.is_none()));
+}

@@ -1,0 +1,93 @@
+//! How much goes at once.
+
+use std::time::Duration;
+
+use format_spec::ChunkId;
+use format_spec::key::BlobKind;
+use format_spec::wire::Delays;
+
+use crate::alarm::{self, AlarmCode};
+use crate::error::ServerError;
+use crate::index::row::ChunkRow;
+use crate::index::{Batch, Table};
+use crate::settings::Percent;
+use crate::testing::{Tree, World, tree};
+
+/// The most pages that a manifest names.
+const MOST_PAGES: u32 = 130_000;
+
+/// Pages that one batch of a test adds.
+const AT_ONCE: usize = 50_000;
+
+/// G7: a pack counts with all its bytes until the last of its blobs has gone. Counting what went on top of it
+/// would let the share grow with each run, until nothing is left.
+#[test]
+fn the_share_of_a_day_does_not_grow_with_what_goes() {
+    let mut world = World::new();
+    world.upkeep.gc.max_daily = Percent::new(50).unwrap();
+    world.upkeep.gc.daily_floor_bytes = 0;
+    world.upkeep.gc.repack_below = Percent::new(0).unwrap();
+    world.crash();
+    let content = |file: u8| vec![[&[file], [7; 10_000].as_slice()].concat()];
+    let all: Tree = (0..40).map(|file| (format!("{file:02}"), content(file))).collect();
+    let some: Tree = all.clone().into_iter().take(2).collect();
+    let gone = world.push("n", &all);
+    let kept = world.push("n", &some);
+    let stored = world.repository.totals().unwrap().stored_bytes;
+    world.forget(gone);
+    let went = |runs: u32| {
+        let reports = (0..runs).map(|_| world.gc(Delays::Skip));
+        reports.map(|report| report.pages.bytes + report.chunks.bytes).sum::<u64>()
+    };
+
+    let first_day = went(12);
+
+    assert!(first_day > stored / 4 && first_day <= stored / 2, "{first_day} of {stored}");
+    assert!(alarm::is_up(&world.repository, AlarmCode::LargeDelete).unwrap());
+    world.clock.advance(Duration::from_secs(24 * 60 * 60));
+    assert!(went(1) > 0);
+    assert_eq!(world.read(kept).unwrap(), some);
+}
+
+/// Pages that are nowhere but in the index: rows like `row`, in the same pack.
+fn add_pages(world: &World, row: ChunkRow, pages: &[(ChunkId, usize)]) {
+    for pages in pages.chunks(AT_ONCE) {
+        let mut batch = Batch::new();
+        for (id, _) in pages {
+            batch.put(Table::Chunk, *id.as_bytes(), row.encode());
+        }
+        world.repository.commit(batch).unwrap();
+    }
+}
+
+/// G9: whatever can be committed can be purged: a manifest with more pages than one batch takes out is
+/// refused.
+#[test]
+fn the_largest_manifest_that_is_committed_can_be_purged() {
+    let world = World::new();
+    let holder = world.begin("holder");
+    world.push("n", &tree(&["x"]));
+    let page = world.id_of(BlobKind::Page, &world.page(&tree(&["x"])));
+    let row = world.repository.chunk_rows([&page]).unwrap()[0].unwrap();
+    let mut pages: Vec<(ChunkId, usize)> = (0..=MOST_PAGES)
+        .map(|n| {
+            let mut id = [0; 32];
+            id[..4].copy_from_slice(&n.to_be_bytes());
+            (ChunkId::from_bytes(id), 1)
+        })
+        .collect();
+    let idle = ChunkRow { references: 0, ..row };
+    add_pages(&world, idle, &pages);
+    let client = world.begin("n");
+
+    let refused = world.commit(&client, &pages).unwrap_err();
+    pages.pop();
+    let largest = world.commit(&client, &pages).unwrap();
+    world.forget(largest);
+    let report = world.gc(Delays::Skip);
+
+    assert!(matches!(refused, ServerError::BadRequest { code: "too_many_pages", .. }), "{refused:?}");
+    assert_eq!((report.purged, report.problems), (vec![largest], vec![]));
+    // Idle again, and held by the session.
+    assert_eq!(report.pinned[0].session, holder.id);
+}

@@ -1,0 +1,137 @@
+//! The collector where something is damaged, lost or full.
+
+use std::sync::Arc;
+
+use format_spec::key::BlobKind;
+use format_spec::wire::{Delays, ForgetRequest, Held, Repair, RetentionPolicy, RunMode, Verdict};
+use format_spec::{ChunkId, SnapshotId};
+
+use super::whole::{faults, leftovers};
+use crate::audit;
+use crate::forget;
+use crate::index::row::{ChunkRow, Health};
+use crate::quarantine::{self, Place};
+use crate::session;
+use crate::settings::Percent;
+use crate::site::faulty::{Fault, FaultKind, FaultySite, Refusal};
+use crate::site::{Op, Site, StoreSite};
+use crate::snapshot;
+use crate::testing::{World, tree};
+
+fn row(world: &World, id: ChunkId) -> Option<ChunkRow> {
+    world.repository.chunk_rows([&id]).unwrap()[0]
+}
+
+/// G3, G10: a damaged chunk that nothing needs is sent again. It stays as any other that was just sent.
+#[test]
+fn a_chunk_that_is_healed_stays_for_the_session_that_sent_it() {
+    let world = World::new();
+    let (holder, died) = (world.begin("holder"), world.begin("died"));
+    let id = world.send(&died, BlobKind::Chunk, b"precious").unwrap();
+    world.flush().unwrap();
+    session::abort(&world.repository, died.id).unwrap();
+    // The next sessions begin in a later epoch than that in which the chunk became idle.
+    world.gc(Delays::Skip);
+    session::abort(&world.repository, holder.id).unwrap();
+    let client = world.begin("n");
+    let at = Place::of(&row(&world, id).unwrap());
+    quarantine::mark(&world.repository, &[(id, at, "rotten".to_owned())]).unwrap();
+    assert_eq!(world.have(&client, &[id]).unwrap(), [Held::Missing]);
+    world.send(&client, BlobKind::Chunk, b"precious").unwrap();
+    world.flush().unwrap();
+
+    world.gc(Delays::Skip);
+
+    assert_eq!(row(&world, id).map(|row| row.health), Some(Health::Sound));
+    let committed = world.commit_tree(&client, &tree(&["precious"])).unwrap();
+    assert_eq!(world.read(committed).unwrap(), tree(&["precious"]));
+    assert_eq!(faults(&world), [""; 0]);
+}
+
+/// P8: what may go goes from a full site, also when there is no room for repacking, which goes on later.
+#[test]
+fn a_run_that_cannot_repack_deletes_all_the_same() {
+    for refusal in [Refusal::Full, Refusal::Unavailable] {
+        let faulty = Arc::new(FaultySite::new(Arc::new(StoreSite::memory())));
+        let mut world = World::on(Arc::<FaultySite>::clone(&faulty) as Arc<dyn Site>);
+        world.upkeep.gc.repack_below = Percent::new(90).unwrap();
+        world.crash();
+        let dead = world.push("n", &tree(&["one", "two"]));
+        let thin = world.push("n", &tree(&["three", "four", "five times five"]));
+        let kept = world.push("n", &tree(&["three"]));
+        world.forget(dead);
+        world.forget(thin);
+        let before = world.objects("packs").len();
+        faulty.arm(Fault { op: Some(Op::Put), after: 0, kind: FaultKind::Refuse(refusal) });
+
+        let report = world.gc(Delays::Skip);
+
+        assert_eq!(faulty.fired().len(), 1);
+        assert_eq!((report.problems.len(), report.repacked.count), (1, 0), "{report:?}");
+        assert!(report.deleted.count > 0 && world.objects("packs").len() < before, "{report:?}");
+        assert_eq!(world.gc(Delays::Skip).problems, [""; 0]);
+        assert_eq!(world.read(kept).unwrap(), tree(&["three"]));
+        assert_eq!((faults(&world), leftovers(&world)), (vec![], vec![]));
+    }
+}
+
+/// Three snapshots, oldest first; the manifest of the first is lost.
+fn with_a_lost_manifest() -> (World, [SnapshotId; 3]) {
+    let world = World::new();
+    let snapshots = ["a", "b", "c"].map(|text| world.push("n", &tree(&[text])));
+    let found = snapshot::get(&world.repository, snapshots[0]).unwrap();
+    let manifest = snapshot::manifest_object(&found.manifests[0].id);
+    world.wait(world.site.delete(&manifest)).unwrap();
+    (world, snapshots)
+}
+
+/// G9: a snapshot whose manifest is lost can be forgotten; what that frees is not known.
+#[test]
+fn a_snapshot_whose_manifest_is_lost_is_forgotten_by_name() {
+    let (world, [lost, ..]) = with_a_lost_manifest();
+    let request = ForgetRequest { mode: RunMode::Apply, snapshots: vec![lost], ..ForgetRequest::default() };
+
+    let report = world.wait(forget::run(&world.repository, request)).unwrap();
+
+    assert_eq!((report.snapshots[0].frees_bytes, report.frees_bytes), (None, None));
+    let marks = snapshot::marks(&world.repository).unwrap();
+    assert!(marks.get(&lost).is_some_and(|mark| mark.tombstone.is_some()));
+}
+
+/// G9: one lost manifest keeps no policy from being applied.
+#[test]
+fn a_policy_is_applied_beside_a_lost_manifest() {
+    let (world, [lost, old, new]) = with_a_lost_manifest();
+    let policy = RetentionPolicy { keep_last: Some(1), minimum: Some(1), ..RetentionPolicy::default() };
+    let request = ForgetRequest { mode: RunMode::Apply, policy: Some(policy), ..ForgetRequest::default() };
+
+    let report = world.wait(forget::run(&world.repository, request)).unwrap();
+
+    let frees = |id| {
+        let line = report.snapshots.iter().find(|line| line.id == id).unwrap();
+        (line.verdict, line.frees_bytes.is_some())
+    };
+    assert_eq!(frees(lost), (Verdict::Forget, false));
+    assert_eq!(frees(old), (Verdict::Forget, true));
+    assert_eq!(frees(new).0, Verdict::Keep);
+}
+
+/// G8, G9: a snapshot whose manifest is lost is purged. What it alone needed stays counted until an audit.
+#[test]
+fn a_snapshot_whose_manifest_is_lost_is_purged_and_an_audit_finds_what_it_held() {
+    let (world, [lost, old, new]) = with_a_lost_manifest();
+    world.forget(lost);
+
+    let report = world.gc(Delays::Skip);
+
+    assert_eq!((report.purged, report.chunks.count), (vec![lost], 0));
+    assert_eq!(report.problems.len(), 1);
+    assert!(report.problems[0].contains(&lost.to_string()), "{:?}", report.problems);
+    let mended = world.wait(audit::run(&world.repository, Repair::Yes, Arc::new(|_, _| {}))).unwrap();
+    assert_eq!((mended.found, mended.mended), (1, 1), "{:#?}", mended.findings);
+    let report = world.gc(Delays::Skip);
+    assert_eq!((report.pages.count, report.chunks.count), (1, 1));
+    assert_eq!((faults(&world), leftovers(&world)), (vec![], vec![]));
+    assert_eq!(world.read(old).unwrap(), tree(&["b"]));
+    assert_eq!(world.read(new).unwrap(), tree(&["c"]));
+}

@@ -1,0 +1,95 @@
+//! A site beside which something happens at a moment that a test chooses.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, ready};
+
+use super::{Listed, ObjectName, Op, Prefix, Put, Site, SiteFuture, StoreSite};
+use crate::repository::lock;
+
+/// A site in memory that does something once, just before an operation.
+///
+/// As on a disk, a put that has begun goes on to its end, also if nobody waits for it any more.
+pub(crate) struct HookedSite {
+    inner: Arc<dyn Site>,
+    hook: Mutex<Option<Hook>>,
+}
+
+struct Hook {
+    op: Op,
+    prefix: String,
+    work: BoxFuture<'static, ()>,
+}
+
+impl HookedSite {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self { inner: Arc::new(StoreSite::memory()), hook: Mutex::default() })
+    }
+
+    /// Does `work` just before the next put or read in ranges, as `op` says, of a name that starts so.
+    pub(crate) fn before(&self, op: Op, prefix: &str, work: impl Future<Output = ()> + Send + 'static) {
+        *lock(&self.hook) = Some(Hook { op, prefix: prefix.to_owned(), work: Box::pin(work) });
+    }
+
+    /// Whether that moment has not come yet.
+    pub(crate) fn is_waiting(&self) -> bool {
+        lock(&self.hook).is_some()
+    }
+
+    /// What is to be done before an operation.
+    fn due(&self, op: Op, name: &ObjectName) -> BoxFuture<'static, ()> {
+        let is_due = |hook: &mut Hook| hook.op == op && name.as_str().starts_with(&hook.prefix);
+        let hook = lock(&self.hook).take_if(is_due);
+        hook.map_or_else(|| ready(()).boxed(), |hook| hook.work)
+    }
+}
+
+impl fmt::Debug for HookedSite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HookedSite")
+    }
+}
+
+impl Site for HookedSite {
+    fn put_new<'a>(&'a self, name: &'a ObjectName, bytes: Bytes) -> SiteFuture<'a, Put> {
+        Box::pin(async move {
+            let (before, inner, name) = (self.due(Op::Put, name), Arc::clone(&self.inner), name.clone());
+            let puts = tokio::spawn(async move {
+                before.await;
+                inner.put_new(&name, bytes).await
+            });
+            puts.await.unwrap()
+        })
+    }
+
+    fn get<'a>(&'a self, name: &'a ObjectName) -> SiteFuture<'a, Bytes> {
+        self.inner.get(name)
+    }
+
+    fn get_ranges<'a>(
+        &'a self,
+        name: &'a ObjectName,
+        ranges: &'a [Range<u64>],
+    ) -> SiteFuture<'a, Vec<Bytes>> {
+        Box::pin(async move {
+            self.due(Op::GetRanges, name).await;
+            self.inner.get_ranges(name, ranges).await
+        })
+    }
+
+    fn len<'a>(&'a self, name: &'a ObjectName) -> SiteFuture<'a, u64> {
+        self.inner.len(name)
+    }
+
+    fn list<'a>(&'a self, prefix: &'a Prefix) -> SiteFuture<'a, Vec<Listed>> {
+        self.inner.list(prefix)
+    }
+
+    fn delete<'a>(&'a self, name: &'a ObjectName) -> SiteFuture<'a, ()> {
+        self.inner.delete(name)
+    }
+}
