@@ -10,6 +10,7 @@ use crate::audit::sort::Sorter;
 use crate::error::ServerError;
 use crate::index::row::{ChunkRow, Epoch, Live, Totals};
 use crate::index::{Batch, Table};
+use crate::quarantine;
 use crate::repository::Repository;
 use crate::session;
 
@@ -43,7 +44,20 @@ pub(super) enum IfEmpty {
     /// Everything in it is elsewhere too: it is doomed.
     Dooms,
     /// It holds pages that would be whole if lost chunks turned up: it is left alone.
-    Stays,
+    MissesChunks,
+    /// It holds blobs of which no copy could be read: it is left alone.
+    UnreadableCopies,
+}
+
+impl IfEmpty {
+    /// What is to be said of a pack that is not doomed.
+    pub(super) fn why_it_stays(self) -> Option<&'static str> {
+        match self {
+            Self::Dooms => None,
+            Self::MissesChunks => Some("holds only pages that miss chunks"),
+            Self::UnreadableCopies => Some("holds blobs of which no copy can be read"),
+        }
+    }
 }
 
 /// A rebuild in progress.
@@ -75,6 +89,7 @@ pub(super) fn fill(repository: &Arc<Repository>) -> Result<RebuildReport, Server
     rebuild.count()?;
     rebuild.write_packs()?;
     rebuild.look_for_strangers()?;
+    quarantine::refresh_alarm(repository)?;
     rebuild.finish()
 }
 

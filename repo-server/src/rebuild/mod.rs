@@ -4,10 +4,10 @@
 //! This is the one place where a listing of the site says what there is. A listing that fails ends the
 //! rebuild. In order:
 //!
-//! 1. Packs: their directories, from checkpoints and from the ends of the packs that those do not cover. A chunk
-//!    that lies in two packs, as a repack that was cut short leaves it, is taken from the one whose name comes
-//!    first; a pack of which nothing is taken is doomed, after a while in which a check can still find that
-//!    the other copy is damaged.
+//! 1. Packs: their directories, from checkpoints and from the ends of the packs that those do not cover. A blob
+//!    that lies in two packs, as a heal leaves it and a repack, is read: it is taken from where it opens, and of two
+//!    that open from the pack whose name comes first. If none opens it is in quarantine. A pack of
+//!    which nothing is taken is doomed, after a while.
 //! 2. Snapshots: opened, and compared with their names.
 //! 3. Counts: by the machinery of [`audit`](crate::audit). A page that refers to a chunk which is in no pack gets no row
 //!    (X7): whoever has it is asked to send it again. What manifests name and no pack has is *owed*.
@@ -16,15 +16,17 @@
 //!    1 no server has got that far, unless a rebuild before this one ran under a clock that was ahead.
 //!
 //! What the site does not say is lost: sessions, which snapshots were forgotten and not yet gone (they are back),
-//! which blobs were known to be damaged, and when packs were last checked.
+//! which blobs without a second copy were known to be damaged, and when packs were last checked.
 //!
 //! Until it is done the data folder holds the file `rebuilding`; a server refuses to start there, and a
 //! rebuild begins anew. Nothing on the site changes.
 
+mod copies;
 mod counts;
 mod fill;
 mod folder;
 mod packs;
+mod pages;
 mod snapshots;
 #[cfg(test)]
 mod tests;

@@ -1,15 +1,16 @@
-//! Packs: what the site has, what lies in them, and which of two copies is taken.
+//! Packs: what the site has, and what lies in them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use format_spec::checkpoint::CheckpointPack;
 use format_spec::key::BlobKind;
-use format_spec::pack::{Directory, PackEntry};
+use format_spec::pack::PackEntry;
 use format_spec::{ChunkId, ClusterName, PackId, id};
 use futures_util::{StreamExt, stream};
 use tokio::runtime::Handle;
 
+use super::copies::Copied;
 use super::fill::{BY_PAGE, IN_FLIGHT, IfEmpty, PackFound, Rebuild};
 use crate::checkpoint;
 use crate::error::ServerError;
@@ -50,7 +51,8 @@ impl Rebuild {
                 }
             }
         }
-        self.write_pending()
+        self.write_pending()?;
+        self.report_damaged()
     }
 
     fn list_packs(&mut self) -> Result<Wanted, ServerError> {
@@ -113,26 +115,28 @@ impl Rebuild {
         let blob_bytes = directory.entries.iter().map(|entry| u64::from(entry.stored_len)).sum();
         let (live, if_empty) = (Live::default(), IfEmpty::Dooms);
         self.packs.push(PackFound { id, len, kind, domain, blob_bytes, live, if_empty });
+        let (mut seen, mut copies) = (HashSet::new(), Vec::new());
         for (entry, known) in directory.entries.iter().zip(known) {
-            // The same blob twice in one pack: the first counts.
-            let known = self.pending.get(&entry.id).copied().or(known);
-            if let Some(known) = known {
-                if !self.comes_before(place, &known) {
-                    continue;
-                }
-                self.take_out(&known)?;
-            } else {
-                for reference in &entry.references {
-                    self.references.add(*reference.as_bytes(), BY_PAGE)?;
-                }
+            // Nobody writes the same blob twice into one pack; if it is there, the first counts.
+            if !seen.insert(entry.id) {
+                continue;
             }
-            self.take_in(place, number, entry);
+            let found = row_of(number, entry);
+            if let Some(holds) = self.pending.get(&entry.id).copied().or(known) {
+                copies.push(Copied { id: entry.id, holds, found });
+                continue;
+            }
+            for reference in &entry.references {
+                self.references.add(*reference.as_bytes(), BY_PAGE)?;
+            }
+            self.take_in(entry.id, found)?;
         }
+        self.choose(copies)?;
         if self.pending.len() >= PENDING { self.write_pending() } else { Ok(()) }
     }
 
     /// The rows that are there already, of the index.
-    fn known(&self, entries: &[PackEntry]) -> Result<Vec<Option<ChunkRow>>, ServerError> {
+    pub(super) fn known(&self, entries: &[PackEntry]) -> Result<Vec<Option<ChunkRow>>, ServerError> {
         self.repository.chunk_rows(entries.iter().map(|entry| &entry.id))
     }
 
@@ -142,35 +146,26 @@ impl Rebuild {
         same.map_or_else(|| Arc::new(name.clone()), |pack| Arc::clone(&pack.domain))
     }
 
-    /// Whether the pack at `place` has a name before that of the pack in which `row` lies.
-    fn comes_before(&self, place: usize, row: &ChunkRow) -> bool {
-        let of = |at: usize| self.packs.get(at).map(|pack| pack.id);
-        usize::try_from(row.pack.0).is_ok_and(|other| of(place) < of(other))
+    /// What was found of the pack with this number.
+    pub(super) fn pack_at(&mut self, number: PackNumber) -> Result<&mut PackFound, ServerError> {
+        let pack = usize::try_from(number.0).ok().and_then(|place| self.packs.get_mut(place));
+        pack.ok_or(ServerError::Bug("a row of no pack"))
     }
 
-    fn take_out(&mut self, row: &ChunkRow) -> Result<(), ServerError> {
-        let pack = usize::try_from(row.pack.0).ok().and_then(|place| self.packs.get_mut(place));
-        let pack = pack.ok_or(ServerError::Bug("a row of no pack"))?;
+    /// A blob's row is taken away: its pack holds less.
+    pub(super) fn take_out(&mut self, row: &ChunkRow) -> Result<(), ServerError> {
+        let pack = self.pack_at(row.pack)?;
         pack.live = pack.live.without(row).ok_or(ServerError::Bug("a pack holds less than nothing"))?;
         self.report.chunks -= 1;
         Ok(())
     }
 
-    fn take_in(&mut self, place: usize, pack: PackNumber, entry: &PackEntry) {
-        let row = ChunkRow {
-            pack,
-            offset: entry.offset,
-            stored_len: entry.stored_len,
-            plain_len: entry.plain_len,
-            kind: entry.kind,
-            compression: entry.compression,
-            health: Health::Sound,
-            references: 0,
-            idle_since: Epoch::default(),
-        };
-        self.packs.get_mut(place).expect("it was just pushed").live.add(&row);
+    /// A blob gets a row.
+    pub(super) fn take_in(&mut self, id: ChunkId, row: ChunkRow) -> Result<(), ServerError> {
+        self.pack_at(row.pack)?.live.add(&row);
         self.report.chunks += 1;
-        self.pending.insert(entry.id, row);
+        self.pending.insert(id, row);
+        Ok(())
     }
 
     fn write_pending(&mut self) -> Result<(), ServerError> {
@@ -182,65 +177,13 @@ impl Rebuild {
         self.commit(&mut batch)
     }
 
-    /// Takes out the rows of pages that refer to what is in no pack, and counts anew what the others refer
-    /// to. Reads the directories of all packs of pages once more.
-    pub(super) fn drop_broken_pages(&mut self) -> Result<u64, ServerError> {
-        let of_pages = |(place, pack): (usize, &PackFound)| {
-            (pack.kind == BlobKind::Page).then_some((place, pack.id, pack.len))
-        };
-        let of_pages: Vec<_> = self.packs.iter().enumerate().filter_map(of_pages).collect();
-        let repository = Arc::clone(&self.repository);
-        let read = |(place, id, len)| {
-            let repository = Arc::clone(&repository);
-            async move { (place, read_directory(&repository, &id, len).await) }
-        };
-        let mut directories = stream::iter(of_pages).map(read).buffered(IN_FLIGHT);
-        let mut dropped = 0;
-        while let Some((place, directory)) = Handle::current().block_on(directories.next()) {
-            dropped += self.drop_broken_of(place, &directory?)?;
-        }
-        Ok(dropped)
-    }
-
-    fn drop_broken_of(&mut self, place: usize, directory: &Directory) -> Result<u64, ServerError> {
-        let (mut batch, mut dropped) = (Batch::new(), 0);
-        let rows = self.known(&directory.entries)?;
-        for (entry, row) in directory.entries.iter().zip(rows) {
-            let Some(row) = row.filter(|row| usize::try_from(row.pack.0) == Ok(place)) else { continue };
-            if self.is_whole(&entry.references)? {
-                for reference in &entry.references {
-                    self.references.add(*reference.as_bytes(), BY_PAGE)?;
-                }
-            } else {
-                batch.delete(Table::Chunk, *entry.id.as_bytes());
-                self.take_out(&row)?;
-                self.packs.get_mut(place).expect("its directory was read").if_empty = IfEmpty::Stays;
-                dropped += 1;
-            }
-        }
-        self.commit(&mut batch)?;
-        Ok(dropped)
-    }
-
-    fn is_whole(&self, references: &[ChunkId]) -> Result<bool, ServerError> {
-        let rows = self.repository.chunk_rows(references)?;
-        Ok(rows.iter().all(|row| row.is_some_and(|row| row.kind == BlobKind::Chunk)))
-    }
-
     /// Writes the rows of packs, each with an item in the queue that leads to what of it is in no use, and dooms
     /// packs of which nothing was taken.
     pub(super) fn write_packs(&mut self) -> Result<(), ServerError> {
         let until = self.kept_until();
         let mut batch = Batch::new();
         for (number, pack) in (0..).map(PackNumber).zip(&self.packs) {
-            if pack.live.blobs == 0 && pack.if_empty == IfEmpty::Stays {
-                self.report.note(format!("{} holds only pages that miss chunks, and is left alone", pack.id));
-            } else if pack.live.blobs == 0 {
-                let key = DoomedKey { kind: DoomedKind::Pack, name: object_name(&pack.id) };
-                let row = DoomedRow { due_ms: until, bytes: pack.len };
-                batch.put(Table::Doomed, key.encode(), row.encode());
-                self.report.dead_packs += 1;
-            } else {
+            if pack.live.blobs > 0 {
                 let PackFound { id, len, kind, blob_bytes, live, .. } = *pack;
                 let domain = ClusterName::clone(&pack.domain);
                 let row = PackRow { id, len, kind, domain, blob_bytes, live, verified_ms: 0 };
@@ -249,10 +192,32 @@ impl Rebuild {
                 batch.put(Table::Idle, item.encode(), Vec::new());
                 self.report.packs += 1;
                 self.report.stored_bytes += len;
+            } else if let Some(why) = pack.if_empty.why_it_stays() {
+                self.report.note(format!("{} {why}, and is left alone", pack.id));
+            } else {
+                let key = DoomedKey { kind: DoomedKind::Pack, name: object_name(&pack.id) };
+                let row = DoomedRow { due_ms: until, bytes: pack.len };
+                batch.put(Table::Doomed, key.encode(), row.encode());
+                self.report.dead_packs += 1;
             }
             self.commit_if_heavy(&mut batch)?;
         }
         self.commit(&mut batch)
+    }
+}
+
+/// The row of a blob that lies in a pack, and of which nothing else is known yet.
+fn row_of(pack: PackNumber, entry: &PackEntry) -> ChunkRow {
+    ChunkRow {
+        pack,
+        offset: entry.offset,
+        stored_len: entry.stored_len,
+        plain_len: entry.plain_len,
+        kind: entry.kind,
+        compression: entry.compression,
+        health: Health::Sound,
+        references: 0,
+        idle_since: Epoch::default(),
     }
 }
 
