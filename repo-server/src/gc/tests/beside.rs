@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex};
 use format_spec::SnapshotId;
 use format_spec::key::BlobKind;
 use format_spec::wire::{Delays, ForgetRequest, GcRequest, Held, RunMode};
-use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 use super::whole::{faults, leftovers};
@@ -21,7 +20,7 @@ use crate::repository::{Parts, Repository, lock};
 use crate::session;
 use crate::settings::Percent;
 use crate::site::hooked::HookedSite;
-use crate::site::{ObjectName, Op, Site};
+use crate::site::{ObjectName, Op, Prefix, Site};
 use crate::snapshot;
 use crate::testing::{Watched, World, tree};
 
@@ -48,9 +47,10 @@ async fn collect(repository: &Arc<Repository>) {
     gc::run(repository, request, &|_, _| {}).await.unwrap();
 }
 
-/// Waits until nothing is done any more for requests that were dropped.
-async fn nothing_goes_on() {
-    while Handle::current().metrics().num_alive_tasks() > 0 {
+/// Waits until an object is below `area`, and nothing is on its way any more.
+async fn landed(world: &World, area: &str) {
+    let prefix = Prefix::new(area).unwrap();
+    while world.site.list(&prefix).await.unwrap().is_empty() || !world.repository.in_flight.is_empty() {
         tokio::task::yield_now().await;
     }
 }
@@ -78,7 +78,7 @@ fn client_leaves<T>(
         then();
         collect(&world.repository).await;
         go_on.notify_one();
-        nothing_goes_on().await;
+        landed(world, area).await;
         collect(&world.repository).await;
     });
 }
@@ -95,7 +95,7 @@ fn a_commit_whose_client_leaves_leaves_no_object_behind() {
     let body = world.manifest(&client, &[(id, page.len())]);
     let commit = snapshot::commit(&world.repository, client.id, body);
 
-    client_leaves(&site, &world, "snapshots/", commit, || {
+    client_leaves(&site, &world, "snapshots", commit, || {
         session::abort(&world.repository, client.id).unwrap();
     });
 
@@ -110,7 +110,7 @@ fn a_protection_whose_client_leaves_holds_if_the_site_says_so() {
     let id = world.push("n", &tree(&["a"]));
     let protect = snapshot::protect(&world.repository, id, "audit".to_owned());
 
-    client_leaves(&site, &world, "protections/", protect, || {});
+    client_leaves(&site, &world, "protections", protect, || {});
 
     assert_eq!(world.objects("protections").len(), 1);
     let marks = snapshot::marks(&world.repository).unwrap();
