@@ -20,13 +20,13 @@ use crate::repository::{Parts, Repository, lock};
 use crate::session;
 use crate::settings::Percent;
 use crate::site::hooked::HookedSite;
-use crate::site::{ObjectName, Op, Prefix, Site};
+use crate::site::{ObjectName, Op};
 use crate::snapshot;
 use crate::testing::{Watched, World, tree};
 
 fn hooked() -> (Arc<HookedSite>, World) {
     let site = HookedSite::new();
-    let world = World::on(Arc::<HookedSite>::clone(&site) as Arc<dyn Site>);
+    let world = World::on(Arc::<HookedSite>::clone(&site));
     (site, world)
 }
 
@@ -47,16 +47,8 @@ async fn collect(repository: &Arc<Repository>) {
     gc::run(repository, request, &|_, _| {}).await.unwrap();
 }
 
-/// Waits until an object is below `area`, and nothing is on its way any more.
-async fn landed(world: &World, area: &str) {
-    let prefix = Prefix::new(area).unwrap();
-    while world.site.list(&prefix).await.unwrap().is_empty() || !world.repository.in_flight.is_empty() {
-        tokio::task::yield_now().await;
-    }
-}
-
 /// A request whose put of an object below `area` has begun, and whose client goes away; then the collector
-/// runs, and the put ends.
+/// runs, and the put ends: once the collector is through, unless it waits for what is on its way.
 fn client_leaves<T>(
     site: &HookedSite,
     world: &World,
@@ -76,9 +68,16 @@ fn client_leaves<T>(
             () = begun.notified() => {}
         }
         then();
-        collect(&world.repository).await;
+        let repository = Arc::clone(&world.repository);
+        let collects = tokio::spawn(async move { collect(&repository).await });
+        while world.repository.in_flight.is_empty() && !collects.is_finished() {
+            tokio::task::yield_now().await;
+        }
         go_on.notify_one();
-        landed(world, area).await;
+        collects.await.unwrap();
+        while site.is_putting() || !world.repository.in_flight.is_empty() {
+            tokio::task::yield_now().await;
+        }
         collect(&world.repository).await;
     });
 }

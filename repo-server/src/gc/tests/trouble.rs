@@ -16,7 +16,7 @@ use crate::quarantine::{self, Place};
 use crate::session;
 use crate::settings::Percent;
 use crate::site::faulty::{Fault, FaultKind, FaultySite, Refusal};
-use crate::site::{Op, Site, StoreSite};
+use crate::site::{Op, StoreSite};
 use crate::snapshot;
 use crate::testing::{World, tree};
 
@@ -55,7 +55,7 @@ fn a_chunk_that_is_healed_stays_for_the_session_that_sent_it() {
 fn a_run_that_cannot_repack_deletes_all_the_same() {
     for refusal in [Refusal::Full, Refusal::Unavailable] {
         let faulty = Arc::new(FaultySite::new(Arc::new(StoreSite::memory())));
-        let mut world = World::on(Arc::<FaultySite>::clone(&faulty) as Arc<dyn Site>);
+        let mut world = World::on(Arc::<FaultySite>::clone(&faulty));
         world.upkeep.gc.repack_below = Percent::new(90).unwrap();
         world.crash();
         let dead = world.push("n", &tree(&["one", "two"]));
