@@ -10,8 +10,8 @@ use super::*;
 use crate::index::row::{Epoch, IdleKey, PackRow};
 use crate::index::{Batch, Table};
 use crate::quarantine::{self, Place};
+use crate::site::Op;
 use crate::site::hooked::HookedSite;
-use crate::site::{Op, Site};
 use crate::snapshot::manifest_object;
 use crate::world::World;
 
@@ -212,7 +212,7 @@ async fn a_change_that_is_not_noted_is_taken_for_a_difference() {
 /// A site, and a world over it.
 fn hooked() -> (Arc<HookedSite>, Arc<World>) {
     let site = HookedSite::new();
-    let world = World::over(Arc::<HookedSite>::clone(&site) as Arc<dyn Site>);
+    let world = World::over(Arc::<HookedSite>::clone(&site));
     (site, Arc::new(world))
 }
 

@@ -25,6 +25,12 @@ impl InFlight {
     pub(crate) fn contains(&self, key: &DoomedKey) -> bool {
         lock(&self.0).contains(key)
     }
+
+    /// Whether nothing is on its way.
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        lock(&self.0).is_empty()
+    }
 }
 
 /// Objects that this request is about to put. They have landed when this is dropped.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -17,6 +18,7 @@ use crate::repository::lock;
 pub(crate) struct HookedSite {
     inner: Arc<dyn Site>,
     hook: Mutex<Option<Hook>>,
+    puts_under_way: Arc<AtomicUsize>,
 }
 
 struct Hook {
@@ -27,7 +29,11 @@ struct Hook {
 
 impl HookedSite {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { inner: Arc::new(StoreSite::memory()), hook: Mutex::default() })
+        Arc::new(Self {
+            inner: Arc::new(StoreSite::memory()),
+            hook: Mutex::default(),
+            puts_under_way: Arc::default(),
+        })
     }
 
     /// Does `work` just before the next put or read in ranges, as `op` says, of a name that starts so.
@@ -38,6 +44,11 @@ impl HookedSite {
     /// Whether that moment has not come yet.
     pub(crate) fn is_waiting(&self) -> bool {
         lock(&self.hook).is_some()
+    }
+
+    /// Whether a put that has begun has not ended yet, whoever waits for it.
+    pub(crate) fn is_putting(&self) -> bool {
+        self.puts_under_way.load(Ordering::SeqCst) > 0
     }
 
     /// What is to be done before an operation.
@@ -58,9 +69,13 @@ impl Site for HookedSite {
     fn put_new<'a>(&'a self, name: &'a ObjectName, bytes: Bytes) -> SiteFuture<'a, Put> {
         Box::pin(async move {
             let (before, inner, name) = (self.due(Op::Put, name), Arc::clone(&self.inner), name.clone());
+            let under_way = Arc::clone(&self.puts_under_way);
+            under_way.fetch_add(1, Ordering::SeqCst);
             let puts = tokio::spawn(async move {
                 before.await;
-                inner.put_new(&name, bytes).await
+                let put = inner.put_new(&name, bytes).await;
+                under_way.fetch_sub(1, Ordering::SeqCst);
+                put
             });
             puts.await.unwrap()
         })

@@ -1,6 +1,7 @@
 //! The collector where something is damaged, lost or full.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use format_spec::key::BlobKind;
 use format_spec::wire::{Delays, ForgetRequest, Held, Repair, RetentionPolicy, RunMode, Verdict};
@@ -10,11 +11,12 @@ use super::whole::{faults, leftovers};
 use crate::audit;
 use crate::forget;
 use crate::index::row::{ChunkRow, Health};
+use crate::pack;
 use crate::quarantine::{self, Place};
 use crate::session;
 use crate::settings::Percent;
 use crate::site::faulty::{Fault, FaultKind, FaultySite, Refusal};
-use crate::site::{Op, Site, StoreSite};
+use crate::site::{Op, StoreSite};
 use crate::snapshot;
 use crate::testing::{World, tree};
 
@@ -53,7 +55,7 @@ fn a_chunk_that_is_healed_stays_for_the_session_that_sent_it() {
 fn a_run_that_cannot_repack_deletes_all_the_same() {
     for refusal in [Refusal::Full, Refusal::Unavailable] {
         let faulty = Arc::new(FaultySite::new(Arc::new(StoreSite::memory())));
-        let mut world = World::on(Arc::<FaultySite>::clone(&faulty) as Arc<dyn Site>);
+        let mut world = World::on(Arc::<FaultySite>::clone(&faulty));
         world.upkeep.gc.repack_below = Percent::new(90).unwrap();
         world.crash();
         let dead = world.push("n", &tree(&["one", "two"]));
@@ -78,7 +80,10 @@ fn a_run_that_cannot_repack_deletes_all_the_same() {
 /// Three snapshots, oldest first; the manifest of the first is lost.
 fn with_a_lost_manifest() -> (World, [SnapshotId; 3]) {
     let world = World::new();
-    let snapshots = ["a", "b", "c"].map(|text| world.push("n", &tree(&[text])));
+    let snapshots = ["a", "b", "c"].map(|text| {
+        world.clock.advance(Duration::from_secs(1));
+        world.push("n", &tree(&[text]))
+    });
     let found = snapshot::get(&world.repository, snapshots[0]).unwrap();
     let manifest = snapshot::manifest_object(&found.manifests[0].id);
     world.wait(world.site.delete(&manifest)).unwrap();
@@ -114,6 +119,27 @@ fn a_policy_is_applied_beside_a_lost_manifest() {
     assert_eq!(frees(lost), (Verdict::Forget, false));
     assert_eq!(frees(old), (Verdict::Forget, true));
     assert_eq!(frees(new).0, Verdict::Keep);
+}
+
+/// G9: what a page in no use referred to is not known any more. That tells less of what goes, and stops nothing.
+#[test]
+fn a_snapshot_is_forgotten_beside_a_lost_pack_of_pages() {
+    let world = World::new();
+    let holder = world.begin("holder");
+    let [gone, old, _] = ["a", "b", "c"].map(|text| world.push("n", &tree(&[text])));
+    let page = world.id_of(BlobKind::Page, &world.page(&tree(&["a"])));
+    world.forget(gone);
+    let report = world.gc(Delays::Skip);
+    assert_eq!((report.purged, report.pinned[0].session), (vec![gone], holder.id));
+    let pack = world.repository.pack_row(row(&world, page).unwrap().pack).unwrap();
+    world.wait(world.site.delete(&pack::object_name(&pack.id))).unwrap();
+    let request = ForgetRequest { mode: RunMode::Apply, snapshots: vec![old], ..ForgetRequest::default() };
+
+    let report = world.wait(forget::run(&world.repository, request)).unwrap();
+
+    assert!(report.frees_bytes.is_some_and(|bytes| bytes > 0), "{report:?}");
+    let marks = snapshot::marks(&world.repository).unwrap();
+    assert!(marks.get(&old).is_some_and(|mark| mark.tombstone.is_some()));
 }
 
 /// G8, G9: a snapshot whose manifest is lost is purged. What it alone needed stays counted until an audit.
