@@ -11,12 +11,16 @@ use crate::quarantine::{self, Place};
 /// Where a copy's name comes, seen from that of the pack which holds the other one.
 const ORDERS: [Ordering; 2] = [Ordering::Less, Ordering::Greater];
 
-/// A repository with one pack of chunks, and the name of that.
+/// A repository with one pack of chunks, and the name of that: one with room for names on both sides.
 async fn world_of(contents: &[&str]) -> (World, PackId) {
-    let world = World::new();
-    world.push("n", contents).await;
-    let pack = pack_of(&world, contents[0]);
-    (world, pack)
+    loop {
+        let world = World::new();
+        world.push("n", contents).await;
+        let pack = pack_of(&world, contents[0]);
+        if (0x40..0xc0).contains(&pack.as_bytes()[0]) {
+            return (world, pack);
+        }
+    }
 }
 
 fn pack_of(world: &World, content: &str) -> PackId {
@@ -134,7 +138,7 @@ async fn a_good_copy_ends_what_two_damaged_ones_began() {
     for (of_bad, of_good) in ORDERS.into_iter().flat_map(|bad| ORDERS.map(|good| (bad, good))) {
         let (world, pack) = world_of(&["alpha", "beta"]).await;
         let bad = copies(&world, &["alpha"], of_bad, pack).await;
-        let good = copies(&world, &["alpha", "gamma"], of_good, pack.min(bad)).await;
+        let good = copies(&world, &["alpha", "gamma"], of_good, pack).await;
         rot(&world, bad, "alpha").await;
         rot(&world, pack, "alpha").await;
 
