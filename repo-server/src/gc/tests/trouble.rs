@@ -82,6 +82,7 @@ fn with_a_lost_manifest() -> (World, [SnapshotId; 3]) {
     let world = World::new();
     let snapshots = ["a", "b", "c"].map(|text| {
         world.clock.advance(Duration::from_secs(1));
+        world.clock.advance(Duration::from_secs(1));
         world.push("n", &tree(&[text]))
     });
     let found = snapshot::get(&world.repository, snapshots[0]).unwrap();
