@@ -192,9 +192,13 @@ impl GcConfig {
             max_copy_bytes: bytes(self.max_copy_mib),
             max_daily: percent("gc.max_daily_percent", self.max_daily_percent)?,
             daily_floor_bytes: bytes(self.daily_floor_mib),
+            commit_patience: COMMIT_PATIENCE,
         })
     }
 }
+
+/// A commit takes seconds; a site that hangs should not hold up a run for much longer.
+const COMMIT_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Default for GcSettings {
     fn default() -> Self {

@@ -66,6 +66,8 @@ pub struct GcSettings {
     pub max_daily: Percent,
     /// That share does not hold back a day that takes away less.
     pub daily_floor_bytes: u64,
+    /// How long a run waits for commits under way before it deletes packs.
+    pub commit_patience: Duration,
 }
 
 /// Which snapshots stay: a policy for all clusters, and others for some.

@@ -144,7 +144,9 @@ impl World {
 
     pub(crate) fn on(site: Arc<dyn Site>) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let (index, clock, upkeep) = (Watched::new(), Arc::default(), Upkeep::default());
+        let (index, clock, mut upkeep) = (Watched::new(), Arc::default(), Upkeep::default());
+        // Nothing lands by itself while a test waits.
+        upkeep.gc.commit_patience = Duration::ZERO;
         let repository = start(&index, &site, &clock, &upkeep);
         Self { index, site, clock, upkeep, repository, runtime }
     }

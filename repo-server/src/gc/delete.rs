@@ -16,8 +16,7 @@ use crate::time::rfc3339;
 
 /// Rows that are read at once.
 const AT_ONCE: NonZeroUsize = NonZeroUsize::new(1000).unwrap();
-/// How often, and at what distance, a run looks whether commits have landed.
-const COMMIT_POLLS: u32 = 1000;
+/// Between two looks at whether commits have landed.
 const COMMIT_POLL: Duration = Duration::from_millis(10);
 /// Objects that a report lists.
 const LISTED: usize = 1000;
@@ -74,7 +73,8 @@ impl Run<'_> {
         if keys.is_empty() {
             return Ok(true);
         }
-        for _ in 0..COMMIT_POLLS {
+        let patience = self.repository.parts.upkeep.gc.commit_patience;
+        for _ in 0..patience.as_millis() / COMMIT_POLL.as_millis() {
             tokio::time::sleep(COMMIT_POLL).await;
             if !keys.iter().any(|key| self.repository.in_flight.contains(key)) {
                 self.delete_all(DoomedKind::Snapshot).await?;
