@@ -99,6 +99,9 @@ pub struct Repository {
     pub(crate) forgetting: tokio::sync::Mutex<()>,
 }
 
+/// From this many keys on, a look-up pays for a thread: about 10 ms of work.
+const MANY_KEYS: usize = 2048;
+
 /// Rows of packs that are kept in memory: 128 bytes each.
 const PACKS_CACHED: usize = 16_384;
 
@@ -235,7 +238,7 @@ impl Repository {
         ids: impl IntoIterator<Item = &'a format_spec::ChunkId>,
     ) -> Result<Vec<Option<ChunkRow>>, ServerError> {
         let keys: Vec<&[u8]> = ids.into_iter().map(|id| id.as_bytes().as_slice()).collect();
-        let values = self.parts.index.multi_get(Table::Chunk, &keys)?;
+        let values = self.look_up(&keys)?;
         let decode = |(key, value): (&&[u8], Option<Vec<u8>>)| match value {
             None => Ok(None),
             Some(value) => ChunkRow::decode(&value).map(Some).ok_or_else(|| ServerError::Row {
@@ -243,6 +246,22 @@ impl Repository {
             }),
         };
         keys.iter().zip(values).map(decode).collect()
+    }
+
+    /// The values of keys of the chunk table; of many keys, half by another thread. Where both halves must be of
+    /// one moment, the caller keeps others from changing them.
+    fn look_up(&self, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, IndexError> {
+        let index = self.parts.index.as_ref();
+        if keys.len() < MANY_KEYS || self.parts.cores < 2 {
+            return index.multi_get(Table::Chunk, keys);
+        }
+        let (first, second) = keys.split_at(keys.len() / 2);
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| index.multi_get(Table::Chunk, second));
+            let mut values = index.multi_get(Table::Chunk, first)?;
+            values.extend(other.join().expect("a look-up does not panic")?);
+            Ok(values)
+        })
     }
 
     /// As [`chunk_rows`](Self::chunk_rows), without rows of other dedup domains: an id is no ticket to
