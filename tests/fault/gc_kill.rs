@@ -10,8 +10,8 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use format_spec::SnapshotId;
 use format_spec::wire::{Delays, ForgetRequest, GcReport, GcRequest, LargeDelete, LastComplete, RunMode};
-use format_spec::{ErrorClass, SnapshotId};
 use node_client::api::{Api, Retry};
 use node_client::error::ClientError;
 use serde_json::Value;
@@ -49,7 +49,7 @@ const POOL: u64 = 24;
 /// As many snapshots stay.
 const KEPT: usize = 4;
 /// Everything is looked at after so many kills.
-const CHECK_EVERY: usize = 5;
+const CHECK_EVERY: usize = 10;
 /// The file that says of which attempt a tree is.
 const STAMP: &str = "stamp";
 /// What a client ends with when its server stays away.
@@ -214,10 +214,8 @@ impl Operator {
         let (runtime, mut tally) = (runtime(), Tally::default());
         loop {
             match orders.recv_timeout(Self::PAUSE) {
-                Ok(id) => match runtime.block_on(api.forget(&forget(id))) {
+                Ok(id) => match runtime.block_on(api.forget(&forget(vec![id]))) {
                     Ok(_) => tally.forgotten += 1,
-                    // It was told before, and an answer was lost.
-                    Err(error) if error.class() == ErrorClass::NotFound => {}
                     Err(error) => Self::excuse(&mut tally, &error),
                 },
                 Err(RecvTimeoutError::Timeout) => {}
@@ -247,9 +245,9 @@ impl Operator {
     }
 }
 
-fn forget(id: SnapshotId) -> ForgetRequest {
-    let (snapshots, last_complete) = (vec![id], LastComplete::MayGo);
-    ForgetRequest { mode: RunMode::Apply, snapshots, last_complete, ..ForgetRequest::default() }
+fn forget(snapshots: Vec<SnapshotId>) -> ForgetRequest {
+    let (mode, last_complete) = (RunMode::Apply, LastComplete::MayGo);
+    ForgetRequest { mode, snapshots, last_complete, ..ForgetRequest::default() }
 }
 
 /// Several nodes that push to one server, through a relay, as that is somewhere else after each start.
@@ -269,8 +267,6 @@ struct Load {
     known: BTreeMap<String, String>,
     /// Those that somebody was told to forget: they may be there or not.
     going: BTreeSet<String>,
-    /// Those of them that were there when somebody last looked.
-    unforgotten: Vec<String>,
     tally: Tally,
     folder: Folder,
 }
@@ -294,7 +290,6 @@ impl Load {
             tried: BTreeMap::new(),
             known: BTreeMap::new(),
             going: BTreeSet::new(),
-            unforgotten: Vec::new(),
             tally: Tally::default(),
             folder,
         }
@@ -370,20 +365,11 @@ impl Load {
         }
     }
 
-    /// Starts an operator, and tells it again what a server that was killed may not have heard.
-    fn start_operator(&mut self) {
-        let operator = Operator::start(self.api());
-        for id in &self.unforgotten {
-            operator.orders.send(id.parse().unwrap()).unwrap();
-        }
-        self.operator = Some(operator);
-        self.forget_some();
-    }
-
     /// Lets everything go on for a while, and then kills the server, a client, or both.
     fn round(&mut self) {
         if self.operator.is_none() {
-            self.start_operator();
+            self.operator = Some(Operator::start(self.api()));
+            self.forget_some();
         }
         self.push_all();
         let pause = self.random.moment(self.usual);
@@ -443,10 +429,19 @@ impl Load {
         for id in &listed {
             self.check_one(id, when);
         }
-        self.unforgotten = listed.into_iter().filter(|id| self.going.contains(id)).collect();
+        self.forget_again(&listed);
         for level in ["read", "refs"] {
             let verified = self.client(0).admin(&["verify", "--level", level, "--json"]);
             assert_eq!(verified.code, Some(0), "{when}: {verified:?}");
+        }
+    }
+
+    /// Forgets what a server that was killed has not heard of.
+    fn forget_again(&self, listed: &[String]) {
+        let going = listed.iter().filter(|id| self.going.contains(*id)).map(|id| id.parse().unwrap());
+        let request = forget(going.collect());
+        if !request.snapshots.is_empty() {
+            runtime().block_on(self.api().forget(&request)).unwrap();
         }
     }
 
