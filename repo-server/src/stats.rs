@@ -103,15 +103,21 @@ async fn reached(repository: &Arc<Repository>, manifests: &[ManifestRef]) -> Res
         pages.extend(opened.pages.iter().map(|page| page.id));
     }
     let pages = repository.blocking(move |repository| rows(repository, pages.into_iter().collect())).await?;
-    let references = reach::references(repository, &pages).await?;
-    let chunks =
-        repository.blocking(move |repository| rows(repository, references.into_keys().collect())).await?;
     let mut space = Space { logical_bytes: logical(manifests), ..Space::default() };
-    for (_, row) in pages.iter().chain(&chunks) {
-        space.unique_bytes += u64::from(row.plain_len);
-        space.stored_bytes += u64::from(row.stored_len);
-    }
-    Ok(space)
+    let count = move |repository: &Arc<Repository>| {
+        pages.iter().for_each(|(_, row)| add(&mut space, row));
+        reach::for_each_reference(repository, &pages, |_, rows| {
+            rows.iter().flatten().for_each(|row| add(&mut space, row));
+            Ok(())
+        })?;
+        Ok(space)
+    };
+    repository.blocking(count).await
+}
+
+fn add(space: &mut Space, row: &ChunkRow) {
+    space.unique_bytes += u64::from(row.plain_len);
+    space.stored_bytes += u64::from(row.stored_len);
 }
 
 fn rows(repository: &Repository, ids: Vec<ChunkId>) -> Result<Vec<(ChunkId, ChunkRow)>, ServerError> {

@@ -3,6 +3,9 @@
 //! Counts make this exact without a look at any other snapshot: a page goes if these snapshots name it as
 //! often as it is counted, and a chunk if the pages that go refer to it as often as it is counted. Pages that
 //! are idle already, and wait for the collector, count as gone.
+//!
+//! Memory: about 100 bytes for each page that goes, and the buffer of a sort for the chunks that pages refer to,
+//! which may be a hundred million.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -11,8 +14,10 @@ use format_spec::ChunkId;
 use format_spec::key::BlobKind;
 use format_spec::snapshot::Snapshot;
 use format_spec::wire::Amount;
+use tokio::runtime::Handle;
 
 use super::{named_pages, open_manifest};
+use crate::audit::sort::Sorter;
 use crate::error::ServerError;
 use crate::index::row::{ChunkRow, IdleKey, IdleKind, Live, PackNumber};
 use crate::index::{KeyRange, Table};
@@ -70,7 +75,16 @@ pub(crate) async fn references_of_idle_pages(repository: &Arc<Repository>) -> Re
         }
         Ok(pages)
     });
-    references(repository, &idle.await?).await
+    let pages = idle.await?;
+    let collect = move |repository: &Arc<Repository>| {
+        let mut counts = Counts::new();
+        for_each_reference(repository, &pages, |references, _| {
+            counts.extend(references.iter().copied());
+            Ok(())
+        })?;
+        Ok(counts)
+    };
+    repository.blocking(collect).await
 }
 
 /// What goes with `snapshots`, together. `gone` is what idle pages refer to.
@@ -80,18 +94,29 @@ pub(crate) async fn freed(
     gone: &Counts,
 ) -> Result<Freed, ServerError> {
     let pages = pages_of(repository, snapshots).await?;
+    let gone = gone.clone();
+    repository.blocking(move |repository| with_chunks(repository, &pages, &gone)).await
+}
+
+/// Pages that go, and the chunks that go with them. `gone` is what pages refer to that count as gone.
+fn with_chunks(
+    repository: &Arc<Repository>,
+    pages: &[(ChunkId, ChunkRow)],
+    gone: &Counts,
+) -> Result<Freed, ServerError> {
     let mut freed = Freed::default();
-    for (_, row) in &pages {
+    for (_, row) in pages {
         freed.add(row);
     }
-    let mut counts = references(repository, &pages).await?;
-    for (id, count) in &mut counts {
-        *count += gone.get(id).copied().unwrap_or(0);
-    }
-    let chunks = repository.blocking(move |repository| all_of(repository, &counts)).await?;
-    for (_, row) in &chunks {
-        freed.add(row);
-    }
+    for_each_reference(repository, pages, |references, rows| {
+        for ((id, count), row) in references.iter().zip(rows) {
+            let count = count + gone.get(id).copied().unwrap_or(0);
+            if let Some(row) = row.filter(|row| row.references == count) {
+                freed.add(&row);
+            }
+        }
+        Ok(())
+    })?;
     Ok(freed)
 }
 
@@ -103,11 +128,9 @@ pub(crate) async fn freed_with_idle(
 ) -> Result<Freed, ServerError> {
     let mut pages = pages_of(repository, snapshots).await?;
     pages.extend(idle.iter().filter(|(_, row)| row.kind == BlobKind::Page));
-    let counts = references(repository, &pages).await?;
-    let chunks = repository.blocking(move |repository| all_of(repository, &counts)).await?;
-    let idle_chunks = idle.iter().filter(|(_, row)| row.kind == BlobKind::Chunk);
-    let mut freed = Freed::default();
-    for (_, row) in pages.iter().chain(&chunks).chain(idle_chunks) {
+    let with_chunks = move |repository: &Arc<Repository>| with_chunks(repository, &pages, &Counts::new());
+    let mut freed = repository.blocking(with_chunks).await?;
+    for (_, row) in idle.iter().filter(|(_, row)| row.kind == BlobKind::Chunk) {
         freed.add(row);
     }
     Ok(freed)
@@ -141,23 +164,40 @@ fn all_of(repository: &Repository, counts: &Counts) -> Result<Vec<(ChunkId, Chun
     Ok(found)
 }
 
-/// How often `pages` refer to each chunk: from the footers of their packs, each read once.
-pub(crate) async fn references(
+/// Shows each chunk that `pages` refer to, and how often they do, with its row, some thousands at once and in
+/// the order of their ids: from the footers of their packs, each read once. Blocks.
+pub(crate) fn for_each_reference(
     repository: &Arc<Repository>,
     pages: &[(ChunkId, ChunkRow)],
-) -> Result<Counts, ServerError> {
+    mut visit: impl FnMut(&[(ChunkId, u64)], &[Option<ChunkRow>]) -> Result<(), ServerError>,
+) -> Result<(), ServerError> {
     let mut by_pack: BTreeMap<PackNumber, HashSet<ChunkId>> = BTreeMap::new();
     for (id, row) in pages {
         by_pack.entry(row.pack).or_default().insert(*id);
     }
-    let mut counts = Counts::new();
+    let mut sorter: Sorter<1> = Sorter::new(&repository.parts.scratch);
     for (number, ids) in by_pack {
-        let row = repository.blocking(move |repository| repository.pack_row(number)).await?;
-        let directory = pack::read_directory(repository, &row.id, row.len).await?;
+        let row = repository.pack_row(number)?;
+        let read = pack::read_directory(repository, &row.id, row.len);
+        let directory = Handle::current().block_on(read)?;
         let wanted = directory.entries.iter().filter(|entry| ids.contains(&entry.id));
         for id in wanted.flat_map(|entry| &entry.references) {
-            *counts.entry(*id).or_default() += 1;
+            sorter.add(*id.as_bytes(), [1])?;
         }
     }
-    Ok(counts)
+    let mut counts = sorter.finish()?;
+    let mut group = Vec::with_capacity(AT_ONCE);
+    loop {
+        let next = counts.next()?;
+        let is_last = next.is_none();
+        group.extend(next.map(|(key, [count])| (ChunkId::from_bytes(key), count)));
+        if group.len() >= AT_ONCE || is_last {
+            let rows = repository.chunk_rows(group.iter().map(|(id, _)| id))?;
+            visit(&group, &rows)?;
+            group.clear();
+        }
+        if is_last {
+            return Ok(());
+        }
+    }
 }
