@@ -345,10 +345,10 @@ fn a_repository_that_was_collected_is_rebuilt_with_its_protections() {
     node.admin(&["protect", &ids[1], "--reason", "audit of 2026"]).exits(0);
     node.admin(&["protect", &ids[3], "--reason", "for a moment"]).exits(0);
     node.admin(&["protect", &ids[3], "--off"]).exits(0);
-    node.admin(&["forget", &ids[0], &ids[2]]).exits(0);
+    node.admin(&["forget", "--even-last", &ids[0], &ids[2]]).exits(0);
     let collected = node.admin(&["gc", "--now", "--json"]).exits(0).json();
     assert!(number(&collected["repacked"], "count") > 0, "{collected}");
-    node.admin(&["forget", &ids[3]]).exits(0);
+    node.admin(&["forget", "--even-last", &ids[3]]).exits(0);
     node.admin(&["undelete", &ids[3]]).exits(0);
     let listed = list(&node);
     assert!(listed.contains("audit of 2026") && !listed.contains("for a moment"), "{listed}");

@@ -25,6 +25,10 @@ impl Run<'_> {
     /// Deletes what is due: snapshots first, then manifests, then packs (G5). If something of one kind could
     /// not be deleted, nothing of the later kinds is.
     pub(super) async fn delete(&mut self) -> Result<(), ServerError> {
+        if self.now_ms > 0 {
+            // What this run has doomed without a delay is due by now.
+            self.now_ms = self.repository.parts.clock.unix_ms();
+        }
         for kind in DoomedKind::ALL {
             let before = self.report.problems.len();
             self.delete_all(kind).await?;
