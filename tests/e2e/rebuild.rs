@@ -365,7 +365,7 @@ fn a_repository_that_was_collected_is_rebuilt_with_its_protections() {
     pushed.world.server.start_again();
     let node = at(&pushed);
     assert_eq!(list(&node), listed);
-    let refused = node.admin(&["forget", &ids[1]]).exits(11);
+    let refused = node.admin(&["forget", "--even-last", &ids[1]]).exits(11);
     assert!(refused.stderr.contains("audit of 2026"), "{}", refused.stderr);
     for (at, (node, root)) in pushed.nodes_at(&pushed.world.server).enumerate() {
         let to = pushed.world.path(&format!("restored-{at}"));
@@ -376,7 +376,7 @@ fn a_repository_that_was_collected_is_rebuilt_with_its_protections() {
         node.admin(&["verify", "--level", level]).exits(0);
     }
     node.admin(&["protect", &ids[1], "--off"]).exits(0);
-    node.admin(&["forget", &ids[1]]).exits(0);
+    node.admin(&["forget", "--even-last", &ids[1]]).exits(0);
     node.admin(&["gc", "--now"]).exits(0);
     assert_eq!(objects(pushed.data(), "protections"), Vec::<PathBuf>::new());
     node.admin(&["verify", "--level", "refs"]).exits(0);
