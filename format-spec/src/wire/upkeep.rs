@@ -196,7 +196,8 @@ pub struct Pinning {
     pub cluster: ClusterName,
     /// Its node.
     pub node: NodeName,
-    /// What would go if this session and all that began later were over.
+    /// All that is idle since its start or later: it and every session that began before it must be over
+    /// before that goes.
     pub holds: Amount,
 }
 
