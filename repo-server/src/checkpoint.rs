@@ -63,7 +63,7 @@ pub struct Written {
     pub dropped: u32,
 }
 
-/// Writes what is to be written. Takes [`Repository::turn`], so its caller must not have it.
+/// Writes what is to be written. Waits for its turn beside the collector and audits.
 ///
 /// # Errors
 /// The site or the index failed. What was written by then is of use.

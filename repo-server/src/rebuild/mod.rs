@@ -9,7 +9,7 @@
 //!    that open from the pack whose name comes first. If none opens it is in quarantine. A pack of
 //!    which nothing is taken is doomed, after a while.
 //! 2. Snapshots: opened, and compared with their names.
-//! 3. Counts: by the machinery of [`audit`](crate::audit). A page that refers to a chunk which is in no pack gets no row
+//! 3. Counts: by the machinery of the audit. A page that refers to a chunk which is in no pack gets no row
 //!    (X7): whoever has it is asked to send it again. What manifests name and no pack has is *owed*.
 //! 4. Rows of packs, the queue that leads to what is in no use, totals, epoch 1. Fencing tokens go on from the present
 //!    time in milliseconds: the last one that was granted is not on the site, and counting one by one from

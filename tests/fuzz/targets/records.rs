@@ -171,7 +171,7 @@ fn built() -> Vec<Vec<u8>> {
     done.into_iter().flatten().map(|page| page.bytes).collect()
 }
 
-/// Seeds of [`page`].
+/// Seeds of [`page()`].
 pub fn pages() -> Vec<Seed> {
     let built = built();
     let first = built.first().cloned().unwrap_or_default();
