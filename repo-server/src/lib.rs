@@ -73,7 +73,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use format_spec::key::BlobKind;
-use format_spec::wire::{GcRequest, RunMode};
 
 use crate::error::Chain;
 use crate::repository::Repository;
@@ -116,8 +115,7 @@ pub async fn look_after(repository: Arc<Repository>) {
             Ok(forgotten) => tracing::info!(forgotten, "snapshots were forgotten by policy"),
             Err(error) => tracing::error!(error = %Chain(&error), "no policy could be applied"),
         }
-        let request = GcRequest { mode: RunMode::Apply, ..GcRequest::default() };
-        match gc::run(&repository, request, &|_, _| {}).await {
+        match gc::run_unwatched(&repository).await {
             Ok(report) => tracing::info!(
                 purged = report.purged.len(),
                 chunks = report.chunks.count,

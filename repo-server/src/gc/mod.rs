@@ -67,6 +67,7 @@ pub(crate) struct Run<'a> {
     progress: Progress<'a>,
     /// The time by which delays are over; 0 while the clock is in doubt, so that none is.
     now_ms: u64,
+    tell: Tell,
 }
 
 /// Whether a run goes on.
@@ -86,10 +87,37 @@ pub(crate) async fn run(
     request: GcRequest,
     progress: Progress<'_>,
 ) -> Result<GcReport, ServerError> {
+    run_as(repository, request, progress, Tell::WhatIsHeld).await
+}
+
+/// Collects, with nobody there who wants to be told what open sessions hold back: telling costs a look at each
+/// row that a push in progress has sent.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) async fn run_unwatched(repository: &Arc<Repository>) -> Result<GcReport, ServerError> {
+    let request = GcRequest { mode: RunMode::Apply, ..GcRequest::default() };
+    run_as(repository, request, &|_, _| {}, Tell::WhatIsDone).await
+}
+
+/// What a report is to tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tell {
+    WhatIsDone,
+    /// And what each open session holds back.
+    WhatIsHeld,
+}
+
+async fn run_as(
+    repository: &Arc<Repository>,
+    request: GcRequest,
+    progress: Progress<'_>,
+    tell: Tell,
+) -> Result<GcReport, ServerError> {
     let Ok(_turn) = repository.turn.try_lock() else { return Err(busy()) };
     repository.blocking(|repository| check_counts_are_right(repository)).await?;
     let report = GcReport { mode: request.mode, ..GcReport::default() };
-    let mut run = Run { repository: Arc::clone(repository), request, report, progress, now_ms: 0 };
+    let mut run = Run { repository: Arc::clone(repository), request, report, progress, now_ms: 0, tell };
     if run.is_clock_right().await? {
         run.now_ms = repository.parts.clock.unix_ms();
     }
@@ -149,7 +177,10 @@ impl Run<'_> {
             done => done?,
         }
         self.delete().await?;
-        self.list_pinned().await
+        match self.tell {
+            Tell::WhatIsHeld => self.list_pinned().await,
+            Tell::WhatIsDone => Ok(()),
+        }
     }
 
     /// Whether delays that are over by the server's clock are over: not while it is in doubt.
