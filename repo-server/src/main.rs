@@ -198,8 +198,11 @@ async fn serve(arguments: Serve) -> anyhow::Result<()> {
         tracing::info!("stopping: requests in flight may finish");
     };
     http::serve(listener, routes, stopped).await;
-    expiry.abort();
-    upkeep.abort();
+    for task in [expiry, upkeep] {
+        task.abort();
+        // It is over when this returns; else the end of the runtime would cut it off in the middle of a step.
+        let _ = task.await;
+    }
     repo_server::settle(&opened.repository).await;
     tracing::info!("stopped");
     Ok(())
