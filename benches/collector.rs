@@ -3,25 +3,29 @@
 //!
 //! `cargo bench -p benches --bench collector -- [--dir DIR] [--chunks 10000000] [--rounds 3] [--garbage spread|together]`
 //!
-//! The repository is made up: rows of chunks in packs of 125, and pages of 1,000 chunks each, written
-//! straight into the index. The packs of pages are on the site, as their footers are read; those of the
-//! chunks are not, as nothing looks into them here (nothing is thin, so nothing is repacked). A first
+//! The repository is made up: rows of chunks in packs of 125, and the pages of one file of all of them,
+//! written straight into the index. The packs of pages are on the site; those of the chunks are not, as
+//! nothing looks into them here (nothing is thin, so nothing is repacked). A first
 //! snapshot of all pages is committed. Then each round, through the server's own interface:
 //!
 //! | step | what |
 //! |---|---|
 //! | commit | the new pages are sent and a snapshot is committed: 1 % of its chunks are new, 99 % of its pages are those of the last |
+//! | look | the collector looks at the rows of the new packs, each once in its life, and frees nothing |
 //! | forget | the snapshot before is forgotten |
 //! | collect | it is purged, and the 1 % that only it held goes: pages, chunks, packs |
 //! | full mark | an audit: every page's references and every row, what a mark over everything would read |
 //!
-//! The pages that go lie either `spread`, one in each pack of pages, so that every footer is read, or
-//! `together`, in packs of their own, as pages do that were pushed at one time and go at one time.
+//! The pages that go lie either `spread`, one in each pack of pages, or `together`, in packs of their own, as
+//! pages do that were pushed at one time and go at one time.
 //!
-//! New chunks of 1 KiB are sent before the first step, and not measured. The memory is the most that the
-//! server had in a step. Figures are medians over the rounds. Needs the release binaries:
-//! `cargo build --release --bins`, and 6 GiB of disk for 10^7 chunks.
+//! New chunks of 1 KiB are sent and stored before the first step, and not measured. A step begins when the
+//! server is at rest, as its index merges tables in the background: what a step leaves it to do is in the
+//! processor time, which is taken when it is at rest again. The memory is the most that the server had in a
+//! step. Figures are medians over the rounds. Needs the release binaries: `cargo build --release --bins`,
+//! and 6 GiB of disk for 10^7 chunks.
 
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -30,15 +34,15 @@ use std::time::Instant;
 use benches::programs::Server;
 use benches::{Random, median};
 use bytes::Bytes;
-use format_spec::blob::{BlobInfo, Compression};
+use format_spec::blob::{BlobInfo, BlobSealer, Compression};
 use format_spec::descriptor::Descriptor;
 use format_spec::key::{BlobKind, DomainKey, MasterKey};
 use format_spec::manifest::{Manifest, PageRef, Totals as ManifestTotals};
 use format_spec::pack::{PackBuilder, SealedPack};
-use format_spec::page::PageBuilder;
+use format_spec::page::{self, Page, PageBuilder};
 use format_spec::wire::{
-    Delays, ForgetRequest, FrameHeader, GcRequest, LargeDelete, LastComplete, OpenSession, Repair, RunMode,
-    encode_end,
+    Delays, ForgetRequest, FrameHeader, GcReport, GcRequest, LargeDelete, LastComplete, OpenSession, Repair,
+    RunMode, encode_end,
 };
 use format_spec::{
     ChunkId, ClusterName, Entry, EntryKind, EntryPath, Extent, FORMAT_VERSION, FileEnd, PackId, SessionId,
@@ -51,12 +55,10 @@ use repo_server::index::{self, Batch, Engine, Index, Table};
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
 const CLUSTER: &str = "bench";
-const CHUNKS_PER_PAGE: u64 = 1000;
 const CHUNKS_PER_PACK: u64 = 125;
 const PAGES_PER_PACK: usize = 100;
-/// Lengths as they are stored: packs of chunks are full ones, and a page takes 39 bytes for a chunk.
+/// Length as it is stored: packs of chunks are full ones.
 const CHUNK_LEN: u32 = 256 << 10;
-const PAGE_LEN: u32 = 40_000;
 /// Length of the chunks that are sent: a round's fill three packs.
 const SENT_LEN: usize = 1024;
 /// Rows in one batch.
@@ -147,6 +149,12 @@ fn main() -> Outcome<()> {
     Ok(())
 }
 
+/// A page that was made up, and how many chunks it refers to.
+struct OldPage {
+    page: PageRef,
+    chunks: u64,
+}
+
 /// Rows and packs of pages, made up.
 struct Filling {
     index: Arc<dyn Index>,
@@ -171,18 +179,26 @@ impl Filling {
     }
 
     /// Makes everything, and returns the pages.
-    fn fill(mut self, chunks: u64) -> Outcome<Vec<ChunkId>> {
+    fn fill(mut self, chunks: u64) -> Outcome<Vec<OldPage>> {
         let all: Vec<u64> = (0..chunks).collect();
         for pack in all.chunks(usize::try_from(CHUNKS_PER_PACK)?) {
             self.chunks(pack)?;
         }
-        let pages: Vec<u64> = (0..chunks.div_ceil(CHUNKS_PER_PAGE)).collect();
-        for pack in pages.chunks(PAGES_PER_PACK) {
-            self.pages(pack, chunks)?;
+        let domain = self.master.domain(&CLUSTER.parse()?);
+        let (mut old, mut pack) = (Vec::new(), Vec::new());
+        pages_of(&domain, all.into_iter().map(chunk_id), CHUNK_LEN - 28, |page| {
+            pack.push(page);
+            if pack.len() >= PAGES_PER_PACK {
+                old.extend(self.pages(&domain, &std::mem::take(&mut pack))?);
+            }
+            Ok(())
+        })?;
+        if !pack.is_empty() {
+            old.extend(self.pages(&domain, &pack)?);
         }
         self.batch.put(Table::Meta, Totals::KEY, self.totals.encode());
         self.flush()?;
-        Ok(pages.into_iter().map(page_id).collect())
+        Ok(old)
     }
 
     /// A pack of chunks, each of which one page refers to.
@@ -207,9 +223,10 @@ impl Filling {
     }
 
     /// A pack of pages, which no manifest names yet.
-    fn pages(&mut self, numbers: &[u64], chunks: u64) -> Outcome<()> {
-        let sealed = self.page_pack(numbers, chunks)?;
+    fn pages(&mut self, domain: &DomainKey, pages: &[Page]) -> Outcome<Vec<OldPage>> {
+        let sealed = self.page_pack(domain, pages)?;
         let mut live = Live::default();
+        let mut old = Vec::with_capacity(pages.len());
         for entry in &sealed.directory.entries {
             let row = ChunkRow {
                 pack: PackNumber(self.totals.next_pack),
@@ -223,32 +240,34 @@ impl Filling {
                 idle_since: Epoch::default(),
             };
             self.row(entry.id, &row, &mut live)?;
+            let page = PageRef { id: entry.id, len: entry.plain_len };
+            old.push(OldPage { page, chunks: u64::try_from(entry.references.len())? });
         }
         let hex = sealed.id.to_hex();
         let folder = self.site.join("packs").join(hex.get(..2).ok_or("hex digits")?);
         std::fs::create_dir_all(&folder)?;
         std::fs::write(folder.join(&hex), &sealed.bytes)?;
-        self.pack(sealed.id, u64::try_from(sealed.bytes.len())?, BlobKind::Page, live)
+        self.pack(sealed.id, u64::try_from(sealed.bytes.len())?, BlobKind::Page, live)?;
+        Ok(old)
     }
 
-    /// Its blobs are zeros, which nothing opens; its footer is real.
-    fn page_pack(&self, numbers: &[u64], chunks: u64) -> Outcome<SealedPack> {
-        let salt = random_id(Kind::Salt, *numbers.first().ok_or("a pack of pages has pages")?);
+    fn page_pack(&self, domain: &DomainKey, pages: &[Page]) -> Outcome<SealedPack> {
+        let salt = random_id(Kind::Salt, self.totals.next_pack.into());
         let Descriptor { generation, repository, .. } = self.descriptor;
+        let keys = self.master.seal_keys(generation);
+        let sealer = BlobSealer::new(keys.clone(), repository, CLUSTER.parse()?);
         let mut builder = PackBuilder::new(generation, repository, CLUSTER.parse()?, salt);
-        let blob = vec![0; usize::try_from(PAGE_LEN)?];
-        for number in numbers {
-            let info = BlobInfo {
-                kind: BlobKind::Page,
-                id: page_id(*number),
-                plain_len: PAGE_LEN - 28,
-                compression: Compression::Raw,
-            };
-            let first = number * CHUNKS_PER_PAGE;
-            let references = (first..(first + CHUNKS_PER_PAGE).min(chunks)).map(chunk_id);
-            builder.append(&info, &blob, references.collect());
+        for Page { bytes, .. } in pages {
+            let id = domain.id_of(BlobKind::Page, bytes);
+            let plain_len = u32::try_from(bytes.len())?;
+            let info = BlobInfo { kind: BlobKind::Page, id, plain_len, compression: Compression::Raw };
+            let mut blob = Vec::new();
+            sealer.seal(&info, bytes, &mut blob);
+            let records = page::decode(bytes)?;
+            let references: BTreeSet<ChunkId> = page::references(&records).collect();
+            builder.append(&info, &blob, references.into_iter().collect());
         }
-        Ok(builder.seal(&self.master.seal_keys(generation)))
+        Ok(builder.seal(&keys))
     }
 
     fn row(&mut self, id: ChunkId, row: &ChunkRow, live: &mut Live) -> Outcome<()> {
@@ -276,7 +295,6 @@ impl Filling {
 /// What a made-up id is of.
 enum Kind {
     Chunk,
-    Page,
     Pack,
     Salt,
     Sent,
@@ -286,7 +304,6 @@ enum Kind {
 fn random_id(kind: Kind, number: u64) -> [u8; 32] {
     let kind = match kind {
         Kind::Chunk => 0,
-        Kind::Page => 1,
         Kind::Pack => 2,
         Kind::Salt => 3,
         Kind::Sent => 4,
@@ -300,19 +317,18 @@ fn chunk_id(number: u64) -> ChunkId {
     ChunkId::from_bytes(random_id(Kind::Chunk, number))
 }
 
-fn page_id(number: u64) -> ChunkId {
-    ChunkId::from_bytes(random_id(Kind::Page, number))
-}
-
 /// One measured step.
 struct Step {
     name: &'static str,
     seconds: f64,
+    /// Processor time, with what was left for the background.
+    cpu_seconds: f64,
     peak_kib: u64,
     did: String,
 }
 
 const COMMIT: &str = "commit";
+const LOOK: &str = "look";
 const FORGET: &str = "forget";
 const COLLECT: &str = "collect";
 const MARK: &str = "full mark";
@@ -321,8 +337,8 @@ const MARK: &str = "full mark";
 struct Bench<'a> {
     api: Api,
     server: &'a Server,
-    /// Made-up pages, by number.
-    old: Vec<ChunkId>,
+    /// Made-up pages, in their order.
+    old: Vec<OldPage>,
     /// Pages that were sent.
     new: Vec<PageRef>,
     garbage: Garbage,
@@ -332,22 +348,26 @@ struct Bench<'a> {
 
 impl Bench<'_> {
     async fn all(&mut self, arguments: &Arguments) -> Outcome<()> {
-        let (session, _) = self.open().await?;
+        let (session, _) = self.open_as("node").await?;
         let manifest = self.manifest(0)?;
         let start = self.start();
         self.last = Some(self.api.commit(session, &manifest).await?.snapshot.id);
         self.note("first commit, of all pages", start, format!("{} pages", manifest.pages.len()));
         for round in 1..=arguments.rounds {
             say(&format!("round {round} of {}", arguments.rounds));
-            self.round(round, arguments.chunks / u64::try_from(SHARE)?).await?;
+            self.round(round).await?;
         }
         Ok(())
     }
 
-    async fn round(&mut self, round: usize, chunks: u64) -> Outcome<()> {
-        let (session, domain) = self.open().await?;
+    async fn round(&mut self, round: usize) -> Outcome<()> {
+        let pages = self.old.len();
+        let goes = |(number, _): &(usize, &OldPage)| self.garbage.round_of(*number, pages) == round;
+        let chunks = self.old.iter().enumerate().filter(goes).map(|(_, old)| old.chunks).sum();
+        let (session, domain) = self.open_as("node").await?;
         let sent = self.send_chunks(session, &domain, round, chunks).await?;
-        let (pages, body) = pages_of(&domain, &sent)?;
+        self.store().await?;
+        let (pages, body) = body_of(&domain, &sent)?;
         self.new.extend(&pages);
         let manifest = self.manifest(round)?;
 
@@ -357,6 +377,11 @@ impl Bench<'_> {
         let did = format!("{} of {} pages new", pages.len(), manifest.pages.len());
         self.note(COMMIT, start, did);
 
+        let report = self.collect(LOOK).await?;
+        if report.chunks.count > 0 {
+            return Err(format!("not what was to be looked at: {report:?}").into());
+        }
+
         let forgotten = self.last.replace(snapshot).into_iter().collect();
         let (mode, last_complete) = (RunMode::Apply, LastComplete::Stays);
         let request = ForgetRequest { mode, snapshots: forgotten, last_complete, ..ForgetRequest::default() };
@@ -364,15 +389,7 @@ impl Bench<'_> {
         let report = self.api.forget(&request).await?;
         self.note(FORGET, start, format!("{} MiB told to go", report.frees_bytes.unwrap_or(0) >> 20));
 
-        let (delays, large) = (Delays::Skip, LargeDelete::Allow);
-        let request = GcRequest { mode, delays, large, max_copy_bytes: None };
-        let start = self.start();
-        let report = self.api.collect_garbage(&request, |_, _| {}).await?;
-        let did = format!(
-            "{} pages, {} chunks, {} objects",
-            report.pages.count, report.chunks.count, report.deleted.count
-        );
-        self.note(COLLECT, start, did);
+        let report = self.collect(COLLECT).await?;
         if report.chunks.count != chunks || report.repacked.count > 0 {
             return Err(format!("not what was to be collected: {report:?}").into());
         }
@@ -387,9 +404,29 @@ impl Bench<'_> {
         }
     }
 
-    /// A session, and the key of its dedup domain.
-    async fn open(&self) -> Outcome<(SessionId, DomainKey)> {
-        let (cluster, node) = (CLUSTER.parse()?, "node".parse()?);
+    async fn collect(&mut self, name: &'static str) -> Outcome<GcReport> {
+        let (mode, delays, large) = (RunMode::Apply, Delays::Skip, LargeDelete::Allow);
+        let request = GcRequest { mode, delays, large, max_copy_bytes: None };
+        let start = self.start();
+        let report = self.api.collect_garbage(&request, |_, _| {}).await?;
+        let did = format!(
+            "{} pages, {} chunks, {} objects",
+            report.pages.count, report.chunks.count, report.deleted.count
+        );
+        self.note(name, start, did);
+        Ok(report)
+    }
+
+    /// Lets the server store what it was sent: a commit waits for the packs of its cluster.
+    async fn store(&self) -> Outcome<()> {
+        let (session, _) = self.open_as("other").await?;
+        self.api.commit(session, &manifest_of("other", Vec::new())?).await?;
+        Ok(())
+    }
+
+    /// A session of a node, and the key of its dedup domain.
+    async fn open_as(&self, node: &str) -> Outcome<(SessionId, DomainKey)> {
+        let (cluster, node) = (CLUSTER.parse()?, node.parse()?);
         let asked = OpenSession { cluster, node, base: None, adopt: None, expected_bytes: None };
         let opened = self.api.open_session(&asked).await?;
         Ok((opened.session, DomainKey::parse(&opened.domain_key).ok_or("the key of a domain")?))
@@ -398,21 +435,10 @@ impl Bench<'_> {
     /// The made-up pages but for those that rounds up to this one replace, and all that were sent.
     fn manifest(&self, round: usize) -> Outcome<Manifest> {
         let pages = self.old.len();
-        let stays = |(number, _): &(usize, &ChunkId)| self.garbage.round_of(*number, pages) > round;
+        let stays = |(number, _): &(usize, &OldPage)| self.garbage.round_of(*number, pages) > round;
         let old = self.old.iter().enumerate().filter(stays);
-        let old = old.map(|(_, id)| PageRef { id: *id, len: PAGE_LEN - 28 });
-        Ok(Manifest {
-            version: FORMAT_VERSION,
-            cluster: CLUSTER.parse()?,
-            node: "node".parse()?,
-            roots: vec![EntryPath::new(b"data".to_vec())?],
-            pages: old.chain(self.new.iter().copied()).collect(),
-            totals: ManifestTotals { files: 1, ..ManifestTotals::default() },
-            problems: Vec::new(),
-            tool: "collector".to_owned(),
-            host: "bench".to_owned(),
-            push: None,
-        })
+        let old = old.map(|(_, old)| old.page);
+        manifest_of("node", old.chain(self.new.iter().copied()).collect())
     }
 
     async fn send_chunks(
@@ -439,30 +465,35 @@ impl Bench<'_> {
         Ok(ids)
     }
 
-    fn start(&self) -> Instant {
+    /// The moment, and the processor time so far.
+    fn start(&self) -> (Instant, f64) {
+        let cpu = self.server.rest();
         self.server.forget_peak();
-        now()
+        (now(), cpu)
     }
 
-    fn note(&mut self, name: &'static str, start: Instant, did: String) {
+    fn note(&mut self, name: &'static str, (start, cpu): (Instant, f64), did: String) {
         let seconds = start.elapsed().as_secs_f64();
         let peak_kib = self.server.peak_kib();
-        say(&format!("{name}: {seconds:.3} s, {peak_kib} KiB: {did}"));
-        self.steps.push(Step { name, seconds, peak_kib, did });
+        let cpu_seconds = self.server.rest() - cpu;
+        say(&format!("{name}: {seconds:.3} s, {cpu_seconds:.2} s of processor, {peak_kib} KiB: {did}"));
+        self.steps.push(Step { name, seconds, cpu_seconds, peak_kib, did });
     }
 
     fn report(&self) {
-        say("| step | what | s | of a full mark | peak memory of the server, KiB |");
-        say("|---|---|---|---|---|");
+        say("| step | what | s | of a full mark | processor, s | peak memory of the server, KiB |");
+        say("|---|---|---|---|---|---|");
         let of = |name: &str| self.steps.iter().filter(move |step| step.name == name).collect::<Vec<_>>();
         let seconds = |steps: &[&Step]| median(steps.iter().map(|step| step.seconds).collect());
         let mark = seconds(&of(MARK));
-        for name in [COMMIT, FORGET, COLLECT, MARK] {
+        for name in [COMMIT, LOOK, FORGET, COLLECT, MARK] {
             let steps = of(name);
             let peak = steps.iter().map(|step| step.peak_kib).max().unwrap_or(0);
             let did = steps.last().map_or("", |step| step.did.as_str());
+            let cpu = median(steps.iter().map(|step| step.cpu_seconds).collect());
             let seconds = seconds(&steps);
-            say(&format!("| {name} | {did} | {seconds:.3} | {:.2} % | {peak} |", 100.0 * seconds / mark));
+            let share = 100.0 * seconds / mark;
+            say(&format!("| {name} | {did} | {seconds:.3} | {share:.2} % | {cpu:.2} | {peak} |"));
         }
     }
 }
@@ -490,9 +521,41 @@ impl Body {
     }
 }
 
+/// What a node commits that has these pages.
+fn manifest_of(node: &str, pages: Vec<PageRef>) -> Outcome<Manifest> {
+    Ok(Manifest {
+        version: FORMAT_VERSION,
+        cluster: CLUSTER.parse()?,
+        node: node.parse()?,
+        roots: vec![EntryPath::new(b"data".to_vec())?],
+        pages,
+        totals: ManifestTotals { files: 1, ..ManifestTotals::default() },
+        problems: Vec::new(),
+        tool: "collector".to_owned(),
+        host: "bench".to_owned(),
+        push: None,
+    })
+}
+
 /// The pages of one file of these chunks, and the body that sends them.
-fn pages_of(domain: &DomainKey, chunks: &[ChunkId]) -> Outcome<(Vec<PageRef>, Segments)> {
-    let len = u32::try_from(SENT_LEN)?;
+fn body_of(domain: &DomainKey, chunks: &[ChunkId]) -> Outcome<(Vec<PageRef>, Segments)> {
+    let mut body = Body::default();
+    let mut refs = Vec::new();
+    pages_of(domain, chunks.iter().copied(), u32::try_from(SENT_LEN)?, |page| {
+        let info = body.add(domain, BlobKind::Page, &page.bytes)?;
+        refs.push(PageRef { id: info.id, len: info.plain_len });
+        Ok(())
+    })?;
+    Ok((refs, body.end()?))
+}
+
+/// Hands over the pages of one file of these chunks.
+fn pages_of(
+    domain: &DomainKey,
+    chunks: impl ExactSizeIterator<Item = ChunkId>,
+    len: u32,
+    mut take: impl FnMut(Page) -> Outcome<()>,
+) -> Outcome<()> {
     let mut builder = PageBuilder::new(domain.clone());
     let entry = Entry {
         path: EntryPath::new(b"data/file".to_vec())?,
@@ -506,22 +569,15 @@ fn pages_of(domain: &DomainKey, chunks: &[ChunkId]) -> Outcome<(Vec<PageRef>, Se
         target: None,
         link_group: None,
     };
-    let mut pages: Vec<_> = builder.entry(&entry).into_iter().collect();
+    builder.entry(&entry).map_or(Ok(()), &mut take)?;
     let mut digest = domain.file_digester();
     for id in chunks {
-        let extent = Extent::Chunk { id: *id, len };
+        let extent = Extent::Chunk { id, len };
         digest.push(&extent);
-        pages.extend(builder.extent(extent));
+        builder.extent(extent).map_or(Ok(()), &mut take)?;
     }
-    pages.extend(builder.end_file(FileEnd::Whole(digest.finish())));
-    pages.extend(builder.finish());
-    let mut body = Body::default();
-    let mut refs = Vec::with_capacity(pages.len());
-    for page in pages {
-        let info = body.add(domain, BlobKind::Page, &page.bytes)?;
-        refs.push(PageRef { id: info.id, len: info.plain_len });
-    }
-    Ok((refs, body.end()?))
+    builder.end_file(FileEnd::Whole(digest.finish())).map_or(Ok(()), &mut take)?;
+    builder.finish().map_or(Ok(()), &mut take)
 }
 
 #[expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]

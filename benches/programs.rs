@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A program that ran to its end.
 pub struct Run {
@@ -114,6 +114,33 @@ impl Server {
     /// If the kernel does not take it.
     pub fn forget_peak(&self) {
         std::fs::write(format!("/proc/{}/clear_refs", self.process.id()), "5").expect("a process of ours");
+    }
+
+    /// Waits until it works no more, and returns the seconds of processor time that it has had so far.
+    ///
+    /// # Panics
+    /// If the operating system does not tell of it.
+    pub fn rest(&self) -> f64 {
+        const LOOK_EVERY: Duration = Duration::from_millis(100);
+        let mut before = self.ticks();
+        loop {
+            #[expect(clippy::disallowed_methods, reason = "only the operating system tells of rest")]
+            std::thread::sleep(LOOK_EVERY);
+            let ticks = self.ticks();
+            if ticks == before {
+                return f64::from(ticks) / 100.0;
+            }
+            before = ticks;
+        }
+    }
+
+    /// Processor time so far, in hundredths of a second.
+    fn ticks(&self) -> u32 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id()));
+        let stat = stat.expect("a process of ours");
+        let (_, fields) = stat.rsplit_once(") ").expect("the name is in brackets");
+        // See proc(5): utime and stime are fields 14 and 15, and these begin with the third.
+        fields.split(' ').skip(11).take(2).map(|field| field.parse::<u32>().expect("a number")).sum()
     }
 
     /// Ends it.

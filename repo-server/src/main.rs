@@ -18,6 +18,10 @@ use repo_server::site::SiteUrl;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
+/// See ADR 0015.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The repository server of Astacus: one deduplicated, encrypted backup repository over HTTP.
 #[derive(Parser)]
 #[command(name = "astacus-server", version)]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use format_spec::wire::{Delays, Waiting};
+use futures_util::{StreamExt, stream};
 
 use super::{Phase, Run};
 use crate::error::ServerError;
@@ -16,6 +17,10 @@ use crate::time::rfc3339;
 
 /// Rows that are read at once.
 const AT_ONCE: NonZeroUsize = NonZeroUsize::new(1000).unwrap();
+/// Objects that are looked at once more together, before they are deleted.
+pub(super) const TOGETHER: usize = 64;
+/// Deletes that are under way at once: a site that is far away takes its time for each.
+const BESIDE: usize = 16;
 /// Between two looks at whether commits have landed.
 const COMMIT_POLL: Duration = Duration::from_millis(10);
 /// Objects that a report lists.
@@ -91,13 +96,35 @@ impl Run<'_> {
     }
 
     async fn delete_some(&mut self, rows: Vec<Row>) -> Result<(), ServerError> {
-        let mut deleted = Vec::new();
+        let mut due = Vec::new();
         for row in rows {
             let (key, doomed) = decode(&row)?;
-            if !self.is_due(&key, doomed) || self.is_on_its_way(&key).await? {
-                continue;
+            if self.is_due(&key, doomed) {
+                due.push((key, doomed));
             }
-            match self.repository.parts.site.delete(&key.name).await {
+        }
+        let mut deleted = Vec::new();
+        for some in due.chunks(TOGETHER) {
+            deleted.extend(self.delete_garbage(some.to_vec()).await?);
+        }
+        self.repository.blocking(move |repository| take_off(repository, &deleted)).await
+    }
+
+    /// Deletes those of some doomed objects that are garbage still. Answers which are gone.
+    async fn delete_garbage(
+        &mut self,
+        due: Vec<(DoomedKey, DoomedRow)>,
+    ) -> Result<Vec<DoomedKey>, ServerError> {
+        let garbage = self.repository.blocking(move |repository| still_doomed(repository, due)).await?;
+        let site = &Arc::clone(&self.repository.parts.site);
+        let delete = |(key, doomed): (DoomedKey, DoomedRow)| async move {
+            let done = site.delete(&key.name).await;
+            (key, doomed, done)
+        };
+        let mut deletes = stream::iter(garbage).map(delete).buffer_unordered(BESIDE);
+        let mut deleted = Vec::new();
+        while let Some((key, doomed, done)) = deletes.next().await {
+            match done {
                 Ok(()) => {
                     self.report.deleted.add(doomed.bytes);
                     (self.progress)(Phase::Delete, self.report.deleted.count);
@@ -110,7 +137,7 @@ impl Run<'_> {
                 }
             }
         }
-        self.repository.blocking(move |repository| take_off(repository, &deleted)).await
+        Ok(deleted)
     }
 
     /// Whether an object may go in this run; lists it if not.
@@ -125,20 +152,22 @@ impl Run<'_> {
         }
         false
     }
+}
 
-    /// Whether an object is on its way to the site, or has landed and counts (G6). First the flights, then
-    /// the row: a flight lands only after the row is gone, and a name flies only once.
-    async fn is_on_its_way(&self, key: &DoomedKey) -> Result<bool, ServerError> {
-        if self.repository.in_flight.contains(key) {
-            return Ok(true);
-        }
-        let key = key.encode();
-        let look = move |repository: &Arc<Repository>| {
-            let again = repository.rules.keep(Rule::LookAgainBeforeDelete);
-            Ok(again && repository.parts.index.get(Table::Doomed, &key)?.is_none())
-        };
-        self.repository.blocking(look).await
+/// Those of `due` that are neither on their way to the site, nor have landed and count (G6). First the flights,
+/// then the rows: a flight lands only after the row is gone, and a name flies only once.
+fn still_doomed(
+    repository: &Repository,
+    mut due: Vec<(DoomedKey, DoomedRow)>,
+) -> Result<Vec<(DoomedKey, DoomedRow)>, ServerError> {
+    due.retain(|(key, _)| !repository.in_flight.contains(key));
+    if !repository.rules.keep(Rule::LookAgainBeforeDelete) {
+        return Ok(due);
     }
+    let keys: Vec<Vec<u8>> = due.iter().map(|(key, _)| key.encode()).collect();
+    let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
+    let rows = repository.parts.index.multi_get(Table::Doomed, &keys)?;
+    Ok(due.into_iter().zip(rows).filter(|(_, row)| row.is_some()).map(|(due, _)| due).collect())
 }
 
 /// The object of a row, and from when on it may go.

@@ -14,7 +14,7 @@ use crate::alarm::{self, AlarmCode};
 use crate::error::ServerError;
 use crate::index::row::{ChunkRow, Epoch, IdleKey, IdleKind, PackNumber};
 use crate::index::{KeyRange, Table};
-use crate::ledger::{Counts, Ledger};
+use crate::ledger::{Ledger, counts_of};
 use crate::pack;
 use crate::repository::Repository;
 use crate::rules::Rule;
@@ -281,7 +281,7 @@ fn drop_rows(repository: &Repository, steps: &[Step], large: LargeDelete) -> Res
             LargeDelete::Allow => u64::MAX,
         };
         let mut swept = Swept::default();
-        let mut uncounted = Counts::new();
+        let mut uncounted = Vec::new();
         load(ledger, steps)?;
         for step in steps {
             match step {
@@ -295,14 +295,12 @@ fn drop_rows(repository: &Repository, steps: &[Step], large: LargeDelete) -> Res
                         break;
                     }
                     ledger.drop_row(*id)?;
-                    for id in references {
-                        *uncounted.entry(*id).or_default() += 1;
-                    }
+                    uncounted.extend_from_slice(references);
                     swept.add(&row);
                 }
             }
         }
-        ledger.uncount_and_drop(&uncounted, |row| {
+        ledger.uncount_and_drop(&counts_of(uncounted), |row| {
             let goes = held_from.is_none() && swept.has_room(row, left);
             if goes {
                 swept.add(row);

@@ -1,7 +1,5 @@
 //! What one commit changes, and what must hold for it.
 
-use std::collections::BTreeMap;
-
 use super::{IndexError, Table};
 
 /// Longest key of a row. The shortest is one byte.
@@ -39,10 +37,13 @@ impl Precondition {
     }
 }
 
+/// A row's key, and its value from then on; `None` deletes it.
+type Change = (Table, Vec<u8>, Option<Vec<u8>>);
+
 /// Changes to rows of several tables that are applied whole or not at all.
 #[derive(Debug, Clone, Default)]
 pub struct Batch {
-    changes: BTreeMap<(Table, Vec<u8>), Option<Vec<u8>>>,
+    changes: Vec<Change>,
     preconditions: Vec<(Table, Vec<u8>, Precondition)>,
     weight: usize,
 }
@@ -85,7 +86,7 @@ impl Batch {
         self.weight
     }
 
-    /// Number of rows that the batch changes.
+    /// Number of changes. Rows that are changed twice count twice.
     pub fn len(&self) -> usize {
         self.changes.len()
     }
@@ -97,7 +98,7 @@ impl Batch {
 
     fn change(&mut self, table: Table, key: Vec<u8>, value: Option<Vec<u8>>) -> &mut Self {
         self.weigh(key.len(), value.as_ref().map_or(0, Vec::len));
-        self.changes.insert((table, key), value);
+        self.changes.push((table, key, value));
         self
     }
 
@@ -106,14 +107,24 @@ impl Batch {
     }
 
     /// The changes, by table and key, each row once; `None` deletes.
-    pub(super) fn into_changes(self) -> impl Iterator<Item = (Table, Vec<u8>, Option<Vec<u8>>)> {
-        self.changes.into_iter().map(|((table, key), value)| (table, key, value))
+    pub(super) fn into_changes(self) -> impl Iterator<Item = Change> {
+        let mut changes = self.changes;
+        // Changes of one row stay in their order.
+        changes.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
+        let mut changes = changes.into_iter().peekable();
+        std::iter::from_fn(move || {
+            let mut last = changes.next()?;
+            while let Some(later) = changes.next_if(|next| (next.0, &next.1) == (last.0, &last.1)) {
+                last = later;
+            }
+            Some(last)
+        })
     }
 
     /// Refuses what an engine could not store, before anything is read or changed.
     pub(super) fn check_limits(&self) -> Result<(), IndexError> {
         within("batch", self.weight.max(1), MAX_BATCH_WEIGHT)?;
-        for ((_, key), value) in &self.changes {
+        for (_, key, value) in &self.changes {
             within("key", key.len(), MAX_KEY_LEN)?;
             // An empty value is as good as any other.
             within("value", value.as_ref().map_or(1, |value| value.len().max(1)), MAX_VALUE_LEN)?;

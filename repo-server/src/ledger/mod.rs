@@ -7,8 +7,8 @@
 //! - a pack's row knows how much of the pack rows still name; with the last of them it goes, and the
 //!   object is doomed.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 
 use format_spec::key::BlobKind;
 use format_spec::pack::{Directory, PackEntry};
@@ -30,13 +30,20 @@ use crate::time::later;
 /// How often each id is referred to.
 pub(crate) type Counts = BTreeMap<ChunkId, u64>;
 
+/// How often each of `references` is there.
+pub(crate) fn counts_of(mut references: Vec<ChunkId>) -> Counts {
+    references.sort_unstable();
+    let times = |same: &[ChunkId]| u64::try_from(same.len()).unwrap_or(u64::MAX);
+    references.chunk_by(|a, b| a == b).filter_map(|same| Some((*same.first()?, times(same)))).collect()
+}
+
 /// Changes of rows that belong together.
 pub(crate) struct Ledger<'a> {
     repository: &'a Repository,
     batch: Batch,
     totals: Totals,
     epoch: Epoch,
-    rows: BTreeMap<ChunkId, Pending<ChunkRow>>,
+    rows: HashMap<ChunkId, Pending<ChunkRow>>,
     packs: BTreeMap<PackNumber, Pending<PackRow>>,
     /// From when on an object that is doomed here may be deleted; server time.
     due_ms: u64,
@@ -88,7 +95,7 @@ impl<'a> Ledger<'a> {
             batch: Batch::new(),
             totals: repository.totals()?,
             epoch: repository.epoch()?,
-            rows: BTreeMap::new(),
+            rows: HashMap::new(),
             packs: BTreeMap::new(),
             due_ms: later(repository.parts.clock.unix_ms(), delay),
             repository,
@@ -120,9 +127,15 @@ impl<'a> Ledger<'a> {
 
     /// Reads what has not been read yet, all in one go.
     fn load<'i>(&mut self, ids: impl IntoIterator<Item = &'i ChunkId>) -> Result<(), ServerError> {
-        let missing: Vec<ChunkId> =
+        let mut missing: Vec<ChunkId> =
             ids.into_iter().filter(|id| !self.rows.contains_key(id)).copied().collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        missing.sort_unstable();
+        missing.dedup();
         let found = self.repository.chunk_rows(&missing)?;
+        self.rows.reserve(missing.len());
         for (id, row) in missing.into_iter().zip(found) {
             self.rows.insert(id, Pending { before: row, after: row });
         }
@@ -165,15 +178,11 @@ impl<'a> Ledger<'a> {
         let number = self.new_pack_row(pack);
         self.load(entries.iter().flat_map(|entry| [&entry.id].into_iter().chain(&entry.references)))?;
         let owed = self.owed(entries)?;
-        let mut counts = Counts::new();
         for (entry, owed) in entries.iter().zip(owed) {
             if self.finds_its_chunks(entry) && self.add_entry(number, entry, owed)? {
-                for id in &entry.references {
-                    *counts.entry(*id).or_default() += 1;
-                }
+                self.add(entry.references.iter().map(|id| (*id, 1)));
             }
         }
-        self.add(&counts);
         let (kind, since) = (kind_of(pack.directory), self.epoch);
         let item = IdleKey::Pack { kind, since, number };
         self.batch.put(Table::Idle, item.encode(), Vec::new());
@@ -309,7 +318,7 @@ impl<'a> Ledger<'a> {
     pub(crate) fn count(&mut self, counts: &Counts) -> Result<Result<(), Vec<ChunkId>>, ServerError> {
         let found = self.find(counts)?;
         if found.is_ok() {
-            self.add(counts);
+            self.add(counts.iter().map(|(id, count)| (*id, *count)));
         }
         Ok(found)
     }
@@ -322,10 +331,10 @@ impl<'a> Ledger<'a> {
         Ok(if is_found { Ok(()) } else { Err(missing) })
     }
 
-    fn add(&mut self, counts: &Counts) {
+    fn add(&mut self, counts: impl Iterator<Item = (ChunkId, u64)>) {
         for (id, count) in counts {
-            if let Some(row) = self.row(id) {
-                self.set(*id, Some(ChunkRow { references: row.references + count, ..row }));
+            if let Some(row) = self.rows.get_mut(&id).and_then(|row| row.after.as_mut()) {
+                row.references += count;
             }
         }
     }
@@ -428,10 +437,14 @@ impl<'a> Ledger<'a> {
         for (number, pending) in std::mem::take(&mut self.packs) {
             self.write_pack(number, pending);
         }
-        let changed = || self.rows.iter().filter(|(_, row)| row.before != row.after);
-        self.repository.watch.note(changed().map(|(id, _)| id));
-        for (id, row) in changed() {
-            match row.after {
+        let changed = self.rows.iter().filter(|(_, row)| row.before != row.after);
+        let mut changed: Vec<(&ChunkId, Option<ChunkRow>)> =
+            changed.map(|(id, row)| (id, row.after)).collect();
+        // What is put in order is put fast, here and in the index.
+        changed.sort_unstable_by_key(|(id, _)| *id);
+        self.repository.watch.note(changed.iter().map(|(id, _)| *id));
+        for (id, row) in changed {
+            match row {
                 Some(row) => self.batch.put(Table::Chunk, *id.as_bytes(), row.encode()),
                 None => self.batch.delete(Table::Chunk, *id.as_bytes()),
             };

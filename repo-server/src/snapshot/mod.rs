@@ -27,7 +27,7 @@ pub(crate) use reach::{Freed, freed, freed_with_idle, references_of_idle_pages};
 use crate::error::ServerError;
 use crate::index::row::{DoomedKey, DoomedKind, MarkRow};
 use crate::index::{KeyRange, Table};
-use crate::ledger::Counts;
+use crate::ledger::{Counts, counts_of};
 use crate::repository::Repository;
 use crate::site::ObjectName;
 use crate::time::rfc3339;
@@ -52,11 +52,7 @@ pub(crate) fn objects(snapshot: &Snapshot) -> Vec<DoomedKey> {
 
 /// How often a manifest names each page.
 pub(crate) fn named_pages(manifest: &Manifest) -> Counts {
-    let mut pages = Counts::new();
-    for page in &manifest.pages {
-        *pages.entry(page.id).or_default() += 1;
-    }
-    pages
+    counts_of(manifest.pages.iter().map(|page| page.id).collect())
 }
 
 /// The snapshot with this id.
