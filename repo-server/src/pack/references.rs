@@ -217,7 +217,7 @@ mod tests {
         (0..count).map(row).collect()
     }
 
-    /// P8: a site is not asked for more ranges than a bounded number.
+    /// The number of ranges that a site is asked for is bounded.
     #[test]
     fn blobs_far_apart_are_read_in_few_reads() {
         for (count, apart, expected) in [(1, 0, 1), (32, 40 << 10, 32), (33, 40 << 10, 1), (100, 1 << 20, 1)]

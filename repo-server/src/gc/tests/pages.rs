@@ -223,7 +223,7 @@ fn a_damaged_page_of_a_pack_with_a_damaged_footer_stays_alone() {
     assert!(report.findings.iter().any(|found| found.object == pack.id.to_string()), "{report:?}");
 }
 
-/// P8: a pack that is lost is asked for twice, however many of its pages go.
+/// A pack that is lost is asked for twice, however many of its pages go.
 #[test]
 fn a_lost_pack_is_not_asked_for_again_and_again() {
     let faulty = Arc::new(FaultySite::new(Arc::new(StoreSite::memory())));
@@ -240,7 +240,7 @@ fn a_lost_pack_is_not_asked_for_again_and_again() {
     assert_eq!((report.pages.count, report.problems.len(), reads), (0, 1, 2), "{report:?}");
 }
 
-/// What goes with a snapshot is told as well where a footer is damaged.
+/// G9: what goes with a snapshot is told as well where a footer is damaged, and never in part.
 #[test]
 fn what_a_snapshot_frees_is_known_beside_a_damaged_footer() {
     let (_, world) = hooked();
@@ -256,6 +256,8 @@ fn what_a_snapshot_frees_is_known_beside_a_damaged_footer() {
 
     assert!(before.is_some());
     assert_eq!(frees(), before);
+    damage_page(&world, 3);
+    assert_eq!(frees(), None);
 }
 
 /// Memory of a run: what pages of one pack refer to is uncounted before the packs after it are read.
