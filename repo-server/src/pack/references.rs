@@ -16,6 +16,7 @@ use super::{read_directory, unreadable};
 use crate::error::ServerError;
 use crate::index::row::{ChunkRow, PackRow};
 use crate::repository::{Domain, Repository};
+use crate::site::SiteError;
 
 /// Reads of one pack at most. Pages that lie far apart are read with what lies between them.
 const MOST_READS: usize = 32;
@@ -130,15 +131,34 @@ async fn by_footer(
 async fn by_pages(
     repository: &Arc<Repository>,
     pack: &PackRow,
-    pages: Pages,
+    mut pages: Pages,
 ) -> Result<References, ServerError> {
+    let mut cut_off = None;
+    let mut read = read_sealed(repository, pack, &pages).await;
+    if let Err(ServerError::Site(SiteError::OutOfRange { len, .. })) = read {
+        pages.retain(|_, row| row.range().end <= len);
+        cut_off = read.err();
+        read = read_sealed(repository, pack, &pages).await;
+    }
+    let sealed = match read {
+        Ok(sealed) => sealed,
+        Err(error) => return References::unknown(error),
+    };
+    let domain = repository.domain(&pack.domain);
+    let found = repository.blocking(move |_| open_all(&domain, &pages, &sealed)).await?;
+    Ok(References { problem: found.problem.or(cut_off), ..found })
+}
+
+/// The blobs of pages, in the order of their ids.
+async fn read_sealed(
+    repository: &Arc<Repository>,
+    pack: &PackRow,
+    pages: &Pages,
+) -> Result<Vec<Bytes>, ServerError> {
     let rows: Vec<ChunkRow> = pages.values().copied().collect();
     let mut sealed = vec![Bytes::new(); rows.len()];
-    if let Err(error) = fetch(repository, pack, &few_reads(&rows), &mut sealed).await {
-        return References::unknown(error);
-    }
-    let domain = repository.domain(&pack.domain);
-    repository.blocking(move |_| open_all(&domain, &pages, &sealed)).await
+    fetch(repository, pack, &few_reads(&rows), &mut sealed).await?;
+    Ok(sealed)
 }
 
 fn open_all(domain: &Domain, pages: &Pages, sealed: &[Bytes]) -> Result<References, ServerError> {

@@ -69,13 +69,17 @@ fn wanted(world: &World, pages: Range<u32>) -> Pages {
     pages.map(|page| page_of(world, page)).map(|id| (id, row(world, id).unwrap())).collect()
 }
 
-/// Flips a bit of a pack on the site.
-fn flip(world: &World, pack: &PackRow, at: u64) {
+/// Changes a pack on the site behind everybody's back.
+fn change(world: &World, pack: &PackRow, change: impl FnOnce(&mut Vec<u8>)) {
     let name = object_name(&pack.id);
     let mut bytes = world.wait(world.site.get(&name)).unwrap().to_vec();
-    bytes[usize::try_from(at).unwrap()] ^= 1;
+    change(&mut bytes);
     world.wait(world.site.delete(&name)).unwrap();
     world.wait(world.site.put_new(&name, bytes.into())).unwrap();
+}
+
+fn flip(world: &World, pack: &PackRow, at: u64) {
+    change(world, pack, |bytes| bytes[usize::try_from(at).unwrap()] ^= 1);
 }
 
 fn damage_footer(world: &World, pack: &PackRow) {
@@ -134,6 +138,22 @@ fn pages_refer_to_what_the_footer_of_their_pack_says() {
         assert!(entry.references.contains(&own_chunk(&world, page)) && entry.references.len() == 401);
         assert_eq!((of_one.len(), &of_one[&id], &all[&id]), (1, &entry.references, &entry.references));
         assert_eq!(bytes, u64::from(entry.stored_len));
+    }
+}
+
+/// G1: a page that is neither where its row says nor in the footer is never taken for one without references.
+#[test]
+fn a_page_that_is_not_in_its_pack_is_a_problem() {
+    let (_, world) = hooked();
+    push(&world, 0..10);
+    let (pack, id) = (pack_of(&world, 0), page_of(&world, 99));
+    let row = row(&world, page_of(&world, 0)).unwrap();
+    for offset in [row.offset, u32::try_from(pack.len).unwrap()] {
+        let pages = Pages::from([(id, ChunkRow { offset, ..row })]);
+
+        let found = world.wait(pack::references_of(&world.repository, &pack, &pages)).unwrap();
+
+        assert!(found.known.is_empty() && found.problem.is_some(), "{found:?}");
     }
 }
 
@@ -221,6 +241,26 @@ fn a_damaged_page_of_a_pack_with_a_damaged_footer_stays_alone() {
     assert_eq!(world.read(kept).unwrap().len(), 2);
     let report = world.wait(audit::run(&world.repository, Repair::No, Arc::new(|_, _| {}))).unwrap();
     assert!(report.findings.iter().any(|found| found.object == pack.id.to_string()), "{report:?}");
+}
+
+/// G1: of a pack that was cut short, the pages that are still there go.
+#[test]
+fn pages_of_a_pack_without_its_end_go_if_they_are_not_cut_off() {
+    let (_, world) = hooked();
+    let gone = push(&world, 0..10);
+    let kept = push(&world, 10..12);
+    world.gc(Delays::Skip);
+    let (pack, pages) = (pack_of(&world, 0), wanted(&world, 0..10));
+    let last = pages.values().map(ChunkRow::range).max_by_key(|range| range.start).unwrap();
+    change(&world, &pack, |bytes| bytes.truncate(usize::try_from(last.end - 1).unwrap()));
+    world.forget(gone);
+
+    let report = world.gc(Delays::Skip);
+
+    assert_eq!((report.pages.count, report.chunks.count, report.problems.len()), (9, 9, 1), "{report:?}");
+    let left: Vec<_> = pages.keys().filter_map(|id| row(&world, *id)).map(|row| row.range()).collect();
+    assert_eq!(left, [last]);
+    assert_eq!(world.read(kept).unwrap().len(), 2);
 }
 
 /// A pack that is lost is asked for twice, however many of its pages go.
