@@ -4,7 +4,7 @@
 //! often as it is counted, and a chunk if the pages that go refer to it as often as it is counted. Pages that
 //! are idle already, and wait for the collector, count as gone.
 //!
-//! Memory: about 100 bytes for each page that goes, and the buffer of a sort for the chunks that pages refer to,
+//! Memory: about 200 bytes for each page that goes, and the buffer of a sort for the chunks that pages refer to,
 //! which may be a hundred million.
 
 use std::collections::{BTreeMap, HashMap};
