@@ -1,6 +1,6 @@
 //! Idle rows go, oldest first.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -79,8 +79,7 @@ impl Run<'_> {
             let mut next = Some(KeyRange::prefix(&[run.tag()]));
             while let Some(range) = next {
                 let (items, rest) = self.ripe_items(run, range).await?;
-                let steps = self.steps(items).await?;
-                if self.take_steps(kind, steps).await? == Next::Stop {
+                if self.sweep_items(kind, items).await? == Next::Stop {
                     return Ok(Next::Stop);
                 }
                 next = rest;
@@ -115,14 +114,20 @@ impl Run<'_> {
         self.repository.blocking(read).await
     }
 
-    /// What is to be done about items. An item that is about nothing any more is only taken off.
-    async fn steps(&mut self, items: Vec<IdleKey>) -> Result<Vec<Step>, ServerError> {
+    /// Does what is to be done about items, pack by pack: what pages refer to is held for one batch and one
+    /// pack, whatever the number of items. An item that is about nothing any more is only taken off.
+    async fn sweep_items(&mut self, kind: BlobKind, items: Vec<IdleKey>) -> Result<Next, ServerError> {
         let mut steps = Vec::new();
-        let mut pages: BTreeMap<PackNumber, HashMap<ChunkId, IdleKey>> = BTreeMap::new();
+        let mut pages: BTreeMap<PackNumber, pack::Pages> = BTreeMap::new();
         let rows = rows_of(&self.repository, &items).await?;
         for (item, row) in items.into_iter().zip(rows) {
             match item {
-                IdleKey::Pack { number, .. } => steps.extend(self.steps_of_pack(item, number).await?),
+                IdleKey::Pack { number, .. } => {
+                    steps.extend(self.steps_of_pack(item, number).await?);
+                    if self.take_full(kind, &mut steps).await? == Next::Stop {
+                        return Ok(Next::Stop);
+                    }
+                }
                 IdleKey::Row { since, id, kind } => match (kind, row) {
                     (_, None) => steps.push(Step::Done(item)),
                     (BlobKind::Chunk, Some(_)) => {
@@ -130,15 +135,26 @@ impl Run<'_> {
                         steps.push(Step::Done(item));
                     }
                     (BlobKind::Page, Some(row)) => {
-                        pages.entry(row.pack).or_default().insert(id, item);
+                        pages.entry(row.pack).or_default().insert(id, row);
                     }
                 },
             }
         }
-        for (number, items) in pages {
-            steps.extend(self.steps_of_pages(number, items).await?);
+        for (number, pages) in pages {
+            steps.extend(self.steps_of_pages(number, &pages).await?);
+            if self.take_full(kind, &mut steps).await? == Next::Stop {
+                return Ok(Next::Stop);
+            }
         }
-        Ok(steps)
+        self.take_steps(kind, steps).await
+    }
+
+    /// Takes steps once there are enough for a batch.
+    async fn take_full(&mut self, kind: BlobKind, steps: &mut Vec<Step>) -> Result<Next, ServerError> {
+        if steps.iter().map(Step::rows).sum::<usize>() < BATCH_ROWS {
+            return Ok(Next::GoOn);
+        }
+        self.take_steps(kind, std::mem::take(steps)).await
     }
 
     /// A step for each blob of a pack that was new then.
@@ -155,19 +171,33 @@ impl Run<'_> {
         Ok(entries.map(drop).chain([Step::Done(item)]).collect())
     }
 
-    /// A step for each of some pages of a pack.
+    /// Steps for some pages of a pack. A page of which it is not known what it refers to stays.
     async fn steps_of_pages(
         &mut self,
         number: PackNumber,
-        mut items: HashMap<ChunkId, IdleKey>,
+        pages: &pack::Pages,
     ) -> Result<Vec<Step>, ServerError> {
-        let mut steps = Vec::new();
-        let Some(directory) = self.directory(number).await? else { return Ok(steps) };
-        for entry in directory.into_iter().flat_map(|directory| directory.entries) {
-            if let Some(item) = items.remove(&entry.id) {
-                steps.push(Step::Drop { since: item.since(), id: entry.id, references: entry.references });
-                steps.push(Step::Done(item));
+        let pack = self.repository.blocking(move |repository| repository.find_pack_row(number)).await?;
+        let Some(pack) = pack else { return Ok(Vec::new()) };
+        let mut known = match pack::references_of(&self.repository, &pack, pages).await {
+            Ok(found) => {
+                if let Some(problem) = &found.problem {
+                    self.problem(pack.id, problem);
+                }
+                found.known
             }
+            Err(error @ (ServerError::Damaged { .. } | ServerError::Site(_))) => {
+                self.problem(pack.id, &error);
+                return Ok(Vec::new());
+            }
+            Err(error) => return Err(error),
+        };
+        let mut steps = Vec::new();
+        for (id, row) in pages {
+            let Some(references) = known.remove(id) else { continue };
+            let (id, since) = (*id, row.idle_since);
+            steps.push(Step::Drop { since, id, references });
+            steps.push(Step::Done(IdleKey::Row { kind: BlobKind::Page, since, id }));
         }
         Ok(steps)
     }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use format_spec::blob::Decompressor;
 use format_spec::key::BlobKind;
 use format_spec::wire::{BlobsStored, Frame, Held};
-use format_spec::{ChunkId, FormatError, SessionId, page};
+use format_spec::{ChunkId, SessionId};
 
+use super::references::{decompressor, plain_of, references_in};
 use super::send_off;
 use crate::error::ServerError;
 use crate::index::row::{ChunkRow, Epoch, Health};
@@ -100,8 +101,7 @@ pub(crate) fn take_in(
     frames: &[Frame],
 ) -> Result<BlobsStored, ServerError> {
     let mut counts = BlobsStored::default();
-    let mut decompressor =
-        Decompressor::new().map_err(|_| ServerError::Bug("no memory for a decompressor"))?;
+    let mut decompressor = decompressor()?;
     let mut blob = Vec::new();
     let seen = domain.indexed();
     let ids: Vec<ChunkId> = frames.iter().map(|frame| frame.info.id).collect();
@@ -134,12 +134,7 @@ fn check(
     frame: &Frame,
 ) -> Result<Vec<ChunkId>, ServerError> {
     let info = &frame.info;
-    let plain = decompressor
-        .decompress(info.compression, &frame.payload, info.plain_len)
-        .map_err(ServerError::Malformed)?;
-    if domain.key.id_of(info.kind, plain) != info.id {
-        return Err(ServerError::Malformed(FormatError::WrongChunk { expected: info.id }));
-    }
+    let plain = plain_of(domain, decompressor, info, &frame.payload).map_err(ServerError::Malformed)?;
     match info.kind {
         BlobKind::Chunk => Ok(Vec::new()),
         BlobKind::Page => page_references(repository, domain, start, plain),
@@ -152,10 +147,7 @@ fn page_references(
     start: Epoch,
     plain: &[u8],
 ) -> Result<Vec<ChunkId>, ServerError> {
-    let records = page::decode(plain).map_err(ServerError::Malformed)?;
-    let mut references: Vec<ChunkId> = page::references(&records).collect();
-    references.sort_unstable();
-    references.dedup();
+    let references = references_in(plain).map_err(ServerError::Malformed)?;
     // Ids of pages are made with another key, so what has this id is a chunk.
     let here = pinned(repository, domain, start, &references)?;
     let missing = references.iter().zip(here).filter(|(_, here)| !here);

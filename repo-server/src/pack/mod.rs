@@ -9,6 +9,7 @@ mod intake;
 mod locate;
 mod publish;
 mod read;
+mod references;
 
 pub(crate) use footer::{read_directory, unreadable};
 pub(crate) use intake::{have, have_or_promise, take_in};
@@ -16,6 +17,7 @@ pub(crate) use locate::locate_one;
 use publish::send_off;
 pub(crate) use publish::{flush, new_pack, put};
 pub(crate) use read::{Blob, read_blobs};
+pub(crate) use references::{Pages, references_of};
 
 use format_spec::PackId;
 pub(crate) use format_spec::pack::Directory;

@@ -15,7 +15,7 @@ use crate::repository::{Domain, Repository};
 use crate::site::SiteError;
 
 /// Bytes between two blobs that are cheaper to read along than to skip.
-const GAP: u64 = 32 << 10;
+pub(super) const GAP: u64 = 32 << 10;
 
 /// How often blobs are looked for: each time that they were not where their rows said.
 const ATTEMPTS: usize = 3;
@@ -56,7 +56,8 @@ async fn read_once(
         .blocking(move |repository| {
             let rows = locate(repository, &of_domain, &ids)?;
             let with_pack = |(number, reads)| Ok((repository.pack_row(number)?, reads));
-            let plan: Vec<_> = plan(&rows).into_iter().map(with_pack).collect::<Result<_, ServerError>>()?;
+            let plan: Vec<_> =
+                plan(&rows, GAP).into_iter().map(with_pack).collect::<Result<_, ServerError>>()?;
             Ok((ids, rows, plan))
         })
         .await?;
@@ -84,13 +85,13 @@ fn locate(repository: &Repository, domain: &Domain, ids: &[ChunkId]) -> Result<V
 }
 
 /// One read of a pack, and which blobs (by their place in the request) come out of it.
-struct Read {
-    range: Range<u64>,
-    blobs: Vec<(usize, Range<u64>)>,
+pub(super) struct Read {
+    pub(super) range: Range<u64>,
+    pub(super) blobs: Vec<(usize, Range<u64>)>,
 }
 
-/// The fewest reads, by pack and offset, that hold all rows.
-fn plan(rows: &[ChunkRow]) -> BTreeMap<PackNumber, Vec<Read>> {
+/// The fewest reads, by pack and offset, that hold all rows; `gap` is what is read along rather than skipped.
+pub(super) fn plan(rows: &[ChunkRow], gap: u64) -> BTreeMap<PackNumber, Vec<Read>> {
     let mut order: Vec<(usize, &ChunkRow)> = rows.iter().enumerate().collect();
     order.sort_by_key(|(_, row)| (row.pack, row.offset));
     let mut plan: BTreeMap<PackNumber, Vec<Read>> = BTreeMap::new();
@@ -98,7 +99,7 @@ fn plan(rows: &[ChunkRow]) -> BTreeMap<PackNumber, Vec<Read>> {
         let reads = plan.entry(row.pack).or_default();
         let range = row.range();
         match reads.last_mut() {
-            Some(last) if range.start <= last.range.end.saturating_add(GAP) => {
+            Some(last) if range.start <= last.range.end.saturating_add(gap) => {
                 last.range.end = last.range.end.max(range.end);
                 last.blobs.push((place, range));
             }
@@ -108,7 +109,8 @@ fn plan(rows: &[ChunkRow]) -> BTreeMap<PackNumber, Vec<Read>> {
     plan
 }
 
-async fn fetch(
+/// Reads a pack, and puts the sealed blobs where they belong.
+pub(super) async fn fetch(
     repository: &Arc<Repository>,
     pack: &PackRow,
     reads: &[Read],

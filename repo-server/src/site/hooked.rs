@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -19,6 +19,7 @@ pub(crate) struct HookedSite {
     inner: Arc<dyn Site>,
     hook: Mutex<Option<Hook>>,
     puts_under_way: Arc<AtomicUsize>,
+    bytes_read: AtomicU64,
 }
 
 struct Hook {
@@ -33,6 +34,7 @@ impl HookedSite {
             inner: Arc::new(StoreSite::memory()),
             hook: Mutex::default(),
             puts_under_way: Arc::default(),
+            bytes_read: AtomicU64::default(),
         })
     }
 
@@ -49,6 +51,11 @@ impl HookedSite {
     /// Whether a put that has begun has not ended yet, whoever waits for it.
     pub(crate) fn is_putting(&self) -> bool {
         self.puts_under_way.load(Ordering::SeqCst) > 0
+    }
+
+    /// Bytes that reads in ranges asked for so far.
+    pub(crate) fn bytes_read(&self) -> u64 {
+        self.bytes_read.load(Ordering::SeqCst)
     }
 
     /// What is to be done before an operation.
@@ -92,6 +99,8 @@ impl Site for HookedSite {
     ) -> SiteFuture<'a, Vec<Bytes>> {
         Box::pin(async move {
             self.due(Op::GetRanges, name).await;
+            let bytes = ranges.iter().map(|range| range.end - range.start).sum();
+            self.bytes_read.fetch_add(bytes, Ordering::SeqCst);
             self.inner.get_ranges(name, ranges).await
         })
     }

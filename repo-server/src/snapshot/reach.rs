@@ -4,16 +4,17 @@
 //! often as it is counted, and a chunk if the pages that go refer to it as often as it is counted. Pages that
 //! are idle already, and wait for the collector, count as gone.
 //!
-//! Memory: about 100 bytes for each page that goes, and the buffer of a sort for the chunks that pages refer to,
+//! Memory: about 200 bytes for each page that goes, and the buffer of a sort for the chunks that pages refer to,
 //! which may be a hundred million.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use format_spec::ChunkId;
 use format_spec::key::BlobKind;
 use format_spec::snapshot::Snapshot;
 use format_spec::wire::Amount;
+use futures_util::{StreamExt, stream};
 use tokio::runtime::Handle;
 
 use super::{named_pages, open_manifest};
@@ -27,6 +28,9 @@ use crate::repository::Repository;
 
 /// Rows that are looked up at once.
 const AT_ONCE: usize = 10_000;
+
+/// Packs that are read at once: what their pages refer to takes a few megabytes each at most.
+const IN_FLIGHT: usize = 4;
 
 /// What goes.
 #[derive(Debug, Clone, Default)]
@@ -165,23 +169,21 @@ fn all_of(repository: &Repository, counts: &Counts) -> Result<Vec<(ChunkId, Chun
 }
 
 /// Shows each chunk that `pages` refer to, and how often they do, with its row, some thousands at once and in
-/// the order of their ids: from the footers of their packs, each read once. Blocks.
+/// the order of their ids. Each pack is asked once. Blocks.
 pub(crate) fn for_each_reference(
     repository: &Arc<Repository>,
     pages: &[(ChunkId, ChunkRow)],
     mut visit: impl FnMut(&[(ChunkId, u64)], &[Option<ChunkRow>]) -> Result<(), ServerError>,
 ) -> Result<(), ServerError> {
-    let mut by_pack: BTreeMap<PackNumber, HashSet<ChunkId>> = BTreeMap::new();
+    let mut by_pack: BTreeMap<PackNumber, pack::Pages> = BTreeMap::new();
     for (id, row) in pages {
-        by_pack.entry(row.pack).or_default().insert(*id);
+        by_pack.entry(row.pack).or_default().insert(*id, *row);
     }
+    let read = |(number, pages)| async move { references_of(repository, number, &pages).await };
+    let mut packs = stream::iter(by_pack).map(read).buffered(IN_FLIGHT);
     let mut sorter: Sorter<1> = Sorter::new(&repository.parts.scratch);
-    for (number, ids) in by_pack {
-        let row = repository.pack_row(number)?;
-        let read = pack::read_directory(repository, &row.id, row.len);
-        let directory = Handle::current().block_on(read)?;
-        let wanted = directory.entries.iter().filter(|entry| ids.contains(&entry.id));
-        for id in wanted.flat_map(|entry| &entry.references) {
+    while let Some(references) = Handle::current().block_on(packs.next()) {
+        for id in references?.values().flatten() {
             sorter.add(*id.as_bytes(), [1])?;
         }
     }
@@ -200,4 +202,15 @@ pub(crate) fn for_each_reference(
             return Ok(());
         }
     }
+}
+
+/// What pages of a pack refer to, all of them. To be awaited where one may block.
+async fn references_of(
+    repository: &Arc<Repository>,
+    number: PackNumber,
+    pages: &pack::Pages,
+) -> Result<HashMap<ChunkId, Vec<ChunkId>>, ServerError> {
+    let pack = repository.pack_row(number)?;
+    let found = pack::references_of(repository, &pack, pages).await?;
+    found.problem.map_or(Ok(found.known), Err)
 }

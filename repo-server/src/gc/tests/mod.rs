@@ -2,6 +2,7 @@ mod beside;
 mod cuts;
 mod limits;
 mod model;
+mod pages;
 mod runs;
 mod schedules;
 mod trouble;
