@@ -20,7 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// See ADR 0015.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// The repository server of Astacus: one deduplicated, encrypted backup repository over HTTP.
 #[derive(Parser)]
