@@ -2,6 +2,7 @@ mod beside;
 mod cuts;
 mod limits;
 mod model;
+mod plan;
 mod runs;
 mod schedules;
 mod trouble;
