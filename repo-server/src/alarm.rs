@@ -53,6 +53,18 @@ struct AlarmRow {
 
 /// Raises an alarm, durably. Blocks.
 pub(crate) fn raise(repository: &Repository, code: AlarmCode, message: &str) -> Result<(), ServerError> {
+    let mut batch = Batch::new();
+    raise_in(repository, &mut batch, code, message)?;
+    if batch.is_empty() { Ok(()) } else { repository.commit(batch) }
+}
+
+/// Raises an alarm in the batch of what it is about. Blocks.
+pub(crate) fn raise_in(
+    repository: &Repository,
+    batch: &mut Batch,
+    code: AlarmCode,
+    message: &str,
+) -> Result<(), ServerError> {
     let since_ms = match find(repository, code)? {
         Some(row) if row.message == message => return Ok(()),
         Some(row) => row.since_ms,
@@ -60,20 +72,28 @@ pub(crate) fn raise(repository: &Repository, code: AlarmCode, message: &str) -> 
     };
     tracing::warn!(code = code.name(), message, "alarm");
     let row = AlarmRow { message: message.to_owned(), since_ms };
-    let mut batch = Batch::new();
     batch.put(Table::Meta, code.key(), serde_json::to_vec(&row).expect("plain JSON"));
-    repository.commit(batch)
+    Ok(())
 }
 
 /// Takes an alarm down, durably. One that is not up stays so. Blocks.
 pub(crate) fn clear(repository: &Repository, code: AlarmCode) -> Result<(), ServerError> {
-    if !is_up(repository, code)? {
-        return Ok(());
-    }
-    tracing::info!(code = code.name(), "alarm is over");
     let mut batch = Batch::new();
-    batch.delete(Table::Meta, code.key());
-    repository.commit(batch)
+    clear_in(repository, &mut batch, code)?;
+    if batch.is_empty() { Ok(()) } else { repository.commit(batch) }
+}
+
+/// Takes an alarm down in the batch with which it is over. Blocks.
+pub(crate) fn clear_in(
+    repository: &Repository,
+    batch: &mut Batch,
+    code: AlarmCode,
+) -> Result<(), ServerError> {
+    if is_up(repository, code)? {
+        tracing::info!(code = code.name(), "alarm is over");
+        batch.delete(Table::Meta, code.key());
+    }
+    Ok(())
 }
 
 /// Whether an alarm is up. Blocks.

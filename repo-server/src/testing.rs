@@ -112,6 +112,44 @@ impl Index for Watched {
     }
 }
 
+/// How an index is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Read {
+    Scan,
+    Get,
+}
+
+/// Hears of each read: of which table, and of how many rows or keys.
+pub(crate) type Hears = Arc<dyn Fn(Read, Table, usize) + Send + Sync>;
+
+/// An index whose reads are overheard.
+struct Overheard {
+    inner: Watched,
+    hears: Hears,
+}
+
+impl Index for Overheard {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, IndexError> {
+        (self.hears)(Read::Get, table, 1);
+        self.inner.get(table, key)
+    }
+
+    fn multi_get(&self, table: Table, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, IndexError> {
+        (self.hears)(Read::Get, table, keys.len());
+        self.inner.multi_get(table, keys)
+    }
+
+    fn scan(&self, table: Table, range: &KeyRange, limit: NonZeroUsize) -> Result<Rows, IndexError> {
+        let found = self.inner.scan(table, range, limit)?;
+        (self.hears)(Read::Scan, table, found.rows.len());
+        Ok(found)
+    }
+
+    fn commit(&self, batch: Batch) -> Result<(), IndexError> {
+        self.inner.commit(batch)
+    }
+}
+
 /// Files by name, each the contents of its chunks.
 pub(crate) type Tree = BTreeMap<String, Vec<Vec<u8>>>;
 
@@ -147,13 +185,19 @@ impl World {
         let (index, clock, mut upkeep) = (Watched::new(), Arc::default(), Upkeep::default());
         // Nothing lands by itself while a test waits.
         upkeep.gc.commit_patience = Duration::ZERO;
-        let repository = start(&index, &site, &clock, &upkeep);
+        let repository = start(index.clone(), &site, &clock, &upkeep);
         Self { index, site, clock, upkeep, repository, runtime }
     }
 
     /// The process dies, and another one starts over what it left.
     pub(crate) fn crash(&mut self) {
-        self.repository = start(&self.index, &self.site, &self.clock, &self.upkeep);
+        self.repository = start(self.index.clone(), &self.site, &self.clock, &self.upkeep);
+    }
+
+    /// The process dies, and another one starts whose reads of the index are overheard.
+    pub(crate) fn crash_and_overhear(&mut self, hears: Hears) {
+        let index = Overheard { inner: self.index.clone(), hears };
+        self.repository = start(index, &self.site, &self.clock, &self.upkeep);
     }
 
     pub(crate) fn wait<T>(&self, work: impl Future<Output = T>) -> T {
@@ -401,11 +445,11 @@ fn file(name: &str, chunks: &[Vec<u8>]) -> Entry {
 }
 
 fn start(
-    index: &Watched,
+    index: impl Index + 'static,
     site: &Arc<dyn Site>,
     clock: &Arc<ManualClock>,
     upkeep: &Upkeep,
 ) -> Arc<Repository> {
     let parts = Parts { site: Arc::clone(site), cores: 2, upkeep: upkeep.clone(), ..Parts::default() };
-    parts.over(index.clone()).at(Arc::<ManualClock>::clone(clock)).start()
+    parts.over(index).at(Arc::<ManualClock>::clone(clock)).start()
 }

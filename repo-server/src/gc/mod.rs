@@ -29,7 +29,6 @@ use format_spec::wire::{GcReport, GcRequest, RunMode};
 use crate::alarm::{self, AlarmCode};
 use crate::clock_watch::ClockState;
 use crate::error::ServerError;
-use crate::quarantine;
 use crate::repository::Repository;
 use crate::space;
 
@@ -154,7 +153,6 @@ impl Run<'_> {
     async fn apply_with_room(&mut self) -> Result<(), ServerError> {
         self.repository.blocking(|repository| space::release_ballast(repository)).await?;
         let done = self.apply().await;
-        self.repository.blocking(|repository| quarantine::look_after_change(repository)).await?;
         self.repository.blocking(|repository| Ok(space::restore_ballast(repository))).await?;
         done
     }

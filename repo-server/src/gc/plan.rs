@@ -1,9 +1,16 @@
 //! What a run would do, and what holds the rest back. Changes nothing.
+//!
+//! Idle rows are read in pieces and shown one by one ([`Run::for_each_idle_row`]): a push in progress may have sent a
+//! hundred million. What is kept of them is a sum per session, a sum per pack, and, while no session is open, about
+//! 100 bytes for each idle page.
 
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use format_spec::ChunkId;
 use format_spec::key::BlobKind;
+use format_spec::pack::PackEntry;
 use format_spec::snapshot::Snapshot;
 use format_spec::wire::{Amount, Pinning, Waiting};
 
@@ -20,8 +27,32 @@ use crate::repository::Repository;
 use crate::snapshot::{self, Freed};
 use crate::time::{later, rfc3339};
 
-/// An idle row, since when, and which.
-type Idle = (Epoch, ChunkId, ChunkRow);
+/// Items of the queue, and rows, that are read at once.
+pub(super) const AT_ONCE: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
+
+/// An idle row, and which.
+pub(super) type Idle = (ChunkId, ChunkRow);
+
+/// Since when rows are idle that are to be shown: the first epoch, and the one before which it ends.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Since {
+    pub(super) from: Epoch,
+    pub(super) before: Option<Epoch>,
+}
+
+impl Since {
+    pub(super) const EVER: Self = Self { from: Epoch(0), before: None };
+
+    /// The items of a run that are about such rows.
+    fn items(self, run: IdleKind) -> KeyRange {
+        let first = |since| match run {
+            IdleKind::Packs(kind) => IdleKey::Pack { kind, since, number: PackNumber(0) }.encode(),
+            IdleKind::Rows(kind) => IdleKey::Row { kind, since, id: ChunkId::from_bytes([0; 32]) }.encode(),
+        };
+        let end = self.before.map_or_else(|| vec![run.tag() + 1], first);
+        KeyRange::between(&first(self.from), &end)
+    }
+}
 
 impl Run<'_> {
     /// Fills the report with what a run at this moment would do.
@@ -43,16 +74,17 @@ impl Run<'_> {
     /// Which rows would go. What snapshots leave behind in a run is idle since its epoch: any open session
     /// holds it.
     async fn plan_rows(&mut self, due: &[Snapshot]) -> Result<Freed, ServerError> {
-        let idle = self.idle_rows().await?;
-        let Some(start) = self.repository.sessions.oldest_start() else {
-            let idle: Vec<_> = idle.into_iter().map(|(_, id, row)| (id, row)).collect();
-            return snapshot::freed_with_idle(&self.repository, &due.iter().collect::<Vec<_>>(), &idle).await;
-        };
-        let mut freed = Freed::default();
-        for (_, _, row) in idle.iter().filter(|(since, _, _)| *since < start) {
-            freed.add(row);
+        let before = self.repository.sessions.oldest_start();
+        let (mut freed, mut pages) = (Freed::default(), Vec::new());
+        self.for_each_idle_row(Since { before, ..Since::EVER }, |(id, row)| match row.kind {
+            BlobKind::Page if before.is_none() => pages.push((id, row)),
+            BlobKind::Page | BlobKind::Chunk => freed.add(&row),
+        })
+        .await?;
+        if before.is_some() {
+            return Ok(freed);
         }
-        Ok(freed)
+        snapshot::freed_with_idle(&self.repository, &due.iter().collect::<Vec<_>>(), pages, freed).await
     }
 
     /// Which packs nothing would be left of, and which would be repacked.
@@ -131,14 +163,21 @@ impl Run<'_> {
     /// What open sessions hold back: each all that is idle since its start or later.
     pub(super) async fn list_pinned(&mut self) -> Result<(), ServerError> {
         let sessions = self.repository.sessions.rows();
-        if sessions.is_empty() {
-            return Ok(());
-        }
-        let idle = self.idle_rows().await?;
+        let Some(from) = sessions.iter().map(|(_, row)| row.start).min() else { return Ok(()) };
+        // What is idle since each start or later, but not since the next one.
+        let mut held: BTreeMap<Epoch, Amount> =
+            sessions.iter().map(|(_, row)| (row.start, Amount::default())).collect();
+        self.for_each_idle_row(Since { from, before: None }, |(_, row)| {
+            if let Some((_, amount)) = held.range_mut(..=row.idle_since).next_back() {
+                amount.add(row.stored_len.into());
+            }
+        })
+        .await?;
         let pinning = |(session, row): (_, crate::session::SessionRow)| {
             let mut holds = Amount::default();
-            for (_, _, held) in idle.iter().filter(|(since, _, _)| *since >= row.start) {
-                holds.add(held.stored_len.into());
+            for amount in held.range(row.start..).map(|(_, amount)| amount) {
+                holds.count += amount.count;
+                holds.bytes += amount.bytes;
             }
             Pinning { session, cluster: row.cluster, node: row.node, holds }
         };
@@ -146,51 +185,133 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Every idle row that the queue knows of, once.
-    async fn idle_rows(&mut self) -> Result<Vec<Idle>, ServerError> {
-        let mut idle = Vec::new();
+    /// Shows each row that is idle since then to `visit`, once, in no order; some thousands are in memory at a time,
+    /// and the directory of one pack.
+    ///
+    /// Two items may lead to a row: that of its pack, and one of its own. Nothing needs to be remembered to tell, as
+    /// a row is shown
+    /// - for the item of a pack if it still lies in that very pack, and is idle since the epoch of the item;
+    /// - for an item of its own if it is idle since its epoch, and the queue has no item of that epoch for the pack
+    ///   in which it lies: that one has shown it.
+    ///
+    /// Not twice: the two exclude each other, a number is of one pack for good, and keys are unique. Not never: an
+    /// idle row has one of the two items ([`crate::ledger`]), whatever became of it:
+    /// - added (`add_pack`): the item of its pack, of that epoch, which stays until its rows have gone;
+    /// - without its last reference (`rest`) or revived (`revive`): an item of its own, of the present epoch. If its
+    ///   pack is of this epoch too, the item of the pack leads to it as well;
+    /// - moved by a repack (`move_to_pack`, `place`): an item of its own. The old pack's item finds it elsewhere,
+    ///   and the new pack has none;
+    /// - healed (`heal`): idle since the epoch of the new pack, whose item leads to it, beside an item of its own.
+    ///
+    /// A pack whose directory cannot be read shows nothing, so what has an item of its own there is shown for that.
+    /// A row that changes while this goes on may be shown as it was, as it is, as both, or not at all.
+    pub(super) async fn for_each_idle_row(
+        &mut self,
+        since: Since,
+        mut visit: impl FnMut(Idle),
+    ) -> Result<(), ServerError> {
         for kind in [BlobKind::Page, BlobKind::Chunk] {
-            for run in [IdleKind::Packs(kind), IdleKind::Rows(kind)] {
-                let items = self.repository.blocking(move |repository| items_of(repository, run)).await?;
+            let mut unread = HashSet::new();
+            let mut next = Some(since.items(IdleKind::Packs(kind)));
+            while let Some(range) = next {
+                let (items, rest) = self.items(range).await?;
                 for item in items {
-                    idle.extend(self.idle_rows_of(item).await?);
+                    if let IdleKey::Pack { since, number, .. } = item {
+                        self.show_rows_of_pack(since, number, &mut unread, &mut visit).await?;
+                    }
                 }
+                next = rest;
+            }
+            let unread = Arc::new(unread);
+            let mut next = Some(since.items(IdleKind::Rows(kind)));
+            while let Some(range) = next {
+                let (items, rest) = self.items(range).await?;
+                let unread = Arc::clone(&unread);
+                let look = move |repository: &Arc<Repository>| rows_on_their_own(repository, &items, &unread);
+                self.repository.blocking(look).await?.into_iter().for_each(&mut visit);
+                next = rest;
             }
         }
-        // A row that became idle in the epoch of its pack is found by two items.
-        idle.sort_unstable_by_key(|(_, id, _)| *id);
-        idle.dedup_by_key(|(_, id, _)| *id);
-        Ok(idle)
+        Ok(())
     }
 
-    async fn idle_rows_of(&mut self, item: IdleKey) -> Result<Vec<Idle>, ServerError> {
-        let ids = match item {
-            IdleKey::Row { id, .. } => vec![id],
-            IdleKey::Pack { number, .. } => self.ids_of(number).await?,
+    /// The next items, and where to go on.
+    async fn items(&self, range: KeyRange) -> Result<(Vec<IdleKey>, Option<KeyRange>), ServerError> {
+        let read = move |repository: &Arc<Repository>| {
+            let found = repository.parts.index.scan(Table::Idle, &range, AT_ONCE)?;
+            let items = found.rows.iter().map(|row| decode_item(&row.key)).collect::<Result<_, _>>()?;
+            Ok((items, found.rest))
         };
-        let since = item.since();
-        let look_up = move |repository: &Arc<Repository>| {
-            let rows = repository.chunk_rows(&ids)?;
-            let idle = ids.into_iter().zip(rows).filter_map(|(id, row)| {
-                row.filter(|row| row.is_idle() && row.idle_since == since).map(|row| (since, id, row))
-            });
-            Ok(idle.collect())
-        };
-        self.repository.blocking(look_up).await
+        self.repository.blocking(read).await
     }
 
-    async fn ids_of(&mut self, number: PackNumber) -> Result<Vec<ChunkId>, ServerError> {
-        let directory = self.directory(number).await?.flatten();
-        let entries = directory.into_iter().flat_map(|directory| directory.entries);
-        Ok(entries.map(|entry| entry.id).collect())
+    /// Shows what still lies in a pack and is idle since then. Notes a pack whose directory cannot be read.
+    async fn show_rows_of_pack(
+        &mut self,
+        since: Epoch,
+        number: PackNumber,
+        unread: &mut HashSet<PackNumber>,
+        visit: &mut impl FnMut(Idle),
+    ) -> Result<(), ServerError> {
+        let Some(directory) = self.directory(number).await? else {
+            unread.insert(number);
+            return Ok(());
+        };
+        let mut entries = directory.into_iter().flat_map(|directory| directory.entries);
+        loop {
+            let group: Vec<PackEntry> = entries.by_ref().take(AT_ONCE.get()).collect();
+            if group.is_empty() {
+                return Ok(());
+            }
+            let look = move |repository: &Arc<Repository>| {
+                let rows = repository.chunk_rows(group.iter().map(|entry| &entry.id))?;
+                let idle = group.iter().zip(rows).filter_map(|(entry, row)| {
+                    let row = row.filter(|row| is_idle_since(row, since))?;
+                    let is_here = row.pack == number && row.range() == entry.range();
+                    is_here.then_some((entry.id, row))
+                });
+                Ok(idle.collect::<Vec<Idle>>())
+            };
+            self.repository.blocking(look).await?.into_iter().for_each(&mut *visit);
+        }
     }
 }
 
-fn items_of(repository: &Repository, run: IdleKind) -> Result<Vec<IdleKey>, ServerError> {
-    let mut items = Vec::new();
-    repository.for_each_row(Table::Idle, &KeyRange::prefix(&[run.tag()]), |key, _| {
-        items.push(decode_item(key)?);
-        Ok(())
-    })?;
-    Ok(items)
+fn is_idle_since(row: &ChunkRow, since: Epoch) -> bool {
+    row.is_idle() && row.idle_since == since
+}
+
+/// The idle rows that `items` are about, each an item of its own row, and that the item of no pack has shown.
+fn rows_on_their_own(
+    repository: &Repository,
+    items: &[IdleKey],
+    unread: &HashSet<PackNumber>,
+) -> Result<Vec<Idle>, ServerError> {
+    let single = |item: &IdleKey| match item {
+        IdleKey::Row { since, id, .. } => Some((*since, *id)),
+        IdleKey::Pack { .. } => None,
+    };
+    let single: Vec<(Epoch, ChunkId)> = items.iter().filter_map(single).collect();
+    let rows = repository.chunk_rows(single.iter().map(|(_, id)| id))?;
+    let idle = single.iter().zip(rows).filter_map(|((since, id), row)| {
+        let row = row.filter(|row| is_idle_since(row, *since))?;
+        Some((*id, row))
+    });
+    let mut idle: Vec<Idle> = idle.collect();
+    let queued = queued_packs(repository, &idle)?;
+    idle.retain(|(_, row)| unread.contains(&row.pack) || !queued.contains(&item_of_pack(row)));
+    Ok(idle)
+}
+
+/// The key of the item that a row's pack would have had to lead to it.
+fn item_of_pack(row: &ChunkRow) -> Vec<u8> {
+    IdleKey::Pack { kind: row.kind, since: row.idle_since, number: row.pack }.encode()
+}
+
+/// Those items of packs that are in the queue and lead to one of these rows.
+fn queued_packs(repository: &Repository, idle: &[Idle]) -> Result<BTreeSet<Vec<u8>>, ServerError> {
+    let items: BTreeSet<Vec<u8>> = idle.iter().map(|(_, row)| item_of_pack(row)).collect();
+    let keys: Vec<&[u8]> = items.iter().map(Vec::as_slice).collect();
+    let found = repository.parts.index.multi_get(Table::Idle, &keys)?;
+    Ok(items.into_iter().zip(found).filter(|(_, found)| found.is_some()).map(|(item, _)| item).collect())
 }

@@ -23,6 +23,7 @@ use crate::index::row::{
 use crate::index::{Batch, Table};
 use crate::owed;
 use crate::pack::object_name;
+use crate::quarantine;
 use crate::repository::Repository;
 use crate::rules::Rule;
 use crate::time::later;
@@ -45,6 +46,8 @@ pub(crate) struct Ledger<'a> {
     epoch: Epoch,
     rows: HashMap<ChunkId, Pending<ChunkRow>>,
     packs: BTreeMap<PackNumber, Pending<PackRow>>,
+    /// What leaves quarantine.
+    damaged: quarantine::Changes,
     /// From when on an object that is doomed here may be deleted; server time.
     due_ms: u64,
 }
@@ -97,6 +100,7 @@ impl<'a> Ledger<'a> {
             epoch: repository.epoch()?,
             rows: HashMap::new(),
             packs: BTreeMap::new(),
+            damaged: quarantine::Changes::default(),
             due_ms: later(repository.parts.clock.unix_ms(), delay),
             repository,
         })
@@ -265,7 +269,7 @@ impl<'a> Ledger<'a> {
     fn heal(&mut self, entry: &PackEntry, row: ChunkRow, placed: ChunkRow) -> Result<(), ServerError> {
         let row = if row.is_idle() { ChunkRow { idle_since: self.epoch, ..row } } else { row };
         self.place(entry.id, &row, placed)?;
-        self.batch.delete(Table::Damaged, *entry.id.as_bytes());
+        self.damaged.delete(entry.id);
         // An audit that has read the new pack before it was there would miss what the page refers to.
         self.repository.watch.note(&entry.references);
         Ok(())
@@ -410,7 +414,7 @@ impl<'a> Ledger<'a> {
         self.take_out(&row)?;
         self.totals.chunks = self.totals.chunks.saturating_sub(1);
         if row.health == Health::Damaged {
-            self.batch.delete(Table::Damaged, *id.as_bytes());
+            self.damaged.delete(id);
         }
         self.set(id, None);
         Ok(())
@@ -449,6 +453,7 @@ impl<'a> Ledger<'a> {
                 None => self.batch.delete(Table::Chunk, *id.as_bytes()),
             };
         }
+        std::mem::take(&mut self.damaged).close(self.repository, &mut self.batch)?;
         if self.totals != self.repository.totals()? {
             self.batch.put(Table::Meta, Totals::KEY, self.totals.encode());
         }

@@ -10,7 +10,6 @@ use super::object_name;
 use crate::error::{Chain, ServerError};
 use crate::index::row::{DoomedKey, DoomedKind};
 use crate::ledger::NewPack;
-use crate::quarantine;
 use crate::repository::{Domain, Flight, FullPack, PublishFailure, Repository};
 
 /// Sends a full pack off to the site, on a task of its own: the request that filled it may be cut off
@@ -51,12 +50,7 @@ async fn publish(repository: &Arc<Repository>, pack: SealedPack) -> Result<(), S
         repository.account(|ledger| {
             flight.land(ledger.batch());
             ledger.add_pack(&new_pack(&pack))
-        })?;
-        // The pack is stored, whatever becomes of the alarm.
-        if let Err(error) = quarantine::look_after_change(repository) {
-            tracing::warn!(error = %Chain(&error), "the alarm about damaged blobs could not be looked after");
-        }
-        Ok(())
+        })
     };
     repository.blocking(index).await
 }

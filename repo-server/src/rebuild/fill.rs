@@ -89,7 +89,7 @@ pub(super) fn fill(repository: &Arc<Repository>) -> Result<RebuildReport, Server
     rebuild.count()?;
     rebuild.write_packs()?;
     rebuild.look_for_strangers()?;
-    quarantine::refresh_alarm(repository)?;
+    quarantine::count_anew(repository)?;
     rebuild.finish()
 }
 

@@ -224,36 +224,36 @@ pub(crate) fn committed(repository: &Repository, id: SessionId) -> Result<Option
     }
 }
 
-/// Forgets a session that is over: it is renewed no more, and has promised nothing. Its row is another
-/// matter. Answers the row as it was granted, if the session was not forgotten before.
+/// Forgets a session that is over: it is renewed no more, and has promised nothing. Its row went before, or says
+/// what it committed. Answers the row as it was granted, if the session was not forgotten before.
 pub(crate) fn forget(repository: &Repository, id: SessionId) -> Option<SessionRow> {
     let Open { row, .. } = lock(&repository.sessions.open).remove(&id)?;
-    release(repository, id, &row);
+    repository.domain(&row.cluster).release(id);
     Some(row)
 }
 
-fn release(repository: &Repository, id: SessionId, row: &SessionRow) {
-    repository.domain(&row.cluster).release(id);
-}
-
 /// Ends a session without a snapshot. Ending one that is not open does nothing.
+///
+/// If its row could not be deleted, the session is open as before.
 pub(crate) fn abort(repository: &Repository, id: SessionId) -> Result<(), ServerError> {
-    let Some(row) = forget(repository, id) else { return Ok(()) };
-    delete_rows(repository, &[(id, row)])
+    let granted = lock(&repository.sessions.open).get(&id).map(|session| session.row.clone());
+    let Some(granted) = granted else { return Ok(()) };
+    end(repository, id, &granted).map(drop)
 }
 
 /// Ends the sessions whose time is over, and drops rows of long committed ones. Returns how many
-/// sessions ended.
+/// sessions ended. One whose row could not be deleted is over all the same (L3), and ends the next time.
 pub(crate) fn expire(repository: &Repository) -> Result<usize, ServerError> {
     let now = repository.parts.clock.monotonic();
     let over: Vec<(SessionId, SessionRow)> = {
-        let mut open = lock(&repository.sessions.open);
-        open.extract_if(|_, session| session.deadline <= now).map(|(id, session)| (id, session.row)).collect()
+        let open = lock(&repository.sessions.open);
+        let over = open.iter().filter(|(_, session)| session.deadline <= now);
+        over.map(|(id, session)| (*id, session.row.clone())).collect()
     };
-    for (id, row) in &over {
-        release(repository, *id, row);
+    let mut ended = 0;
+    for (id, granted) in &over {
+        ended += usize::from(end(repository, *id, granted)?.is_some());
     }
-    delete_rows(repository, &over)?;
     let forget_before = repository.parts.clock.unix_ms().saturating_sub(DONE_KEPT_MS);
     let mut done = Vec::new();
     for_each(repository.parts.index.as_ref(), |id, row| {
@@ -261,21 +261,33 @@ pub(crate) fn expire(repository: &Repository) -> Result<usize, ServerError> {
             done.push((id, row));
         }
     })?;
-    delete_rows(repository, &done)?;
-    Ok(over.len())
+    for (id, row) in &done {
+        drop_row(repository, *id, row)?;
+    }
+    Ok(ended)
 }
 
-fn delete_rows(repository: &Repository, sessions: &[(SessionId, SessionRow)]) -> Result<(), ServerError> {
-    for (id, row) in sessions {
-        let mut batch = Batch::new();
-        delete_row(&mut batch, *id, row);
-        match repository.parts.index.commit(batch) {
-            // A commit came first: the row is the snapshot's now.
-            Ok(()) | Err(IndexError::Precondition { .. }) => {}
-            Err(error) => return Err(repository.index_error(error)),
-        }
+/// Ends a session: its row goes first, durably, and then what is in memory. The next process opens every session
+/// that has a row, so a session pins as long as it has one (G2); one whose time is over is renewed by nobody
+/// meanwhile, and what a renewed one does in between is refused as soon as it needs the row (L2). No lock is
+/// held while the row goes: who adopts or commits the session at that moment comes first or finds it gone.
+fn end(
+    repository: &Repository,
+    id: SessionId,
+    granted: &SessionRow,
+) -> Result<Option<SessionRow>, ServerError> {
+    drop_row(repository, id, granted)?;
+    Ok(forget(repository, id))
+}
+
+fn drop_row(repository: &Repository, id: SessionId, row: &SessionRow) -> Result<(), ServerError> {
+    let mut batch = Batch::new();
+    delete_row(&mut batch, id, row);
+    match repository.parts.index.commit(batch) {
+        // A commit or an adoption came first: the row is the snapshot's now, or gone.
+        Ok(()) | Err(IndexError::Precondition { .. }) => Ok(()),
+        Err(error) => Err(repository.index_error(error)),
     }
-    Ok(())
 }
 
 /// Deletes the row of a session, as long as it is as it was granted.

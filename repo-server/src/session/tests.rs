@@ -3,13 +3,13 @@ use std::sync::Arc;
 use format_spec::ChunkId;
 use format_spec::blob::{BlobInfo, Compression};
 use format_spec::key::BlobKind;
-use format_spec::wire::Held;
+use format_spec::wire::{Delays, Held};
 
 use super::*;
 use crate::index::MemoryIndex;
 use crate::pack::have_or_promise;
 use crate::repository::{Appended, Parts};
-use crate::testing::ManualClock;
+use crate::testing::{ManualClock, Watched, World};
 
 /// A repository over `index`, as one process sees it.
 fn start(index: &MemoryIndex, clock: &Arc<ManualClock>) -> Arc<Repository> {
@@ -312,4 +312,146 @@ fn nobody_promises_what_is_here() {
     assert_eq!(ask(&repository, first).unwrap(), Held::Here);
 
     assert_eq!(domain.promise(other, &[CHUNK], clock.monotonic()), [Held::Missing]);
+}
+
+/// A session in whose epoch a chunk became idle, and that alone keeps it.
+fn holder() -> (World, crate::testing::Client, ChunkId) {
+    let world = World::new();
+    let client = world.begin("n");
+    let id = world.send(&client, BlobKind::Chunk, b"precious").unwrap();
+    world.flush().unwrap();
+    (world, client, id)
+}
+
+/// G2, L3: an end that could not be written is none: the session still pins, and it is over all the same.
+#[test]
+fn a_session_pins_as_long_as_its_row_is_there() {
+    type End = fn(&World, SessionId) -> Result<(), ServerError>;
+    let ends: [(&str, End); 2] = [
+        ("expiry", |world, _| {
+            world.clock.advance(TTL);
+            expire(&world.repository).map(drop)
+        }),
+        ("abort", |world, id| abort(&world.repository, id)),
+    ];
+    for (how, end) in ends {
+        let (mut world, client, id) = holder();
+        world.index.fail_after(0);
+        assert!(end(&world, client.id).is_err(), "{how}");
+        world.index.heal();
+
+        assert_eq!(world.repository.sessions.oldest_start(), Some(client.row.start), "{how}");
+        assert_eq!(renew(&world.repository, client.id).is_err(), how == "expiry", "{how}");
+        assert_eq!(world.gc(Delays::Skip).chunks.count, 0, "{how}: its row is there");
+        world.crash();
+        let told = world.have(&client, &[id]).unwrap();
+        assert_eq!((told, world.rows()), (vec![Held::Here], vec![id]), "{how}: as it was told before");
+    }
+}
+
+/// L3, L5: an end that could not be written is written the next time, and ends what was promised.
+#[test]
+fn a_session_whose_end_could_not_be_written_ends_the_next_time() {
+    let (index, clock) = (Watched::new(), Arc::<ManualClock>::default());
+    let parts = Parts::default().over(index.clone()).at(Arc::<ManualClock>::clone(&clock));
+    let repository = parts.start();
+    let over = [grant(&repository).0, grant(&repository).0];
+    ask(&repository, over[0]).unwrap();
+    clock.advance(TTL);
+    let open = grant(&repository).0;
+
+    index.fail_after(1);
+    expire(&repository).unwrap_err();
+    let rows = |ids: &[SessionId]| {
+        let row = |id: &&SessionId| index.get(Table::Session, id.as_bytes()).unwrap().is_some();
+        ids.iter().filter(row).count()
+    };
+    let cut = (rows(&over), repository.sessions.count());
+    index.heal();
+    let ended = expire(&repository).unwrap();
+
+    assert_eq!((cut, ended), ((1, 2), 1), "one of two had ended");
+    assert_eq!((rows(&over), rows(&[open]), repository.sessions.count()), (0, 1, 1));
+    assert_eq!(ask(&repository, open).unwrap(), Held::Missing);
+}
+
+/// An index that shows what else is going on while the row of a session goes.
+struct AtTheEnd {
+    inner: MemoryIndex,
+    look: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+impl Index for AtTheEnd {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, IndexError> {
+        self.inner.get(table, key)
+    }
+
+    fn multi_get(&self, table: Table, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, IndexError> {
+        self.inner.multi_get(table, keys)
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        range: &KeyRange,
+        limit: NonZeroUsize,
+    ) -> Result<crate::index::Rows, IndexError> {
+        self.inner.scan(table, range, limit)
+    }
+
+    fn commit(&self, batch: Batch) -> Result<(), IndexError> {
+        let look = lock(&self.look).take();
+        if let Some(look) = look {
+            look();
+        }
+        self.inner.commit(batch)
+    }
+}
+
+/// L3, L4, G2: while the row of an expired session goes, it pins, and nobody renews or adopts it.
+#[test]
+fn an_expired_session_is_not_renewed_while_its_row_goes() {
+    let (inner, clock) = world();
+    let index = Arc::new(AtTheEnd { inner, look: Mutex::default() });
+    let parts = Parts { index: Arc::<AtTheEnd>::clone(&index), ..Parts::default() };
+    let repository = parts.at(Arc::<ManualClock>::clone(&clock)).start();
+    let (id, row) = grant(&repository);
+    clock.advance(TTL);
+    let (seen, beside) = (Arc::new(Mutex::new(None)), Arc::clone(&repository));
+    let told = Arc::clone(&seen);
+    let look = move || {
+        let renewed = renew(&beside, id).is_ok();
+        let start = beside.sessions.oldest_start();
+        let adopted = open(&beside, pusher("c", "n"), Some(id)).unwrap().adopted;
+        *lock(&told) = Some((renewed, start, adopted));
+    };
+    *lock(&index.look) = Some(Box::new(look));
+
+    let ended = expire(&repository).unwrap();
+
+    assert_eq!(*lock(&seen), Some((false, Some(row.start), None)));
+    assert_eq!((ended, repository.sessions.count()), (1, 1));
+    assert_eq!(index.get(Table::Session, id.as_bytes()).unwrap(), None);
+}
+
+/// L4, L5: of an end and an adoption at once one comes first, and the session is over either way.
+#[test]
+fn a_session_that_is_adopted_while_it_is_ended_is_over() {
+    let (inner, clock) = world();
+    let index = Arc::new(AtTheEnd { inner, look: Mutex::default() });
+    let parts = Parts { index: Arc::<AtTheEnd>::clone(&index), ..Parts::default() };
+    let repository = parts.at(Arc::<ManualClock>::clone(&clock)).start();
+    let (old, _) = grant(&repository);
+    let (new, beside) = (Arc::new(Mutex::new(None)), Arc::clone(&repository));
+    let told = Arc::clone(&new);
+    let look = move || *lock(&told) = Some(open(&beside, pusher("c", "n"), Some(old)).unwrap());
+    *lock(&index.look) = Some(Box::new(look));
+
+    abort(&repository, old).unwrap();
+
+    let new = lock(&new).take().unwrap();
+    assert_eq!(new.adopted, Some(old));
+    assert!(renew(&repository, old).is_err());
+    assert_eq!(renew(&repository, new.id).unwrap(), new.row);
+    assert_eq!(index.get(Table::Session, old.as_bytes()).unwrap(), None);
 }

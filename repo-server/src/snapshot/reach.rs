@@ -108,7 +108,16 @@ fn with_chunks(
     pages: &[(ChunkId, ChunkRow)],
     gone: &Counts,
 ) -> Result<Freed, ServerError> {
-    let mut freed = Freed::default();
+    add_with_chunks(repository, pages, gone, Freed::default())
+}
+
+/// As [`with_chunks`], together with what `freed` holds.
+fn add_with_chunks(
+    repository: &Arc<Repository>,
+    pages: &[(ChunkId, ChunkRow)],
+    gone: &Counts,
+    mut freed: Freed,
+) -> Result<Freed, ServerError> {
     for (_, row) in pages {
         freed.add(row);
     }
@@ -124,20 +133,16 @@ fn with_chunks(
     Ok(freed)
 }
 
-/// What goes with `snapshots`, together with all that is `idle` already.
+/// What goes with `snapshots`, together with all that is idle already: `pages`, and the chunks in `freed`.
 pub(crate) async fn freed_with_idle(
     repository: &Arc<Repository>,
     snapshots: &[&Snapshot],
-    idle: &[(ChunkId, ChunkRow)],
+    mut pages: Vec<(ChunkId, ChunkRow)>,
+    freed: Freed,
 ) -> Result<Freed, ServerError> {
-    let mut pages = pages_of(repository, snapshots).await?;
-    pages.extend(idle.iter().filter(|(_, row)| row.kind == BlobKind::Page));
-    let with_chunks = move |repository: &Arc<Repository>| with_chunks(repository, &pages, &Counts::new());
-    let mut freed = repository.blocking(with_chunks).await?;
-    for (_, row) in idle.iter().filter(|(_, row)| row.kind == BlobKind::Chunk) {
-        freed.add(row);
-    }
-    Ok(freed)
+    pages.extend(pages_of(repository, snapshots).await?);
+    let add = move |repository: &Arc<Repository>| add_with_chunks(repository, &pages, &Counts::new(), freed);
+    repository.blocking(add).await
 }
 
 /// The pages that only `snapshots` name.

@@ -3,6 +3,7 @@ mod cuts;
 mod limits;
 mod model;
 mod pages;
+mod plan;
 mod runs;
 mod schedules;
 mod trouble;

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use format_spec::SnapshotId;
 use format_spec::key::BlobKind;
-use format_spec::wire::{Delays, GcRequest, Held, RunMode};
+use format_spec::wire::{Delays, GcReport, GcRequest, Held, RunMode};
 
 use super::whole::{faults, leftovers};
 use crate::error::ServerError;
@@ -87,14 +87,14 @@ impl Model {
                 0..60 => self.step_of_a_push()?,
                 60..70 => self.forget(),
                 70..73 => self.undelete(),
-                73..86 => self.collect(Delays::Skip)?,
-                86..89 => self.collect(Delays::Wait)?,
+                73..86 => self.collect(Delays::Skip, removed)?,
+                86..89 => self.collect(Delays::Wait, removed)?,
                 89..92 => self.expire(),
                 92..96 => self.crash(removed)?,
                 _ => self.die_in_the_middle(removed)?,
             }
         }
-        self.end()
+        self.end(removed)
     }
 
     fn step_of_a_push(&mut self) -> Found {
@@ -186,10 +186,16 @@ impl Model {
         self.snapshots.get_mut(&id).unwrap().1 = Fate::Kept;
     }
 
-    fn collect(&mut self, delays: Delays) -> Found {
+    fn collect(&mut self, delays: Delays, removed: &[Rule]) -> Found {
         self.log.push(format!("collect, {delays:?}"));
+        let planned = self.world.gc_as(GcRequest { delays, ..GcRequest::default() });
+        let planned = planned.map_err(|error| format!("the plan failed: {error}"))?;
         let request = GcRequest { mode: RunMode::Apply, delays, ..GcRequest::default() };
-        self.world.gc_as(request).map_err(|error| format!("the collector failed: {error}"))?;
+        let done = self.world.gc_as(request).map_err(|error| format!("the collector failed: {error}"))?;
+        let sums = |report: &GcReport| (report.purged.len(), report.pages, report.chunks);
+        if removed.is_empty() && sums(&planned) != sums(&done) {
+            return Err(format!("planned {:?}, and did {:?}", sums(&planned), sums(&done)));
+        }
         if delays == Delays::Skip {
             self.snapshots.retain(|_, (_, fate)| *fate == Fate::Kept);
         }
@@ -265,11 +271,11 @@ impl Model {
     }
 
     /// With no push in progress the collector leaves what is needed, and nothing else.
-    fn end(&mut self) -> Found {
+    fn end(&mut self, removed: &[Rule]) -> Found {
         self.pushes = [None, None];
         self.expire();
         for _ in 0..2 {
-            self.collect(Delays::Skip)?;
+            self.collect(Delays::Skip, removed)?;
         }
         let wrong = [faults(&self.world), leftovers(&self.world)].concat();
         if !wrong.is_empty() {
