@@ -63,7 +63,7 @@ const CHUNK_LEN: u32 = 256 << 10;
 const SENT_LEN: usize = 1024;
 /// Rows in one batch.
 const BATCH: usize = 20_000;
-/// One in so many pages is replaced in a round.
+/// Pages are replaced in so many rounds at most.
 const SHARE: usize = 100;
 
 struct Arguments {
@@ -81,11 +81,19 @@ enum Garbage {
 }
 
 impl Garbage {
-    /// The first round that replaces the page `number` of so many.
-    fn round_of(self, number: usize, pages: usize) -> usize {
-        match self {
-            Self::Spread => 1 + number % SHARE,
-            Self::Together => 1 + number * SHARE / pages.max(1),
+    /// Lets each round replace pages of a hundredth of all chunks.
+    fn spread_over_rounds(self, old: &mut [OldPage]) {
+        let share = old.iter().map(|old| old.chunks).sum::<u64>() / 100;
+        let (pages, mut taken) = (old.len(), [0; SHARE]);
+        for (number, old) in old.iter_mut().enumerate() {
+            let round = match self {
+                Self::Spread => number % SHARE,
+                Self::Together => number * SHARE / pages,
+            };
+            if let Some(taken) = taken.get_mut(round).filter(|taken| **taken < share) {
+                *taken += old.chunks;
+                old.goes_in = Some(round + 1);
+            }
         }
     }
 }
@@ -123,7 +131,8 @@ fn main() -> Outcome<()> {
     std::fs::write(&config, "[gc]\nevery_minutes = 0\nrepack_below = 0\n[space]\nballast_mib = 0\n")?;
     Server::start_with(&config, &data).stop();
     let started = now();
-    let pages = Filling::begin(&data)?.fill(arguments.chunks)?;
+    let mut pages = Filling::begin(&data)?.fill(arguments.chunks)?;
+    arguments.garbage.spread_over_rounds(&mut pages);
     say(&format!(
         "{} chunks, {} pages, in {:.1} s",
         arguments.chunks,
@@ -134,25 +143,19 @@ fn main() -> Outcome<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let token = std::fs::read_to_string(data.join("admin.token"))?;
     let api = Api::new(&server.address, token.trim(), Retry::default())?;
-    let mut bench = Bench {
-        api,
-        server: &server,
-        old: pages,
-        new: Vec::new(),
-        garbage: arguments.garbage,
-        last: None,
-        steps: Vec::new(),
-    };
+    let mut bench =
+        Bench { api, server: &server, old: pages, new: Vec::new(), last: None, steps: Vec::new() };
     runtime.block_on(bench.all(&arguments))?;
     bench.report();
     server.stop();
     Ok(())
 }
 
-/// A page that was made up, and how many chunks it refers to.
+/// A page that was made up, how many chunks it refers to, and the round that replaces it, if one does.
 struct OldPage {
     page: PageRef,
     chunks: u64,
+    goes_in: Option<usize>,
 }
 
 /// Rows and packs of pages, made up.
@@ -241,7 +244,7 @@ impl Filling {
             };
             self.row(entry.id, &row, &mut live)?;
             let page = PageRef { id: entry.id, len: entry.plain_len };
-            old.push(OldPage { page, chunks: u64::try_from(entry.references.len())? });
+            old.push(OldPage { page, chunks: u64::try_from(entry.references.len())?, goes_in: None });
         }
         let hex = sealed.id.to_hex();
         let folder = self.site.join("packs").join(hex.get(..2).ok_or("hex digits")?);
@@ -341,7 +344,6 @@ struct Bench<'a> {
     old: Vec<OldPage>,
     /// Pages that were sent.
     new: Vec<PageRef>,
-    garbage: Garbage,
     last: Option<SnapshotId>,
     steps: Vec<Step>,
 }
@@ -361,9 +363,8 @@ impl Bench<'_> {
     }
 
     async fn round(&mut self, round: usize) -> Outcome<()> {
-        let pages = self.old.len();
-        let goes = |(number, _): &(usize, &OldPage)| self.garbage.round_of(*number, pages) == round;
-        let chunks = self.old.iter().enumerate().filter(goes).map(|(_, old)| old.chunks).sum();
+        let goes = self.old.iter().filter(|old| old.goes_in == Some(round));
+        let chunks = goes.map(|old| old.chunks).sum();
         let (session, domain) = self.open_as("node").await?;
         let sent = self.send_chunks(session, &domain, round, chunks).await?;
         self.store().await?;
@@ -434,10 +435,8 @@ impl Bench<'_> {
 
     /// The made-up pages but for those that rounds up to this one replace, and all that were sent.
     fn manifest(&self, round: usize) -> Outcome<Manifest> {
-        let pages = self.old.len();
-        let stays = |(number, _): &(usize, &OldPage)| self.garbage.round_of(*number, pages) > round;
-        let old = self.old.iter().enumerate().filter(stays);
-        let old = old.map(|(_, old)| old.page);
+        let stays = |old: &&OldPage| old.goes_in.is_none_or(|goes_in| goes_in > round);
+        let old = self.old.iter().filter(stays).map(|old| old.page);
         manifest_of("node", old.chain(self.new.iter().copied()).collect())
     }
 

@@ -9,6 +9,7 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
 
 use format_spec::key::BlobKind;
 use format_spec::pack::{Directory, PackEntry};
@@ -44,12 +45,29 @@ pub(crate) struct Ledger<'a> {
     batch: Batch,
     totals: Totals,
     epoch: Epoch,
-    rows: HashMap<ChunkId, Pending<ChunkRow>>,
+    rows: HashMap<ChunkId, Pending<ChunkRow>, BuildHasherDefault<IdHasher>>,
     packs: BTreeMap<PackNumber, Pending<PackRow>>,
     /// What leaves quarantine.
     damaged: quarantine::Changes,
     /// From when on an object that is doomed here may be deleted; server time.
     due_ms: u64,
+}
+
+/// The hash of an id is its first bytes: ids are hashes under a key already.
+#[derive(Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn write(&mut self, id: &[u8]) {
+        self.0 = id.first_chunk().map_or(0, |first| u64::from_le_bytes(*first));
+    }
+
+    /// The length of an id, which is that of every other.
+    fn write_usize(&mut self, _: usize) {}
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 /// A row as it was, and as it will be.
@@ -98,7 +116,7 @@ impl<'a> Ledger<'a> {
             batch: Batch::new(),
             totals: repository.totals()?,
             epoch: repository.epoch()?,
-            rows: HashMap::new(),
+            rows: HashMap::default(),
             packs: BTreeMap::new(),
             damaged: quarantine::Changes::default(),
             due_ms: later(repository.parts.clock.unix_ms(), delay),
@@ -361,34 +379,51 @@ impl<'a> Ledger<'a> {
         counts: &Counts,
         mut may_go: impl FnMut(&ChunkRow) -> bool,
     ) -> Result<(), ServerError> {
-        self.load(counts.keys())?;
-        for (id, count) in counts {
+        let rows = self.take(counts.keys())?;
+        for ((id, count), mut pending) in counts.iter().zip(rows) {
             let wrong = || ServerError::Counts { object: id.to_string() };
-            let Some(row) = self.row(id) else {
+            if let Some(row) = pending.after {
+                let references = row.references.checked_sub(*count).ok_or_else(wrong)?;
+                let row = ChunkRow { references, ..row };
+                pending.after = if !row.is_idle() {
+                    Some(row)
+                } else if may_go(&row) {
+                    self.let_go(*id, &row)?;
+                    None
+                } else {
+                    Some(self.rest(*id, row))
+                };
+            } else {
                 let owed =
                     owed::counts(self.repository, [id])?.first().and_then(|owed| owed.checked_sub(*count));
                 owed::set(&mut self.batch, id, owed.ok_or_else(wrong)?);
-                continue;
-            };
-            let references = row.references.checked_sub(*count).ok_or_else(wrong)?;
-            let row = ChunkRow { references, ..row };
-            if row.is_idle() && !may_go(&row) {
-                self.rest(*id, row);
-                continue;
             }
-            self.set(*id, Some(row));
-            if row.is_idle() {
-                self.drop_row(*id)?;
-            }
+            self.rows.insert(*id, pending);
         }
         Ok(())
     }
 
-    /// Lets a row without references be idle since the present epoch.
-    fn rest(&mut self, id: ChunkId, row: ChunkRow) {
+    /// Takes the rows of ids that are sorted out of the ledger, in their order, to be put back as they will be.
+    fn take<'i>(
+        &mut self,
+        ids: impl Iterator<Item = &'i ChunkId> + Clone,
+    ) -> Result<Vec<Pending<ChunkRow>>, ServerError> {
+        let known: Vec<_> = ids.clone().map(|id| self.rows.remove(id)).collect();
+        let missing = ids.zip(&known).filter(|(_, known)| known.is_none()).map(|(id, _)| id);
+        let mut found = self.repository.chunk_rows(missing)?.into_iter();
+        self.rows.reserve(known.len());
+        let mut read = || {
+            let row = found.next().flatten();
+            Pending { before: row, after: row }
+        };
+        Ok(known.into_iter().map(|known| known.unwrap_or_else(&mut read)).collect())
+    }
+
+    /// The row without references as it is when it is idle since the present epoch; queues it.
+    fn rest(&mut self, id: ChunkId, row: ChunkRow) -> ChunkRow {
         let item = IdleKey::Row { kind: row.kind, since: self.epoch, id };
         self.batch.put(Table::Idle, item.encode(), Vec::new());
-        self.set(id, Some(ChunkRow { idle_since: self.epoch, ..row }));
+        ChunkRow { idle_since: self.epoch, ..row }
     }
 
     /// Lets those of `ids` that are idle since before `start` be idle anew: a session that began then was
@@ -399,7 +434,8 @@ impl<'a> Ledger<'a> {
             if let Some(row) = row.filter(|row| row.is_idle() && row.idle_since < start) {
                 let stale = IdleKey::Row { kind: row.kind, since: row.idle_since, id: *id };
                 self.batch.delete(Table::Idle, stale.encode());
-                self.rest(*id, row);
+                let rested = self.rest(*id, row);
+                self.set(*id, Some(rested));
             }
         }
         Ok(rows.iter().map(|row| row.is_some_and(|row| row.health == Health::Sound)).collect())
@@ -409,14 +445,20 @@ impl<'a> Ledger<'a> {
     pub(crate) fn drop_row(&mut self, id: ChunkId) -> Result<(), ServerError> {
         self.load([&id])?;
         let Some(row) = self.row(&id) else { return Ok(()) };
+        self.let_go(id, &row)?;
+        self.set(id, None);
+        Ok(())
+    }
+
+    /// Takes what a row that goes has in other rows.
+    fn let_go(&mut self, id: ChunkId, row: &ChunkRow) -> Result<(), ServerError> {
         let in_use = !row.is_idle() && self.repository.rules.keep(Rule::DropOnlyUncounted);
         assert!(!in_use, "a row that is in use is never dropped");
-        self.take_out(&row)?;
+        self.take_out(row)?;
         self.totals.chunks = self.totals.chunks.saturating_sub(1);
         if row.health == Health::Damaged {
             self.damaged.delete(id);
         }
-        self.set(id, None);
         Ok(())
     }
 

@@ -17,7 +17,7 @@ pub(crate) use locate::locate_one;
 use publish::send_off;
 pub(crate) use publish::{flush, new_pack, put};
 pub(crate) use read::{Blob, read_blobs};
-pub(crate) use references::{Pages, references_of};
+pub(crate) use references::{Pages, References, references_of};
 
 use format_spec::PackId;
 pub(crate) use format_spec::pack::Directory;
