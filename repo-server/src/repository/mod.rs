@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use std::error::Error;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use format_spec::descriptor::Descriptor;
@@ -99,8 +99,8 @@ pub struct Repository {
     pub(crate) forgetting: tokio::sync::Mutex<()>,
 }
 
-/// From this many keys on, a look-up pays for a thread: about 10 ms of work.
-const MANY_KEYS: usize = 2048;
+/// Keys that a thread looks up at once: about 5 ms of work, which pays for a thread.
+const KEYS_AT_ONCE: usize = 1024;
 
 /// Rows of packs that are kept in memory: 128 bytes each.
 const PACKS_CACHED: usize = 16_384;
@@ -248,19 +248,29 @@ impl Repository {
         keys.iter().zip(values).map(decode).collect()
     }
 
-    /// The values of keys of the chunk table; of many keys, half by another thread. Where both halves must be of
-    /// one moment, the caller keeps others from changing them.
+    /// The values of keys of the chunk table; many are looked up by several threads. Where all must be of one
+    /// moment, the caller keeps others from changing them.
     fn look_up(&self, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, IndexError> {
         let index = self.parts.index.as_ref();
-        if keys.len() < MANY_KEYS || self.parts.cores < 2 {
+        let threads = self.parts.cores.min(keys.len() / KEYS_AT_ONCE);
+        if threads < 2 {
             return index.multi_get(Table::Chunk, keys);
         }
-        let (first, second) = keys.split_at(keys.len() / 2);
+        // Each thread takes part after part: none waits for long for one that is slow.
+        let parts: Vec<_> = keys.chunks(KEYS_AT_ONCE).enumerate().collect();
+        let next = AtomicUsize::new(0);
+        let work = || -> Result<Vec<_>, IndexError> {
+            let parts = std::iter::from_fn(|| parts.get(next.fetch_add(1, Ordering::Relaxed)));
+            parts.map(|(at, keys)| Ok((*at, index.multi_get(Table::Chunk, keys)?))).collect()
+        };
         std::thread::scope(|scope| {
-            let other = scope.spawn(|| index.multi_get(Table::Chunk, second));
-            let mut values = index.multi_get(Table::Chunk, first)?;
-            values.extend(other.join().expect("a look-up does not panic")?);
-            Ok(values)
+            let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+            let mut found = work()?;
+            for other in others {
+                found.extend(other.join().expect("a look-up does not panic")?);
+            }
+            found.sort_unstable_by_key(|(at, _)| *at);
+            Ok(found.into_iter().flat_map(|(_, values)| values).collect())
         })
     }
 
