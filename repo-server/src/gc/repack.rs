@@ -5,7 +5,7 @@
 //! not depend on where it lies, so it is copied without being sealed again; but it is opened before, so that
 //! damage is never given a new name, and once more from the new pack as the site gives it back (G4).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use format_spec::key::BlobKind;
@@ -18,7 +18,7 @@ use crate::error::ServerError;
 use crate::index::row::{ChunkRow, Health, Live, PackNumber, PackRow};
 use crate::index::{KeyRange, Table};
 use crate::pack::{self, new_pack, object_name};
-use crate::repository::{Domain, Repository};
+use crate::repository::{Domain, Repository, share_out};
 use crate::settings::Percent;
 
 /// Packs of less than this share of a full one are small…
@@ -27,6 +27,8 @@ const SMALL: usize = 8;
 const MANY_SMALL: usize = 16;
 /// Small packs that one run merges at most.
 const SMALL_AT_ONCE: usize = 1000;
+/// Rows of packs that a thread looks at in one go.
+const PACKS_OF_A_PART: u32 = 8192;
 /// Blobs of one new pack: its rows change in one batch.
 const MAX_BLOBS: usize = 50_000;
 
@@ -151,8 +153,41 @@ pub(super) fn thin_packs(
     gone: &BTreeMap<PackNumber, Live>,
 ) -> Result<Groups, ServerError> {
     let altered = altered::all(repository)?;
-    let mut found: BTreeMap<(ClusterName, BlobKind), (Vec<Thin>, Vec<Thin>)> = BTreeMap::new();
-    repository.for_each_row(Table::Pack, &KeyRange::all(), |key, value| {
+    let key = |number: u32| PackNumber(number).key();
+    let count = repository.totals()?.next_pack.div_ceil(PACKS_OF_A_PART);
+    let part =
+        |n: u32| KeyRange::between(&key(n * PACKS_OF_A_PART), &key((n + 1).saturating_mul(PACKS_OF_A_PART)));
+    let parts: Vec<KeyRange> = (0..count).map(part).collect();
+    let scan = |range: &KeyRange| scan(repository, range, gone, &altered);
+    let mut found = Found::new();
+    for (group, (thin, small)) in share_out(repository.parts.cores, &parts, scan)?.into_iter().flatten() {
+        let (all_thin, all_small) = found.entry(group).or_default();
+        all_thin.extend(thin);
+        all_small.extend(small);
+    }
+    let mut groups = BTreeMap::new();
+    for (group, (mut packs, mut small)) in found {
+        packs.sort_by_key(|thin| std::cmp::Reverse(thin.row.dead_bytes()));
+        if small.len() >= MANY_SMALL {
+            small.truncate(SMALL_AT_ONCE);
+            packs.extend(small);
+        }
+        groups.insert(group, packs);
+    }
+    Ok(groups)
+}
+
+/// Thin packs and small ones, by domain and kind.
+type Found = BTreeMap<(ClusterName, BlobKind), (Vec<Thin>, Vec<Thin>)>;
+
+fn scan(
+    repository: &Repository,
+    range: &KeyRange,
+    gone: &BTreeMap<PackNumber, Live>,
+    altered: &BTreeSet<PackNumber>,
+) -> Result<Found, ServerError> {
+    let mut found = Found::new();
+    repository.for_each_row(Table::Pack, range, |key, value| {
         let decoded = PackNumber::from_key(key).zip(PackRow::decode(value));
         let (number, mut row) = decoded.ok_or_else(|| ServerError::Row { object: "a pack".to_owned() })?;
         if let Some(gone) = gone.get(&number) {
@@ -169,15 +204,7 @@ pub(super) fn thin_packs(
         }
         Ok(())
     })?;
-    let mut groups = BTreeMap::new();
-    for (group, (mut packs, small)) in found {
-        packs.sort_by_key(|thin| std::cmp::Reverse(thin.row.dead_bytes()));
-        if small.len() >= MANY_SMALL {
-            packs.extend(small);
-        }
-        groups.insert(group, packs);
-    }
-    Ok(groups)
+    Ok(found)
 }
 
 fn is_thin(row: &PackRow, below: Percent) -> bool {

@@ -8,10 +8,10 @@ pub const MAX_KEY_LEN: usize = 256;
 /// Longest value of a row. Larger things belong on a site, with a row that names them.
 pub const MAX_VALUE_LEN: usize = 64 << 10;
 
-/// Greatest [`Batch::weight`] that can be committed: about 250,000 rows of a chunk's size.
+/// Greatest [`Batch::weight`] that can be committed: about 375,000 rows of a chunk's size.
 ///
 /// It bounds what a commit holds in memory, which is a few times as much.
-pub const MAX_BATCH_WEIGHT: usize = 32 << 20;
+pub const MAX_BATCH_WEIGHT: usize = 48 << 20;
 
 /// What a change or a precondition weighs on top of its bytes: about what it costs in memory.
 const ENTRY_WEIGHT: usize = 64;

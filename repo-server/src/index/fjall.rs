@@ -131,6 +131,14 @@ impl FjallIndex {
         }
     }
 
+    /// Has the rows in memory written out now if they are many, and not when the next commit waits for it.
+    fn write_out_many(&self) -> Result<(), ::fjall::Error> {
+        if self.db.write_buffer_size() > WRITE_OUT_BYTES {
+            self.write_out()?;
+        }
+        Ok(())
+    }
+
     /// Has the rows in memory of every table written out in the background, one round at a time.
     ///
     /// When a round is through, no journal from before it is needed any more, whatever a table holds.
@@ -184,7 +192,8 @@ impl Index for FjallIndex {
             return Ok(());
         }
         self.space.check(self.stored_bytes())?;
-        self.make_room().and_then(|()| self.apply(batch)).map_err(IndexError::commit)?;
+        let applied = self.make_room().and_then(|()| self.apply(batch));
+        applied.and_then(|()| self.write_out_many()).map_err(IndexError::commit)?;
         self.refresh();
         Ok(())
     }

@@ -7,6 +7,7 @@
 pub(crate) mod create;
 mod domain;
 mod in_flight;
+mod parallel;
 mod promises;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -15,7 +16,7 @@ use std::collections::HashMap;
 use std::error::Error;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use format_spec::descriptor::Descriptor;
@@ -26,6 +27,7 @@ use tokio::sync::Semaphore;
 pub use create::{CreateError, Opened, open_or_create};
 pub(crate) use domain::{Appended, Domain, FullPack, PublishFailure};
 pub(crate) use in_flight::{Flight, InFlight};
+pub(crate) use parallel::share_out;
 
 use crate::audit::Watch;
 use crate::clock::Clock;
@@ -252,26 +254,9 @@ impl Repository {
     /// moment, the caller keeps others from changing them.
     fn look_up(&self, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, IndexError> {
         let index = self.parts.index.as_ref();
-        let threads = self.parts.cores.min(keys.len() / KEYS_AT_ONCE);
-        if threads < 2 {
-            return index.multi_get(Table::Chunk, keys);
-        }
-        // Each thread takes part after part: none waits for long for one that is slow.
-        let parts: Vec<_> = keys.chunks(KEYS_AT_ONCE).enumerate().collect();
-        let next = AtomicUsize::new(0);
-        let work = || -> Result<Vec<_>, IndexError> {
-            let parts = std::iter::from_fn(|| parts.get(next.fetch_add(1, Ordering::Relaxed)));
-            parts.map(|(at, keys)| Ok((*at, index.multi_get(Table::Chunk, keys)?))).collect()
-        };
-        std::thread::scope(|scope| {
-            let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
-            let mut found = work()?;
-            for other in others {
-                found.extend(other.join().expect("a look-up does not panic")?);
-            }
-            found.sort_unstable_by_key(|(at, _)| *at);
-            Ok(found.into_iter().flat_map(|(_, values)| values).collect())
-        })
+        let parts: Vec<&[&[u8]]> = keys.chunks(KEYS_AT_ONCE).collect();
+        let found = share_out(self.parts.cores, &parts, |keys| index.multi_get(Table::Chunk, keys))?;
+        Ok(found.into_iter().flatten().collect())
     }
 
     /// As [`chunk_rows`](Self::chunk_rows), without rows of other dedup domains: an id is no ticket to

@@ -109,6 +109,24 @@ fn rarely_written_tables_do_not_keep_journals() {
     }
 }
 
+#[test]
+fn the_commit_that_makes_rows_in_memory_many_has_them_written_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = create(dir.path());
+    let chunks = index.keyspace(Table::Chunk);
+    let leaves_memory = || chunks.sealed_memtable_count() > 0 || chunks.disk_space() > 0;
+    fill(&index, Table::Chunk, 12 << 20).unwrap();
+    assert!(!leaves_memory(), "few are kept");
+
+    let mut batch = Batch::new();
+    for n in 0..5_000_u32 {
+        batch.put(Table::Chunk, n.to_be_bytes(), vec![2; 4_000]);
+    }
+    index.commit(batch).unwrap();
+
+    assert!(leaves_memory());
+}
+
 /// P8: nothing is acknowledged any more when the thread that writes rows out has failed, and reads go on.
 #[test]
 fn a_failure_in_the_background_ends_commits_and_leaves_reads() {
