@@ -76,6 +76,13 @@ struct Pending<T> {
     after: Option<T>,
 }
 
+impl<T: Clone> Pending<T> {
+    /// A row as it was read.
+    fn read(row: Option<T>) -> Self {
+        Self { before: row.clone(), after: row }
+    }
+}
+
 /// A pack that is on the site, about to get its rows.
 pub(crate) struct NewPack<'a> {
     pub(crate) id: PackId,
@@ -159,7 +166,7 @@ impl<'a> Ledger<'a> {
         let found = self.repository.chunk_rows(&missing)?;
         self.rows.reserve(missing.len());
         for (id, row) in missing.into_iter().zip(found) {
-            self.rows.insert(id, Pending { before: row, after: row });
+            self.rows.insert(id, Pending::read(row));
         }
         Ok(())
     }
@@ -183,7 +190,7 @@ impl<'a> Ledger<'a> {
             Entry::Vacant(free) => {
                 let value = self.repository.parts.index.get(Table::Pack, &number.key())?;
                 let row = value.and_then(|value| PackRow::decode(&value));
-                free.insert(Pending { before: row.clone(), after: row })
+                free.insert(Pending::read(row))
             }
         };
         pending.after.as_mut().ok_or_else(no_row)
@@ -379,8 +386,11 @@ impl<'a> Ledger<'a> {
         counts: &Counts,
         mut may_go: impl FnMut(&ChunkRow) -> bool,
     ) -> Result<(), ServerError> {
-        let rows = self.take(counts.keys())?;
-        for ((id, count), mut pending) in counts.iter().zip(rows) {
+        let missing = counts.keys().filter(|id| !self.rows.contains_key(id));
+        let mut found = self.repository.chunk_rows(missing)?.into_iter();
+        self.rows.reserve(found.len());
+        for (id, count) in counts {
+            let mut pending = self.rows.remove(id).unwrap_or_else(|| Pending::read(found.next().flatten()));
             let wrong = || ServerError::Counts { object: id.to_string() };
             if let Some(row) = pending.after {
                 let references = row.references.checked_sub(*count).ok_or_else(wrong)?;
@@ -401,22 +411,6 @@ impl<'a> Ledger<'a> {
             self.rows.insert(*id, pending);
         }
         Ok(())
-    }
-
-    /// Takes the rows of ids that are sorted out of the ledger, in their order, to be put back as they will be.
-    fn take<'i>(
-        &mut self,
-        ids: impl Iterator<Item = &'i ChunkId> + Clone,
-    ) -> Result<Vec<Pending<ChunkRow>>, ServerError> {
-        let known: Vec<_> = ids.clone().map(|id| self.rows.remove(id)).collect();
-        let missing = ids.zip(&known).filter(|(_, known)| known.is_none()).map(|(id, _)| id);
-        let mut found = self.repository.chunk_rows(missing)?.into_iter();
-        self.rows.reserve(known.len());
-        let mut read = || {
-            let row = found.next().flatten();
-            Pending { before: row, after: row }
-        };
-        Ok(known.into_iter().map(|known| known.unwrap_or_else(&mut read)).collect())
     }
 
     /// The row without references as it is when it is idle since the present epoch; queues it.

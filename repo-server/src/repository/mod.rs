@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use format_spec::descriptor::Descriptor;
 use format_spec::key::{MasterKey, SealKeys};
-use format_spec::{ClusterName, RepositoryId, wire};
+use format_spec::{ChunkId, ClusterName, RepositoryId, wire};
 use tokio::sync::Semaphore;
 
 pub use create::{CreateError, Opened, open_or_create};
@@ -234,29 +234,28 @@ impl Repository {
         }
     }
 
-    /// The rows of `ids`, in their order.
+    /// The rows of `ids`, in their order; many are looked up by several threads. Where all must be of one moment,
+    /// the caller keeps others from changing them.
     pub(crate) fn chunk_rows<'a>(
         &self,
-        ids: impl IntoIterator<Item = &'a format_spec::ChunkId>,
+        ids: impl IntoIterator<Item = &'a ChunkId>,
     ) -> Result<Vec<Option<ChunkRow>>, ServerError> {
-        let keys: Vec<&[u8]> = ids.into_iter().map(|id| id.as_bytes().as_slice()).collect();
-        let values = self.look_up(&keys)?;
-        let decode = |(key, value): (&&[u8], Option<Vec<u8>>)| match value {
-            None => Ok(None),
-            Some(value) => ChunkRow::decode(&value).map(Some).ok_or_else(|| ServerError::Row {
-                object: format!("chunk {}", format_spec::id::to_hex(key)),
-            }),
-        };
-        keys.iter().zip(values).map(decode).collect()
+        let ids: Vec<&ChunkId> = ids.into_iter().collect();
+        let parts: Vec<&[&ChunkId]> = ids.chunks(KEYS_AT_ONCE).collect();
+        let found = share_out(self.parts.cores, &parts, |ids| self.look_up(ids))?;
+        Ok(found.into_iter().flatten().collect())
     }
 
-    /// The values of keys of the chunk table; many are looked up by several threads. Where all must be of one
-    /// moment, the caller keeps others from changing them.
-    fn look_up(&self, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, IndexError> {
-        let index = self.parts.index.as_ref();
-        let parts: Vec<&[&[u8]]> = keys.chunks(KEYS_AT_ONCE).collect();
-        let found = share_out(self.parts.cores, &parts, |keys| index.multi_get(Table::Chunk, keys))?;
-        Ok(found.into_iter().flatten().collect())
+    fn look_up(&self, ids: &[&ChunkId]) -> Result<Vec<Option<ChunkRow>>, ServerError> {
+        let keys: Vec<&[u8]> = ids.iter().map(|id| id.as_bytes().as_slice()).collect();
+        let values = self.parts.index.multi_get(Table::Chunk, &keys)?;
+        let decode = |(id, value): (&&ChunkId, Option<Vec<u8>>)| match value {
+            None => Ok(None),
+            Some(value) => ChunkRow::decode(&value)
+                .map(Some)
+                .ok_or_else(|| ServerError::Row { object: format!("chunk {id}") }),
+        };
+        ids.iter().zip(values).map(decode).collect()
     }
 
     /// As [`chunk_rows`](Self::chunk_rows), without rows of other dedup domains: an id is no ticket to
@@ -264,9 +263,9 @@ impl Repository {
     pub(crate) fn chunk_rows_of<'a>(
         &self,
         domain: &Domain,
-        ids: impl IntoIterator<Item = &'a format_spec::ChunkId>,
+        ids: impl IntoIterator<Item = &'a ChunkId>,
     ) -> Result<Vec<Option<ChunkRow>>, ServerError> {
-        let ids: Vec<&format_spec::ChunkId> = ids.into_iter().collect();
+        let ids: Vec<&ChunkId> = ids.into_iter().collect();
         let rows = self.chunk_rows(ids.iter().copied())?;
         ids.into_iter().zip(rows).map(|(id, row)| self.row_of(domain, id, row)).collect()
     }
@@ -276,7 +275,7 @@ impl Repository {
     pub(crate) fn row_of(
         &self,
         domain: &Domain,
-        id: &format_spec::ChunkId,
+        id: &ChunkId,
         mut row: Option<ChunkRow>,
     ) -> Result<Option<ChunkRow>, ServerError> {
         while let Some(found) = row {
