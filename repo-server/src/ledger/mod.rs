@@ -489,6 +489,7 @@ impl<'a> Ledger<'a> {
                 None => self.batch.delete(Table::Chunk, *id.as_bytes()),
             };
         }
+        std::mem::take(&mut self.damaged).close(self.repository, &mut self.batch)?;
         if self.totals != self.repository.totals()? {
             self.batch.put(Table::Meta, Totals::KEY, self.totals.encode());
         }
