@@ -204,7 +204,7 @@ async fn serve(arguments: Serve) -> anyhow::Result<()> {
     http::serve(listener, routes, stopped).await;
     for task in [expiry, upkeep] {
         task.abort();
-        // It is over when this returns; else the end of the runtime would cut it off in the middle of a step.
+        // It begins nothing more from here on: the end of the runtime would cut that off.
         let _ = task.await;
     }
     repo_server::settle(&opened.repository).await;

@@ -30,6 +30,7 @@ use crate::alarm::{self, AlarmCode};
 use crate::clock_watch::ClockState;
 use crate::error::ServerError;
 use crate::repository::Repository;
+use crate::session;
 use crate::space;
 
 /// What a run is at.
@@ -152,6 +153,11 @@ impl Run<'_> {
     /// On a full disk the ballast makes room for the work, and takes it back when there is enough.
     async fn apply_with_room(&mut self) -> Result<(), ServerError> {
         self.repository.blocking(|repository| space::release_ballast(repository)).await?;
+        // A session that could not be ended on a full disk holds what it sent: now it can be.
+        let expire = |repository: &Arc<Repository>| session::expire(repository);
+        if let Err(error) = self.repository.blocking(expire).await {
+            tracing::warn!(error = %crate::error::Chain(&error), "sessions that are over hold back what they sent");
+        }
         let done = self.apply().await;
         self.repository.blocking(|repository| Ok(space::restore_ballast(repository))).await?;
         done

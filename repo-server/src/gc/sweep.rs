@@ -24,9 +24,9 @@ use crate::rules::Rule;
 const ROWS_AT_ONCE: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 const PACKS_AT_ONCE: NonZeroUsize = NonZeroUsize::new(4).unwrap();
 
-/// Rows that one batch touches: as many as the pack that had them counted. Each weighs 400 bytes at most, if a
-/// pack goes with it. Nobody else counts while it is applied; rows that are looked up together cost less.
-const BATCH_ROWS: usize = 110_000;
+/// Rows that one batch touches: as many as the pack that had them counted. Each weighs 490 bytes at most, if it
+/// was damaged and a pack goes with it. Nobody else counts while it is applied; rows that are looked up together cost less.
+const BATCH_ROWS: usize = 100_000;
 
 /// One step of a batch.
 enum Step {

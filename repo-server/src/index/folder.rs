@@ -13,6 +13,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 use rustix::io::Errno;
@@ -27,6 +28,10 @@ const DATA: &str = "data";
 
 /// What the marker says before the name of the engine. The number is the version of this layout.
 const MARKER_PREFIX: &str = "astacus index 2 ";
+
+/// How often a lock is looked at before it is taken to be somebody's, and between two looks: a quarter of a second.
+const LOCK_LOOKS: u32 = 50;
+const LOCK_POLL: Duration = Duration::from_millis(5);
 
 /// What to do when there is no index yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +50,19 @@ pub(super) struct Folder {
     _lock: File,
 }
 
+/// Locks a file that nobody else has locked. A lock may outlive its holder for a moment: a child that the process
+/// starts has all its files from the fork to the exec.
+fn lock_patiently(file: &File) -> Result<(), Errno> {
+    for _ in 0..LOCK_LOOKS {
+        match flock(file, FlockOperation::NonBlockingLockExclusive) {
+            #[expect(clippy::disallowed_methods, reason = "the system tells nobody when a lock is free")]
+            Err(Errno::WOULDBLOCK) => std::thread::sleep(LOCK_POLL),
+            locked => return locked,
+        }
+    }
+    Err(Errno::WOULDBLOCK)
+}
+
 impl Folder {
     /// Claims `dir` for one handle, and makes it if it may be made.
     pub(super) fn claim(dir: &Path, missing: Missing) -> Result<Self, OpenError> {
@@ -55,7 +73,7 @@ impl Folder {
         }
         let path = dir.join(LOCK);
         let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&path).at(&path)?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        match lock_patiently(&lock) {
             Ok(()) => Ok(Self { dir: dir.to_owned(), _lock: lock }),
             Err(Errno::WOULDBLOCK) => Err(OpenError::InUse { dir: dir.to_owned() }),
             Err(error) => Err(OpenError::Io { path, source: error.into() }),

@@ -2,8 +2,11 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Does `work` on each of `parts`, on as many threads as given and as there are parts; answers in their order.
-/// Each thread takes part after part, so none waits for long for one that is slow. Blocks.
+/// Threads that one piece of work takes at most: others work at the same time.
+const MOST_THREADS: usize = 8;
+
+/// Does `work` on each of `parts`, on as many threads as given, as there are parts, and as the system grants;
+/// answers in their order. Each thread takes part after part, so none waits for long for one that is slow. Blocks.
 ///
 /// # Errors
 /// An error of `work`. Other parts may have been worked on.
@@ -24,7 +27,9 @@ pub(crate) fn share_out<P: Sync, T: Send, E: Send>(
         turns.map(|(at, part)| Ok((at, work(part)?))).collect()
     };
     std::thread::scope(|scope| {
-        let others: Vec<_> = (1..threads.min(parts.len())).map(|_| scope.spawn(take_turns)).collect();
+        let threads = threads.min(parts.len()).min(MOST_THREADS);
+        let other = |_| std::thread::Builder::new().spawn_scoped(scope, take_turns).ok();
+        let others: Vec<_> = (1..threads).filter_map(other).collect();
         let mut done = take_turns()?;
         for other in others {
             done.extend(other.join().expect("work on a part does not panic")?);
