@@ -17,12 +17,15 @@
 mod disk;
 mod error;
 mod real;
+#[cfg(test)]
+pub(crate) mod shadow;
 pub mod sim;
 #[cfg(test)]
 mod tests;
 
+use std::ffi::OsStr;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub use disk::{
     BadFileName, Disk, DiskFile, Entry, EntryKind, FileName, Folder, TEMPORARY_PREFIX, TemporaryName,
@@ -89,8 +92,8 @@ pub fn publish(
     }
 }
 
-/// Makes sure that the folder `name` exists in the folder `parent`, durably. The folder itself
-/// must exist up to `parent`.
+/// Makes sure that the folder `name` exists in the folder `parent`, durably, also when it was there: whoever made it
+/// may have died before that. The folder itself must exist up to `parent`.
 ///
 /// # Errors
 /// As [`publish`]; [`DurableError::Failed`] also when the name is taken by something else than a
@@ -99,12 +102,100 @@ pub fn make_folder(disk: &dyn Disk, parent: &Path, name: &FileName) -> Result<()
     let folder = open(disk, parent)?;
     let target = Target { folder: folder.as_ref(), dir: parent, name };
     match folder.make_folder(name) {
-        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(target.failed(Step::MakeFolder, e)),
-        Ok(()) | Err(_) => {}
+        Ok(()) => {}
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+            open(disk, &parent.join(name.as_str()))?;
+        }
+        Err(e) => return Err(target.failed(Step::MakeFolder, e)),
     }
-    let path = parent.join(name.as_str());
-    open(disk, &path)?.sync().map_err(|e| DurableError::at(Step::SyncFolder, &path, e))?;
     target.sync_folder()
+}
+
+/// Makes sure that the folder `dir` exists, durably, and so do those above it.
+///
+/// Where `dir` is there already, its name is synced all the same: whoever made it may have died before that. Only
+/// a folder above that this process may not even list is taken as it is, because it was made by somebody else.
+///
+/// # Errors
+/// As [`make_folder`].
+pub fn make_folders(disk: &dyn Disk, dir: &Path) -> Result<(), DurableError> {
+    let Some((parent, name)) = dir.parent().zip(dir.file_name()) else { return Ok(()) };
+    match disk.open_folder(dir) {
+        Ok(_) => match disk.open_folder(parent) {
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+            opened => sync_opened(opened, parent),
+        },
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            make_folders(disk, parent)?;
+            let name = file_name(name).map_err(|e| DurableError::at(Step::MakeFolder, dir, e))?;
+            make_folder(disk, parent, &name)
+        }
+        Err(e) => Err(DurableError::at(Step::OpenFolder, dir, e)),
+    }
+}
+
+/// Makes the names in the folder `dir` durable, whoever made them.
+///
+/// # Errors
+/// [`DurableError::Fatal`] and [`DurableError::Failed`], as [`publish`].
+pub fn sync_folder(disk: &dyn Disk, dir: &Path) -> Result<(), DurableError> {
+    sync_opened(disk.open_folder(dir), dir)
+}
+
+fn sync_opened(opened: io::Result<Box<dyn Folder>>, dir: &Path) -> Result<(), DurableError> {
+    let folder = opened.map_err(|e| DurableError::at(Step::OpenFolder, dir, e))?;
+    folder.sync().map_err(|e| DurableError::at(Step::SyncFolder, dir, e))
+}
+
+/// Makes every file and folder at and below the folder `dir` durable, the deepest first. The name of `dir` itself
+/// is not.
+///
+/// What vanishes meanwhile needs no sync. A symlink is no file of ours and is passed over.
+///
+/// # Errors
+/// [`DurableError::Fatal`] and [`DurableError::Failed`], as [`publish`].
+pub fn sync_tree(disk: &dyn Disk, dir: &Path) -> Result<(), DurableError> {
+    let folder = open(disk, dir)?;
+    for entry in list(folder.as_ref(), dir)? {
+        let path = dir.join(&entry.name);
+        let synced = match entry.kind {
+            EntryKind::Folder => sync_tree(disk, &path),
+            EntryKind::File => sync_file(folder.as_ref(), &entry.name, &path),
+            EntryKind::Other => Ok(()),
+        };
+        match synced {
+            Err(DurableError::Failed { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+            synced => synced?,
+        }
+    }
+    folder.sync().map_err(|e| DurableError::at(Step::SyncFolder, dir, e))
+}
+
+fn sync_file(folder: &dyn Folder, name: &OsStr, path: &Path) -> Result<(), DurableError> {
+    let file = file_name(name).and_then(|name| folder.open_file(&name));
+    let file = file.map_err(|e| DurableError::at(Step::OpenFile, path, e))?;
+    file.sync().map_err(|e| DurableError::at(Step::SyncFile, path, e))
+}
+
+fn file_name(name: &OsStr) -> io::Result<FileName> {
+    let name = name.to_string_lossy();
+    name.parse().map_err(|e| io::Error::new(io::ErrorKind::InvalidFilename, e))
+}
+
+/// The path without symlinks of a folder that need not be there yet, for the functions here, which follow none.
+///
+/// # Errors
+/// What the operating system answers.
+pub fn resolved(dir: &Path) -> io::Result<PathBuf> {
+    let dir = std::path::absolute(dir)?;
+    for above in dir.ancestors() {
+        match (above.canonicalize(), dir.strip_prefix(above)) {
+            (Err(e), _) if e.kind() == io::ErrorKind::NotFound => {}
+            (found, Ok(below)) if below != Path::new("") => return Ok(found?.join(below)),
+            (found, _) => return found,
+        }
+    }
+    Ok(dir)
 }
 
 /// Removes the file `name` from the folder `dir`, durably. A name or folder that is not there

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use format_spec::ErrorClass;
 
 use super::{Engine, Table};
+use crate::durable::DurableError;
 
 /// An engine's own error. Only shown: nothing may depend on which engine is behind the trait.
 type EngineError = Box<dyn Error + Send + Sync>;
@@ -81,9 +82,12 @@ pub enum OpenError {
     /// The file that says which engine made it cannot be understood.
     #[error("{} is damaged or from another version: rebuild the index", path.display())]
     Marker { path: PathBuf },
-    /// A file or folder could not be made, read or flushed.
+    /// A file or folder could not be made or read.
     #[error("prepare {}", path.display())]
     Io { path: PathBuf, source: io::Error },
+    /// A file or folder could not be flushed.
+    #[error(transparent)]
+    Durable(#[from] DurableError),
     /// The engine refuses its files.
     #[error("open the index in {} with engine `{engine}`", dir.display())]
     Engine { dir: PathBuf, engine: Engine, source: EngineError },
@@ -98,7 +102,7 @@ impl OpenError {
             Self::InUse { .. } => ErrorClass::Conflict,
             Self::Engine { source, .. } if is_full(source.as_ref()) => ErrorClass::Unavailable,
             Self::Marker { .. } | Self::Engine { .. } => ErrorClass::Integrity,
-            Self::Io { .. } => ErrorClass::Unavailable,
+            Self::Io { .. } | Self::Durable(_) => ErrorClass::Unavailable,
         }
     }
 }

@@ -20,9 +20,10 @@ use ::fjall::config::CompressionPolicy;
 use ::fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Snapshot};
 
 use super::batch::{Batch, is_storable};
-use super::folder::{Folder, Missing, sync_tree};
+use super::folder::{Folder, Missing};
 use super::space::Space;
 use super::{Engine, Index, IndexError, KeyRange, MAX_KEY_LEN, OpenError, Row, Rows, Table};
+use crate::durable::Disk;
 
 /// Blocks of tables that are kept in memory.
 const CACHE_BYTES: u64 = 64 << 20;
@@ -63,13 +64,13 @@ enum Queue {
 }
 
 impl FjallIndex {
-    pub(super) fn open(dir: &Path, missing: Missing) -> Result<Self, OpenError> {
+    pub(super) fn open(disk: Arc<dyn Disk>, dir: &Path, missing: Missing) -> Result<Self, OpenError> {
         let refused = |source: ::fjall::Error| OpenError::Engine {
             dir: dir.to_owned(),
             engine: Engine::Fjall,
             source: source.into(),
         };
-        let folder = Folder::claim(dir, missing)?;
+        let folder = Folder::claim(disk, dir, missing)?;
         let create = |data: &Path| {
             let (db, _) = open_database(data).map_err(refused)?;
             // Closing it syncs the journal too, and keeps an error of that to itself.
@@ -78,7 +79,7 @@ impl FjallIndex {
         let data = folder.database(Engine::Fjall, missing, create)?;
         let (db, tables) = open_database(&data).map_err(refused)?;
         // Opening makes files as well: what it repaired, and tables that an older version did not have.
-        sync_tree(&data)?;
+        folder.sync_tree(&data)?;
         let committed = RwLock::new(Arc::new(db.snapshot()));
         let space = Space::new(dir);
         Ok(Self { committed, committing: Mutex::new(()), tables, db, space, _folder: folder })

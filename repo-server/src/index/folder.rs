@@ -4,21 +4,23 @@
 //! DIR/lock         held while the index is open
 //! DIR/db/engine    the name of the engine that made it
 //! DIR/db/data/     the engine's files
-//! DIR/db.new/      a creation that was cut short; removed by the next one
+//! DIR/db.new/      a creation or a removal that was cut short; removed by the next one
 //! ```
-//! `db` appears by one rename, complete and flushed. So an engine never finds its own half-made files,
-//! which neither fjall nor sled could go on from, and an index without its marker cannot be. (A whole
-//! folder is published here, filled by an engine; [`crate::durable`] publishes files of known bytes.)
+//! `db` appears by one rename, complete and flushed, and goes by one. So an engine never finds its own
+//! half-made files, which neither fjall nor sled could go on from, and an index without its marker cannot be.
+//! (A whole folder is published here, filled by an engine; [`crate::durable`] publishes files of known bytes.)
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 use rustix::io::Errno;
 
 use super::{Engine, OpenError};
+use crate::durable::{self, Disk};
 
 const LOCK: &str = "lock";
 const DATABASE: &str = "db";
@@ -35,7 +37,7 @@ const LOCK_POLL: Duration = Duration::from_millis(5);
 
 /// What to do when there is no index yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Missing {
+pub(crate) enum Missing {
     /// Make an empty one.
     Create,
     /// Answer [`OpenError::Missing`].
@@ -46,6 +48,7 @@ pub(super) enum Missing {
 #[derive(Debug)]
 pub(super) struct Folder {
     dir: PathBuf,
+    disk: Arc<dyn Disk>,
     /// The lock goes with the last copy of this file descriptor, however the process ends.
     _lock: File,
 }
@@ -64,18 +67,20 @@ fn lock_patiently(file: &File) -> Result<(), Errno> {
 }
 
 impl Folder {
-    /// Claims `dir` for one handle, and makes it if it may be made.
-    pub(super) fn claim(dir: &Path, missing: Missing) -> Result<Self, OpenError> {
-        if missing == Missing::Create {
-            create_dir_durably(dir)?;
-        } else if !exists(dir)? {
-            return Err(OpenError::Missing { dir: dir.to_owned() });
+    /// Claims `dir` for one handle, and makes it if it may be made. What is synced, `disk` syncs.
+    pub(super) fn claim(disk: Arc<dyn Disk>, dir: &Path, missing: Missing) -> Result<Self, OpenError> {
+        let dir = durable::resolved(dir).at(dir)?;
+        if !exists(&dir)? && missing == Missing::Refuse {
+            return Err(OpenError::Missing { dir });
+        }
+        if !exists(&dir.join(DATABASE))? && missing == Missing::Create {
+            make_durably(disk.as_ref(), &dir)?;
         }
         let path = dir.join(LOCK);
         let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&path).at(&path)?;
         match lock_patiently(&lock) {
-            Ok(()) => Ok(Self { dir: dir.to_owned(), _lock: lock }),
-            Err(Errno::WOULDBLOCK) => Err(OpenError::InUse { dir: dir.to_owned() }),
+            Ok(()) => Ok(Self { dir, disk, _lock: lock }),
+            Err(Errno::WOULDBLOCK) => Err(OpenError::InUse { dir }),
             Err(error) => Err(OpenError::Io { path, source: error.into() }),
         }
     }
@@ -90,16 +95,23 @@ impl Folder {
         create: impl FnOnce(&Path) -> Result<(), OpenError>,
     ) -> Result<PathBuf, OpenError> {
         let database = self.dir.join(DATABASE);
-        if !exists(&database)? {
-            if missing == Missing::Refuse {
-                return Err(OpenError::Missing { dir: self.dir.clone() });
-            }
+        if exists(&database)? {
+            self.check_marker(engine, &database)?;
+            // A page that an earlier process failed to write may look clean and still not be on disk.
+            self.sync_tree(&database)?;
+        } else if missing == Missing::Refuse {
+            return Err(OpenError::Missing { dir: self.dir.clone() });
+        } else {
             self.create(engine, &database, create)?;
         }
-        self.check_marker(engine, &database)?;
-        // A page that an earlier process failed to write may look clean and still not be on disk.
-        sync_tree(&database)?;
+        // Also when it was there: whoever made it may have died before this.
+        durable::sync_folder(self.disk.as_ref(), &self.dir)?;
         Ok(database.join(DATA))
+    }
+
+    /// Flushes every file and folder at and below `path`.
+    pub(super) fn sync_tree(&self, path: &Path) -> Result<(), OpenError> {
+        Ok(durable::sync_tree(self.disk.as_ref(), path)?)
     }
 
     fn create(
@@ -108,21 +120,23 @@ impl Folder {
         database: &Path,
         create: impl FnOnce(&Path) -> Result<(), OpenError>,
     ) -> Result<(), OpenError> {
-        let unfinished = self.dir.join(UNFINISHED);
-        if exists(&unfinished)? {
-            fs::remove_dir_all(&unfinished).at(&unfinished)?;
-        }
+        let unfinished = self.unfinished()?;
         let data = unfinished.join(DATA);
         fs::create_dir_all(&data).at(&data)?;
         create(&data)?;
         let marker = unfinished.join(MARKER);
-        let mut file = File::create_new(&marker).at(&marker)?;
-        writeln!(file, "{MARKER_PREFIX}{engine}").at(&marker)?;
-        sync_tree(&unfinished)?;
-        renameat_with(CWD, &unfinished, CWD, database, RenameFlags::NOREPLACE)
-            .map_err(io::Error::from)
-            .at(database)?;
-        sync(&self.dir)
+        fs::write(&marker, format!("{MARKER_PREFIX}{engine}\n")).at(&marker)?;
+        self.sync_tree(&unfinished)?;
+        rename(&unfinished, database)
+    }
+
+    /// Where a new index is made, or an old one removed: nothing is there.
+    fn unfinished(&self) -> Result<PathBuf, OpenError> {
+        let unfinished = self.dir.join(UNFINISHED);
+        if exists(&unfinished)? {
+            fs::remove_dir_all(&unfinished).at(&unfinished)?;
+        }
+        Ok(unfinished)
     }
 
     fn check_marker(&self, wanted: Engine, database: &Path) -> Result<(), OpenError> {
@@ -140,55 +154,29 @@ impl Folder {
     }
 }
 
-/// Removes what an index consists of, durably, and leaves the folder.
-pub(super) fn discard(dir: &Path) -> Result<(), OpenError> {
+/// Removes what an index consists of, durably, and leaves the folder. An index is gone or whole, wherever this is cut.
+pub(super) fn discard(disk: Arc<dyn Disk>, dir: &Path) -> Result<(), OpenError> {
     if !exists(dir)? {
         return Ok(());
     }
-    let folder = Folder::claim(dir, Missing::Create)?;
-    for part in [DATABASE, UNFINISHED] {
-        let path = folder.dir.join(part);
-        if exists(&path)? {
-            fs::remove_dir_all(&path).at(&path)?;
-        }
+    let folder = Folder::claim(disk, dir, Missing::Create)?;
+    let database = folder.dir.join(DATABASE);
+    let unfinished = folder.unfinished()?;
+    if exists(&database)? {
+        rename(&database, &unfinished)?;
     }
-    sync(dir)
+    durable::sync_folder(folder.disk.as_ref(), &folder.dir)?;
+    folder.unfinished().map(drop)
 }
 
-/// Flushes every file and folder at and below `path`, the deepest first.
-///
-/// A file that vanishes meanwhile needs no flush: an engine that was closed a moment ago in this
-/// process may still be removing a journal that it no longer needs.
-pub(super) fn sync_tree(path: &Path) -> Result<(), OpenError> {
-    if fs::symlink_metadata(path).at(path)?.is_dir() {
-        for entry in fs::read_dir(path).at(path)? {
-            match sync_tree(&entry.at(path)?.path()) {
-                Err(OpenError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
-                synced => synced?,
-            }
-        }
-    }
-    sync(path)
+fn make_durably(disk: &dyn Disk, dir: &Path) -> Result<(), OpenError> {
+    let usable = dir.parent().zip(dir.file_name().and_then(|name| name.to_str()?.parse().ok()));
+    let (parent, name) = usable.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidFilename)).at(dir)?;
+    Ok(durable::make_folder(disk, parent, &name)?)
 }
 
-fn sync(path: &Path) -> Result<(), OpenError> {
-    File::open(path).and_then(|file| file.sync_all()).at(path)
-}
-
-/// Makes `dir` and what is missing above it, each flushed into its parent.
-fn create_dir_durably(dir: &Path) -> Result<(), OpenError> {
-    if exists(dir)? {
-        return Ok(());
-    }
-    let parent = match dir.parent() {
-        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
-        Some(parent) => parent,
-        None => return Ok(()),
-    };
-    create_dir_durably(parent)?;
-    fs::create_dir(dir).at(dir)?;
-    sync(dir)?;
-    sync(parent)
+fn rename(from: &Path, to: &Path) -> Result<(), OpenError> {
+    renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE).map_err(io::Error::from).at(to)
 }
 
 fn exists(path: &Path) -> Result<bool, OpenError> {
@@ -205,3 +193,6 @@ impl<T> At<T> for io::Result<T> {
         self.map_err(|source| OpenError::Io { path: path.to_owned(), source })
     }
 }
+
+#[cfg(test)]
+mod tests;

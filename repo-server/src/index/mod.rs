@@ -42,7 +42,9 @@ pub use memory::MemoryIndex;
 pub use range::{KeyRange, MAX_SCAN_BYTES, Row, Rows};
 pub(crate) use space::RESERVE_MIN;
 
-use folder::Missing;
+pub(crate) use folder::Missing;
+
+use crate::durable::{Disk, RealDisk};
 
 /// The tables of an index. Names and tags are stored, so they never change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -184,7 +186,7 @@ impl FromStr for Engine {
     }
 }
 
-/// Opens the index in `dir`, and creates it if there is none.
+/// Opens the index in `dir`, and creates it if there is none. The folder above `dir` must be there.
 ///
 /// Everything found is flushed to disk before it is read, so nothing is served that an earlier failed
 /// write left only in memory. A creation that was cut short is started again.
@@ -192,7 +194,7 @@ impl FromStr for Engine {
 /// # Errors
 /// See [`OpenError`]. Nothing is served; a retry does no harm.
 pub fn open(engine: Engine, dir: &Path) -> Result<Arc<dyn Index>, OpenError> {
-    open_with(engine, dir, Missing::Create)
+    open_on(Arc::new(RealDisk), engine, dir, Missing::Create)
 }
 
 /// Opens the index in `dir`, which must be there.
@@ -202,7 +204,7 @@ pub fn open(engine: Engine, dir: &Path) -> Result<Arc<dyn Index>, OpenError> {
 /// # Errors
 /// See [`OpenError`], most of all [`OpenError::Missing`].
 pub fn open_existing(engine: Engine, dir: &Path) -> Result<Arc<dyn Index>, OpenError> {
-    open_with(engine, dir, Missing::Refuse)
+    open_on(Arc::new(RealDisk), engine, dir, Missing::Refuse)
 }
 
 /// Removes the index in `dir`, whatever its state, for good. An index that is in use stays.
@@ -210,14 +212,24 @@ pub fn open_existing(engine: Engine, dir: &Path) -> Result<Arc<dyn Index>, OpenE
 /// # Errors
 /// [`OpenError::InUse`], [`OpenError::Io`].
 pub fn discard(dir: &Path) -> Result<(), OpenError> {
-    folder::discard(dir)
+    folder::discard(Arc::new(RealDisk), dir)
 }
 
-fn open_with(engine: Engine, dir: &Path, missing: Missing) -> Result<Arc<dyn Index>, OpenError> {
+/// Opens the index in `dir`, with another disk to sync the folders and what is found in them; the engine's own
+/// syncs are of this machine's.
+///
+/// # Errors
+/// As [`open`] and [`open_existing`].
+pub(crate) fn open_on(
+    disk: Arc<dyn Disk>,
+    engine: Engine,
+    dir: &Path,
+    missing: Missing,
+) -> Result<Arc<dyn Index>, OpenError> {
     match engine {
-        Engine::Fjall => Ok(Arc::new(fjall::FjallIndex::open(dir, missing)?)),
+        Engine::Fjall => Ok(Arc::new(fjall::FjallIndex::open(disk, dir, missing)?)),
         #[cfg(feature = "sled")]
-        Engine::Sled => Ok(Arc::new(sled::SledIndex::open(dir, missing)?)),
+        Engine::Sled => Ok(Arc::new(sled::SledIndex::open(disk, dir, missing)?)),
         #[cfg(not(feature = "sled"))]
         Engine::Sled => Err(OpenError::NotBuilt { engine }),
     }
@@ -225,3 +237,5 @@ fn open_with(engine: Engine, dir: &Path, missing: Missing) -> Result<Arc<dyn Ind
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use tests::copy_tree;

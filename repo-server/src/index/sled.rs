@@ -11,9 +11,10 @@
 //!   more than it frees: memory grows without end. Each commit is followed by enough cheap calls.
 
 use std::fs::File;
+use std::io;
 use std::num::NonZeroUsize;
 use std::path::Path;
-use std::sync::{RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use ::sled::{Config, Db};
 use rustix::fs::{FlockOperation, flock};
@@ -22,6 +23,7 @@ use super::batch::{Batch, is_storable};
 use super::folder::{Folder, Missing};
 use super::space::Space;
 use super::{Engine, Index, IndexError, KeyRange, OpenError, Row, Rows, Table};
+use crate::durable::{Disk, DiskFile, Folder as DiskFolder};
 
 /// The only file that sled keeps rows in.
 const FILE: &str = "db";
@@ -43,10 +45,10 @@ pub(super) struct SledIndex {
     /// Held by readers while they read, and by a commit until its batch is on disk.
     health: RwLock<Health>,
     db: Db,
-    /// Dropped after the database.
-    _closing: Closing,
-    /// sled's file, and the folder that it is in.
-    files: [File; 2],
+    /// sled's file. Dropped after the database.
+    closing: Closing,
+    /// sled's file, and the folder that it is in, both to be synced.
+    places: Mutex<(Box<dyn DiskFile>, Box<dyn DiskFolder>)>,
     space: Space,
     /// Dropped last: the folder is free when the database has let go of it.
     _folder: Folder,
@@ -60,13 +62,13 @@ enum Health {
 }
 
 impl SledIndex {
-    pub(super) fn open(dir: &Path, missing: Missing) -> Result<Self, OpenError> {
+    pub(super) fn open(disk: Arc<dyn Disk>, dir: &Path, missing: Missing) -> Result<Self, OpenError> {
         let refused = |source: ::sled::Error| OpenError::Engine {
             dir: dir.to_owned(),
             engine: Engine::Sled,
             source: source.into(),
         };
-        let folder = Folder::claim(dir, missing)?;
+        let folder = Folder::claim(Arc::clone(&disk), dir, missing)?;
         let data = folder.database(Engine::Sled, missing, |data| {
             let db = open_database(data).map_err(refused)?;
             let closing = Closing(open_file(&data.join(FILE))?);
@@ -75,10 +77,11 @@ impl SledIndex {
             Ok(())
         })?;
         let db = open_database(&data).map_err(refused)?;
-        let _closing = Closing(open_file(&data.join(FILE))?);
-        let files = [open_file(&data.join(FILE))?, open_file(&data)?];
+        let closing = Closing(open_file(&data.join(FILE))?);
+        let places = open_places(disk.as_ref(), &data);
+        let places = Mutex::new(places.map_err(|source| OpenError::Io { path: data, source })?);
         let space = Space::new(dir);
-        Ok(Self { health: RwLock::new(Health::Sound), db, _closing, files, space, _folder: folder })
+        Ok(Self { health: RwLock::new(Health::Sound), db, closing, places, space, _folder: folder })
     }
 
     /// Lets a reader in, unless a commit failed and left rows that may not be on disk.
@@ -111,7 +114,10 @@ impl SledIndex {
         }
         self.db.apply_batch(writes).map_err(IndexError::commit)?;
         self.db.flush().map_err(IndexError::commit)?;
-        self.files.iter().try_for_each(File::sync_all).map_err(IndexError::commit)
+        // Commits come one after the other, so nobody is in the middle of a sync.
+        let places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        let (file, folder) = &*places;
+        file.sync().and_then(|()| folder.sync()).map_err(IndexError::commit)
     }
 }
 
@@ -176,8 +182,7 @@ impl Index for SledIndex {
         if batch.is_empty() {
             return Ok(());
         }
-        let [file, _] = &self.files;
-        self.space.check(file.metadata().map_err(IndexError::commit)?.len())?;
+        self.space.check(self.closing.0.metadata().map_err(IndexError::commit)?.len())?;
         let changes = batch.len();
         self.apply(batch).inspect_err(|_| *health = Health::Failed)?;
         free_replaced(changes);
@@ -189,6 +194,13 @@ const EARLIER_FAILURE: &str = "an earlier commit failed";
 
 fn open_database(data: &Path) -> ::sled::Result<Db> {
     Config::new().path(data).cache_capacity(CACHE_BYTES).segment_size(SEGMENT_BYTES).open()
+}
+
+/// sled's file and its folder, as `disk` syncs them.
+fn open_places(disk: &dyn Disk, data: &Path) -> io::Result<(Box<dyn DiskFile>, Box<dyn DiskFolder>)> {
+    let folder = disk.open_folder(data)?;
+    let file = folder.open_file(&FILE.parse().map_err(io::Error::other)?)?;
+    Ok((file, folder))
 }
 
 fn open_file(path: &Path) -> Result<File, OpenError> {

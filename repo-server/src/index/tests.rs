@@ -132,13 +132,15 @@ fn a_creation_that_was_cut_short_is_started_again() {
 }
 
 #[test]
-fn folders_are_made_on_the_way_to_an_index() {
+fn an_index_can_lie_behind_a_symlink() {
     let dir = tempfile::tempdir().unwrap();
-    let deep = dir.path().join("a/b/c");
+    let (there, link) = (dir.path().join("there"), dir.path().join("link"));
+    fs::create_dir(&there).unwrap();
+    std::os::unix::fs::symlink(&there, &link).unwrap();
 
-    put_one(&*open(Engine::Fjall, &deep).unwrap());
+    put_one(&*open(Engine::Fjall, &link).unwrap());
 
-    assert!(has_it(&*open_existing(Engine::Fjall, &deep).unwrap()));
+    assert!(has_it(&*open_existing(Engine::Fjall, &there).unwrap()));
 }
 
 #[test]
@@ -163,7 +165,7 @@ fn only_a_failed_commit_is_fatal() {
 }
 
 /// Copies what a process that is killed now would leave behind.
-pub(super) fn copy_tree(from: &Path, to: &Path) {
+pub(crate) fn copy_tree(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();

@@ -83,12 +83,12 @@ pub async fn run(
     let dir = plan.data_dir.as_path();
     check_folder(dir, &site, &descriptor)?;
 
-    std::fs::create_dir_all(dir).map_err(|source| create::read_error(dir, source))?;
+    let dir = &create::settled_folder(&RealDisk, dir)?;
     durable::sweep_temporaries(&RealDisk, dir).map_err(CreateError::from)?;
     durable::publish(&RealDisk, dir, &create::name(MARKER), MARKER_TEXT).map_err(CreateError::from)?;
-    create::read_or_publish(dir, "master.key", || master.to_file_text())?;
-    create::new_token(dir)?;
-    let index = new_index(plan).map_err(CreateError::from)?;
+    create::read_or_publish(&RealDisk, dir, "master.key", || master.to_file_text())?;
+    create::new_token(&RealDisk, dir)?;
+    let index = new_index(dir, plan.engine).map_err(CreateError::from)?;
     create::sweep_scratch(dir)?;
     let settings = Settings {
         engine: plan.engine,
@@ -107,10 +107,10 @@ pub async fn run(
 
 const MARKER_TEXT: &[u8] = b"The index here is not finished: run `astacus-server rebuild` again.\n";
 
-fn new_index(plan: &Plan) -> Result<Arc<dyn Index>, OpenError> {
-    let dir = plan.data_dir.join("index");
+fn new_index(dir: &Path, engine: Engine) -> Result<Arc<dyn Index>, OpenError> {
+    let dir = dir.join("index");
     index::discard(&dir)?;
-    index::open(plan.engine, &dir)
+    index::open(engine, &dir)
 }
 
 fn read_descriptor(site: &Path) -> Result<Descriptor, RebuildError> {

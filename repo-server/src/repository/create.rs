@@ -25,9 +25,9 @@ use format_spec::{ErrorClass, FormatError, RepositoryId, id};
 
 use super::{OnHalt, Parts, Repository};
 use crate::clock::{Clock, SystemClock};
-use crate::durable::{self, DurableError, FileName, RealDisk};
+use crate::durable::{self, Disk, DurableError, FileName, RealDisk};
 use crate::error::ServerError;
-use crate::index::{self, Engine, Index, KeyRange, OpenError, Table};
+use crate::index::{self, Index, KeyRange, Missing, OpenError, Table};
 use crate::settings::Settings;
 use crate::site::{ObjectName, Site, SiteError, SiteUrl, StoreSite};
 use crate::space::{self, Space};
@@ -121,8 +121,20 @@ pub async fn open_or_create(
     settings: Settings,
     on_halt: OnHalt,
 ) -> Result<Opened, CreateError> {
+    open_or_create_on(Arc::new(RealDisk), dir, site, settings, on_halt).await
+}
+
+/// As [`open_or_create`], with another disk to write folders and files to; the engine of the index, and what is not
+/// durable, use this machine's.
+async fn open_or_create_on(
+    disk: Arc<dyn Disk>,
+    dir: &Path,
+    site: Option<&SiteUrl>,
+    settings: Settings,
+    on_halt: OnHalt,
+) -> Result<Opened, CreateError> {
     let (engine, chunker) = (settings.engine, settings.chunker);
-    std::fs::create_dir_all(dir).map_err(|source| read_error(dir, source))?;
+    let dir = &settled_folder(disk.as_ref(), dir)?;
     if dir.join(MARKER).exists() {
         return Err(CreateError::HalfBuilt { dir: dir.to_owned() });
     }
@@ -131,18 +143,15 @@ pub async fn open_or_create(
     if !exists {
         check_ours(dir)?;
     }
-    let index = if exists {
-        index::open_existing(engine, &dir.join("index"))?
-    } else {
-        new_index(dir, &site_dir, engine)?
-    };
-    durable::sweep_temporaries(&RealDisk, dir)?;
-    sweep_scratch(dir)?;
-    match site {
-        None => durable::make_folder(&RealDisk, dir, &name("site"))?,
-        Some(_) => std::fs::create_dir_all(&site_dir).map_err(|source| read_error(&site_dir, source))?,
+    let missing = if exists { Missing::Refuse } else { Missing::Create };
+    let index = index::open_on(Arc::clone(&disk), engine, &dir.join("index"), missing)?;
+    if !exists {
+        check_empty(index.as_ref(), dir, &site_dir)?;
     }
-    let site = StoreSite::folder(&site_dir)?;
+    durable::sweep_temporaries(disk.as_ref(), dir)?;
+    sweep_scratch(dir)?;
+    let site_dir = settled_folder(disk.as_ref(), &site_dir)?;
+    let site = StoreSite::folder_on(Arc::clone(&disk), &site_dir)?;
     let master_path = dir.join("master.key");
     let (master, descriptor, token) = if exists {
         let text =
@@ -151,7 +160,7 @@ pub async fn open_or_create(
         let token = read_secret(&token_path)?.ok_or(CreateError::Missing { path: token_path })?;
         (parse_key(&master_path, &text)?, read_descriptor(&site).await?, token)
     } else {
-        create(dir, &site, chunker).await?
+        create(disk.as_ref(), dir, &site, chunker).await?
     };
     if !descriptor.fits(&master) {
         return Err(CreateError::WrongKey { path: master_path });
@@ -185,9 +194,17 @@ pub(crate) fn parts(
     }
 }
 
-/// The index of a repository that is still to be made: one that holds anything belongs to another site.
-fn new_index(dir: &Path, site: &Path, engine: Engine) -> Result<Arc<dyn Index>, CreateError> {
-    let index = index::open(engine, &dir.join("index"))?;
+/// The folder `dir`, made if it is missing, without symlinks in its path. The names in it are durable, also those
+/// that a dead process did not sync.
+pub(crate) fn settled_folder(disk: &dyn Disk, dir: &Path) -> Result<PathBuf, CreateError> {
+    let dir = durable::resolved(dir).map_err(|source| read_error(dir, source))?;
+    durable::make_folders(disk, &dir)?;
+    durable::sync_folder(disk, &dir)?;
+    Ok(dir)
+}
+
+/// Refuses the index of a repository that is still to be made if it holds anything: it belongs to another site.
+fn check_empty(index: &dyn Index, dir: &Path, site: &Path) -> Result<(), CreateError> {
     let one = NonZeroUsize::MIN;
     for table in [Table::Pack, Table::Snapshot, Table::Meta] {
         let found = index.scan(table, &KeyRange::all(), one).map_err(ServerError::from)?;
@@ -195,24 +212,25 @@ fn new_index(dir: &Path, site: &Path, engine: Engine) -> Result<Arc<dyn Index>, 
             return Err(CreateError::NoSite { dir: dir.to_owned(), site: site.to_owned() });
         }
     }
-    Ok(index)
+    Ok(())
 }
 
 /// The token in `dir`, made if there is none.
-pub(crate) fn new_token(dir: &Path) -> Result<String, CreateError> {
-    read_or_publish(dir, "admin.token", || id::to_hex(&random::<32>()) + "\n")
+pub(crate) fn new_token(disk: &dyn Disk, dir: &Path) -> Result<String, CreateError> {
+    read_or_publish(disk, dir, "admin.token", || id::to_hex(&random::<32>()) + "\n")
 }
 
 /// Makes what is not there yet, the descriptor last.
 async fn create(
+    disk: &dyn Disk,
     dir: &Path,
     site: &StoreSite,
     chunker: ChunkerSpec,
 ) -> Result<(MasterKey, Descriptor, String), CreateError> {
     let master_path = dir.join("master.key");
     let new_key = || MasterKey::from_bytes(random()).to_file_text();
-    let master = parse_key(&master_path, &read_or_publish(dir, "master.key", new_key)?)?;
-    let token = new_token(dir)?;
+    let master = parse_key(&master_path, &read_or_publish(disk, dir, "master.key", new_key)?)?;
+    let token = new_token(disk, dir)?;
     let repository = RepositoryId::new(SystemClock::new().unix_ms(), random());
     let descriptor = Descriptor::new(repository, &master, chunker);
     site.put_new(&descriptor_name(), Bytes::from(descriptor.encode())).await?;
@@ -253,6 +271,7 @@ pub(crate) fn name(text: &str) -> FileName {
 }
 
 pub(crate) fn read_or_publish(
+    disk: &dyn Disk,
     dir: &Path,
     file: &str,
     content: impl FnOnce() -> String,
@@ -261,7 +280,7 @@ pub(crate) fn read_or_publish(
         return Ok(text);
     }
     let text = content();
-    durable::publish(&RealDisk, dir, &name(file), text.as_bytes())?;
+    durable::publish(disk, dir, &name(file), text.as_bytes())?;
     Ok(text)
 }
 
@@ -291,3 +310,6 @@ fn random<const N: usize>() -> [u8; N] {
 fn fill_random(bytes: &mut [u8]) {
     getrandom::fill(bytes).expect("the operating system gives random bytes");
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,19 +21,20 @@ pub(super) struct FolderWriter {
 }
 
 impl FolderWriter {
-    /// Takes over the folder `root` and sweeps what a dead process left in it.
-    pub(super) fn open(disk: Arc<dyn Disk>, root: PathBuf) -> Result<Self, SiteError> {
-        let writer = Self::unswept(disk, root);
-        writer.sweep().map_err(|error| match error {
-            DurableError::Fatal { .. } => SiteError::Fatal { source: error.into() },
-            other => SiteError::Open { path: writer.root.clone(), source: other.into() },
-        })?;
-        Ok(writer)
+    /// Writes to the folder `root`, which is left as it is.
+    pub(super) fn new(disk: Arc<dyn Disk>, root: PathBuf) -> Self {
+        Self { disk, root, made: Mutex::default() }
     }
 
-    /// Takes over the folder `root` as it is.
-    pub(super) fn unswept(disk: Arc<dyn Disk>, root: PathBuf) -> Self {
-        Self { disk, root, made: Mutex::default() }
+    /// Makes all names durable that a dead process left: what is listed may be counted on from now on.
+    pub(super) fn settle(&self) -> Result<(), SiteError> {
+        self.in_each_folder(|dir| durable::sync_folder(self.disk.as_ref(), dir))?;
+        durable::sync_folder(self.disk.as_ref(), &self.root).map_err(|error| self.open_error(error))
+    }
+
+    /// Removes the temporary files that a dead process left.
+    pub(super) fn sweep(&self) -> Result<(), SiteError> {
+        self.in_each_folder(|dir| durable::sweep_temporaries(self.disk.as_ref(), dir).map(drop))
     }
 
     pub(super) fn put_new(&self, name: &ObjectName, bytes: &[u8]) -> Result<Put, SiteError> {
@@ -76,15 +77,25 @@ impl FolderWriter {
         self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn sweep(&self) -> Result<(), DurableError> {
+    /// Does something in each folder of objects.
+    fn in_each_folder(&self, work: impl Fn(&Path) -> Result<(), DurableError>) -> Result<(), SiteError> {
         let is_area = |name: &String| Area::ALL.iter().any(|area| area.as_str() == name);
-        let areas = self.subfolders(&self.root)?.into_iter().filter(is_area);
-        let mut folders: Vec<PathBuf> = areas.map(|name| self.root.join(name)).collect();
+        let areas = self.subfolders(&self.root).map_err(|error| self.open_error(error))?;
+        let mut folders: Vec<PathBuf> =
+            areas.into_iter().filter(is_area).map(|name| self.root.join(name)).collect();
         while let Some(dir) = folders.pop() {
-            durable::sweep_temporaries(self.disk.as_ref(), &dir)?;
-            folders.extend(self.subfolders(&dir)?.into_iter().map(|name| dir.join(name)));
+            let inner =
+                work(&dir).and_then(|()| self.subfolders(&dir)).map_err(|error| self.open_error(error))?;
+            folders.extend(inner.into_iter().map(|name| dir.join(name)));
         }
         Ok(())
+    }
+
+    fn open_error(&self, error: DurableError) -> SiteError {
+        match error {
+            DurableError::Fatal { .. } => SiteError::Fatal { source: error.into() },
+            other => SiteError::Open { path: self.root.clone(), source: other.into() },
+        }
     }
 
     fn subfolders(&self, dir: &Path) -> Result<Vec<String>, DurableError> {

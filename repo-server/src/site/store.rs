@@ -1,6 +1,7 @@
 //! Sites over the `object_store` crate.
 
 use std::error::Error;
+use std::io;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use futures_util::TryStreamExt;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, path};
+use rustix::fs::StatVfsMountFlags;
 
 use super::folder::FolderWriter;
 use super::{Listed, ObjectName, Op, Prefix, Put, Site, SiteError, SiteFuture};
@@ -38,7 +40,7 @@ enum Writes {
 impl StoreSite {
     /// The site in the folder `path` of this machine, which must exist.
     ///
-    /// Sweeps what a dead process left half written, so only one process, and one `StoreSite` of it,
+    /// What a dead process left is synced, and swept if it is half written. So only one process, and one `StoreSite` of it,
     /// may have the folder open. Blocks.
     ///
     /// # Errors
@@ -52,23 +54,33 @@ impl StoreSite {
     /// # Errors
     /// [`SiteError::Open`] and [`SiteError::Fatal`].
     pub fn folder_on(disk: Arc<dyn Disk>, path: &Path) -> Result<Self, SiteError> {
-        let open = |source| SiteError::Open { path: path.to_owned(), source };
-        let root = std::fs::canonicalize(path).map_err(|e| open(e.into()))?;
-        let store = LocalFileSystem::new_with_prefix(&root).map_err(|e| open(e.into()))?;
-        let writer = FolderWriter::open(disk, root)?;
-        Ok(Self { store: Arc::new(store), writes: Writes::Folder(Arc::new(writer)) })
+        let (site, writer) = Self::over_folder(disk, path)?;
+        writer.settle()?;
+        writer.sweep()?;
+        Ok(site)
     }
 
-    /// As [`StoreSite::folder`], without sweeping: for who only reads.
-    ///
-    /// # Errors
-    /// [`SiteError::Open`].
-    pub fn folder_in_use(path: &Path) -> Result<Self, SiteError> {
+    fn over_folder(disk: Arc<dyn Disk>, path: &Path) -> Result<(Self, Arc<FolderWriter>), SiteError> {
         let open = |source| SiteError::Open { path: path.to_owned(), source };
         let root = std::fs::canonicalize(path).map_err(|e| open(e.into()))?;
         let store = LocalFileSystem::new_with_prefix(&root).map_err(|e| open(e.into()))?;
-        let writer = FolderWriter::unswept(Arc::new(RealDisk), root);
-        Ok(Self { store: Arc::new(store), writes: Writes::Folder(Arc::new(writer)) })
+        let writer = Arc::new(FolderWriter::new(disk, root));
+        Ok((Self { store: Arc::new(store), writes: Writes::Folder(Arc::clone(&writer)) }, writer))
+    }
+
+    /// As [`StoreSite::folder`], without sweeping: for who only reads. Where the file system is mounted for reading
+    /// only, nothing is synced either.
+    ///
+    /// # Errors
+    /// [`SiteError::Open`] and [`SiteError::Fatal`].
+    pub fn folder_in_use(path: &Path) -> Result<Self, SiteError> {
+        let (site, writer) = Self::over_folder(Arc::new(RealDisk), path)?;
+        let mounted = rustix::fs::statvfs(path)
+            .map_err(|e| SiteError::Open { path: path.to_owned(), source: io::Error::from(e).into() })?;
+        if !mounted.f_flag.contains(StatVfsMountFlags::RDONLY) {
+            writer.settle()?;
+        }
+        Ok(site)
     }
 
     /// An empty site in memory, for tests; gone with this value.

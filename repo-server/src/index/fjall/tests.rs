@@ -1,15 +1,18 @@
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
 use super::super::conformance::{self, Subject};
+use super::super::copy_tree;
 use super::super::open_existing;
-use super::super::tests::copy_tree;
 use super::*;
+use crate::durable::RealDisk;
+use crate::durable::shadow::{Names, ShadowDisk};
 
 conformance::suite!(|| Subject::on_disk(Engine::Fjall));
 
 fn create(dir: &Path) -> FjallIndex {
-    FjallIndex::open(dir, Missing::Create).unwrap()
+    FjallIndex::open(Arc::new(RealDisk), dir, Missing::Create).unwrap()
 }
 
 fn put(index: &FjallIndex, table: Table, key: &[u8], value: &[u8]) -> Result<(), IndexError> {
@@ -80,6 +83,48 @@ fn a_torn_journal_loses_only_whole_batches_from_its_end() {
         most = left;
     }
     assert!(most >= usize::from(BATCHES) - 1, "the cuts no longer reach the last batch");
+}
+
+/// X1, P5: opening makes files, here of the tables that an older version did not have.
+#[test]
+fn what_opening_makes_is_on_disk_before_it_is_used() {
+    let world = tempfile::tempdir().unwrap();
+    let dir = world.path().join("index");
+    let folder = Folder::claim(Arc::new(RealDisk), &dir, Missing::Create).unwrap();
+    let older = |data: &Path| {
+        drop(Database::builder(data).open().unwrap());
+        Ok(())
+    };
+    folder.database(Engine::Fjall, Missing::Create, older).unwrap();
+    drop(folder);
+    let disk = ShadowDisk::default();
+    disk.settle(&dir).unwrap();
+    let before = files(&dir);
+
+    let index = FjallIndex::open(Arc::new(disk.clone()), &dir, Missing::Refuse).unwrap();
+    let after = world.path().join("after");
+    disk.cut_power(&dir, &after, Names::Synced).unwrap();
+
+    assert_ne!(files(&dir), before, "opening made nothing");
+    assert_eq!(files(&after), files(&dir));
+    drop(index);
+}
+
+/// Every file at and below `dir`, with its content.
+fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![dir.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                found.insert(path.strip_prefix(dir).unwrap().to_owned(), fs::read(&path).unwrap());
+            }
+        }
+    }
+    found
 }
 
 fn journals(dir: &Path) -> Vec<PathBuf> {

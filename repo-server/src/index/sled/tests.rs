@@ -1,9 +1,11 @@
 use std::fs;
 
 use super::super::conformance::{self, Subject};
-use super::super::tests::copy_tree;
+use super::super::copy_tree;
 use super::super::{MAX_KEY_LEN, MAX_VALUE_LEN, open_existing};
 use super::*;
+use crate::durable::RealDisk;
+use crate::durable::shadow::{Names, ShadowDisk};
 
 conformance::suite!(|| Subject::on_disk(Engine::Sled));
 
@@ -18,7 +20,7 @@ fn put(index: &SledIndex, table: Table, key: &[u8], value: &[u8]) -> Result<(), 
 fn a_kill_after_an_acknowledgement_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let killed = tempfile::tempdir().unwrap();
-    let index = SledIndex::open(dir.path(), Missing::Create).unwrap();
+    let index = SledIndex::open(Arc::new(RealDisk), dir.path(), Missing::Create).unwrap();
     for n in 0..20_u8 {
         put(&index, Table::Chunk, &[n], b"v").unwrap();
     }
@@ -31,11 +33,36 @@ fn a_kill_after_an_acknowledgement_loses_nothing() {
     }
 }
 
+/// Whether a row is there after a power cut at its acknowledgement.
+fn is_kept(left_out: Option<&str>) -> bool {
+    let world = tempfile::tempdir().unwrap();
+    let (dir, after) = (world.path().join("index"), world.path().join("after"));
+    drop(SledIndex::open(Arc::new(RealDisk), &dir, Missing::Create).unwrap());
+    let disk = ShadowDisk::default();
+    disk.settle(&dir).unwrap();
+    let index = SledIndex::open(Arc::new(disk.clone()), &dir, Missing::Refuse).unwrap();
+    left_out.into_iter().for_each(|path| disk.leave_out(&dir.join(path)));
+
+    put(&index, Table::Chunk, b"k", b"v").unwrap();
+
+    disk.cut_power(&dir, &after, Names::Synced).unwrap();
+    drop(index);
+    let index = open_existing(Engine::Sled, &after).unwrap();
+    index.get(Table::Chunk, b"k").unwrap().is_some()
+}
+
+/// X1, P5: sled's own flush is not counted on.
+#[test]
+fn a_row_needs_the_sync_of_the_file_to_outlive_a_power_cut() {
+    assert!(is_kept(None));
+    assert!(!is_kept(Some("db/data/db")));
+}
+
 /// X1: such files are never flushed, so an acknowledged row in one could be lost.
 #[test]
 fn rows_at_the_limits_do_not_become_files_of_their_own() {
     let dir = tempfile::tempdir().unwrap();
-    let index = SledIndex::open(dir.path(), Missing::Create).unwrap();
+    let index = SledIndex::open(Arc::new(RealDisk), dir.path(), Missing::Create).unwrap();
     for step in 0..100_u8 {
         let mut batch = Batch::new();
         for n in 0..4 {
@@ -55,7 +82,7 @@ fn rows_at_the_limits_do_not_become_files_of_their_own() {
 #[test]
 fn a_full_disk_refuses_commits_and_leaves_reads() {
     let dir = tempfile::tempdir().unwrap();
-    let mut index = SledIndex::open(dir.path(), Missing::Create).unwrap();
+    let mut index = SledIndex::open(Arc::new(RealDisk), dir.path(), Missing::Create).unwrap();
     put(&index, Table::Meta, b"k", b"v").unwrap();
     index.space.set_reserve(u64::MAX);
 
@@ -69,7 +96,7 @@ fn a_full_disk_refuses_commits_and_leaves_reads() {
 #[test]
 fn nothing_is_read_or_written_after_a_failed_commit() {
     let dir = tempfile::tempdir().unwrap();
-    let index = SledIndex::open(dir.path(), Missing::Create).unwrap();
+    let index = SledIndex::open(Arc::new(RealDisk), dir.path(), Missing::Create).unwrap();
     put(&index, Table::Meta, b"k", b"v").unwrap();
 
     *index.health.write().unwrap() = Health::Failed;

@@ -1,0 +1,114 @@
+//! A first start, cut at each sync, with each sync left out in turn.
+
+use super::*;
+use crate::config::{Config, SpaceConfig};
+use crate::durable::shadow::{Names, ShadowDisk};
+use crate::index::copy_tree;
+
+/// What makes a repository the one that it is.
+#[derive(Debug, PartialEq, Eq)]
+struct Identity {
+    repository: RepositoryId,
+    token: String,
+}
+
+/// Starts a server on the folders of `machine`, and ends it.
+async fn start(disk: Arc<dyn Disk>, machine: &Path) -> Result<Identity, CreateError> {
+    let site = SiteUrl::from(machine.join("mnt/sites/one"));
+    let on_halt: OnHalt = Arc::new(|error| panic!("the repository halts: {error}"));
+    let space = SpaceConfig { ballast_mib: Some(0), refuse_below_mib: Some(0) };
+    let settings = Config { space, ..Config::default() }.settings().unwrap();
+    let opened =
+        open_or_create_on(disk, &machine.join("var/lib/data"), Some(&site), settings, on_halt).await?;
+    Ok(Identity { repository: opened.repository.id(), token: opened.token })
+}
+
+/// Whether the repository is another one, or none, after a power cut at the end of its first start. An earlier
+/// process stopped before the sync number `stop`; the sync number `left_out` was acknowledged and not done. Answers
+/// what was synced too.
+async fn is_lost(left_out: Option<usize>, stop: Option<usize>) -> (bool, Vec<PathBuf>) {
+    let world = tempfile::tempdir().unwrap();
+    let (machine, after) = (world.path().join("machine"), world.path().join("after"));
+    let disk = ShadowDisk::new(left_out, stop);
+    for root in ["var", "mnt"] {
+        std::fs::create_dir_all(machine.join(root)).unwrap();
+    }
+    disk.settle(&machine).unwrap();
+    // Somebody made these a moment ago, and synced nothing.
+    for folder in ["var/lib", "mnt/sites"] {
+        std::fs::create_dir(machine.join(folder)).unwrap();
+    }
+    if stop.is_some() {
+        assert!(start(Arc::new(disk.clone()), &machine).await.is_err(), "the process did not stop");
+        disk.restart_process();
+    }
+    let made = start(Arc::new(disk.clone()), &machine).await.unwrap();
+
+    disk.cut_power(&machine, &after, Names::Synced).unwrap();
+    // The engine syncs what it writes by itself, unseen by this disk. So the index is as it was.
+    let index = after.join("var/lib/data/index");
+    if index.exists() {
+        std::fs::remove_dir_all(&index).unwrap();
+        copy_tree(&machine.join("var/lib/data/index"), &index);
+    }
+
+    let found = start(Arc::new(RealDisk), &after).await.ok();
+    let syncs = disk.syncs().iter().map(|path| path.strip_prefix(&machine).unwrap().to_owned()).collect();
+    (found != Some(made), syncs)
+}
+
+/// Numbers of the syncs outside the index, which has tests of its own.
+fn outside(syncs: &[PathBuf]) -> Vec<usize> {
+    let is_outside = |path: &PathBuf| !path.starts_with("var/lib/data/index");
+    (0..syncs.len()).filter(|&number| is_outside(&syncs[number])).collect()
+}
+
+/// P5, S1: a repository that has started once is the same after a power cut, also when an earlier process was ended
+/// anywhere in its first start; and each sync is needed for that.
+#[tokio::test]
+async fn a_first_start_needs_each_of_its_syncs() {
+    let (lost, syncs) = is_lost(None, None).await;
+    assert!(!lost);
+    let stops = outside(&syncs);
+    let mut after_stops = Vec::new();
+    for &stop in &stops {
+        let (lost, syncs) = is_lost(None, Some(stop)).await;
+        assert!(!lost, "after an earlier process stopped before the sync number {stop} of {syncs:#?}");
+        after_stops.push((stop, syncs));
+    }
+
+    let mut not_needed = Vec::new();
+    for &left_out in &outside(&syncs) {
+        let mut breaks = vec![(left_out, None)];
+        // A sync that makes up for an earlier process has another number after that.
+        for (stop, after_stop) in &after_stops {
+            let again = (*stop..after_stop.len()).filter(|&number| after_stop[number] == syncs[left_out]);
+            breaks.extend(again.map(|number| (number, Some(*stop))));
+        }
+        let mut is_needed = false;
+        for (number, stop) in breaks {
+            is_needed = is_needed || is_lost(Some(number), stop).await.0;
+        }
+        if !is_needed {
+            not_needed.push((left_out, &syncs[left_out]));
+        }
+    }
+
+    assert_eq!(not_needed, [], "of {syncs:#?}");
+}
+
+#[tokio::test]
+async fn the_folders_of_a_repository_can_be_symlinks() {
+    let world = tempfile::tempdir().unwrap();
+    for (link, there) in [("var/lib/data", "data"), ("mnt/sites/one", "site")] {
+        let (link, there) = (world.path().join(link), world.path().join(there));
+        std::fs::create_dir(&there).unwrap();
+        std::fs::create_dir_all(link.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink(&there, &link).unwrap();
+    }
+
+    let made = start(Arc::new(RealDisk), world.path()).await.unwrap();
+
+    assert_eq!(start(Arc::new(RealDisk), world.path()).await.unwrap(), made);
+    assert!(world.path().join("data/master.key").exists() && world.path().join("site/keyring").exists());
+}
