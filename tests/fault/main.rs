@@ -21,3 +21,4 @@ mod site_outage;
 mod stopped_client;
 mod switch;
 mod unsynced;
+mod unsynced_node;
