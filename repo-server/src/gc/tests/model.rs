@@ -5,6 +5,8 @@
 //! left over. `ASTACUS_TEST_SEED` replays a sequence, `ASTACUS_NIGHTLY=1` runs many more.
 
 use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use format_spec::SnapshotId;
 use format_spec::key::BlobKind;
@@ -21,6 +23,9 @@ use crate::testing::{Client, Tree, World};
 const SEQUENCES: u64 = 200;
 const NIGHTLY_SEQUENCES: u64 = 50_000;
 const STEPS: u64 = 70;
+
+/// After so many sequences a long run says how far it is.
+const PROGRESS: u64 = 1_000;
 
 /// Different contents: few, so that pushes share them.
 const CONTENTS: u64 = 9;
@@ -296,14 +301,34 @@ impl Model {
     }
 }
 
-/// Runs sequences until one finds something; answers which, and what.
+/// Runs sequences on all cores until one finds something; answers which, and what.
 fn explore(first: u64, sequences: u64, removed: &[Rule]) -> Option<String> {
-    (first..first + sequences).find_map(|seed| {
-        let mut model = Model::new(seed, removed);
-        let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| model.run(removed)));
-        let found = found.unwrap_or_else(|_| Err("a panic".to_owned())).err()?;
-        Some(format!("ASTACUS_TEST_SEED={seed}: {found}\n{}", model.log.join("\n")))
-    })
+    let (next, found) = (AtomicU64::new(0), Mutex::new(None));
+    let work = || {
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number >= sequences {
+                return;
+            }
+            if number > 0 && number % PROGRESS == 0 {
+                println!("{number} of {sequences} sequences begun");
+            }
+            if let Err(loss) = run(first + number, removed) {
+                next.store(sequences, Ordering::Relaxed);
+                found.lock().unwrap().get_or_insert(loss);
+            }
+        }
+    };
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+    std::thread::scope(|scope| (0..cores).for_each(|_| _ = scope.spawn(work)));
+    found.into_inner().unwrap()
+}
+
+fn run(seed: u64, removed: &[Rule]) -> Found {
+    let mut model = Model::new(seed, removed);
+    let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| model.run(removed)));
+    let found = found.unwrap_or_else(|_| Err("a panic".to_owned()));
+    found.map_err(|loss| format!("ASTACUS_TEST_SEED={seed}: {loss}\n{}", model.log.join("\n")))
 }
 
 /// S1, S3, G1, G2, G3, G6: whatever happens, what was acknowledged can be read, and what was promised is there.
