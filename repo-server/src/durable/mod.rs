@@ -25,7 +25,7 @@ mod tests;
 
 use std::ffi::OsStr;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 pub use disk::{
     BadFileName, Disk, DiskFile, Entry, EntryKind, FileName, Folder, TEMPORARY_PREFIX, TemporaryName,
@@ -111,40 +111,41 @@ pub fn make_folder(disk: &dyn Disk, parent: &Path, name: &FileName) -> Result<()
     target.sync_folder()
 }
 
-/// Makes sure that the folder `dir` exists, durably, and so do those above it.
-///
-/// Where `dir` is there already, its name is synced all the same: whoever made it may have died before that. Only
-/// a folder above that this process may not even list is taken as it is, because it was made by somebody else.
-///
-/// # Errors
-/// As [`make_folder`].
-pub fn make_folders(disk: &dyn Disk, dir: &Path) -> Result<(), DurableError> {
-    let Some((parent, name)) = dir.parent().zip(dir.file_name()) else { return Ok(()) };
-    match disk.open_folder(dir) {
-        Ok(_) => match disk.open_folder(parent) {
-            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(()),
-            opened => sync_opened(opened, parent),
-        },
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            make_folders(disk, parent)?;
-            let name = file_name(name).map_err(|e| DurableError::at(Step::MakeFolder, dir, e))?;
-            make_folder(disk, parent, &name)
-        }
-        Err(e) => Err(DurableError::at(Step::OpenFolder, dir, e)),
-    }
-}
-
 /// Makes the names in the folder `dir` durable, whoever made them.
 ///
 /// # Errors
 /// [`DurableError::Fatal`] and [`DurableError::Failed`], as [`publish`].
 pub fn sync_folder(disk: &dyn Disk, dir: &Path) -> Result<(), DurableError> {
-    sync_opened(disk.open_folder(dir), dir)
+    open(disk, dir)?.sync().map_err(|e| DurableError::at(Step::SyncFolder, dir, e))
 }
 
-fn sync_opened(opened: io::Result<Box<dyn Folder>>, dir: &Path) -> Result<(), DurableError> {
-    let folder = opened.map_err(|e| DurableError::at(Step::OpenFolder, dir, e))?;
-    folder.sync().map_err(|e| DurableError::at(Step::SyncFolder, dir, e))
+/// Makes the names in the folder `dir` durable that an earlier process may have left unsynced.
+///
+/// A folder that may not be listed was not left by us; a file system that is read-only, or whose folders cannot be
+/// synced, is taken as it is.
+///
+/// # Errors
+/// As [`sync_folder`].
+pub fn settle_folder(disk: &dyn Disk, dir: &Path) -> Result<(), DurableError> {
+    let folder = match disk.open_folder(dir) {
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => return Ok(()),
+        opened => opened.map_err(|e| DurableError::at(Step::OpenFolder, dir, e))?,
+    };
+    match folder.sync() {
+        Err(e) if matches!(e.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::ReadOnlyFilesystem) => {
+            Ok(())
+        }
+        synced => synced.map_err(|e| DurableError::at(Step::SyncFolder, dir, e)),
+    }
+}
+
+/// As [`settle_folder`], for `dir` and all folders above it: its own name and theirs are durable then. The path must
+/// be absolute and without symlinks.
+///
+/// # Errors
+/// As [`sync_folder`].
+pub fn settle_path(disk: &dyn Disk, dir: &Path) -> Result<(), DurableError> {
+    dir.ancestors().try_for_each(|dir| settle_folder(disk, dir))
 }
 
 /// Makes every file and folder at and below the folder `dir` durable, the deepest first. The name of `dir` itself
@@ -178,24 +179,8 @@ fn sync_file(folder: &dyn Folder, name: &OsStr, path: &Path) -> Result<(), Durab
 }
 
 fn file_name(name: &OsStr) -> io::Result<FileName> {
-    let name = name.to_string_lossy();
+    let name = name.to_str().ok_or(io::ErrorKind::InvalidFilename)?;
     name.parse().map_err(|e| io::Error::new(io::ErrorKind::InvalidFilename, e))
-}
-
-/// The path without symlinks of a folder that need not be there yet, for the functions here, which follow none.
-///
-/// # Errors
-/// What the operating system answers.
-pub fn resolved(dir: &Path) -> io::Result<PathBuf> {
-    let dir = std::path::absolute(dir)?;
-    for above in dir.ancestors() {
-        match (above.canonicalize(), dir.strip_prefix(above)) {
-            (Err(e), _) if e.kind() == io::ErrorKind::NotFound => {}
-            (found, Ok(below)) if below != Path::new("") => return Ok(found?.join(below)),
-            (found, _) => return found,
-        }
-    }
-    Ok(dir)
 }
 
 /// Removes the file `name` from the folder `dir`, durably. A name or folder that is not there

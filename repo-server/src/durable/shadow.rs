@@ -17,7 +17,7 @@ use std::time::SystemTime;
 
 use super::{Disk, DiskFile, Entry, FileName, Folder, RealDisk, TemporaryName};
 
-/// A file or folder, however it is called. A number is used again for a later one, but not with the same birth.
+/// A file or folder, however it is called. A number may be used again for a later one, with another birth.
 type Inode = (u64, SystemTime);
 
 /// What was synced of a file or a folder.
@@ -38,6 +38,8 @@ pub(crate) enum Names {
 
 #[derive(Default)]
 struct State {
+    /// What lies below these is watched.
+    settled: Vec<PathBuf>,
     synced: HashMap<Inode, Synced>,
     /// The syncs so far.
     syncs: Vec<PathBuf>,
@@ -63,7 +65,7 @@ impl ShadowDisk {
         disk
     }
 
-    /// What was synced so far, in order.
+    /// What was synced so far of what is watched, in order.
     pub(crate) fn syncs(&self) -> Vec<PathBuf> {
         self.lock().syncs.clone()
     }
@@ -79,14 +81,12 @@ impl ShadowDisk {
         self.lock().left_out_path = Some(path.to_owned());
     }
 
-    /// Makes all that is at and below `path` durable, as if an earlier process had synced it.
+    /// Makes all that is at and below `path` durable, as if an earlier process had synced it, and watches it from
+    /// then on.
     pub(crate) fn settle(&self, path: &Path) -> io::Result<()> {
-        if path.is_dir() {
-            fs::read_dir(path)?.try_for_each(|entry| self.settle(&entry?.path()))?;
-        }
-        let synced = now(path)?;
-        self.lock().synced.insert(inode(path)?, synced);
-        Ok(())
+        let mut state = self.lock();
+        state.settled.push(path.to_owned());
+        state.settle(path)
     }
 
     /// Writes to `to`, which must not be there, what a power cut now would leave of `from`, whose own name is taken
@@ -101,6 +101,9 @@ impl ShadowDisk {
 
     fn sync(&self, path: &Path, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         let mut state = self.lock();
+        if !state.settled.iter().any(|settled| path.starts_with(settled)) {
+            return sync();
+        }
         let number = state.syncs.len();
         if state.stop.is_some_and(|stop| number >= stop) {
             return Err(io::Error::other("the process has stopped"));
@@ -121,6 +124,14 @@ impl ShadowDisk {
 }
 
 impl State {
+    fn settle(&mut self, path: &Path) -> io::Result<()> {
+        if path.is_dir() {
+            fs::read_dir(path)?.try_for_each(|entry| self.settle(&entry?.path()))?;
+        }
+        self.synced.insert(inode(path)?, now(path)?);
+        Ok(())
+    }
+
     fn write_synced(&self, inode: Inode, to: &Path) -> io::Result<()> {
         match self.synced.get(&inode) {
             None => Ok(()),

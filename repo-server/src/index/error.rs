@@ -85,7 +85,7 @@ pub enum OpenError {
     /// A file or folder could not be made or read.
     #[error("prepare {}", path.display())]
     Io { path: PathBuf, source: io::Error },
-    /// A file or folder could not be flushed.
+    /// A file or folder could not be found or flushed.
     #[error(transparent)]
     Durable(#[from] DurableError),
     /// The engine refuses its files.

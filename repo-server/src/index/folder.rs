@@ -67,15 +67,14 @@ fn lock_patiently(file: &File) -> Result<(), Errno> {
 }
 
 impl Folder {
-    /// Claims `dir` for one handle, and makes it if it may be made. What is synced, `disk` syncs.
+    /// Claims `dir` for one handle, and makes it if it may be made. `disk` does what is synced here.
     pub(super) fn claim(disk: Arc<dyn Disk>, dir: &Path, missing: Missing) -> Result<Self, OpenError> {
-        let dir = durable::resolved(dir).at(dir)?;
-        if !exists(&dir)? && missing == Missing::Refuse {
-            return Err(OpenError::Missing { dir });
+        match missing {
+            Missing::Create => fs::create_dir_all(dir).at(dir)?,
+            Missing::Refuse if !exists(dir)? => return Err(OpenError::Missing { dir: dir.to_owned() }),
+            Missing::Refuse => {}
         }
-        if !exists(&dir.join(DATABASE))? && missing == Missing::Create {
-            make_durably(disk.as_ref(), &dir)?;
-        }
+        let dir = dir.canonicalize().at(dir)?;
         let path = dir.join(LOCK);
         let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&path).at(&path)?;
         match lock_patiently(&lock) {
@@ -106,12 +105,16 @@ impl Folder {
         }
         // Also when it was there: whoever made it may have died before this.
         durable::sync_folder(self.disk.as_ref(), &self.dir)?;
-        Ok(database.join(DATA))
+        if let Some(above) = self.dir.parent() {
+            durable::settle_folder(self.disk.as_ref(), above)?;
+        }
+        let data = database.join(DATA);
+        data.canonicalize().at(&data)
     }
 
     /// Flushes every file and folder at and below `path`.
     pub(super) fn sync_tree(&self, path: &Path) -> Result<(), OpenError> {
-        Ok(durable::sync_tree(self.disk.as_ref(), path)?)
+        Ok(durable::sync_tree(self.disk.as_ref(), &path.canonicalize().at(path)?)?)
     }
 
     fn create(
@@ -167,12 +170,6 @@ pub(super) fn discard(disk: Arc<dyn Disk>, dir: &Path) -> Result<(), OpenError> 
     }
     durable::sync_folder(folder.disk.as_ref(), &folder.dir)?;
     folder.unfinished().map(drop)
-}
-
-fn make_durably(disk: &dyn Disk, dir: &Path) -> Result<(), OpenError> {
-    let usable = dir.parent().zip(dir.file_name().and_then(|name| name.to_str()?.parse().ok()));
-    let (parent, name) = usable.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidFilename)).at(dir)?;
-    Ok(durable::make_folder(disk, parent, &name)?)
 }
 
 fn rename(from: &Path, to: &Path) -> Result<(), OpenError> {

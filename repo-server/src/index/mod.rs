@@ -186,7 +186,8 @@ impl FromStr for Engine {
     }
 }
 
-/// Opens the index in `dir`, and creates it if there is none. The folder above `dir` must be there.
+/// Opens the index in `dir`, and creates it if there is none. The name of `dir` is durable then; those of folders
+/// above it are the caller's to sync.
 ///
 /// Everything found is flushed to disk before it is read, so nothing is served that an earlier failed
 /// write left only in memory. A creation that was cut short is started again.
@@ -210,7 +211,7 @@ pub fn open_existing(engine: Engine, dir: &Path) -> Result<Arc<dyn Index>, OpenE
 /// Removes the index in `dir`, whatever its state, for good. An index that is in use stays.
 ///
 /// # Errors
-/// [`OpenError::InUse`], [`OpenError::Io`].
+/// [`OpenError::InUse`], [`OpenError::Io`], [`OpenError::Durable`].
 pub fn discard(dir: &Path) -> Result<(), OpenError> {
     folder::discard(Arc::new(RealDisk), dir)
 }

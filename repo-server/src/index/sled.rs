@@ -2,8 +2,8 @@
 //!
 //! What was added around it, and why (sled 0.34.7, read in its source):
 //! - `flush` is not safe from a power cut: it neither flushes the disk's cache nor the file's length. Each
-//!   commit flushes sled, then its file, then its folder. A failed flush in sled's own thread is only logged,
-//!   but the file is open here from the start, so the kernel reports the failure here too.
+//!   commit flushes sled, then its file. A failed flush in sled's own thread is only logged, but the file
+//!   is open here from the start, so the kernel reports the failure here too.
 //! - sled shows rows before they are on disk. Readers wait while a commit runs.
 //! - A page over a quarter of a segment would become a file of its own that is never flushed. Segments are
 //!   so large that no page of rows within the limits gets there.
@@ -23,7 +23,7 @@ use super::batch::{Batch, is_storable};
 use super::folder::{Folder, Missing};
 use super::space::Space;
 use super::{Engine, Index, IndexError, KeyRange, OpenError, Row, Rows, Table};
-use crate::durable::{Disk, DiskFile, Folder as DiskFolder};
+use crate::durable::{Disk, DiskFile};
 
 /// The only file that sled keeps rows in.
 const FILE: &str = "db";
@@ -47,8 +47,8 @@ pub(super) struct SledIndex {
     db: Db,
     /// sled's file. Dropped after the database.
     closing: Closing,
-    /// sled's file, and the folder that it is in, both to be synced.
-    places: Mutex<(Box<dyn DiskFile>, Box<dyn DiskFolder>)>,
+    /// sled's file, to be synced: its length grows, and it is the only one that rows are in.
+    file: Mutex<Box<dyn DiskFile>>,
     space: Space,
     /// Dropped last: the folder is free when the database has let go of it.
     _folder: Folder,
@@ -78,10 +78,11 @@ impl SledIndex {
         })?;
         let db = open_database(&data).map_err(refused)?;
         let closing = Closing(open_file(&data.join(FILE))?);
-        let places = open_places(disk.as_ref(), &data);
-        let places = Mutex::new(places.map_err(|source| OpenError::Io { path: data, source })?);
+        let file =
+            disk.open_folder(&data).and_then(|data| data.open_file(&FILE.parse().map_err(io::Error::other)?));
+        let file = Mutex::new(file.map_err(|source| OpenError::Io { path: data.join(FILE), source })?);
         let space = Space::new(dir);
-        Ok(Self { health: RwLock::new(Health::Sound), db, closing, places, space, _folder: folder })
+        Ok(Self { health: RwLock::new(Health::Sound), db, closing, file, space, _folder: folder })
     }
 
     /// Lets a reader in, unless a commit failed and left rows that may not be on disk.
@@ -115,9 +116,8 @@ impl SledIndex {
         self.db.apply_batch(writes).map_err(IndexError::commit)?;
         self.db.flush().map_err(IndexError::commit)?;
         // Commits come one after the other, so nobody is in the middle of a sync.
-        let places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        let (file, folder) = &*places;
-        file.sync().and_then(|()| folder.sync()).map_err(IndexError::commit)
+        let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        file.sync().map_err(IndexError::commit)
     }
 }
 
@@ -194,13 +194,6 @@ const EARLIER_FAILURE: &str = "an earlier commit failed";
 
 fn open_database(data: &Path) -> ::sled::Result<Db> {
     Config::new().path(data).cache_capacity(CACHE_BYTES).segment_size(SEGMENT_BYTES).open()
-}
-
-/// sled's file and its folder, as `disk` syncs them.
-fn open_places(disk: &dyn Disk, data: &Path) -> io::Result<(Box<dyn DiskFile>, Box<dyn DiskFolder>)> {
-    let folder = disk.open_folder(data)?;
-    let file = folder.open_file(&FILE.parse().map_err(io::Error::other)?)?;
-    Ok((file, folder))
 }
 
 fn open_file(path: &Path) -> Result<File, OpenError> {

@@ -194,12 +194,12 @@ pub(crate) fn parts(
     }
 }
 
-/// The folder `dir`, made if it is missing, without symlinks in its path. The names in it are durable, also those
-/// that a dead process did not sync.
+/// The folder `dir`, made if it is missing, without symlinks in its path. Its name is durable, and so are those of
+/// the folders above it and the names in it: an earlier process may have died before it synced them.
 pub(crate) fn settled_folder(disk: &dyn Disk, dir: &Path) -> Result<PathBuf, CreateError> {
-    let dir = durable::resolved(dir).map_err(|source| read_error(dir, source))?;
-    durable::make_folders(disk, &dir)?;
-    durable::sync_folder(disk, &dir)?;
+    let made = std::fs::create_dir_all(dir).and_then(|()| dir.canonicalize());
+    let dir = made.map_err(|source| read_error(dir, source))?;
+    durable::settle_path(disk, &dir)?;
     Ok(dir)
 }
 

@@ -26,10 +26,10 @@ impl FolderWriter {
         Self { disk, root, made: Mutex::default() }
     }
 
-    /// Makes all names durable that a dead process left: what is listed may be counted on from now on.
+    /// Makes the names of objects durable that a dead process left: what is listed may be counted on from now on.
+    /// Those of their folders were synced before there was an object in them.
     pub(super) fn settle(&self) -> Result<(), SiteError> {
-        self.in_each_folder(|dir| durable::sync_folder(self.disk.as_ref(), dir))?;
-        durable::sync_folder(self.disk.as_ref(), &self.root).map_err(|error| self.open_error(error))
+        self.in_each_folder(|dir| durable::settle_folder(self.disk.as_ref(), dir))
     }
 
     /// Removes the temporary files that a dead process left.

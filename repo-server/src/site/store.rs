@@ -1,7 +1,6 @@
 //! Sites over the `object_store` crate.
 
 use std::error::Error;
-use std::io;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -11,7 +10,6 @@ use futures_util::TryStreamExt;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, path};
-use rustix::fs::StatVfsMountFlags;
 
 use super::folder::FolderWriter;
 use super::{Listed, ObjectName, Op, Prefix, Put, Site, SiteError, SiteFuture};
@@ -68,18 +66,13 @@ impl StoreSite {
         Ok((Self { store: Arc::new(store), writes: Writes::Folder(Arc::clone(&writer)) }, writer))
     }
 
-    /// As [`StoreSite::folder`], without sweeping: for who only reads. Where the file system is mounted for reading
-    /// only, nothing is synced either.
+    /// As [`StoreSite::folder`], without sweeping: for who only reads.
     ///
     /// # Errors
     /// [`SiteError::Open`] and [`SiteError::Fatal`].
     pub fn folder_in_use(path: &Path) -> Result<Self, SiteError> {
         let (site, writer) = Self::over_folder(Arc::new(RealDisk), path)?;
-        let mounted = rustix::fs::statvfs(path)
-            .map_err(|e| SiteError::Open { path: path.to_owned(), source: io::Error::from(e).into() })?;
-        if !mounted.f_flag.contains(StatVfsMountFlags::RDONLY) {
-            writer.settle()?;
-        }
+        writer.settle()?;
         Ok(site)
     }
 

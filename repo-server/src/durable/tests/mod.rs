@@ -4,3 +4,4 @@ mod error;
 mod faults;
 mod power;
 mod real;
+mod settle;

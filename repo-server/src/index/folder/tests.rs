@@ -83,6 +83,12 @@ fn make(disk: &ShadowDisk, dir: &Path) -> Result<(), OpenError> {
     open(disk, &index_dir(dir)).map(drop)
 }
 
+/// Makes the folder above the index, durably.
+fn settle_above(disk: &ShadowDisk, dir: &Path) {
+    fs::create_dir(dir.join("data")).unwrap();
+    disk.settle(dir).unwrap();
+}
+
 /// Makes a whole index, as a process does whose syncs all fail.
 fn make_unsynced(dir: &Path) -> Result<(), OpenError> {
     let db = index_dir(dir).join(DATABASE);
@@ -119,8 +125,8 @@ fn each_sync_is_needed(prepare: Step, done: Step, acknowledged: Left) {
 #[test]
 fn a_new_index_is_there_or_not_wherever_the_power_is_cut_and_needs_each_of_its_syncs() {
     let prepare: Step = |disk, dir| {
-        fs::create_dir(dir.join("data")).unwrap();
-        disk.settle(dir).at(dir)
+        settle_above(disk, dir);
+        Ok(())
     };
     each_sync_is_needed(prepare, make, Left::Whole);
 }
@@ -129,10 +135,8 @@ fn a_new_index_is_there_or_not_wherever_the_power_is_cut_and_needs_each_of_its_s
 #[test]
 fn a_creation_that_goes_on_syncs_what_an_earlier_one_did_not() {
     let prepare: Step = |disk, dir| {
-        fs::create_dir(dir.join("data")).unwrap();
-        disk.settle(dir).unwrap();
-        fs::create_dir_all(index_dir(dir).join(UNFINISHED)).unwrap();
-        Ok(())
+        settle_above(disk, dir);
+        fs::create_dir_all(index_dir(dir).join(UNFINISHED)).at(dir)
     };
     each_sync_is_needed(prepare, make, Left::Whole);
 }
@@ -141,20 +145,39 @@ fn a_creation_that_goes_on_syncs_what_an_earlier_one_did_not() {
 #[test]
 fn an_index_that_is_found_is_synced_before_it_is_used() {
     let prepare: Step = |disk, dir| {
-        fs::create_dir_all(index_dir(dir)).unwrap();
-        disk.settle(dir).unwrap();
+        settle_above(disk, dir);
         make_unsynced(dir)
     };
     each_sync_is_needed(prepare, make, Left::Whole);
 }
 
-/// G7: a rebuild starts from nothing, not from some of the old index.
+const REMOVABLE: Step = |disk, dir| {
+    make_unsynced(dir)?;
+    disk.settle(dir).unwrap();
+    Ok(())
+};
+
+fn remove(disk: &ShadowDisk, dir: &Path) -> Result<(), OpenError> {
+    discard(Arc::new(disk.clone()), &index_dir(dir))
+}
+
+/// G11: a rebuild starts from nothing, not from some of the old index.
 #[test]
-fn an_index_is_removed_whole_wherever_the_power_is_cut() {
-    let prepare: Step = |disk, dir| {
-        make_unsynced(dir)?;
-        disk.settle(dir).unwrap();
-        Ok(())
-    };
-    each_sync_is_needed(prepare, |disk, dir| discard(Arc::new(disk.clone()), &index_dir(dir)), Left::Nothing);
+fn an_index_that_was_removed_does_not_come_back() {
+    each_sync_is_needed(REMOVABLE, remove, Left::Nothing);
+}
+
+/// G11: as long as a power cut may bring the old name back, all that is under it is there.
+#[test]
+fn nothing_of_an_index_is_removed_before_its_name_is_gone_for_good() {
+    let world = tempfile::tempdir().unwrap();
+    let disk = ShadowDisk::new(None, Some(0));
+    REMOVABLE(&disk, world.path()).unwrap();
+
+    remove(&disk, world.path()).unwrap_err();
+
+    let dir = index_dir(world.path());
+    assert_eq!(left(&dir), Left::Nothing);
+    rename(&dir.join(UNFINISHED), &dir.join(DATABASE)).unwrap();
+    assert_eq!(left(&dir), Left::Whole);
 }
