@@ -247,3 +247,31 @@ fn until_sealed(setup: &Setup, before: u64) -> u64 {
         (stored > before).then_some(stored - before)
     })
 }
+
+/// A push that reads faster than it can send has all its memory on the way, and waits for room. It ends all the
+/// same, when its server goes for good as when somebody ends it.
+#[test]
+fn a_push_that_waits_for_room_ends_when_its_server_goes_and_when_it_is_told_to() {
+    const FILES: usize = 4;
+    const LEN: usize = 40_000_000;
+    /// By then it has read all that it has room for.
+    const SENT: u64 = 16_000_000;
+    let mut world = World::new();
+    let relay = Relay::to(&world.server);
+    let (root, mut random) = (world.dir("source"), Random::printed());
+    (0..FILES).for_each(|n| fs::write(root.join(n.to_string()), random.bytes(LEN)).unwrap());
+    let node = world.node("n").at(relay.address());
+    let start = || {
+        let before = relay.sent();
+        let push = node.start_push_of(&[&root], &["--max-rate", "8M"]);
+        wait::for_state("the push to send", || (relay.sent() - before >= SENT).then_some(()));
+        push
+    };
+
+    let told = start();
+    told.interrupt();
+    told.wait().exits(130);
+    let push = start();
+    world.server.kill();
+    push.wait().exits(14);
+}

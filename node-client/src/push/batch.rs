@@ -2,8 +2,9 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use format_spec::ChunkId;
 use format_spec::wire::{Held, MAX_IDS};
 
@@ -12,6 +13,9 @@ use super::stop::{Stop, Stopped};
 
 /// Bytes that one read takes at most: small enough to be in the cache when they are cut and hashed.
 pub(super) const READ_LEN: usize = 256 << 10;
+
+/// Between two looks at whether the push has ended, while no batch is free.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// A run of plaintext with the chunks in it.
 pub(super) struct Batch {
@@ -184,7 +188,7 @@ impl<'a> Feeder<'a> {
         if self.batch.chunks.is_empty() {
             self.batch.bytes.copy_within(pending.clone(), 0);
         } else {
-            let mut next = self.free.recv().map_err(|_| Stopped)?;
+            let mut next = self.next_free()?;
             let target = next.bytes.get_mut(..pending.len()).expect("batches have one length");
             target.copy_from_slice(self.pending());
             let full = std::mem::replace(&mut self.batch, next);
@@ -193,6 +197,20 @@ impl<'a> Feeder<'a> {
         self.start = 0;
         self.filled = pending.len();
         Ok(())
+    }
+}
+
+impl Feeder<'_> {
+    /// Waits for an empty batch. Stages that stop take theirs with them, and one that waits for more would keep
+    /// the queue open: so the end of the push is looked for as well.
+    fn next_free(&self) -> Result<Batch, Stopped> {
+        loop {
+            match self.free.recv_timeout(LOOK) {
+                Ok(batch) => return Ok(batch),
+                Err(RecvTimeoutError::Timeout) => self.stop.check()?,
+                Err(RecvTimeoutError::Disconnected) => return Err(Stopped),
+            }
+        }
     }
 }
 
