@@ -313,7 +313,9 @@ impl Load {
                 self.nodes[n].work(self.attempts, &mut self.random);
                 let now = self.nodes[n].now.clone();
                 self.tried.insert(now.stamp.clone(), now);
-                let running = self.client(n).start_push(&self.nodes[n].root);
+                // What a push was doing is told if it never ends.
+                let client = self.client(n).wrapped(&["env", "ASTACUS_LOG=debug"]);
+                let running = client.start_push(&self.nodes[n].root);
                 self.nodes[n].running = Some(running);
                 self.nodes[n].met = 0;
             }

@@ -86,8 +86,12 @@ impl Running {
     /// If it does not end within the patience of a test.
     pub fn wait(self) -> Done {
         self.within(wait::PATIENCE).unwrap_or_else(|| {
+            let threads = threads(self.pid);
             let _ = kill_process(self.pid, Signal::KILL);
-            panic!("a program did not end: {:?}", self.done.recv())
+            panic!(
+                "a program did not end: {:#?}\nIts threads, and what each waited for:\n{threads}",
+                self.done.recv()
+            )
         })
     }
 
@@ -110,6 +114,19 @@ impl Running {
     pub fn interrupt(&self) {
         let _ = kill_process(self.pid, Signal::INT);
     }
+}
+
+/// The threads of a process, each with the call that it is in, as far as the kernel says.
+fn threads(pid: Pid) -> String {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", pid.as_raw_nonzero()));
+    let line = |task: PathBuf| {
+        let [name, call, place] = ["comm", "syscall", "wchan"].map(|file| {
+            let text = std::fs::read_to_string(task.join(file)).unwrap_or_default();
+            text.trim().to_owned()
+        });
+        format!("  {name}: system call {call}, in {place}\n")
+    };
+    tasks.into_iter().flatten().flatten().map(|task| line(task.path())).collect()
 }
 
 /// Runs a program and returns what became of it.

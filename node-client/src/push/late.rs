@@ -44,7 +44,9 @@ impl Uplink<'_> {
                 true => (FIRST_WAIT, Duration::ZERO),
                 false => ((wait * 2).min(LONGEST_WAIT), waited + wait),
             };
-            if !self.late().is_empty() {
+            let left = self.late().len();
+            if left > 0 {
+                tracing::debug!(left, ?wait, ?waited, "another node is sending chunks: waiting for them");
                 self.wait(wait)?;
             }
         }
