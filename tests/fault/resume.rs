@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::process::{Signal, kill_process};
 use serde_json::Value;
 use tests::client::{Client, Done, Running, number};
 use tests::compare::assert_same;
@@ -274,4 +275,39 @@ fn a_push_that_waits_for_room_ends_when_its_server_goes_and_when_it_is_told_to()
     let push = start();
     world.server.kill();
     push.wait().exits(14);
+}
+
+/// A restore and a verify whose server says no more end when that goes for good, and when they are told to.
+#[test]
+fn readers_whose_server_says_no_more_end_when_it_goes_and_when_they_are_told_to() {
+    const LEN: usize = 80_000_000;
+    let mut world = World::new();
+    let mut relay = Relay::to(&world.server);
+    let (root, mut random) = (world.dir("source"), Random::printed());
+    (0..2).for_each(|n| fs::write(root.join(n.to_string()), random.bytes(LEN)).unwrap());
+    world.node("n").push(&root);
+    let start = |world: &World, relay: &Relay, arguments: &[&str]| {
+        let before = relay.answered();
+        let mut command = world.node("n").at(relay.address()).command();
+        command.args(arguments);
+        let reader = Running::start(command);
+        wait::for_state("some of it to come", || (relay.answered() > before + MIB).then_some(()));
+        kill_process(world.server.pid(), Signal::STOP).unwrap();
+        assert!(reader.within(Duration::ZERO).is_none(), "{arguments:?} has ended");
+        reader
+    };
+    let to = world.path("restored").to_str().unwrap().to_owned();
+
+    for reader in [vec!["restore", "latest", "--to", &to, "--into-existing"], vec!["verify", "latest"]] {
+        let told = start(&world, &relay, &reader);
+        told.interrupt();
+        told.wait().exits(130);
+        kill_process(world.server.pid(), Signal::CONT).unwrap();
+
+        let left = start(&world, &relay, &reader);
+        world.server.kill();
+        left.wait().exits(14);
+        world.server.start_again();
+        relay = Relay::to(&world.server);
+    }
 }

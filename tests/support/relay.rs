@@ -18,6 +18,7 @@ struct Shared {
     /// Host and port of the server.
     to: Mutex<String>,
     sent: AtomicU64,
+    answered: AtomicU64,
     is_over: AtomicBool,
 }
 
@@ -32,6 +33,7 @@ impl Relay {
         let shared = Arc::new(Shared {
             to: Mutex::new(server.host().to_owned()),
             sent: AtomicU64::new(0),
+            answered: AtomicU64::new(0),
             is_over: AtomicBool::new(false),
         });
         let accepting = Arc::clone(&shared);
@@ -53,6 +55,11 @@ impl Relay {
     pub fn sent(&self) -> u64 {
         self.shared.sent.load(Ordering::Relaxed)
     }
+
+    /// Bytes that clients have been answered so far.
+    pub fn answered(&self) -> u64 {
+        self.shared.answered.load(Ordering::Relaxed)
+    }
 }
 
 impl Drop for Relay {
@@ -73,25 +80,21 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
         // Where there is no server, the connection ends, as it would without a relay.
         let Ok(server) = TcpStream::connect(to) else { continue };
         let (Ok(from_client), Ok(from_server)) = (client.try_clone(), server.try_clone()) else { continue };
-        let counting = Arc::clone(shared);
-        std::thread::spawn(move || {
-            pass_on(from_client, server, |len| {
-                counting.sent.fetch_add(len, Ordering::Relaxed);
-            });
-        });
-        std::thread::spawn(move || pass_on(from_server, client, |_| {}));
+        let (to_server, to_client) = (Arc::clone(shared), Arc::clone(shared));
+        std::thread::spawn(move || pass_on(from_client, server, &to_server.sent));
+        std::thread::spawn(move || pass_on(from_server, client, &to_client.answered));
     }
 }
 
 /// Passes everything on until one side has gone, and then sends the other away.
-fn pass_on(mut from: TcpStream, mut to: TcpStream, mut count: impl FnMut(u64)) {
+fn pass_on(mut from: TcpStream, mut to: TcpStream, count: &AtomicU64) {
     let mut buffer = vec![0; 64 << 10];
     while let Ok(len @ 1..) = from.read(&mut buffer) {
         let Some(piece) = buffer.get(..len) else { break };
         if to.write_all(piece).is_err() {
             break;
         }
-        count(u64::try_from(len).expect("a piece is short"));
+        count.fetch_add(u64::try_from(len).expect("a piece is short"), Ordering::Relaxed);
     }
     // Whoever has gone already minds nothing.
     let _ = from.shutdown(Shutdown::Both);
