@@ -294,6 +294,8 @@ fn readers_whose_server_says_no_more_end_when_it_goes_and_when_they_are_told_to(
         wait::for_state("some of it to come", || (relay.answered() > before + MIB).then_some(()));
         kill_process(world.server.pid(), Signal::STOP).unwrap();
         assert!(reader.within(Duration::ZERO).is_none(), "{arguments:?} has ended");
+        // The machine is asked for signs of life: it may go without a word as well.
+        wait::for_state("probes of the connection", || probes(relay.address()).then_some(()));
         reader
     };
     let to = world.path("restored").to_str().unwrap().to_owned();
@@ -310,4 +312,14 @@ fn readers_whose_server_says_no_more_end_when_it_goes_and_when_they_are_told_to(
         world.server.start_again();
         relay = Relay::to(&world.server);
     }
+}
+
+/// Whether the kernel probes every connection to the server at `address`, and there is one.
+fn probes(address: &str) -> bool {
+    let port: u16 = address.rsplit(':').next().unwrap().parse().unwrap();
+    let (there, established, probing) = (format!(":{port:04X}"), "01", "02:");
+    let table = fs::read_to_string("/proc/net/tcp").unwrap();
+    let lines: Vec<Vec<&str>> = table.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();
+    let mut ours = lines.iter().filter(|line| line[2].ends_with(&there) && line[3] == established).peekable();
+    ours.peek().is_some() && ours.all(|line| line[5].starts_with(probing))
 }

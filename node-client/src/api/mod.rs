@@ -9,6 +9,8 @@ mod body;
 mod retry;
 mod upkeep;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use format_spec::manifest::Manifest;
 use format_spec::wire::{self, Frame, FrameReader, Held};
@@ -72,6 +74,25 @@ impl Call {
     }
 }
 
+/// How long a machine may take to answer a call at all.
+const CONNECT_WITHIN: Duration = Duration::from_secs(10);
+
+/// A server may think for as long as it likes, but its machine has to be there: it is asked for a sign of life after so
+/// long without a word, again and again, and is gone after so many that got no answer.
+const PROBE_AFTER: Duration = Duration::from_secs(30);
+const PROBE_EVERY: Duration = Duration::from_secs(10);
+const PROBES: u32 = 3;
+
+fn connector() -> HttpConnector {
+    let mut connector = HttpConnector::new();
+    connector.set_nodelay(true);
+    connector.set_connect_timeout(Some(CONNECT_WITHIN));
+    connector.set_keepalive(Some(PROBE_AFTER));
+    connector.set_keepalive_interval(Some(PROBE_EVERY));
+    connector.set_keepalive_retries(Some(PROBES));
+    connector
+}
+
 const OCTETS: &str = "application/octet-stream";
 
 impl Api {
@@ -94,7 +115,7 @@ impl Api {
         let mut authorization = header::HeaderValue::try_from(format!("Bearer {token}"))
             .map_err(|_| ClientError::Usage("the token holds characters that no token has".to_owned()))?;
         authorization.set_sensitive(true);
-        let http = Client::builder(TokioExecutor::new()).build_http();
+        let http = Client::builder(TokioExecutor::new()).build(connector());
         Ok(Self { http, server, authorization, retry })
     }
 
