@@ -38,8 +38,8 @@ enum Writes {
 impl StoreSite {
     /// The site in the folder `path` of this machine, which must exist.
     ///
-    /// What a dead process left is synced, and swept if it is half written. So only one process, and one `StoreSite` of it,
-    /// may have the folder open. Blocks.
+    /// What a dead process left is synced, and swept if it is half written. So only one process, and one
+    /// `StoreSite` of it, may have the folder open. Blocks.
     ///
     /// # Errors
     /// [`SiteError::Open`] and [`SiteError::Fatal`].
