@@ -77,8 +77,9 @@ impl Call {
 /// How long a machine may take to answer a call at all.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 
-/// A server may think for as long as it likes, but its machine has to be there: it is asked for a sign of life after so
-/// long without a word, again and again, and is gone after so many that got no answer.
+/// A server may think for as long as it likes, but its machine has to be there: while an answer is waited for, it is
+/// asked for a sign of life after so long without a word, again and again, and is gone after so many that got no
+/// answer. What is still to be sent keeps the system's own, longer, time.
 const PROBE_AFTER: Duration = Duration::from_secs(30);
 const PROBE_EVERY: Duration = Duration::from_secs(10);
 const PROBES: u32 = 3;
