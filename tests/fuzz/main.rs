@@ -15,7 +15,8 @@ use tests::targets::{Target, Verdict};
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
 
-/// The memory of a process is counted as one, so that the tests here run one after the other.
+/// The memory of a process is counted as one, and making seeds takes as much as reading them: each test here
+/// begins with this, so that they run one after the other.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)

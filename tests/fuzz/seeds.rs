@@ -87,6 +87,7 @@ fn programs() -> BTreeSet<String> {
 
 #[test]
 fn every_target_has_seeds_and_a_program_and_the_other_way_round() {
+    let _alone = alone();
     let stored = stored();
 
     assert_eq!(
@@ -135,6 +136,7 @@ fn target(name: &'static str, run: fn(&[u8]) -> Verdict) -> Target {
 /// Twin: what is missing on either side is named.
 #[test]
 fn a_target_without_seeds_and_seeds_without_a_target_are_seen() {
+    let _alone = alone();
     let targets = [target("one", |_| Verdict::Refused), target("two", |_| Verdict::Refused)];
     let seeds = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), Vec::new())).collect();
     let stored = Seeds::from([("one".to_owned(), seeds(&["a"])), ("lost".to_owned(), seeds(&["a"]))]);
