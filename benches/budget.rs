@@ -9,8 +9,9 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use benches::{Content, Random, write_content};
+use benches::{Content, Random, Scratch, write_content};
 use chunker::{Chunker, EndOfInput, Params};
+use clap::Parser;
 use format_spec::blob::{BlobInfo, BlobSealer, Compressor, Decompressor};
 use format_spec::key::{BlobKind, DomainKey, MasterKey};
 use format_spec::{ChunkId, PackId, RepositoryId};
@@ -18,11 +19,20 @@ use format_spec::{ChunkId, PackId, RepositoryId};
 /// A pack's length, for the write stage.
 const PACK_LEN: usize = 32 << 20;
 
+/// What each stage of a push costs of the processor
+#[derive(Parser)]
+struct Arguments {
+    #[command(flatten)]
+    scratch: Scratch,
+    /// How much data
+    #[arg(long, default_value_t = 512)]
+    mib: u64,
+}
+
 fn main() {
-    let mib = std::env::args().skip_while(|flag| flag != "--mib").nth(1);
-    let mib: u64 = mib.map_or(512, |mib| mib.parse().expect("a number"));
-    let scratch = tempfile::tempdir().expect("a scratch folder");
-    let stages = Stages::prepare(scratch.path(), mib << 20);
+    let arguments = Arguments::parse();
+    let scratch = arguments.scratch.folder();
+    let stages = Stages::prepare(scratch.path(), arguments.mib << 20);
     say("| stage | CPU s per GB of source |");
     say("|---|---|");
     stages.measure("read", Stages::read);

@@ -1,6 +1,6 @@
 //! What a push costs when little has changed, in turn with restic and borg when they are installed.
 //!
-//! `cargo bench -p benches --bench changes -- [--dir DIR] [--rounds 5] [--only log|small|links|million]`
+//! `cargo bench -p benches --bench changes -- --help`
 //!
 //! | row | data | before each round |
 //! |---|---|---|
@@ -10,44 +10,35 @@
 //! | `million` | 1,000,000 files, ours only | nothing |
 //!
 //! Each tool pushes the data once before the rounds, and once in each. Figures are medians over the rounds;
-//! bytes read are by our own report, memory is the largest of all rounds. Needs room for 20 GiB and the
-//! release binaries: `cargo build --release --bins`.
+//! bytes read are by our own report, memory is the largest of all rounds. Needs room for 20 GiB.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
-use benches::programs::{Run, Server, binary, timed};
-use benches::{Content, Random, median, mixed, small_files, write_content};
+use benches::programs::{Run, Server, timed};
+use benches::{Content, Random, Scratch, median, mixed, small_files, write_content};
+use clap::Parser;
+use tests::binaries::program;
 
 const MIB: u64 = 1 << 20;
 
+const ROWS: [&str; 4] = ["log", "small", "links", "million"];
+
+/// Pushes when little has changed, in turn with restic and borg where they are installed
+#[derive(Parser)]
 struct Arguments {
-    dir: Option<PathBuf>,
+    #[command(flatten)]
+    scratch: Scratch,
+    #[arg(long, default_value_t = 5)]
     rounds: usize,
+    /// Measures this row and no other
+    #[arg(long, value_parser = ROWS)]
     only: Option<String>,
 }
 
 impl Arguments {
-    fn parse() -> Self {
-        let mut parsed = Self { dir: None, rounds: 5, only: None };
-        let mut arguments = std::env::args().skip(1);
-        while let Some(flag) = arguments.next() {
-            if flag == "--bench" {
-                continue;
-            }
-            let value = arguments.next().expect("a value after each flag");
-            match flag.as_str() {
-                "--dir" => parsed.dir = Some(PathBuf::from(&value)),
-                "--rounds" => parsed.rounds = value.parse().expect("a small number"),
-                "--only" => parsed.only = Some(value),
-                other => panic!("unknown flag {other}"),
-            }
-        }
-        parsed
-    }
-
     fn wants(&self, row: &str) -> bool {
         self.only.as_ref().is_none_or(|only| only == row)
     }
@@ -55,12 +46,8 @@ impl Arguments {
 
 fn main() {
     let arguments = Arguments::parse();
-    let scratch = match &arguments.dir {
-        Some(dir) => tempfile::tempdir_in(dir),
-        None => tempfile::tempdir(),
-    };
-    let scratch = scratch.expect("a scratch folder");
-    for row in ["log", "small", "links", "million"] {
+    let scratch = arguments.scratch.folder();
+    for row in ROWS {
         if arguments.wants(row) {
             let dir = scratch.path().join(row);
             std::fs::create_dir(&dir).expect("a folder for the row");
@@ -156,7 +143,7 @@ fn ours(name: &'static str, dir: &Path, source: &Path, more: &[&str]) -> Tool {
         (server.address.clone(), dir.join(format!("{name} state")), source.to_owned());
     let more: Vec<String> = more.iter().map(|argument| (*argument).to_owned()).collect();
     let mut tool = Tool::new(name, move || {
-        let mut command = Command::new(binary("astacus-client"));
+        let mut command = Command::new(program("astacus-client"));
         command.args(["push", "--json", "--cluster", "bench", "--node", "node", "--server", &address]);
         command.args(&more).arg(&source).arg("--token-file").arg(data.join("admin.token"));
         command.env("ASTACUS_STATE_DIR", &state);

@@ -1,7 +1,7 @@
 //! What commit, forget and the collector cost when one hundredth of a large repository changes, against
 //! a full mark of the same index.
 //!
-//! `cargo bench -p benches --bench collector -- [--dir DIR] [--chunks 10000000] [--rounds 3] [--garbage spread|together]`
+//! `cargo bench -p benches --bench collector -- --help`
 //!
 //! The repository is made up: rows of chunks in packs of 125, and the pages of one file of all of them,
 //! written straight into the index. The packs of pages are on the site; those of the chunks are not, as
@@ -22,8 +22,7 @@
 //! New chunks of 1 KiB are sent and stored before the first step, and not measured. A step begins when the
 //! server is at rest, as its index merges tables in the background: what a step leaves it to do is in the
 //! processor time, which is taken when it is at rest again. The memory is the most that the server had in a
-//! step. Figures are medians over the rounds. Needs the release binaries: `cargo build --release --bins`,
-//! and 6 GiB of disk for 10^7 chunks.
+//! step. Figures are medians over the rounds. Needs 6 GiB of disk for 10^7 chunks.
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -32,8 +31,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use benches::programs::Server;
-use benches::{Random, median};
+use benches::{Random, Scratch, median};
 use bytes::Bytes;
+use clap::{Parser, ValueEnum};
 use format_spec::blob::{BlobInfo, BlobSealer, Compression};
 use format_spec::descriptor::Descriptor;
 use format_spec::key::{BlobKind, DomainKey, MasterKey};
@@ -66,15 +66,22 @@ const BATCH: usize = 20_000;
 /// Pages are replaced in so many rounds at most.
 const SHARE: usize = 100;
 
+/// Commit, forget and collection in a large index, beside a full mark
+#[derive(Parser)]
 struct Arguments {
-    dir: Option<PathBuf>,
+    #[command(flatten)]
+    scratch: Scratch,
+    #[arg(long, default_value_t = 10_000_000)]
     chunks: u64,
+    /// Each replaces another hundredth
+    #[arg(long, default_value_t = 3)]
     rounds: usize,
+    #[arg(long, value_enum, default_value_t = Garbage::Spread)]
     garbage: Garbage,
 }
 
 /// Where the pages lie that a round replaces.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, ValueEnum)]
 enum Garbage {
     Spread,
     Together,
@@ -98,35 +105,10 @@ impl Garbage {
     }
 }
 
-impl Arguments {
-    fn parse() -> Self {
-        let mut parsed = Self { dir: None, chunks: 10_000_000, rounds: 3, garbage: Garbage::Spread };
-        let mut arguments = std::env::args().skip(1);
-        while let Some(flag) = arguments.next() {
-            if flag == "--bench" {
-                continue;
-            }
-            let value = arguments.next().expect("a value after each flag");
-            match flag.as_str() {
-                "--dir" => parsed.dir = Some(PathBuf::from(&value)),
-                "--chunks" => parsed.chunks = value.parse().expect("a number"),
-                "--rounds" => parsed.rounds = value.parse().expect("a small number"),
-                "--garbage" if value == "spread" => parsed.garbage = Garbage::Spread,
-                "--garbage" if value == "together" => parsed.garbage = Garbage::Together,
-                other => panic!("unknown flag {other}, or not with {value}"),
-            }
-        }
-        assert!(parsed.rounds < SHARE, "a page is replaced once");
-        parsed
-    }
-}
-
 fn main() -> Outcome<()> {
     let arguments = Arguments::parse();
-    let scratch = match &arguments.dir {
-        Some(dir) => tempfile::tempdir_in(dir)?,
-        None => tempfile::tempdir()?,
-    };
+    assert!(arguments.rounds < SHARE, "a page is replaced once, so {SHARE} rounds are too many");
+    let scratch = arguments.scratch.folder();
     let (data, config) = (scratch.path().join("data"), scratch.path().join("server.toml"));
     std::fs::write(&config, "[gc]\nevery_minutes = 0\nrepack_below = 0\n[space]\nballast_mib = 0\n")?;
     Server::start_with(&config, &data).stop();

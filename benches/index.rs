@@ -13,6 +13,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use clap::Parser;
 use repo_server::index::{self, Batch, Engine, Index, Table};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
@@ -28,7 +29,7 @@ const LOOKUPS: u64 = 1_000_000;
 const RSS_LIMIT: u64 = 6 << 30;
 
 fn main() -> Outcome<()> {
-    let options = Options::from_args(std::env::args().skip(1))?;
+    let options = Options::parse();
     let dir = tempfile::tempdir()?;
     let index = index::open(options.engine, dir.path())?;
     println!("| step | keys | per second | at the end | written | RSS | peak RSS | on disk |");
@@ -51,27 +52,16 @@ fn main() -> Outcome<()> {
     Ok(())
 }
 
-/// What to measure.
+/// An index engine with random keys
+#[derive(Parser)]
 struct Options {
+    #[arg(long, default_value_t)]
     engine: Engine,
+    #[arg(long, default_value_t = 1_000_000)]
     keys: u64,
-}
-
-impl Options {
-    fn from_args(mut args: impl Iterator<Item = String>) -> Outcome<Self> {
-        let mut options = Self { engine: Engine::default(), keys: 1_000_000 };
-        while let Some(name) = args.next() {
-            let mut value = || args.next().ok_or_else(|| format!("`{name}` needs a value"));
-            match name.as_str() {
-                "--engine" => options.engine = value()?.parse()?,
-                "--keys" => options.keys = value()?.parse()?,
-                // What cargo passes to every benchmark.
-                "--bench" => {}
-                _ => return Err(format!("unknown argument `{name}`: use --engine and --keys").into()),
-            }
-        }
-        Ok(options)
-    }
+    /// What cargo passes to every benchmark
+    #[arg(long, hide = true)]
+    bench: bool,
 }
 
 /// One line of the table.

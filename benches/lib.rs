@@ -4,10 +4,13 @@
 //! ratio near 2, a log, and many small files.
 
 pub mod programs;
+mod scratch;
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
+
+pub use scratch::Scratch;
 
 /// A small fast generator (SplitMix64, Steele et al., OOPSLA 2014).
 pub struct Random(u64);

@@ -1,7 +1,7 @@
 //! The later life of a repository, in turn with restic when it is installed: every byte is read and
 //! checked, then all snapshots but the newest are forgotten and what they held is freed.
 //!
-//! `cargo bench -p benches --bench lifetime -- [--dir DIR] [--mib 2048] [--rounds 3] [--versions 4] [--repack-below 50]`
+//! `cargo bench -p benches --bench lifetime -- --help`
 //!
 //! Both tools push the same versions of the mixed set: in each, a file of a tenth of the set is replaced
 //! by a new one, the log grows by a hundredth, and every tenth small file is written anew. Then, in turn:
@@ -14,49 +14,37 @@
 //! Whole commands are measured, on repositories that the page cache holds (both were just written or
 //! copied). Each round frees from a fresh copy; copying is not measured. How much a tool frees is its own
 //! choice: restic copies until 5 % of the rest is of no use, ours where less than `--repack-below` percent
-//! of a pack is. Needs room for two repositories a round, and the release binaries:
-//! `cargo build --release --bins`.
+//! of a pack is. Needs room for two repositories a round.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use benches::programs::{Server, binary, folder_len, timed};
-use benches::{Content, Random, median, mixed, write_content};
+use benches::programs::{Server, folder_len, timed};
+use benches::{Content, Random, Scratch, median, mixed, write_content};
+use clap::Parser;
+use tests::binaries::program;
 
 const MIB: u64 = 1 << 20;
 const SMALL_FILES: u64 = 20_000;
 
+/// Checking and freeing, in turn with restic when it is installed
+#[derive(Parser)]
 struct Arguments {
-    dir: Option<PathBuf>,
+    #[command(flatten)]
+    scratch: Scratch,
+    /// How much data
+    #[arg(long, default_value_t = 2048)]
     mib: u64,
+    #[arg(long, default_value_t = 3)]
     rounds: u64,
+    /// Snapshots that are pushed before
+    #[arg(long, default_value_t = 4)]
     versions: u64,
+    /// Percent of a pack that live, below which it is copied
+    #[arg(long, default_value_t = 50)]
     repack_below: u64,
-}
-
-impl Arguments {
-    fn parse() -> Self {
-        let mut parsed = Self { dir: None, mib: 2048, rounds: 3, versions: 4, repack_below: 50 };
-        let mut arguments = std::env::args().skip(1);
-        while let Some(flag) = arguments.next() {
-            if flag == "--bench" {
-                continue;
-            }
-            let value = arguments.next().expect("a value after each flag");
-            let number = || value.parse().expect("a number");
-            match flag.as_str() {
-                "--dir" => parsed.dir = Some(PathBuf::from(&value)),
-                "--mib" => parsed.mib = number(),
-                "--rounds" => parsed.rounds = number(),
-                "--versions" => parsed.versions = number(),
-                "--repack-below" => parsed.repack_below = number(),
-                other => panic!("unknown flag {other}"),
-            }
-        }
-        parsed
-    }
 }
 
 /// Figures of one tool over all rounds.
@@ -72,11 +60,7 @@ struct Figures {
 
 fn main() {
     let arguments = Arguments::parse();
-    let scratch = match &arguments.dir {
-        Some(dir) => tempfile::tempdir_in(dir),
-        None => tempfile::tempdir(),
-    };
-    let scratch = scratch.expect("a scratch folder");
+    let scratch = arguments.scratch.folder();
     let place = Place::new(scratch.path(), &arguments);
     let has_restic = Command::new("restic").arg("version").output().is_ok();
     push_versions(&place, &arguments, has_restic);
@@ -179,7 +163,7 @@ impl Place {
 }
 
 fn admin(server: &Server, data: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(binary("astacus-admin"));
+    let mut command = Command::new(program("astacus-admin"));
     command.args(arguments).args(["--server", &server.address]);
     command.arg("--token-file").arg(data.join("admin.token"));
     command
@@ -207,7 +191,7 @@ fn push_versions(place: &Place, arguments: &Arguments, has_restic: bool) {
 }
 
 fn push(place: &Place, server: &Server, data: &Path) -> Command {
-    let mut command = Command::new(binary("astacus-client"));
+    let mut command = Command::new(program("astacus-client"));
     command.args(["push", "--json", "--cluster", "bench", "--node", "node", "--server", &server.address]);
     command.arg(&place.source).arg("--token-file").arg(data.join("admin.token"));
     command.env("ASTACUS_STATE_DIR", place.dir.join("state"));

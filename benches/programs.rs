@@ -1,9 +1,11 @@
 //! Programs under measurement: ours as they are released, and their peers.
 
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+use tests::binaries::program;
 
 /// A program that ran to its end.
 pub struct Run {
@@ -47,19 +49,6 @@ pub fn timed(mut command: Command) -> Run {
     Run { seconds, peak_kib, stdout: String::from_utf8_lossy(&output.stdout).into_owned() }
 }
 
-/// A release binary of this workspace.
-///
-/// # Panics
-/// If it was not built.
-pub fn binary(name: &str) -> PathBuf {
-    // A bench binary lies in target/release/deps.
-    let here = std::env::current_exe().expect("this program has a path");
-    let release = here.parent().and_then(Path::parent).expect("target/release/deps");
-    let path = release.join(name);
-    assert!(path.exists(), "{} is missing: run `cargo build --release --bins` first", path.display());
-    path
-}
-
 /// A running server.
 pub struct Server {
     process: Child,
@@ -73,7 +62,7 @@ impl Server {
     /// # Panics
     /// If it does not start.
     pub fn start(data: &Path) -> Self {
-        Self::run(Command::new(binary("astacus-server")), data)
+        Self::run(Command::new(program("astacus-server")), data)
     }
 
     /// As [`start`](Self::start), with the configuration file `config`.
@@ -81,7 +70,7 @@ impl Server {
     /// # Panics
     /// If it does not start.
     pub fn start_with(config: &Path, data: &Path) -> Self {
-        let mut command = Command::new(binary("astacus-server"));
+        let mut command = Command::new(program("astacus-server"));
         command.arg("--config").arg(config);
         Self::run(command, data)
     }

@@ -1,51 +1,37 @@
 //! Push and restore of the mixed set, in turn with restic when it is installed.
 //!
-//! `cargo bench -p benches --bench push_restore -- [--dir DIR] [--mib 2048] [--rounds 5] [--seed 1]`
-//!
-//! `--data-only DIR` makes the data set in DIR and ends.
+//! `cargo bench -p benches --bench push_restore -- --help`
 //!
 //! Each round runs, for each tool: a first push into a new repository, a push of the same tree, and a
 //! restore into a new folder. Client and server run on this machine, encryption on, with each tool's
 //! defaults. Figures are wall-clock medians over the rounds; memory is the peak of the largest round,
 //! as the kernel reports it. Nothing is deleted before the end: ext4 looks hard for inodes that were not
-//! deleted lately, which would be measured with the next restore. Needs room for three sets a round, and
-//! the release binaries: `cargo build --release --bins`.
+//! deleted lately, which would be measured with the next restore. Needs room for three sets a round.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use benches::programs::{Run, Server, binary, folder_len, timed};
-use benches::{median, mixed};
+use benches::programs::{Run, Server, folder_len, timed};
+use benches::{Scratch, median, mixed};
+use clap::Parser;
+use tests::binaries::program;
 
+/// Push and restore of the mixed set, in turn with restic when it is installed
+#[derive(Parser)]
 struct Arguments {
-    dir: Option<PathBuf>,
+    #[command(flatten)]
+    scratch: Scratch,
+    /// How much data
+    #[arg(long, default_value_t = 2048)]
     mib: u64,
+    #[arg(long, default_value_t = 5)]
     rounds: usize,
+    /// The same seed makes the same data
+    #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Makes the data set in this folder, and ends
+    #[arg(long, value_name = "DIR")]
     data_only: Option<PathBuf>,
-}
-
-impl Arguments {
-    fn parse() -> Self {
-        let mut parsed = Self { dir: None, mib: 2048, rounds: 5, seed: 1, data_only: None };
-        let mut arguments = std::env::args().skip(1);
-        while let Some(flag) = arguments.next() {
-            if flag == "--bench" {
-                continue;
-            }
-            let value = arguments.next().expect("a value after each flag");
-            let number = || value.parse().expect("a number");
-            match flag.as_str() {
-                "--dir" => parsed.dir = Some(PathBuf::from(&value)),
-                "--data-only" => parsed.data_only = Some(PathBuf::from(&value)),
-                "--mib" => parsed.mib = number(),
-                "--rounds" => parsed.rounds = usize::try_from(number()).expect("a small number"),
-                "--seed" => parsed.seed = number(),
-                other => panic!("unknown flag {other}"),
-            }
-        }
-        parsed
-    }
 }
 
 /// Figures of one tool over all rounds.
@@ -78,11 +64,7 @@ fn main() {
     if let Some(dir) = &arguments.data_only {
         return mixed(dir, arguments.seed, arguments.mib << 20).expect("the data set");
     }
-    let scratch = match &arguments.dir {
-        Some(dir) => tempfile::tempdir_in(dir),
-        None => tempfile::tempdir(),
-    };
-    let scratch = scratch.expect("a scratch folder");
+    let scratch = arguments.scratch.folder();
     let source = scratch.path().join("source");
     mixed(&source, arguments.seed, arguments.mib << 20).expect("the data set");
     say(&format!("data: {} MiB, seed {}, in {}", arguments.mib, arguments.seed, source.display()));
@@ -143,7 +125,7 @@ fn run_ours(scratch: &Path, source: &Path, figures: &mut Figures) {
     let target = scratch.join("restored");
     let mut server = Server::start(&data);
     let client = |arguments: &[&str]| {
-        let mut command = Command::new(binary("astacus-client"));
+        let mut command = Command::new(program("astacus-client"));
         command.args(arguments).args([
             "--server",
             &server.address,

@@ -1,0 +1,28 @@
+//! Where a benchmark may write.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use tempfile::TempDir;
+
+/// What every benchmark with files is told.
+#[derive(Args)]
+pub struct Scratch {
+    /// Makes its files below this folder, which is there, instead of where temporary ones go
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// What cargo passes to every benchmark
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+impl Scratch {
+    /// A new folder, removed with what is returned.
+    ///
+    /// # Panics
+    /// If it cannot be made.
+    pub fn folder(&self) -> TempDir {
+        let made = self.dir.as_ref().map_or_else(tempfile::tempdir, tempfile::tempdir_in);
+        made.unwrap_or_else(|error| panic!("no folder for the files of a benchmark: {error}"))
+    }
+}
