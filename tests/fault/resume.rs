@@ -4,7 +4,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::process::{Signal, kill_process};
 use serde_json::Value;
 use tests::client::{Client, Done, Running, number};
 use tests::compare::assert_same;
@@ -288,11 +287,11 @@ fn readers_whose_server_says_no_more_end_when_it_goes_and_when_they_are_told_to(
     world.node("n").push(&root);
     let start = |world: &World, relay: &Relay, arguments: &[&str]| {
         let before = relay.answered();
+        relay.answer_only(MIB);
         let mut command = world.node("n").at(relay.address()).command();
         command.args(arguments);
         let reader = Running::start(command);
-        wait::for_state("some of it to come", || (relay.answered() > before + MIB).then_some(()));
-        kill_process(world.server.pid(), Signal::STOP).unwrap();
+        wait::for_state("some of it to come", || (relay.answered() >= before + MIB).then_some(()));
         assert!(reader.within(Duration::ZERO).is_none(), "{arguments:?} has ended");
         // The machine is asked for signs of life: it may go without a word as well.
         wait::for_state("probes of the connection", || probes(relay.address()).then_some(()));
@@ -304,7 +303,6 @@ fn readers_whose_server_says_no_more_end_when_it_goes_and_when_they_are_told_to(
         let told = start(&world, &relay, &reader);
         told.interrupt();
         told.wait().exits(130);
-        kill_process(world.server.pid(), Signal::CONT).unwrap();
 
         let left = start(&world, &relay, &reader);
         world.server.kill();

@@ -17,9 +17,31 @@ pub struct Relay {
 struct Shared {
     /// Host and port of the server.
     to: Mutex<String>,
-    sent: AtomicU64,
-    answered: AtomicU64,
+    sent: Way,
+    answered: Way,
     is_over: AtomicBool,
+}
+
+/// One of the two ways through a relay.
+struct Way {
+    /// Bytes that were passed on.
+    passed: AtomicU64,
+    /// When so many were passed on, what comes after them is swallowed.
+    most: AtomicU64,
+}
+
+impl Way {
+    fn open() -> Self {
+        Self { passed: AtomicU64::new(0), most: AtomicU64::new(u64::MAX) }
+    }
+
+    fn passed(&self) -> u64 {
+        self.passed.load(Ordering::Relaxed)
+    }
+
+    fn is_full(&self) -> bool {
+        self.passed() >= self.most.load(Ordering::Relaxed)
+    }
 }
 
 impl Relay {
@@ -32,8 +54,8 @@ impl Relay {
         let host = listener.local_addr().expect("it is bound");
         let shared = Arc::new(Shared {
             to: Mutex::new(server.host().to_owned()),
-            sent: AtomicU64::new(0),
-            answered: AtomicU64::new(0),
+            sent: Way::open(),
+            answered: Way::open(),
             is_over: AtomicBool::new(false),
         });
         let accepting = Arc::clone(&shared);
@@ -53,12 +75,18 @@ impl Relay {
 
     /// Bytes that clients have sent so far.
     pub fn sent(&self) -> u64 {
-        self.shared.sent.load(Ordering::Relaxed)
+        self.shared.sent.passed()
     }
 
     /// Bytes that clients have been answered so far.
     pub fn answered(&self) -> u64 {
-        self.shared.answered.load(Ordering::Relaxed)
+        self.shared.answered.passed()
+    }
+
+    /// Answers clients `len` bytes more, and the rest of a read; then the server seems to say no more, on
+    /// connections that stay open until it goes.
+    pub fn answer_only(&self, len: u64) {
+        self.shared.answered.most.store(self.answered().saturating_add(len), Ordering::Relaxed);
     }
 }
 
@@ -87,14 +115,17 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
 }
 
 /// Passes everything on until one side has gone, and then sends the other away.
-fn pass_on(mut from: TcpStream, mut to: TcpStream, count: &AtomicU64) {
+fn pass_on(mut from: TcpStream, mut to: TcpStream, way: &Way) {
     let mut buffer = vec![0; 64 << 10];
     while let Ok(len @ 1..) = from.read(&mut buffer) {
         let Some(piece) = buffer.get(..len) else { break };
+        if way.is_full() {
+            continue;
+        }
         if to.write_all(piece).is_err() {
             break;
         }
-        count.fetch_add(u64::try_from(len).expect("a piece is short"), Ordering::Relaxed);
+        way.passed.fetch_add(u64::try_from(len).expect("a piece is short"), Ordering::Relaxed);
     }
     // Whoever has gone already minds nothing.
     let _ = from.shutdown(Shutdown::Both);

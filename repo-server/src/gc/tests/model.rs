@@ -5,6 +5,7 @@
 //! left over. `ASTACUS_TEST_SEED` replays a sequence, `ASTACUS_NIGHTLY=1` runs many more.
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -325,13 +326,11 @@ fn explore(first: u64, sequences: u64, removed: &[Rule]) -> Option<String> {
 }
 
 fn run(seed: u64, removed: &[Rule]) -> Found {
-    let found = std::panic::catch_unwind(|| {
-        let mut model = Model::new(seed, removed);
-        model.run(removed).map_err(|loss| format!("{loss}\n{}", model.log.join("\n")))
-    });
-    found
-        .unwrap_or_else(|_| Err("a panic".to_owned()))
-        .map_err(|loss| format!("ASTACUS_TEST_SEED={seed}: {loss}"))
+    let mut model = Model::new(seed, removed);
+    // Where it panicked is on standard error; what led there is in the log.
+    let found = std::panic::catch_unwind(AssertUnwindSafe(|| model.run(removed)));
+    let found = found.unwrap_or_else(|_| Err("a panic".to_owned()));
+    found.map_err(|loss| format!("ASTACUS_TEST_SEED={seed}: {loss}\n{}", model.log.join("\n")))
 }
 
 /// S1, S3, G1, G2, G3, G6: whatever happens, what was acknowledged can be read, and what was promised is there.
