@@ -6,10 +6,9 @@
 
 mod audit;
 mod body;
+mod connection;
 mod retry;
 mod upkeep;
-
-use std::time::Duration;
 
 use bytes::Bytes;
 use format_spec::manifest::Manifest;
@@ -19,7 +18,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::{Method, Request, Response, StatusCode, Uri, header};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::capture_connection;
 use hyper_util::rt::TokioExecutor;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -27,6 +26,7 @@ use serde::de::DeserializeOwned;
 pub use body::Segments;
 pub use retry::Retry;
 
+use self::connection::Connector;
 use crate::error::ClientError;
 
 /// Longest answer that is read into memory when it is not frames.
@@ -35,7 +35,7 @@ const MAX_ANSWER_LEN: usize = format_spec::manifest::MAX_MANIFEST_LEN;
 /// A connection pool to one server. Clones share it.
 #[derive(Clone)]
 pub struct Api {
-    http: Client<HttpConnector, Segments>,
+    http: Client<Connector, Segments>,
     server: String,
     authorization: header::HeaderValue,
     retry: Retry,
@@ -74,26 +74,6 @@ impl Call {
     }
 }
 
-/// How long a machine may take to answer a call at all.
-const CONNECT_WITHIN: Duration = Duration::from_secs(10);
-
-/// A server may think for as long as it likes, but its machine has to be there: while an answer is waited for, it is
-/// asked for a sign of life after so long without a word, again and again, and is gone after so many that got no
-/// answer. What is still to be sent keeps the system's own, longer, time.
-const PROBE_AFTER: Duration = Duration::from_secs(30);
-const PROBE_EVERY: Duration = Duration::from_secs(10);
-const PROBES: u32 = 3;
-
-fn connector() -> HttpConnector {
-    let mut connector = HttpConnector::new();
-    connector.set_nodelay(true);
-    connector.set_connect_timeout(Some(CONNECT_WITHIN));
-    connector.set_keepalive(Some(PROBE_AFTER));
-    connector.set_keepalive_interval(Some(PROBE_EVERY));
-    connector.set_keepalive_retries(Some(PROBES));
-    connector
-}
-
 const OCTETS: &str = "application/octet-stream";
 
 impl Api {
@@ -116,7 +96,7 @@ impl Api {
         let mut authorization = header::HeaderValue::try_from(format!("Bearer {token}"))
             .map_err(|_| ClientError::Usage("the token holds characters that no token has".to_owned()))?;
         authorization.set_sensitive(true);
-        let http = Client::builder(TokioExecutor::new()).build(connector());
+        let http = Client::builder(TokioExecutor::new()).build(Connector::new());
         Ok(Self { http, server, authorization, retry })
     }
 
@@ -330,14 +310,19 @@ impl Api {
 
     /// Sends the call once. An answer that is no success is an error.
     async fn send(&self, call: &Call) -> Result<Response<Incoming>, ClientError> {
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(&call.method)
             .uri(format!("{}{}", self.server, call.path))
             .header(header::AUTHORIZATION, &self.authorization)
             .header(header::CONTENT_TYPE, call.content_type)
             .body(call.body.clone())
             .expect("the address was checked and paths are plain");
-        let answer = self.http.request(request).await.map_err(|error| self.unreachable(error))?;
+        let used = capture_connection(&mut request);
+        let answer = tokio::select! {
+            biased;
+            answer = self.http.request(request) => answer.map_err(|error| self.unreachable(error))?,
+            () = connection::lost(used) => return Err(self.unreachable("the connection has gone, and the request with it")),
+        };
         if answer.status().is_success() {
             return Ok(answer);
         }

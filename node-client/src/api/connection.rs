@@ -1,0 +1,166 @@
+//! Connections, and how one that has gone is noticed.
+//!
+//! | what goes | what notices |
+//! |---|---|
+//! | the server | the kernel; whoever waits is told at once |
+//! | its machine, without a word | probes, after a minute |
+//! | a request, given to its connection at the moment that this breaks | [`lost`] |
+//!
+//! The last one is a race in hyper and tokio (hyperium/hyper#4122, tokio-rs/tokio#7714): the request stays in
+//! the queue of a connection that nobody reads any more, and its answer is waited for for ever. It was seen
+//! about once in 25,000 kills of a server.
+
+use std::future::pending;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper::{Uri, http};
+use hyper_util::client::legacy::connect::{CaptureConnection, Connected, Connection, HttpConnector};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tower_service::Service;
+
+/// How long a machine may take to answer a call at all.
+const CONNECT_WITHIN: Duration = Duration::from_secs(10);
+
+/// A server may think for as long as it likes, but its machine has to be there: while an answer is waited for, it is
+/// asked for a sign of life after so long without a word, again and again, and is gone after so many that got no
+/// answer. What is still to be sent keeps the system's own, longer, time.
+const PROBE_AFTER: Duration = Duration::from_secs(30);
+const PROBE_EVERY: Duration = Duration::from_secs(10);
+const PROBES: u32 = 3;
+
+/// Once a connection has gone, whoever waits for an answer of it is told within this time, or never.
+const GRACE: Duration = Duration::from_secs(1);
+
+type Inner = TokioIo<TcpStream>;
+type ConnectError = <HttpConnector as Service<Uri>>::Error;
+
+/// Makes connections that tell when they have gone.
+#[derive(Clone)]
+pub(super) struct Connector(HttpConnector);
+
+impl Connector {
+    pub(super) fn new() -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(CONNECT_WITHIN));
+        connector.set_keepalive(Some(PROBE_AFTER));
+        connector.set_keepalive_interval(Some(PROBE_EVERY));
+        connector.set_keepalive_retries(Some(PROBES));
+        Self(connector)
+    }
+}
+
+impl Service<Uri> for Connector {
+    type Response = Stream;
+    type Error = ConnectError;
+    type Future = Pin<Box<dyn Future<Output = Result<Stream, ConnectError>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ConnectError>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let connecting = self.0.call(uri);
+        Box::pin(async { Ok(Stream { inner: connecting.await?, here: watch::Sender::new(()) }) })
+    }
+}
+
+/// A connection. It has gone when this is dropped.
+pub(super) struct Stream {
+    inner: Inner,
+    here: watch::Sender<()>,
+}
+
+impl Connection for Stream {
+    fn connected(&self) -> Connected {
+        self.inner.connected().extra(Presence(self.here.subscribe()))
+    }
+}
+
+impl Read for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_read(cx, into)
+    }
+}
+
+impl Write for Stream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write_vectored(cx, pieces)
+    }
+}
+
+/// Whether a connection is still there.
+#[derive(Clone)]
+struct Presence(watch::Receiver<()>);
+
+impl Presence {
+    fn of(connected: &Connected) -> Option<Self> {
+        let mut extras = http::Extensions::new();
+        connected.get_extras(&mut extras);
+        extras.remove()
+    }
+
+    async fn end(&mut self) {
+        // Nothing is ever sent: this is told of the end alone.
+        while self.0.changed().await.is_ok() {}
+    }
+
+    fn is_of_the_same(&self, other: &Self) -> bool {
+        self.0.same_channel(&other.0)
+    }
+}
+
+/// Ends some time after the connection has gone that a request was given to. Until then whatever is known of its
+/// answer has been told; now nothing will be.
+pub(super) async fn lost(mut used: CaptureConnection) {
+    used.wait_for_connection_metadata().await;
+    lost_by(|| used.connection_metadata().as_ref().and_then(Presence::of)).await;
+}
+
+/// As [`lost`]; `used` tells the connection that the request is given to now, and `None` if there is none to come.
+async fn lost_by(mut used: impl FnMut() -> Option<Presence>) {
+    let mut last: Option<Presence> = None;
+    while let Some(mut now) = used() {
+        // A request that was certainly not sent is given to another connection.
+        if last.is_some_and(|last| last.is_of_the_same(&now)) {
+            return;
+        }
+        now.end().await;
+        tokio::time::sleep(GRACE).await;
+        last = Some(now);
+    }
+    pending().await
+}
+
+#[cfg(test)]
+mod tests;
