@@ -1,6 +1,5 @@
 //! Runs what the command line asks for.
 
-use std::io::Write;
 use std::path::Path;
 use std::process::exit;
 
@@ -20,20 +19,18 @@ use crate::config::Config;
 use crate::error::{ClientError, EXIT_INTERRUPTED, EXIT_PARTIAL};
 use crate::push;
 use crate::restore;
-use crate::show::show;
+use crate::show::{show, write_out};
 
 /// Runs it, and returns the exit code of a command that did its work.
 ///
 /// # Errors
-/// [`ClientError`]: nothing was shown on standard output then.
+/// [`ClientError`]: nothing was shown on standard output then, or not all of it.
 pub fn run(arguments: &Arguments) -> Result<u8, ClientError> {
     match &arguments.command {
         Command::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Arguments::command(), "astacus-client", &mut script);
-            // When nobody reads, nobody minds.
-            let _ = std::io::stdout().write_all(&script);
-            Ok(0)
+            write_out(|out| out.write_all(&script)).map(|()| 0)
         }
         Command::Man { dir } => manual(dir),
         command => {
@@ -100,14 +97,14 @@ impl Client {
         let hooks = push::Hooks { progress: &bar, cancel, clock: &self.clock };
         let report = push::run(&self.api, self.runtime.handle(), &options, &hooks)?;
         drop(bar);
-        show(&report, self.output);
+        show(&report, self.output)?;
         Ok(partial(report.state))
     }
 
     fn list(&self) -> Result<u8, ClientError> {
         let cluster = self.config.chosen_cluster();
         let snapshots = self.runtime.block_on(self.api.snapshots(cluster.as_ref()))?;
-        show(&snapshots, self.output);
+        show(&snapshots, self.output)?;
         Ok(0)
     }
 
@@ -118,7 +115,7 @@ impl Client {
         let hooks = restore::Hooks { progress: &|at| bar.at(at), cancel, clock: &self.clock };
         let report = restore::run(&self.api, self.runtime.handle(), &options, &hooks)?;
         drop(bar);
-        show(&report, self.output);
+        show(&report, self.output)?;
         Ok(partial(report.state))
     }
 
@@ -129,7 +126,7 @@ impl Client {
         let hooks = restore::Hooks { progress: &|at| bar.at(at), cancel, clock: &self.clock };
         let report = restore::verify(&self.api, self.runtime.handle(), &options, &hooks)?;
         drop(bar);
-        show(&report, self.output);
+        show(&report, self.output)?;
         Ok(if report.is_sound() { 0 } else { ErrorClass::Integrity.exit_code() })
     }
 }

@@ -91,6 +91,9 @@ pub enum ClientError {
     /// The list of files could not be kept in a temporary file until it was sent.
     #[error("keep the list of files in a temporary file")]
     Spool(#[source] io::Error),
+    /// What was found out could not be written.
+    #[error("write to standard output")]
+    Output(#[source] io::Error),
     /// The user, or whoever called, ended it.
     #[error("interrupted")]
     Interrupted,
@@ -110,6 +113,7 @@ impl ClientError {
             | Self::Compression(_)
             | Self::Thread { .. }
             | Self::Spool(_)
+            | Self::Output(_)
             | Self::Interrupted => ErrorClass::Unavailable,
             Self::Refused { body, .. } => body.class,
             Self::Protocol { .. } | Self::Format { .. } | Self::Corrupt { .. } => ErrorClass::Integrity,

@@ -1,6 +1,6 @@
 //! What the commands say: text for people, one JSON document for programs.
 
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 
 use format_spec::manifest::PushStats;
 use format_spec::snapshot::SnapshotState;
@@ -26,14 +26,27 @@ pub trait Show: Serialize {
 }
 
 /// Shows `what` on standard output, as `output` asks for.
-pub fn show(what: &impl Show, output: Output) {
-    let mut out = io::stdout().lock();
-    // When nobody reads, nobody minds: the exit code still tells.
-    let _ = match (output.json, output.quiet) {
-        (true, _) => document(what, &mut out),
+///
+/// # Errors
+/// [`ClientError::Output`] if it could not be written. A reader that has seen enough is no error.
+pub fn show(what: &impl Show, output: Output) -> Result<(), ClientError> {
+    write_out(|out| match (output.json, output.quiet) {
+        (true, _) => document(what, out),
         (false, true) if !what.is_news() => Ok(()),
-        (false, _) => what.text(&mut out),
-    };
+        (false, _) => what.text(out),
+    })
+}
+
+/// Writes on standard output.
+///
+/// # Errors
+/// As [`show`].
+pub fn write_out(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), ClientError> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    match write(&mut out).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(ClientError::Output(error)),
+        _ => Ok(()),
+    }
 }
 
 /// Shows why a command failed: for people on standard error, for programs as the one document.

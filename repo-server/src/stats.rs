@@ -9,11 +9,12 @@ use std::sync::Arc;
 
 use format_spec::snapshot::{ManifestRef, Snapshot};
 use format_spec::wire::{ClusterStats, NodeStats, SnapshotStats, Space, StatsReport};
-use format_spec::{ChunkId, ClusterName, NodeName};
+use format_spec::{ChunkId, ClusterName, NodeName, SnapshotId};
 
 use crate::error::ServerError;
 use crate::index::row::{ChunkRow, PackRow};
 use crate::index::{KeyRange, Table};
+use crate::ledger::Counts;
 use crate::repository::Repository;
 use crate::snapshot::{self, reach};
 use crate::time::rfc3339;
@@ -36,26 +37,74 @@ pub(crate) async fn run(
     };
     let (mut report, snapshots) = repository.blocking(look).await?;
     let gone = snapshot::references_of_idle_pages(repository).await?;
-    let mut nodes: BTreeMap<(ClusterName, NodeName), Vec<ManifestRef>> = BTreeMap::new();
-    for snapshot in &snapshots {
+    let mut nodes: BTreeMap<(ClusterName, NodeName), Vec<Snapshot>> = BTreeMap::new();
+    for snapshot in snapshots {
+        match of_snapshot(repository, &snapshot, &gone).await {
+            Ok(stats) => report.snapshots.push(stats),
+            Err(error) => {
+                still_listed(repository, vec![snapshot], error).await?;
+                continue;
+            }
+        }
         for manifest in &snapshot.manifests {
             let key = (snapshot.cluster.clone(), manifest.node.clone());
-            nodes.entry(key).or_default().push(manifest.clone());
+            nodes.entry(key).or_default().push(snapshot.clone());
         }
-        report.snapshots.push(SnapshotStats {
-            id: snapshot.id,
-            cluster: snapshot.cluster.clone(),
-            created: rfc3339(snapshot.created_ms),
-            space: reached(repository, &snapshot.manifests).await?,
-            alone_bytes: reach::freed(repository, &[snapshot], &gone).await?.bytes(),
-        });
     }
-    for ((cluster, node), manifests) in nodes {
-        let space = reached(repository, &manifests).await?;
-        let snapshots = u64::try_from(manifests.len()).unwrap_or(u64::MAX);
-        report.nodes.push(NodeStats { cluster, node, snapshots, space });
+    for ((cluster, node), snapshots) in nodes {
+        report.nodes.push(of_node(repository, cluster, node, snapshots).await?);
     }
     Ok(report)
+}
+
+async fn of_snapshot(
+    repository: &Arc<Repository>,
+    snapshot: &Snapshot,
+    gone: &Counts,
+) -> Result<SnapshotStats, ServerError> {
+    Ok(SnapshotStats {
+        id: snapshot.id,
+        cluster: snapshot.cluster.clone(),
+        created: rfc3339(snapshot.created_ms),
+        space: reached(repository, &snapshot.manifests).await?,
+        alone_bytes: reach::freed(repository, &[snapshot], gone).await?.bytes(),
+    })
+}
+
+async fn of_node(
+    repository: &Arc<Repository>,
+    cluster: ClusterName,
+    node: NodeName,
+    mut snapshots: Vec<Snapshot>,
+) -> Result<NodeStats, ServerError> {
+    let space = loop {
+        let of_node = |manifest: &&ManifestRef| manifest.node == node;
+        let manifests = snapshots.iter().flat_map(|snapshot| &snapshot.manifests).filter(of_node);
+        let manifests: Vec<ManifestRef> = manifests.cloned().collect();
+        match reached(repository, &manifests).await {
+            Ok(space) => break space,
+            Err(error) => snapshots = still_listed(repository, snapshots, error).await?,
+        }
+    };
+    let snapshots = u64::try_from(snapshots.len()).unwrap_or(u64::MAX);
+    Ok(NodeStats { cluster, node, snapshots, space })
+}
+
+/// Those of `snapshots` that are listed still, after something of them could not be read: the collector may have
+/// purged some meanwhile.
+///
+/// # Errors
+/// `error`, if all of them are.
+async fn still_listed(
+    repository: &Arc<Repository>,
+    mut snapshots: Vec<Snapshot>,
+    error: ServerError,
+) -> Result<Vec<Snapshot>, ServerError> {
+    let before = snapshots.len();
+    let listed = repository.blocking(|repository| snapshot::list(repository, None)).await?;
+    let listed: BTreeSet<SnapshotId> = listed.into_iter().map(|snapshot| snapshot.id).collect();
+    snapshots.retain(|snapshot| listed.contains(&snapshot.id));
+    if snapshots.len() < before { Ok(snapshots) } else { Err(error) }
 }
 
 /// What the rows of packs add up to.

@@ -204,7 +204,7 @@ pub fn run(
                 ));
             }
             Err(failure @ (Failure::Client(_) | Failure::Lost)) => {
-                tracing::warn!(?failure, attempt, "the push starts again");
+                tracing::warn!("{failure}: the push starts again");
                 attempt += 1;
                 // Who had to start again relies on nobody else.
                 coming = Coming::Send;

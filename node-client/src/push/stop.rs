@@ -1,5 +1,6 @@
 //! How the threads of one attempt end early: the first failure is kept, everyone else just stops.
 
+use std::fmt;
 use std::sync::Mutex;
 
 use tokio::runtime::Handle;
@@ -17,6 +18,16 @@ pub(crate) enum Failure {
     Damaged,
     /// A chunk that was left to another node came from nobody, and its file has changed: try again.
     Lost,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Client(error) => error.fmt(f),
+            Self::Damaged => f.write_str("what is remembered of the last push is damaged"),
+            Self::Lost => f.write_str("a chunk that another node was to send did not come"),
+        }
+    }
 }
 
 impl From<ClientError> for Failure {

@@ -38,7 +38,7 @@ impl HookedSite {
         })
     }
 
-    /// Does `work` just before the next put or read in ranges, as `op` says, of a name that starts so.
+    /// Does `work` just before the next put or read, whole or in ranges, as `op` says, of a name that starts so.
     pub(crate) fn before(&self, op: Op, prefix: &str, work: impl Future<Output = ()> + Send + 'static) {
         *lock(&self.hook) = Some(Hook { op, prefix: prefix.to_owned(), work: Box::pin(work) });
     }
@@ -89,7 +89,10 @@ impl Site for HookedSite {
     }
 
     fn get<'a>(&'a self, name: &'a ObjectName) -> SiteFuture<'a, Bytes> {
-        self.inner.get(name)
+        Box::pin(async move {
+            self.due(Op::Get, name).await;
+            self.inner.get(name).await
+        })
     }
 
     fn get_ranges<'a>(

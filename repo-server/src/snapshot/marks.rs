@@ -122,10 +122,7 @@ async fn protect_to_the_end(
     id: SnapshotId,
     reason: String,
 ) -> Result<(), ServerError> {
-    if reason.is_empty() || reason.len() > MAX_REASON_LEN {
-        let why = format!("a reason has 1 to {MAX_REASON_LEN} bytes, and this one {}", reason.len());
-        return Err(ServerError::BadRequest { code: "bad_reason", why });
-    }
+    check_reason(&reason)?;
     let (name, sealed) = seal(repository, id, &reason);
     let key = DoomedKey { kind: DoomedKind::Other, name: name.clone() };
     let announce = move |repository: &Arc<Repository>| {
@@ -146,6 +143,18 @@ async fn protect_to_the_end(
         })
     };
     repository.blocking(record).await.map(drop)
+}
+
+/// A reason is a line that any terminal and any table can show.
+fn check_reason(reason: &str) -> Result<(), ServerError> {
+    let why = if reason.is_empty() || reason.len() > MAX_REASON_LEN {
+        format!("a reason has 1 to {MAX_REASON_LEN} bytes, and this one {}", reason.len())
+    } else if reason.chars().any(char::is_control) {
+        "a reason is one line, without control characters".to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(ServerError::BadRequest { code: "bad_reason", why })
 }
 
 fn check_stays(id: SnapshotId, mark: &MarkRow) -> Result<(), ServerError> {

@@ -184,7 +184,7 @@ pub(crate) fn for_each_reference(
     for (id, row) in pages {
         by_pack.entry(row.pack).or_default().insert(*id, *row);
     }
-    let read = |(number, pages)| async move { references_of(repository, number, &pages).await };
+    let read = |(number, pages)| async move { references_of(repository, number, pages).await };
     let mut packs = stream::iter(by_pack).map(read).buffered(IN_FLIGHT);
     let mut sorter: Sorter<1> = Sorter::new(&repository.parts.scratch);
     while let Some(references) = Handle::current().block_on(packs.next()) {
@@ -209,8 +209,37 @@ pub(crate) fn for_each_reference(
     }
 }
 
-/// What pages of a pack refer to, all of them. To be awaited where one may block.
+/// What pages refer to whose rows were in this pack a moment ago. The collector may have moved them to another
+/// since, or dropped them, and taken the pack away: then they are looked for where they are now. To be awaited
+/// where one may block.
 async fn references_of(
+    repository: &Arc<Repository>,
+    number: PackNumber,
+    pages: pack::Pages,
+) -> Result<HashMap<ChunkId, Vec<ChunkId>>, ServerError> {
+    let mut known = HashMap::new();
+    let mut left = BTreeMap::from([(number, pages)]);
+    while let Some((number, pages)) = left.pop_first() {
+        match references_in(repository, number, &pages).await {
+            Ok(found) => known.extend(found),
+            Err(error) => {
+                let now = repository.chunk_rows(pages.keys())?;
+                let now: pack::Pages =
+                    pages.into_keys().zip(now).filter_map(|(id, row)| Some((id, row?))).collect();
+                if now.values().any(|row| row.pack == number) {
+                    return Err(error);
+                }
+                for (id, row) in now {
+                    left.entry(row.pack).or_default().insert(id, row);
+                }
+            }
+        }
+    }
+    Ok(known)
+}
+
+/// What pages of a pack refer to, all of them.
+async fn references_in(
     repository: &Arc<Repository>,
     number: PackNumber,
     pages: &pack::Pages,

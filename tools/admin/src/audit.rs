@@ -21,7 +21,7 @@ pub(crate) fn run(arguments: &Arguments, repair: bool) -> Result<Verdict, AdminE
     let (output, repair) = (arguments.output, if repair { Repair::Yes } else { Repair::No });
     let report = ask(arguments, async |api| audit(&api, repair, output).await)?;
     let audited = Audited { level: "refs", sound: report.is_sound(), report };
-    show(&audited, output);
+    show(&audited, output)?;
     Ok(if audited.sound { Verdict::Sound } else { Verdict::Damaged })
 }
 

@@ -20,7 +20,7 @@ use crate::show::table;
 /// [`AdminError::Client`].
 pub(crate) fn locate(arguments: &Arguments, id: ChunkId) -> Result<Verdict, AdminError> {
     let located = Located(ask(arguments, async |api| api.locate_chunk(id).await)?);
-    show(&located, arguments.output);
+    show(&located, arguments.output)?;
     Ok(located.verdict())
 }
 

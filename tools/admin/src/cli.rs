@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
+use format_spec::protection::MAX_REASON_LEN;
 use format_spec::{ChunkId, ClusterName, SnapshotId};
 use node_client::cli::Output;
 use node_client::config::Settings;
@@ -286,9 +287,10 @@ pub(crate) struct RebuildArguments {
 }
 
 fn reason(text: &str) -> Result<String, String> {
-    match text.trim().chars().count() {
-        1..=1_000 => Ok(text.trim().to_owned()),
-        _ => Err("expected 1 to 1,000 characters".to_owned()),
+    let text = text.trim();
+    match text.len() {
+        1..=MAX_REASON_LEN if !text.chars().any(char::is_control) => Ok(text.to_owned()),
+        _ => Err(format!("expected one line of 1 to {MAX_REASON_LEN} bytes")),
     }
 }
 

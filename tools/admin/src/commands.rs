@@ -7,7 +7,7 @@ use format_spec::ErrorClass;
 use node_client::api::{Api, Retry};
 use node_client::config::Config;
 use node_client::error::{ClientError, EXIT_PARTIAL};
-use node_client::show::show;
+use node_client::show::{show, write_out};
 
 use crate::cli::{Arguments, ChunkCommand, Command, PackCommand};
 use crate::error::AdminError;
@@ -42,24 +42,25 @@ impl Verdict {
 /// Runs it and shows what it found.
 ///
 /// # Errors
-/// [`AdminError`]: nothing was shown on standard output then.
+/// [`AdminError`]: nothing was shown on standard output then, or not all of it.
 pub(crate) fn run(arguments: &Arguments) -> Result<Verdict, AdminError> {
     let output = arguments.output;
     match &arguments.command {
         Command::Completion { shell } => {
-            let name = "astacus-admin";
-            clap_complete::generate(*shell, &mut Arguments::command(), name, &mut std::io::stdout().lock());
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Arguments::command(), "astacus-admin", &mut script);
+            write_out(|out| out.write_all(&script))?;
             Ok(Verdict::Sound)
         }
         Command::Man { dir } => manual(dir),
         Command::Pack(PackCommand::Inspect { file, key_file }) => {
             let inspected = pack::inspect(file, key_file.as_deref())?;
-            show(&inspected, output);
+            show(&inspected, output)?;
             Ok(inspected.verdict())
         }
         Command::Status => {
             let status = ask(arguments, async |api| api.status().await)?;
-            show(&ServerStatus(status), output);
+            show(&ServerStatus(status), output)?;
             Ok(Verdict::Sound)
         }
         Command::Snapshots { cluster } => snapshot::list(arguments, cluster.as_ref()),

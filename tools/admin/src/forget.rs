@@ -24,7 +24,7 @@ pub(crate) fn run(arguments: &Arguments, forget: &ForgetArguments) -> Result<com
     let request = ForgetRequest::from(forget);
     let report = ask(arguments, async |api| api.forget(&request).await)?;
     let forgotten = Forgotten { stayed: stayed(&request.snapshots, &report), report };
-    show(&forgotten, arguments.output);
+    show(&forgotten, arguments.output)?;
     Ok(forgotten.verdict())
 }
 

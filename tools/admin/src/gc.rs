@@ -28,7 +28,7 @@ pub(crate) fn run(arguments: &Arguments, gc: &GcArguments) -> Result<Verdict, Ad
     let report = ask(arguments, async |api| collect(&api, &request, arguments.output).await)?;
     let lists = if gc.explain { Lists::Whole } else { Lists::Short };
     let collected = Collected { report, lists };
-    show(&collected, arguments.output);
+    show(&collected, arguments.output)?;
     Ok(collected.verdict())
 }
 

@@ -24,7 +24,7 @@ pub(crate) fn protect(arguments: &Arguments, protect: &ProtectArguments) -> Resu
         Some(reason) => ask(arguments, async |api| api.protect(id, reason.clone()).await),
         None => ask(arguments, async |api| api.unprotect(id).await),
     };
-    show(&Protection(info?), arguments.output);
+    show(&Protection(info?), arguments.output)?;
     Ok(Verdict::Sound)
 }
 
@@ -52,7 +52,7 @@ impl Show for Protection {
 pub(crate) fn undelete(arguments: &Arguments, ids: &[SnapshotId]) -> Result<Verdict, AdminError> {
     let restored = ask(arguments, async |api| bring_back(&api, ids).await)?;
     let verdict = if restored.failed.is_empty() { Verdict::Sound } else { Verdict::Partial };
-    show(&restored, arguments.output);
+    show(&restored, arguments.output)?;
     Ok(verdict)
 }
 

@@ -21,7 +21,7 @@ use crate::show::table;
 /// [`AdminError::Client`].
 pub(crate) fn list(arguments: &Arguments, cluster: Option<&ClusterName>) -> Result<Verdict, AdminError> {
     let snapshots = ask(arguments, async |api| api.snapshots(cluster).await)?;
-    show(&Snapshots(snapshots), arguments.output);
+    show(&Snapshots(snapshots), arguments.output)?;
     Ok(Verdict::Sound)
 }
 
@@ -31,7 +31,7 @@ pub(crate) fn list(arguments: &Arguments, cluster: Option<&ClusterName>) -> Resu
 /// [`AdminError::Client`].
 pub(crate) fn detail(arguments: &Arguments, id: SnapshotId) -> Result<Verdict, AdminError> {
     let detail = ask(arguments, async |api| api.snapshot_detail(id).await)?;
-    show(&Detail(detail), arguments.output);
+    show(&Detail(detail), arguments.output)?;
     Ok(Verdict::Sound)
 }
 

@@ -23,7 +23,7 @@ pub(crate) fn run(arguments: &Arguments, cluster: Option<&ClusterName>) -> Resul
     if let Some(cluster) = cluster {
         only(cluster, &mut report)?;
     }
-    show(&Stats(report), arguments.output);
+    show(&Stats(report), arguments.output)?;
     Ok(Verdict::Sound)
 }
 

@@ -185,7 +185,7 @@ impl FromStr for Time {
 pub(crate) fn run(arguments: &Arguments, request: &VerifyRequest) -> Result<Verdict, AdminError> {
     let report = ask(arguments, async |api| check(&api, request, arguments.output).await)?;
     let verified = Verified::new(request.level, report);
-    show(&verified, arguments.output);
+    show(&verified, arguments.output)?;
     Ok(verified.verdict())
 }
 

@@ -20,8 +20,9 @@ use crate::repository::{Parts, Repository, lock};
 use crate::session;
 use crate::settings::Percent;
 use crate::site::hooked::HookedSite;
-use crate::site::{ObjectName, Op};
+use crate::site::{ObjectName, Op, Site};
 use crate::snapshot;
+use crate::stats;
 use crate::testing::{Watched, World, tree};
 
 fn hooked() -> (Arc<HookedSite>, World) {
@@ -129,6 +130,62 @@ fn a_restore_reads_what_is_repacked_between_the_look_at_its_row_and_the_read() {
     assert!(!site.is_waiting());
     assert!(!world.objects("packs").contains(&pack.as_str().to_owned()), "it was repacked");
     assert_eq!(read.unwrap(), tree(&["three"]));
+}
+
+/// Two snapshots of one node that share a page, of which the next run purges the first. The page lies in a pack
+/// that the run writes anew.
+fn one_goes(world: &mut World) -> (SnapshotId, ObjectName) {
+    world.upkeep.gc.repack_below = Percent::new(90).unwrap();
+    world.crash();
+    let contents = [tree(&["stays"]), tree(&["goes", "with it", "and this as well"])];
+    let client = world.begin("n");
+    contents.iter().for_each(|content| world.send_missing(&client, content).unwrap());
+    let send = |content| {
+        let page = world.page(content);
+        (world.send(&client, BlobKind::Page, &page).unwrap(), page.len())
+    };
+    let pages = contents.each_ref().map(send);
+    let both = world.commit(&client, &pages).unwrap();
+    let one = world.begin("n");
+    world.have(&one, &[pages[0].0]).unwrap();
+    let kept = world.commit(&one, &pages[..1]).unwrap();
+    world.forget(both);
+    let row = world.repository.chunk_rows([&pages[0].0]).unwrap()[0].unwrap();
+    (kept, pack::object_name(&world.repository.pack_row(row.pack).unwrap().id))
+}
+
+/// What goes while it is counted is not taken for damage.
+#[test]
+fn stats_beside_a_run_count_what_is_still_there() {
+    for (op, area) in [(Op::Get, "manifests"), (Op::GetRanges, "packs")] {
+        let (site, mut world) = hooked();
+        let (kept, pages) = one_goes(&mut world);
+        let repository = Arc::clone(&world.repository);
+        site.before(op, area, async move { collect(&repository).await });
+
+        let report = world.wait(stats::run(&world.repository, None)).unwrap();
+
+        assert!(!site.is_waiting(), "{op:?}");
+        assert!(!world.objects("packs").contains(&pages.as_str().to_owned()), "it was written anew");
+        let counted: Vec<u64> = report.nodes.iter().map(|node| node.snapshots).collect();
+        assert_eq!(counted, [1], "{op:?}: {report:?}");
+        let after = world.wait(stats::run(&world.repository, None)).unwrap();
+        assert_eq!(report.snapshots.last(), after.snapshots.last());
+        assert!(matches!(after.snapshots.as_slice(), [only] if only.id == kept), "{after:?}");
+    }
+}
+
+/// Twin: what is gone and should be there is damage still.
+#[test]
+fn stats_without_a_manifest_that_is_listed_fail() {
+    let (site, world) = hooked();
+    world.push("n", &tree(&["a"]));
+    let manifest = ObjectName::new(&world.objects("manifests")[0]).unwrap();
+    world.wait(site.delete(&manifest)).unwrap();
+
+    let failed = world.wait(stats::run(&world.repository, None)).unwrap_err();
+
+    assert!(matches!(failed, ServerError::Site(_)), "{failed:?}");
 }
 
 /// An index in which something happens once, after rows of chunks were read.

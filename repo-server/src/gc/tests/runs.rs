@@ -362,6 +362,23 @@ fn a_protected_snapshot_is_not_forgotten_and_says_so_on_the_site() {
     assert_eq!(world.objects("protections").len(), 0, "what was announced and not needed goes");
 }
 
+#[test]
+fn a_reason_that_a_terminal_or_a_table_cannot_show_is_refused() {
+    let world = World::new();
+    let id = world.push("a", &tree(&["x"]));
+
+    for reason in ["", "two\nlines", "\u{1b}[31mred", &"x".repeat(1001)] {
+        let refused = world.wait(snapshot::protect(&world.repository, id, reason.to_owned())).unwrap_err();
+        assert!(
+            matches!(refused, ServerError::BadRequest { code: "bad_reason", .. }),
+            "{reason:?}: {refused:?}"
+        );
+    }
+
+    assert_eq!(world.objects("protections").len(), 0);
+    world.wait(snapshot::protect(&world.repository, id, "ä".repeat(500))).unwrap();
+}
+
 /// G3: a chunk that nobody needed any more, and that somebody asks for again, stays.
 #[test]
 fn an_idle_chunk_is_revived_by_the_question_for_it() {
