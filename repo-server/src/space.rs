@@ -39,12 +39,10 @@ const COLLECTOR_ROOM: u64 = index::RESERVE_MIN + 64 * MIB;
 const BALLAST_MIN: u64 = COLLECTOR_ROOM;
 const BALLAST_MAX: u64 = GIB;
 
-/// Bounds of the mark under which pushes are refused, if nobody gave it, on disks that are not small.
-const REFUSE_MIN: u64 = 256 * MIB;
+/// Bounds of the mark under which pushes are refused, if nobody gave it. A push that is taken must not find out
+/// half way that the index takes no commits any more.
+const REFUSE_MIN: u64 = COLLECTOR_ROOM;
 const REFUSE_MAX: u64 = 8 * GIB;
-
-/// On a smaller disk the lower bounds would be a large part of it.
-const SMALL_DISK: u64 = 4 * GIB;
 
 /// What to do about a full disk.
 const WAY_OUT: &str =
@@ -131,11 +129,9 @@ impl Space {
     }
 
     fn refuse_below(&self, room: Room) -> u64 {
-        let twentieth = room.total_bytes / 20;
         match self.settings.refuse_below {
             Amount::Bytes(given) => given,
-            Amount::OfDisk if room.total_bytes < SMALL_DISK => twentieth,
-            Amount::OfDisk => twentieth.clamp(REFUSE_MIN, REFUSE_MAX),
+            Amount::OfDisk => (room.total_bytes / 20).clamp(REFUSE_MIN, REFUSE_MAX),
         }
     }
 
@@ -205,20 +201,29 @@ pub(crate) fn look(repository: &Repository) -> Result<Level, ServerError> {
     room.map_or(Ok(Level::Enough), |room| show(repository, room))
 }
 
+/// What the alarm says. Without what is free now: a row that changed with it would be written again and again.
+fn message(space: &Space, room: Room) -> String {
+    let (folder, kept) = (space.folder.display(), mib(space.refuse_below(room)));
+    format!("{folder} has less than {kept} free: new pushes are refused; {WAY_OUT}")
+}
+
+/// What operators are to be told of the disk at this moment, if it has little room: on a full one the alarm
+/// cannot even be written.
+pub(crate) fn low_now(repository: &Repository) -> Option<String> {
+    let space = &repository.parts.space;
+    let room = space.room().filter(|room| space.level(*room) == Level::Low)?;
+    Some(message(space, room))
+}
+
 fn show(repository: &Repository, room: Room) -> Result<Level, ServerError> {
     let space = &repository.parts.space;
     let level = space.level(room);
     let shown = match level {
         Level::Enough => alarm::clear(repository, AlarmCode::LowSpace),
-        Level::Low => {
-            // Without what is free now: a row that changed with it would be written again and again.
-            let (folder, kept) = (space.folder.display(), mib(space.refuse_below(room)));
-            let message = format!("{folder} has less than {kept} free: new pushes are refused; {WAY_OUT}");
-            alarm::raise(repository, AlarmCode::LowSpace, &message)
-        }
+        Level::Low => alarm::raise(repository, AlarmCode::LowSpace, &message(space, room)),
     };
     match shown {
-        // An alarm about a full disk needs room as well: the log and the refusals tell of it too.
+        // An alarm about a full disk needs room as well: `low_now` and the refusals tell of it too.
         Err(ServerError::Full { what }) => tracing::warn!(what, "the alarm of low space is as it was"),
         shown => shown?,
     }
@@ -256,6 +261,21 @@ pub fn release_ballast(repository: &Repository) -> Result<u64, ServerError> {
             tracing::warn!(error = %Chain(&error), "the ballast could not be given up");
             Ok(0)
         }
+    }
+}
+
+/// Does what frees room later and needs a little of it now; with the room of the ballast, if there is none
+/// otherwise. Blocks.
+///
+/// # Errors
+/// Those of `work`, and of [`release_ballast`].
+pub(crate) fn with_ballast<T>(
+    repository: &Repository,
+    work: impl Fn() -> Result<T, ServerError>,
+) -> Result<T, ServerError> {
+    match work() {
+        Err(ServerError::Full { .. }) if release_ballast(repository)? > 0 => work(),
+        done => done,
     }
 }
 

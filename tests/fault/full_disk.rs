@@ -187,7 +187,6 @@ fn forgetting_and_collecting_make_room_on_a_full_disk() {
     let second = text(&setup.node.push(&setup.root), "snapshot");
     let copy = setup.folder.path("copy");
     corpus::copy(&setup.root, &copy);
-    setup.node.admin(&["forget", &first]).exits(0);
     let free = || {
         let stat = rustix::fs::statvfs(setup.disk.path()).unwrap();
         stat.f_bavail * stat.f_frsize
@@ -199,6 +198,8 @@ fn forgetting_and_collecting_make_room_on_a_full_disk() {
     assert!(scrubbed["bytes_read"].as_u64().unwrap() > 60_000_000, "a check needs no room: {scrubbed}");
     setup.restore(&second, "restored-full", &copy);
 
+    setup.node.admin(&["forget", &first]).exits(0);
+    assert_eq!(ballast_len(setup.server.data()), 0, "forgetting took the room of the ballast");
     let done = setup.node.admin(&["gc", "--now", "--json"]).exits(0).json();
 
     assert!(done["deleted"]["bytes"].as_u64().unwrap() > 55_000_000, "{done}");

@@ -28,8 +28,11 @@ use tokio::sync::Semaphore;
 pub use auth::Token;
 pub use serve::serve;
 
+use crate::alarm::{self, AlarmCode};
 use crate::error::ServerError;
 use crate::repository::Repository;
+use crate::space;
+use crate::time::rfc3339;
 use respond::Answer;
 
 /// Requests that may hold opened blobs in memory at once.
@@ -79,7 +82,7 @@ async fn status(State(app): State<App>) -> Answer<wire::Status> {
     let repository = &app.repository;
     let look = |repository: &Arc<Repository>| {
         let snapshots = crate::snapshot::list(repository, None)?.len();
-        Ok((repository.totals()?, snapshots, crate::alarm::list(repository)?))
+        Ok((repository.totals()?, snapshots, alarms(repository)?))
     };
     let (totals, snapshots, alarms) = repository.blocking(look).await?;
     respond::json(wire::Status {
@@ -93,6 +96,17 @@ async fn status(State(app): State<App>) -> Answer<wire::Status> {
         open_sessions: u64::try_from(repository.sessions.count()).unwrap_or(u64::MAX),
         alarms,
     })
+}
+
+/// The alarms that are up, and the one that a full disk could not take.
+fn alarms(repository: &Repository) -> Result<Vec<wire::Alarm>, ServerError> {
+    let mut alarms = alarm::list(repository)?;
+    let code = AlarmCode::LowSpace.name();
+    if let Some(message) = space::low_now(repository).filter(|_| alarms.iter().all(|up| up.code != code)) {
+        let since = rfc3339(repository.parts.clock.unix_ms());
+        alarms.push(wire::Alarm { code: code.to_owned(), message, since });
+    }
+    Ok(alarms)
 }
 
 /// An id or a name out of a path.

@@ -18,6 +18,7 @@ use crate::index::row::{DoomedKey, DoomedKind, DoomedRow, MarkRow, Protection, T
 use crate::index::{Batch, KeyRange, Precondition, Table};
 use crate::repository::{Flight, Repository};
 use crate::site::ObjectName;
+use crate::space;
 use crate::time::{later, rfc3339};
 
 /// What was decided about a snapshot.
@@ -59,7 +60,7 @@ fn put(batch: &mut Batch, id: SnapshotId, mark: &MarkRow) {
 pub(crate) fn forget(repository: &Repository, ids: &[SnapshotId]) -> Result<(), ServerError> {
     let now = repository.parts.clock.unix_ms();
     let tombstone = Tombstone { since_ms: now, until_ms: later(now, repository.parts.upkeep.gc.undelete) };
-    repository.exclusively(|| {
+    let forgotten = || {
         let mut batch = Batch::new();
         for id in ids {
             get(repository, *id)?;
@@ -72,7 +73,13 @@ pub(crate) fn forget(repository: &Repository, ids: &[SnapshotId]) -> Result<(), 
                 put(&mut batch, *id, &MarkRow { tombstone: Some(tombstone.clone()), ..mark });
             }
         }
-        if batch.is_empty() { Ok(()) } else { repository.commit(batch) }
+        Ok(batch)
+    };
+    space::with_ballast(repository, || {
+        repository.exclusively(|| {
+            let batch = forgotten()?;
+            if batch.is_empty() { Ok(()) } else { repository.commit(batch) }
+        })
     })
 }
 
@@ -166,11 +173,13 @@ fn check_stays(id: SnapshotId, mark: &MarkRow) -> Result<(), ServerError> {
 
 /// Takes the protection of a snapshot away. One that has none stays as it is.
 pub(crate) fn unprotect(repository: &Repository, id: SnapshotId) -> Result<(), ServerError> {
-    let take_away = |batch: &mut Batch, mark: MarkRow| {
-        doom_object(batch, &mark);
-        Ok(MarkRow { protection: None, ..mark })
-    };
-    change(repository, id, take_away).map(drop)
+    space::with_ballast(repository, || {
+        change(repository, id, |batch, mark| {
+            doom_object(batch, &mark);
+            Ok(MarkRow { protection: None, ..mark })
+        })
+    })
+    .map(drop)
 }
 
 /// The object of a protection that ends goes with the next run of the collector.

@@ -93,10 +93,10 @@ fn without_a_word_the_marks_go_by_the_size_of_the_disk() {
     };
 
     for (total, refuse_mib, ballast_mib) in [
-        (0, 0, 0),
-        (200 * MIB, 10, 20),
-        (GIB, 51, 102),
-        (4 * GIB, 256, 192),
+        (0, 192, 0),
+        (200 * MIB, 192, 8),
+        (GIB, 192, 102),
+        (4 * GIB, 204, 192),
         (50 * GIB, 2560, 512),
         (10_000 * GIB, 8192, 1024),
     ] {
@@ -183,6 +183,10 @@ fn where_not_even_the_alarm_can_be_written_pushes_are_refused_with_the_reason_al
     let refused = world.admit(None).unwrap_err();
 
     assert!(refused.contains("0 MiB free"), "{refused}");
+    let told = low_now(&world.repository).unwrap();
+    assert!(told.contains("less than 1 MiB free"), "{told}");
+    world.volume.set_free(GIB);
+    assert_eq!(low_now(&world.repository), None);
 }
 
 #[test]
