@@ -77,14 +77,25 @@ struct Serve {
 /// Sessions whose time is over are ended this often.
 const EXPIRE_EVERY: Duration = Duration::from_secs(30);
 
+/// How long the end waits for a thread that a site keeps. Nothing acknowledged depends on it.
+const END_WITHIN: Duration = Duration::from_secs(30);
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     start_log();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    match runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(run(arguments))) {
+    let ended = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
+        let ended = runtime.block_on(run(arguments));
+        runtime.shutdown_timeout(END_WITHIN);
+        ended
+    });
+    match ended {
         Ok(code) => code,
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "astacus-server: {error:#}");
+            if let Some(hint) = hint(&error) {
+                let _ = writeln!(std::io::stderr(), "hint: {hint}");
+            }
             ExitCode::from(class(&error).exit_code())
         }
     }
@@ -106,6 +117,16 @@ fn class(error: &anyhow::Error) -> ErrorClass {
         return error.class();
     }
     error.downcast_ref::<CreateError>().map_or(ErrorClass::Unavailable, CreateError::class)
+}
+
+/// What might help, for people.
+fn hint(error: &anyhow::Error) -> Option<&'static str> {
+    let Some(CreateError::Index(error)) = error.downcast_ref::<CreateError>() else { return None };
+    let is_lost = matches!(error.class(), ErrorClass::Integrity | ErrorClass::NotFound);
+    is_lost.then_some(
+        "the site has all that an index says: make a new one in another folder, with `astacus-server rebuild` \
+         (see its --help)",
+    )
 }
 
 async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {

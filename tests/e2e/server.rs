@@ -2,15 +2,16 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
 
 use format_spec::wire::{Held, parse_held};
 use tests::bodies::{chunk_frame, stream};
-use tests::client::text;
+use tests::client::{Client, text};
 use tests::compare::assert_same;
 use tests::corpus;
 use tests::http::{Length, Request};
 use tests::seed::Random;
-use tests::server::{Server, refused};
+use tests::server::{CONFIG, Server, refused};
 use tests::world::{Folder, World, objects};
 
 /// Every route but `/healthz`, and one that is none.
@@ -165,6 +166,37 @@ fn a_lost_or_foreign_master_key_is_told_before_anything_is_served() {
     assert!(foreign.stderr.contains("another repository"), "{}", foreign.stderr);
     fs::copy(folder.path("kept.key"), &key).unwrap();
     drop(Server::start(&data));
+}
+
+/// X1: an index that cannot be opened is no loss, and whoever sees it is told the way out.
+#[test]
+fn a_damaged_or_missing_index_names_the_way_out_and_that_leads_out() {
+    let mut world = World::new();
+    let root = world.path("source");
+    corpus::plain(&root, &mut Random::printed(), 3, 1000);
+    let id = text(&world.node("n").push(&root), "snapshot");
+    assert!(world.server.stop().success());
+    let data = world.server.data().to_owned();
+    let start = || refused(&["--data-dir", data.to_str().unwrap(), "--listen", "127.0.0.1:0"]);
+
+    let engine = fs::read(data.join("index/db/engine")).unwrap();
+    fs::write(data.join("index/db/engine"), "none of ours\n").unwrap();
+    let unknown = start().exits(13);
+    fs::write(data.join("index/db/engine"), engine).unwrap();
+    fs::write(data.join("index/db/data/version"), [0; 100]).unwrap();
+    let damaged = start().exits(13);
+    fs::remove_dir_all(data.join("index")).unwrap();
+    let missing = start().exits(10);
+    let (new, site, key) = (world.path("new"), data.join("site"), data.join("master.key"));
+    let [new_dir, site, key] = [&new, &site, &key].map(|path| path.to_str().unwrap());
+    refused(&["rebuild", "--data-dir", new_dir, "--from-site", site, "--keyring", key]).exits(0);
+    let server = Server::start_as(&new, Path::new(CONFIG), &["--site".as_ref(), site.as_ref()]);
+
+    for told in [unknown, damaged, missing] {
+        assert!(told.stderr.contains("hint: the site has") && told.stderr.contains("rebuild"), "{told:?}");
+    }
+    let node = Client::new(&server, "c", "n", &world.path("home"));
+    assert_eq!(node.snapshot_ids(), [id]);
 }
 
 /// S1, X1: everything is there after a start over the same folder, and after a kill.
