@@ -58,6 +58,7 @@ fn counts_that_differ_are_told_raise_an_alarm_and_are_mended() {
     let again = node.admin(&["verify", "--level", "refs", "--json"]).exits(0).json();
     assert_eq!((&again["sound"], number(&again, "found")), (&Value::Bool(true), 0), "{again}");
     node.admin(&["verify", "--level", "read", "--repair"]).exits(2);
+    node.admin(&["verify", "--level", "refs", "--sample", "3%"]).exits(2);
 }
 
 /// X8, G1: nothing is collected by counts that are known to be wrong, and everything is once they are mended.

@@ -197,6 +197,7 @@ fn the_last_complete_snapshot_of_a_cluster_goes_only_if_that_is_meant() {
 
     years.refuses(&[&one, &two], 11, "--even-last");
     years.refuses(&[&third], 11, "--even-last");
+    years.refuses(&["--keep-last", "1", "--cluster", "typo"], 10, "`typo`");
     let policy = ["--minimum", "0", "--keep-last", "0", "--cluster", "c"];
     assert_eq!(verdicts(&years.forget(&policy)), pairs(&[&one, &two], &["forget", "keep"]));
     years.refuses(&[&two], 11, "--even-last");

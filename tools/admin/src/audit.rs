@@ -30,6 +30,12 @@ pub(crate) fn nothing_to_repair() -> AdminError {
     ClientError::Usage("`--repair` goes with `--level refs` and no other".to_owned()).into()
 }
 
+/// Why the counts cannot be checked of a part.
+pub(crate) fn counts_everything() -> AdminError {
+    let why = "`--level refs` counts everything: it takes no --snapshot, --sample, --max-bytes, --max-time or --max-rate";
+    ClientError::Usage(why.to_owned()).into()
+}
+
 async fn audit(api: &Api, repair: Repair, output: Output) -> Result<AuditReport, ClientError> {
     let bar = bar(output);
     let report = api.audit(repair, |done, total| {

@@ -8,6 +8,7 @@ use format_spec::wire::{
     ForgetLine, ForgetReport, ForgetRequest, LastComplete, RetentionPolicy, RunMode, Verdict,
 };
 use indicatif::{HumanBytes, HumanCount};
+use node_client::error::ClientError;
 use node_client::show::{Show, show};
 use serde::Serialize;
 
@@ -19,10 +20,13 @@ use crate::show::{table, wide};
 /// Forgets snapshots, or tells which it would forget.
 ///
 /// # Errors
-/// [`AdminError::Client`].
+/// [`AdminError::Client`]; a cluster without snapshots is not found.
 pub(crate) fn run(arguments: &Arguments, forget: &ForgetArguments) -> Result<commands::Verdict, AdminError> {
     let request = ForgetRequest::from(forget);
     let report = ask(arguments, async |api| api.forget(&request).await)?;
+    if let Some(cluster) = request.cluster.as_ref().filter(|_| report.snapshots.is_empty()) {
+        return Err(ClientError::NotFound(format!("there is no snapshot of a cluster `{cluster}`")).into());
+    }
     let forgotten = Forgotten { stayed: stayed(&request.snapshots, &report), report };
     show(&forgotten, arguments.output)?;
     Ok(forgotten.verdict())

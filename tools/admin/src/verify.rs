@@ -67,6 +67,10 @@ struct Limits {
 }
 
 impl Limits {
+    fn are_given(&self) -> bool {
+        self.wire() != VerifyLimits::default()
+    }
+
     fn wire(&self) -> VerifyLimits {
         let bytes = |rate: Rate| rate.bytes_per_second().get();
         let ms = |time: Time| u64::try_from(time.0.as_millis()).unwrap_or(u64::MAX);
@@ -83,6 +87,7 @@ impl Verify {
     /// Checks what was asked for: stored objects, or the counts of the index.
     pub(crate) fn run(&self, arguments: &Arguments) -> Result<Verdict, AdminError> {
         match self.request() {
+            None if self.snapshot.is_some() || self.limits.are_given() => Err(audit::counts_everything()),
             None => audit::run(arguments, self.repair),
             Some(_) if self.repair => Err(audit::nothing_to_repair()),
             Some(request) => run(arguments, &request),
