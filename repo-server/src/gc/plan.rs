@@ -62,6 +62,7 @@ impl Run<'_> {
         let freed = self.plan_rows(&due).await?;
         self.report.pages = freed.pages;
         self.report.chunks = freed.chunks;
+        self.plan_stop().await?;
         self.plan_deletes().await?;
         for object in due.iter().flat_map(snapshot::objects) {
             self.plan_delete(&object, DoomedRow::NOW);

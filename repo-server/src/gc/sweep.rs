@@ -265,13 +265,28 @@ impl Run<'_> {
         }
     }
 
-    async fn stop_for_today(&mut self) -> Result<(), ServerError> {
+    /// Whether a run would stop for today.
+    pub(super) async fn plan_stop(&mut self) -> Result<(), ServerError> {
+        let large = self.request.large;
+        let left = move |repository: &Arc<Repository>| left_today(repository, &Day::load(repository)?, large);
+        let left = self.repository.blocking(left).await?;
+        if self.report.pages.bytes + self.report.chunks.bytes > left {
+            self.report.stopped = Some(self.too_much_for_today());
+        }
+        Ok(())
+    }
+
+    fn too_much_for_today(&self) -> String {
         let percent = self.repository.parts.upkeep.gc.max_daily;
-        let why = format!(
+        format!(
             "more than {percent} of the repository would go within a day: \
              look at `astacus-admin forget --dry-run` and `astacus-admin snapshots`, \
              then go on with `astacus-admin gc --allow-large`"
-        );
+        )
+    }
+
+    async fn stop_for_today(&mut self) -> Result<(), ServerError> {
+        let why = self.too_much_for_today();
         self.report.stopped = Some(why.clone());
         self.repository
             .blocking(move |repository| alarm::raise(repository, AlarmCode::LargeDelete, &why))
@@ -318,6 +333,14 @@ async fn rows_of(
     repository.blocking(look_up).await
 }
 
+/// Bytes that may go today still.
+fn left_today(repository: &Repository, day: &Day, large: LargeDelete) -> Result<u64, ServerError> {
+    match large {
+        LargeDelete::Refuse => Ok(day.left(&repository.totals()?, &repository.parts.upkeep.gc)),
+        LargeDelete::Allow => Ok(u64::MAX),
+    }
+}
+
 /// One batch: drops rows that are idle since the epoch of their step, which is before the start of every
 /// open session (G1, G2). While no session is open, that holds for the chunks that lose their last page in
 /// this batch as well: they go with it.
@@ -325,10 +348,7 @@ fn drop_rows(repository: &Repository, steps: &[Step], large: LargeDelete) -> Res
     repository.account(|ledger| {
         let held_from = held_from(repository);
         let day = Day::load(repository)?;
-        let left = match large {
-            LargeDelete::Refuse => day.left(&repository.totals()?, &repository.parts.upkeep.gc),
-            LargeDelete::Allow => u64::MAX,
-        };
+        let left = left_today(repository, &day, large)?;
         let mut swept = Swept::default();
         let mut uncounted = Vec::new();
         load(ledger, steps)?;

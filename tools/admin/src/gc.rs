@@ -156,6 +156,7 @@ impl Show for Collected {
             writeln!(out, "PROBLEM: {problem}")?;
         }
         match &self.report.stopped {
+            Some(why) if self.report.mode == RunMode::Plan => writeln!(out, "A RUN WOULD STOP: {why}"),
             Some(why) => writeln!(out, "STOPPED: {why}"),
             None => Ok(()),
         }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use format_spec::ChunkId;
 use format_spec::key::BlobKind;
-use format_spec::wire::Delays;
+use format_spec::wire::{Delays, GcRequest, LargeDelete};
 
 use crate::alarm::{self, AlarmCode};
 use crate::error::ServerError;
@@ -39,7 +39,18 @@ fn the_share_of_a_day_does_not_grow_with_what_goes() {
         reports.map(|report| report.pages.bytes + report.chunks.bytes).sum::<u64>()
     };
 
+    let plan = |large| {
+        let request = GcRequest { delays: Delays::Skip, large, ..GcRequest::default() };
+        world.gc_as(request).unwrap().stopped
+    };
+    let (planned, allowed) = (plan(LargeDelete::Refuse), plan(LargeDelete::Allow));
     let first_day = went(12);
+
+    assert_eq!(
+        (planned, allowed),
+        (world.gc(Delays::Skip).stopped, None),
+        "a plan tells that the run will stop"
+    );
 
     assert!(first_day > stored / 4 && first_day <= stored / 2, "{first_day} of {stored}");
     assert!(alarm::is_up(&world.repository, AlarmCode::LargeDelete).unwrap());

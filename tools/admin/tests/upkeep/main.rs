@@ -242,13 +242,21 @@ fn a_plan_is_short_and_an_explanation_lists_everything() {
 
 #[test]
 fn a_run_that_did_not_do_everything_exits_with_3_and_says_why() {
-    let stopped = || GcReport { stopped: Some("more than a day's share".to_owned()), ..GcReport::default() };
+    let stopped =
+        |mode| GcReport { mode, stopped: Some("more than a day's share".to_owned()), ..GcReport::default() };
     let hurt = || GcReport { problems: vec!["pack:00: no answer".to_owned()], ..GcReport::default() };
 
-    let [first, second] = [stopped(), hurt()].map(|report| collector(report).admin(&["gc", "-q"]).exits(3));
+    let reports = [stopped(RunMode::Apply), stopped(RunMode::Plan), hurt()];
+    let told =
+        reports.map(|report| stdout(&collector(report).admin(&["gc", "-q"]).exits(3).output).to_owned());
 
-    assert!(stdout(&first.output).ends_with("STOPPED: more than a day's share\n"));
-    assert!(stdout(&second.output).ends_with("PROBLEM: pack:00: no answer\n"));
+    let last = told.each_ref().map(|told| told.lines().last().unwrap());
+    let expected = [
+        "STOPPED: more than a day's share",
+        "A RUN WOULD STOP: more than a day's share",
+        "PROBLEM: pack:00: no answer",
+    ];
+    assert_eq!(last, expected);
 }
 
 #[test]
