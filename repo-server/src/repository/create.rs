@@ -3,6 +3,7 @@
 //! ```text
 //! DIR/master.key    the master key, hex, mode 0600
 //! DIR/admin.token   the token of requests, mode 0600
+//! DIR/repository.json   a copy of the descriptor on the site
 //! DIR/index/        the index
 //! DIR/ballast       room for a collector on a full disk, see `space`
 //! DIR/site/         the default site
@@ -32,7 +33,13 @@ use crate::settings::Settings;
 use crate::site::{ObjectName, Site, SiteError, SiteUrl, StoreSite};
 use crate::space::{self, Space};
 
-const OURS: [&str; 7] = ["admin.token", space::BALLAST, "index", "master.key", "site", MARKER, SCRATCH];
+const OURS: [&str; 8] = ["admin.token", space::BALLAST, "index", "master.key", "site", COPY, MARKER, SCRATCH];
+
+/// Where the descriptor lies on a site.
+const DESCRIPTOR: &str = "keyring/repository";
+
+/// Its copy in the data folder.
+const COPY: &str = "repository.json";
 
 /// The file that says that the index is not finished.
 pub(crate) const MARKER: &str = "rebuilding";
@@ -51,7 +58,7 @@ pub enum CreateError {
     #[error("the index in {} is not finished: run `astacus-server rebuild` again", dir.display())]
     HalfBuilt { dir: PathBuf },
     /// There is an index, and no site: the site is elsewhere, or not mounted.
-    #[error("{} has an index, and there is no repository in {}: name the right `--site`", dir.display(), site.display())]
+    #[error("{} has an index, and there is no repository in {}: name the right `--site`; if only its file `{DESCRIPTOR}` is gone, put that back from its copy (`{COPY}` in the data folder)", dir.display(), site.display())]
     NoSite { dir: PathBuf, site: PathBuf },
     /// A file that must be there is missing.
     #[error("{} is missing: put it back from its copy", path.display())]
@@ -63,8 +70,13 @@ pub enum CreateError {
     #[error("{} is the key of another repository", path.display())]
     WrongKey { path: PathBuf },
     /// The descriptor on the site cannot be used.
-    #[error("descriptor of the repository")]
+    #[error(
+        "the descriptor of the repository on the site (`keyring/repository`) is damaged: put it back from its copy (`{COPY}` in the data folder)"
+    )]
     Descriptor(#[source] FormatError),
+    /// The descriptor on the site is another one than the index was made with.
+    #[error("{} is not what it was: put it back from its copy {}, or name the right `--site`", descriptor.display(), copy.display())]
+    DescriptorChanged { descriptor: PathBuf, copy: PathBuf },
     /// A file or folder could not be read.
     #[error("read {}", path.display())]
     Read {
@@ -93,7 +105,9 @@ impl CreateError {
             Self::NotEmpty { .. } | Self::WrongKey { .. } => ErrorClass::Usage,
             Self::Missing { .. } | Self::NoSite { .. } => ErrorClass::NotFound,
             Self::HalfBuilt { .. } => ErrorClass::Conflict,
-            Self::Malformed { .. } | Self::Descriptor(_) => ErrorClass::Integrity,
+            Self::Malformed { .. } | Self::Descriptor(_) | Self::DescriptorChanged { .. } => {
+                ErrorClass::Integrity
+            }
             Self::Read { .. } | Self::Write(_) => ErrorClass::Unavailable,
             Self::Index(error) => error.class(),
             Self::Site(error) => error.class(),
@@ -139,7 +153,7 @@ async fn open_or_create_on(
         return Err(CreateError::HalfBuilt { dir: dir.to_owned() });
     }
     let site_dir = site.map_or_else(|| dir.join("site"), |site| site.folder().to_owned());
-    let exists = site_dir.join("keyring/repository").exists();
+    let exists = site_dir.join(DESCRIPTOR).exists();
     if !exists {
         check_ours(dir)?;
     }
@@ -165,6 +179,7 @@ async fn open_or_create_on(
     if !descriptor.fits(&master) {
         return Err(CreateError::WrongKey { path: master_path });
     }
+    check_copy(disk.as_ref(), dir, &site_dir, &descriptor)?;
     let parts = parts(dir, index, Arc::new(site), settings, on_halt);
     let repository = Repository::open(parts, master, descriptor)?;
     space::restore_ballast(&repository);
@@ -203,16 +218,32 @@ pub(crate) fn settled_folder(disk: &dyn Disk, dir: &Path) -> Result<PathBuf, Cre
     Ok(dir)
 }
 
-/// Refuses the index of a repository that is still to be made if it holds anything: it belongs to another site.
+/// Refuses the index of a repository that is still to be made if it holds anything, or if there was a descriptor
+/// before: it belongs to another site.
 fn check_empty(index: &dyn Index, dir: &Path, site: &Path) -> Result<(), CreateError> {
+    let no_site = || CreateError::NoSite { dir: dir.to_owned(), site: site.to_owned() };
+    if dir.join(COPY).exists() {
+        return Err(no_site());
+    }
     let one = NonZeroUsize::MIN;
     for table in [Table::Pack, Table::Snapshot, Table::Meta] {
         let found = index.scan(table, &KeyRange::all(), one).map_err(ServerError::from)?;
         if !found.rows.is_empty() {
-            return Err(CreateError::NoSite { dir: dir.to_owned(), site: site.to_owned() });
+            return Err(no_site());
         }
     }
     Ok(())
+}
+
+/// Compares the descriptor with its copy beside the key, which is made if there is none: without a descriptor
+/// nothing of a repository can be read, and with a changed one chunks are cut otherwise.
+fn check_copy(disk: &dyn Disk, dir: &Path, site: &Path, descriptor: &Descriptor) -> Result<(), CreateError> {
+    let is = String::from_utf8_lossy(&descriptor.encode()).into_owned();
+    let was = read_or_publish(disk, dir, COPY, || is.clone())?;
+    if is == was {
+        return Ok(());
+    }
+    Err(CreateError::DescriptorChanged { descriptor: site.join(DESCRIPTOR), copy: dir.join(COPY) })
 }
 
 /// The token in `dir`, made if there is none.
@@ -263,7 +294,7 @@ async fn read_descriptor(site: &StoreSite) -> Result<Descriptor, CreateError> {
 }
 
 fn descriptor_name() -> ObjectName {
-    ObjectName::new("keyring/repository").expect("a plain name")
+    ObjectName::new(DESCRIPTOR).expect("a plain name")
 }
 
 pub(crate) fn name(text: &str) -> FileName {

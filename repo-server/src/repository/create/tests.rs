@@ -5,6 +5,35 @@ use crate::config::{Config, SpaceConfig};
 use crate::durable::shadow::{Names, ShadowDisk};
 use crate::index::copy_tree;
 
+/// A server that finds another descriptor than before does not start, and what it says leads out of that.
+#[tokio::test]
+async fn a_descriptor_that_is_gone_or_changed_comes_back_from_its_copy() {
+    let machine = tempfile::tempdir().unwrap();
+    let made = start(Arc::new(RealDisk), machine.path()).await.unwrap();
+    let descriptor = machine.path().join("mnt/sites/one").join(DESCRIPTOR);
+    let copy = machine.path().join("var/lib/astacus/data").join(COPY);
+    let text = std::fs::read_to_string(&descriptor).unwrap();
+
+    let changed = text.replace("262144", "131072");
+    assert_ne!(changed, text);
+    for (found, class) in [
+        (Some(changed.as_str()), ErrorClass::Integrity),
+        (Some("{"), ErrorClass::Integrity),
+        (None, ErrorClass::NotFound),
+    ] {
+        match found {
+            Some(found) => std::fs::write(&descriptor, found).unwrap(),
+            None => std::fs::remove_file(&descriptor).unwrap(),
+        }
+        let refused = start(Arc::new(RealDisk), machine.path()).await.unwrap_err();
+        assert_eq!(refused.class(), class, "{found:?}: {refused}");
+        assert!(refused.to_string().contains(COPY), "{refused}");
+        assert!(found.is_none() || std::fs::read_to_string(&descriptor).unwrap() == found.unwrap());
+        std::fs::copy(&copy, &descriptor).unwrap();
+        assert_eq!(start(Arc::new(RealDisk), machine.path()).await.unwrap(), made);
+    }
+}
+
 /// What makes a repository the one that it is.
 #[derive(Debug, PartialEq, Eq)]
 struct Identity {
@@ -24,7 +53,8 @@ async fn start(disk: Arc<dyn Disk>, machine: &Path) -> Result<Identity, CreateEr
     Ok(Identity { repository: opened.repository.id(), token: opened.token })
 }
 
-/// Whether the repository is another one, or none, after a power cut at the end of its first start. An earlier
+/// Whether the repository is another one, or none, or has no copy of its descriptor, after a power cut at the end of
+/// its first start. An earlier
 /// process stopped before the sync number `stop`; the sync number `left_out` was acknowledged and not done. Answers
 /// what was synced too.
 async fn is_lost(left_out: Option<usize>, stop: Option<usize>) -> (bool, Vec<PathBuf>) {
@@ -54,10 +84,11 @@ async fn is_lost(left_out: Option<usize>, stop: Option<usize>) -> (bool, Vec<Pat
         copy_tree(&machine.join("var/lib/astacus/data/index"), &index);
     }
 
+    let has_copy = after.join("var/lib/astacus/data").join(COPY).exists();
     let found = start(Arc::new(RealDisk), &after).await.ok();
     let below = |path: &PathBuf| path.strip_prefix(&machine).unwrap().to_owned();
     let syncs = disk.syncs().iter().map(below).collect();
-    (found != Some(made), syncs)
+    (found != Some(made) || !has_copy, syncs)
 }
 
 /// Numbers of the syncs of what was not durable before, outside the index, which has tests of its own.
