@@ -5,7 +5,8 @@
 //! alarm change in one batch ([`Changes`]): it is up while there is any. Only what is known to be wrong gets here: a
 //! site that does not answer proves nothing. All calls block.
 //!
-//! Rows `damaged/<kind><id>` of the meta table.
+//! Rows `damaged/<kind><id>` of the meta table. Beside them, rows `hurt/<snapshot id>` say of which snapshots a check
+//! found files that cannot be restored. They hold while anything is in quarantine, and raise no alarm of their own.
 
 use std::collections::BTreeMap;
 
@@ -20,6 +21,7 @@ use crate::index::{Batch, KeyRange, Table};
 use crate::repository::Repository;
 
 const PREFIX: &[u8] = b"damaged/";
+const HURT_PREFIX: &[u8] = b"hurt/";
 
 /// What is damaged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -74,28 +76,47 @@ struct Row {
 
 /// All objects that are known to be damaged, and what is wrong with each.
 #[derive(Debug, Default)]
-pub(crate) struct Known(BTreeMap<Object, String>);
+pub(crate) struct Known {
+    objects: BTreeMap<Object, String>,
+    /// Snapshots with files that need blobs in quarantine, as of their last check, and one reason for each.
+    hurt: BTreeMap<SnapshotId, String>,
+}
 
 impl Known {
     /// Whether an object is one of them.
     pub(crate) fn contains(&self, object: Object) -> bool {
-        self.0.contains_key(&object)
+        self.objects.contains_key(&object)
     }
 
-    /// What is wrong with an object of a snapshot, if anything is: its own, or a manifest.
+    /// What is wrong with a snapshot, if anything is: with its object, a manifest, or what its files need.
     pub(crate) fn against(&self, snapshot: &Snapshot) -> Option<String> {
-        let own = self.0.get(&Object::Snapshot(snapshot.id)).map(|problem| format!("its object: {problem}"));
+        let own =
+            self.objects.get(&Object::Snapshot(snapshot.id)).map(|problem| format!("its object: {problem}"));
         let manifests = snapshot.manifests.iter().filter_map(|of| {
-            let problem = self.0.get(&Object::Manifest(of.id))?;
+            let problem = self.objects.get(&Object::Manifest(of.id))?;
             Some(format!("the manifest of node `{}`: {problem}", of.node))
         });
         let all: Vec<String> = manifests.chain(own).collect();
-        (!all.is_empty()).then(|| all.join("; "))
+        if all.is_empty() { self.hurt.get(&snapshot.id).cloned() } else { Some(all.join("; ")) }
     }
 }
 
 /// All that are known.
 pub(crate) fn all(repository: &Repository) -> Result<Known, ServerError> {
+    let mut hurt = BTreeMap::new();
+    if alarm::is_up(repository, AlarmCode::DamagedBlobs)? {
+        repository.for_each_row(Table::Meta, &KeyRange::prefix(HURT_PREFIX), |key, value| {
+            let id = key.strip_prefix(HURT_PREFIX).and_then(|id| id.try_into().ok());
+            let row = id.map(SnapshotId::from_bytes).zip(serde_json::from_slice::<Row>(value).ok());
+            let (id, row) = row.ok_or_else(|| ServerError::Row { object: "a hurt snapshot".to_owned() })?;
+            hurt.insert(id, row.problem);
+            Ok(())
+        })?;
+    }
+    Ok(Known { objects: objects(repository)?, hurt })
+}
+
+fn objects(repository: &Repository) -> Result<BTreeMap<Object, String>, ServerError> {
     let mut known = BTreeMap::new();
     repository.for_each_row(Table::Meta, &KeyRange::prefix(PREFIX), |key, value| {
         let object = Object::from_key(key).zip(serde_json::from_slice::<Row>(value).ok());
@@ -104,7 +125,37 @@ pub(crate) fn all(repository: &Repository) -> Result<Known, ServerError> {
         known.insert(object, row.problem);
         Ok(())
     })?;
-    Ok(Known(known))
+    Ok(known)
+}
+
+fn hurt_key(id: SnapshotId) -> Vec<u8> {
+    [HURT_PREFIX, id.as_bytes().as_slice()].concat()
+}
+
+/// Remembers, durably, that files of a snapshot cannot be restored, or with no problem that all can.
+pub(crate) fn note_hurt(
+    repository: &Repository,
+    id: SnapshotId,
+    problem: Option<String>,
+) -> Result<(), ServerError> {
+    repository.exclusively(|| {
+        let mut batch = Batch::new();
+        let is_known = repository.parts.index.get(Table::Meta, &hurt_key(id))?.is_some();
+        match problem {
+            Some(problem) if Object::Snapshot(id).is_needed(repository)? => {
+                let row = Row { problem, found_ms: repository.parts.clock.unix_ms() };
+                batch.put(Table::Meta, hurt_key(id), serde_json::to_vec(&row).expect("plain JSON"));
+            }
+            None if is_known => forget_hurt(&mut batch, id),
+            _ => {}
+        }
+        if batch.is_empty() { Ok(()) } else { repository.commit(batch) }
+    })
+}
+
+/// A snapshot is gone.
+pub(crate) fn forget_hurt(batch: &mut Batch, id: SnapshotId) {
+    batch.delete(Table::Meta, hurt_key(id));
 }
 
 /// Remembers, durably, what is wrong with an object, unless what it is of has gone meanwhile.
@@ -135,12 +186,12 @@ pub(crate) fn tidy(repository: &Repository) -> Result<Known, ServerError> {
     repository.exclusively(|| {
         let mut known = all(repository)?;
         let (mut batch, mut changes) = (Batch::new(), Changes::default());
-        for object in known.0.keys() {
+        for object in known.objects.keys() {
             if !object.is_needed(repository)? {
                 changes.delete(*object);
             }
         }
-        known.0.retain(|object, _| !changes.0.contains_key(object));
+        known.objects.retain(|object, _| !changes.0.contains_key(object));
         changes.close(repository, &mut batch)?;
         if !batch.is_empty() {
             repository.commit(batch)?;
@@ -166,7 +217,7 @@ impl Changes {
         if self.0.is_empty() || (!adds && !alarm::is_up(repository, AlarmCode::DamagedObjects)?) {
             return Ok(());
         }
-        let mut known = all(repository)?.0;
+        let mut known = objects(repository)?;
         for (object, row) in self.0 {
             match row {
                 Some(row) => {

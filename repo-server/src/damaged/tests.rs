@@ -84,7 +84,7 @@ fn what_is_said_of_a_snapshot_goes_with_it() {
 
     world.forget(snapshot);
     world.gc(Delays::Skip);
-    let known = all(&world.repository).unwrap().0;
+    let known = objects(&world.repository).unwrap();
     assert_eq!(known.into_keys().collect::<Vec<_>>(), [Object::Snapshot(other)]);
     assert!(is_up(&world));
     world.forget(other);
@@ -115,5 +115,31 @@ fn what_is_left_of_what_has_gone_is_tidied_away() {
     take_out(other);
     tidy(&world.repository).unwrap();
 
-    assert!(!is_up(&world) && all(&world.repository).unwrap().0.is_empty());
+    assert!(!is_up(&world) && objects(&world.repository).unwrap().is_empty());
+}
+
+/// A snapshot is known to be hurt only while anything is in quarantine.
+#[test]
+fn files_that_cannot_be_restored_count_while_blobs_are_in_quarantine() {
+    let world = World::new();
+    let [hurt, whole] = ["a", "b"].map(|text| world.push("n", &tree(&[text])));
+    let against = |id| {
+        let found = crate::snapshot::get(&world.repository, id).unwrap();
+        all(&world.repository).unwrap().against(&found)
+    };
+    note_hurt(&world.repository, hurt, Some("files are lost".to_owned())).unwrap();
+    assert_eq!(against(hurt), None);
+    alarm::raise(&world.repository, AlarmCode::DamagedBlobs, "a blob").unwrap();
+
+    assert_eq!((against(hurt), against(whole)), (Some("files are lost".to_owned()), None));
+    assert!(!is_up(&world), "that alarm is about objects");
+    note_hurt(&world.repository, hurt, None).unwrap();
+
+    assert_eq!(against(hurt), None);
+    note_hurt(&world.repository, hurt, Some("files are lost".to_owned())).unwrap();
+    world.forget(hurt);
+    world.gc(Delays::Skip);
+    assert!(all(&world.repository).unwrap().hurt.is_empty(), "it goes with the snapshot");
+    note_hurt(&world.repository, hurt, Some("files are lost".to_owned())).unwrap();
+    assert!(all(&world.repository).unwrap().hurt.is_empty(), "nor does it come back");
 }

@@ -86,6 +86,7 @@ impl Run<'_> {
                 batch.require(Table::Mark, *snapshot.id.as_bytes(), Precondition::Equals(mark.encode()));
                 batch.delete(Table::Mark, *snapshot.id.as_bytes());
                 batch.delete(Table::Snapshot, *snapshot.id.as_bytes());
+                damaged::forget_hurt(batch, snapshot.id);
                 for manifest in &snapshot.manifests {
                     batch.delete(Table::Manifest, *manifest.id.as_bytes());
                 }

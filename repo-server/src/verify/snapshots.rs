@@ -68,6 +68,17 @@ struct Walk {
     snapshot: Arc<Snapshot>,
     attempt: Attempt,
     told: Vec<(Owner, Cause, Hurt)>,
+    files: Files,
+}
+
+/// What is known of the files of a snapshot.
+enum Files {
+    /// Each finds all that it needs.
+    Whole,
+    /// Of some it is not known.
+    Unknown,
+    /// Some cannot be restored, and one reason why.
+    Hurt(String),
 }
 
 impl Walk {
@@ -113,7 +124,8 @@ impl Check<'_> {
     }
 
     async fn snapshot(&mut self, snapshot: Arc<Snapshot>, attempt: Attempt) -> Result<Walked, ServerError> {
-        let mut walk = Walk { snapshot: Arc::clone(&snapshot), attempt, told: Vec::new() };
+        let mut walk =
+            Walk { snapshot: Arc::clone(&snapshot), attempt, told: Vec::new(), files: Files::Whole };
         if self.asked.level > VerifyLevel::Index {
             match self.snapshot_object(&snapshot).await? {
                 Object::Good(()) => self.remember(damaged::Object::Snapshot(snapshot.id), None).await?,
@@ -143,6 +155,14 @@ impl Check<'_> {
             }
         }
         self.flush(&mut walk).await?;
+        let id = snapshot.id;
+        let hurt = match walk.files {
+            Files::Whole => None,
+            Files::Unknown => return Ok(Walked::Through),
+            Files::Hurt(why) => Some(why),
+        };
+        let note = move |repository: &Arc<Repository>| damaged::note_hurt(repository, id, hurt);
+        if_there_is_room(self.repository.blocking(note).await)?;
         Ok(Walked::Through)
     }
 
@@ -152,6 +172,16 @@ impl Check<'_> {
         let told = std::mem::take(&mut walk.told);
         if told.is_empty() {
             return Ok(());
+        }
+        for (_, cause, hurt) in &told {
+            match self.state.findings.problem(cause) {
+                _ if *hurt == Hurt::Snapshot || matches!(walk.files, Files::Hurt(_)) => {}
+                Some(problem) if problem.kind != FindingKind::Unreadable => {
+                    let why = format!("files cannot be restored: {} {}", problem.object, problem.what);
+                    walk.files = Files::Hurt(why);
+                }
+                _ => walk.files = Files::Unknown,
+            }
         }
         let id = walk.snapshot.id;
         let found = self.repository.blocking(move |repository| {

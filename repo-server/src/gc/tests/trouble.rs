@@ -248,3 +248,36 @@ fn the_last_snapshot_is_not_let_go_because_it_is_damaged() {
 
     assert!(matches!(refused, ServerError::Refused { code: "last_complete", .. }), "{refused:?}");
 }
+
+/// G9: nor does one whose pages are lost, until the next push has brought them back.
+#[test]
+fn a_policy_keeps_the_newest_that_restores_beside_one_with_lost_pages() {
+    for is_known in [true, false] {
+        let world = World::new();
+        let [good, lost] = ["good", "lost"].map(|text| {
+            world.clock.advance(Duration::from_secs(1));
+            world.push("n", &tree(&[text]))
+        });
+        let page = world.id_of(BlobKind::Page, &world.page(&tree(&["lost"])));
+        let pack = world.repository.pack_row(row(&world, page).unwrap().pack).unwrap();
+        world.wait(world.site.delete(&pack::object_name(&pack.id))).unwrap();
+        if is_known {
+            check(&world);
+        }
+        let policy = RetentionPolicy { keep_last: Some(1), minimum: Some(1), ..RetentionPolicy::default() };
+        let request = ForgetRequest { policy: Some(policy), ..ForgetRequest::default() };
+
+        forget(&world, request.clone()).unwrap();
+        world.gc(Delays::Skip);
+
+        assert_eq!((world.read(good).is_ok(), world.read(lost).is_ok()), (is_known, false));
+        if is_known {
+            world.clock.advance(Duration::from_secs(1));
+            let newest = world.push("n", &tree(&["lost"]));
+            let report = forget(&world, request).unwrap();
+            let going = report.snapshots.iter().filter(|line| line.verdict == Verdict::Forget);
+            assert_eq!(going.map(|line| line.id).collect::<Vec<_>>(), [good, lost]);
+            assert_eq!(world.read(newest).unwrap(), tree(&["lost"]));
+        }
+    }
+}
