@@ -20,6 +20,8 @@ pub(crate) enum AlarmCode {
     ClockJumped,
     /// Stored bytes are not what was written.
     DamagedBlobs,
+    /// An object that is no pack of blobs, or the end of a pack, is lost or not what was written.
+    DamagedObjects,
     /// Little space is left.
     LowSpace,
     /// More would go than may go in a day.
@@ -33,6 +35,7 @@ impl AlarmCode {
             Self::CountsDiffer => "counts_differ",
             Self::ClockJumped => "clock_jumped",
             Self::DamagedBlobs => "damaged_blobs",
+            Self::DamagedObjects => "damaged_objects",
             Self::LowSpace => "low_space",
             Self::LargeDelete => "large_delete",
         }

@@ -15,12 +15,13 @@ use format_spec::wire::{
 use format_spec::{ClusterName, NodeName, SnapshotId};
 
 use crate::clock_watch::ClockState;
+use crate::damaged::{self, Known};
 use crate::error::{Chain, ServerError};
 use crate::index::row::MarkRow;
 use crate::ledger::Counts;
 use crate::repository::Repository;
 use crate::settings::{PolicyError, check_policy};
-use crate::snapshot::retention::{self, Candidate, Policy, Protection, Standing};
+use crate::snapshot::retention::{self, Candidate, Condition, Policy, Protection, Standing};
 use crate::snapshot::{self, reach};
 use crate::time::{later, rfc3339};
 
@@ -98,8 +99,9 @@ fn decide(
     snapshots: &[Snapshot],
     marks: &Marks,
 ) -> Result<Fates, ServerError> {
+    let damaged = damaged::all(repository)?;
     if !request.snapshots.is_empty() {
-        return by_name(request, snapshots, marks);
+        return by_name(request, snapshots, marks, &damaged);
     }
     if repository.clock_watch.look(repository)? == ClockState::Jumped {
         let why = "the server's clock jumped, so no policy is applied: look at `astacus-admin status`, set \
@@ -110,7 +112,8 @@ fn decide(
     let mut fates = Fates::new();
     for ((cluster, _), series) in by_series(snapshots) {
         let policy = policy_of(repository, request, &cluster)?;
-        let candidates: Vec<Candidate> = series.iter().map(|snapshot| candidate(snapshot, marks)).collect();
+        let candidates: Vec<Candidate> =
+            series.iter().map(|snapshot| candidate(snapshot, marks, &damaged)).collect();
         for decision in retention::decide(&Policy::from(&policy), &candidates, now_ms, request.last_complete)
         {
             let reasons = decision.reasons.iter().map(ToString::to_string).collect();
@@ -152,7 +155,12 @@ fn by_series(snapshots: &[Snapshot]) -> BTreeMap<Series, Vec<&Snapshot>> {
 }
 
 /// The named ones go.
-fn by_name(request: &ForgetRequest, snapshots: &[Snapshot], marks: &Marks) -> Result<Fates, ServerError> {
+fn by_name(
+    request: &ForgetRequest,
+    snapshots: &[Snapshot],
+    marks: &Marks,
+    damaged: &Known,
+) -> Result<Fates, ServerError> {
     let mut fates = Fates::new();
     for id in &request.snapshots {
         let found = snapshots.iter().find(|snapshot| snapshot.id == *id);
@@ -169,24 +177,28 @@ fn by_name(request: &ForgetRequest, snapshots: &[Snapshot], marks: &Marks) -> Re
         fates.insert(snapshot.id, (verdict, vec!["it was named".to_owned()]));
     }
     if request.last_complete == LastComplete::Stays {
-        check_last_complete_stays(&fates, snapshots, marks)?;
+        check_last_complete_stays(&fates, snapshots, marks, damaged)?;
     }
     Ok(fates)
 }
 
-/// Nodes that have a complete snapshot keep one.
+/// Nodes that have a complete snapshot keep one: a sound one, as long as there is any.
 fn check_last_complete_stays(
     fates: &Fates,
     snapshots: &[Snapshot],
     marks: &Marks,
+    damaged: &Known,
 ) -> Result<(), ServerError> {
     for ((cluster, nodes), series) in by_series(snapshots) {
         let is_going =
             |snapshot: &&&Snapshot| marks.get(&snapshot.id).is_some_and(|mark| mark.tombstone.is_some());
-        let complete: Vec<_> = series
+        let mut complete: Vec<_> = series
             .iter()
             .filter(|snapshot| snapshot.state == SnapshotState::Complete && !is_going(snapshot))
             .collect();
+        if complete.iter().any(|snapshot| damaged.against(snapshot).is_none()) {
+            complete.retain(|snapshot| damaged.against(snapshot).is_none());
+        }
         let all_go = complete.iter().all(|snapshot| fates.contains_key(&snapshot.id));
         if all_go && !complete.is_empty() {
             let nodes: Vec<&str> = nodes.iter().map(NodeName::as_str).collect();
@@ -201,7 +213,8 @@ fn check_last_complete_stays(
     Ok(())
 }
 
-fn candidate(snapshot: &Snapshot, marks: &Marks) -> Candidate {
+fn candidate(snapshot: &Snapshot, marks: &Marks, damaged: &Known) -> Candidate {
+    let is_damaged = damaged.against(snapshot).is_some();
     let mark = marks.get(&snapshot.id).cloned().unwrap_or_default();
     Candidate {
         id: snapshot.id,
@@ -209,6 +222,7 @@ fn candidate(snapshot: &Snapshot, marks: &Marks) -> Candidate {
         state: snapshot.state,
         protection: if mark.protection.is_some() { Protection::Protected } else { Protection::Unprotected },
         standing: if mark.tombstone.is_some() { Standing::Tombstoned } else { Standing::Listed },
+        condition: if is_damaged { Condition::Damaged } else { Condition::Sound },
     }
 }
 

@@ -43,6 +43,7 @@ pub mod checkpoint;
 pub mod clock;
 mod clock_watch;
 pub mod config;
+mod damaged;
 pub mod durable;
 pub mod error;
 mod forget;

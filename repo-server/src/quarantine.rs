@@ -115,28 +115,32 @@ pub(crate) fn problem(repository: &Repository, id: &ChunkId) -> Result<Option<St
     Ok(Some(decode(id.as_bytes(), &value)?.problem))
 }
 
-/// The packs that blobs in quarantine lie in. Forgets those that have no row any more, or a sound one.
-pub(crate) fn packs(repository: &Repository) -> Result<Vec<PackNumber>, ServerError> {
+/// The packs that blobs in quarantine lie in, and how many lie in each. Forgets those that have no row any more, or
+/// a sound one.
+pub(crate) fn by_pack(repository: &Repository) -> Result<BTreeMap<PackNumber, u32>, ServerError> {
     let mut ids = Vec::new();
     repository.for_each_row(Table::Damaged, &KeyRange::all(), |key, _| {
         let id = key.try_into().map_err(|_| ServerError::Row { object: "a damaged blob".to_owned() })?;
         ids.push(ChunkId::from_bytes(id));
         Ok(())
     })?;
-    let mut packs = Vec::new();
+    let mut packs = BTreeMap::new();
     let mut over = Vec::new();
     for ids in ids.chunks(AT_ONCE) {
         for (id, row) in ids.iter().zip(repository.chunk_rows(ids)?) {
             match row {
-                Some(row) if row.health == Health::Damaged => packs.push(row.pack),
+                Some(row) if row.health == Health::Damaged => *packs.entry(row.pack).or_default() += 1,
                 _ => over.push(*id),
             }
         }
     }
     forget(repository, &over)?;
-    packs.sort_unstable();
-    packs.dedup();
     Ok(packs)
+}
+
+/// The packs that blobs in quarantine lie in, in order. Forgets as [`by_pack`] does.
+pub(crate) fn packs(repository: &Repository) -> Result<Vec<PackNumber>, ServerError> {
+    Ok(by_pack(repository)?.into_keys().collect())
 }
 
 /// Takes out what is said of blobs that are gone or sound.

@@ -13,6 +13,7 @@ mod heal;
 mod in_flight;
 mod json;
 mod memory;
+mod objects;
 mod partial;
 mod push_restore;
 mod quickstart;

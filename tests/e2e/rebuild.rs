@@ -259,6 +259,15 @@ fn a_damaged_checkpoint_is_passed_over() {
     assert_eq!(rows(pushed.data()), pushed.rows);
 }
 
+/// A list of snapshots without what is said of damage.
+fn without_damage(listed: &str) -> String {
+    let mut left = String::new();
+    for (at, part) in listed.split(",\"damaged\":\"").enumerate() {
+        left += if at == 0 { part } else { part.split_once('"').unwrap().1 };
+    }
+    left
+}
+
 /// P2: what is lost is named, exit code 13, and the rest can be used.
 #[test]
 fn lost_manifests_and_packs_are_named_and_the_rest_is_served() {
@@ -279,7 +288,11 @@ fn lost_manifests_and_packs_are_named_and_the_rest_is_served() {
     pushed.world.server.allow_errors("code=\"site\"");
     pushed.world.server.start_again();
     let nodes: Vec<_> = pushed.nodes_at(&pushed.world.server).collect();
-    assert_eq!(list(&nodes[0].0), pushed.listed);
+    let listed = list(&nodes[0].0);
+    assert!(listed.contains("\"damaged\":\"the manifest of node"), "{listed}");
+    assert_eq!(without_damage(&listed), pushed.listed);
+    let status = nodes[0].0.status();
+    assert_eq!(status["alarms"][0]["code"], "damaged_objects", "{status}");
     for (node, root) in &nodes {
         // What it remembers of earlier pushes is compared with what the server has.
         node.push(root);

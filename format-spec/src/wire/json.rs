@@ -143,6 +143,9 @@ pub struct SnapshotInfo {
     /// If it must stay: why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protected: Option<String>,
+    /// If it is known that it cannot be restored as it was: what is damaged or lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub damaged: Option<String>,
 }
 
 /// What the push of one node did.

@@ -110,6 +110,7 @@ mod tests {
             pushes: Vec::new(),
             going_until: None,
             protected: None,
+            damaged: None,
         }
     }
 

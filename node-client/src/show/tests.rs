@@ -15,6 +15,7 @@ fn snapshot(state: SnapshotState) -> SnapshotInfo {
         pushes: Vec::new(),
         going_until: None,
         protected: None,
+        damaged: None,
     }
 }
 

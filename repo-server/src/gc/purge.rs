@@ -6,6 +6,7 @@ use format_spec::snapshot::Snapshot;
 use format_spec::wire::Delays;
 
 use super::{Phase, Run};
+use crate::damaged;
 use crate::error::ServerError;
 use crate::index::row::{DoomedRow, MarkRow};
 use crate::index::{IndexError, Precondition, Table};
@@ -85,8 +86,13 @@ impl Run<'_> {
                 batch.require(Table::Mark, *snapshot.id.as_bytes(), Precondition::Equals(mark.encode()));
                 batch.delete(Table::Mark, *snapshot.id.as_bytes());
                 batch.delete(Table::Snapshot, *snapshot.id.as_bytes());
+                damaged::forget_hurt(batch, snapshot.id);
                 for manifest in &snapshot.manifests {
                     batch.delete(Table::Manifest, *manifest.id.as_bytes());
+                }
+                ledger.let_go_of(damaged::Object::Snapshot(snapshot.id));
+                for manifest in &snapshot.manifests {
+                    ledger.let_go_of(damaged::Object::Manifest(manifest.id));
                 }
                 for key in snapshot::objects(&snapshot) {
                     ledger.doom(&key, DoomedRow::NOW);

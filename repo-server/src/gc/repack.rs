@@ -3,7 +3,8 @@
 //! A pack is thin when little of it is still in use; small packs are merged once there are many, and packs that
 //! are not as they were written are left for new ones, however much of them is in use. A blob does
 //! not depend on where it lies, so it is copied without being sealed again; but it is opened before, so that
-//! damage is never given a new name, and once more from the new pack as the site gives it back (G4).
+//! damage is never given a new name, and once more from the new pack as the site gives it back (G4). Where it
+//! lies is in its pack's footer; where that is damaged, the rows say the same.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,9 +18,11 @@ use crate::altered;
 use crate::error::ServerError;
 use crate::index::row::{ChunkRow, Health, Live, PackNumber, PackRow};
 use crate::index::{KeyRange, Table};
-use crate::pack::{self, new_pack, object_name};
+use crate::pack::{self, References, new_pack, object_name};
+use crate::quarantine;
 use crate::repository::{Domain, Repository, share_out};
 use crate::settings::Percent;
+use crate::site::SiteError;
 
 /// Packs of less than this share of a full one are small…
 const SMALL: usize = 8;
@@ -58,16 +61,54 @@ impl Run<'_> {
         for ((cluster, kind), packs) in groups {
             let domain = self.repository.domain(&cluster);
             let mut copying = Copying::new(&domain, kind);
+            let mut footless = Vec::new();
             for thin in packs {
                 if self.may_copy(&thin) == Next::Stop {
                     self.finish(copying).await?;
                     return Ok(());
                 }
-                copying = self.copy(copying, thin).await?;
+                let entries = match pack::read_directory(&self.repository, &thin.row.id, thin.row.len).await {
+                    Ok(directory) => directory.entries,
+                    Err(error) if is_lost(&error) => {
+                        footless.push(thin);
+                        continue;
+                    }
+                    Err(error @ ServerError::Site(_)) => {
+                        self.problem(thin.row.id, &error);
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                };
+                copying = self.copy(copying, thin, entries).await?;
             }
-            self.finish(copying).await?;
+            if self.copy_by_rows(copying, footless).await? == Next::Stop {
+                return Ok(());
+            }
         }
         Ok(())
+    }
+
+    /// Copies what is left of packs whose directories cannot be read: one look through the index for all of them.
+    async fn copy_by_rows(&mut self, mut copying: Copying, packs: Vec<Thin>) -> Result<Next, ServerError> {
+        let numbers = packs.iter().map(|thin| (thin.number, thin.row.live.blobs)).collect();
+        let rows = self.repository.blocking(move |repository| sound_rows(repository, numbers));
+        let mut rows = rows.await?;
+        for thin in packs {
+            let Some(rows) = rows.remove(&thin.number) else { continue };
+            if self.may_copy(&thin) == Next::Stop {
+                self.finish(copying).await?;
+                return Ok(Next::Stop);
+            }
+            match entries_of(&self.repository, &thin.row, rows).await {
+                Ok(entries) => copying = self.copy(copying, thin, entries).await?,
+                Err(error @ (ServerError::Damaged { .. } | ServerError::Site(_))) => {
+                    self.problem(thin.row.id, &error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.finish(copying).await?;
+        Ok(Next::GoOn)
     }
 
     /// Whether what is left of a pack may be copied in this run.
@@ -82,8 +123,13 @@ impl Run<'_> {
     }
 
     /// Copies what is left of a pack. A pack that cannot be read as it was written stays.
-    async fn copy(&mut self, mut copying: Copying, thin: Thin) -> Result<Copying, ServerError> {
-        let copies = match read_live(&self.repository, &copying.domain, &thin).await {
+    async fn copy(
+        &mut self,
+        mut copying: Copying,
+        thin: Thin,
+        entries: Vec<PackEntry>,
+    ) -> Result<Copying, ServerError> {
+        let copies = match read_live(&self.repository, &copying.domain, &thin, entries).await {
             Ok(copies) => copies,
             Err(error @ (ServerError::Damaged { .. } | ServerError::Site(_))) => {
                 self.problem(thin.row.id, &error);
@@ -216,17 +262,75 @@ fn is_small(row: &PackRow) -> bool {
     row.blob_bytes < full / u64::try_from(SMALL).unwrap_or(1)
 }
 
+/// Whether a directory cannot be read, and will not be.
+fn is_lost(error: &ServerError) -> bool {
+    matches!(error, ServerError::Damaged { .. } | ServerError::Site(SiteError::OutOfRange { .. }))
+}
+
+/// The rows of sound blobs in packs, of which each has so many rows in all. A pack whose every blob is in
+/// quarantine is left out; the index is looked through only if there is another.
+fn sound_rows(
+    repository: &Repository,
+    mut packs: BTreeMap<PackNumber, u32>,
+) -> Result<BTreeMap<PackNumber, BTreeMap<ChunkId, ChunkRow>>, ServerError> {
+    if packs.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let damaged = quarantine::by_pack(repository)?;
+    packs.retain(|number, blobs| damaged.get(number).is_none_or(|damaged| damaged < blobs));
+    let mut found: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
+    if packs.is_empty() {
+        return Ok(found);
+    }
+    repository.for_each_row(Table::Chunk, &KeyRange::all(), |key, value| {
+        let row = key.try_into().ok().map(ChunkId::from_bytes).zip(ChunkRow::decode(value));
+        let (id, row) = row.ok_or_else(|| ServerError::Row { object: "a chunk".to_owned() })?;
+        if packs.contains_key(&row.pack) && row.health == Health::Sound {
+            found.entry(row.pack).or_default().insert(id, row);
+        }
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+/// What the footer of a pack said of the blobs that rows name there, in the order of their places.
+async fn entries_of(
+    repository: &Arc<Repository>,
+    pack: &PackRow,
+    rows: BTreeMap<ChunkId, ChunkRow>,
+) -> Result<Vec<PackEntry>, ServerError> {
+    let mut references = match pack.kind {
+        BlobKind::Chunk => References::default(),
+        BlobKind::Page => pack::references_of(repository, pack, &rows).await?,
+    };
+    if let Some(problem) = references.problem {
+        return Err(problem);
+    }
+    let entry = |(id, row): (ChunkId, ChunkRow)| PackEntry {
+        kind: row.kind,
+        id,
+        offset: row.offset,
+        stored_len: row.stored_len,
+        plain_len: row.plain_len,
+        compression: row.compression,
+        references: references.known.remove(&id).unwrap_or_default(),
+    };
+    let mut entries: Vec<PackEntry> = rows.into_iter().map(entry).collect();
+    entries.sort_by_key(|entry| entry.offset);
+    Ok(entries)
+}
+
 /// What rows still name of a pack, as it lies there, after opening each blob.
 async fn read_live(
     repository: &Arc<Repository>,
     domain: &Arc<Domain>,
     thin: &Thin,
+    entries: Vec<PackEntry>,
 ) -> Result<Copies, ServerError> {
-    let directory = pack::read_directory(repository, &thin.row.id, thin.row.len).await?;
     let number = thin.number;
     let live = move |repository: &Arc<Repository>| {
-        let rows = repository.chunk_rows(directory.entries.iter().map(|entry| &entry.id))?;
-        let live = directory.entries.into_iter().zip(rows).filter_map(|(entry, row)| {
+        let rows = repository.chunk_rows(entries.iter().map(|entry| &entry.id))?;
+        let live = entries.into_iter().zip(rows).filter_map(|(entry, row)| {
             let here = |row: &ChunkRow| row.pack == number && row.range() == entry.range();
             row.filter(|row| here(row) && row.health == Health::Sound).map(|row| (entry, row))
         });

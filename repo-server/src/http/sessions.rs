@@ -7,6 +7,7 @@ use hyper::StatusCode;
 
 use super::respond::{self, Answer, Reply};
 use super::{App, body, parse};
+use crate::damaged::Known;
 use crate::error::ServerError;
 use crate::index::Table;
 use crate::index::row::MarkRow;
@@ -76,7 +77,7 @@ pub(super) async fn commit(
     let manifest = snapshot.manifests.first().map(|manifest| manifest.id);
     respond::json(wire::Committed {
         manifest: manifest.ok_or(ServerError::Bug("a snapshot without a manifest"))?,
-        snapshot: snapshot::info(&snapshot, &MarkRow::default()),
+        snapshot: snapshot::info(&snapshot, &MarkRow::default(), &Known::default()),
         durability: wire::Durability::Local,
     })
 }

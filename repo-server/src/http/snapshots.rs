@@ -13,6 +13,7 @@ use serde::Deserialize;
 
 use super::respond::{self, Answer, Reply};
 use super::{App, body, octets, parse};
+use crate::damaged;
 use crate::index::row::MarkRow;
 use crate::pack::{self, Blob};
 use crate::repository::Repository;
@@ -29,7 +30,11 @@ pub(super) async fn list(State(app): State<App>, Query(filter): Query<Filter>) -
         let marks = snapshot::marks(repository)?;
         let none = MarkRow::default();
         let found = snapshot::list(repository, cluster.as_ref())?;
-        let info = |found: &Snapshot| snapshot::info(found, marks.get(&found.id).unwrap_or(&none));
+        let damaged = damaged::all(repository)?;
+        let info = |found: &Snapshot| {
+            let mark = marks.get(&found.id).unwrap_or(&none);
+            snapshot::info(found, mark, &damaged)
+        };
         Ok(found.iter().map(info).collect())
     };
     respond::json(wire::SnapshotList { snapshots: app.repository.blocking(list).await? })
@@ -38,7 +43,8 @@ pub(super) async fn list(State(app): State<App>, Query(filter): Query<Filter>) -
 pub(super) async fn show(State(app): State<App>, Path(id): Path<String>) -> Answer<wire::SnapshotInfo> {
     let id: SnapshotId = parse(&id)?;
     let look = move |repository: &Arc<Repository>| {
-        Ok(snapshot::info(&snapshot::get(repository, id)?, &snapshot::mark(repository, id)?))
+        let (found, mark) = (snapshot::get(repository, id)?, snapshot::mark(repository, id)?);
+        Ok(snapshot::info(&found, &mark, &damaged::all(repository)?))
     };
     respond::json(app.repository.blocking(look).await?)
 }

@@ -16,7 +16,7 @@ use super::{App, body, parse};
 use crate::error::ServerError;
 use crate::gc::{self, Phase};
 use crate::repository::Repository;
-use crate::{forget, pack, snapshot, stats};
+use crate::{damaged, forget, pack, snapshot, stats};
 
 pub(super) async fn forget(State(app): State<App>, request: Request) -> Answer<ForgetReport> {
     let asked: ForgetRequest = body::json(request).await?;
@@ -74,7 +74,8 @@ pub(super) async fn unprotect(State(app): State<App>, Path(id): Path<String>) ->
 
 async fn info(app: &App, id: SnapshotId) -> Result<SnapshotInfo, ServerError> {
     let look = move |repository: &Arc<Repository>| {
-        Ok(snapshot::info(&snapshot::get(repository, id)?, &snapshot::mark(repository, id)?))
+        let (found, mark) = (snapshot::get(repository, id)?, snapshot::mark(repository, id)?);
+        Ok(snapshot::info(&found, &mark, &damaged::all(repository)?))
     };
     app.repository.blocking(look).await
 }

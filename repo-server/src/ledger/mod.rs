@@ -17,6 +17,7 @@ use format_spec::wire::Amount;
 use format_spec::{ChunkId, PackId};
 
 use crate::altered;
+use crate::damaged;
 use crate::error::ServerError;
 use crate::index::row::{
     ChunkRow, DoomedKey, DoomedKind, DoomedRow, Epoch, Health, IdleKey, Live, PackNumber, PackRow, Totals,
@@ -49,6 +50,8 @@ pub(crate) struct Ledger<'a> {
     packs: BTreeMap<PackNumber, Pending<PackRow>>,
     /// What leaves quarantine.
     damaged: quarantine::Changes,
+    /// Objects that are gone, so that it does not matter whether they were damaged.
+    gone: damaged::Changes,
     /// From when on an object that is doomed here may be deleted; server time.
     due_ms: u64,
 }
@@ -126,6 +129,7 @@ impl<'a> Ledger<'a> {
             rows: HashMap::default(),
             packs: BTreeMap::new(),
             damaged: quarantine::Changes::default(),
+            gone: damaged::Changes::default(),
             due_ms: later(repository.parts.clock.unix_ms(), delay),
             repository,
         })
@@ -472,6 +476,11 @@ impl<'a> Ledger<'a> {
         self.batch.put(Table::Doomed, key.encode(), row.encode());
     }
 
+    /// Nothing needs an object any more: nothing is said of it from now on.
+    pub(crate) fn let_go_of(&mut self, object: damaged::Object) {
+        self.gone.delete(object);
+    }
+
     /// The batch of all that changed.
     fn close(mut self) -> Result<Batch, ServerError> {
         for (number, pending) in std::mem::take(&mut self.packs) {
@@ -490,6 +499,7 @@ impl<'a> Ledger<'a> {
             };
         }
         std::mem::take(&mut self.damaged).close(self.repository, &mut self.batch)?;
+        std::mem::take(&mut self.gone).close(self.repository, &mut self.batch)?;
         if self.totals != self.repository.totals()? {
             self.batch.put(Table::Meta, Totals::KEY, self.totals.encode());
         }
@@ -504,6 +514,7 @@ impl<'a> Ledger<'a> {
         }
         self.batch.delete(Table::Pack, number.key());
         altered::forget(&mut self.batch, number);
+        self.gone.delete(damaged::Object::Pack(number));
         self.totals.packs = self.totals.packs.saturating_sub(1);
         self.totals.stored_bytes = self.totals.stored_bytes.saturating_sub(row.len);
         let key = DoomedKey { kind: DoomedKind::Pack, name: object_name(&row.id) };

@@ -16,6 +16,7 @@ use tokio::runtime::Handle;
 use super::fill::{BY_MANIFEST, HEADINGS, IN_FLIGHT, Rebuild};
 use super::{Lost, RebuildReport};
 use crate::audit::sort::Sorter;
+use crate::damaged::{self, Object};
 use crate::error::ServerError;
 use crate::index::row::{MarkRow, Protection};
 use crate::index::{Batch, KeyRange, Table};
@@ -115,6 +116,7 @@ impl Rebuild {
                         Ok((_, manifest)) => self.manifest(&snapshot, of, &manifest, sorter, &mut lost)?,
                         Err(error) => {
                             let problem = unreadable(&error).ok_or(error)?;
+                            damaged::note(&self.repository, Object::Manifest(of.id), &problem)?;
                             let problem = format!("the manifest of node `{}`: {problem}", of.node);
                             lost.find(of.id, problem, vec![snapshot.id]);
                         }

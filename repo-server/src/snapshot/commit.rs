@@ -135,7 +135,7 @@ async fn seal_manifest(
     repository.blocking(seal).await
 }
 
-fn seal_snapshot(repository: &Repository, snapshot: &Snapshot) -> Bytes {
+pub(super) fn seal_snapshot(repository: &Repository, snapshot: &Snapshot) -> Bytes {
     let (keys, salt) = (&repository.keys, repository.salt());
     object::seal(ObjectKind::Snapshot, keys, repository.id(), salt, &snapshot.encode()).into()
 }
@@ -157,7 +157,11 @@ async fn announce(
     repository.blocking(announce).await
 }
 
-async fn put(repository: &Arc<Repository>, name: &ObjectName, bytes: Bytes) -> Result<(), ServerError> {
+pub(super) async fn put(
+    repository: &Arc<Repository>,
+    name: &ObjectName,
+    bytes: Bytes,
+) -> Result<(), ServerError> {
     let put = repository.parts.site.put_new(name, bytes).await;
     put.map(drop).map_err(|error| repository.site_error(error))
 }

@@ -6,6 +6,7 @@
 //! the batch leaves objects that nothing names; a crash after it leaves a whole snapshot, which the
 //! client learns of when it asks again.
 
+mod anew;
 mod commit;
 mod marks;
 pub(crate) mod reach;
@@ -20,10 +21,12 @@ use format_spec::object::{self, ObjectKind};
 use format_spec::snapshot::{ManifestRef, Snapshot};
 use format_spec::{ClusterName, ManifestId, NodeName, SnapshotId, wire};
 
+pub(crate) use anew::write_anew;
 pub(crate) use commit::commit;
 pub(crate) use marks::{forget, mark, marks, protect, undelete, unprotect};
 pub(crate) use reach::{Freed, freed, freed_with_idle, references_of_idle_pages};
 
+use crate::damaged::Known;
 use crate::error::ServerError;
 use crate::index::row::{DoomedKey, DoomedKind, MarkRow};
 use crate::index::{KeyRange, Table};
@@ -88,7 +91,7 @@ pub(crate) fn list(
 }
 
 /// What people and scripts are told of a snapshot.
-pub(crate) fn info(snapshot: &Snapshot, mark: &MarkRow) -> wire::SnapshotInfo {
+pub(crate) fn info(snapshot: &Snapshot, mark: &MarkRow, damaged: &Known) -> wire::SnapshotInfo {
     let sum = |of: fn(&format_spec::manifest::Totals) -> u64| {
         snapshot.manifests.iter().map(|manifest| of(&manifest.totals)).sum()
     };
@@ -104,6 +107,7 @@ pub(crate) fn info(snapshot: &Snapshot, mark: &MarkRow) -> wire::SnapshotInfo {
         pushes: snapshot.manifests.iter().filter_map(node_push).collect(),
         going_until: mark.tombstone.as_ref().map(|tombstone| rfc3339(tombstone.until_ms)),
         protected: mark.protection.as_ref().map(|protection| protection.reason.clone()),
+        damaged: damaged.against(snapshot),
     }
 }
 

@@ -5,7 +5,8 @@
 //! What always stays: what is protected, what is newer than the server's clock, the newest complete snapshot
 //! (unless the caller says that it may go), and the newest `minimum` complete ones. That holds against
 //! `maximum`, too: with many protected ones, more than `maximum` stay. What else a rule keeps stays up to
-//! `maximum`. Without any rule everything stays.
+//! `maximum`. Without any rule everything stays. A snapshot that is known to be damaged stays until it is named,
+//! and takes no other one's place.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -102,6 +103,15 @@ pub(crate) enum Protection {
     Unprotected,
 }
 
+/// Whether a snapshot can be restored, as far as is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Condition {
+    /// Nothing is known against it.
+    Sound,
+    /// Something of it is damaged or lost.
+    Damaged,
+}
+
 /// Whether a snapshot was forgotten before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Standing {
@@ -124,6 +134,8 @@ pub(crate) struct Candidate {
     pub(crate) protection: Protection,
     /// Tombstoned ones are not counted.
     pub(crate) standing: Standing,
+    /// Damaged ones are not counted, and stay.
+    pub(crate) condition: Condition,
 }
 
 /// What becomes of a snapshot, and why.
@@ -170,6 +182,8 @@ pub(crate) enum Reason {
     Protected,
     /// It is from a moment that has not come.
     Future,
+    /// It cannot be restored, and what can be saved of it is not for a policy to say.
+    Damaged,
     /// The newest complete one.
     NewestComplete,
     /// One of so many that stay in any case.
@@ -200,6 +214,7 @@ impl fmt::Display for Reason {
             Self::NoRules => f.write_str("no rule is set"),
             Self::Protected => f.write_str("protected"),
             Self::Future => f.write_str("newer than the server's clock"),
+            Self::Damaged => f.write_str("damaged, so only its id lets it go"),
             Self::NewestComplete => f.write_str("the newest complete snapshot"),
             Self::Minimum(minimum) => write!(f, "one of the {minimum} newest (minimum)"),
             Self::Last(last) => write!(f, "one of the last {last}"),
@@ -252,9 +267,11 @@ impl Judged<'_> {
         self.candidate.standing == Standing::Listed
     }
 
-    /// Whether it counts as a complete one. One from the future does not: it must not push out a real one.
+    /// Whether it counts as a complete one. One from the future or a damaged one does not: it must not push out
+    /// a real one.
     fn counts(&self, now_ms: u64) -> bool {
-        let complete = self.candidate.state == SnapshotState::Complete;
+        let sound = self.candidate.condition == Condition::Sound;
+        let complete = self.candidate.state == SnapshotState::Complete && sound;
         self.is_listed() && complete && self.candidate.created_ms <= now_ms
     }
 
@@ -289,6 +306,9 @@ fn keep_in_any_case(policy: &Policy, snapshots: &mut [Judged<'_>], now_ms: u64) 
         }
         if snapshot.candidate.created_ms > now_ms {
             snapshot.stays.push(Reason::Future);
+        }
+        if snapshot.candidate.condition == Condition::Damaged {
+            snapshot.stays.push(Reason::Damaged);
         }
     }
 }

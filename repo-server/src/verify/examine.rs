@@ -23,11 +23,21 @@ pub(super) struct BadBlob {
     pub(super) problem: Problem,
 }
 
+/// Whether the directory of a pack can be read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Readable {
+    #[default]
+    Yes,
+    /// Its header or footer is damaged: what lies where is known from rows alone.
+    No,
+}
+
 /// What a look at every byte of a pack found.
 #[derive(Debug, Default)]
 pub(super) struct Examined {
     /// What is wrong with the pack beside its blobs.
     pub(super) pack: Option<Problem>,
+    pub(super) directory: Readable,
     pub(super) blobs: Vec<BadBlob>,
     /// Blobs that are in quarantine, and good.
     pub(super) recovered: Vec<(ChunkId, Place)>,
@@ -59,12 +69,13 @@ pub(super) fn examine(
         Ok(directory) => (Some(directory), None),
         Err(error) => (directory_of(repository, bytes), Some(error)),
     };
-    let entries = match directory {
-        Some(directory) => directory.entries,
-        None => entries_of_rows(repository, number)?,
+    let (readable, entries) = match directory {
+        Some(directory) => (Readable::Yes, directory.entries),
+        None => (Readable::No, entries_of_rows(repository, number)?),
     };
     let checked = check_blobs(repository, row, bytes, entries)?;
     let Some(mut examined) = compare(repository, number, row, &checked)? else { return Ok(None) };
+    examined.directory = readable;
     if let Some(error) = error {
         let len = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         let what = match len == row.len {

@@ -123,6 +123,17 @@ impl Findings {
         }
     }
 
+    /// What is wrong; `None` if the list had no room for it.
+    pub(super) fn problem(&self, cause: &Cause) -> Option<Problem> {
+        match cause {
+            Cause::New(problem) => Some(problem.clone()),
+            Cause::Known(number) => {
+                let Finding { kind, object, problem, .. } = self.list.get((*number)?.0)?;
+                Some(Problem::new(*kind, object, problem))
+            }
+        }
+    }
+
     /// How much is wrong so far.
     pub(super) fn counts(&self) -> FindingCounts {
         self.counts

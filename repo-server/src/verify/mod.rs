@@ -5,10 +5,12 @@
 //! answer: nothing is known, and it is asked once more at the end). Findings name the object, what is
 //! wrong with it, and every snapshot and file that it hurts.
 //!
-//! It writes three things. A pack whose every byte is right is noted with the time, so that the next run
+//! It writes four things. A pack whose every byte is right is noted with the time, so that the next run
 //! begins with others. Blobs that are known to be wrong go in quarantine, and come out of it when good
 //! bytes are found again. Each goes to rows as they are at that moment, if they still name the place
-//! that was read: what the collector moves or takes away meanwhile is no finding.
+//! that was read: what the collector moves or takes away meanwhile is no finding. Other objects that are known
+//! to be wrong are remembered ([`crate::damaged`]) until they are found right. And the object of a snapshot, of
+//! which the index has all, is written anew.
 
 mod examine;
 mod findings;
@@ -23,15 +25,16 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use format_spec::wire::{VerifyLevel, VerifyReport, VerifyRequest};
+use format_spec::wire::{FindingKind, VerifyLevel, VerifyReport, VerifyRequest};
 
+use crate::damaged;
 use crate::error::ServerError;
 use crate::index::row::PackNumber;
 use crate::repository::Repository;
 use crate::time::rfc3339;
-use findings::Findings;
+use findings::{Findings, Problem};
 use limits::Due;
-use packs::Known;
+use packs::{Known, if_there_is_room};
 use snapshots::CleanPages;
 
 /// Hears of steps done and steps in all.
@@ -52,6 +55,8 @@ struct Check<'a> {
     verified: Vec<PackNumber>,
     /// Packs that the site does not have.
     missing: HashSet<PackNumber>,
+    /// Objects that were known to be damaged when this began.
+    remembered: damaged::Known,
 }
 
 /// What is known so far. It goes along to where pages are taken apart.
@@ -99,10 +104,13 @@ impl<'a> Check<'a> {
             later: Vec::new(),
             verified: Vec::new(),
             missing: HashSet::new(),
+            remembered: damaged::Known::default(),
         }
     }
 
     async fn everything(&mut self) -> Result<(), ServerError> {
+        let tidy = |repository: &Arc<Repository>| damaged::tidy(repository).map(Some);
+        self.remembered = if_there_is_room(self.repository.blocking(tidy).await)?.unwrap_or_default();
         let only = self.asked.snapshot;
         let all = self.repository.blocking(move |repository| match only {
             None => crate::snapshot::list(repository, None),
@@ -131,6 +139,23 @@ impl<'a> Check<'a> {
     fn walks(&self) -> bool {
         let of_packs = matches!(self.asked.level, VerifyLevel::Exists | VerifyLevel::Read);
         !(of_packs && self.asked.limits.is_partial() && self.state.findings.is_empty())
+    }
+
+    /// Remembers what is wrong with an object, or that nothing is. What is not known changes nothing.
+    async fn remember(&self, object: damaged::Object, problem: Option<&Problem>) -> Result<(), ServerError> {
+        let written = match problem {
+            Some(problem) if problem.kind == FindingKind::Unreadable => return Ok(()),
+            Some(problem) => {
+                let what = problem.what.clone();
+                let note = move |repository: &Arc<Repository>| damaged::note(repository, object, &what);
+                self.repository.blocking(note).await
+            }
+            None if self.remembered.contains(object) => {
+                self.repository.blocking(move |repository| damaged::clear(repository, object)).await
+            }
+            None => return Ok(()),
+        };
+        if_there_is_room(written)
     }
 
     fn step(&mut self) {

@@ -10,11 +10,12 @@ use format_spec::wire::{FindingKind, Stopped, VerifyLevel};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
-use super::examine::{Examined, examine, pack_row, rows_of};
+use super::examine::{Examined, Readable, examine, pack_row, rows_of};
 use super::findings::{Cause, Number, Problem};
 use super::limits::{self, Budget, Due, Pace};
 use super::{Attempt, Check};
 use crate::altered;
+use crate::damaged;
 use crate::error::{Chain, ServerError};
 use crate::index::row::{ChunkRow, PackNumber, PackRow};
 use crate::index::{Batch, KeyRange, Table};
@@ -168,6 +169,11 @@ impl Check<'_> {
         self.state.report.blobs += examined.opened;
         if examined.is_sound() {
             self.verified.push(pack);
+        }
+        let pack_object = damaged::Object::Pack(pack);
+        match (examined.directory, &examined.pack) {
+            (Readable::No, Some(problem)) => self.remember(pack_object, Some(problem)).await?,
+            _ => self.remember(pack_object, None).await?,
         }
         if let Some(problem) = examined.pack {
             let number = self.state.findings.find(problem);

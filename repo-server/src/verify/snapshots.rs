@@ -10,13 +10,14 @@ use format_spec::object::{self, ObjectKind};
 use format_spec::page::{self, Record};
 use format_spec::snapshot::{ManifestRef, Snapshot};
 use format_spec::wire::{FindingKind, Stopped, VerifyLevel};
-use format_spec::{ChunkId, FormatError};
+use format_spec::{ChunkId, FormatError, SnapshotId};
 
 use super::findings::{Cause, Hurt, Owner, Problem};
 use super::limits::Budget;
 use super::packs::if_there_is_room;
 use super::replay::{CleanPage, Depth, Replay, Verdict};
 use super::{Attempt, Check, State};
+use crate::damaged;
 use crate::error::{Chain, ServerError};
 use crate::index::Table;
 use crate::index::row::{ChunkRow, Health, PackNumber};
@@ -24,7 +25,7 @@ use crate::pack::{Blob, read_blobs};
 use crate::quarantine::{self, Place};
 use crate::repository::{Domain, Repository};
 use crate::site::SiteError;
-use crate::snapshot::{open_manifest, snapshot_object};
+use crate::snapshot::{self, open_manifest, snapshot_object};
 
 /// Pages that are read at once: at most 1 MiB each.
 const PAGES_AT_ONCE: usize = 32;
@@ -35,6 +36,9 @@ const TOLD_AT_ONCE: usize = 100_000;
 
 /// Pages that are remembered: about 200 bytes each.
 const CLEAN_PAGES: usize = 100_000;
+
+/// What is wrong with an object that somebody has put there: which of it and the row is right, nobody knows.
+const ANOTHER_SNAPSHOT: &str = "the site has another snapshot under its name";
 
 /// Pages that were taken apart in this run, in which nothing is wrong. Most pages of a snapshot are those
 /// of the one before.
@@ -64,6 +68,17 @@ struct Walk {
     snapshot: Arc<Snapshot>,
     attempt: Attempt,
     told: Vec<(Owner, Cause, Hurt)>,
+    files: Files,
+}
+
+/// What is known of the files of a snapshot.
+enum Files {
+    /// Each finds all that it needs.
+    Whole,
+    /// Of some it is not known.
+    Unknown,
+    /// Some cannot be restored, and one reason why.
+    Hurt(String),
 }
 
 impl Walk {
@@ -109,12 +124,15 @@ impl Check<'_> {
     }
 
     async fn snapshot(&mut self, snapshot: Arc<Snapshot>, attempt: Attempt) -> Result<Walked, ServerError> {
-        let mut walk = Walk { snapshot: Arc::clone(&snapshot), attempt, told: Vec::new() };
+        let mut walk =
+            Walk { snapshot: Arc::clone(&snapshot), attempt, told: Vec::new(), files: Files::Whole };
         if self.asked.level > VerifyLevel::Index {
             match self.snapshot_object(&snapshot).await? {
-                Object::Good(()) => {}
+                Object::Good(()) => self.remember(damaged::Object::Snapshot(snapshot.id), None).await?,
                 Object::Bad(problem) if is_later(&problem, attempt) => return Ok(Walked::Later),
                 Object::Bad(problem) => {
+                    self.remember(damaged::Object::Snapshot(snapshot.id), Some(&problem)).await?;
+                    let problem = self.mend(snapshot.id, problem).await?;
                     for of in &snapshot.manifests {
                         walk.tell(of, Cause::New(problem.clone()), Hurt::Snapshot);
                     }
@@ -126,6 +144,7 @@ impl Check<'_> {
                 Object::Good(opened) => opened,
                 Object::Bad(problem) if is_later(&problem, walk.attempt) => return Ok(Walked::Later),
                 Object::Bad(problem) => {
+                    self.remember(damaged::Object::Manifest(of.id), Some(&problem)).await?;
                     walk.tell_all(of, problem);
                     continue;
                 }
@@ -136,6 +155,14 @@ impl Check<'_> {
             }
         }
         self.flush(&mut walk).await?;
+        let id = snapshot.id;
+        let hurt = match walk.files {
+            Files::Whole => None,
+            Files::Unknown => return Ok(Walked::Through),
+            Files::Hurt(why) => Some(why),
+        };
+        let note = move |repository: &Arc<Repository>| damaged::note_hurt(repository, id, hurt);
+        if_there_is_room(self.repository.blocking(note).await)?;
         Ok(Walked::Through)
     }
 
@@ -145,6 +172,16 @@ impl Check<'_> {
         let told = std::mem::take(&mut walk.told);
         if told.is_empty() {
             return Ok(());
+        }
+        for (_, cause, hurt) in &told {
+            match self.state.findings.problem(cause) {
+                _ if *hurt == Hurt::Snapshot || matches!(walk.files, Files::Hurt(_)) => {}
+                Some(problem) if problem.kind != FindingKind::Unreadable => {
+                    let why = format!("files cannot be restored: {} {}", problem.object, problem.what);
+                    walk.files = Files::Hurt(why);
+                }
+                _ => walk.files = Files::Unknown,
+            }
         }
         let id = walk.snapshot.id;
         let found = self.repository.blocking(move |repository| {
@@ -173,9 +210,25 @@ impl Check<'_> {
         let corrupt = |what: String| Ok(Object::Bad(Problem::new(FindingKind::Corrupt, &name, what)));
         match opened.await? {
             Ok(true) => Ok(Object::Good(())),
-            Ok(false) => corrupt("the site has another snapshot under its name".to_owned()),
+            Ok(false) => corrupt(ANOTHER_SNAPSHOT.to_owned()),
             Err(error) => corrupt(error.to_string()),
         }
+    }
+
+    /// Writes the object of a snapshot anew, if it is lost or nobody can open it: the row has all that is in it.
+    /// Answers what is to be told.
+    async fn mend(&self, id: SnapshotId, problem: Problem) -> Result<Problem, ServerError> {
+        if problem.kind == FindingKind::Unreadable || problem.what == ANOTHER_SNAPSHOT {
+            return Ok(problem);
+        }
+        let more = match snapshot::write_anew(&self.repository, id).await {
+            Ok(()) => "; it was written anew from the index".to_owned(),
+            Err(error @ (ServerError::Halted | ServerError::Index(_) | ServerError::Bug(_))) => {
+                return Err(error);
+            }
+            Err(error) => format!("; it could not be written anew: {}", Chain(&error)),
+        };
+        Ok(Problem { what: problem.what + &more, ..problem })
     }
 
     async fn open(&self, of: &ManifestRef) -> Result<Object<Manifest>, ServerError> {
@@ -210,9 +263,11 @@ impl Check<'_> {
         let fits = manifest.cluster == walk.snapshot.cluster
             && manifest.node == of.node
             && manifest.totals == of.totals;
-        if !fits {
-            let what = "does not belong to this snapshot";
-            walk.tell_all(of, Problem::new(FindingKind::Corrupt, of.id, what));
+        let problem =
+            (!fits).then(|| Problem::new(FindingKind::Corrupt, of.id, "does not belong to this snapshot"));
+        self.remember(damaged::Object::Manifest(of.id), problem.as_ref()).await?;
+        if let Some(problem) = problem {
+            walk.tell_all(of, problem);
         }
         let domain = self.repository.domain(&walk.snapshot.cluster);
         let mut replay = Replay::new(Arc::clone(&domain), self.depth());

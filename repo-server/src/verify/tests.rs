@@ -170,6 +170,16 @@ impl World {
     fn alarm(&self) -> bool {
         alarm::is_up(&self.repository, AlarmCode::DamagedBlobs).unwrap()
     }
+
+    /// Whether an object is known to be damaged, which the alarm says.
+    fn knows_of_objects(&self) -> bool {
+        alarm::is_up(&self.repository, AlarmCode::DamagedObjects).unwrap()
+    }
+
+    fn manifest_object(&self, id: SnapshotId) -> ObjectName {
+        let snapshot = crate::snapshot::get(&self.repository, id).unwrap();
+        crate::snapshot::manifest_object(&snapshot.manifests[0].id)
+    }
 }
 
 fn entry(file: &File, extents: &[Extent], is_first: bool) -> Entry {
@@ -318,6 +328,7 @@ async fn a_site_that_does_not_answer_is_unreadable_and_puts_nothing_in_quarantin
     assert!(report.findings.iter().any(|finding| finding.snapshots == [snapshot]));
     assert_eq!(world.row(&world.chunk_id("one")).health, Health::Sound);
     assert_eq!((report.never_verified, world.alarm()), (2, false));
+    assert!(!world.knows_of_objects(), "nothing is known of them");
     world.site.heal();
     assert_eq!(world.verify(VerifyLevel::Read).await.findings, []);
 }
@@ -655,5 +666,120 @@ async fn a_pack_without_its_footer_loses_only_the_blobs_that_are_cut_off() {
         let paths: Vec<&str> = files(about(&report, &cut)).into_iter().map(|(_, path)| path).collect();
         assert_eq!((paths, report.counts.corrupt), (vec!["a", "b"], 2), "{report:?}");
         assert!(about(&report, &pack.id).problem.contains("instead of"));
+    }
+}
+
+/// G9: a manifest that is found damaged or lost is known as such until it is found sound again.
+#[tokio::test]
+async fn a_damaged_or_missing_manifest_is_remembered_until_it_is_sound() {
+    for level in LEVELS {
+        let world = World::new();
+        world.push(vec![file("a", "one")]).await;
+        let name = world.manifest_object(world.push(vec![file("b", "two")]).await);
+        let good = world.site.get(&name).await.unwrap();
+        let mut bad = good.to_vec();
+        bad[70] ^= 1;
+
+        world.replace(&name, bad).await;
+        assert_eq!(only(&world.verify(level).await).kind, FindingKind::Corrupt);
+        assert!(world.knows_of_objects(), "{level:?}");
+        world.site.delete(&name).await.unwrap();
+        assert_eq!(only(&world.verify(level).await).kind, FindingKind::Missing);
+        assert!(world.knows_of_objects(), "{level:?}");
+        // What cannot be asked says nothing.
+        world.site.arm(Fault { op: Some(Op::Get), after: 0, kind: FaultKind::StopBefore });
+        assert!(world.verify(level).await.counts.unreadable > 0);
+        assert!(world.knows_of_objects(), "{level:?}");
+        world.site.heal();
+        world.site.put_new(&name, good).await.unwrap();
+
+        assert_eq!(world.verify(level).await.findings, []);
+        assert!(!world.knows_of_objects(), "{level:?}");
+    }
+}
+
+/// G11: the object of a snapshot is made again from the index, so that a rebuild finds it.
+#[tokio::test]
+async fn a_damaged_or_missing_snapshot_object_is_written_anew() {
+    for lost in [true, false] {
+        let world = World::new();
+        let id = world.push(vec![file("a", "one")]).await;
+        let name = crate::snapshot::snapshot_object(&id);
+        let mut bytes = world.site.get(&name).await.unwrap().to_vec();
+        bytes[70] ^= 1;
+        match lost {
+            true => world.site.delete(&name).await.unwrap(),
+            false => world.replace(&name, bytes).await,
+        }
+
+        let report = world.verify(VerifyLevel::Exists).await;
+
+        assert!(only(&report).problem.ends_with("it was written anew from the index"), "{report:?}");
+        assert_eq!(world.verify(VerifyLevel::Exists).await.findings, []);
+        assert!(!world.knows_of_objects());
+    }
+}
+
+/// What cannot be written anew is remembered, and written by a later check.
+#[tokio::test]
+async fn a_snapshot_object_that_cannot_be_written_anew_is_remembered() {
+    for op in [Op::Delete, Op::Put] {
+        let world = World::new();
+        let id = world.push(vec![file("a", "one")]).await;
+        world.site.delete(&crate::snapshot::snapshot_object(&id)).await.unwrap();
+        let refuse = FaultKind::Refuse(Refusal::Unavailable);
+        world.site.arm(Fault { op: Some(op), after: 0, kind: refuse });
+
+        let report = world.verify(VerifyLevel::Exists).await;
+
+        assert!(only(&report).problem.contains("could not be written anew"), "{report:?}");
+        assert!(world.knows_of_objects(), "{op:?}");
+        let turn = world.repository.turn.lock().await;
+        let report = world.verify(VerifyLevel::Exists).await;
+        assert!(only(&report).problem.contains("the collector or an audit"), "{report:?}");
+        drop(turn);
+        world.verify(VerifyLevel::Exists).await;
+        assert_eq!(world.verify(VerifyLevel::Exists).await.findings, []);
+        assert!(!world.knows_of_objects(), "{op:?}");
+    }
+}
+
+/// A snapshot that can be opened is never replaced: the row may be what is wrong.
+#[tokio::test]
+async fn another_snapshot_under_its_name_is_left_alone() {
+    let world = World::new();
+    let names = [world.push(vec![file("a", "one")]).await, world.push(vec![file("a", "two")]).await]
+        .map(|id| crate::snapshot::snapshot_object(&id));
+    let other = world.site.get(&names[1]).await.unwrap();
+    world.replace(&names[0], other.to_vec()).await;
+
+    let report = world.verify(VerifyLevel::Exists).await;
+
+    assert!(only(&report).problem.ends_with("has another snapshot under its name"), "{report:?}");
+    assert_eq!(world.site.get(&names[0]).await.unwrap(), other);
+    assert!(world.knows_of_objects());
+}
+
+/// Header and footer are remembered; damage of a blob is the quarantine's.
+#[tokio::test]
+async fn a_damaged_end_of_a_pack_is_remembered_until_it_is_sound() {
+    let world = World::new();
+    world.push(vec![file("a", "one")]).await;
+    for kind in [BlobKind::Chunk, BlobKind::Page] {
+        let pack = world.packs(kind)[0].1.clone();
+        let good = world.bytes(&pack).await;
+        for (at, is_end) in [(80, false), (good.len() - 40, true), (20, true)] {
+            let mut bad = good.clone();
+            bad[at] ^= 1;
+            world.replace(&object_name(&pack.id), bad).await;
+
+            let report = world.verify(VerifyLevel::Read).await;
+
+            assert!(report.counts.corrupt > 0, "{report:?}");
+            assert_eq!((world.knows_of_objects(), world.alarm()), (is_end, !is_end), "{kind:?} at {at}");
+            world.replace(&object_name(&pack.id), good.clone()).await;
+            assert_eq!(world.verify(VerifyLevel::Read).await.findings, []);
+            assert_eq!((world.knows_of_objects(), world.alarm()), (false, false), "{kind:?} at {at}");
+        }
     }
 }

@@ -92,7 +92,8 @@ fn changed(stats: &PushStats) -> u64 {
 fn note(info: &SnapshotInfo) -> String {
     let going = info.going_until.iter().map(|until| format!("GOING until {until}"));
     let protected = info.protected.iter().map(|reason| format!("protected: {reason}"));
-    going.chain(protected).collect::<Vec<_>>().join(", ")
+    let damaged = info.damaged.iter().map(|problem| format!("DAMAGED: {problem}"));
+    damaged.chain(going).chain(protected).collect::<Vec<_>>().join(", ")
 }
 
 #[derive(Debug, Serialize)]
@@ -114,7 +115,8 @@ impl Show for Detail {
         let going =
             info.going_until.iter().map(|until| ["GOING", &format!("until {until}")].map(str::to_owned));
         let protected = info.protected.iter().map(|reason| ["protected", reason].map(str::to_owned));
-        rows.extend(going.chain(protected));
+        let damaged = info.damaged.iter().map(|problem| ["DAMAGED", problem].map(str::to_owned));
+        rows.extend(damaged.chain(going).chain(protected));
         table(out, &rows)?;
         pushes(&info.pushes, out)
     }

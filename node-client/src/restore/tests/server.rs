@@ -152,6 +152,7 @@ impl Store {
             pushes: Vec::new(),
             going_until: None,
             protected: None,
+            damaged: None,
         }
     }
 

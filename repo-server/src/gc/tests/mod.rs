@@ -1,5 +1,6 @@
 mod beside;
 mod cuts;
+mod footless;
 mod limits;
 mod model;
 mod pages;

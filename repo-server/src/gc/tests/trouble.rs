@@ -4,11 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use format_spec::key::BlobKind;
-use format_spec::wire::{Delays, ForgetRequest, Held, Repair, RetentionPolicy, RunMode, Verdict};
+use format_spec::wire::{
+    Delays, FindingCounts, ForgetReport, ForgetRequest, Held, Repair, RetentionPolicy, RunMode, Verdict,
+    VerifyLevel,
+};
 use format_spec::{ChunkId, SnapshotId};
 
 use super::whole::{faults, leftovers};
+use crate::alarm::{self, AlarmCode};
 use crate::audit;
+use crate::error::ServerError;
 use crate::forget;
 use crate::index::row::{ChunkRow, Health};
 use crate::pack;
@@ -19,6 +24,7 @@ use crate::site::faulty::{Fault, FaultKind, FaultySite, Refusal};
 use crate::site::{Op, StoreSite};
 use crate::snapshot;
 use crate::testing::{World, tree};
+use crate::verify;
 
 fn row(world: &World, id: ChunkId) -> Option<ChunkRow> {
     world.repository.chunk_rows([&id]).unwrap()[0]
@@ -161,4 +167,117 @@ fn a_snapshot_whose_manifest_is_lost_is_purged_and_an_audit_finds_what_it_held()
     assert_eq!((faults(&world), leftovers(&world)), (vec![], vec![]));
     assert_eq!(world.read(old).unwrap(), tree(&["b"]));
     assert_eq!(world.read(new).unwrap(), tree(&["c"]));
+}
+
+fn check(world: &World) -> FindingCounts {
+    let checks = verify::run(&world.repository, VerifyLevel::Read.into(), &|_, _| {});
+    world.wait(checks).unwrap().counts
+}
+
+fn knows_of_objects(world: &World) -> bool {
+    alarm::is_up(&world.repository, AlarmCode::DamagedObjects).unwrap()
+}
+
+fn forget(world: &World, request: ForgetRequest) -> Result<ForgetReport, ServerError> {
+    world.wait(forget::run(&world.repository, ForgetRequest { mode: RunMode::Apply, ..request }))
+}
+
+/// Two snapshots, oldest first; the manifest of the second is lost.
+fn with_a_newest_that_is_lost() -> (World, [SnapshotId; 2]) {
+    let world = World::new();
+    let snapshots = ["good", "lost"].map(|text| {
+        world.clock.advance(Duration::from_secs(1));
+        world.push("n", &tree(&[text]))
+    });
+    let found = snapshot::get(&world.repository, snapshots[1]).unwrap();
+    world.wait(world.site.delete(&snapshot::manifest_object(&found.manifests[0].id))).unwrap();
+    (world, snapshots)
+}
+
+/// G9: a snapshot that is known to be lost takes no restorable one's place.
+#[test]
+fn a_policy_keeps_the_newest_that_restores_beside_a_damaged_one() {
+    for is_known in [true, false] {
+        let (world, [good, lost]) = with_a_newest_that_is_lost();
+        if is_known {
+            assert_eq!(check(&world).missing, 1);
+        }
+        assert_eq!(knows_of_objects(&world), is_known);
+        let policy = RetentionPolicy { keep_last: Some(1), minimum: Some(1), ..RetentionPolicy::default() };
+
+        let report =
+            forget(&world, ForgetRequest { policy: Some(policy), ..ForgetRequest::default() }).unwrap();
+        world.gc(Delays::Skip);
+
+        let line = |id| report.snapshots.iter().find(|line| line.id == id).unwrap();
+        assert_eq!(line(lost).verdict, Verdict::Keep);
+        assert_eq!(line(lost).reasons.concat().contains("damaged"), is_known, "{report:?}");
+        // Nobody had looked: that is what the memory of a check is for.
+        assert_eq!(world.read(good).is_ok(), is_known);
+    }
+}
+
+/// G9: only its id lets a damaged snapshot go, and never the last one that restores.
+#[test]
+fn a_damaged_snapshot_goes_by_name_and_the_good_one_does_not() {
+    let (world, [good, lost]) = with_a_newest_that_is_lost();
+    check(&world);
+    let named = |id| ForgetRequest { snapshots: vec![id], ..ForgetRequest::default() };
+
+    let refused = forget(&world, named(good)).unwrap_err();
+    assert!(matches!(refused, ServerError::Refused { code: "last_complete", .. }), "{refused:?}");
+    forget(&world, named(lost)).unwrap();
+    assert_eq!(world.gc(Delays::Skip).purged, [lost]);
+
+    assert!(!knows_of_objects(&world), "nothing needs it");
+    assert_eq!(world.read(good).unwrap(), tree(&["good"]));
+    let refused = forget(&world, named(good)).unwrap_err();
+    assert!(matches!(refused, ServerError::Refused { code: "last_complete", .. }), "{refused:?}");
+}
+
+/// G9: where nothing else is left, what is left of a damaged snapshot is the last there is.
+#[test]
+fn the_last_snapshot_is_not_let_go_because_it_is_damaged() {
+    let (world, [good, lost]) = with_a_newest_that_is_lost();
+    world.forget(good);
+    world.gc(Delays::Skip);
+    check(&world);
+
+    let named = ForgetRequest { snapshots: vec![lost], ..ForgetRequest::default() };
+    let refused = forget(&world, named).unwrap_err();
+
+    assert!(matches!(refused, ServerError::Refused { code: "last_complete", .. }), "{refused:?}");
+}
+
+/// G9: nor does one whose pages are lost, until the next push has brought them back.
+#[test]
+fn a_policy_keeps_the_newest_that_restores_beside_one_with_lost_pages() {
+    for is_known in [true, false] {
+        let world = World::new();
+        let [good, lost] = ["good", "lost"].map(|text| {
+            world.clock.advance(Duration::from_secs(1));
+            world.push("n", &tree(&[text]))
+        });
+        let page = world.id_of(BlobKind::Page, &world.page(&tree(&["lost"])));
+        let pack = world.repository.pack_row(row(&world, page).unwrap().pack).unwrap();
+        world.wait(world.site.delete(&pack::object_name(&pack.id))).unwrap();
+        if is_known {
+            check(&world);
+        }
+        let policy = RetentionPolicy { keep_last: Some(1), minimum: Some(1), ..RetentionPolicy::default() };
+        let request = ForgetRequest { policy: Some(policy), ..ForgetRequest::default() };
+
+        forget(&world, request.clone()).unwrap();
+        world.gc(Delays::Skip);
+
+        assert_eq!((world.read(good).is_ok(), world.read(lost).is_ok()), (is_known, false));
+        if is_known {
+            world.clock.advance(Duration::from_secs(1));
+            let newest = world.push("n", &tree(&["lost"]));
+            let report = forget(&world, request).unwrap();
+            let going = report.snapshots.iter().filter(|line| line.verdict == Verdict::Forget);
+            assert_eq!(going.map(|line| line.id).collect::<Vec<_>>(), [good, lost]);
+            assert_eq!(world.read(newest).unwrap(), tree(&["lost"]));
+        }
+    }
 }

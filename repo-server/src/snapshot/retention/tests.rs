@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use format_spec::wire::{LastComplete, RetentionPolicy, Verdict};
 
-use super::{Candidate, Decision, Policy, Protection, Reason, Standing, decide};
+use super::{Candidate, Condition, Decision, Policy, Protection, Reason, Standing, decide};
 
 const HOUR_MS: u64 = 60 * 60 * 1000;
 const DAY_MS: u64 = 24 * HOUR_MS;
@@ -38,6 +38,7 @@ fn candidate(number: u8, created_ms: u64) -> Candidate {
         state: Complete,
         protection: Protection::Unprotected,
         standing: Standing::Listed,
+        condition: Condition::Sound,
     }
 }
 
@@ -290,6 +291,23 @@ fn the_last_complete_one_goes_only_if_the_caller_says_so() {
     assert_eq!(kept(&all), []);
 }
 
+/// G9: a damaged snapshot takes no sound one's place, and no policy lets it go.
+#[test]
+fn a_damaged_one_does_not_count_and_stays() {
+    let mut snapshots = aged(&[0, 1, 2, 3]);
+    let policy = Policy { minimum: 1, keep_last: Some(1), maximum: Some(1), ..BARE };
+    let newest = stay("the newest complete snapshot, one of the 1 newest (minimum), one of the last 1");
+    let gone = go("no rule keeps it");
+    let sound = [newest.clone(), gone.clone(), gone.clone(), gone.clone()];
+    assert_eq!(told_by(&policy, &snapshots), sound);
+
+    snapshots[0].condition = Condition::Damaged;
+    snapshots[3].condition = Condition::Damaged;
+
+    let damaged = stay("damaged, so only its id lets it go");
+    assert_eq!(told_by(&policy, &snapshots), [damaged.clone(), newest, gone, damaged]);
+}
+
 #[test]
 fn of_two_of_one_moment_the_greater_id_is_newer() {
     let snapshots = [candidate(1, now()), candidate(2, now())];
@@ -317,14 +335,15 @@ fn kept(decisions: &[Decision]) -> Vec<SnapshotId> {
 }
 
 fn some_candidates() -> impl Strategy<Value = Vec<Candidate>> {
-    let one = (0..120_u64 * 24, 0..10_u8, 0..8_u8, 0..8_u8);
+    let one = (0..120_u64 * 24, 0..10_u8, 0..8_u8, 0..8_u8, 0..8_u8);
     proptest::collection::vec(one, 0..30).prop_map(|made| {
         (0..)
             .zip(made)
-            .map(|(number, (hours, partial, protected, tombstoned))| Candidate {
+            .map(|(number, (hours, partial, protected, tombstoned, damaged))| Candidate {
                 state: if partial < 3 { Partial } else { Complete },
                 protection: if protected == 0 { Protection::Protected } else { Protection::Unprotected },
                 standing: if tombstoned == 0 { Standing::Tombstoned } else { Standing::Listed },
+                condition: if damaged == 0 { Condition::Damaged } else { Condition::Sound },
                 // A few are newer than the clock.
                 ..candidate(number, now() + 5 * HOUR_MS - hours * HOUR_MS)
             })
@@ -350,11 +369,11 @@ fn some_policy() -> impl Strategy<Value = Policy> {
     )
 }
 
-/// Complete ones that could be kept: neither tombstoned nor newer than the clock. Newest first.
+/// Complete ones that could be kept: neither tombstoned nor damaged nor newer than the clock. Newest first.
 fn complete(candidates: &[Candidate]) -> Vec<SnapshotId> {
     let counts = |candidate: &&Candidate| {
-        let past = candidate.created_ms <= now();
-        past && candidate.state == SnapshotState::Complete && candidate.standing == Standing::Listed
+        let good = candidate.created_ms <= now() && candidate.condition == Condition::Sound;
+        good && candidate.state == SnapshotState::Complete && candidate.standing == Standing::Listed
     };
     let mut found: Vec<_> = candidates.iter().filter(counts).map(|one| (one.created_ms, one.id)).collect();
     found.sort_unstable();
@@ -373,13 +392,15 @@ proptest! {
     }
 
     #[test]
-    fn protected_ones_stay_and_tombstoned_ones_go(policy in some_policy(), candidates in some_candidates()) {
+    fn protected_and_damaged_ones_stay_and_tombstoned_ones_go(policy in some_policy(), candidates in some_candidates()) {
         let kept = kept(&decide(&policy, &candidates, now(), LastComplete::MayGo));
 
         for candidate in &candidates {
-            match (candidate.standing, candidate.protection) {
-                (Standing::Tombstoned, _) => prop_assert!(!kept.contains(&candidate.id)),
-                (_, Protection::Protected) => prop_assert!(kept.contains(&candidate.id)),
+            match (candidate.standing, candidate.protection, candidate.condition) {
+                (Standing::Tombstoned, ..) => prop_assert!(!kept.contains(&candidate.id)),
+                (_, Protection::Protected, _) | (.., Condition::Damaged) => {
+                    prop_assert!(kept.contains(&candidate.id));
+                }
                 _ => {}
             }
         }

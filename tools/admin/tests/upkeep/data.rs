@@ -39,6 +39,7 @@ pub(crate) fn info(day: u8) -> SnapshotInfo {
         pushes: Vec::new(),
         going_until: None,
         protected: None,
+        damaged: None,
     }
 }
 

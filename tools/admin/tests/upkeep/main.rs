@@ -97,8 +97,9 @@ fn a_status_tells_of_alarms_first_and_still_exits_with_0() {
 }
 
 #[test]
-fn snapshots_that_are_going_or_protected_are_marked() {
-    let mut snapshots = vec![data::info(1), data::info(2), data::info(3)];
+fn snapshots_that_are_damaged_going_or_protected_are_marked() {
+    let mut snapshots = vec![data::info(1), data::info(2), data::info(3), data::info(4)];
+    snapshots[3].damaged = Some("its object: is not on the site".to_owned());
     snapshots[0].going_until = Some("2024-01-01T22:13:20Z".to_owned());
     snapshots[1].protected = Some("audit of 2023".to_owned());
     snapshots[2].pushes = vec![data::push("db-1"), data::push("db-2")];
@@ -116,6 +117,7 @@ fn all_that_is_known_of_a_snapshot_is_shown() {
     let mut info = data::info(2);
     info.going_until = Some("2024-01-01T22:13:20Z".to_owned());
     info.protected = Some("audit of 2023".to_owned());
+    info.damaged = Some("the manifest of node `db-1`: is not on the site".to_owned());
     info.pushes = vec![data::push("db-1"), data::push("db-2")];
     let detail = SnapshotDetail { info, alone_bytes: 700 << 20 };
     let id = data::id(2).to_string();
