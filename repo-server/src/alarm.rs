@@ -24,6 +24,8 @@ pub(crate) enum AlarmCode {
     LowSpace,
     /// More would go than may go in a day.
     LargeDelete,
+    /// The site holds acknowledged snapshots that the index does not know: nothing is taken by it.
+    IndexBehind,
 }
 
 impl AlarmCode {
@@ -35,6 +37,7 @@ impl AlarmCode {
             Self::DamagedBlobs => "damaged_blobs",
             Self::LowSpace => "low_space",
             Self::LargeDelete => "large_delete",
+            Self::IndexBehind => "index_behind",
         }
     }
 

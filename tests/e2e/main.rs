@@ -15,6 +15,7 @@ mod json;
 mod memory;
 mod partial;
 mod push_restore;
+mod put_back;
 mod quickstart;
 mod rebuild;
 mod reflink;
