@@ -54,7 +54,7 @@ fn an_old_data_folder_over_a_newer_site_takes_nothing_and_is_mended_by_a_rebuild
     let third = text(&node_at(&server).push(&root), "snapshot");
     server.stop();
     fs::remove_dir_all(&data).unwrap();
-    fs::rename(&old, &data).unwrap();
+    rustix::fs::rename(&old, &data).unwrap();
     let before = bytes_below(&site);
 
     server.start_again();
@@ -62,13 +62,14 @@ fn an_old_data_folder_over_a_newer_site_takes_nothing_and_is_mended_by_a_rebuild
 
     let node = node_at(&server);
     assert_eq!(alarms(&node), ["index_behind"]);
-    for refused in [
-        &["gc", "--now"] as &[&str],
+    let asked: [&[&str]; 4] = [
+        &["gc", "--now"],
         &["gc", "--dry-run"],
         &["forget", "--even-last", &second],
         &["forget", "--keep-last", "1"],
-    ] {
-        let refused = node.admin(refused).exits(11);
+    ];
+    for asked in asked {
+        let refused = node.admin(asked).exits(11);
         assert!(refused.stderr.contains("astacus-server rebuild"), "{}", refused.stderr);
     }
     let audit = node.admin(&["verify", "--level", "refs"]).exits(13);
@@ -80,7 +81,7 @@ fn an_old_data_folder_over_a_newer_site_takes_nothing_and_is_mended_by_a_rebuild
     assert_same(&as_first, &folder.path("restored-first"));
 
     server.stop();
-    fs::rename(data.join("index"), folder.path("index-moved-away")).unwrap();
+    rustix::fs::rename(data.join("index"), folder.path("index-moved-away")).unwrap();
     let mut rebuild = command();
     rebuild.arg("rebuild").arg("--data-dir").arg(&data).arg("--from-site").arg(&site);
     rebuild.arg("--keyring").arg(data.join("master.key"));
