@@ -23,7 +23,7 @@
 //! # What it cannot see
 //!
 //! The loss of the very last batch looks as if the process had died before it: a snapshot that was acknowledged last
-//! of all is then doomed, as one that a crash left behind. Nor does it see what no snapshot tells of.
+//! of all is then doomed, as one that a crash left behind, and only the log tells of it. Nor does it see what no snapshot tells of.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -49,6 +49,11 @@ const CODE: &str = "index_behind";
 /// What an operator does about it.
 const WAY_OUT: &str = "stop the server, move `index` out of its data folder, and run `astacus-server rebuild` \
                        (docs/operations.md, `index_behind`)";
+
+/// What the log says of a doomed object: the one word that there is if the very last batch was lost.
+const LEFT_BEHIND: &str = "a snapshot is on the site and is to be deleted: its commit was cut off before it was \
+                           acknowledged, or its purge before its delete. If it was acknowledged, the index has \
+                           lost its last change: stop the server and run `astacus-server rebuild`";
 
 /// Snapshots on the site that the index has lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,7 +142,15 @@ fn without_rows(
     repository: &Repository,
     mut listed: Vec<SnapshotId>,
 ) -> Result<Vec<SnapshotId>, ServerError> {
+    let is_on_its_way = |id: &SnapshotId| {
+        repository.in_flight.contains(&DoomedKey { kind: DoomedKind::Snapshot, name: snapshot_object(id) })
+    };
+    // Before the doomed names: what has landed since is not among them.
+    let on_their_way: HashSet<SnapshotId> = listed.iter().copied().filter(is_on_its_way).collect();
     let doomed = doomed_snapshots(repository)?;
+    for id in listed.iter().filter(|id| doomed.contains(&snapshot_object(id)) && !on_their_way.contains(id)) {
+        tracing::warn!(snapshot = %id, "{LEFT_BEHIND}");
+    }
     listed.retain(|id| !doomed.contains(&snapshot_object(id)));
     let mut unknown = Vec::new();
     for some in listed.chunks(AT_ONCE) {
