@@ -26,6 +26,8 @@ pub(crate) enum AlarmCode {
     LowSpace,
     /// More would go than may go in a day.
     LargeDelete,
+    /// The site holds acknowledged snapshots that the index does not know: nothing is taken by it.
+    IndexBehind,
 }
 
 impl AlarmCode {
@@ -38,6 +40,7 @@ impl AlarmCode {
             Self::DamagedObjects => "damaged_objects",
             Self::LowSpace => "low_space",
             Self::LargeDelete => "large_delete",
+            Self::IndexBehind => "index_behind",
         }
     }
 

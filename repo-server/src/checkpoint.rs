@@ -30,6 +30,7 @@ use crate::index::{Batch, KeyRange, Table};
 use crate::pack::{read_directory, unreadable};
 use crate::repository::Repository;
 use crate::site::ObjectName;
+use crate::witness;
 
 /// New packs from which on a checkpoint is due.
 const DUE_PACKS: usize = 1024;
@@ -66,9 +67,11 @@ pub struct Written {
 /// Writes what is to be written. Waits for its turn beside the collector and audits.
 ///
 /// # Errors
-/// The site or the index failed. What was written by then is of use.
+/// The site or the index failed. What was written by then is of use. [`ServerError::Refused`] while the index is
+/// older than the site: it does not know which packs there are.
 pub async fn run(repository: &Arc<Repository>, when: When) -> Result<Written, ServerError> {
     let _turn = repository.turn.lock().await;
+    repository.blocking(|repository| witness::check(repository)).await?;
     repository.blocking(move |repository| write(repository, when, PART_BYTES)).await
 }
 

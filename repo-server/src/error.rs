@@ -62,6 +62,9 @@ pub enum ServerError {
     /// What is asked for is not allowed in the present state of things.
     #[error("{why}")]
     Refused { code: &'static str, why: String },
+    /// The server takes nothing in until an operator has put something right.
+    #[error("{why}")]
+    Rests { code: &'static str, why: String },
     /// The index failed.
     #[error("index")]
     Index(#[source] IndexError),
@@ -106,7 +109,7 @@ impl ServerError {
             Self::Damaged { .. } => "damaged",
             Self::Row { .. } => "index_damaged",
             Self::Counts { .. } => "counts_differ",
-            Self::Refused { code, .. } => code,
+            Self::Refused { code, .. } | Self::Rests { code, .. } => code,
             Self::Index(_) => "index",
             Self::Site(_) => "site",
             Self::Halted => "halted",
@@ -128,9 +131,11 @@ impl ServerError {
             Self::SessionOver(_) | Self::MissingChunks { .. } | Self::Busy { .. } | Self::Refused { .. } => {
                 ErrorClass::Conflict
             }
-            Self::Full { .. } | Self::NotStored { .. } | Self::Halted | Self::Scratch(_) => {
-                ErrorClass::Unavailable
-            }
+            Self::Full { .. }
+            | Self::NotStored { .. }
+            | Self::Rests { .. }
+            | Self::Halted
+            | Self::Scratch(_) => ErrorClass::Unavailable,
             Self::Damaged { .. } | Self::Row { .. } | Self::Counts { .. } => ErrorClass::Integrity,
             Self::Index(error) => error.class(),
             Self::Site(error) => error.class(),

@@ -24,6 +24,7 @@ use crate::settings::{PolicyError, check_policy};
 use crate::snapshot::retention::{self, Candidate, Condition, Policy, Protection, Standing};
 use crate::snapshot::{self, reach};
 use crate::time::{later, rfc3339};
+use crate::witness;
 
 type Marks = HashMap<SnapshotId, MarkRow>;
 
@@ -34,7 +35,7 @@ type Fates = BTreeMap<SnapshotId, (Verdict, Vec<String>)>;
 ///
 /// # Errors
 /// [`ServerError::Refused`] if a named one is protected, or the last complete one of its nodes; if the
-/// server's clock jumped and a policy was to decide; if there is neither a name nor a policy. Nothing changed.
+/// server's clock jumped and a policy was to decide; while the index is older than the site (G12); if there is neither a name nor a policy. Nothing changed.
 pub(crate) async fn run(
     repository: &Arc<Repository>,
     request: ForgetRequest,
@@ -43,6 +44,7 @@ pub(crate) async fn run(
     let _turn = repository.forgetting.lock().await;
     let asked = request.clone();
     let decide = move |repository: &Arc<Repository>| {
+        witness::check(repository)?;
         if asked.accept_clock {
             repository.clock_watch.accept(repository)?;
         }

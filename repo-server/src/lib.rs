@@ -17,6 +17,7 @@
 //! | [`space`] | room on the disk: who is refused, and the ballast |
 //! | `clock_watch`, `alarm` | a clock that jumped; what an operator must look at |
 //! | [`config`], [`settings`] | what an operator has decided, as written and as it is used |
+//! | `witness` | an index that is older than the site |
 //! | `quarantine` | blobs that are known to be damaged |
 //! | [`repository`] | keys, domains, open packs; opening and making a data folder |
 //! | [`index`] | rows behind the engine trait; the only user of fjall and sled |
@@ -67,6 +68,7 @@ mod stats;
 mod testing;
 mod time;
 mod verify;
+mod witness;
 #[cfg(test)]
 mod world;
 

@@ -24,6 +24,8 @@ pub(crate) enum Rule {
     LookAgainBeforeDelete,
     /// G5: no pack is deleted while a snapshot that may need it is still to be.
     SnapshotsBeforePacks,
+    /// G12: nothing is taken by an index that is older than the site.
+    SiteIsWitness,
 }
 
 /// Which rules are kept.

@@ -65,6 +65,11 @@ impl Watched {
         watched
     }
 
+    /// The rows as they are now, apart from these.
+    pub(crate) fn copy(&self) -> Self {
+        Self { inner: self.inner.copy(), ..Self::new() }
+    }
+
     /// Rows changed so far.
     pub(crate) fn changes(&self) -> u64 {
         self.changes.load(Ordering::Relaxed)
@@ -192,6 +197,12 @@ impl World {
     /// The process dies, and another one starts over what it left.
     pub(crate) fn crash(&mut self) {
         self.repository = start(self.index.clone(), &self.site, &self.clock, &self.upkeep);
+    }
+
+    /// The process dies, and another one starts over another index.
+    pub(crate) fn crash_over(&mut self, index: Watched) {
+        self.index = index;
+        self.crash();
     }
 
     /// The process dies, and another one starts whose reads of the index are overheard.

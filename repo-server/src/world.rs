@@ -44,8 +44,13 @@ impl World {
 
     /// An empty index over a site.
     pub(crate) fn over(site: Arc<dyn Site>) -> Self {
+        Self::over_index(Parts::default().index, site)
+    }
+
+    /// An index over a site.
+    pub(crate) fn over_index(index: Arc<dyn Index>, site: Arc<dyn Site>) -> Self {
         let scratch = tempfile::tempdir().unwrap();
-        let parts = Parts { site, scratch: scratch.path().join("tmp"), ..Parts::default() };
+        let parts = Parts { index, site, scratch: scratch.path().join("tmp"), ..Parts::default() };
         Self { repository: Repository::open(parts, master(), descriptor()).unwrap(), scratch }
     }
 

@@ -16,6 +16,7 @@ mod memory;
 mod objects;
 mod partial;
 mod push_restore;
+mod put_back;
 mod quickstart;
 mod rebuild;
 mod reflink;

@@ -3,7 +3,8 @@
 //! The truth is on the site: a page counts the manifests of all snapshots that have rows, once for each time
 //! that one names it; a chunk counts the pages that refer to it and have rows. Both are counted anew
 //! with [`sort`] and compared with the rows. So is what packs say lies in them, what the totals add up to, and
-//! whether the collector's queue leads to each row that nothing refers to.
+//! whether the collector's queue leads to each row that nothing refers to, and whether the site has snapshots
+//! that have no rows (G12).
 //!
 //! An audit runs beside pushes: rows that change meanwhile are exempt ([`Watch`]), as the batch that changes
 //! them has read and written the very count. Beside the collector and other upkeep it does not run.
@@ -34,6 +35,7 @@ use crate::alarm::{self, AlarmCode};
 use crate::error::ServerError;
 use crate::index::row::{Live, PackNumber, Totals};
 use crate::repository::Repository;
+use crate::witness::{self, Behind};
 use sort::Sorter;
 use watch::Watching;
 
@@ -55,17 +57,19 @@ pub(crate) async fn run(
     repair: Repair,
     progress: Progress,
 ) -> Result<AuditReport, ServerError> {
-    let Ok(_turn) = repository.turn.try_lock() else {
+    let Ok(turn) = repository.turn.try_lock() else {
         let why = "a run of the collector or another audit is in progress".to_owned();
         return Err(ServerError::Busy { why });
     };
-    repository.blocking(move |repository| audit(repository, repair, &progress)).await
+    let behind = witness::look(repository, &turn).await?;
+    repository.blocking(move |repository| audit(repository, repair, &progress, behind)).await
 }
 
 fn audit(
     repository: &Arc<Repository>,
     repair: Repair,
     progress: &Progress,
+    behind: Option<Behind>,
 ) -> Result<AuditReport, ServerError> {
     let (watching, before) = Watching::start(repository, || repository.totals());
     let before = before?;
@@ -83,6 +87,10 @@ fn audit(
         differences: Vec::new(),
         open_differences: 0,
     };
+    if let Some(behind) = behind {
+        // It has an alarm of its own, and no repair helps.
+        audit.find(behind.such_as, behind.problem(), Gravity::Known, AuditState::Open);
+    }
     let mut sorter = Sorter::new(&repository.parts.scratch);
     audit.read_packs(&mut sorter)?;
     audit.read_manifests(&mut sorter)?;

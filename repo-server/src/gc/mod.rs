@@ -13,6 +13,7 @@
 //! | G4 | a pack goes only after the last row that named it, and its repacked blobs were read back before |
 //! | G5 | objects are deleted by name, never from a listing: no pack before every snapshot that may need it |
 //! | G6 | an object on its way is not deleted, and one that a crash left behind is |
+//! | G12 | nothing is taken by an index that is older than the site |
 
 mod day;
 mod delete;
@@ -32,6 +33,7 @@ use crate::error::ServerError;
 use crate::repository::Repository;
 use crate::session;
 use crate::space;
+use crate::witness;
 
 /// What a run is at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,7 +83,7 @@ enum Next {
 ///
 /// # Errors
 /// [`ServerError::Busy`] beside another run or an audit. [`ServerError::Refused`] while counts are known to
-/// be wrong. Any other error ends the run; what it did is whole.
+/// be wrong, and while the site knows of snapshots that the index does not (G12). Any other error ends the run; what it did is whole.
 pub(crate) async fn run(
     repository: &Arc<Repository>,
     request: GcRequest,
@@ -114,8 +116,13 @@ async fn run_as(
     progress: Progress<'_>,
     tell: Tell,
 ) -> Result<GcReport, ServerError> {
-    let Ok(_turn) = repository.turn.try_lock() else { return Err(busy()) };
-    repository.blocking(|repository| check_counts_are_right(repository)).await?;
+    let Ok(turn) = repository.turn.try_lock() else { return Err(busy()) };
+    witness::look(repository, &turn).await?;
+    let check = |repository: &Arc<Repository>| {
+        witness::check(repository)?;
+        check_counts_are_right(repository)
+    };
+    repository.blocking(check).await?;
     let report = GcReport { mode: request.mode, ..GcReport::default() };
     let mut run = Run { repository: Arc::clone(repository), request, report, progress, now_ms: 0, tell };
     if run.is_clock_right().await? {

@@ -22,6 +22,12 @@ impl MemoryIndex {
         Self::default()
     }
 
+    /// The rows as they are now, apart from these.
+    #[cfg(test)]
+    pub(crate) fn copy(&self) -> Self {
+        Self(Arc::new(RwLock::new(self.read().clone())))
+    }
+
     /// A batch is applied by calls that cannot fail, so a panicking holder leaves whole batches behind.
     fn read(&self) -> RwLockReadGuard<'_, Stored> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)

@@ -75,7 +75,7 @@ pub(super) struct Rebuild {
 ///
 /// # Errors
 /// The site could not be listed or read, or the index failed. The index is of no use then.
-pub(super) fn fill(repository: &Arc<Repository>) -> Result<RebuildReport, ServerError> {
+pub(crate) fn fill(repository: &Arc<Repository>) -> Result<RebuildReport, ServerError> {
     let mut rebuild = Rebuild {
         repository: Arc::clone(repository),
         report: RebuildReport::new(repository.id()),

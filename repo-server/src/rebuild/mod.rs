@@ -34,6 +34,8 @@ mod tests;
 use format_spec::{RepositoryId, SnapshotId};
 use serde::Serialize;
 
+#[cfg(test)]
+pub(crate) use fill::fill;
 pub use folder::{Plan, RebuildError, run};
 
 /// Findings and notes that a report lists, each.

@@ -9,7 +9,7 @@ use format_spec::manifest::Manifest;
 use format_spec::object::{self, ObjectKind};
 use format_spec::protection::ProtectionRecord;
 use format_spec::snapshot::{ManifestRef, Snapshot};
-use format_spec::{ChunkId, ManifestId, SnapshotId, id};
+use format_spec::{ChunkId, ManifestId, id};
 use futures_util::{StreamExt, stream};
 use tokio::runtime::Handle;
 
@@ -23,7 +23,7 @@ use crate::index::{Batch, KeyRange, Table};
 use crate::pack::unreadable;
 use crate::repository::Repository;
 use crate::site::{Area, Listed, ObjectName};
-use crate::snapshot::open_manifest;
+use crate::snapshot::{named, open_manifest, read};
 
 /// Rows that are read at once.
 const AT_ONCE: usize = 1000;
@@ -36,7 +36,7 @@ impl Rebuild {
         let read = |name: ObjectName| {
             let repository = Arc::clone(&repository);
             async move {
-                let snapshot = read_snapshot(&repository, &name).await;
+                let snapshot = read(&repository, &name).await;
                 (name, snapshot)
             }
         };
@@ -186,19 +186,6 @@ impl Rebuild {
         let listed: Vec<Lost> = lost.findings.into_iter().take(room).collect();
         self.report.findings.extend(listed);
     }
-}
-
-async fn read_snapshot(repository: &Repository, name: &ObjectName) -> Result<Snapshot, ServerError> {
-    let sealed = repository.parts.site.get(name).await.map_err(|error| repository.site_error(error))?;
-    let damaged = |source| ServerError::Damaged { object: name.to_string(), source };
-    let payload = object::open(ObjectKind::Snapshot, &repository.keys, repository.id(), &sealed);
-    Snapshot::decode(&payload.map_err(damaged)?).map_err(damaged)
-}
-
-/// The snapshot that an object is, by its name.
-fn named(name: &ObjectName) -> Option<SnapshotId> {
-    let id: SnapshotId = name.as_str().strip_prefix("snapshots/")?.parse().ok()?;
-    (crate::snapshot::snapshot_object(&id) == *name).then_some(id)
 }
 
 /// The manifest that an object is, by its name.

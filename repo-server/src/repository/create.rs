@@ -32,6 +32,7 @@ use crate::index::{self, Index, KeyRange, Missing, OpenError, Table};
 use crate::settings::Settings;
 use crate::site::{ObjectName, Site, SiteError, SiteUrl, StoreSite};
 use crate::space::{self, Space};
+use crate::witness;
 
 const OURS: [&str; 8] = ["admin.token", space::BALLAST, "index", "master.key", "site", COPY, MARKER, SCRATCH];
 
@@ -183,6 +184,7 @@ async fn open_or_create_on(
     let parts = parts(dir, index, Arc::new(site), settings, on_halt);
     let repository = Repository::open(parts, master, descriptor)?;
     space::restore_ballast(&repository);
+    witness::look_at_start(&repository).await;
     Ok(Opened { repository, token: token.trim_end().to_owned() })
 }
 

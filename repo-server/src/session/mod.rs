@@ -26,6 +26,7 @@ use crate::index::row::Epoch;
 use crate::index::{Batch, Index, IndexError, KeyRange, Precondition, Row, Table};
 use crate::repository::{Repository, lock};
 use crate::rules::Rule;
+use crate::witness;
 
 /// How long a session lives after its last request.
 pub(crate) const TTL: Duration = Duration::from_secs(120);
@@ -133,6 +134,7 @@ pub(crate) fn open(
     adopt: Option<SessionId>,
 ) -> Result<Granted, ServerError> {
     repository.check_running()?;
+    witness::check_push(repository)?;
     let mut random = [0; 10];
     (repository.parts.random)(&mut random);
     let id = SessionId::new(repository.parts.clock.unix_ms(), random);

@@ -19,6 +19,7 @@ use crate::repository::{Domain, Flight, Repository};
 use crate::rules::Rule;
 use crate::session::{self, SessionRow, SessionState};
 use crate::site::ObjectName;
+use crate::witness;
 
 /// How many missing ids an error lists.
 const LISTED: usize = 1000;
@@ -50,6 +51,7 @@ async fn commit_to_the_end(
     if let Some(snapshot) = repository.blocking(move |repository| committed(repository, session)).await? {
         return Ok(snapshot);
     }
+    repository.blocking(|repository| witness::check_push(repository)).await?;
     let granted = session::renew(repository, session)?;
     let payload = body.clone();
     let manifest =

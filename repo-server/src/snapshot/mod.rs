@@ -45,6 +45,20 @@ pub(crate) fn snapshot_object(id: &SnapshotId) -> ObjectName {
     ObjectName::new(&format!("snapshots/{id}")).expect("a UUID makes a valid name")
 }
 
+/// The snapshot that an object is, by its name.
+pub(crate) fn named(name: &ObjectName) -> Option<SnapshotId> {
+    let id: SnapshotId = name.as_str().strip_prefix("snapshots/")?.parse().ok()?;
+    (snapshot_object(&id) == *name).then_some(id)
+}
+
+/// What an object says that is a snapshot: opened, and not compared with its name.
+pub(crate) async fn read(repository: &Repository, name: &ObjectName) -> Result<Snapshot, ServerError> {
+    let sealed = repository.parts.site.get(name).await.map_err(|error| repository.site_error(error))?;
+    let damaged = |source| ServerError::Damaged { object: name.to_string(), source };
+    let payload = object::open(ObjectKind::Snapshot, &repository.keys, repository.id(), &sealed);
+    Snapshot::decode(&payload.map_err(damaged)?).map_err(damaged)
+}
+
 /// The objects of a snapshot: its own, and its manifests.
 pub(crate) fn objects(snapshot: &Snapshot) -> Vec<DoomedKey> {
     let own = DoomedKey { kind: DoomedKind::Snapshot, name: snapshot_object(&snapshot.id) };

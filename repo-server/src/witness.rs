@@ -1,0 +1,191 @@
+//! The site as a witness: an index that is older than the site is found before anything is taken by it.
+//!
+//! An index can lose what it had acknowledged without a word: somebody puts an old copy of a data folder back, or a
+//! bit of the engine's journal flips and the engine cuts it there. Rows of snapshots are missing then, and counts with
+//! them, and what these snapshots need looks like garbage. The site remembers: a snapshot's object is there
+//! before its commit is answered, and until after its purge. While the index is behind, nothing is forgotten,
+//! collected or pushed; a rebuild makes a new one that knows everything again.
+//!
+//! # Why no commit and no purge is taken for a loss
+//!
+//! The name of a snapshot is doomed, durably, before its object is put. One batch adds its row and takes the
+//! doom back; one batch takes the row out and dooms it again; only after the object is gone does the doom go.
+//! So at each moment at which the object is on the site, the name has a row or is doomed. The looks come one after
+//! the other, in this order:
+//!
+//! 1. The site is listed. What is put later is not looked at.
+//! 2. Doomed names are read. One that was listed and is not doomed now has a row by now.
+//! 3. Rows are read. Rows go only by a purge, and the caller has the turn, so none goes meanwhile; one that was added
+//!    since is seen. Were rows read before doomed names, a commit that lands in between would have neither.
+//!
+//! What is in flight need not be asked: an object that is on its way is doomed until it lands.
+//!
+//! # What it cannot see
+//!
+//! The loss of the very last batch looks as if the process had died before it: a snapshot that was acknowledged last
+//! of all is then doomed, as one that a crash left behind, and only the log tells of it. Nor does it see what no snapshot tells of.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use format_spec::SnapshotId;
+use tokio::sync::MutexGuard;
+
+use crate::alarm::{self, AlarmCode};
+use crate::error::ServerError;
+use crate::index::row::{DoomedKey, DoomedKind};
+use crate::index::{KeyRange, Table};
+use crate::pack;
+use crate::repository::Repository;
+use crate::rules::Rule;
+use crate::site::{Area, ObjectName, Prefix};
+use crate::snapshot::{self, snapshot_object};
+
+/// Names that are looked up at once.
+const AT_ONCE: usize = 1000;
+
+const CODE: &str = "index_behind";
+
+/// What an operator does about it.
+const WAY_OUT: &str = "stop the server, move `index` out of its data folder, and run `astacus-server rebuild` \
+                       (docs/operations.md, `index_behind`)";
+
+/// What the log says of a doomed object: the one word that there is if the very last batch was lost.
+const LEFT_BEHIND: &str = "a snapshot is on the site and is to be deleted: its commit was cut off before it was \
+                           acknowledged, or its purge before its delete. If it was acknowledged, the index has \
+                           lost its last change: stop the server and run `astacus-server rebuild`";
+
+/// Snapshots on the site that the index has lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Behind {
+    /// How many objects have neither a row nor are doomed.
+    pub(crate) count: usize,
+    /// One of them that opens.
+    pub(crate) such_as: SnapshotId,
+}
+
+impl Behind {
+    /// What is wrong, for people.
+    pub(crate) fn problem(&self) -> String {
+        let Self { count, such_as } = self;
+        format!(
+            "{count} acknowledged snapshots are on the site and not in the index, such as {such_as}: the index \
+             is older than the site. Nothing is pushed, forgotten or deleted until it is made anew: {WAY_OUT}"
+        )
+    }
+}
+
+/// Compares the site with the index, and raises the alarm or takes it down. Who calls has the turn, so no snapshot is
+/// purged and nothing deleted meanwhile; commits go on.
+///
+/// # Errors
+/// The site could not be listed, or the index not be read or written: nothing is known, and nothing should be deleted.
+pub(crate) async fn look(
+    repository: &Arc<Repository>,
+    _turn: &MutexGuard<'_, ()>,
+) -> Result<Option<Behind>, ServerError> {
+    if !repository.rules.keep(Rule::SiteIsWitness) {
+        return Ok(None);
+    }
+    let unknown = unknown(repository).await?;
+    let such_as = first_that_opens(repository, &unknown).await?;
+    let behind = such_as.map(|such_as| Behind { count: unknown.len(), such_as });
+    let tell = move |repository: &Arc<Repository>| match behind {
+        Some(behind) => alarm::raise(repository, AlarmCode::IndexBehind, &behind.problem()),
+        None => alarm::clear(repository, AlarmCode::IndexBehind),
+    };
+    repository.blocking(tell).await?;
+    Ok(behind)
+}
+
+/// Looks before a server serves. A site that cannot be listed is no reason not to serve what is there: the collector
+/// looks again before it takes anything.
+pub(crate) async fn look_at_start(repository: &Arc<Repository>) {
+    let turn = repository.turn.lock().await;
+    if let Err(error) = look(repository, &turn).await {
+        tracing::error!(error = %crate::error::Chain(&error), "the index could not be compared with the site");
+    }
+}
+
+/// Refuses to forget and to collect while the index is known to be behind. Blocks.
+pub(crate) fn check(repository: &Repository) -> Result<(), ServerError> {
+    if !is_behind(repository)? {
+        return Ok(());
+    }
+    let why = format!("the index is older than the site, so nothing is forgotten or collected: {WAY_OUT}");
+    Err(ServerError::Refused { code: CODE, why })
+}
+
+/// Refuses pushes while the index is known to be behind: it may say "here" of what was deleted since. Blocks.
+pub(crate) fn check_push(repository: &Repository) -> Result<(), ServerError> {
+    if !is_behind(repository)? {
+        return Ok(());
+    }
+    let why = format!("alarm `{CODE}`: the index is older than the site, so nothing is taken in: {WAY_OUT}");
+    Err(ServerError::Rests { code: CODE, why })
+}
+
+fn is_behind(repository: &Repository) -> Result<bool, ServerError> {
+    alarm::is_up(repository, AlarmCode::IndexBehind)
+}
+
+/// Snapshots whose objects are on the site, which have no row and are not doomed.
+async fn unknown(repository: &Arc<Repository>) -> Result<Vec<SnapshotId>, ServerError> {
+    let listed = repository.parts.site.list(&Prefix::area(Area::Snapshots)).await;
+    let listed = listed.map_err(|error| repository.site_error(error))?;
+    let ids: Vec<SnapshotId> = listed.iter().filter_map(|listed| snapshot::named(&listed.name)).collect();
+    repository.blocking(move |repository| without_rows(repository, ids)).await
+}
+
+/// Those of `listed` that are not doomed, and then have no row.
+fn without_rows(
+    repository: &Repository,
+    mut listed: Vec<SnapshotId>,
+) -> Result<Vec<SnapshotId>, ServerError> {
+    let is_on_its_way = |id: &SnapshotId| {
+        repository.in_flight.contains(&DoomedKey { kind: DoomedKind::Snapshot, name: snapshot_object(id) })
+    };
+    // Before the doomed names: what has landed since is not among them.
+    let on_their_way: HashSet<SnapshotId> = listed.iter().copied().filter(is_on_its_way).collect();
+    let doomed = doomed_snapshots(repository)?;
+    for id in listed.iter().filter(|id| doomed.contains(&snapshot_object(id)) && !on_their_way.contains(id)) {
+        tracing::warn!(snapshot = %id, "{LEFT_BEHIND}");
+    }
+    listed.retain(|id| !doomed.contains(&snapshot_object(id)));
+    let mut unknown = Vec::new();
+    for some in listed.chunks(AT_ONCE) {
+        let keys: Vec<&[u8]> = some.iter().map(|id| id.as_bytes().as_slice()).collect();
+        let rows = repository.parts.index.multi_get(Table::Snapshot, &keys)?;
+        unknown.extend(some.iter().zip(rows).filter(|(_, row)| row.is_none()).map(|(id, _)| *id));
+    }
+    Ok(unknown)
+}
+
+fn doomed_snapshots(repository: &Repository) -> Result<HashSet<ObjectName>, ServerError> {
+    let mut doomed = HashSet::new();
+    let range = KeyRange::prefix(&[DoomedKind::Snapshot.tag()]);
+    repository.for_each_row(Table::Doomed, &range, |key, _| {
+        doomed.extend(DoomedKey::decode(key).map(|key| key.name));
+        Ok(())
+    })?;
+    Ok(doomed)
+}
+
+/// A snapshot that a rebuild would bring back. What is damaged, or was never ours, no rebuild makes a row of: the
+/// alarm would stay for ever.
+async fn first_that_opens(
+    repository: &Arc<Repository>,
+    unknown: &[SnapshotId],
+) -> Result<Option<SnapshotId>, ServerError> {
+    for id in unknown {
+        match snapshot::read(repository, &snapshot_object(id)).await {
+            Ok(snapshot) if snapshot.id == *id => return Ok(Some(*id)),
+            Ok(_) => {}
+            Err(error) => drop(pack::unreadable(&error).ok_or(error)?),
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests;

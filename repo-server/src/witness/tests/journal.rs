@@ -1,0 +1,112 @@
+//! One flipped bit in the journal of the engine, which goes back to before it without a word.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::*;
+use crate::index::{Engine, copy_tree, open, open_existing};
+use crate::repository::Parts;
+use crate::world::{World, descriptor, master};
+
+const SNAPSHOTS: usize = 6;
+
+/// A stream of numbers that its seed decides (SplitMix64).
+struct Random(u64);
+
+impl Random {
+    /// The one of `ASTACUS_TEST_SEED`, or a fresh one; says which.
+    fn printed() -> Self {
+        let seed = match std::env::var("ASTACUS_TEST_SEED") {
+            Ok(seed) => seed.parse().unwrap(),
+            Err(_) => getrandom::u64().unwrap(),
+        };
+        println!("ASTACUS_TEST_SEED={seed}");
+        Self(seed)
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        usize::try_from((mixed ^ (mixed >> 31)) % u64::try_from(end).unwrap()).unwrap()
+    }
+}
+
+fn journal(index: &Path) -> PathBuf {
+    let journals = fs::read_dir(index.join("db/data")).unwrap().map(|entry| entry.unwrap().path());
+    let is_journal = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "jnl");
+    let mut journals: Vec<PathBuf> = journals.filter(is_journal).collect();
+    assert_eq!(journals.len(), 1, "{journals:?}");
+    journals.remove(0)
+}
+
+/// Bytes of the journal that were written.
+fn written(index: &Path) -> usize {
+    let bytes = fs::read(journal(index)).unwrap();
+    bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1
+}
+
+/// What a server finds that starts over an index.
+#[derive(Debug, PartialEq, Eq)]
+enum Start {
+    Refused,
+    /// All snapshots are there.
+    Whole,
+    /// Some are not, and the alarm says so.
+    Told,
+    /// Some are not, and nobody says so.
+    Silent,
+}
+
+async fn start(index: &Path, site: Arc<dyn crate::site::Site>) -> Start {
+    // The engine's own debug assertions, which a release does not have, refuse some of it by a panic.
+    let opened = std::panic::catch_unwind(|| open_existing(Engine::Fjall, index));
+    let Ok(Ok(index)) = opened else { return Start::Refused };
+    let parts = Parts { index, site, ..Parts::default() };
+    let Ok(repository) = Repository::open(parts, master(), descriptor()) else { return Start::Refused };
+    look_at_start(&repository).await;
+    let known = snapshot::list(&repository, None).unwrap().len();
+    match (known, is_behind(&repository).unwrap()) {
+        (SNAPSHOTS, false) => Start::Whole,
+        (SNAPSHOTS, true) => panic!("a false alarm"),
+        (_, true) => Start::Told,
+        (_, false) => Start::Silent,
+    }
+}
+
+/// X1, G12: whichever bit of the journal flips, acknowledged snapshots are there, or it is said that they are not. Of
+/// the last commit nothing but its own batch tells, so only bits before it are flipped.
+#[tokio::test]
+async fn a_flipped_bit_in_the_journal_never_loses_a_snapshot_silently() {
+    let nightly = std::env::var("ASTACUS_NIGHTLY").is_ok_and(|set| set == "1");
+    let flips = if nightly { 2000 } else { 60 };
+    let mut random = Random::printed();
+    let dir = tempfile::tempdir().unwrap();
+    let (whole, flipped) = (dir.path().join("whole"), dir.path().join("flipped"));
+    let site: Arc<dyn crate::site::Site> = Arc::new(StoreSite::memory());
+    let world = World::over_index(open(Engine::Fjall, &whole).unwrap(), Arc::clone(&site));
+    for n in 1..SNAPSHOTS {
+        world.push("n", &["all", &format!("only {n}")]).await;
+    }
+    let end = written(&whole);
+    world.push("n", &["all", "last"]).await;
+    drop(world);
+    assert_eq!(start(&whole, Arc::clone(&site)).await, Start::Whole);
+    let mut told = 0;
+
+    for _ in 0..flips {
+        let (at, bit) = (random.below(end), random.below(8));
+        copy_tree(&whole, &flipped);
+        let journal = journal(&flipped);
+        let mut bytes = fs::read(&journal).unwrap();
+        bytes[at] ^= 1 << bit;
+        fs::write(&journal, bytes).unwrap();
+
+        let found = start(&flipped, Arc::clone(&site)).await;
+
+        assert_ne!(found, Start::Silent, "byte {at} of {end}, bit {bit}");
+        told += usize::from(found == Start::Told);
+        fs::remove_dir_all(&flipped).unwrap();
+    }
+    assert!(told > 0, "no flip was told by the alarm");
+}
