@@ -35,7 +35,8 @@ type Fates = BTreeMap<SnapshotId, (Verdict, Vec<String>)>;
 ///
 /// # Errors
 /// [`ServerError::Refused`] if a named one is protected, or the last complete one of its nodes; if the
-/// server's clock jumped and a policy was to decide; while the index is older than the site (G12); if there is neither a name nor a policy. Nothing changed.
+/// server's clock jumped and a policy was to decide; while the index is older than the site (G12); if there is
+/// neither a name nor a policy. Nothing changed.
 pub(crate) async fn run(
     repository: &Arc<Repository>,
     request: ForgetRequest,

@@ -23,7 +23,8 @@
 //! # What it cannot see
 //!
 //! The loss of the very last batch looks as if the process had died before it: a snapshot that was acknowledged last
-//! of all is then doomed, as one that a crash left behind, and only the log tells of it. Nor does it see what no snapshot tells of.
+//! of all is then doomed, as one that a crash left behind, and only the log tells of it. Nor does it see what no
+//! snapshot tells of.
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -83,7 +83,8 @@ enum Next {
 ///
 /// # Errors
 /// [`ServerError::Busy`] beside another run or an audit. [`ServerError::Refused`] while counts are known to
-/// be wrong, and while the site knows of snapshots that the index does not (G12). Any other error ends the run; what it did is whole.
+/// be wrong, and while the site knows of snapshots that the index does not (G12). Any other error ends the run;
+/// what it did is whole.
 pub(crate) async fn run(
     repository: &Arc<Repository>,
     request: GcRequest,

@@ -306,16 +306,9 @@ async fn entries_of(
     if let Some(problem) = references.problem {
         return Err(problem);
     }
-    let entry = |(id, row): (ChunkId, ChunkRow)| PackEntry {
-        kind: row.kind,
-        id,
-        offset: row.offset,
-        stored_len: row.stored_len,
-        plain_len: row.plain_len,
-        compression: row.compression,
-        references: references.known.remove(&id).unwrap_or_default(),
-    };
-    let mut entries: Vec<PackEntry> = rows.into_iter().map(entry).collect();
+    let entry =
+        |(id, row): (&ChunkId, &ChunkRow)| row.entry(*id, references.known.remove(id).unwrap_or_default());
+    let mut entries: Vec<PackEntry> = rows.iter().map(entry).collect();
     entries.sort_by_key(|entry| entry.offset);
     Ok(entries)
 }

@@ -99,19 +99,7 @@ fn directory_of(repository: &Repository, bytes: &[u8]) -> Option<Directory> {
 /// What the index says of a pack whose footer is lost.
 fn entries_of_rows(repository: &Repository, number: PackNumber) -> Result<Vec<PackEntry>, ServerError> {
     let rows = rows_of(repository, &HashSet::from([number]))?;
-    Ok(rows.iter().map(|(id, row)| entry_of(*id, row)).collect())
-}
-
-fn entry_of(id: ChunkId, row: &ChunkRow) -> PackEntry {
-    PackEntry {
-        kind: row.kind,
-        id,
-        offset: row.offset,
-        stored_len: row.stored_len,
-        plain_len: row.plain_len,
-        compression: row.compression,
-        references: Vec::new(),
-    }
+    Ok(rows.iter().map(|(id, row)| row.entry(*id, Vec::new())).collect())
 }
 
 fn check_blobs(

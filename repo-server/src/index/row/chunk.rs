@@ -3,6 +3,7 @@
 use format_spec::ChunkId;
 use format_spec::blob::{BlobInfo, Compression};
 use format_spec::key::BlobKind;
+use format_spec::pack::PackEntry;
 
 use super::{Epoch, PackNumber, take, take_u32, take_u64};
 
@@ -82,6 +83,19 @@ impl ChunkRow {
     /// What the blob was sealed as.
     pub fn info(&self, id: ChunkId) -> BlobInfo {
         BlobInfo { kind: self.kind, id, plain_len: self.plain_len, compression: self.compression }
+    }
+
+    /// What the footer of its pack says of the blob; `references` are those of a page.
+    pub(crate) fn entry(&self, id: ChunkId, references: Vec<ChunkId>) -> PackEntry {
+        PackEntry {
+            kind: self.kind,
+            id,
+            offset: self.offset,
+            stored_len: self.stored_len,
+            plain_len: self.plain_len,
+            compression: self.compression,
+            references,
+        }
     }
 
     /// The blob's bytes within its pack.
