@@ -17,9 +17,10 @@ fn kills_of_the_client_leave_no_partial_snapshot() {
     corpus::plain(&root, &mut random, 12, 1_500_000);
     let node = world.node("n");
     let report = node.push(&root);
-    let mut cut = 0;
+    let (mut cut, mut round) = (0, 0);
     let mut moments = Moments::new(seconds(&report));
-    for round in 0..gear::rounds(10, 500) {
+    while gear::goes_on(round, gear::rounds(10, 500), cut > 0) {
+        round += 1;
         corpus::work_on(&root, &mut random);
         let before = node.snapshot_ids();
 

@@ -349,10 +349,9 @@ fn run(kind: FileSystem) {
     let mut random = Random::printed();
     let (rounds, mut done) = (gear::rounds(10, 300), 0);
     let mut all = Tally::default();
-    while done < rounds {
-        let next = ROUNDS_OF_AN_IMAGE.min(rounds - done);
-        let Some(tally) = run_rounds(kind, next, &mut random) else { return };
-        done += next;
+    while gear::goes_on(done, rounds, all.cut_short > 0 && all.runs_cut > 0) {
+        let Some(tally) = run_rounds(kind, ROUNDS_OF_AN_IMAGE, &mut random) else { return };
+        done += ROUNDS_OF_AN_IMAGE;
         all.add(&tally);
         println!("{kind:?}: {done} of {rounds} rounds, {all:?}");
     }

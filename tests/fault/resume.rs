@@ -164,8 +164,9 @@ fn a_push_after_an_interrupt_goes_on_where_the_last_one_was() {
 #[test]
 fn kills_at_any_moment_cost_little() {
     let mut setup = Setup::new(750);
-    let mut cut = 0;
-    for round in 0..gear::rounds(10, 100) {
+    let (mut cut, mut round) = (0, 0);
+    while gear::goes_on(round, gear::rounds(10, 100), cut > 0) {
+        round += 1;
         let node = setup.node(&format!("c{round}"));
         let moment = setup.random.below(setup.whole);
 

@@ -77,9 +77,10 @@ fn kills_of_the_server_lose_nothing_that_was_acknowledged() {
     let copy = rounds.work(0);
     let report = rounds.node().push(&rounds.root);
     rounds.keep(text(&report, "snapshot"), &copy);
-    let mut cut = 0;
+    let (mut cut, mut round) = (0, 0);
     let mut moments = Moments::new(seconds(&report));
-    for round in 1..=gear::rounds(10, 500) {
+    while gear::goes_on(round, gear::rounds(10, 500), cut > 0) {
+        round += 1;
         let copy = rounds.work(round);
         let push = rounds.node().start_push(&rounds.root);
         let pause = moments.next(&mut rounds.random);

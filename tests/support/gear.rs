@@ -39,6 +39,12 @@ pub fn rounds(few: usize, many: usize) -> usize {
     if is_set(NIGHTLY) { many } else { few }
 }
 
+/// Whether a test goes on that has done so many of its `rounds`. One that has not `met` by chance what it is about
+/// goes on past the last of them, to ten times as many at most: no fixed number is enough on every machine.
+pub fn goes_on(done: usize, rounds: usize, met: bool) -> bool {
+    done < if met { rounds } else { rounds * 10 }
+}
+
 /// Whether the variable is set to `1`.
 pub fn is_set(variable: &str) -> bool {
     std::env::var_os(variable).is_some_and(|value| value == "1")
