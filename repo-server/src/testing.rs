@@ -27,6 +27,7 @@ use crate::session::{self, Pusher, SessionRow, TTL};
 use crate::settings::Upkeep;
 use crate::site::{Site, StoreSite};
 use crate::snapshot;
+use crate::witness;
 
 /// A clock that stands still until it is told to move.
 #[derive(Default)]
@@ -197,6 +198,12 @@ impl World {
     /// The process dies, and another one starts over what it left.
     pub(crate) fn crash(&mut self) {
         self.repository = start(self.index.clone(), &self.site, &self.clock, &self.upkeep);
+    }
+
+    /// The process dies, and another one starts as a server does: it looks at the site before it serves.
+    pub(crate) fn restart(&mut self) {
+        self.crash();
+        self.wait(witness::look_at_start(&self.repository));
     }
 
     /// The process dies, and another one starts over another index.

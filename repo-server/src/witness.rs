@@ -20,26 +20,30 @@
 //!
 //! What is in flight need not be asked: an object that is on its way is doomed until it lands.
 //!
+//! # The last commit
+//!
+//! The loss of the very last batch looks as if the process had died before it: the snapshot is doomed, and nothing else
+//! is wrong. Such a commit is brought to its end here, whichever of the two it was ([`crate::snapshot::finish`]).
+//!
 //! # What it cannot see
 //!
-//! The loss of the very last batch looks as if the process had died before it: a snapshot that was acknowledged last
-//! of all is then doomed, as one that a crash left behind, and only the log tells of it. Nor does it see what no
-//! snapshot tells of.
+//! What no snapshot tells of: a forget, an undelete or a protection that was lost.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use format_spec::SnapshotId;
+use format_spec::{SessionId, SnapshotId};
 use tokio::sync::MutexGuard;
 
 use crate::alarm::{self, AlarmCode};
 use crate::error::ServerError;
-use crate::index::row::{DoomedKey, DoomedKind};
+use crate::index::row::{DoomedKey, DoomedKind, DoomedRow};
 use crate::index::{KeyRange, Table};
 use crate::pack;
 use crate::repository::Repository;
 use crate::rules::Rule;
 use crate::site::{Area, ObjectName, Prefix};
+use crate::snapshot::finish::{Finish, finish};
 use crate::snapshot::{self, snapshot_object};
 
 /// Names that are looked up at once.
@@ -50,11 +54,6 @@ const CODE: &str = "index_behind";
 /// What an operator does about it.
 const WAY_OUT: &str = "stop the server, move `index` out of its data folder, and run `astacus-server rebuild` \
                        (docs/operations.md, `index_behind`)";
-
-/// What the log says of a doomed object: the one word that there is if the very last batch was lost.
-const LEFT_BEHIND: &str = "a snapshot is on the site and is to be deleted: its commit was cut off before it was \
-                           acknowledged, or its purge before its delete. If it was acknowledged, the index has \
-                           lost its last change: stop the server and run `astacus-server rebuild`";
 
 /// Snapshots on the site that the index has lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,8 +87,11 @@ pub(crate) async fn look(
     if !repository.rules.keep(Rule::SiteIsWitness) {
         return Ok(None);
     }
-    let unknown = unknown(repository).await?;
+    let Compared { unknown, cut_off } = compare(repository).await?;
     let such_as = first_that_opens(repository, &unknown).await?;
+    if such_as.is_none() && repository.rules.keep(Rule::CutCommitsAreFinished) {
+        finish_all(repository, cut_off).await?;
+    }
     let behind = such_as.map(|such_as| Behind { count: unknown.len(), such_as });
     let tell = move |repository: &Arc<Repository>| match behind {
         Some(behind) => alarm::raise(repository, AlarmCode::IndexBehind, &behind.problem()),
@@ -130,29 +132,36 @@ fn is_behind(repository: &Repository) -> Result<bool, ServerError> {
     alarm::is_up(repository, AlarmCode::IndexBehind)
 }
 
-/// Snapshots whose objects are on the site, which have no row and are not doomed.
-async fn unknown(repository: &Arc<Repository>) -> Result<Vec<SnapshotId>, ServerError> {
+/// What is on the site that no row tells of.
+struct Compared {
+    /// Neither in the index nor doomed.
+    unknown: Vec<SnapshotId>,
+    /// Doomed by the commits of these sessions, which nobody works on.
+    cut_off: Vec<(SnapshotId, SessionId)>,
+}
+
+async fn compare(repository: &Arc<Repository>) -> Result<Compared, ServerError> {
     let listed = repository.parts.site.list(&Prefix::area(Area::Snapshots)).await;
     let listed = listed.map_err(|error| repository.site_error(error))?;
     let ids: Vec<SnapshotId> = listed.iter().filter_map(|listed| snapshot::named(&listed.name)).collect();
-    repository.blocking(move |repository| without_rows(repository, ids)).await
+    let compare = move |repository: &Arc<Repository>| {
+        // Before the doomed names: what has landed since is not among them.
+        let is_at_rest = |id: &SnapshotId| !repository.in_flight.contains(&key_of(id));
+        let at_rest: Vec<SnapshotId> = ids.iter().copied().filter(is_at_rest).collect();
+        let doomed = doomed_snapshots(repository)?;
+        let session_of = |id: SnapshotId| doomed.get(&snapshot_object(&id))?.committed_by.map(|by| (id, by));
+        let cut_off = at_rest.into_iter().filter_map(session_of).collect();
+        let spared = ids.into_iter().filter(|id| !doomed.contains_key(&snapshot_object(id)));
+        Ok(Compared { unknown: without_rows(repository, &spared.collect::<Vec<_>>())?, cut_off })
+    };
+    repository.blocking(compare).await
 }
 
-/// Those of `listed` that are not doomed, and then have no row.
-fn without_rows(
-    repository: &Repository,
-    mut listed: Vec<SnapshotId>,
-) -> Result<Vec<SnapshotId>, ServerError> {
-    let is_on_its_way = |id: &SnapshotId| {
-        repository.in_flight.contains(&DoomedKey { kind: DoomedKind::Snapshot, name: snapshot_object(id) })
-    };
-    // Before the doomed names: what has landed since is not among them.
-    let on_their_way: HashSet<SnapshotId> = listed.iter().copied().filter(is_on_its_way).collect();
-    let doomed = doomed_snapshots(repository)?;
-    for id in listed.iter().filter(|id| doomed.contains(&snapshot_object(id)) && !on_their_way.contains(id)) {
-        tracing::warn!(snapshot = %id, "{LEFT_BEHIND}");
-    }
-    listed.retain(|id| !doomed.contains(&snapshot_object(id)));
+fn key_of(id: &SnapshotId) -> DoomedKey {
+    DoomedKey { kind: DoomedKind::Snapshot, name: snapshot_object(id) }
+}
+
+fn without_rows(repository: &Repository, listed: &[SnapshotId]) -> Result<Vec<SnapshotId>, ServerError> {
     let mut unknown = Vec::new();
     for some in listed.chunks(AT_ONCE) {
         let keys: Vec<&[u8]> = some.iter().map(|id| id.as_bytes().as_slice()).collect();
@@ -162,14 +171,34 @@ fn without_rows(
     Ok(unknown)
 }
 
-fn doomed_snapshots(repository: &Repository) -> Result<HashSet<ObjectName>, ServerError> {
-    let mut doomed = HashSet::new();
+fn doomed_snapshots(repository: &Repository) -> Result<HashMap<ObjectName, DoomedRow>, ServerError> {
+    let mut doomed = HashMap::new();
     let range = KeyRange::prefix(&[DoomedKind::Snapshot.tag()]);
-    repository.for_each_row(Table::Doomed, &range, |key, _| {
-        doomed.extend(DoomedKey::decode(key).map(|key| key.name));
+    repository.for_each_row(Table::Doomed, &range, |key, value| {
+        let row = DoomedKey::decode(key).zip(DoomedRow::decode(value));
+        let (key, row) = row.ok_or_else(|| ServerError::Row { object: "a doomed object".to_owned() })?;
+        doomed.insert(key.name, row);
         Ok(())
     })?;
     Ok(doomed)
+}
+
+/// Brings commits that were cut off to their end. What cannot be is deleted by the next run of the collector.
+async fn finish_all(
+    repository: &Arc<Repository>,
+    cut_off: Vec<(SnapshotId, SessionId)>,
+) -> Result<(), ServerError> {
+    for (id, session) in cut_off {
+        match finish(repository, id, session).await? {
+            Finish::Done => {
+                tracing::info!(snapshot = %id, "a commit that was cut off was brought to its end")
+            }
+            Finish::Impossible(why) => {
+                tracing::warn!(snapshot = %id, why, "a commit was cut off before it was acknowledged: its objects go");
+            }
+        }
+    }
+    Ok(())
 }
 
 /// A snapshot that a rebuild would bring back. What is damaged, or was never ours, no rebuild makes a row of: the

@@ -2,7 +2,7 @@
 
 use crate::explore::Gc;
 use crate::rules::{Grain, Part, Rule};
-use crate::state::{Fate, Kind, Listed, Set, Site, Snapshot, State, Step, Travel, Wrong};
+use crate::state::{Fate, Kind, Listed, Phase, SNAPSHOTS, Set, Site, Snapshot, State, Step, Travel, Wrong};
 
 /// A step of a pusher, or of the server on its behalf.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -33,6 +33,8 @@ pub(crate) enum Push {
     PutSnapshot,
     /// The batch that commits.
     Commit,
+    /// A commit of its session was cut off before that batch: the server makes it from the snapshot with this number.
+    Finish(usize),
 }
 
 /// What this pusher could do in some state.
@@ -42,6 +44,7 @@ pub(crate) fn steps(gc: &Gc, pusher: usize) -> Vec<Push> {
     let mut steps = vec![Push::Open, Push::Expire, Push::Refused, Push::Revive, Push::SendPage];
     steps.extend([Push::FindPage, Push::Intend, Push::PutManifest, Push::PutSnapshot, Push::Commit]);
     steps.extend(chunks.flat_map(|chunk| [Push::Ask(chunk), Push::Send(chunk)]));
+    steps.extend((0..SNAPSHOTS).map(Push::Finish));
     if gc.scope.adoption == Part::Takes {
         steps.push(Push::Adopt);
     }
@@ -72,6 +75,7 @@ pub(crate) fn step(gc: &Gc, state: &State, who: usize, push: Push) -> Option<Sta
         Push::PutManifest => put_manifest(next, who),
         Push::PutSnapshot => put_snapshot(next, who),
         Push::Commit => commit(gc, next, who),
+        Push::Finish(number) => finish(gc, next, who, number),
     }
 }
 
@@ -247,8 +251,8 @@ fn intend(gc: &Gc, mut state: State, who: usize) -> Option<State> {
     }
     let number = gc.number_for(state.free_snapshot())?;
     let fate = if gc.has(Rule::Intents) { Fate::Doomed } else { Fate::Spared };
-    let travel = Travel::Flying;
-    state.snapshots[number] = Snapshot { page, fate, manifest_fate: fate, travel, ..Snapshot::default() };
+    let (travel, by) = (Travel::Flying, Some((who, state.pushers[who].opens)));
+    state.snapshots[number] = Snapshot { page, fate, manifest_fate: fate, by, travel, ..Snapshot::default() };
     state.pushers[who].step = Step::Intended(number);
     Some(state)
 }
@@ -284,12 +288,33 @@ fn commit(gc: &Gc, mut state: State, who: usize) -> Option<State> {
     if !is_open {
         state.wrong = Wrong::LateCommit;
     }
-    state.count(page);
-    let snapshot = &mut state.snapshots[number];
-    (snapshot.listed, snapshot.fate, snapshot.manifest_fate) = (Listed::Yes, Fate::Spared, Fate::Spared);
-    state.pushers[who].session = None;
+    list(&mut state, who, number);
     start_again(&mut state, who);
     gc.saw("a snapshot is committed");
+    Some(state)
+}
+
+/// The batch that commits: the page is counted, the session is over.
+fn list(state: &mut State, who: usize, number: usize) {
+    let snapshot = &mut state.snapshots[number];
+    (snapshot.listed, snapshot.fate, snapshot.manifest_fate) = (Listed::Yes, Fate::Spared, Fate::Spared);
+    state.count(state.snapshots[number].page);
+    state.pushers[who].session = None;
+}
+
+/// The same batch, made when the collector does not run, of what nobody works on and an open session has doomed. The
+/// client hears of it when it asks again.
+fn finish(gc: &Gc, mut state: State, who: usize, number: usize) -> Option<State> {
+    let snapshot = state.snapshots[number];
+    let is_doomed = snapshot.fate == Fate::Doomed && snapshot.travel == Travel::Done;
+    let is_stored = snapshot.object == Site::Present && snapshot.manifest == Site::Present;
+    let is_open = snapshot.by.is_some_and(|by| by.0 == who && state.is_open(by));
+    let has_page = state.rows[snapshot.page].is_some() || !gc.has(Rule::CommitChecksPages);
+    if state.phase != Phase::Resting || !(is_doomed && is_stored && is_open && has_page) {
+        return None;
+    }
+    list(&mut state, who, number);
+    gc.saw("a commit that was cut off is finished");
     Some(state)
 }
 

@@ -86,7 +86,7 @@ fn one_pusher_loses_nothing_in_a_crash() {
     prove(
         "one pusher, crash",
         Scope { crashes: 1, ..ONE },
-        &["a snapshot is committed", "an object is deleted"],
+        &["a snapshot is committed", "an object is deleted", "a commit that was cut off is finished"],
     );
 }
 

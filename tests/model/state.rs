@@ -169,6 +169,8 @@ pub(crate) struct Snapshot {
     /// Of both names: they are doomed, and taken back, in the same batches.
     pub(crate) manifest_fate: Fate,
     pub(crate) fate: Fate,
+    /// Whose commit doomed it: the pusher, and how many sessions it could open after that one.
+    pub(crate) by: Option<(usize, u8)>,
     pub(crate) travel: Travel,
 }
 
@@ -325,6 +327,9 @@ impl State {
                 self.snapshots[number] = Snapshot::default();
             }
         }
+        for number in 0..SNAPSHOTS {
+            self.snapshots[number].by = self.snapshots[number].by.filter(|by| self.is_open(*by));
+        }
         for pusher in self.pushers.iter_mut().filter(|pusher| pusher.session.is_none()) {
             pusher.told = Set::EMPTY;
         }
@@ -361,6 +366,11 @@ impl State {
             packs.iter().for_each(|pack| renamed.add(swapped(pack)));
             *packs = renamed;
         }
+    }
+
+    /// Whether this session of a pusher is open, given how many it could open after it.
+    pub(crate) fn is_open(&self, (who, opens): (usize, u8)) -> bool {
+        self.pushers[who].session.is_some() && self.pushers[who].opens == opens
     }
 
     /// The start of the oldest open session.

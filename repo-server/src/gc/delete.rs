@@ -11,7 +11,7 @@ use super::{Phase, Run};
 use crate::error::ServerError;
 use crate::index::row::{DoomedKey, DoomedKind, DoomedRow};
 use crate::index::{Batch, KeyRange, Row, Table};
-use crate::repository::Repository;
+use crate::repository::{Repository, take_back};
 use crate::rules::Rule;
 use crate::time::rfc3339;
 
@@ -181,8 +181,6 @@ fn take_off(repository: &Repository, deleted: &[DoomedKey]) -> Result<(), Server
         return Ok(());
     }
     let mut batch = Batch::new();
-    for key in deleted {
-        batch.delete(Table::Doomed, key.encode());
-    }
+    take_back(&mut batch, deleted);
     repository.commit(batch)
 }

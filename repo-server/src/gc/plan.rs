@@ -118,7 +118,7 @@ impl Run<'_> {
         let key = DoomedKey { kind: DoomedKind::Pack, name: pack::object_name(&row.id) };
         let upkeep = &self.repository.parts.upkeep;
         let due_ms = later(self.repository.parts.clock.unix_ms(), upkeep.gc.delete_delay);
-        self.plan_delete(&key, DoomedRow { due_ms, bytes: row.len });
+        self.plan_delete(&key, DoomedRow { due_ms, bytes: row.len, ..DoomedRow::NOW });
     }
 
     /// Adds an object to those that would be deleted, or to those that wait.

@@ -518,7 +518,7 @@ impl<'a> Ledger<'a> {
         self.totals.packs = self.totals.packs.saturating_sub(1);
         self.totals.stored_bytes = self.totals.stored_bytes.saturating_sub(row.len);
         let key = DoomedKey { kind: DoomedKind::Pack, name: object_name(&row.id) };
-        let doomed = DoomedRow { due_ms: self.due_ms, bytes: row.len };
+        let doomed = DoomedRow { due_ms: self.due_ms, bytes: row.len, ..DoomedRow::NOW };
         self.doom(&key, doomed);
     }
 }

@@ -93,7 +93,7 @@ impl Rebuild {
                     self.report.note(format!("{id} is of no use and was passed over: {problem}"));
                 }
             }
-            let row = DoomedRow { due_ms: self.kept_until(), bytes: len };
+            let row = DoomedRow { due_ms: self.kept_until(), bytes: len, ..DoomedRow::NOW };
             batch.put(Table::Doomed, DoomedKey { kind: DoomedKind::Other, name }.encode(), row.encode());
             self.commit_if_heavy(&mut batch)?;
         }
@@ -196,7 +196,7 @@ impl Rebuild {
                 self.report.note(format!("{} {why}, and is left alone", pack.id));
             } else {
                 let key = DoomedKey { kind: DoomedKind::Pack, name: object_name(&pack.id) };
-                let row = DoomedRow { due_ms: until, bytes: pack.len };
+                let row = DoomedRow { due_ms: until, bytes: pack.len, ..DoomedRow::NOW };
                 batch.put(Table::Doomed, key.encode(), row.encode());
                 self.report.dead_packs += 1;
             }

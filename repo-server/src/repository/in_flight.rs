@@ -2,7 +2,8 @@
 //!
 //! Before an object is put, its name is doomed, durably; the batch that makes the object count takes that
 //! back. While this process works on it, the name is in flight, and the collector lets it be. After a
-//! crash nothing is in flight, and what is still doomed is deleted (S7).
+//! crash nothing is in flight, and what is still doomed is deleted (S7), unless it belongs to a commit that
+//! can be brought to its end ([`crate::snapshot::finish`]).
 //!
 //! The order that makes this safe (G6): a name goes in flight before its row is written, and lands only after
 //! its fate is durable. So whoever finds it not in flight, and then still doomed, has found garbage.
@@ -42,13 +43,14 @@ pub(crate) struct Flight {
 impl Flight {
     /// Announces objects, durably. Blocks.
     pub(crate) fn announce(repository: &Arc<Repository>, keys: Vec<DoomedKey>) -> Result<Self, ServerError> {
-        Self::announce_if(repository, keys, |_| Ok(()))
+        Self::announce_if(repository, keys, DoomedRow::NOW, |_| Ok(()))
     }
 
-    /// Announces objects, durably, if `check` passes in the batch that does so. Blocks.
+    /// Announces objects by this row, durably, if `check` passes in the batch that does so. Blocks.
     pub(crate) fn announce_if(
         repository: &Arc<Repository>,
         keys: Vec<DoomedKey>,
+        row: DoomedRow,
         check: impl FnOnce(&mut Ledger<'_>) -> Result<(), ServerError>,
     ) -> Result<Self, ServerError> {
         lock(&repository.in_flight.0).extend(keys.iter().cloned());
@@ -56,7 +58,7 @@ impl Flight {
         repository.account(|ledger| {
             check(ledger)?;
             for key in &flight.keys {
-                ledger.doom(key, DoomedRow::NOW);
+                ledger.doom(key, row);
             }
             Ok(())
         })?;
@@ -65,9 +67,14 @@ impl Flight {
 
     /// Lets the batch say that the objects count.
     pub(crate) fn land(&self, batch: &mut Batch) {
-        for key in &self.keys {
-            batch.delete(Table::Doomed, key.encode());
-        }
+        take_back(batch, &self.keys);
+    }
+}
+
+/// Lets the batch say that objects which were announced count.
+pub(crate) fn take_back(batch: &mut Batch, keys: &[DoomedKey]) {
+    for key in keys {
+        batch.delete(Table::Doomed, key.encode());
     }
 }
 

@@ -26,7 +26,7 @@ use tokio::sync::Semaphore;
 
 pub use create::{CreateError, Opened, open_or_create};
 pub(crate) use domain::{Appended, Domain, FullPack, PublishFailure};
-pub(crate) use in_flight::{Flight, InFlight};
+pub(crate) use in_flight::{Flight, InFlight, take_back};
 pub(crate) use parallel::share_out;
 
 use crate::audit::Watch;

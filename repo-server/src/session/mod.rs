@@ -217,6 +217,11 @@ pub(crate) fn renew(repository: &Repository, id: SessionId) -> Result<SessionRow
     Ok(session.row.clone())
 }
 
+/// The session with this id as it was granted, if it has not ended. It is not renewed.
+pub(crate) fn granted(repository: &Repository, id: SessionId) -> Option<SessionRow> {
+    lock(&repository.sessions.open).get(&id).map(|session| session.row.clone())
+}
+
 /// The snapshot that the session has committed, if it has.
 pub(crate) fn committed(repository: &Repository, id: SessionId) -> Result<Option<SnapshotId>, ServerError> {
     let Some(value) = repository.parts.index.get(Table::Session, id.as_bytes())? else { return Ok(None) };
@@ -238,8 +243,7 @@ pub(crate) fn forget(repository: &Repository, id: SessionId) -> Option<SessionRo
 ///
 /// If its row could not be deleted, the session is open as before.
 pub(crate) fn abort(repository: &Repository, id: SessionId) -> Result<(), ServerError> {
-    let granted = lock(&repository.sessions.open).get(&id).map(|session| session.row.clone());
-    let Some(granted) = granted else { return Ok(()) };
+    let Some(granted) = granted(repository, id) else { return Ok(()) };
     end(repository, id, &granted).map(drop)
 }
 

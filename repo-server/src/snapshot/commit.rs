@@ -11,11 +11,11 @@ use format_spec::{ChunkId, FORMAT_VERSION, ManifestId, SessionId, SnapshotId};
 
 use super::{get, manifest_object, named_pages, objects, snapshot_object};
 use crate::error::ServerError;
-use crate::index::row::ChunkRow;
+use crate::index::row::{ChunkRow, DoomedRow};
 use crate::index::{IndexError, Precondition, Table};
 use crate::ledger::Counts;
 use crate::pack;
-use crate::repository::{Domain, Flight, Repository};
+use crate::repository::{Domain, Flight, Repository, take_back};
 use crate::rules::Rule;
 use crate::session::{self, SessionRow, SessionState};
 use crate::site::ObjectName;
@@ -61,26 +61,27 @@ async fn commit_to_the_end(
     // Chunks first: the batch of a page's pack counts the chunks that the page refers to.
     pack::flush(repository, &domain, BlobKind::Chunk).await?;
     pack::flush(repository, &domain, BlobKind::Page).await?;
-    let (manifest, pages) =
-        repository.blocking(move |repository| check_pages(repository, &domain, manifest)).await?;
+    let check = move |repository: &Arc<Repository>| {
+        check_pages(repository, &domain, &manifest).map(|pages| (manifest, pages))
+    };
+    let (manifest, pages) = repository.blocking(check).await?;
 
     let (manifest_id, sealed) = seal_manifest(repository, body).await?;
     let snapshot = describe(repository, &manifest, manifest_id);
-    let (flight, pages) = announce(repository, &snapshot, pages).await?;
+    let (flight, pages) = announce(repository, session, &snapshot, pages).await?;
     put(repository, &manifest_object(&manifest_id), sealed).await?;
     put(repository, &snapshot_object(&snapshot.id), seal_snapshot(repository, &snapshot)).await?;
 
     repository
-        .blocking(move |repository| match apply(repository, session, &granted, &snapshot, &pages, &flight) {
-            // Another request of the session was faster, or it was ended.
-            Err(ServerError::Index(IndexError::Precondition { .. })) => {
-                committed(repository, session)?.ok_or(ServerError::SessionOver(session))
-            }
-            Err(error) => Err(error),
-            Ok(()) => {
-                // Its row stays: it says what was committed.
-                session::forget(repository, session);
-                get(repository, snapshot.id)
+        .blocking(move |repository| {
+            let applied = apply(repository, session, &granted, &snapshot, &pages);
+            drop(flight);
+            match applied {
+                // Another request of the session was faster, or it was ended.
+                Err(ServerError::Index(IndexError::Precondition { .. })) => {
+                    committed(repository, session)?.ok_or(ServerError::SessionOver(session))
+                }
+                applied => applied.and_then(|()| get(repository, snapshot.id)),
             }
         })
         .await
@@ -91,7 +92,7 @@ fn committed(repository: &Repository, session: SessionId) -> Result<Option<Snaps
     session::committed(repository, session)?.map(|snapshot| get(repository, snapshot)).transpose()
 }
 
-fn check_owner(manifest: &Manifest, granted: &SessionRow) -> Result<(), ServerError> {
+pub(super) fn check_owner(manifest: &Manifest, granted: &SessionRow) -> Result<(), ServerError> {
     if manifest.cluster == granted.cluster && manifest.node == granted.node {
         return Ok(());
     }
@@ -105,12 +106,12 @@ fn check_owner(manifest: &Manifest, granted: &SessionRow) -> Result<(), ServerEr
 }
 
 /// How often the manifest names each page. All of them are in the index.
-fn check_pages(
+pub(super) fn check_pages(
     repository: &Repository,
     domain: &Domain,
-    manifest: Manifest,
-) -> Result<(Manifest, Counts), ServerError> {
-    let pages = named_pages(&manifest);
+    manifest: &Manifest,
+) -> Result<Counts, ServerError> {
+    let pages = named_pages(manifest);
     if pages.len() > MAX_PAGES {
         let why = format!("the manifest names {} pages, and {MAX_PAGES} are the most", pages.len());
         return Err(ServerError::BadRequest { code: "too_many_pages", why });
@@ -120,7 +121,7 @@ fn check_pages(
     let missing = pages.keys().zip(&rows).filter(|(_, row)| !is_page(row));
     let missing: Vec<ChunkId> = missing.map(|(id, _)| *id).take(LISTED).collect();
     if missing.is_empty() || !repository.rules.keep(Rule::CommitFindsItsPages) {
-        return Ok((manifest, pages));
+        return Ok(pages);
     }
     Err(ServerError::MissingChunks { missing })
 }
@@ -146,12 +147,13 @@ pub(super) fn seal_snapshot(repository: &Repository, snapshot: &Snapshot) -> Byt
 /// snapshot does (G5), also if its session ends and it is never committed.
 async fn announce(
     repository: &Arc<Repository>,
+    session: SessionId,
     snapshot: &Snapshot,
     pages: Counts,
 ) -> Result<(Flight, Counts), ServerError> {
     let keys = objects(snapshot);
     let announce = move |repository: &Arc<Repository>| {
-        let flight = Flight::announce_if(repository, keys, |ledger| {
+        let flight = Flight::announce_if(repository, keys, DoomedRow::committed_by(session), |ledger| {
             ledger.find(&pages)?.map_err(|missing| ServerError::MissingChunks { missing })
         })?;
         Ok((flight, pages))
@@ -203,14 +205,14 @@ fn check_fence(repository: &Repository, session: SessionId, granted: &SessionRow
     Err(ServerError::Index(IndexError::Precondition { table: Table::Session, key: key.to_vec() }))
 }
 
-/// The one batch that makes the snapshot. Its session must still be as it was granted (L2).
-fn apply(
+/// The one batch that makes the snapshot. Its session must still be as it was granted (L2), and is over then; its row
+/// stays, and says what was committed.
+pub(super) fn apply(
     repository: &Repository,
     session: SessionId,
     granted: &SessionRow,
     snapshot: &Snapshot,
     pages: &Counts,
-    flight: &Flight,
 ) -> Result<(), ServerError> {
     let committed = SessionState::Committed { snapshot: snapshot.id, at_ms: snapshot.created_ms };
     let done = SessionRow { state: committed, ..granted.clone() };
@@ -226,7 +228,9 @@ fn apply(
         for manifest in &snapshot.manifests {
             batch.put(Table::Manifest, *manifest.id.as_bytes(), *snapshot.id.as_bytes());
         }
-        flight.land(batch);
+        take_back(batch, &objects(snapshot));
         ledger.count(pages)?.map_err(|missing| ServerError::MissingChunks { missing })
-    })
+    })?;
+    session::forget(repository, session);
+    Ok(())
 }

@@ -3,11 +3,12 @@
 //! Order of a commit (S2): the session's packs are published and indexed → every page of the manifest
 //! is there → the manifest object is on the site → the snapshot object is on the site → one index
 //! batch adds the rows, counts the pages and ends the session → the answer is sent. A crash before
-//! the batch leaves objects that nothing names; a crash after it leaves a whole snapshot, which the
-//! client learns of when it asks again.
+//! the snapshot object leaves objects that nothing names; one after it leaves all that the batch needs, and
+//! the next start brings it to its end ([`finish`]). The client learns of it when it asks again.
 
 mod anew;
 mod commit;
+pub(crate) mod finish;
 mod marks;
 pub(crate) mod reach;
 pub(crate) mod retention;

@@ -228,7 +228,7 @@ impl Model {
 
     fn restart(&mut self, removed: &[Rule]) {
         self.world.index.heal();
-        self.world.crash();
+        self.world.restart();
         for rule in removed {
             self.world.repository.rules.remove(*rule);
         }

@@ -10,7 +10,7 @@
 //! | meta | name | a counter or a fact |
 //! | mark | snapshot id | [`MarkRow`]: whether it is to go, or must stay |
 //! | idle | [`IdleKey`] | nothing: the key says which rows to look at |
-//! | doomed | [`DoomedKey`] | [`DoomedRow`]: from when on the object may be deleted |
+//! | doomed | [`DoomedKey`] | [`DoomedRow`]: from when on the object may be deleted, and whose commit may still want it |
 //! | damaged | chunk or page id | [`DamagedRow`]: what is wrong with the stored bytes |
 //!
 //! A chunk's count is the number of page rows that refer to it; a page's count is the number of

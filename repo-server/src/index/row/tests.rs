@@ -1,6 +1,6 @@
 use format_spec::blob::Compression;
 use format_spec::key::BlobKind;
-use format_spec::{ChunkId, PackId};
+use format_spec::{ChunkId, PackId, SessionId};
 
 use super::*;
 use crate::site::ObjectName;
@@ -32,15 +32,19 @@ fn rows_read_back_and_other_lengths_are_refused() {
         verified_ms: 5,
     };
     let totals = Totals { next_pack: 3, packs: 2, chunks: 900, stored_bytes: 1 << 33 };
-    let doomed = DoomedRow { due_ms: 7, bytes: 8 };
+    let doomed = DoomedRow { due_ms: 7, bytes: 8, committed_by: None };
+    let intended = DoomedRow::committed_by(SessionId::from_bytes([4; 16]));
 
     assert_eq!(ChunkRow::decode(&chunk.encode()), Some(chunk));
     assert_eq!(PackRow::decode(&pack.encode()), Some(pack.clone()));
     assert_eq!(Totals::decode(&totals.encode()), Some(totals));
     assert_eq!(DoomedRow::decode(&doomed.encode()), Some(doomed));
+    assert_eq!(DoomedRow::decode(&intended.encode()), Some(intended));
     assert_eq!(Epoch::decode(&Epoch(9).encode()), Some(Epoch(9)));
     assert_eq!(chunk.encode().len(), 35);
-    for (cut, value) in [(1, chunk.encode()), (2, pack.encode()), (1, totals.encode()), (1, doomed.encode())]
+    let (of_doomed, of_intended) = ((1, doomed.encode()), (1, intended.encode()));
+    for (cut, value) in
+        [(1, chunk.encode()), (2, pack.encode()), (1, totals.encode()), of_doomed, of_intended]
     {
         let short = &value[..value.len() - cut];
         assert_eq!(ChunkRow::decode(short), None);

@@ -1,0 +1,77 @@
+//! A commit that was cut off between its snapshot object and its batch is brought to its end.
+//!
+//! The object says all that the batch says, the doomed row of its name says whose commit it was, and while that session
+//! is open everything that it needs is pinned. So the batch can be made at any later time, and it is the same one: the
+//! client that asks again is told of this snapshot (S4).
+//!
+//! A batch that an index has lost after it was acknowledged looks just the same. That is what this is for: a damaged
+//! end of a journal, or a drive that lost what it had promised to keep, takes no snapshot with it (S1).
+
+use std::sync::Arc;
+
+use format_spec::{FormatError, SessionId, SnapshotId};
+
+use super::commit::{apply, check_owner, check_pages};
+use super::{open_manifest, read, snapshot_object};
+use crate::error::ServerError;
+use crate::index::IndexError;
+use crate::pack;
+use crate::repository::Repository;
+use crate::session::{self, SessionRow};
+
+/// What became of a commit that was cut off.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Finish {
+    /// Its snapshot is there.
+    Done,
+    /// It cannot be brought to its end, for this reason; its objects stay doomed.
+    Impossible(String),
+}
+
+/// Brings the commit of `session` to its end whose snapshot object is `id`'s. Nothing that is doomed is deleted
+/// meanwhile: who calls has the turn.
+///
+/// # Errors
+/// The site or the index could not be read or written: it may be done later.
+pub(crate) async fn finish(
+    repository: &Arc<Repository>,
+    id: SnapshotId,
+    session: SessionId,
+) -> Result<Finish, ServerError> {
+    let over = || Ok(Finish::Impossible("its session is over".to_owned()));
+    let Some(granted) = session::granted(repository, session) else { return over() };
+    match make(repository, id, session, granted).await {
+        Ok(()) => Ok(Finish::Done),
+        Err(ServerError::Index(IndexError::Precondition { .. })) => over(),
+        Err(ServerError::MissingChunks { missing }) => {
+            Ok(Finish::Impossible(format!("{} of its pages are not in the index", missing.len())))
+        }
+        Err(error) => pack::unreadable(&error).map(Finish::Impossible).ok_or(error),
+    }
+}
+
+/// The batch, made from the objects.
+async fn make(
+    repository: &Arc<Repository>,
+    id: SnapshotId,
+    session: SessionId,
+    granted: SessionRow,
+) -> Result<(), ServerError> {
+    let name = snapshot_object(&id);
+    let snapshot = read(repository, &name).await?;
+    let is_another = || ServerError::Damaged {
+        object: name.to_string(),
+        source: FormatError::Unauthentic { what: "snapshot" },
+    };
+    let ([of], true) = (snapshot.manifests.as_slice(), snapshot.id == id) else { return Err(is_another()) };
+    let (_, manifest) = open_manifest(repository, of.id).await?;
+    check_owner(&manifest, &granted).map_err(|_| is_another())?;
+    let apply = move |repository: &Arc<Repository>| {
+        let pages = check_pages(repository, &repository.domain(&granted.cluster), &manifest)?;
+        apply(repository, session, &granted, &snapshot, &pages)
+    };
+    repository.blocking(apply).await
+}
+
+#[cfg(test)]
+mod tests;
