@@ -3,12 +3,14 @@
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use clap::Parser;
 use node_client::cli::Arguments;
-use node_client::show::show_error;
+use node_client::show::{arguments, show_error};
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments: Arguments = match arguments() {
+        Ok(arguments) => arguments,
+        Err(code) => return code,
+    };
     let default = if arguments.output.quiet { "error" } else { "warn" };
     let filter =
         tracing_subscriber::EnvFilter::try_from_env("ASTACUS_LOG").unwrap_or_else(|_| default.into());

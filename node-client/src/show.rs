@@ -1,7 +1,9 @@
 //! What the commands say: text for people, one JSON document for programs.
 
 use std::io::{self, BufWriter, Write};
+use std::process::ExitCode;
 
+use format_spec::ErrorClass;
 use format_spec::manifest::PushStats;
 use format_spec::snapshot::SnapshotState;
 use format_spec::wire::SnapshotInfo;
@@ -61,6 +63,28 @@ pub fn show_error(error: &ClientError, output: Output) {
     }
 }
 
+/// Reads the command line. What is wrong with it is told on standard error and, with `--json` on it, as the one document.
+///
+/// # Errors
+/// What to end with, if there is nothing to run: an error of usage, or help that was asked for and shown.
+pub fn arguments<A: clap::Parser>() -> Result<A, ExitCode> {
+    let told = match A::try_parse() {
+        Ok(arguments) => return Ok(arguments),
+        Err(told) => told,
+    };
+    let exit_code = u8::try_from(told.exit_code()).unwrap_or(ErrorClass::Usage.exit_code());
+    if told.use_stderr() && std::env::args_os().any(|argument| argument == "--json") {
+        let error = ErrorDocument::usage(&told, exit_code);
+        let _ = document(&Failed { error }, &mut io::stdout().lock());
+    }
+    Err(match told.print() {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe && !told.use_stderr() => {
+            ExitCode::from(ClientError::Output(error).exit_code())
+        }
+        _ => ExitCode::from(exit_code),
+    })
+}
+
 fn document(what: &impl Serialize, out: &mut dyn Write) -> io::Result<()> {
     serde_json::to_writer(&mut *out, what)?;
     out.write_all(b"\n")
@@ -73,7 +97,7 @@ struct Failed<'a> {
 
 #[derive(Serialize)]
 struct ErrorDocument<'a> {
-    class: format_spec::ErrorClass,
+    class: ErrorClass,
     code: Option<&'a str>,
     message: String,
     hint: Option<&'static str>,
@@ -89,6 +113,13 @@ impl<'a> ErrorDocument<'a> {
             hint: error.hint(),
             exit_code: error.exit_code(),
         }
+    }
+
+    fn usage(told: &clap::Error, exit_code: u8) -> Self {
+        let text = told.render().to_string();
+        let message = text.split("\n\nUsage:").next().unwrap_or_default().trim();
+        let message = message.strip_prefix("error: ").unwrap_or(message).to_owned();
+        Self { class: ErrorClass::Usage, code: None, message, hint: None, exit_code }
     }
 }
 

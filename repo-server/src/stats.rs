@@ -8,13 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use format_spec::snapshot::{ManifestRef, Snapshot};
-use format_spec::wire::{ClusterStats, NodeStats, SnapshotStats, Space, StatsReport};
+use format_spec::wire::{ClusterStats, NodeStats, NotCounted, SnapshotStats, Space, StatsReport};
 use format_spec::{ChunkId, ClusterName, NodeName, SnapshotId};
 
-use crate::error::ServerError;
+use crate::error::{Chain, ServerError};
 use crate::index::row::{ChunkRow, PackRow};
 use crate::index::{KeyRange, Table};
 use crate::ledger::Counts;
+use crate::pack;
 use crate::repository::Repository;
 use crate::snapshot::{self, reach};
 use crate::time::rfc3339;
@@ -42,7 +43,11 @@ pub(crate) async fn run(
         match of_snapshot(repository, &snapshot, &gone).await {
             Ok(stats) => report.snapshots.push(stats),
             Err(error) => {
-                still_listed(repository, vec![snapshot], error).await?;
+                if is_listed(repository, snapshot.id).await? {
+                    let why = cannot_be_read(error)?;
+                    let (id, cluster) = (snapshot.id, snapshot.cluster);
+                    report.not_counted.push(NotCounted { id, cluster, why });
+                }
                 continue;
             }
         }
@@ -88,6 +93,23 @@ async fn of_node(
     };
     let snapshots = u64::try_from(snapshots.len()).unwrap_or(u64::MAX);
     Ok(NodeStats { cluster, node, snapshots, space })
+}
+
+/// What of a snapshot cannot be read, for people.
+///
+/// # Errors
+/// `error`, if that says nothing about the snapshot.
+pub(crate) fn cannot_be_read(error: ServerError) -> Result<String, ServerError> {
+    if pack::unreadable(&error).is_some() { Ok(Chain(&error).to_string()) } else { Err(error) }
+}
+
+async fn is_listed(repository: &Arc<Repository>, id: SnapshotId) -> Result<bool, ServerError> {
+    let look = move |repository: &Arc<Repository>| match snapshot::get(repository, id) {
+        Ok(_) => Ok(true),
+        Err(ServerError::NoSnapshot(_)) => Ok(false),
+        Err(error) => Err(error),
+    };
+    repository.blocking(look).await
 }
 
 /// Those of `snapshots` that are listed still, after something of them could not be read: the collector may have

@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::TcpListener;
 
+use serde_json::json;
 use tests::client::{Client, Done, Running, run_to_end};
 use tests::corpus;
 use tests::seed::Random;
@@ -77,6 +78,33 @@ fn a_missing_token_file_is_wrong_usage_and_is_named() {
     let node = node_with_tree(&world).with_token_file(&world.path("no.token"));
 
     hints(node.run(["list"]), 2, "no.token");
+}
+
+/// Who asks for a document gets one, also of what is wrong with the command line.
+#[test]
+fn wrong_usage_is_told_as_a_document_where_one_is_asked_for() {
+    let world = World::new();
+    let node = node_with_tree(&world);
+    let admin = |arguments: &[&str]| {
+        let mut command = node.program("astacus-admin");
+        command.args(arguments);
+        run_to_end(command)
+    };
+    for (done, what) in [
+        (node.run(["restore", "--json"]), "--to"),
+        (node.run(["push", "x", "--jobs", "0", "--json"]), "0"),
+        (admin(&["--json", "verify", "--level", "deep"]), "deep"),
+    ] {
+        let error = &done.json()["error"];
+        assert_eq!((done.code, &error["class"], &error["exit_code"]), (Some(2), &json!("usage"), &json!(2)));
+        let message = error["message"].as_str().unwrap();
+        assert!(message.contains(what) && !message.contains("Usage:"), "{message}");
+        assert!(done.stderr.contains("Usage:") || done.stderr.contains("--help"), "{done:?}");
+    }
+    let plain = admin(&["verify", "--level", "deep"]);
+    assert_eq!((plain.code, plain.stdout.as_str()), (Some(2), ""));
+    let help = admin(&["gc", "--json", "--help"]);
+    assert!(help.code == Some(0) && help.stdout.contains("Usage:"), "{help:?}");
 }
 
 /// C7: a server that does not answer is given up on after a while, by its address.

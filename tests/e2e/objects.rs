@@ -98,6 +98,35 @@ fn a_policy_lets_no_snapshot_go_for_one_whose_manifest_is_lost() {
     hurt.assert_restores(&hurt.first);
 }
 
+/// Of a snapshot whose manifest is lost nobody can tell what it holds; of all others one can.
+#[test]
+fn what_a_lost_manifest_leaves_uncounted_is_named_and_the_rest_is_counted() {
+    let hurt = Hurt::new();
+    let whole = hurt.node.admin(&["show", &hurt.first, "--json"]).exits(0).json();
+    fs::remove_file(&hurt.manifest).unwrap();
+
+    let shown = hurt.node.admin(&["show", &hurt.second, "--json"]).exits(0).json();
+    let stats = hurt.node.admin(&["stats", "--json"]).exits(3).json();
+
+    // A restore says it before it fails.
+    hurt.node.admin(&["verify", "--level", "exists"]).exits(13);
+    let restored = hurt.node.restore("latest", &hurt.world.path("restored"), &[]);
+    assert!(restored.code != Some(0) && restored.stderr.contains("known to be damaged"), "{restored:?}");
+    let restored = hurt.node.restore(&hurt.first, &hurt.world.path("first"), &[]).exits(0);
+    assert!(!restored.stderr.contains("damaged"), "{restored:?}");
+
+    let is_named =
+        |why: &Value| why.as_str().unwrap().contains(hurt.manifest.file_name().unwrap().to_str().unwrap());
+    assert!(shown["alone_bytes"].is_null() && is_named(&shown["not_counted"]), "{shown}");
+    assert!(whole["alone_bytes"].is_u64() && whole["not_counted"].is_null(), "{whole}");
+    let not_counted = stats["not_counted"].as_array().unwrap();
+    assert!(not_counted.len() == 1 && not_counted[0]["id"] == json!(hurt.second), "{stats}");
+    assert!(is_named(&not_counted[0]["why"]), "{stats}");
+    let counted = stats["snapshots"].as_array().unwrap();
+    assert!(counted.len() == 1 && counted[0]["id"] == json!(hurt.first), "{stats}");
+    assert_eq!(stats["nodes"][0]["snapshots"], json!(1), "{stats}");
+}
+
 /// The twin: with the manifest there, the same policy lets the older one go.
 #[test]
 fn the_same_policy_lets_the_older_of_two_good_snapshots_go() {

@@ -315,6 +315,17 @@ pub struct SnapshotStats {
     pub alone_bytes: u64,
 }
 
+/// A snapshot of which nobody can tell what it takes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotCounted {
+    /// The snapshot.
+    pub id: SnapshotId,
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// What cannot be read, and why.
+    pub why: String,
+}
+
 /// What the repository takes, and for whom.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatsReport {
@@ -324,6 +335,9 @@ pub struct StatsReport {
     pub nodes: Vec<NodeStats>,
     /// By snapshot, oldest first.
     pub snapshots: Vec<SnapshotStats>,
+    /// Snapshots that are in none of the lists but `clusters`, as something of them cannot be read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_counted: Vec<NotCounted>,
     /// Packs on the site.
     pub packs: Amount,
     /// Bytes in packs that no row names: repacking or deleting gives them back.
@@ -376,6 +390,9 @@ pub struct SnapshotDetail {
     /// What everybody is told.
     #[serde(flatten)]
     pub info: SnapshotInfo,
-    /// Stored bytes that nothing but this snapshot needs.
-    pub alone_bytes: u64,
+    /// Stored bytes that nothing but this snapshot needs, if they can be counted.
+    pub alone_bytes: Option<u64>,
+    /// Why they cannot be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_counted: Option<String>,
 }

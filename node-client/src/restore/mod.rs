@@ -31,6 +31,7 @@ use std::path::PathBuf;
 use format_spec::key::DomainKey;
 use format_spec::manifest::Manifest;
 use format_spec::page::Record;
+use format_spec::wire::SnapshotInfo;
 use format_spec::{ClusterName, EntryPath, NodeName, SnapshotId};
 use tokio::runtime::Handle;
 
@@ -183,12 +184,26 @@ fn find(
     match options.snapshot {
         SnapshotChoice::Latest => {
             let all = runtime.block_on(api.snapshots(options.cluster.as_ref()))?;
-            select::latest(&all, &options.node)
+            let (id, node) = select::latest(&all, &options.node)?;
+            all.iter().filter(|snapshot| snapshot.id == id).for_each(warn_of_damage);
+            Ok((id, node))
         }
         SnapshotChoice::Id(id) => {
             let snapshot = runtime.block_on(api.snapshot(id))?;
+            warn_of_damage(&snapshot);
             Ok((id, select::node_of(&snapshot, &options.node)?))
         }
+    }
+}
+
+/// What is sound of it can be restored all the same.
+fn warn_of_damage(snapshot: &SnapshotInfo) {
+    if let Some(damage) = &snapshot.damaged {
+        tracing::warn!(
+            snapshot = %snapshot.id,
+            damage,
+            "this snapshot is known to be damaged; `astacus-client list` names others"
+        );
     }
 }
 

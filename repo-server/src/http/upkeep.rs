@@ -42,8 +42,11 @@ pub(super) async fn detail(State(app): State<App>, Path(id): Path<String>) -> An
     let repository = &app.repository;
     let found = repository.blocking(move |repository| snapshot::get(repository, id)).await?;
     let gone = snapshot::references_of_idle_pages(repository).await?;
-    let alone_bytes = snapshot::freed(repository, &[&found], &gone).await?.bytes();
-    respond::json(SnapshotDetail { info: info(&app, id).await?, alone_bytes })
+    let (alone_bytes, not_counted) = match snapshot::freed(repository, &[&found], &gone).await {
+        Ok(freed) => (Some(freed.bytes()), None),
+        Err(error) => (None, Some(stats::cannot_be_read(error)?)),
+    };
+    respond::json(SnapshotDetail { info: info(&app, id).await?, alone_bytes, not_counted })
 }
 
 pub(super) async fn undelete(State(app): State<App>, Path(id): Path<String>) -> Answer<SnapshotInfo> {

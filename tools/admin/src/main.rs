@@ -17,10 +17,13 @@ mod verify;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use node_client::show::arguments;
 
 fn main() -> ExitCode {
-    let arguments = cli::Arguments::parse();
+    let arguments: cli::Arguments = match arguments() {
+        Ok(arguments) => arguments,
+        Err(code) => return code,
+    };
     match commands::run(&arguments) {
         Ok(verdict) => ExitCode::from(verdict.exit_code()),
         Err(error) => {

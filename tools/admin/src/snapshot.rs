@@ -96,6 +96,11 @@ fn note(info: &SnapshotInfo) -> String {
     damaged.chain(going).chain(protected).collect::<Vec<_>>().join(", ")
 }
 
+fn alone(detail: &SnapshotDetail) -> String {
+    let why = detail.not_counted.as_deref().unwrap_or("for no given reason");
+    detail.alone_bytes.map_or_else(|| format!("NOT COUNTED: {why}"), exactly)
+}
+
 #[derive(Debug, Serialize)]
 struct Detail(SnapshotDetail);
 
@@ -110,7 +115,7 @@ impl Show for Detail {
             ["state", &state(info)].map(str::to_owned),
             ["files", &HumanCount(info.files).to_string()].map(str::to_owned),
             ["bytes", &exactly(info.bytes)].map(str::to_owned),
-            ["it alone holds", &exactly(self.0.alone_bytes)].map(str::to_owned),
+            ["it alone holds", &alone(&self.0)].map(str::to_owned),
         ];
         let going =
             info.going_until.iter().map(|until| ["GOING", &format!("until {until}")].map(str::to_owned));

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use format_spec::ClusterName;
-use format_spec::wire::{ClusterStats, NodeStats, SnapshotStats, Space, StatsReport};
+use format_spec::wire::{ClusterStats, NodeStats, NotCounted, SnapshotStats, Space, StatsReport};
 use indicatif::{HumanBytes, HumanCount};
 use node_client::error::ClientError;
 use node_client::show::{Show, show};
@@ -23,14 +23,16 @@ pub(crate) fn run(arguments: &Arguments, cluster: Option<&ClusterName>) -> Resul
     if let Some(cluster) = cluster {
         only(cluster, &mut report)?;
     }
+    let verdict = if report.not_counted.is_empty() { Verdict::Sound } else { Verdict::Partial };
     show(&Stats(report), arguments.output)?;
-    Ok(Verdict::Sound)
+    Ok(verdict)
 }
 
 fn only(cluster: &ClusterName, report: &mut StatsReport) -> Result<(), ClientError> {
     report.clusters.retain(|stats| stats.cluster == *cluster);
     report.nodes.retain(|stats| stats.cluster == *cluster);
     report.snapshots.retain(|stats| stats.cluster == *cluster);
+    report.not_counted.retain(|snapshot| snapshot.cluster == *cluster);
     if report.clusters.is_empty() {
         return Err(ClientError::NotFound(format!("the repository has nothing of a cluster `{cluster}`")));
     }
@@ -42,7 +44,7 @@ struct Stats(StatsReport);
 
 impl Show for Stats {
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
-        let StatsReport { clusters, nodes, snapshots, packs, dead_bytes } = &self.0;
+        let StatsReport { clusters, nodes, snapshots, not_counted, packs, dead_bytes } = &self.0;
         let mut rows = vec![["CLUSTER", "SNAPSHOTS", "LOGICAL", "UNIQUE", "STORED"].map(str::to_owned)];
         rows.extend(clusters.iter().map(cluster_row));
         table(out, &rows)?;
@@ -56,6 +58,9 @@ impl Show for Stats {
         rows.extend(snapshots.iter().map(snapshot_row));
         writeln!(out)?;
         table(out, &rows)?;
+        for NotCounted { id, why, .. } in not_counted {
+            writeln!(out, "NOT COUNTED: {id}: {why}")?;
+        }
         let (count, bytes, dead) =
             (HumanCount(packs.count), HumanBytes(packs.bytes), HumanBytes(*dead_bytes));
         writeln!(out, "\nthe site holds {count} packs of all clusters, {bytes}; nothing needs {dead} of that")

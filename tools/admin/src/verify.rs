@@ -1,6 +1,7 @@
 //! `verify` and `scrub`: what they ask for, and what they found.
 
 use std::io::{self, Write};
+use std::num::NonZeroU64;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -56,8 +57,8 @@ struct Limits {
     #[arg(long, value_name = "PERCENT")]
     sample: Option<Share>,
     /// Bytes of packs to read, such as `10G`.
-    #[arg(long, value_name = "SIZE")]
-    max_bytes: Option<Rate>,
+    #[arg(long, value_name = "SIZE", value_parser = some_bytes)]
+    max_bytes: Option<NonZeroU64>,
     /// Begin nothing after this time, such as `90s`, `30m` or `2h`.
     #[arg(long, value_name = "DURATION")]
     max_time: Option<Time>,
@@ -72,15 +73,20 @@ impl Limits {
     }
 
     fn wire(&self) -> VerifyLimits {
-        let bytes = |rate: Rate| rate.bytes_per_second().get();
         let ms = |time: Time| u64::try_from(time.0.as_millis()).unwrap_or(u64::MAX);
         VerifyLimits {
             sample_ppm: self.sample.map(|share| share.0),
-            max_bytes: self.max_bytes.map(bytes),
+            max_bytes: self.max_bytes.map(NonZeroU64::get),
             max_time_ms: self.max_time.map(ms),
-            max_rate: self.max_rate.map(bytes),
+            max_rate: self.max_rate.map(|rate| rate.bytes_per_second().get()),
         }
     }
+}
+
+/// A number of bytes, written as rates are.
+fn some_bytes(text: &str) -> Result<NonZeroU64, String> {
+    let expected = || "expected a number of bytes above 0, such as `500000`, `512M` or `10GiB`".to_owned();
+    text.parse().map(Rate::bytes_per_second).map_err(|_| expected())
 }
 
 impl Verify {

@@ -83,7 +83,7 @@ fn a_snapshot_and_a_chunk_are_asked_for_by_their_ids() {
     let (located, nowhere) = asked(404, "", async |api| api.locate_chunk(chunk).await);
 
     assert_eq!(shown, format!("GET /v1/snapshots/{ID}/detail"));
-    assert_eq!(detail.unwrap().alone_bytes, 7);
+    assert_eq!(detail.unwrap().alone_bytes, Some(7));
     assert_eq!(located, format!("GET /v1/chunks/chunk:{}", "05".repeat(32)));
     assert_eq!(nowhere.unwrap_err().class(), ErrorClass::NotFound);
 }

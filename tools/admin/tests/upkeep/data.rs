@@ -148,6 +148,7 @@ pub(crate) fn stats() -> StatsReport {
             of_snapshot("logs", 2, 1 << 30),
             of_snapshot("orders", 3, 11 << 30),
         ],
+        not_counted: vec![],
         packs: amount(20, 1_200 << 20),
         dead_bytes: 100 << 20,
     }

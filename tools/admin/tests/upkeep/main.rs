@@ -13,7 +13,9 @@ use std::process::{Command, Output};
 
 use format_spec::ErrorClass;
 use format_spec::key::BlobKind;
-use format_spec::wire::{Alarm, GcEvent, GcReport, RunMode, SnapshotDetail, SnapshotList, Status, Verdict};
+use format_spec::wire::{
+    Alarm, GcEvent, GcReport, NotCounted, RunMode, SnapshotDetail, SnapshotList, Status, Verdict,
+};
 use serde_json::{Value, json};
 use server::{Done, Server, refusal};
 
@@ -119,7 +121,7 @@ fn all_that_is_known_of_a_snapshot_is_shown() {
     info.protected = Some("audit of 2023".to_owned());
     info.damaged = Some("the manifest of node `db-1`: is not on the site".to_owned());
     info.pushes = vec![data::push("db-1"), data::push("db-2")];
-    let detail = SnapshotDetail { info, alone_bytes: 700 << 20 };
+    let detail = SnapshotDetail { info, alone_bytes: Some(700 << 20), not_counted: None };
     let id = data::id(2).to_string();
     let server = || Server::default().answers(&format!("GET /v1/snapshots/{id}/detail"), &detail);
 
@@ -287,6 +289,31 @@ fn statistics_are_by_cluster_node_and_snapshot() {
 
     assert_eq!(all, serde_json::to_value(data::stats()).unwrap());
     assert!(stderr(&none.output).contains("`lgos`"));
+}
+
+#[test]
+fn what_cannot_be_counted_is_said_and_exits_with_3() {
+    let why = "manifest 07: is not on the site";
+    let mut stats = data::stats();
+    let lost = stats.snapshots.pop().unwrap();
+    stats.not_counted = vec![NotCounted { id: lost.id, cluster: lost.cluster, why: why.to_owned() }];
+    let detail = SnapshotDetail { info: data::info(3), alone_bytes: None, not_counted: Some(why.to_owned()) };
+    let id = lost.id.to_string();
+    let server = || {
+        let server = Server::default().answers("GET /v1/stats", &stats);
+        server.answers(&format!("GET /v1/snapshots/{id}/detail"), &detail)
+    };
+    let said = format!("NOT COUNTED: {id}: {why}");
+
+    let all = server().admin(&["stats"]).exits(3);
+    let its_own = server().admin(&["stats", "--cluster", "orders", "--json"]).exits(3).json();
+    let another = server().admin(&["stats", "--cluster", "logs"]).exits(0);
+    let shown = server().admin(&["show", &id]).exits(0);
+
+    assert!(stdout(&all.output).contains(&said), "{all:?}");
+    assert_eq!(its_own["not_counted"], json!([{ "id": id, "cluster": "orders", "why": why }]));
+    assert!(!stdout(&another.output).contains("NOT COUNTED"), "{another:?}");
+    assert!(stdout(&shown.output).contains(&format!("NOT COUNTED: {why}")), "{shown:?}");
 }
 
 #[test]

@@ -18,6 +18,7 @@ pub(crate) struct Server {
 }
 
 /// What the program printed, and what it had asked for: method, path and body.
+#[derive(Debug)]
 pub(crate) struct Done {
     pub(crate) output: Output,
     pub(crate) asked: Vec<(String, Value)>,
