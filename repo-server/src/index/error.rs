@@ -11,7 +11,7 @@ use super::{Engine, Table};
 use crate::durable::DurableError;
 
 /// An engine's own error. Only shown: nothing may depend on which engine is behind the trait.
-type EngineError = Box<dyn Error + Send + Sync>;
+pub(super) type EngineError = Box<dyn Error + Send + Sync>;
 
 /// A call to an open index failed.
 #[derive(Debug, thiserror::Error)]

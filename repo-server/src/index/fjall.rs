@@ -9,6 +9,8 @@
 //! - One thread works in the background. With two, one of them turns round and round, on a whole core,
 //!   while the other merges.
 //! - No table is emptied with `clear()`, which does not mix with recovery.
+//! - Every commit numbers itself, in a row of its own: see [`Order`]. fjall's checksums do not cover the number by
+//!   which it puts the commits of its journal in order.
 
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -24,6 +26,7 @@ use super::folder::{Folder, Missing};
 use super::space::Space;
 use super::{Engine, Index, IndexError, KeyRange, MAX_KEY_LEN, OpenError, Row, Rows, Table};
 use crate::durable::Disk;
+use order::Order;
 
 /// Blocks of tables that are kept in memory.
 const CACHE_BYTES: u64 = 64 << 20;
@@ -48,8 +51,10 @@ pub(super) struct FjallIndex {
     /// The newest state that readers may be shown: one without a running commit.
     committed: RwLock<Arc<Snapshot>>,
     /// Held through a commit, so that its preconditions still hold when it is applied.
-    committing: Mutex<()>,
+    committing: Mutex<Order>,
     tables: Vec<(Table, Keyspace)>,
+    /// Where commits number themselves.
+    order: Keyspace,
     db: Database,
     space: Space,
     /// Dropped last: the folder is free when the database has let go of it.
@@ -72,17 +77,22 @@ impl FjallIndex {
         };
         let folder = Folder::claim(disk, dir, missing)?;
         let create = |data: &Path| {
-            let (db, _) = open_database(data).map_err(refused)?;
+            let Opened { db, .. } = open_database(data).map_err(refused)?;
             // Closing it syncs the journal too, and keeps an error of that to itself.
             db.persist(PersistMode::SyncAll).map_err(refused)
         };
         let data = folder.database(Engine::Fjall, missing, create)?;
-        let (db, tables) = open_database(&data).map_err(refused)?;
+        let Opened { db, tables, order } = open_database(&data).map_err(refused)?;
+        let committing = Mutex::new(Order::read(&order).map_err(|source| OpenError::Engine {
+            dir: dir.to_owned(),
+            engine: Engine::Fjall,
+            source,
+        })?);
         // Opening makes files as well: what it repaired, and tables that an older version did not have.
         folder.sync_tree(&data)?;
         let committed = RwLock::new(Arc::new(db.snapshot()));
         let space = Space::new(dir);
-        Ok(Self { committed, committing: Mutex::new(()), tables, db, space, _folder: folder })
+        Ok(Self { committed, committing, tables, order, db, space, _folder: folder })
     }
 
     fn keyspace(&self, table: Table) -> &Keyspace {
@@ -107,7 +117,7 @@ impl FjallIndex {
         committed
     }
 
-    fn apply(&self, batch: Batch) -> Result<(), ::fjall::Error> {
+    fn apply(&self, batch: Batch, order: &mut Order) -> Result<(), ::fjall::Error> {
         let mut writes = self.db.batch().durability(Some(PersistMode::SyncAll));
         for (table, key, value) in batch.into_changes() {
             match value {
@@ -115,7 +125,10 @@ impl FjallIndex {
                 None => writes.remove(self.keyspace(table), key),
             }
         }
-        writes.commit()
+        order.add_next(&mut writes, &self.order);
+        writes.commit()?;
+        order.made();
+        Ok(())
     }
 
     /// Keeps the rows in memory few: has them written out, and waits if they are far too many.
@@ -144,12 +157,12 @@ impl FjallIndex {
     ///
     /// When a round is through, no journal from before it is needed any more, whatever a table holds.
     fn write_out(&self) -> Result<Queue, ::fjall::Error> {
-        if self.tables.iter().any(|(_, table)| table.sealed_memtable_count() > 0) {
+        if self.keyspaces().any(|keyspace| keyspace.sealed_memtable_count() > 0) {
             return Ok(Queue::Busy);
         }
         let mut queue = Queue::Empty;
-        for (_, table) in &self.tables {
-            if table.rotate_memtable()? {
+        for keyspace in self.keyspaces() {
+            if keyspace.rotate_memtable()? {
                 queue = Queue::Busy;
             }
         }
@@ -157,7 +170,11 @@ impl FjallIndex {
     }
 
     fn stored_bytes(&self) -> u64 {
-        self.tables.iter().map(|(_, table)| table.disk_space()).sum()
+        self.keyspaces().map(Keyspace::disk_space).sum()
+    }
+
+    fn keyspaces(&self) -> impl Iterator<Item = &Keyspace> {
+        self.tables.iter().map(|(_, table)| table).chain([&self.order])
     }
 }
 
@@ -184,7 +201,7 @@ impl Index for FjallIndex {
 
     fn commit(&self, batch: Batch) -> Result<(), IndexError> {
         batch.check_limits()?;
-        let _committing =
+        let mut order =
             self.committing.lock().map_err(|_| IndexError::commit("an earlier commit panicked"))?;
         let committed = self.refresh();
         batch.check_preconditions(|table, keys| values(&committed, self.keyspace(table), table, keys))?;
@@ -193,7 +210,7 @@ impl Index for FjallIndex {
             return Ok(());
         }
         self.space.check(self.stored_bytes())?;
-        let applied = self.make_room().and_then(|()| self.apply(batch));
+        let applied = self.make_room().and_then(|()| self.apply(batch, &mut order));
         applied.and_then(|()| self.write_out_many()).map_err(IndexError::commit)?;
         self.refresh();
         Ok(())
@@ -230,11 +247,19 @@ fn value(
     Ok(found.map(|value| value.to_vec()))
 }
 
-fn open_database(data: &Path) -> Result<(Database, Vec<(Table, Keyspace)>), ::fjall::Error> {
+/// A database and all that is in it.
+struct Opened {
+    tables: Vec<(Table, Keyspace)>,
+    order: Keyspace,
+    db: Database,
+}
+
+fn open_database(data: &Path) -> Result<Opened, ::fjall::Error> {
     let db = Database::builder(data).cache_size(CACHE_BYTES).worker_threads(1).open()?;
     let open = |table: Table| Ok((table, db.keyspace(table.name(), options)?));
     let tables = Table::ALL.into_iter().map(open).collect::<Result<_, ::fjall::Error>>()?;
-    Ok((db, tables))
+    let order = db.keyspace(order::NAME, options)?;
+    Ok(Opened { tables, order, db })
 }
 
 /// How a new table is stored. fjall keeps this with the table, so a change is for new indexes only.
@@ -250,5 +275,6 @@ fn options() -> KeyspaceCreateOptions {
         .compaction_strategy(Arc::new(Leveled::default().with_table_target_size(FILE_BYTES)))
 }
 
+mod order;
 #[cfg(test)]
 mod tests;

@@ -85,6 +85,86 @@ fn a_torn_journal_loses_only_whole_batches_from_its_end() {
     assert!(most >= usize::from(BATCHES) - 1, "the cuts no longer reach the last batch");
 }
 
+/// X1: whichever bit of the journal flips, what is opened then is as it was after one of the commits, or nothing is
+/// opened. fjall alone opens some as it never was: the check of the order is what refuses them.
+#[test]
+fn a_flipped_bit_in_the_journal_leaves_commits_in_their_order_or_no_index() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = create(dir.path());
+    let state = |index: &FjallIndex| {
+        let keys: Vec<[u8; 1]> = (0..3).map(|key| [key]).collect();
+        let keys: Vec<&[u8]> = keys.iter().map(<[u8; 1]>::as_slice).collect();
+        [Table::Chunk, Table::Pack].map(|table| index.multi_get(table, &keys).unwrap())
+    };
+    let mut states = vec![state(&index)];
+    for n in 0..8 {
+        let mut batch = Batch::new();
+        batch
+            .put(Table::Chunk, [n % 3], [n; 9])
+            .put(Table::Pack, [n % 2], [n; 9])
+            .delete(Table::Pack, [2 - n % 2]);
+        index.commit(batch).unwrap();
+        states.push(state(&index));
+    }
+    drop(index);
+    let journal = fs::read(journals(dir.path()).pop().unwrap()).unwrap();
+    let used = journal.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    let (mut as_it_was, mut refused, mut out_of_order) = (0, 0, 0);
+
+    for at in 0..used {
+        let flipped = tempfile::tempdir().unwrap();
+        copy_tree(dir.path(), flipped.path());
+        let mut bytes = journal.clone();
+        bytes[at] ^= 1 << (at % 8);
+        fs::write(journals(flipped.path()).pop().unwrap(), bytes).unwrap();
+        // The engine's own debug assertions, which a release does not have, refuse some of it by a panic.
+        let open = || FjallIndex::open(Arc::new(RealDisk), flipped.path(), Missing::Refuse);
+        match std::panic::catch_unwind(open) {
+            Ok(Ok(index)) => {
+                assert!(states.contains(&state(&index)), "byte {at} of {used}: {:?}", state(&index));
+                as_it_was += 1;
+            }
+            Ok(Err(error)) if crate::error::Chain(&error).to_string().contains("out of their order") => {
+                out_of_order += 1;
+            }
+            _ => refused += 1,
+        }
+    }
+    println!(
+        "{used} flips: {as_it_was} as after a commit, {refused} refused by fjall, {out_of_order} by the order"
+    );
+    assert!(out_of_order > 0 && refused > 0 && as_it_was > 0);
+}
+
+/// What failed may have been written all the same, and is no disorder.
+#[test]
+fn a_commit_after_one_that_failed_leaves_one_number() {
+    for is_written in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let index = create(dir.path());
+        let put = |n: u8| {
+            let mut batch = Batch::new();
+            batch.put(Table::Chunk, [n], [n]);
+            batch
+        };
+        index.commit(put(0)).unwrap();
+        {
+            let mut order = index.committing.lock().unwrap();
+            let mut writes = index.db.batch();
+            order.add_next(&mut writes, &index.order);
+            if is_written {
+                writes.commit().unwrap();
+            }
+        }
+        index.commit(put(1)).unwrap();
+        drop(index);
+
+        let index = FjallIndex::open(Arc::new(RealDisk), dir.path(), Missing::Refuse).unwrap();
+        assert!(index.get(Table::Chunk, &[1]).unwrap().is_some());
+        index.commit(put(2)).unwrap();
+    }
+}
+
 /// X1, P5: opening makes files, here of the tables that an older version did not have.
 #[test]
 fn what_opening_makes_is_on_disk_before_it_is_used() {

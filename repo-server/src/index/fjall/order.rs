@@ -1,0 +1,59 @@
+//! The order of commits, checked when an index is opened.
+//!
+//! fjall gives each commit a number and, after a start, puts what its journal holds in order by them. Its checksums
+//! cover the rows of a commit and not this number: a bit that flips in it makes old rows win over new ones, and nobody
+//! is told. So each commit adds a row whose key is a number of our own, and takes out that of the commit before.
+//!
+//! In the order in which they were made, this leaves one row: that of the last commit. If one comes too early, what it
+//! takes out is put after it, and stays; if too late, it puts what the next one has taken out. Either way two rows or
+//! more are left, and the index is refused.
+
+use ::fjall::{Keyspace, OwnedWriteBatch};
+
+use crate::index::error::EngineError;
+
+/// The name of the keyspace, which is none of our tables.
+pub(super) const NAME: &str = "order";
+
+/// Which numbers there may be.
+pub(super) struct Order {
+    /// That of the last commit; 0 if there was none.
+    last: u64,
+    /// That of the last one that was tried: what failed may be in the journal all the same.
+    tried: u64,
+}
+
+impl Order {
+    /// What the last commit has left.
+    ///
+    /// # Errors
+    /// If commits were not applied in the order in which they were made.
+    pub(super) fn read(rows: &Keyspace) -> Result<Self, EngineError> {
+        let mut last = None;
+        for row in rows.iter() {
+            let key = row.key()?;
+            let number = key.as_ref().try_into().map(u64::from_be_bytes)?;
+            if let Some(other) = last.replace(number) {
+                let why =
+                    format!("its journal is damaged: commits {other} and {number} are out of their order");
+                return Err(why.into());
+            }
+        }
+        let last = last.unwrap_or(0);
+        Ok(Self { last, tried: last })
+    }
+
+    /// Lets a commit say that it is the next one.
+    pub(super) fn add_next(&mut self, writes: &mut OwnedWriteBatch, rows: &Keyspace) {
+        for before in self.last..=self.tried {
+            writes.remove(rows, before.to_be_bytes());
+        }
+        self.tried += 1;
+        writes.insert(rows, self.tried.to_be_bytes(), []);
+    }
+
+    /// That commit is made.
+    pub(super) fn made(&mut self) {
+        self.last = self.tried;
+    }
+}
