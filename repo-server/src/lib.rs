@@ -89,11 +89,19 @@ pub async fn expire_sessions(repository: Arc<Repository>, period: Duration) {
     loop {
         look_around(&repository).await;
         tokio::time::sleep(period).await;
-        match repository.blocking(|repository| session::expire(repository)).await {
-            Ok(0) => {}
-            Ok(ended) => tracing::info!(ended, "sessions expired"),
-            Err(error) => tracing::error!(error = %Chain(&error), "sessions could not be expired"),
-        }
+        end_sessions(&repository).await;
+    }
+}
+
+/// Ends sessions whose time is over, once what the last process left is settled.
+async fn end_sessions(repository: &Arc<Repository>) {
+    if !witness::settle_once(repository).await {
+        return;
+    }
+    match repository.blocking(|repository| session::expire(repository)).await {
+        Ok(0) => {}
+        Ok(ended) => tracing::info!(ended, "sessions expired"),
+        Err(error) => tracing::error!(error = %Chain(&error), "sessions could not be expired"),
     }
 }
 

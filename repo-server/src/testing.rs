@@ -203,7 +203,7 @@ impl World {
     /// The process dies, and another one starts as a server does: it looks at the site before it serves.
     pub(crate) fn restart(&mut self) {
         self.crash();
-        self.wait(witness::look_at_start(&self.repository));
+        self.wait(witness::settle_once(&self.repository));
     }
 
     /// The process dies, and another one starts over another index.

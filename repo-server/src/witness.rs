@@ -27,10 +27,12 @@
 //!
 //! # What it cannot see
 //!
-//! What no snapshot tells of: a forget, an undelete or a protection that was lost.
+//! What no snapshot tells of: a forget, an undelete, a protection that was lost, or a run of the collector after the last
+//! commit. Of that one, rows name packs that it has written anew and deleted since; a check of the packs finds it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use format_spec::{SessionId, SnapshotId};
 use tokio::sync::MutexGuard;
@@ -50,6 +52,10 @@ use crate::snapshot::{self, snapshot_object};
 const AT_ONCE: usize = 1000;
 
 const CODE: &str = "index_behind";
+
+/// What the log says of a snapshot that is there again.
+const FINISHED: &str = "a commit that was cut off was brought to its end: the server died in it, or the index has lost \
+                        its last change";
 
 /// What an operator does about it.
 const WAY_OUT: &str = "stop the server, move `index` out of its data folder, and run `astacus-server rebuild` \
@@ -84,30 +90,56 @@ pub(crate) async fn look(
     repository: &Arc<Repository>,
     _turn: &MutexGuard<'_, ()>,
 ) -> Result<Option<Behind>, ServerError> {
+    compare_and_tell(repository).await.map(|(behind, _)| behind)
+}
+
+/// As [`look`], and brings commits that were cut off to their end.
+///
+/// # Errors
+/// As [`look`]; nor should anything be deleted, or a session end, as long as a commit could not be looked at.
+pub(crate) async fn settle(
+    repository: &Arc<Repository>,
+    turn: &MutexGuard<'_, ()>,
+) -> Result<Option<Behind>, ServerError> {
+    let (behind, cut_off) = compare_and_tell(repository).await?;
+    if behind.is_none() && repository.rules.keep(Rule::CutCommitsAreFinished) {
+        finish_all(repository, cut_off, turn).await?;
+    }
+    repository.is_settled.store(true, Ordering::Release);
+    Ok(behind)
+}
+
+async fn compare_and_tell(
+    repository: &Arc<Repository>,
+) -> Result<(Option<Behind>, Vec<CutOff>), ServerError> {
     if !repository.rules.keep(Rule::SiteIsWitness) {
-        return Ok(None);
+        return Ok((None, Vec::new()));
     }
     let Compared { unknown, cut_off } = compare(repository).await?;
     let such_as = first_that_opens(repository, &unknown).await?;
-    if such_as.is_none() && repository.rules.keep(Rule::CutCommitsAreFinished) {
-        finish_all(repository, cut_off).await?;
-    }
     let behind = such_as.map(|such_as| Behind { count: unknown.len(), such_as });
     let tell = move |repository: &Arc<Repository>| match behind {
         Some(behind) => alarm::raise(repository, AlarmCode::IndexBehind, &behind.problem()),
         None => alarm::clear(repository, AlarmCode::IndexBehind),
     };
     repository.blocking(tell).await?;
-    Ok(behind)
+    Ok((behind, cut_off))
 }
 
-/// Looks before a server serves. A site that cannot be listed is no reason not to serve what is there: the collector
-/// looks again before it takes anything.
-pub(crate) async fn look_at_start(repository: &Arc<Repository>) {
-    let turn = repository.turn.lock().await;
-    if let Err(error) = look(repository, &turn).await {
-        tracing::error!(error = %crate::error::Chain(&error), "the index could not be compared with the site");
+/// Settles what the last process left, unless that is done. Answers whether it is. A server serves before as well, if it
+/// is not: a site that cannot be listed is no reason to keep back what is there. But no session ends by its time until
+/// then, as a commit that was cut off needs it, and the collector settles before it takes anything.
+pub(crate) async fn settle_once(repository: &Arc<Repository>) -> bool {
+    if repository.is_settled.load(Ordering::Acquire) {
+        return true;
     }
+    // Who has the turn settles first, or tells what is wrong.
+    let Ok(turn) = repository.turn.try_lock() else { return false };
+    let settled = settle(repository, &turn).await;
+    if let Err(error) = &settled {
+        tracing::error!(error = %crate::error::Chain(error), "the index could not be compared with the site");
+    }
+    settled.is_ok()
 }
 
 /// Refuses to forget and to collect while the index is known to be behind. Blocks.
@@ -136,9 +168,12 @@ fn is_behind(repository: &Repository) -> Result<bool, ServerError> {
 struct Compared {
     /// Neither in the index nor doomed.
     unknown: Vec<SnapshotId>,
-    /// Doomed by the commits of these sessions, which nobody works on.
-    cut_off: Vec<(SnapshotId, SessionId)>,
+    /// Announced by commits, which nobody works on. The newest attempt comes first.
+    cut_off: Vec<CutOff>,
 }
+
+/// A snapshot, and the session whose commit put it.
+type CutOff = (SnapshotId, SessionId);
 
 async fn compare(repository: &Arc<Repository>) -> Result<Compared, ServerError> {
     let listed = repository.parts.site.list(&Prefix::area(Area::Snapshots)).await;
@@ -149,8 +184,9 @@ async fn compare(repository: &Arc<Repository>) -> Result<Compared, ServerError> 
         let is_at_rest = |id: &SnapshotId| !repository.in_flight.contains(&key_of(id));
         let at_rest: Vec<SnapshotId> = ids.iter().copied().filter(is_at_rest).collect();
         let doomed = doomed_snapshots(repository)?;
-        let session_of = |id: SnapshotId| doomed.get(&snapshot_object(&id))?.committed_by.map(|by| (id, by));
-        let cut_off = at_rest.into_iter().filter_map(session_of).collect();
+        let session_of = |id: SnapshotId| doomed.get(&snapshot_object(&id))?.announced_by.map(|by| (id, by));
+        let mut cut_off: Vec<CutOff> = at_rest.into_iter().filter_map(session_of).collect();
+        cut_off.sort_unstable_by(|one, other| other.cmp(one));
         let spared = ids.into_iter().filter(|id| !doomed.contains_key(&snapshot_object(id)));
         Ok(Compared { unknown: without_rows(repository, &spared.collect::<Vec<_>>())?, cut_off })
     };
@@ -184,21 +220,25 @@ fn doomed_snapshots(repository: &Repository) -> Result<HashMap<ObjectName, Doome
 }
 
 /// Brings commits that were cut off to their end. What cannot be is deleted by the next run of the collector.
+///
+/// # Errors
+/// The first one, after all were tried.
 async fn finish_all(
     repository: &Arc<Repository>,
-    cut_off: Vec<(SnapshotId, SessionId)>,
+    cut_off: Vec<CutOff>,
+    turn: &MutexGuard<'_, ()>,
 ) -> Result<(), ServerError> {
+    let mut done = Ok(());
     for (id, session) in cut_off {
-        match finish(repository, id, session).await? {
-            Finish::Done => {
-                tracing::info!(snapshot = %id, "a commit that was cut off was brought to its end")
+        match finish(repository, id, session, turn).await {
+            Ok(Finish::Done) => tracing::warn!(snapshot = %id, "{FINISHED}"),
+            Ok(Finish::Impossible(why)) => {
+                tracing::warn!(snapshot = %id, why, "a commit that was cut off is not brought to its end, and goes");
             }
-            Finish::Impossible(why) => {
-                tracing::warn!(snapshot = %id, why, "a commit was cut off before it was acknowledged: its objects go");
-            }
+            Err(error) => done = done.and(Err(error)),
         }
     }
-    Ok(())
+    done
 }
 
 /// A snapshot that a rebuild would bring back. What is damaged, or was never ours, no rebuild makes a row of: the

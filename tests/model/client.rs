@@ -309,9 +309,13 @@ fn finish(gc: &Gc, mut state: State, who: usize, number: usize) -> Option<State>
     let is_doomed = snapshot.fate == Fate::Doomed && snapshot.travel == Travel::Done;
     let is_stored = snapshot.object == Site::Present && snapshot.manifest == Site::Present;
     let is_open = snapshot.by.is_some_and(|by| by.0 == who && state.is_open(by));
+    let may_finish = is_open || !gc.has(Rule::FinishChecksSession);
     let has_page = state.rows[snapshot.page].is_some() || !gc.has(Rule::CommitChecksPages);
-    if state.phase != Phase::Resting || !(is_doomed && is_stored && is_open && has_page) {
+    if state.phase != Phase::Resting || !(is_doomed && is_stored && may_finish && has_page) {
         return None;
+    }
+    if !is_open {
+        state.wrong = Wrong::LateCommit;
     }
     list(&mut state, who, number);
     gc.saw("a commit that was cut off is finished");

@@ -176,3 +176,8 @@ fn a_commit_has_to_find_its_session() {
 fn a_commit_has_to_find_its_pages() {
     breaks(Rule::CommitChecksPages, WHOLE, IDLE);
 }
+
+#[test]
+fn finishing_a_commit_has_to_find_its_session() {
+    breaks(Rule::FinishChecksSession, FENCED, ONE);
+}

@@ -53,11 +53,13 @@ pub(crate) enum Rule {
     CommitChecksSession,
     /// The batch that commits finds every page there.
     CommitChecksPages,
+    /// A commit that was cut off is finished only while its session is as it was granted.
+    FinishChecksSession,
 }
 
 impl Rule {
     /// Every rule.
-    pub(crate) const ALL: [Self; 24] = [
+    pub(crate) const ALL: [Self; 25] = [
         Self::GrantRecordsStart,
         Self::AdoptHandsStartOn,
         Self::HaveRevives,
@@ -82,6 +84,7 @@ impl Rule {
         Self::IntentChecksPages,
         Self::CommitChecksSession,
         Self::CommitChecksPages,
+        Self::FinishChecksSession,
     ];
 }
 

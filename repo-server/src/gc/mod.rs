@@ -118,7 +118,10 @@ async fn run_as(
     tell: Tell,
 ) -> Result<GcReport, ServerError> {
     let Ok(turn) = repository.turn.try_lock() else { return Err(busy()) };
-    witness::look(repository, &turn).await?;
+    match request.mode {
+        RunMode::Plan => witness::look(repository, &turn).await?,
+        RunMode::Apply => witness::settle(repository, &turn).await?,
+    };
     let check = |repository: &Arc<Repository>| {
         witness::check(repository)?;
         check_counts_are_right(repository)

@@ -184,7 +184,7 @@ async fn open_or_create_on(
     let parts = parts(dir, index, Arc::new(site), settings, on_halt);
     let repository = Repository::open(parts, master, descriptor)?;
     space::restore_ballast(&repository);
-    witness::look_at_start(&repository).await;
+    witness::settle_once(&repository).await;
     Ok(Opened { repository, token: token.trim_end().to_owned() })
 }
 

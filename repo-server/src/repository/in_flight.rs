@@ -6,7 +6,8 @@
 //! can be brought to its end ([`crate::snapshot::finish`]).
 //!
 //! The order that makes this safe (G6): a name goes in flight before its row is written, and lands only after
-//! its fate is durable. So whoever finds it not in flight, and then still doomed, has found garbage.
+//! its fate is durable. So whoever finds it not in flight, and then still doomed, has found garbage, once what the
+//! last process left is settled.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};

@@ -93,6 +93,8 @@ pub struct Repository {
     halted: AtomicBool,
     /// Objects on their way to the site.
     pub(crate) in_flight: InFlight,
+    /// Whether what the last process left has been compared with the site, and brought to its end.
+    pub(crate) is_settled: AtomicBool,
     /// What keeps the collector from taking what is needed.
     pub(crate) rules: Rules,
     /// Held by a run of the collector, of an audit or of a repair: one at a time.
@@ -126,6 +128,7 @@ impl Repository {
             packs: Mutex::default(),
             halted: AtomicBool::new(false),
             in_flight: InFlight::default(),
+            is_settled: AtomicBool::new(false),
             rules: Rules::default(),
             turn: tokio::sync::Mutex::default(),
             forgetting: tokio::sync::Mutex::default(),

@@ -14,7 +14,7 @@
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use format_spec::{ClusterName, NodeName, SessionId, SnapshotId};
@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Clock;
 use crate::error::ServerError;
-use crate::index::row::Epoch;
+use crate::index::row::{DoomedKey, Epoch};
 use crate::index::{Batch, Index, IndexError, KeyRange, Precondition, Row, Table};
 use crate::repository::{Repository, lock};
 use crate::rules::Rule;
@@ -68,7 +68,18 @@ impl SessionRow {
 struct Open {
     row: SessionRow,
     deadline: Duration,
+    attempts: Attempts,
 }
+
+impl Open {
+    fn new(row: SessionRow, deadline: Duration) -> Self {
+        Self { row, deadline, attempts: Attempts::default() }
+    }
+}
+
+/// The commits of a session, one at a time: who has the lock tries. The name of the snapshot that the last attempt
+/// of this process has announced.
+pub(crate) type Attempts = Arc<tokio::sync::Mutex<Option<DoomedKey>>>;
 
 /// The sessions that are open now.
 pub(crate) struct Sessions {
@@ -82,7 +93,7 @@ impl Sessions {
         let mut open = HashMap::new();
         for_each(index, |id, row| {
             if row.state == SessionState::Open {
-                open.insert(id, Open { row, deadline });
+                open.insert(id, Open::new(row, deadline));
             }
         })?;
         Ok(Self { open: Mutex::new(open) })
@@ -149,7 +160,7 @@ pub(crate) fn open(
             granted => granted,
         }?;
         let deadline = repository.parts.clock.monotonic() + TTL;
-        lock(&repository.sessions.open).insert(id, Open { row: granted.row.clone(), deadline });
+        lock(&repository.sessions.open).insert(id, Open::new(granted.row.clone(), deadline));
         Ok::<_, ServerError>(granted)
     })?;
     if let Some(old) = granted.adopted {
@@ -220,6 +231,11 @@ pub(crate) fn renew(repository: &Repository, id: SessionId) -> Result<SessionRow
 /// The session with this id as it was granted, if it has not ended. It is not renewed.
 pub(crate) fn granted(repository: &Repository, id: SessionId) -> Option<SessionRow> {
     lock(&repository.sessions.open).get(&id).map(|session| session.row.clone())
+}
+
+/// The commits of a session. Of one that is over there are none, and it is told when it tries.
+pub(crate) fn attempts(repository: &Repository, id: SessionId) -> Attempts {
+    lock(&repository.sessions.open).get(&id).map(|session| Arc::clone(&session.attempts)).unwrap_or_default()
 }
 
 /// The snapshot that the session has committed, if it has.

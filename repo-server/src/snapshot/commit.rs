@@ -11,7 +11,7 @@ use format_spec::{ChunkId, FORMAT_VERSION, ManifestId, SessionId, SnapshotId};
 
 use super::{get, manifest_object, named_pages, objects, snapshot_object};
 use crate::error::ServerError;
-use crate::index::row::{ChunkRow, DoomedRow};
+use crate::index::row::{ChunkRow, DoomedKey, DoomedRow};
 use crate::index::{IndexError, Precondition, Table};
 use crate::ledger::Counts;
 use crate::pack;
@@ -48,6 +48,9 @@ async fn commit_to_the_end(
     session: SessionId,
     body: Bytes,
 ) -> Result<Snapshot, ServerError> {
+    // Who asks again while an attempt is under way waits for what becomes of it.
+    let attempts = session::attempts(repository, session);
+    let mut last_attempt = attempts.lock().await;
     if let Some(snapshot) = repository.blocking(move |repository| committed(repository, session)).await? {
         return Ok(snapshot);
     }
@@ -68,7 +71,9 @@ async fn commit_to_the_end(
 
     let (manifest_id, sealed) = seal_manifest(repository, body).await?;
     let snapshot = describe(repository, &manifest, manifest_id);
-    let (flight, pages) = announce(repository, session, &snapshot, pages).await?;
+    let earlier = last_attempt.clone();
+    let (flight, pages) = announce(repository, session, &snapshot, pages, earlier).await?;
+    *last_attempt = objects(&snapshot).into_iter().next();
     put(repository, &manifest_object(&manifest_id), sealed).await?;
     put(repository, &snapshot_object(&snapshot.id), seal_snapshot(repository, &snapshot)).await?;
 
@@ -144,16 +149,19 @@ pub(super) fn seal_snapshot(repository: &Repository, snapshot: &Snapshot) -> Byt
 }
 
 /// Announces the objects of a snapshot while all its pages are there: from here on no pack goes before the
-/// snapshot does (G5), also if its session ends and it is never committed.
+/// snapshot does (G5), also if its session ends and it is never committed. From here on it is this attempt that can
+/// be brought to its end, and not an `earlier` one.
 async fn announce(
     repository: &Arc<Repository>,
     session: SessionId,
     snapshot: &Snapshot,
     pages: Counts,
+    earlier: Option<DoomedKey>,
 ) -> Result<(Flight, Counts), ServerError> {
     let keys = objects(snapshot);
     let announce = move |repository: &Arc<Repository>| {
-        let flight = Flight::announce_if(repository, keys, DoomedRow::committed_by(session), |ledger| {
+        let flight = Flight::announce_if(repository, keys, DoomedRow::announced_by(session), |ledger| {
+            earlier.iter().for_each(|key| ledger.doom(key, DoomedRow::NOW));
             ledger.find(&pages)?.map_err(|missing| ServerError::MissingChunks { missing })
         })?;
         Ok((flight, pages))
@@ -214,7 +222,8 @@ pub(super) fn apply(
     snapshot: &Snapshot,
     pages: &Counts,
 ) -> Result<(), ServerError> {
-    let committed = SessionState::Committed { snapshot: snapshot.id, at_ms: snapshot.created_ms };
+    let at_ms = repository.parts.clock.unix_ms();
+    let committed = SessionState::Committed { snapshot: snapshot.id, at_ms };
     let done = SessionRow { state: committed, ..granted.clone() };
     repository.account(|ledger| {
         let batch = ledger.batch();

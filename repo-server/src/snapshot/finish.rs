@@ -1,8 +1,8 @@
 //! A commit that was cut off between its snapshot object and its batch is brought to its end.
 //!
-//! The object says all that the batch says, the doomed row of its name says whose commit it was, and while that session
-//! is open everything that it needs is pinned. So the batch can be made at any later time, and it is the same one: the
-//! client that asks again is told of this snapshot (S4).
+//! The object says all that the batch says, and the doomed row of its name says whose commit it was. The batch is made by
+//! the same checks at any later time, as long as the session has its row: no other commit of it was acknowledged (S4),
+//! and nobody has ended or adopted it (L2, L4). A client that asks again is told of this snapshot.
 //!
 //! A batch that an index has lost after it was acknowledged looks just the same. That is what this is for: a damaged
 //! end of a journal, or a drive that lost what it had promised to keep, takes no snapshot with it (S1).
@@ -10,6 +10,7 @@
 use std::sync::Arc;
 
 use format_spec::{FormatError, SessionId, SnapshotId};
+use tokio::sync::MutexGuard;
 
 use super::commit::{apply, check_owner, check_pages};
 use super::{open_manifest, read, snapshot_object};
@@ -18,6 +19,9 @@ use crate::index::IndexError;
 use crate::pack;
 use crate::repository::Repository;
 use crate::session::{self, SessionRow};
+use crate::space;
+
+const OVER: &str = "its session is over";
 
 /// What became of a commit that was cut off.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +33,7 @@ pub(crate) enum Finish {
 }
 
 /// Brings the commit of `session` to its end whose snapshot object is `id`'s. Nothing that is doomed is deleted
-/// meanwhile: who calls has the turn.
+/// meanwhile, as the caller has the turn.
 ///
 /// # Errors
 /// The site or the index could not be read or written: it may be done later.
@@ -37,14 +41,17 @@ pub(crate) async fn finish(
     repository: &Arc<Repository>,
     id: SnapshotId,
     session: SessionId,
+    _turn: &MutexGuard<'_, ()>,
 ) -> Result<Finish, ServerError> {
-    let over = || Ok(Finish::Impossible("its session is over".to_owned()));
-    let Some(granted) = session::granted(repository, session) else { return over() };
+    let impossible = |why: &str| Ok(Finish::Impossible(why.to_owned()));
+    let attempts = session::attempts(repository, session);
+    let Ok(_attempt) = attempts.try_lock() else { return impossible("another attempt is under way") };
+    let Some(granted) = session::granted(repository, session) else { return impossible(OVER) };
     match make(repository, id, session, granted).await {
         Ok(()) => Ok(Finish::Done),
-        Err(ServerError::Index(IndexError::Precondition { .. })) => over(),
+        Err(ServerError::Index(IndexError::Precondition { .. })) => impossible(OVER),
         Err(ServerError::MissingChunks { missing }) => {
-            Ok(Finish::Impossible(format!("{} of its pages are not in the index", missing.len())))
+            impossible(&format!("{} of its pages are not in the index", missing.len()))
         }
         Err(error) => pack::unreadable(&error).map(Finish::Impossible).ok_or(error),
     }
@@ -68,7 +75,8 @@ async fn make(
     check_owner(&manifest, &granted).map_err(|_| is_another())?;
     let apply = move |repository: &Arc<Repository>| {
         let pages = check_pages(repository, &repository.domain(&granted.cluster), &manifest)?;
-        apply(repository, session, &granted, &snapshot, &pages)
+        // On a full disk as well: until it is done, nothing can be collected.
+        space::with_ballast(repository, || apply(repository, session, &granted, &snapshot, &pages))
     };
     repository.blocking(apply).await
 }

@@ -72,7 +72,7 @@ fn an_index_that_was_put_back_takes_nothing_and_a_rebuild_brings_all_back() {
     let PutBack { mut world, first, later } = PutBack::new();
     let before = objects(&world);
 
-    world.wait(look_at_start(&world.repository));
+    world.wait(settle_once(&world.repository));
 
     let told = alarm::list(&world.repository).unwrap();
     assert_eq!((told.len(), told[0].code.as_str()), (1, CODE));
@@ -150,7 +150,7 @@ fn a_session_of_an_old_index_commits_nothing() {
     let old = world.index.copy();
     let first = world.commit_tree(&client, &content).unwrap();
     world.crash_over(old);
-    world.wait(look_at_start(&world.repository));
+    world.wait(settle_once(&world.repository));
 
     let refused = world.commit_tree(&client, &content).unwrap_err();
 
@@ -221,7 +221,7 @@ fn a_site_that_cannot_be_listed_says_nothing_and_nothing_is_collected() {
         let kind = FaultKind::Refuse(Refusal::Unavailable);
         site.arm(Fault { op: Some(Op::List), after: 0, kind });
         if refused == 1 {
-            world.wait(look_at_start(&world.repository));
+            world.wait(settle_once(&world.repository));
         } else {
             let request = GcRequest { mode: RunMode::Apply, delays: Delays::Skip, ..GcRequest::default() };
             let failed = world.gc_as(request).unwrap_err();

@@ -65,24 +65,24 @@ pub struct DoomedRow {
     pub due_ms: u64,
     /// Its length, 0 if not known: for people.
     pub bytes: u64,
-    /// The session whose commit puts it. As long as that is open, the commit can be brought to its end.
-    pub committed_by: Option<SessionId>,
+    /// The session whose commit has announced it, and may be brought to its end while the session is open.
+    pub announced_by: Option<SessionId>,
 }
 
 impl DoomedRow {
     /// An object that nothing names yet, or any more.
-    pub const NOW: Self = Self { due_ms: 0, bytes: 0, committed_by: None };
+    pub const NOW: Self = Self { due_ms: 0, bytes: 0, announced_by: None };
 
     /// An object that the commit of a session is about to put.
-    pub fn committed_by(session: SessionId) -> Self {
-        Self { committed_by: Some(session), ..Self::NOW }
+    pub fn announced_by(session: SessionId) -> Self {
+        Self { announced_by: Some(session), ..Self::NOW }
     }
 
     /// Its value.
     pub fn encode(self) -> Vec<u8> {
         let mut value = self.due_ms.to_le_bytes().to_vec();
         value.extend_from_slice(&self.bytes.to_le_bytes());
-        value.extend(self.committed_by.iter().flat_map(SessionId::as_bytes));
+        value.extend(self.announced_by.iter().flat_map(SessionId::as_bytes));
         value
     }
 
@@ -90,10 +90,10 @@ impl DoomedRow {
     pub fn decode(mut value: &[u8]) -> Option<Self> {
         let from = &mut value;
         let (due_ms, bytes) = (take_u64(from)?, take_u64(from)?);
-        let committed_by = match value {
+        let announced_by = match value {
             [] => None,
             id => Some(SessionId::from_bytes(id.try_into().ok()?)),
         };
-        Some(Self { due_ms, bytes, committed_by })
+        Some(Self { due_ms, bytes, announced_by })
     }
 }

@@ -32,8 +32,8 @@ fn rows_read_back_and_other_lengths_are_refused() {
         verified_ms: 5,
     };
     let totals = Totals { next_pack: 3, packs: 2, chunks: 900, stored_bytes: 1 << 33 };
-    let doomed = DoomedRow { due_ms: 7, bytes: 8, committed_by: None };
-    let intended = DoomedRow::committed_by(SessionId::from_bytes([4; 16]));
+    let doomed = DoomedRow { due_ms: 7, bytes: 8, announced_by: None };
+    let intended = DoomedRow::announced_by(SessionId::from_bytes([4; 16]));
 
     assert_eq!(ChunkRow::decode(&chunk.encode()), Some(chunk));
     assert_eq!(PackRow::decode(&pack.encode()), Some(pack.clone()));

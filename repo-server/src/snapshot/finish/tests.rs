@@ -1,18 +1,26 @@
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::time::Duration;
 
 use format_spec::key::BlobKind;
-use format_spec::wire::Delays;
+use format_spec::wire::{Delays, GcRequest, Repair};
 
 use super::*;
+use crate::audit;
 use crate::index::row::ChunkRow;
-use crate::index::{Batch, Index, KeyRange, Row, Table};
+use crate::index::{Batch, Index, KeyRange, Row, Rows, Table};
+use crate::repository::Parts;
 use crate::rules::Rule;
 use crate::session::Pusher;
+use crate::settings::{Amount, SpaceSettings};
 use crate::site::faulty::{Fault, FaultKind, FaultySite, Refusal};
+use crate::site::hooked::HookedSite;
 use crate::site::{ObjectName, Op, StoreSite};
 use crate::snapshot;
+use crate::space::{BALLAST, Room, Space, Volume};
 use crate::testing::{Client, Tree, Watched, World, tree};
-use crate::witness::look_at_start;
+use crate::witness::settle_once;
 
 /// A server that died between the object of a snapshot and its batch.
 struct CutOff {
@@ -42,6 +50,7 @@ impl CutOff {
     /// A commit that is refused its batch: its announcement was the last one that the index took.
     fn commit_without_its_batch(&self) {
         let before = self.on_site().len();
+        self.world.clock.advance(Duration::from_millis(5));
         self.world.index.fail_after(1);
         self.world.commit_tree(&self.client, &self.content).unwrap_err();
         self.world.index.heal();
@@ -60,7 +69,11 @@ impl CutOff {
 
     /// What an attempt to finish it says.
     fn finish(&self) -> Result<Finish, ServerError> {
-        self.world.wait(finish(&self.world.repository, self.id, self.client.id))
+        let repository = &self.world.repository;
+        self.world.wait(async {
+            let turn = repository.turn.lock().await;
+            finish(repository, self.id, self.client.id, &turn).await
+        })
     }
 
     #[track_caller]
@@ -85,7 +98,7 @@ fn a_commit_whose_batch_is_lost_is_made_again() {
         let CutOff { mut world, id, content, .. } = CutOff::new();
         world.crash();
         removed.into_iter().for_each(|rule| world.repository.rules.remove(rule));
-        world.wait(look_at_start(&world.repository));
+        world.wait(settle_once(&world.repository));
         world.gc(Delays::Skip);
 
         match removed {
@@ -120,19 +133,62 @@ fn the_batch_is_the_same_and_the_client_that_asks_again_is_told_of_it() {
     assert_eq!(cut.finish().unwrap(), Finish::Impossible("its session is over".to_owned()));
 }
 
-/// S4: of two attempts of one session one makes a snapshot.
+/// S1, S4: of the attempts of one session it is the last that may have been acknowledged, in this process or in the one
+/// before.
 #[test]
-fn of_two_attempts_of_a_session_one_counts() {
-    let mut cut = CutOff::new();
-    cut.commit_without_its_batch();
-    assert_eq!(cut.on_site().len(), 2);
+fn of_two_attempts_of_a_session_the_last_one_counts() {
+    for restarts in [false, true] {
+        let mut cut = CutOff::new();
+        if restarts {
+            cut.world.crash();
+        }
+        cut.commit_without_its_batch();
+        let last = *cut.on_site().iter().find(|id| **id != cut.id).unwrap();
+        assert_eq!(cut.on_site().len(), 2);
 
-    cut.world.restart();
+        cut.world.restart();
+        cut.world.gc(Delays::Skip);
+
+        assert_eq!((cut.listed(), cut.on_site()), (vec![last], vec![last]));
+        assert_eq!(cut.world.read(last).unwrap(), cut.content);
+    }
+}
+
+/// S1, S4: the acknowledged attempt is the one that is there if its batch is lost, and not one that failed before it.
+#[test]
+fn an_acknowledged_attempt_whose_batch_is_lost_is_made_again_and_no_other() {
+    let site = HookedSite::new();
+    let mut cut = CutOff::on(World::on(Arc::<HookedSite>::clone(&site)));
+    cut.world.clock.advance(Duration::from_millis(5));
+    let before_the_batch = Arc::new(Mutex::new(None));
+    let (index, kept) = (cut.world.index.clone(), Arc::clone(&before_the_batch));
+    site.before(Op::Put, "snapshots/", async move { *kept.lock().unwrap() = Some(index.copy()) });
+    let acknowledged = cut.world.commit_tree(&cut.client, &cut.content).unwrap();
+    assert_ne!(acknowledged, cut.id);
+
+    cut.world.crash_over(before_the_batch.lock().unwrap().take().unwrap());
+    cut.world.wait(settle_once(&cut.world.repository));
     cut.world.gc(Delays::Skip);
 
-    assert_eq!(cut.listed().len(), 1);
-    assert_eq!(cut.on_site(), cut.listed());
-    assert_eq!(cut.world.read(cut.listed()[0]).unwrap(), cut.content);
+    assert_eq!(cut.listed(), [acknowledged]);
+    assert_eq!(cut.world.read(acknowledged).unwrap(), cut.content);
+}
+
+/// S4: who asks again while the first attempt is under way waits for it.
+#[test]
+fn two_requests_for_one_commit_make_one_attempt() {
+    let world = World::new();
+    let (client, content) = (world.begin("n"), tree(&["a"]));
+    world.send_missing(&client, &content).unwrap();
+    let page = world.page(&content);
+    let id = world.send(&client, BlobKind::Page, &page).unwrap();
+    let body = world.manifest(&client, &[(id, page.len())]);
+    let commit = || snapshot::commit(&world.repository, client.id, body.clone());
+
+    let (one, other) = world.wait(async { tokio::join!(commit(), commit()) });
+
+    assert_eq!(one.unwrap().id, other.unwrap().id);
+    assert_eq!(world.objects("snapshots").len(), 1);
 }
 
 /// L2, L4: a session that is over commits nothing, also in this way.
@@ -209,6 +265,113 @@ fn what_cannot_be_read_now_is_finished_later() {
     assert_eq!(cut.world.read(cut.id).unwrap(), cut.content);
 }
 
+/// S1: until what was left is settled, no session ends by its time: a cut commit needs it. One that cannot be read holds
+/// up no other.
+#[test]
+fn no_session_ends_before_what_was_left_is_settled() {
+    for op in [Op::List, Op::Get] {
+        let site = Arc::new(FaultySite::new(Arc::new(StoreSite::memory())));
+        let mut cut = CutOff::on(World::on(Arc::<FaultySite>::clone(&site)));
+        let other = CutOff { client: cut.world.begin("m"), ..CutOff::new() };
+        let other = CutOff { world: cut.world, ..other };
+        other.commit_without_its_batch();
+        cut.world = other.world;
+        let refuse =
+            || site.arm(Fault { op: Some(op), after: 0, kind: FaultKind::Refuse(Refusal::Unavailable) });
+        refuse();
+        cut.world.restart();
+        assert_eq!(cut.listed().len(), usize::from(op == Op::Get), "one of two could be read");
+        cut.world.clock.advance(session::TTL);
+
+        refuse();
+        cut.world.wait(crate::end_sessions(&cut.world.repository));
+        assert_eq!((site.fired().len(), cut.listed().len()), (2, usize::from(op == Op::Get)));
+        cut.world.wait(crate::end_sessions(&cut.world.repository));
+        cut.world.gc(Delays::Skip);
+
+        assert_eq!((cut.listed().len(), cut.on_site().len()), (2, 2), "{op:?}");
+        assert_eq!(cut.world.read(cut.id).unwrap(), cut.content);
+    }
+}
+
+/// A plan and an audit are no time for it.
+#[test]
+fn a_plan_and_an_audit_leave_it_as_it_is() {
+    let mut cut = CutOff::new();
+    cut.world.crash();
+    let doomed = cut.world.doomed();
+
+    cut.world.gc_as(GcRequest::default()).unwrap();
+    let audited = cut.world.wait(audit::run(&cut.world.repository, Repair::No, Arc::new(|_, _| {})));
+
+    assert!(audited.unwrap().is_sound());
+    assert_eq!((cut.listed(), cut.on_site()), (vec![], vec![cut.id]));
+    assert_eq!(cut.world.doomed(), doomed);
+}
+
+/// S4: who asks again is told of it also when the server was down for days.
+#[test]
+fn who_asks_again_after_days_is_told_of_it() {
+    let mut cut = CutOff::new();
+    cut.world.clock.advance(Duration::from_secs(48 * 3600));
+    cut.world.restart();
+    session::expire(&cut.world.repository).unwrap();
+
+    assert_eq!(cut.world.commit(&cut.client, &[]).unwrap(), cut.id);
+}
+
+/// An index that takes nothing as long as a file is there, as one on a disk that the ballast fills.
+struct FullBeside(Watched, PathBuf);
+
+impl Index for FullBeside {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, IndexError> {
+        self.0.get(table, key)
+    }
+
+    fn multi_get(&self, table: Table, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, IndexError> {
+        self.0.multi_get(table, keys)
+    }
+
+    fn scan(&self, table: Table, range: &KeyRange, limit: NonZeroUsize) -> Result<Rows, IndexError> {
+        self.0.scan(table, range, limit)
+    }
+
+    fn commit(&self, batch: Batch) -> Result<(), IndexError> {
+        if self.1.exists() {
+            return Err(IndexError::Full { free_bytes: 0, reserve_bytes: 1 });
+        }
+        self.0.commit(batch)
+    }
+}
+
+struct OnlyBallast(PathBuf);
+
+impl Volume for OnlyBallast {
+    fn room(&self) -> std::io::Result<Room> {
+        let free_bytes = if self.0.exists() { 0 } else { 256 << 20 };
+        Ok(Room { free_bytes, total_bytes: 1 << 40 })
+    }
+}
+
+/// On a full disk the ballast makes room for it: else nothing could be collected any more.
+#[test]
+fn it_is_finished_on_a_full_disk_as_well() {
+    let mut cut = CutOff::new();
+    let folder = tempfile::tempdir().unwrap();
+    let ballast = folder.path().join(BALLAST);
+    std::fs::write(&ballast, vec![1; 1 << 20]).unwrap();
+    let none = SpaceSettings { ballast: Amount::Bytes(0), refuse_below: Amount::Bytes(0) };
+    let space = Space::on(Box::new(OnlyBallast(ballast.clone())), folder.path(), none);
+    let parts = Parts { site: Arc::clone(&cut.world.site), ..Parts::default() };
+    let index = FullBeside(cut.world.index.clone(), ballast);
+
+    cut.world.repository = parts.over(index).with_space(space).start();
+    assert!(cut.world.wait(settle_once(&cut.world.repository)));
+
+    assert_eq!(cut.listed(), [cut.id]);
+    cut.world.gc(Delays::Skip);
+}
+
 /// G12: an index that is older than the site is told, and nothing is made in it.
 #[test]
 fn nothing_is_finished_in_an_index_that_is_behind() {
@@ -218,7 +381,7 @@ fn nothing_is_finished_in_an_index_that_is_behind() {
     cut.world.push("m", &tree(&["c"]));
 
     cut.world.crash_over(old);
-    cut.world.wait(look_at_start(&cut.world.repository));
+    cut.world.wait(settle_once(&cut.world.repository));
 
     assert_eq!(cut.listed(), []);
     assert_eq!(cut.on_site().len(), 2);

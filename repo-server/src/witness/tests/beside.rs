@@ -112,7 +112,7 @@ fn a_commit_that_a_crash_cuts_off_is_no_loss() {
         world.index.fail_after(cuts);
         let done = world.commit_tree(&client, &tree(&["a"]));
         world.index.heal();
-        world.crash();
+        world.restart();
 
         assert_eq!((looked(&world), alarms(&world.repository)), (None, vec![]), "cut at commit {cuts}");
 
