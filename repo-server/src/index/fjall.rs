@@ -11,6 +11,7 @@
 //! - No table is emptied with `clear()`, which does not mix with recovery.
 //! - Every commit numbers itself, in a row of its own: see [`Order`]. fjall's checksums do not cover the number by
 //!   which it puts the commits of its journal in order.
+//! - The lists of files are compared with their checksums before it opens them: see [`versions`].
 
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -82,12 +83,10 @@ impl FjallIndex {
             db.persist(PersistMode::SyncAll).map_err(refused)
         };
         let data = folder.database(Engine::Fjall, missing, create)?;
+        let damaged = |source| OpenError::Engine { dir: dir.to_owned(), engine: Engine::Fjall, source };
+        versions::check(&data).map_err(damaged)?;
         let Opened { db, tables, order } = open_database(&data).map_err(refused)?;
-        let committing = Mutex::new(Order::read(&order).map_err(|source| OpenError::Engine {
-            dir: dir.to_owned(),
-            engine: Engine::Fjall,
-            source,
-        })?);
+        let committing = Mutex::new(Order::read(&order).map_err(damaged)?);
         // Opening makes files as well: what it repaired, and tables that an older version did not have.
         folder.sync_tree(&data)?;
         let committed = RwLock::new(Arc::new(db.snapshot()));
@@ -278,3 +277,4 @@ fn options() -> KeyspaceCreateOptions {
 mod order;
 #[cfg(test)]
 mod tests;
+mod versions;
