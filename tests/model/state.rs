@@ -368,7 +368,7 @@ impl State {
         }
     }
 
-    /// Whether this session of a pusher is open, given how many it could open after it.
+    /// Whether the session of a pusher is open after which it could open so many more.
     pub(crate) fn is_open(&self, (who, opens): (usize, u8)) -> bool {
         self.pushers[who].session.is_some() && self.pushers[who].opens == opens
     }
