@@ -207,4 +207,20 @@ pub enum FileEnd {
     /// It could not be read to its end; the extents before are not to be used.
     #[n(1)]
     Unreadable,
+    /// All of it is there, read while its owner wrote to it: a mixture of states, which the owner's own log repairs.
+    #[n(2)]
+    Fuzzy(#[n(0)] FileDigest),
+    /// All of it is there, read while its owner wrote to it: a mixture of states that may never have been one.
+    #[n(3)]
+    Torn(#[n(0)] FileDigest),
+}
+
+impl FileEnd {
+    /// The digest of the content; `None` if there is none to use.
+    pub fn digest(&self) -> Option<FileDigest> {
+        match self {
+            Self::Whole(digest) | Self::Fuzzy(digest) | Self::Torn(digest) => Some(*digest),
+            Self::Unreadable => None,
+        }
+    }
 }

@@ -92,6 +92,40 @@ pub struct PushStats {
     #[n(10)]
     #[cbor(decode_with = "crate::cbor::at_most::decode::<_, _, MAX_FALLBACKS>")]
     pub fallbacks: Vec<Fallback>,
+    /// How far all files are of one moment. Pushes of earlier builds do not say.
+    #[n(11)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moment: Option<Moment>,
+}
+
+/// How far the files of a push are of one moment.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Encode, Decode, serde::Serialize, serde::Deserialize,
+)]
+#[cbor(array)]
+pub struct Moment {
+    /// Milliseconds from the first file that was frozen to the last.
+    #[n(0)]
+    pub freeze_ms: u64,
+    /// Files that had changed between the freeze and their reading: a later state of them was stored.
+    #[n(1)]
+    pub moved_on: u64,
+    /// Files that were written to during each reading, and whose owner's log repairs that.
+    #[n(2)]
+    pub fuzzy: u64,
+    /// Files that were written to during each reading, and are mixtures of their states.
+    #[n(3)]
+    pub torn: u64,
+    /// Folders whose names changed again and again while they were frozen.
+    #[n(4)]
+    pub restless: u64,
+}
+
+impl Moment {
+    /// Whether every file is as it was when it was frozen.
+    pub fn is_one(&self) -> bool {
+        self.moved_on == 0 && self.fuzzy == 0 && self.torn == 0 && self.restless == 0
+    }
 }
 
 /// Why some files cost more than they should have.
@@ -213,9 +247,12 @@ mod tests {
         let fallback = Fallback { reason: "why".to_owned(), files: 3 };
         let push =
             PushStats { appended: 1, bytes_read: 1 << 40, fallbacks: vec![fallback], ..PushStats::default() };
-        let with = Manifest { push: Some(push), ..manifest(1, 0) };
+        let moment = Some(Moment { freeze_ms: 7, moved_on: 1, fuzzy: 2, torn: 3, restless: 4 });
+        for push in [PushStats { moment, ..push.clone() }, push] {
+            let with = Manifest { push: Some(push), ..manifest(1, 0) };
 
-        assert_eq!(Manifest::decode(&with.encode()).unwrap(), with);
+            assert_eq!(Manifest::decode(&with.encode()).unwrap(), with);
+        }
     }
 
     /// P4: long lists of short values would take many times their encoded length in memory.

@@ -124,10 +124,12 @@ pub struct PushArguments {
     #[arg(long, value_name = "DIR")]
     pub freeze_dir: Option<PathBuf>,
     /// How the files that match GLOB are changed by their owner: `append-only`, `immutable`, `mutable`
-    /// (always read whole) or `auto`. The first that matches counts.
+    /// (always read whole), `logged` (its owner's own log repairs a copy taken while it writes) or `auto`. The
+    /// first that matches counts.
     #[arg(long = "class", value_name = "CLASS=GLOB")]
     pub classes: Vec<ClassRule>,
-    /// Classes of the files of a database: `cassandra`, `m3` or `etcd`. They come after those of --class.
+    /// Classes of the files of a database, and what it says never to copy: `cassandra`, `etcd`, `m3`, `mysql`,
+    /// `postgresql`, `redis`, `rocksdb` or `sqlite`; `logs` for logs known by name. They come after those of --class.
     #[arg(long = "class-set", value_name = "NAME")]
     pub class_sets: Vec<ClassSet>,
     /// Hash this share of the content again though nothing says that it changed [without a number: all].
@@ -311,7 +313,7 @@ mod tests {
             &["push", "/a", "--level", "0"],
             &["push", "/a", "--jobs", "0"],
             &["push", "/a", "--class", "immutable"],
-            &["push", "/a", "--class-set", "mysql"],
+            &["push", "/a", "--class-set", "oracle"],
             &["push", "/a", "--freeze", "copy"],
             &["push", "/a", "--rehash=101"],
             &["push", "/a", "--rehash=1", "--rehash-every", "3"],

@@ -93,12 +93,14 @@ pub(crate) enum Verdict {
 pub(crate) fn verdict(class: Class, change: Change, settled: Settled) -> Verdict {
     match (class, change) {
         (Class::Mutable, _) | (_, Change::Rewritten | Change::Shrunk | Change::Replaced) => Verdict::Whole,
-        (Class::Immutable, Change::Grown) => Verdict::Whole,
+        (Class::Immutable | Class::Logged, Change::Grown) => Verdict::Whole,
         (Class::Auto | Class::AppendOnly, Change::Grown) => Verdict::Append,
         (Class::AppendOnly | Class::Immutable, Change::None | Change::Stamp) => Verdict::Reuse,
-        (Class::Auto, Change::None | Change::Stamp) if settled == Settled::No => Verdict::Whole,
-        (Class::Auto, Change::None) => Verdict::Reuse,
-        (Class::Auto, Change::Stamp) => Verdict::Check,
+        (Class::Auto | Class::Logged, Change::None | Change::Stamp) if settled == Settled::No => {
+            Verdict::Whole
+        }
+        (Class::Auto | Class::Logged, Change::None) => Verdict::Reuse,
+        (Class::Auto | Class::Logged, Change::Stamp) => Verdict::Check,
     }
 }
 

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use format_spec::EntryPath;
 
 use super::globs::Globs;
+use super::sets::ClassSet;
 use crate::error::ClientError;
 
 /// How a file is changed by whoever owns it. See `docs/change-detection.md` for what follows from it.
@@ -20,11 +21,13 @@ pub enum Class {
     Immutable,
     /// It is rewritten in place, perhaps without a sign (through a memory map): always read whole.
     Mutable,
+    /// It is written in place, and its owner's own log repairs a copy that was taken meanwhile.
+    Logged,
 }
 
 impl Class {
     /// Every class.
-    pub const ALL: [Self; 4] = [Self::Auto, Self::AppendOnly, Self::Immutable, Self::Mutable];
+    pub const ALL: [Self; 5] = [Self::Auto, Self::AppendOnly, Self::Immutable, Self::Mutable, Self::Logged];
 
     /// Its name on the command line.
     pub const fn name(self) -> &'static str {
@@ -33,6 +36,7 @@ impl Class {
             Self::AppendOnly => "append-only",
             Self::Immutable => "immutable",
             Self::Mutable => "mutable",
+            Self::Logged => "logged",
         }
     }
 }
@@ -54,7 +58,7 @@ pub struct ClassRule {
 
 /// A text that is no [`ClassRule`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("expected CLASS=GLOB, where CLASS is auto, append-only, immutable or mutable")]
+#[error("expected CLASS=GLOB, where CLASS is auto, append-only, immutable, mutable or logged")]
 pub struct ParseClassError;
 
 impl FromStr for ClassRule {
@@ -67,78 +71,6 @@ impl FromStr for ClassRule {
             return Err(ParseClassError);
         }
         Ok(Self { class, glob: glob.to_owned() })
-    }
-}
-
-/// Classes of the files of a database that we know.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ClassSet {
-    /// Apache Cassandra and what shares its files.
-    Cassandra,
-    /// M3DB.
-    M3,
-    /// etcd.
-    Etcd,
-}
-
-impl ClassSet {
-    /// Every set.
-    pub const ALL: [Self; 3] = [Self::Cassandra, Self::M3, Self::Etcd];
-
-    /// Its name on the command line.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Cassandra => "cassandra",
-            Self::M3 => "m3",
-            Self::Etcd => "etcd",
-        }
-    }
-
-    /// Its rules. The first that matches counts.
-    fn rules(self) -> &'static [(Class, &'static [&'static str])] {
-        match self {
-            // `*-Statistics.db` and `*-Summary.db` get new content under the old name: they stay `auto`.
-            Self::Cassandra => &[
-                (Class::Mutable, &["CommitLog-*.log"]),
-                (Class::Auto, &["*-Statistics.db", "*-Summary.db"]),
-                (
-                    Class::Immutable,
-                    &[
-                        "*-Data.db",
-                        "*-Index.db",
-                        "*-Filter.db",
-                        "*-CompressionInfo.db",
-                        "*-Digest.*",
-                        "*-CRC.db",
-                        "*-TOC.txt",
-                        "*-Partitions.db",
-                        "*-Rows.db",
-                        "*-SAI+*.db",
-                        "*-SI_*.db",
-                    ],
-                ),
-            ],
-            Self::M3 => &[(Class::Immutable, &["fileset-*-*.db"])],
-            // The log is allocated ahead and rewritten in place; the store is written through a memory map.
-            Self::Etcd => {
-                &[(Class::Mutable, &["*.wal", "**/member/snap/db"]), (Class::Immutable, &["*.snap"])]
-            }
-        }
-    }
-}
-
-impl fmt::Display for ClassSet {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for ClassSet {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, String> {
-        let known = Self::ALL.into_iter().find(|set| set.name() == name);
-        known.ok_or_else(|| "expected cassandra, m3 or etcd".to_owned())
     }
 }
 
@@ -217,7 +149,7 @@ mod tests {
 
         for name in ["commitlog/CommitLog-7-1700000000000.log", "member/wal/0000000000000000-0.wal"] {
             assert_eq!(of(&broad, name), Class::Mutable, "{name}");
-            assert_eq!(of(&known, name), Class::Mutable, "{name}");
+            assert_eq!(of(&known, name), Class::Logged, "{name}");
         }
         assert_eq!(of(&known, "var/lib/etcd/member/snap/db"), Class::Mutable);
     }

@@ -30,6 +30,7 @@ mod report;
 mod roots;
 mod scan;
 mod session;
+mod sets;
 mod source;
 mod stat;
 mod stop;
@@ -52,11 +53,12 @@ use tokio::runtime::Handle;
 
 pub use change::Rehash;
 pub(crate) use change::{Habit, Settled};
-pub use class::{Class, ClassRule, ClassSet, ParseClassError};
+pub use class::{Class, ClassRule, ParseClassError};
 pub(crate) use freeze::Source;
 pub use freeze::{FreezeMode, FreezeOptions};
 pub use report::{ProblemReport, PushReport};
 pub(crate) use roots::Root;
+pub use sets::ClassSet;
 pub(crate) use stat::Identity;
 pub use walk::Mounts;
 
@@ -243,7 +245,9 @@ impl<'a> Push<'a> {
     ) -> Result<Self, ClientError> {
         let roots = roots::check(&options.roots)?;
         roots::check_freeze_folder(&options.freeze, &roots)?;
-        let excludes = Globs::new("--exclude", &options.excludes)?;
+        let never = options.class_sets.iter().flat_map(|set| set.excludes()).map(|glob| (*glob).to_owned());
+        let excludes: Vec<String> = options.excludes.iter().cloned().chain(never).collect();
+        let excludes = Globs::new("--exclude", &excludes)?;
         let classes = Classes::new(&options.classes, &options.class_sets)?;
         let pace =
             options.max_rate.map_or_else(Pace::unlimited, |rate| Pace::at_most(rate.bytes_per_second()));

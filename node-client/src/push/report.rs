@@ -185,6 +185,7 @@ impl Tally {
             bytes_sent: get(&self.bytes_sent),
             bytes_stored: get(&self.bytes_stored),
             fallbacks: fallbacks.iter().map(fallback).collect(),
+            moment: None,
         }
     }
 

@@ -312,7 +312,7 @@ impl Planner {
         }
         match content.end {
             None => self.file = Some(file),
-            Some(FileEnd::Whole(digest)) => {
+            Some(FileEnd::Whole(digest) | FileEnd::Fuzzy(digest) | FileEnd::Torn(digest)) => {
                 if file.offset != file.size || file.digester.finish() != digest {
                     return Err(broken(&file.path, "its extents do not add up to its size and digest"));
                 }

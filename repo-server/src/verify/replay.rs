@@ -241,7 +241,9 @@ impl Replay {
             None => self.open = Some(file),
             // The push said so: nobody restores it.
             Some(FileEnd::Unreadable) => {}
-            Some(FileEnd::Whole(digest)) => self.end(page, file, digest),
+            Some(FileEnd::Whole(digest) | FileEnd::Fuzzy(digest) | FileEnd::Torn(digest)) => {
+                self.end(page, file, digest);
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 use format_spec::descriptor::Descriptor;
 use format_spec::key::{DomainKey, MasterKey};
 use format_spec::manifest::{
-    Fallback, MAX_FALLBACKS, MAX_PROBLEMS, MAX_ROOTS, Manifest, PageRef, Problem, PushStats, Totals,
+    Fallback, MAX_FALLBACKS, MAX_PROBLEMS, MAX_ROOTS, Manifest, Moment, PageRef, Problem, PushStats, Totals,
 };
 use format_spec::page::{self, MAX_PAGE_LEN, PageBuilder, Record};
 use format_spec::snapshot::{ManifestRef, Snapshot, SnapshotState};
@@ -217,7 +217,8 @@ pub fn entries() -> Vec<Seed> {
 
 fn push_stats() -> PushStats {
     let fallbacks = vec![Fallback { reason: "why".to_owned(), files: 3 }];
-    PushStats { appended: 1, bytes_read: 1 << 40, fallbacks, ..PushStats::default() }
+    let moment = Some(Moment { freeze_ms: 5, moved_on: 1, ..Moment::default() });
+    PushStats { appended: 1, bytes_read: 1 << 40, fallbacks, moment, ..PushStats::default() }
 }
 
 fn totals() -> Totals {

@@ -3,7 +3,8 @@ use std::collections::BTreeSet;
 use format_spec::{EntryPath, Timestamp};
 
 use super::*;
-use crate::push::class::{ClassSet, Classes};
+use crate::push::class::Classes;
+use crate::push::sets::ClassSet;
 
 const DOCUMENT: &str = include_str!("../../../../docs/change-detection.md");
 
@@ -82,14 +83,14 @@ fn the_document_says_what_the_code_does() {
 #[test]
 fn a_cell_of_the_document_that_is_wrong_is_found_wherever_it_is() {
     let rows: Vec<_> =
-        DOCUMENT.lines().filter(|line| line.starts_with("| `") && line.ends_with(" whole |")).collect();
+        DOCUMENT.lines().filter(|line| line.starts_with("| `") && line.matches('|').count() == 8).collect();
     assert_eq!(rows.len(), 8);
     for row in rows {
         let cells: Vec<_> = row.split(" | ").collect();
-        for cell in 2..6 {
+        for cell in 2..7 {
             for wrong in ["reuse", "check", "append", "whole", ""] {
                 let mut changed = cells.clone();
-                let end = if cell == 5 { " |" } else { "" };
+                let end = if cell == 6 { " |" } else { "" };
                 let wrong = format!("{wrong}{end}");
                 if changed[cell] == wrong {
                     continue;

@@ -195,7 +195,10 @@ impl Scan<'_> {
             }
             let end = match end {
                 None => continue,
-                Some(FileEnd::Unreadable) => return Err(Useless::Moved),
+                // Never a state of the file to begin with.
+                Some(FileEnd::Unreadable | FileEnd::Fuzzy(_) | FileEnd::Torn(_)) => {
+                    return Err(Useless::Moved);
+                }
                 Some(end @ FileEnd::Whole(_)) => end,
             };
             if replay.verdict == Verdict::Append {

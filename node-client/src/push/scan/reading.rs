@@ -212,7 +212,7 @@ impl Scan<'_> {
             (Change::None, _) | (Change::Stamp, Class::AppendOnly | Class::Immutable) => Ok(true),
             (Change::Grown, Class::AppendOnly) => Ok(true),
             // Who deletes, moves or links a file changes its ctime: that is what it was frozen against.
-            (Change::Stamp, Class::Auto | Class::Mutable) | (Change::Grown, Class::Auto) => {
+            (Change::Stamp, Class::Auto | Class::Mutable | Class::Logged) | (Change::Grown, Class::Auto) => {
                 self.still_there(file, samples)
             }
             _ => Ok(false),

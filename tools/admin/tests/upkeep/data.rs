@@ -56,6 +56,7 @@ pub(crate) fn push(name: &str) -> NodePush {
         bytes_sent: 20 << 20,
         bytes_stored: 19 << 20,
         fallbacks: vec![Fallback { reason: "no second name could be made".to_owned(), files: 2 }],
+        moment: None,
     };
     NodePush { node: node(name), stats }
 }
