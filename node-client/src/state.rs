@@ -34,7 +34,7 @@ use format_spec::{ManifestId, RepositoryId, SessionId, Timestamp};
 pub(crate) use known::{ByInode, Damaged, Known};
 pub use memory::Alike;
 pub(crate) use memory::{Likeness, Memory, Origin, Remembered, Sure};
-pub(crate) use place::{Header, Place, default_folder, remembered_roots};
+pub(crate) use place::{Header, Place, default_folder, make_folder, remembered_roots};
 pub(crate) use spool::{Spool, SpoolMark};
 
 use crate::push::{Device, Habit, Identity, Settled, Source};

@@ -109,9 +109,10 @@ impl Setup {
     }
 }
 
-/// The second names that a push has left, which none must.
-fn left(root: &Path) -> bool {
-    root.join(".astacus").exists()
+/// The second names that a push of `node` has left in any place where it may make them, which none must.
+fn left(root: &Path, node: &Client) -> bool {
+    let above = root.parent().expect("a root lies in a folder");
+    [root, above, &node.home().join("state")].iter().any(|place| place.join(".astacus").exists())
 }
 
 /// C4, C5: of what a killed client had sent, hardly anything is sent again, and what it had noted is not
@@ -129,7 +130,7 @@ fn a_push_after_a_kill_goes_on_where_the_last_one_was() {
     println!("{arrived} bytes, then {rest}: {again} sent again, of {}", setup.whole);
     assert!(again <= setup.whole / 20, "{again} of {} were sent again", setup.whole);
     setup.assert_resumed(&report, arrived);
-    assert!(!left(&setup.root));
+    assert!(!left(&setup.root, &node));
     assert_eq!(setup.world.wire().status().open_sessions, 0, "the killed push's session lives on");
     setup.assert_restores(&node);
     assert_eq!(number(&node.push(&setup.root), "bytes_read"), 0);
@@ -147,7 +148,7 @@ fn a_push_after_an_interrupt_goes_on_where_the_last_one_was() {
             push.wait()
         })
     });
-    let is_clean = !left(&setup.root) && setup.world.wire().status().open_sessions == 0;
+    let is_clean = !left(&setup.root, &node) && setup.world.wire().status().open_sessions == 0;
     let (rest, report) = setup.sent_by(|setup| node.push(&setup.root));
 
     interrupted.exits(130);
@@ -182,7 +183,7 @@ fn kills_at_any_moment_cost_little() {
         );
         // Two bodies of a quarter of a second may be on their way, and what is asked again is a little.
         assert!(again <= 3 * MIB + setup.whole / 20, "round {round}: {again} of {}", setup.whole);
-        assert!(!left(&setup.root));
+        assert!(!left(&setup.root, &node));
         setup.assert_restores(&node);
     }
     assert!(cut > 0, "no push was cut short: the kills come too late");
@@ -210,7 +211,7 @@ fn a_push_that_meets_a_kill_of_the_server_sends_again_what_was_not_sealed() {
     );
     assert!(sent <= setup.whole + unsealed + 32 * MIB, "{sent} bytes for {}", setup.whole);
     assert!(sent < 2 * setup.whole - sealed / 2, "what was sealed was sent again: {sent}");
-    assert!(!left(&setup.root));
+    assert!(!left(&setup.root, &node));
     setup.assert_restores(&node);
     node.at(setup.world.server.address()).admin(&["verify", "--level", "read"]).exits(0);
 }
@@ -226,7 +227,7 @@ fn a_push_after_a_kill_of_the_server_goes_on_with_what_was_sealed() {
     let sealed = until_sealed(&setup, before);
     setup.world.server.kill();
     let failed = push.wait();
-    let is_clean = !left(&setup.root);
+    let is_clean = !left(&setup.root, &node);
     setup.world.server.start_again();
     setup.relay.point_to(&setup.world.server);
     let report = node.push(&setup.root);

@@ -172,6 +172,10 @@ impl Freeze {
         state: Option<&Path>,
     ) -> Result<Self, ClientError> {
         let FreezeOptions { mode, unfrozen, .. } = *options;
+        if let Some(state) = state.filter(|_| mode != FreezeMode::Off) {
+            // It is made in any case, for what is remembered; where it cannot be, there are other folders.
+            let _ = crate::state::make_folder(state);
+        }
         let mut freeze = Self { mode, unfrozen, trees: BTreeMap::new(), frozen: Vec::new() };
         for root in roots {
             let bases = place::bases(options.folder.as_deref(), &root.folder, state);

@@ -235,7 +235,8 @@ fn fnv1a(bytes: &[u8]) -> u64 {
     })
 }
 
-fn make_folder(folder: &Path) -> io::Result<()> {
+/// Makes a folder for the user alone.
+pub(crate) fn make_folder(folder: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
