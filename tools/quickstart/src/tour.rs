@@ -163,6 +163,8 @@ impl<'a> Tour<'a> {
             snapshot: SnapshotChoice::Id(pushed.snapshot),
             cluster: Some(pushed.cluster.clone()),
             node: NodeChoice::Named(pushed.node.clone()),
+            // The report compares what is there with what the push said.
+            partial: Partial::Allow,
             to: self.copy(),
             paths: Vec::new(),
             placement: Placement::StripRoot,
