@@ -14,7 +14,7 @@ use node_client::config::{Config, Settings};
 use node_client::error::{ClientError, EXIT_INTERRUPTED, EXIT_PARTIAL};
 use node_client::push::{self, FreezeMode, FreezeOptions, PushOptions, PushReport};
 use node_client::restore::{
-    self, Durable, Existing, NodeChoice, Placement, Progress, RestoreOptions, RestoreReport, Setuid,
+    self, Durable, Existing, NodeChoice, Partial, Placement, Progress, RestoreOptions, RestoreReport, Setuid,
     SnapshotChoice,
 };
 use tokio::runtime::{Builder, Handle, Runtime};
