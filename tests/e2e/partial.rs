@@ -258,14 +258,17 @@ fn torn_and_fuzzy_files_are_restored_and_named() {
     let to = world.path("restored");
 
     let refused = node.restore(&id, &to, &["--path", "torn"]).exits(2).json();
-    let part =
-        node.restore(&id, &world.path("part"), &["--path", "fuzzy", "--path", "whole"]).exits(0).json();
+    // Nobody knows what a name that has gone was: a folder could have held what a bare name chooses.
+    let unknown = node.restore(&id, &to, &["--path", "fuzzy"]).exits(2).json();
+    let whole = ["--path", "/data/fuzzy", "--path", "/data/whole"];
+    let part = node.restore(&id, &world.path("part"), &whole).exits(0).json();
     let restored = node.restore(&id, &to, &["--strip-root", "--allow-partial"]).exits(3).json();
     let mut command = node.command();
     command.args(["restore", &id, "--allow-partial", "--quiet", "--to"]).arg(world.path("quiet"));
     let told = tests::client::run_to_end(command).exits(3).stdout;
 
     assert!(text(&refused["error"], "message").contains("was written to each time"), "{refused}");
+    assert!(text(&unknown["error"], "message").contains("/data/gone` (vanished; "), "{unknown}");
     assert_eq!((&part["fuzzy"], &part["torn"]), (&json!(["data/fuzzy"]), &json!([])));
     assert_eq!((&restored["fuzzy"], &restored["torn"]), (&json!(["data/fuzzy"]), &json!(["data/torn"])));
     assert_eq!((number(&restored, "fuzzy_count"), number(&restored, "torn_count")), (1, 1));

@@ -154,10 +154,10 @@ impl<'a> Survey<'a> {
             EntryKind::File => {
                 self.file = Some(OpenFile { path: entry.path.clone(), group: entry.link_group, wanted });
             }
-            EntryKind::HardLink if entry.link_group.is_some_and(|it| self.broken_groups.contains(&it)) => {
-                if wanted {
-                    self.lacks(&entry.path, "another name of such a file");
-                }
+            EntryKind::HardLink
+                if wanted && entry.link_group.is_some_and(|group| self.broken_groups.contains(&group)) =>
+            {
+                self.lacks(&entry.path, "another name of such a file");
             }
             _ => {}
         }
@@ -190,11 +190,11 @@ impl<'a> Survey<'a> {
         let elsewhere = std::mem::take(&mut self.elsewhere);
         let accounted = self.broken + u64::try_from(elsewhere.len()).unwrap_or(u64::MAX);
         for path in elsewhere {
-            let may_hold =
-                |survey: &Self| !survey.leaves.contains(path) && survey.filter.may_reach_into(path);
-            if self.filter.covers(path) || may_hold(&self) {
-                let why = self.reasons.get(path).copied().unwrap_or_default();
+            let why = self.reasons.get(path).copied().unwrap_or_default();
+            if self.filter.covers(path) {
                 self.lacks(path, why);
+            } else if !self.leaves.contains(path) && self.filter.may_reach_into(path) {
+                self.lacks(path, &format!("{why}; what was chosen may have been in it"));
             }
         }
         let node = self.manifest.node.clone();
