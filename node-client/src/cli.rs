@@ -38,7 +38,7 @@ Settings come from flags, then from the environment (ASTACUS_SERVER, ASTACUS_TOK
 ASTACUS_TOKEN, ASTACUS_CLUSTER, ASTACUS_NODE), then from ~/.config/astacus/client.toml, then from
 /etc/astacus/client.toml (keys: server, token_file, cluster, node).
 
-Exit codes: 0 done · 2 wrong usage · 3 done, but some files are missing · 10 not found ·
+Exit codes: 0 done · 2 wrong usage · 3 done, but files are missing or torn · 10 not found ·
 11 conflict · 12 not allowed · 13 stored bytes are damaged · 14 not available, try again ·
 1 a defect of ours · 130 interrupted";
 

@@ -10,7 +10,7 @@ use crate::restore::Lack;
 
 /// Exit code after Ctrl-C.
 pub const EXIT_INTERRUPTED: u8 = 130;
-/// Exit code when the snapshot is there, but some files are missing from it.
+/// Exit code when the snapshot is there, but some files are missing from it or torn.
 pub const EXIT_PARTIAL: u8 = 3;
 
 /// A push, restore, list or verify that failed.

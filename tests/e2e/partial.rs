@@ -120,7 +120,7 @@ impl Years {
     }
 }
 
-/// S6, G9: `latest` is the last complete one, as policies have it, and the newer partial one is not passed over
+/// S8, G9: `latest` is the last complete one, as policies have it, and the newer partial one is not passed over
 /// in silence.
 #[test]
 fn latest_passes_over_a_newer_partial_snapshot_and_says_so() {
@@ -149,7 +149,7 @@ fn latest_passes_over_a_newer_partial_snapshot_and_says_so() {
     drop(root);
 }
 
-/// S6: nothing is written, and the way out is named.
+/// S8: nothing is written, and the way out is named.
 #[test]
 fn latest_of_partial_snapshots_only_is_refused_with_the_way_out() {
     let world = World::new();
@@ -172,7 +172,7 @@ fn latest_of_partial_snapshots_only_is_refused_with_the_way_out() {
     assert!(to.exists());
 }
 
-/// S6: one that is named is refused too, but for what is whole in it.
+/// S8: one that is named is refused too, but for what is whole in it.
 #[test]
 fn a_partial_snapshot_that_is_named_needs_the_flag_unless_the_part_is_whole() {
     let Some(Years { world, node, partial, .. }) = Years::new() else { return };
@@ -249,7 +249,7 @@ fn mixed(world: &World) -> String {
     })
 }
 
-/// S6, C1: what its owner wrote to while it was read comes back, with a mark, and a torn one makes it partial.
+/// S6, S8: what its owner wrote to while it was read comes back, with a mark, and a torn one makes it partial.
 #[test]
 fn torn_and_fuzzy_files_are_restored_and_named() {
     let world = World::new();

@@ -267,7 +267,7 @@ mod tests {
         assert!(matches!(latest(&[], &assumed("a"), Partial::Refuse), Err(ClientError::NotFound(_))));
     }
 
-    /// S6: what is not there cannot be had from a snapshot that lacks it, however new that is.
+    /// S8: what is not there cannot be had from a snapshot that lacks it, however new that is.
     #[test]
     fn the_latest_is_complete_and_names_the_newer_partial_one() {
         let all = [snapshot(1, &["a"]), snapshot(2, &["a"]), lacking(3, 1), lacking(4, 1_234)];
@@ -282,7 +282,7 @@ mod tests {
         assert_eq!((newest.id, newest.passed_over), (all[3].id, None));
     }
 
-    /// S6, and the way out.
+    /// S8: the way out is named.
     #[test]
     fn only_partial_snapshots_are_refused_with_the_newest_and_the_flag() {
         let all = [lacking(3, 2), lacking(4, 1)];

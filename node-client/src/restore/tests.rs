@@ -260,7 +260,7 @@ fn served() -> SnapshotChoice {
     SnapshotChoice::Id(Store::snapshot().id)
 }
 
-/// S6: it comes back without the file only if that was said to be all right, and then everything is named.
+/// S8: it comes back without the file only if that was said to be all right, and then everything is named.
 #[test]
 fn what_is_missing_or_torn_makes_a_restore_partial() {
     let server = partial_sample();
@@ -285,7 +285,7 @@ fn what_is_missing_or_torn_makes_a_restore_partial() {
     assert_eq!(restore(&server, &fuzzy).unwrap().state, SnapshotState::Complete, "its owner repairs it");
 }
 
-/// S6: nothing is written, not even the target.
+/// S8: nothing is written, not even the target.
 #[test]
 fn a_partial_snapshot_is_refused_before_anything_is_written() {
     let server = partial_sample();
