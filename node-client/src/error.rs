@@ -89,6 +89,14 @@ pub enum ClientError {
     /// Compression or decompression failed for lack of memory.
     #[error("compression library")]
     Compression(#[source] io::Error),
+    /// A file must not be read unless it is frozen, and could not be.
+    #[error("`{path}` cannot be frozen: {why}")]
+    NotFrozen {
+        /// The file.
+        path: String,
+        /// Why not.
+        why: String,
+    },
     /// A thread could not be started.
     #[error("start the thread `{name}`")]
     Thread {
@@ -116,7 +124,7 @@ impl ClientError {
     /// What the caller can do about it.
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::Usage(_) | Self::Partial { .. } => ErrorClass::Usage,
+            Self::Usage(_) | Self::Partial { .. } | Self::NotFrozen { .. } => ErrorClass::Usage,
             Self::NotFound(_) => ErrorClass::NotFound,
             Self::Unreachable { .. }
             | Self::Disk { .. }
@@ -147,6 +155,9 @@ impl ClientError {
                 "files that are whole need no flag: choose them with --path, or take a complete snapshot (`latest`)"
             }
             Self::Interrupted => return None,
+            Self::NotFrozen { .. } => {
+                "choose a folder with --freeze-dir, push a snapshot of the volume, or leave out --require-freeze"
+            }
             error => match error.class() {
                 ErrorClass::Usage => "see `astacus-client --help`",
                 ErrorClass::NotFound => return None,
