@@ -14,6 +14,7 @@
 //! | `GET /v1/snapshots/{id}/key` | – | [`SnapshotKey`] |
 //! | `POST /v1/snapshots/{id}/blobs` | ids, 32 bytes each | frames |
 //! | `GET /v1/snapshots/{id}/detail` | – | [`SnapshotDetail`] |
+//! | `GET /v1/snapshots/{id}/problems?node=NAME[&after=NEXT][&limit=N]` | – | [`FileProblems`] |
 //! | `PUT /v1/snapshots/{id}/protection` | [`ProtectRequest`] | [`SnapshotInfo`] |
 //! | `DELETE /v1/snapshots/{id}/protection` | – | [`SnapshotInfo`] |
 //! | `POST /v1/snapshots/{id}/undelete` | – | [`SnapshotInfo`] |
@@ -37,6 +38,7 @@
 mod audit;
 mod frame;
 mod json;
+mod problems;
 mod upkeep;
 mod verify;
 
@@ -46,6 +48,7 @@ pub use frame::{
     parse_ids,
 };
 pub use json::*;
+pub use problems::*;
 pub use upkeep::*;
 pub use verify::*;
 

@@ -16,7 +16,7 @@ use crate::push::{
 };
 use crate::rate::Rate;
 use crate::restore::{
-    Durable, Existing, NodeChoice, Placement, RestoreOptions, Setuid, SnapshotChoice, VerifyOptions,
+    Durable, Existing, NodeChoice, Partial, Placement, RestoreOptions, Setuid, SnapshotChoice, VerifyOptions,
 };
 
 /// Backs up folders of this machine into an Astacus repository, and brings them back.
@@ -39,7 +39,7 @@ Settings come from flags, then from the environment (ASTACUS_SERVER, ASTACUS_TOK
 ASTACUS_TOKEN, ASTACUS_CLUSTER, ASTACUS_NODE), then from ~/.config/astacus/client.toml, then from
 /etc/astacus/client.toml (keys: server, token_file, cluster, node).
 
-Exit codes: 0 done · 2 wrong usage · 3 done, but some files are missing · 10 not found ·
+Exit codes: 0 done · 2 wrong usage · 3 done, but files are missing or torn · 10 not found ·
 11 conflict · 12 not allowed · 13 stored bytes are damaged · 14 not available, try again ·
 1 a defect of ours · 130 interrupted";
 
@@ -76,7 +76,7 @@ pub struct Output {
 pub enum Command {
     /// Back up folders as a new snapshot.
     Push(PushArguments),
-    /// List snapshots, oldest first.
+    /// List snapshots, oldest first: of the cluster in the settings, and of one node with --node.
     List,
     /// Remove the second names of files that pushes left which were killed.
     Tidy(TidyArguments),
@@ -201,7 +201,7 @@ const EXPECTED_PERCENT: &str = "expected a number from 0 to 100";
 /// What to restore, and how.
 #[derive(Debug, Args)]
 pub struct RestoreArguments {
-    /// Id of the snapshot, or `latest`.
+    /// Id of the snapshot, or `latest` for the newest complete one.
     pub snapshot: SnapshotChoice,
     /// Folder to restore to; it is made if it is missing, and must be empty.
     #[arg(long, value_name = "DIR")]
@@ -210,6 +210,10 @@ pub struct RestoreArguments {
     /// `*` stays within a name, `**` does not.
     #[arg(long = "path", value_name = "GLOB")]
     pub paths: Vec<String>,
+    /// Restore what is there although files are missing or torn (exit code 3), and let `latest` be the newest
+    /// snapshot, complete or partial. Without this, nothing is written unless all that --path chooses is whole.
+    #[arg(long)]
+    pub allow_partial: bool,
     /// Put the content of the pushed folder right into the target, without the path to it.
     #[arg(long)]
     pub strip_root: bool,
@@ -227,8 +231,11 @@ pub struct RestoreArguments {
 /// What to verify.
 #[derive(Debug, Args)]
 pub struct VerifyArguments {
-    /// Id of the snapshot, or `latest`.
+    /// Id of the snapshot, or `latest` for the newest complete one.
     pub snapshot: SnapshotChoice,
+    /// Let `latest` be the newest snapshot, complete or partial.
+    #[arg(long)]
+    pub allow_partial: bool,
 }
 
 impl Connection {
@@ -312,6 +319,7 @@ impl RestoreArguments {
             snapshot: self.snapshot,
             cluster: config.chosen_cluster(),
             node,
+            partial: allowed(self.allow_partial),
             to: self.to.clone(),
             paths: self.paths.clone(),
             placement: if self.strip_root { Placement::StripRoot } else { Placement::WholePath },
@@ -325,8 +333,17 @@ impl RestoreArguments {
 impl VerifyArguments {
     /// For the library.
     pub fn options(&self, config: &Config) -> VerifyOptions {
-        VerifyOptions { snapshot: self.snapshot, cluster: config.chosen_cluster(), node: config.named_node() }
+        VerifyOptions {
+            snapshot: self.snapshot,
+            cluster: config.chosen_cluster(),
+            node: config.named_node(),
+            partial: allowed(self.allow_partial),
+        }
     }
+}
+
+fn allowed(allow_partial: bool) -> Partial {
+    if allow_partial { Partial::Allow } else { Partial::Refuse }
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::process::exit;
 
 use clap::CommandFactory;
-use format_spec::ErrorClass;
 use format_spec::snapshot::SnapshotState;
+use format_spec::{ClusterName, ErrorClass};
 use rustix::process::Resource;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
@@ -19,6 +19,7 @@ use crate::cli::{
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::error::{ClientError, EXIT_INTERRUPTED, EXIT_PARTIAL};
+use crate::list::{Wanted, choose};
 use crate::push;
 use crate::restore;
 use crate::show::{show, write_out};
@@ -117,9 +118,18 @@ impl Client {
     }
 
     fn list(&self) -> Result<u8, ClientError> {
-        let cluster = self.config.chosen_cluster();
-        let snapshots = self.runtime.block_on(self.api.snapshots(cluster.as_ref()))?;
-        show(&snapshots, self.output)?;
+        let wanted = Wanted {
+            cluster: self.config.chosen_cluster(),
+            named_cluster: self.config.named_cluster(),
+            named_node: self.config.named_node(),
+        };
+        let ask = |cluster: Option<&ClusterName>| self.runtime.block_on(self.api.snapshots(cluster));
+        let found = match ask(wanted.cluster.as_ref())? {
+            // A name that fits nothing is answered with those that would.
+            none if none.is_empty() && wanted.named_cluster.is_some() => ask(None)?,
+            found => found,
+        };
+        show(&choose(found, &wanted)?, self.output)?;
         Ok(0)
     }
 

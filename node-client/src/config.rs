@@ -72,6 +72,11 @@ impl Config {
         self.find(|settings| &settings.cluster)
     }
 
+    /// The cluster that a flag names, and nothing else.
+    pub fn named_cluster(&self) -> Option<ClusterName> {
+        self.flags.cluster.clone()
+    }
+
     /// The cluster to push to.
     pub fn cluster(&self) -> ClusterName {
         self.chosen_cluster().unwrap_or_else(|| DEFAULT_CLUSTER.parse().expect("it is a name"))

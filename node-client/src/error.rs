@@ -4,11 +4,13 @@ use std::io;
 use std::path::PathBuf;
 
 use format_spec::wire::ErrorBody;
-use format_spec::{ChunkId, ErrorClass, FormatError};
+use format_spec::{ChunkId, ErrorClass, FormatError, SnapshotId};
+
+use crate::restore::Lack;
 
 /// Exit code after Ctrl-C.
 pub const EXIT_INTERRUPTED: u8 = 130;
-/// Exit code when the snapshot is there, but some files are missing from it.
+/// Exit code when the snapshot is there, but some files are missing from it or torn.
 pub const EXIT_PARTIAL: u8 = 3;
 
 /// A push, restore, list or verify that failed.
@@ -21,6 +23,14 @@ pub enum ClientError {
     /// What was asked for does not exist.
     #[error("{0}")]
     NotFound(String),
+    /// The snapshot does not hold all that was asked for, and it was not said that this is all right.
+    #[error("snapshot {snapshot} is partial, {lack}; --allow-partial restores what is there")]
+    Partial {
+        /// The snapshot.
+        snapshot: SnapshotId,
+        /// What is missing from it.
+        lack: Box<Lack>,
+    },
     /// The server could not be reached, or stopped answering, after bounded retries.
     #[error("no answer from {server} after {attempts} attempts")]
     Unreachable {
@@ -114,7 +124,7 @@ impl ClientError {
     /// What the caller can do about it.
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::Usage(_) | Self::NotFrozen { .. } => ErrorClass::Usage,
+            Self::Usage(_) | Self::Partial { .. } | Self::NotFrozen { .. } => ErrorClass::Usage,
             Self::NotFound(_) => ErrorClass::NotFound,
             Self::Unreachable { .. }
             | Self::Disk { .. }
@@ -141,6 +151,9 @@ impl ClientError {
     pub fn hint(&self) -> Option<&'static str> {
         let hint = match self {
             Self::Unreachable { .. } => "is astacus-server running there? choose another with --server",
+            Self::Partial { .. } => {
+                "files that are whole need no flag: choose them with --path, or take a complete snapshot (`latest`)"
+            }
             Self::Interrupted => return None,
             Self::NotFrozen { .. } => {
                 "choose a folder with --freeze-dir, push a snapshot of the volume, or leave out --require-freeze"
@@ -158,10 +171,11 @@ impl ClientError {
         Some(hint)
     }
 
-    /// The stable code of a refusal by the server.
+    /// The stable code of a refusal, by the server or because of what a snapshot lacks.
     pub fn code(&self) -> Option<&str> {
         match self {
             Self::Refused { body, .. } => Some(&body.code),
+            Self::Partial { .. } => Some("partial_snapshot"),
             _ => None,
         }
     }

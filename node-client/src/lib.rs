@@ -11,6 +11,7 @@
 //! | [`rate`], [`priority`] | how a push steps back behind other work |
 //! | [`progress`] | who wants to know how far a push is |
 //! | [`cli`], [`config`] | what can be asked for, and where settings come from |
+//! | [`list`] | which snapshots are listed |
 //! | [`commands`], [`show`], [`bar`] | the program around the library |
 //!
 //! What was pushed last is kept in `state`, so that an unchanged tree costs one walk.
@@ -26,6 +27,7 @@ mod durable;
 pub mod error;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
+pub mod list;
 pub mod priority;
 pub mod progress;
 pub mod push;

@@ -13,7 +13,9 @@ use serde::Serialize;
 use crate::cli::Output;
 use crate::error::ClientError;
 use crate::push::{PushReport, Tidied};
-use crate::restore::{RestoreReport, VerifyReport};
+use crate::restore::{PassedOver, RestoreReport, VerifyReport};
+
+pub mod snapshot;
 
 /// Something that can be shown to people.
 pub trait Show: Serialize {
@@ -261,23 +263,19 @@ impl Show for Vec<SnapshotInfo> {
     }
 }
 
-fn row(snapshot: &SnapshotInfo) -> [String; 10] {
-    let sum = |of: fn(&PushStats) -> u64| snapshot.pushes.iter().map(|push| of(&push.stats)).sum::<u64>();
-    let known = |text: String| if snapshot.pushes.is_empty() { "-".to_owned() } else { text };
-    let nodes: Vec<&str> = snapshot.nodes.iter().map(|node| node.as_str()).collect();
-    let state = match snapshot.state {
-        SnapshotState::Complete => "complete".to_owned(),
-        SnapshotState::Partial => format!("partial ({} missing)", snapshot.problems),
-    };
+fn row(info: &SnapshotInfo) -> [String; 10] {
+    let sum = |of: fn(&PushStats) -> u64| info.pushes.iter().map(|push| of(&push.stats)).sum::<u64>();
+    let known = |text: String| if info.pushes.is_empty() { "-".to_owned() } else { text };
+    let nodes: Vec<&str> = info.nodes.iter().map(|node| node.as_str()).collect();
     [
-        snapshot.id.to_string(),
-        snapshot.cluster.to_string(),
+        info.id.to_string(),
+        info.cluster.to_string(),
         nodes.join(","),
-        snapshot.created.clone(),
-        state,
-        HumanCount(snapshot.files).to_string(),
-        HumanBytes(snapshot.bytes).to_string(),
-        known(HumanCount(sum(|stats| stats.new + stats.whole + stats.appended + stats.resumed)).to_string()),
+        info.created.clone(),
+        snapshot::state(info),
+        HumanCount(info.files).to_string(),
+        HumanBytes(info.bytes).to_string(),
+        known(HumanCount(sum(snapshot::changed)).to_string()),
         known(HumanBytes(sum(|stats| stats.bytes_read)).to_string()),
         known(HumanBytes(sum(|stats| stats.bytes_sent)).to_string()),
     ]
@@ -294,14 +292,35 @@ impl Show for RestoreReport {
         for skipped in &self.skipped {
             writeln!(out, "  NOT in the snapshot: {}: {}", skipped.path, skipped.reason)?;
         }
+        names(out, "TORN, a mixture of states", &self.torn, self.torn_count)?;
+        names(out, "fuzzy, to be repaired by its owner's log", &self.fuzzy, self.fuzzy_count)?;
         for note in &self.warnings {
             writeln!(out, "  {}: {}", note.path, note.note)?;
         }
-        Ok(())
+        newer(out, self.passed_over.as_ref())
     }
 
     fn is_news(&self) -> bool {
-        !self.skipped.is_empty() || !self.warnings.is_empty()
+        let flawed = !self.skipped.is_empty() || self.torn_count > 0 || !self.warnings.is_empty();
+        flawed || self.passed_over.is_some()
+    }
+}
+
+/// Names of one kind, each on a line, and how many more there are.
+fn names(out: &mut dyn Write, kind: &str, names: &[String], count: u64) -> io::Result<()> {
+    for name in names {
+        writeln!(out, "  {kind}: {name}")?;
+    }
+    match count.saturating_sub(u64::try_from(names.len()).unwrap_or(u64::MAX)) {
+        0 => Ok(()),
+        more => writeln!(out, "  {kind}: {} more", HumanCount(more)),
+    }
+}
+
+fn newer(out: &mut dyn Write, passed_over: Option<&PassedOver>) -> io::Result<()> {
+    match passed_over {
+        None => Ok(()),
+        Some(newer) => writeln!(out, "  NOT the newest: {newer}"),
     }
 }
 
@@ -322,11 +341,11 @@ impl Show for VerifyReport {
             let object = damage.object.as_deref().unwrap_or("-");
             writeln!(out, "    {} {path} {object}: {}", damage.node, damage.problem)?;
         }
-        Ok(())
+        newer(out, self.passed_over.as_ref())
     }
 
     fn is_news(&self) -> bool {
-        !self.is_sound()
+        !self.is_sound() || self.passed_over.is_some()
     }
 }
 

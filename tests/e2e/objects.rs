@@ -110,8 +110,12 @@ fn what_a_lost_manifest_leaves_uncounted_is_named_and_the_rest_is_counted() {
 
     // A restore says it before it fails.
     hurt.node.admin(&["verify", "--level", "exists"]).exits(13);
-    let restored = hurt.node.restore("latest", &hurt.world.path("restored"), &[]);
+    let restored = hurt.node.restore(&hurt.second, &hurt.world.path("restored"), &[]);
     assert!(restored.code != Some(0) && restored.stderr.contains("known to be damaged"), "{restored:?}");
+    // And `latest` is the last one that a policy counts.
+    let latest = hurt.node.restore("latest", &hurt.world.path("latest"), &[]).exits(0);
+    assert_eq!(latest.json()["snapshot"], json!(hurt.first));
+    assert!(latest.stderr.contains(&hurt.second) && latest.stderr.contains("damaged"), "{latest:?}");
     let restored = hurt.node.restore(&hurt.first, &hurt.world.path("first"), &[]).exits(0);
     assert!(!restored.stderr.contains("damaged"), "{restored:?}");
 

@@ -1,6 +1,7 @@
 //! Bodies of requests made by hand: right ones, and the parts of wrong ones.
 
 use format_spec::blob::{BlobInfo, Compression};
+use format_spec::id::FileDigest;
 use format_spec::key::{BlobKind, DomainKey};
 use format_spec::manifest::{Manifest, PageRef, Totals};
 use format_spec::page::PageBuilder;
@@ -53,19 +54,75 @@ pub fn page_of(domain: &DomainKey, chunks: &[(ChunkId, u32)]) -> Vec<u8> {
     builder.finish().expect("made to fit").bytes
 }
 
+/// A file of a snapshot that is made by hand, below the folder `data`.
+#[derive(Debug, Clone)]
+pub struct HandMade {
+    /// Its name.
+    pub name: String,
+    /// Its content, if it has any that can be used.
+    pub content: &'static [u8],
+    /// How its content ends, given its digest.
+    pub end: fn(FileDigest) -> FileEnd,
+}
+
+/// The pages and chunks of the folder `data` with these files, which are in the order of their names: frames, and
+/// what a manifest says of the pages.
+pub fn pages_of(domain: &DomainKey, files: &[HandMade]) -> (Vec<Vec<u8>>, Vec<PageRef>) {
+    let (mut builder, mut pages, mut frames) = (PageBuilder::new(domain.clone()), Vec::new(), Vec::new());
+    let entry = |path: String, kind, mode| Entry {
+        path: EntryPath::new(path.into_bytes()).expect("made to fit"),
+        kind,
+        mode,
+        uid: rustix::process::geteuid().as_raw(),
+        gid: rustix::process::getegid().as_raw(),
+        mtime: Timestamp { seconds: 1, nanos: 2 },
+        size: 0,
+        xattrs: Vec::new(),
+        target: None,
+        link_group: None,
+    };
+    pages.extend(builder.entry(&entry("data".to_owned(), EntryKind::Folder, 0o755)));
+    for HandMade { name, content, end } in files {
+        let len = u32::try_from(content.len()).expect("made to fit");
+        let file = entry(format!("data/{name}"), EntryKind::File, 0o644);
+        pages.extend(builder.entry(&Entry { size: len.into(), ..file }));
+        let mut digest = domain.file_digester();
+        if len > 0 {
+            let (id, frame) = chunk_frame(domain, content);
+            frames.push(frame);
+            digest.push(&Extent::Chunk { id, len });
+            pages.extend(builder.extent(Extent::Chunk { id, len }));
+        }
+        pages.extend(builder.end_file(end(digest.finish())));
+    }
+    pages.extend(builder.finish());
+    let refs = pages.iter().map(|page| {
+        let id = domain.id_of(BlobKind::Page, &page.bytes);
+        frames.push(frame(BlobKind::Page, id, &page.bytes));
+        PageRef { id, len: u32::try_from(page.bytes.len()).expect("made to fit") }
+    });
+    let refs = refs.collect();
+    (frames, refs)
+}
+
 /// A manifest of `node` with these pages.
 pub fn manifest_of(node: &str, pages: &[(ChunkId, u32)]) -> Vec<u8> {
-    let manifest = Manifest {
+    let pages = pages.iter().map(|(id, len)| PageRef { id: *id, len: *len });
+    plain_manifest(node, pages.collect()).encode()
+}
+
+/// The same before it is encoded.
+pub fn plain_manifest(node: &str, pages: Vec<PageRef>) -> Manifest {
+    Manifest {
         version: FORMAT_VERSION,
         cluster: "c".parse().expect("made to fit"),
         node: node.parse().expect("made to fit"),
         roots: vec![EntryPath::new(b"data".to_vec()).expect("made to fit")],
-        pages: pages.iter().map(|(id, len)| PageRef { id: *id, len: *len }).collect(),
+        pages,
         totals: Totals { files: 1, ..Totals::default() },
         problems: Vec::new(),
         tool: "test".to_owned(),
         host: "test".to_owned(),
         push: None,
-    };
-    manifest.encode()
+    }
 }

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use format_spec::wire::{self, GcEvent};
-use format_spec::{ChunkId, SnapshotId};
+use format_spec::{ChunkId, NodeName, SnapshotId};
 use http_body_util::BodyExt;
 use hyper::Method;
 use serde::de::DeserializeOwned;
@@ -19,6 +19,27 @@ impl Api {
     /// As [`open_session`](Self::open_session).
     pub async fn snapshot_detail(&self, id: SnapshotId) -> Result<wire::SnapshotDetail, ClientError> {
         self.json(Call::get(format!("/v1/snapshots/{id}/detail"))).await
+    }
+
+    /// Some of one node's files that are not as they should be in a snapshot: at most `limit` of those that
+    /// follow `after`, the [`next`](wire::FileProblems::next) of the answer before.
+    ///
+    /// # Errors
+    /// As [`open_session`](Self::open_session).
+    pub async fn snapshot_problems(
+        &self,
+        id: SnapshotId,
+        node: &NodeName,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<wire::FileProblems, ClientError> {
+        // A foreign server must not choose where the next request goes.
+        if after.is_some_and(|after| after.contains(|c: char| !c.is_ascii_alphanumeric() && c != '-')) {
+            return Err(self.protocol(&"`next` is not as a server of Astacus makes it"));
+        }
+        let after = after.map(|after| format!("&after={after}")).unwrap_or_default();
+        let path = format!("/v1/snapshots/{id}/problems?node={node}&limit={limit}{after}");
+        self.json(Call::get(path)).await
     }
 
     /// Says that a snapshot must stay, and why. A reason that was given before is replaced.

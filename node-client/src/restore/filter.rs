@@ -14,6 +14,8 @@ use crate::error::ClientError;
 #[derive(Debug, Clone)]
 pub(super) struct Filter {
     patterns: Option<GlobSet>,
+    /// For each pattern the folder in which all lies that it fits; `None` for all of the node.
+    within: Vec<Option<EntryPath>>,
 }
 
 impl Filter {
@@ -23,9 +25,10 @@ impl Filter {
     /// [`ClientError::Usage`] naming the pattern.
     pub(super) fn new(patterns: &[String]) -> Result<Self, ClientError> {
         if patterns.is_empty() {
-            return Ok(Self { patterns: None });
+            return Ok(Self { patterns: None, within: Vec::new() });
         }
         let mut set = GlobSetBuilder::new();
+        let mut within = Vec::new();
         for pattern in patterns {
             let whole = match pattern.strip_prefix('/') {
                 Some(rest) => rest.trim_end_matches('/').to_owned(),
@@ -34,11 +37,12 @@ impl Filter {
                 }
                 None => format!("**/{}", pattern.trim_end_matches('/')),
             };
+            within.push(plain_start(&whole));
             let glob = GlobBuilder::new(&whole).literal_separator(true).backslash_escape(true).build();
             set.add(glob.map_err(|error| ClientError::Usage(format!("--path `{pattern}`: {error}")))?);
         }
         let set = set.build().map_err(|error| ClientError::Usage(format!("--path: {error}")))?;
-        Ok(Self { patterns: Some(set) })
+        Ok(Self { patterns: Some(set), within })
     }
 
     /// Whether it lets everything through.
@@ -58,6 +62,19 @@ impl Filter {
         let folders = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'/');
         self.fits(bytes) || folders.into_iter().any(|(end, _)| self.fits(bytes.get(..end).unwrap_or(bytes)))
     }
+
+    /// Whether something could be wanted that would lie in `folder`, if it were there.
+    pub(super) fn may_reach_into(&self, folder: &EntryPath) -> bool {
+        let meets = |within: &EntryPath| within.below(folder).is_some() || folder.below(within).is_some();
+        self.is_everything() || self.within.iter().any(|within| within.as_ref().is_none_or(meets))
+    }
+}
+
+/// The components that a pattern starts with, up to the first that is not plain.
+fn plain_start(pattern: &str) -> Option<EntryPath> {
+    let is_plain = |component: &&str| !component.contains(['*', '?', '[', ']', '{', '}', '\\']);
+    let plain: Vec<&str> = pattern.split('/').take_while(is_plain).collect();
+    EntryPath::new(plain.join("/").into_bytes()).ok()
 }
 
 /// A filter on its way through entries in path order. What lies in a wanted folder is wanted.
@@ -124,5 +141,20 @@ mod tests {
         let error = Filter::new(&["a[".to_owned()]).unwrap_err();
 
         assert!(matches!(&error, ClientError::Usage(text) if text.contains("`a[`")), "{error}");
+    }
+
+    #[test]
+    fn a_pattern_reaches_into_folders_that_it_could_match_in() {
+        let reaches = |pattern: &str, folder: &str| {
+            let filter = Filter::new(&[pattern.to_owned()]).unwrap();
+            filter.may_reach_into(&EntryPath::new(folder.as_bytes().to_vec()).unwrap())
+        };
+
+        for pattern in ["*.log", "name", "a/b/c", "a/b", "a", "/a/*", "a/**/x", "a/b/c?/d"] {
+            assert!(reaches(pattern, "a/b"), "{pattern}");
+        }
+        for pattern in ["a/c", "a/bb", "/z/**", "b/{a,b}"] {
+            assert!(!reaches(pattern, "a/b"), "{pattern}");
+        }
     }
 }

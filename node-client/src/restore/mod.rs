@@ -17,6 +17,7 @@ mod direct;
 mod fetch;
 mod filter;
 mod folder;
+mod lack;
 mod layout;
 mod pages;
 mod plan;
@@ -41,13 +42,16 @@ use filter::{Filter, Selection};
 use folder::Target;
 use layout::Layout;
 use plan::Planner;
+use report::{Flaws, Mixed};
+use select::Latest;
 use work::Work;
 use write::{TemporaryNames, Writer};
 
 pub use attributes::{Note, Setuid};
 pub use folder::Existing;
+pub use lack::Lack;
 pub use report::{RestoreReport, Skipped};
-pub use select::{NodeChoice, SnapshotChoice};
+pub use select::{NodeChoice, Partial, PassedOver, PassedOverFor, SnapshotChoice};
 pub use verify::{Damage, VerifyOptions, VerifyReport, verify};
 
 use crate::api::Api;
@@ -82,6 +86,8 @@ pub struct RestoreOptions {
     pub cluster: Option<ClusterName>,
     /// Whose files.
     pub node: NodeChoice,
+    /// Whether files may be missing or torn.
+    pub partial: Partial,
     /// The target: a folder that is made if it is missing.
     pub to: PathBuf,
     /// Patterns of what is wanted; none for everything. `*` stays within a name, `**` does not; a
@@ -127,8 +133,9 @@ pub struct Hooks<'a> {
 ///
 /// # Errors
 /// - [`ClientError::Usage`]: the options do not fit each other, the snapshot or the target.
-/// - [`ClientError::NotFound`], or a refusal of that class: no such snapshot or node, or nothing
-///   in it matches.
+/// - [`ClientError::NotFound`], or a refusal of that class: no such snapshot or node, no complete one, or
+///   nothing in it matches.
+/// - [`ClientError::Partial`]: something that is wanted is not whole in the snapshot. Nothing was written.
 /// - [`ClientError::Corrupt`], [`ClientError::Format`]: bytes are not what they should be.
 /// - [`ClientError::Disk`]: the target could not be written.
 pub fn run(
@@ -139,10 +146,11 @@ pub fn run(
 ) -> Result<RestoreReport, ClientError> {
     let start = hooks.clock.elapsed();
     let filter = Filter::new(&options.paths)?;
-    let (snapshot, node) = find(api, runtime, options)?;
+    let Found { snapshot, node, passed_over } = find(api, runtime, options)?;
     let fetcher = Fetcher { api, runtime, snapshot, cancel: &hooks.cancel };
     let manifest = fetcher.wait_for(api.manifest(snapshot, &node))?;
     let domain = domain_key(fetcher)?;
+    lack::check(options.partial, fetcher, &domain, &manifest, &filter)?;
     let layout = layout(options.placement, fetcher, &domain, &manifest, &filter)?;
     let writer = Writer {
         target: Target::open(&options.to, options.existing)?,
@@ -150,7 +158,7 @@ pub fn run(
         names: TemporaryNames::new()?,
     };
     let work = Work::new(fetcher, &domain, writer, total(&manifest), hooks.progress);
-    let mut skipped = Vec::new();
+    let mut flaws = Flaws { skipped: Vec::new(), mixed: Mixed::default(), passed_over };
     work.run(|executor| {
         let mut pass = Some(Planner::new(domain.clone(), manifest.roots.clone(), layout, filter.clone()));
         while let Some(mut planner) = pass.take() {
@@ -161,14 +169,15 @@ pub fn run(
             })?;
             pass = planner.finish(&mut |step| executor.step(step))?;
         }
-        skipped = executor.take_skipped();
+        flaws.skipped = executor.take_skipped();
+        flaws.mixed = executor.take_mixed();
         Ok(())
     })?;
     if options.durable == Durable::Synced {
         work.writer.sync()?;
     }
     let seconds = hooks.clock.elapsed().saturating_sub(start).as_secs_f64();
-    let report = RestoreReport::new(snapshot, node, &work, &manifest, &filter, skipped, seconds);
+    let report = RestoreReport::new(snapshot, node, &work, &manifest, &filter, flaws, seconds);
     if report.is_empty() && !filter.is_everything() {
         let list = options.paths.join("`, `");
         return Err(ClientError::NotFound(format!("nothing in the snapshot matches `{list}`")));
@@ -176,24 +185,34 @@ pub fn run(
     Ok(report)
 }
 
-fn find(
-    api: &Api,
-    runtime: &Handle,
-    options: &RestoreOptions,
-) -> Result<(SnapshotId, NodeName), ClientError> {
+/// What to restore.
+struct Found {
+    snapshot: SnapshotId,
+    node: NodeName,
+    passed_over: Option<PassedOver>,
+}
+
+fn find(api: &Api, runtime: &Handle, options: &RestoreOptions) -> Result<Found, ClientError> {
     match options.snapshot {
         SnapshotChoice::Latest => {
             let all = runtime.block_on(api.snapshots(options.cluster.as_ref()))?;
-            let (id, node) = select::latest(&all, &options.node)?;
+            let (Latest { id, passed_over }, node) = select::latest(&all, &options.node, options.partial)?;
             all.iter().filter(|snapshot| snapshot.id == id).for_each(warn_of_damage);
-            Ok((id, node))
+            passed_over.iter().for_each(|newer| warn_of_newer(id, newer));
+            Ok(Found { snapshot: id, node, passed_over })
         }
         SnapshotChoice::Id(id) => {
             let snapshot = runtime.block_on(api.snapshot(id))?;
             warn_of_damage(&snapshot);
-            Ok((id, select::node_of(&snapshot, &options.node)?))
+            let node = select::node_of(&snapshot, &options.node)?;
+            Ok(Found { snapshot: id, node, passed_over: None })
         }
     }
+}
+
+/// Before the work begins, which may take hours; the report repeats it.
+fn warn_of_newer(taken: SnapshotId, newer: &PassedOver) {
+    tracing::warn!("`latest` is snapshot {taken}: {newer}");
 }
 
 /// What is sound of it can be restored all the same.

@@ -38,11 +38,22 @@ pub(super) enum Step {
     AbandonFile,
     /// A name that cannot be restored, because its content was unreadable when it was pushed.
     Skip { path: EntryPath },
+    /// The content that comes to this name is a mixture of states.
+    Mark { path: EntryPath, mixture: Mixture },
     /// Link `at` to `leader`, once all files are there.
     Link { at: TargetPath, leader: TargetPath },
     /// `at` is the first wanted name of a file whose content lies under a name that is not wanted:
     /// a second pass brings it.
     Owe { at: TargetPath },
+}
+
+/// Content that its owner wrote to while it was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mixture {
+    /// The owner's own log repairs it.
+    Fuzzy,
+    /// Nothing is known to repair it.
+    Torn,
 }
 
 /// Takes the steps.
@@ -98,6 +109,8 @@ pub(super) struct Planner {
     last: Option<EntryPath>,
     file: Option<OpenFile>,
     leaders: HashMap<u64, Leader>,
+    /// Link groups whose content is a mixture.
+    mixtures: HashMap<u64, Mixture>,
     owed: BTreeMap<u64, TargetPath>,
     damage: Damage,
 }
@@ -128,6 +141,7 @@ impl Planner {
             last: None,
             file: None,
             leaders: HashMap::new(),
+            mixtures: HashMap::new(),
             owed: BTreeMap::new(),
             damage: Damage::None,
         }
@@ -312,12 +326,15 @@ impl Planner {
         }
         match content.end {
             None => self.file = Some(file),
-            Some(FileEnd::Whole(digest) | FileEnd::Fuzzy(digest) | FileEnd::Torn(digest)) => {
+            Some(end @ (FileEnd::Whole(digest) | FileEnd::Fuzzy(digest) | FileEnd::Torn(digest))) => {
                 if file.offset != file.size || file.digester.finish() != digest {
                     return Err(broken(&file.path, "its extents do not add up to its size and digest"));
                 }
                 if file.wanted {
                     sink(Step::EndFile { data_len: file.data_len })?;
+                }
+                if let Some(mixture) = Mixture::of(end) {
+                    self.mixed(&file, mixture, sink)?;
                 }
                 self.end_file(file, None);
             }
@@ -334,6 +351,15 @@ impl Planner {
         Ok(())
     }
 
+    /// Every name of it is marked, whichever of them brings the content.
+    fn mixed(&mut self, file: &OpenFile, mixture: Mixture, sink: Sink<'_>) -> Result<(), ClientError> {
+        self.mixtures.extend(file.group.map(|group| (group, mixture)));
+        match self.pass {
+            Pass::Wanted(_) if file.wanted => sink(Step::Mark { path: file.path.clone(), mixture }),
+            Pass::Wanted(_) | Pass::Owed(_) => Ok(()),
+        }
+    }
+
     fn end_file(&mut self, file: OpenFile, became: Option<Leader>) {
         let Some(group) = file.group else { return };
         let placed = || file.at.map_or(Leader::Passed, Leader::At);
@@ -344,6 +370,9 @@ impl Planner {
         let group = entry.link_group.ok_or_else(|| broken(&entry.path, "a hard link without its group"))?;
         self.enter(sink)?;
         let at = self.place(entry)?;
+        if let Some(mixture) = self.mixtures.get(&group).copied() {
+            sink(Step::Mark { path: entry.path.clone(), mixture })?;
+        }
         match self.leaders.get(&group) {
             Some(Leader::At(leader)) => {
                 let leader = leader.clone();
@@ -364,6 +393,16 @@ impl Planner {
         self.layout.place(entry).ok_or_else(|| {
             ClientError::Usage(format!("--strip-root: `{}` lies outside of the root", entry.path))
         })
+    }
+}
+
+impl Mixture {
+    fn of(end: FileEnd) -> Option<Self> {
+        match end {
+            FileEnd::Whole(_) | FileEnd::Unreadable => None,
+            FileEnd::Fuzzy(_) => Some(Self::Fuzzy),
+            FileEnd::Torn(_) => Some(Self::Torn),
+        }
     }
 }
 

@@ -1,17 +1,21 @@
 //! Which snapshot, and whose share of it.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::str::FromStr;
 
+use format_spec::snapshot::SnapshotState;
 use format_spec::wire::SnapshotInfo;
 use format_spec::{NodeName, SnapshotId};
+use indicatif::HumanCount;
+use serde::Serialize;
 
 use crate::error::ClientError;
 
 /// A snapshot as it is named on a command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SnapshotChoice {
-    /// The newest that fits.
+    /// The newest complete one that fits.
     Latest,
     /// This one.
     Id(SnapshotId),
@@ -42,7 +46,62 @@ impl NodeChoice {
     }
 }
 
-/// The newest snapshot that holds the chosen node, and that node.
+/// What to do with a snapshot that does not hold all that it should.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Partial {
+    /// Refuse it, and take an older complete one for `latest`.
+    Refuse,
+    /// Take it as it is.
+    Allow,
+}
+
+/// A snapshot that is newer than the one `latest` stands for, and was not taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PassedOver {
+    /// The snapshot.
+    pub snapshot: SnapshotId,
+    /// When it was committed.
+    pub created: String,
+    /// Why it was not taken.
+    pub why: PassedOverFor,
+    /// How many of its files are missing or torn.
+    pub missing: u64,
+}
+
+/// Why `latest` does not stand for the newest snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PassedOverFor {
+    /// Some of its files are missing or torn.
+    Partial,
+    /// Something of it is known to be damaged or lost.
+    Damaged,
+}
+
+impl fmt::Display for PassedOver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { snapshot, created, why, missing } = self;
+        write!(f, "there is a newer snapshot, {snapshot} of {created}, but ")?;
+        match why {
+            PassedOverFor::Partial => write!(f, "it is partial: {} missing or torn", of_files(*missing)),
+            PassedOverFor::Damaged => f.write_str("it is known to be damaged"),
+        }
+    }
+}
+
+/// So many files, in words.
+pub(crate) fn of_files(count: u64) -> String {
+    if count == 1 { "1 file is".to_owned() } else { format!("{} files are", HumanCount(count)) }
+}
+
+/// What `latest` stands for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Latest {
+    pub(super) id: SnapshotId,
+    pub(super) passed_over: Option<PassedOver>,
+}
+
+/// What `latest` stands for among the snapshots that hold the chosen node, and that node.
 ///
 /// # Errors
 /// [`ClientError::NotFound`] if there is none; [`ClientError::Usage`], listing the nodes, if there
@@ -50,20 +109,58 @@ impl NodeChoice {
 pub(super) fn latest(
     snapshots: &[SnapshotInfo],
     node: &NodeChoice,
-) -> Result<(SnapshotId, NodeName), ClientError> {
+    partial: Partial,
+) -> Result<(Latest, NodeName), ClientError> {
     let nodes: BTreeSet<&NodeName> = snapshots.iter().flat_map(|snapshot| &snapshot.nodes).collect();
     if nodes.is_empty() {
         return Err(ClientError::NotFound("there is no snapshot yet".to_owned()));
     }
     let node = choose(nodes, node, "no snapshot")?;
-    let id = newest_with(snapshots, Some(&node)).expect("the node was taken from these snapshots");
-    Ok((id, node))
+    let latest = newest_with(snapshots, Some(&node), partial)?;
+    Ok((latest, node))
 }
 
-/// The newest snapshot that holds `node`, or any.
-pub(super) fn newest_with(snapshots: &[SnapshotInfo], node: Option<&NodeName>) -> Option<SnapshotId> {
+/// The newest complete snapshot that holds `node`, or any; with [`Partial::Allow`] the newest.
+///
+/// As a policy counts them, one that is known to be damaged or was forgotten stands back behind all others,
+/// however old these are (G9).
+///
+/// # Errors
+/// [`ClientError::NotFound`] if there is none, with the newest partial one and how to take it.
+pub(super) fn newest_with(
+    snapshots: &[SnapshotInfo],
+    node: Option<&NodeName>,
+    partial: Partial,
+) -> Result<Latest, ClientError> {
     let fits = |info: &&SnapshotInfo| node.is_none_or(|node| info.nodes.contains(node));
-    snapshots.iter().filter(fits).map(|info| info.id).max()
+    let will_do = |info: &&SnapshotInfo| partial == Partial::Allow || info.state == SnapshotState::Complete;
+    let rank = |info: &&SnapshotInfo| (info.going_until.is_none(), info.damaged.is_none(), info.id);
+    let fitting = || snapshots.iter().filter(fits);
+    let Some(taken) = fitting().filter(will_do).max_by_key(rank) else {
+        return Err(ClientError::NotFound(only_partial(fitting().max_by_key(rank), node)));
+    };
+    let newer = fitting().filter(|info| info.id > taken.id && info.going_until.is_none());
+    Ok(Latest { id: taken.id, passed_over: newer.max_by_key(|info| info.id).map(passed_over) })
+}
+
+fn passed_over(info: &SnapshotInfo) -> PassedOver {
+    let why = match info.state {
+        SnapshotState::Partial => PassedOverFor::Partial,
+        SnapshotState::Complete => PassedOverFor::Damaged,
+    };
+    PassedOver { snapshot: info.id, created: info.created.clone(), why, missing: info.problems }
+}
+
+fn only_partial(newest: Option<&SnapshotInfo>, node: Option<&NodeName>) -> String {
+    let of = node.map(|node| format!(" of node `{node}`")).unwrap_or_default();
+    match newest {
+        None => format!("there is no snapshot{of} yet"),
+        Some(SnapshotInfo { id, created, problems, .. }) => format!(
+            "there is no complete snapshot{of}. The newest partial one is {id} of {created}, in which {} missing \
+             or torn; --allow-partial takes it",
+            of_files(*problems)
+        ),
+    }
 }
 
 /// The chosen node of one snapshot.
@@ -95,7 +192,6 @@ fn choose(nodes: BTreeSet<&NodeName>, choice: &NodeChoice, who: &str) -> Result<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use format_spec::snapshot::SnapshotState;
 
     fn snapshot(at: u64, nodes: &[&str]) -> SnapshotInfo {
         SnapshotInfo {
@@ -122,18 +218,27 @@ mod tests {
         NodeChoice::Assumed(name.parse().unwrap())
     }
 
+    fn lacking(at: u64, problems: u64) -> SnapshotInfo {
+        SnapshotInfo { state: SnapshotState::Partial, problems, ..snapshot(at, &["a"]) }
+    }
+
+    fn taken(all: &[SnapshotInfo], node: &NodeChoice) -> (SnapshotId, NodeName) {
+        let (latest, node) = latest(all, node, Partial::Refuse).unwrap();
+        (latest.id, node)
+    }
+
     #[test]
     fn the_latest_is_the_newest_that_holds_the_node() {
         let all = [snapshot(1, &["a"]), snapshot(2, &["b"]), snapshot(3, &["a"]), snapshot(4, &["b"])];
 
-        assert_eq!(latest(&all, &named("a")).unwrap(), (all[2].id, "a".parse().unwrap()));
-        assert_eq!(latest(&all, &assumed("b")).unwrap().0, all[3].id);
-        assert_eq!(newest_with(&all, None), Some(all[3].id));
+        assert_eq!(taken(&all, &named("a")), (all[2].id, "a".parse().unwrap()));
+        assert_eq!(taken(&all, &assumed("b")).0, all[3].id);
+        assert_eq!(newest_with(&all, None, Partial::Refuse).unwrap().id, all[3].id);
     }
 
     #[test]
     fn a_node_that_was_named_is_never_replaced() {
-        let error = latest(&[snapshot(1, &["a"])], &named("b")).unwrap_err();
+        let error = latest(&[snapshot(1, &["a"])], &named("b"), Partial::Refuse).unwrap_err();
 
         assert!(matches!(&error, ClientError::NotFound(text) if text.contains("are: a")), "{error}");
         assert!(matches!(node_of(&snapshot(1, &["a"]), &named("b")), Err(ClientError::NotFound(_))));
@@ -143,7 +248,7 @@ mod tests {
     fn an_assumed_node_gives_way_to_the_only_one() {
         let all = [snapshot(1, &["a"]), snapshot(2, &["a"])];
 
-        assert_eq!(latest(&all, &assumed("here")).unwrap(), (all[1].id, "a".parse().unwrap()));
+        assert_eq!(taken(&all, &assumed("here")), (all[1].id, "a".parse().unwrap()));
         assert_eq!(node_of(&all[0], &assumed("here")).unwrap().as_str(), "a");
     }
 
@@ -151,7 +256,7 @@ mod tests {
     fn several_nodes_and_none_named_lists_them() {
         let all = [snapshot(1, &["a"]), snapshot(2, &["b"])];
 
-        let error = latest(&all, &assumed("here")).unwrap_err();
+        let error = latest(&all, &assumed("here"), Partial::Refuse).unwrap_err();
 
         assert!(matches!(&error, ClientError::Usage(text) if text.contains("a, b")), "{error}");
         assert!(matches!(node_of(&snapshot(1, &["a", "b"]), &assumed("x")), Err(ClientError::Usage(_))));
@@ -159,6 +264,54 @@ mod tests {
 
     #[test]
     fn no_snapshot_at_all_is_not_found() {
-        assert!(matches!(latest(&[], &assumed("a")), Err(ClientError::NotFound(_))));
+        assert!(matches!(latest(&[], &assumed("a"), Partial::Refuse), Err(ClientError::NotFound(_))));
+    }
+
+    /// S8: what is not there cannot be had from a snapshot that lacks it, however new that is.
+    #[test]
+    fn the_latest_is_complete_and_names_the_newer_partial_one() {
+        let all = [snapshot(1, &["a"]), snapshot(2, &["a"]), lacking(3, 1), lacking(4, 1_234)];
+
+        let found = newest_with(&all, None, Partial::Refuse).unwrap();
+
+        let passed_over = found.passed_over.unwrap();
+        assert_eq!((found.id, passed_over.snapshot), (all[1].id, all[3].id));
+        assert_eq!((passed_over.why, passed_over.missing), (PassedOverFor::Partial, 1_234));
+        assert!(passed_over.to_string().contains("1,234 files are missing"), "{passed_over}");
+        let newest = newest_with(&all, None, Partial::Allow).unwrap();
+        assert_eq!((newest.id, newest.passed_over), (all[3].id, None));
+    }
+
+    /// S8: the way out is named.
+    #[test]
+    fn only_partial_snapshots_are_refused_with_the_newest_and_the_flag() {
+        let all = [lacking(3, 2), lacking(4, 1)];
+
+        let error = latest(&all, &named("a"), Partial::Refuse).unwrap_err();
+
+        let ClientError::NotFound(text) = &error else { panic!("{error}") };
+        for part in [&all[1].id.to_string(), "1 file is missing", "--allow-partial", "node `a`"] {
+            assert!(text.contains(part), "{text}");
+        }
+        assert_eq!(latest(&all, &named("a"), Partial::Allow).unwrap().0.id, all[1].id);
+    }
+
+    /// G9: the last complete one of a policy, and `latest`, are the same.
+    #[test]
+    fn damaged_and_forgotten_snapshots_stand_back_behind_all_others() {
+        let damaged = |at| SnapshotInfo { damaged: Some("lost".to_owned()), ..snapshot(at, &["a"]) };
+        let forgotten = |at| SnapshotInfo { going_until: Some("soon".to_owned()), ..snapshot(at, &["a"]) };
+        let all = [snapshot(1, &["a"]), damaged(2), forgotten(3)];
+
+        let found = newest_with(&all, None, Partial::Refuse).unwrap();
+
+        let passed_over = found.passed_over.unwrap();
+        assert_eq!((found.id, passed_over.snapshot), (all[0].id, all[1].id));
+        assert_eq!(passed_over.why, PassedOverFor::Damaged);
+        assert_eq!(newest_with(&all[1..], None, Partial::Refuse).unwrap().id, all[1].id);
+        assert_eq!(newest_with(&all[2..], None, Partial::Refuse).unwrap().id, all[2].id);
+        let partial = [damaged(1), lacking(2, 1)];
+        assert_eq!(newest_with(&partial, None, Partial::Refuse).unwrap().id, partial[0].id);
+        assert_eq!(newest_with(&partial, None, Partial::Allow).unwrap().id, partial[1].id);
     }
 }

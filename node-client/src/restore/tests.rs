@@ -9,7 +9,7 @@ use super::*;
 use crate::clock::SystemClock;
 use format_spec::manifest::Problem;
 use format_spec::snapshot::SnapshotState;
-use format_spec::{Entry, EntryKind, ErrorClass};
+use format_spec::{Entry, EntryKind, ErrorClass, FileEnd, wire};
 use server::{Fate, Server, Store, entry, path};
 
 fn options(to: &Path) -> RestoreOptions {
@@ -17,6 +17,7 @@ fn options(to: &Path) -> RestoreOptions {
         snapshot: SnapshotChoice::Latest,
         cluster: None,
         node: NodeChoice::Assumed("elsewhere".parse().unwrap()),
+        partial: Partial::Refuse,
         to: to.to_owned(),
         paths: Vec::new(),
         placement: Placement::WholePath,
@@ -33,10 +34,14 @@ fn restore(server: &Server, options: &RestoreOptions) -> Result<RestoreReport, C
 }
 
 fn check(server: &Server) -> VerifyReport {
+    check_with(server, Partial::Refuse).unwrap()
+}
+
+fn check_with(server: &Server, partial: Partial) -> Result<VerifyReport, ClientError> {
     let (clock, progress) = (SystemClock::new(), |_| ());
     let hooks = Hooks { progress: &progress, cancel: Cancel::new(), clock: &clock };
-    let options = VerifyOptions { snapshot: SnapshotChoice::Latest, cluster: None, node: None };
-    verify(&server.api, server.runtime.handle(), &options, &hooks).unwrap()
+    let options = VerifyOptions { snapshot: SnapshotChoice::Latest, cluster: None, node: None, partial };
+    verify(&server.api, server.runtime.handle(), &options, &hooks)
 }
 
 /// Every name beneath `folder`, with its bytes if it is a file.
@@ -237,22 +242,120 @@ fn a_manifest_that_would_write_through_its_own_link_is_refused() {
     assert_eq!(names(outside.path()), Vec::<String>::new());
 }
 
-#[test]
-fn what_was_unreadable_makes_a_restore_partial() {
+/// [`sample`] with a file that could not be read, one that was gone, and copies of two that were written to.
+fn partial_sample() -> Server {
     let mut store = sample();
     store.unreadable(&file("srv/r/secret"));
-    store.problems = vec![Problem { path: path("srv/r/gone"), reason: "it vanished".to_owned() }];
+    store.file_that_ends(file("srv/r/t-fuzzy"), &[b"fuzzy"], FileEnd::Fuzzy);
+    store.file_that_ends(file("srv/r/torn"), &[b"torn"], FileEnd::Torn);
+    let problem = |name: &str, reason: &str| Problem { path: path(name), reason: reason.to_owned() };
+    store.problems = vec![problem("srv/r/gone", "vanished"), problem("srv/r/torn", "was written to")];
+    store.totals.problems = 3;
+    let info = Store::snapshot();
+    store.listed = vec![wire::SnapshotInfo { state: SnapshotState::Partial, problems: 3, ..info }];
+    store.serve()
+}
+
+fn served() -> SnapshotChoice {
+    SnapshotChoice::Id(Store::snapshot().id)
+}
+
+/// S8: it comes back without the file only if that was said to be all right, and then everything is named.
+#[test]
+fn what_is_missing_or_torn_makes_a_restore_partial() {
+    let server = partial_sample();
+    let to = tempfile::tempdir().unwrap();
+
+    for snapshot in [SnapshotChoice::Latest, served()] {
+        let to = tempfile::tempdir().unwrap();
+        let report =
+            restore(&server, &RestoreOptions { snapshot, partial: Partial::Allow, ..options(to.path()) });
+
+        let report = report.unwrap();
+        let skipped: Vec<_> = report.skipped.iter().map(|skipped| skipped.path.as_str()).collect();
+        assert_eq!((report.state, skipped), (SnapshotState::Partial, vec!["srv/r/gone", "srv/r/secret"]));
+        assert_eq!((report.torn, report.torn_count), (vec!["srv/r/torn".to_owned()], 1));
+        assert_eq!((report.fuzzy, report.fuzzy_count), (vec!["srv/r/t-fuzzy".to_owned()], 1));
+        assert_eq!(std::fs::read(to.path().join("srv/r/torn")).unwrap(), b"torn");
+        assert_eq!(std::fs::read(to.path().join("srv/r/t-fuzzy")).unwrap(), b"fuzzy");
+        assert!(!to.path().join("srv/r/secret").exists());
+    }
+    let paths = vec!["t-fuzzy".to_owned()];
+    let fuzzy = RestoreOptions { snapshot: served(), partial: Partial::Allow, paths, ..options(to.path()) };
+    assert_eq!(restore(&server, &fuzzy).unwrap().state, SnapshotState::Complete, "its owner repairs it");
+}
+
+/// S8: nothing is written, not even the target.
+#[test]
+fn a_partial_snapshot_is_refused_before_anything_is_written() {
+    let server = partial_sample();
+    let to = tempfile::tempdir().unwrap();
+    let target = to.path().join("new");
+
+    let by_id = restore(&server, &RestoreOptions { snapshot: served(), ..options(&target) }).unwrap_err();
+    let latest = restore(&server, &options(&target)).unwrap_err();
+    for name in ["secret", "gone", "/srv/r/torn", "srv"] {
+        let paths = vec![name.to_owned()];
+        let part = restore(&server, &RestoreOptions { snapshot: served(), paths, ..options(&target) });
+        assert!(matches!(part, Err(ClientError::Partial { .. })), "{name}: {part:?}");
+    }
+
+    let ClientError::Partial { lack, .. } = &by_id else { panic!("{by_id}") };
+    assert_eq!((lack.files, lack.first.len(), by_id.exit_code()), (3, 2, 2));
+    assert!(by_id.to_string().contains("`/srv/r/gone` (vanished)"), "{by_id}");
+    assert!(by_id.to_string().contains("--allow-partial"), "{by_id}");
+    assert_eq!(latest.exit_code(), 10, "{latest}");
+    assert!(!target.exists());
+}
+
+#[test]
+fn a_part_that_is_whole_comes_back_from_a_partial_snapshot() {
+    let server = partial_sample();
+    let to = tempfile::tempdir().unwrap();
+    let paths = vec!["/srv/r/d".to_owned(), "/srv/r/t-fuzzy".to_owned()];
+
+    let part = RestoreOptions { snapshot: served(), paths, ..options(to.path()) };
+    let report = restore(&server, &part).unwrap();
+
+    assert_eq!((report.state, report.files, report.fuzzy_count), (SnapshotState::Complete, 3, 1));
+    assert_eq!(report.skipped, []);
+}
+
+#[test]
+fn the_latest_passes_over_a_newer_partial_one_and_says_so() {
+    let mut store = sample();
+    let newer = wire::SnapshotInfo {
+        id: SnapshotId::new(2, [2; 10]),
+        state: SnapshotState::Partial,
+        problems: 7,
+        ..Store::snapshot()
+    };
+    store.listed.push(newer.clone());
     let server = store.serve();
-    let (to, part) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let to = tempfile::tempdir().unwrap();
 
     let report = restore(&server, &options(to.path())).unwrap();
-    let paths = vec!["/srv/r/d".to_owned()];
-    let narrow = restore(&server, &RestoreOptions { paths, ..options(part.path()) }).unwrap();
+    let checked = check(&server);
 
-    let skipped: Vec<_> = report.skipped.iter().map(|skipped| skipped.path.as_str()).collect();
-    assert_eq!((report.state, skipped), (SnapshotState::Partial, vec!["srv/r/gone", "srv/r/secret"]));
-    assert_eq!((narrow.state, narrow.files), (SnapshotState::Complete, 2));
-    assert!(!to.path().join("srv/r/secret").exists());
+    for passed_over in [&report.passed_over, &checked.passed_over] {
+        let found = passed_over.as_ref().unwrap();
+        assert_eq!((found.snapshot, found.missing), (newer.id, 7));
+    }
+    assert_eq!((report.state, report.snapshot), (SnapshotState::Complete, Store::snapshot().id));
+    assert_eq!(checked.snapshot, report.snapshot);
+}
+
+/// To read it all changes nothing: a partial one that is named is checked, and its mixtures are whole.
+#[test]
+fn a_check_takes_mixtures_as_whole_and_the_newest_partial_one_only_when_told() {
+    let server = partial_sample();
+
+    let refused = check_with(&server, Partial::Refuse);
+    let report = check_with(&server, Partial::Allow).unwrap();
+
+    assert!(matches!(refused, Err(ClientError::NotFound(_))), "{refused:?}");
+    assert!(report.is_sound(), "{report:?}");
+    assert_eq!((report.files, report.unreadable), (5, 1));
 }
 
 #[test]

@@ -17,7 +17,7 @@ use super::filter::Filter;
 use super::layout::Layout;
 use super::pages;
 use super::plan::{Planner, Step};
-use super::select::{self, SnapshotChoice};
+use super::select::{self, Latest, Partial, PassedOver, SnapshotChoice};
 use super::{Hooks, OnProgress, Progress};
 use crate::api::Api;
 use crate::error::ClientError;
@@ -36,6 +36,8 @@ pub struct VerifyOptions {
     pub cluster: Option<ClusterName>,
     /// Only this node; `None` for all of the snapshot.
     pub node: Option<NodeName>,
+    /// Whether `latest` may be a partial one. One that is named is checked either way.
+    pub partial: Partial,
 }
 
 /// Something in a snapshot that is not as it was pushed.
@@ -74,6 +76,8 @@ pub struct VerifyReport {
     pub problems: Vec<Damage>,
     /// How many things are wrong.
     pub problem_count: u64,
+    /// A newer snapshot, if `latest` does not stand for the newest.
+    pub passed_over: Option<PassedOver>,
     /// How long it took.
     pub seconds: f64,
 }
@@ -98,7 +102,7 @@ pub fn verify(
     hooks: &Hooks<'_>,
 ) -> Result<VerifyReport, ClientError> {
     let start = hooks.clock.elapsed();
-    let (snapshot, nodes) = find(api, runtime, options)?;
+    let (Latest { id: snapshot, passed_over }, nodes) = find(api, runtime, options)?;
     let fetcher = Fetcher { api, runtime, snapshot, cancel: &hooks.cancel };
     let domain = super::domain_key(fetcher)?;
     let progress = hooks.progress;
@@ -122,6 +126,7 @@ pub fn verify(
         unreadable: count(&tally.unreadable),
         problems: first.into_iter().collect(),
         problem_count,
+        passed_over,
         seconds: hooks.clock.elapsed().saturating_sub(start).as_secs_f64(),
     })
 }
@@ -130,21 +135,21 @@ fn find(
     api: &Api,
     runtime: &Handle,
     options: &VerifyOptions,
-) -> Result<(SnapshotId, Vec<NodeName>), ClientError> {
-    let id = match options.snapshot {
-        SnapshotChoice::Id(id) => id,
+) -> Result<(Latest, Vec<NodeName>), ClientError> {
+    let latest = match options.snapshot {
+        SnapshotChoice::Id(id) => Latest { id, passed_over: None },
         SnapshotChoice::Latest => {
             let all = runtime.block_on(api.snapshots(options.cluster.as_ref()))?;
-            let missing = || ClientError::NotFound("there is no such snapshot yet".to_owned());
-            select::newest_with(&all, options.node.as_ref()).ok_or_else(missing)?
+            select::newest_with(&all, options.node.as_ref(), options.partial)?
         }
     };
-    let snapshot = runtime.block_on(api.snapshot(id))?;
+    let snapshot = runtime.block_on(api.snapshot(latest.id))?;
+    latest.passed_over.iter().for_each(|newer| super::warn_of_newer(latest.id, newer));
     match &options.node {
-        None => Ok((id, snapshot.nodes)),
+        None => Ok((latest, snapshot.nodes)),
         Some(node) => {
             let node = select::node_of(&snapshot, &select::NodeChoice::Named(node.clone()))?;
-            Ok((id, vec![node]))
+            Ok((latest, vec![node]))
         }
     }
 }

@@ -16,6 +16,7 @@ use super::fetch::{Fetcher, Opener, Plaintexts, is_about_blobs};
 use super::folder::FolderCache;
 use super::layout::TargetPath;
 use super::plan::Step;
+use super::report::Mixed;
 use super::write::{FileJob, Finished, FolderJob, Writer};
 use super::{OnProgress, Progress};
 use crate::error::ClientError;
@@ -235,6 +236,7 @@ pub(super) struct Executor<'w, 'a> {
     target: Arc<FolderJob>,
     later: Later,
     skipped: Vec<EntryPath>,
+    mixed: Mixed,
 }
 
 impl<'w, 'a> Executor<'w, 'a> {
@@ -249,6 +251,7 @@ impl<'w, 'a> Executor<'w, 'a> {
             target,
             later: Later::default(),
             skipped: Vec::new(),
+            mixed: Mixed::default(),
         }
     }
 
@@ -283,6 +286,10 @@ impl<'w, 'a> Executor<'w, 'a> {
                 self.skipped.push(path);
                 Ok(())
             }
+            Step::Mark { path, mixture } => {
+                self.mixed.add(path, mixture);
+                Ok(())
+            }
             Step::Link { at, leader } => {
                 let folder = self.folder();
                 self.later.links.push(LinkJob { at, leader, folder });
@@ -299,6 +306,11 @@ impl<'w, 'a> Executor<'w, 'a> {
     /// The names that were passed over because their content was unreadable.
     pub(super) fn take_skipped(&mut self) -> Vec<EntryPath> {
         std::mem::take(&mut self.skipped)
+    }
+
+    /// The names whose content is a mixture of states.
+    pub(super) fn take_mixed(&mut self) -> Mixed {
+        std::mem::take(&mut self.mixed)
     }
 
     fn folder(&self) -> Arc<FolderJob> {

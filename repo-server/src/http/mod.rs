@@ -62,6 +62,7 @@ pub fn routes(repository: Arc<Repository>, token: Token) -> Router {
         .route("/v1/snapshots/{snapshot}/manifests/{node}", get(snapshots::manifest))
         .route("/v1/snapshots/{snapshot}/blobs", post(snapshots::blobs))
         .route("/v1/snapshots/{snapshot}/detail", get(upkeep::detail))
+        .route("/v1/snapshots/{snapshot}/problems", get(snapshots::problems))
         .route("/v1/snapshots/{snapshot}/undelete", post(upkeep::undelete))
         .route("/v1/snapshots/{snapshot}/protection", put(upkeep::protect).delete(upkeep::unprotect))
         .route("/v1/forget", post(upkeep::forget))

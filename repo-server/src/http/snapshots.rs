@@ -14,10 +14,11 @@ use serde::Deserialize;
 use super::respond::{self, Answer, Reply};
 use super::{App, body, octets, parse};
 use crate::damaged;
+use crate::error::ServerError;
 use crate::index::row::MarkRow;
 use crate::pack::{self, Blob};
 use crate::repository::Repository;
-use crate::snapshot;
+use crate::snapshot::{self, Cursor};
 
 #[derive(Deserialize)]
 pub(super) struct Filter {
@@ -58,6 +59,33 @@ pub(super) async fn key(State(app): State<App>, Path(id): Path<String>) -> Answe
 pub(super) async fn manifest(State(app): State<App>, Path((id, node)): Path<(String, String)>) -> Reply {
     let (id, node): (SnapshotId, NodeName) = (parse(&id)?, parse(&node)?);
     Ok(octets(snapshot::manifest(&app.repository, id, &node).await?))
+}
+
+/// Texts, so that what is wrong with one is told as all errors are.
+#[derive(Deserialize)]
+pub(super) struct Part {
+    node: Option<String>,
+    after: Option<String>,
+    limit: Option<String>,
+}
+
+/// The next of a node's files that are not as they should be.
+pub(super) async fn problems(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    Query(part): Query<Part>,
+) -> Answer<wire::FileProblems> {
+    let id: SnapshotId = parse(&id)?;
+    let bad = |why: &str| ServerError::BadRequest { code: "bad_query", why: why.to_owned() };
+    let node = part.node.as_deref().ok_or_else(|| bad("`node` is missing: whose files?"))?;
+    let node: NodeName = parse(node)?;
+    let from = part.after.as_deref().map(|after| after.parse::<Cursor>().map_err(bad)).transpose()?;
+    let limit = part.limit.map(|limit| limit.parse::<u32>().map_err(|_| bad("`limit` is not a number")));
+    let limit = limit.transpose()?.unwrap_or(wire::MAX_FILE_PROBLEMS).clamp(1, wire::MAX_FILE_PROBLEMS);
+    let permit = Arc::clone(&app.reads).acquire_owned().await;
+    let _permit = permit.expect("the semaphore is never closed");
+    let limit = usize::try_from(limit).unwrap_or(1);
+    respond::json(snapshot::problems(&app.repository, id, &node, from.unwrap_or_default(), limit).await?)
 }
 
 /// Blobs of the snapshot's dedup domain, in the order asked for.

@@ -10,6 +10,7 @@ mod anew;
 mod commit;
 pub(crate) mod finish;
 mod marks;
+mod problems;
 pub(crate) mod reach;
 pub(crate) mod retention;
 
@@ -17,14 +18,18 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use format_spec::blob::Decompressor;
+use format_spec::key::BlobKind;
 use format_spec::manifest::Manifest;
 use format_spec::object::{self, ObjectKind};
+use format_spec::page::{self, Record};
 use format_spec::snapshot::{ManifestRef, Snapshot};
-use format_spec::{ClusterName, ManifestId, NodeName, SnapshotId, wire};
+use format_spec::{ClusterName, FormatError, ManifestId, NodeName, SnapshotId, wire};
 
 pub(crate) use anew::write_anew;
 pub(crate) use commit::commit;
 pub(crate) use marks::{forget, mark, marks, protect, undelete, unprotect};
+pub(crate) use problems::{Cursor, problems};
 pub(crate) use reach::{Freed, freed, freed_with_idle, references_of_idle_pages};
 
 use crate::damaged::Known;
@@ -32,7 +37,8 @@ use crate::error::ServerError;
 use crate::index::row::{DoomedKey, DoomedKind, MarkRow};
 use crate::index::{KeyRange, Table};
 use crate::ledger::{Counts, counts_of};
-use crate::repository::Repository;
+use crate::pack::Blob;
+use crate::repository::{Domain, Repository};
 use crate::site::ObjectName;
 use crate::time::rfc3339;
 
@@ -154,7 +160,7 @@ pub(crate) async fn open_manifest(
     let open = move |repository: &Arc<Repository>| {
         let damaged = |source| ServerError::Damaged { object: id.to_string(), source };
         if ManifestId::of(&sealed) != id {
-            return Err(damaged(format_spec::FormatError::Unauthentic { what: "manifest" }));
+            return Err(damaged(FormatError::Unauthentic { what: "manifest" }));
         }
         let payload = object::open(ObjectKind::Manifest, &repository.keys, repository.id(), &sealed);
         let payload = payload.map_err(damaged)?;
@@ -162,4 +168,15 @@ pub(crate) async fn open_manifest(
         Ok((Bytes::from(payload), manifest))
     };
     repository.blocking(open).await
+}
+
+/// The records of a page, after checking its id. Computes.
+pub(crate) fn page_records(blob: &Blob, domain: &Domain) -> Result<Vec<Record>, FormatError> {
+    let no_memory = |_| FormatError::Malformed { what: "page", why: "no memory to decompress it".to_owned() };
+    let mut decompressor = Decompressor::new().map_err(no_memory)?;
+    let plain = decompressor.decompress(blob.info.compression, &blob.payload, blob.info.plain_len)?;
+    if domain.key.id_of(BlobKind::Page, plain) != blob.info.id {
+        return Err(FormatError::WrongChunk { expected: blob.info.id });
+    }
+    page::decode(plain)
 }

@@ -3,14 +3,13 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use format_spec::blob::Decompressor;
 use format_spec::key::BlobKind;
 use format_spec::manifest::{Manifest, PageRef};
 use format_spec::object::{self, ObjectKind};
 use format_spec::page::{self, Record};
 use format_spec::snapshot::{ManifestRef, Snapshot};
 use format_spec::wire::{FindingKind, Stopped, VerifyLevel};
-use format_spec::{ChunkId, FormatError, SnapshotId};
+use format_spec::{ChunkId, SnapshotId};
 
 use super::findings::{Cause, Hurt, Owner, Problem};
 use super::limits::Budget;
@@ -25,7 +24,7 @@ use crate::pack::{Blob, read_blobs};
 use crate::quarantine::{self, Place};
 use crate::repository::{Domain, Repository};
 use crate::site::SiteError;
-use crate::snapshot::{self, open_manifest, snapshot_object};
+use crate::snapshot::{self, open_manifest, page_records, snapshot_object};
 
 /// Pages that are read at once: at most 1 MiB each.
 const PAGES_AT_ONCE: usize = 32;
@@ -404,7 +403,7 @@ impl Check<'_> {
         let find = move |repository: &Arc<Repository>| {
             let mut ids = unique;
             for blob in read.into_values().flatten() {
-                if let Ok(records) = decode(&blob, &domain) {
+                if let Ok(records) = page_records(&blob, &domain) {
                     ids.extend(page::references(&records));
                 }
             }
@@ -509,7 +508,7 @@ fn replay_pages(
             Got::Wanted(_) => return Err(ServerError::Bug("a page was not read")),
             Got::Blob(blob, place) => {
                 state.report.pages += 1;
-                match decode(&blob, replay.domain()) {
+                match page_records(&blob, replay.domain()) {
                     Ok(records) => replay_page(repository, &mut state, &mut replay, &id, &records)?,
                     Err(error) => {
                         let problem = Problem::new(FindingKind::Corrupt, id, &error);
@@ -547,15 +546,4 @@ fn replay_page(
         state.clean.add(*id, clean);
     }
     Ok(())
-}
-
-/// The records of a page, after checking its id.
-fn decode(blob: &Blob, domain: &Domain) -> Result<Vec<Record>, FormatError> {
-    let no_memory = |_| FormatError::Malformed { what: "page", why: "no memory to decompress it".to_owned() };
-    let mut decompressor = Decompressor::new().map_err(no_memory)?;
-    let plain = decompressor.decompress(blob.info.compression, &blob.payload, blob.info.plain_len)?;
-    if domain.key.id_of(BlobKind::Page, plain) != blob.info.id {
-        return Err(FormatError::WrongChunk { expected: blob.info.id });
-    }
-    page::decode(plain)
 }

@@ -141,6 +141,7 @@ const DOCUMENTS: &[fn(&[u8]) -> Verdict] = &[
     document::<VerifyEvent>,
     document::<Status>,
     document::<ErrorBody>,
+    document::<FileProblems>,
 ];
 
 /// A JSON body: `[which document] [body]`.
@@ -226,7 +227,7 @@ pub fn payloads() -> Vec<Seed> {
 pub fn documents() -> Vec<Seed> {
     const ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
     let snapshot = format!(
-        r#"{{"id":"{ID}","cluster":"c","nodes":["n"],"created":"2026-01-01T00:00:00Z","state":"partial","files":1,"bytes":2,"problems":3,"pushes":[{{"node":"n","unchanged":1,"appended":2,"whole":3,"new":4,"gone":5,"resumed":6,"bytes_read":7,"bytes_hashed":8,"bytes_sent":9,"bytes_stored":10,"fallbacks":[{{"reason":"why","files":1}}]}}]}}"#
+        r#"{{"id":"{ID}","cluster":"c","nodes":["n"],"created":"2026-01-01T00:00:00Z","state":"partial","files":1,"bytes":2,"problems":3,"pushes":[{{"node":"n","unchanged":1,"appended":2,"whole":3,"new":4,"gone":5,"resumed":6,"bytes_read":7,"bytes_hashed":8,"bytes_sent":9,"bytes_stored":10,"fallbacks":[{{"reason":"why","files":1}}],"moment":{{"freeze_ms":1,"moved_on":2,"fuzzy":3,"torn":4,"restless":5}}}}]}}"#
     );
     let manifest = format!("manifest:{}", "ab".repeat(32));
     let chunk = format!("chunk:{}", "cd".repeat(32));
@@ -252,6 +253,8 @@ pub fn documents() -> Vec<Seed> {
             r#"{{"server":"s","repository":"{ID}","engine":"fjall","snapshots":1,"packs":2,"chunks":3,"stored_bytes":4,"open_sessions":5}}"#
         ),
         failed,
+        r#"{"node":"n","problems":[{"path":"/a","state":"missing","reason":"vanished"},{"path":"/b","state":"fuzzy"}],"next":"3-61"}"#
+            .to_owned(),
     ];
     let mut seeds = Vec::new();
     for (choice, body) in (0_u8..).zip(&good) {

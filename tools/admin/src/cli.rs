@@ -81,11 +81,16 @@ pub(crate) enum Command {
         #[arg(long, value_name = "NAME")]
         cluster: Option<ClusterName>,
     },
-    /// Show all that is known of one snapshot.
-    #[command(after_help = examples!("show 018bcfe5-6800-7707-8707-070707070707"))]
+    /// Show all that is known of one snapshot, with every file that is missing from it or torn.
+    #[command(after_help = examples!(
+        "show 018bcfe5-6800-7707-8707-070707070707" "show 018bcfe5-6800-7707-8707-070707070707 --limit 20"
+    ))]
     Show {
         /// Its id.
         snapshot: SnapshotId,
+        /// Name at most so many files that are missing, incomplete, torn or fuzzy [default: all].
+        #[arg(long, value_name = "N")]
+        limit: Option<u64>,
     },
     /// Count what clusters, nodes and snapshots take, and what each snapshot alone holds.
     #[command(after_help = examples!("stats" "stats --cluster orders --json"))]

@@ -64,7 +64,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Verdict, AdminError> {
             Ok(Verdict::Sound)
         }
         Command::Snapshots { cluster } => snapshot::list(arguments, cluster.as_ref()),
-        Command::Show { snapshot } => snapshot::detail(arguments, *snapshot),
+        Command::Show { snapshot, limit } => snapshot::detail(arguments, *snapshot, *limit),
         Command::Stats { cluster } => stats::run(arguments, cluster.as_ref()),
         Command::Forget(forget) => forget::run(arguments, forget),
         Command::Undelete { snapshots } => protect::undelete(arguments, snapshots),

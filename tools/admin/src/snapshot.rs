@@ -3,16 +3,17 @@
 use std::io::{self, Write};
 
 use format_spec::manifest::PushStats;
-use format_spec::snapshot::SnapshotState;
 use format_spec::wire::{NodePush, SnapshotDetail, SnapshotInfo};
 use format_spec::{ClusterName, SnapshotId};
 use indicatif::{HumanBytes, HumanCount};
+use node_client::show::snapshot::{changed, state};
 use node_client::show::{Show, show};
 use serde::Serialize;
 
 use crate::cli::Arguments;
 use crate::commands::{Verdict, ask};
 use crate::error::AdminError;
+use crate::missing::{self, NotWhole};
 use crate::show::table;
 
 /// Lists the snapshots of one cluster, or of all.
@@ -25,13 +26,29 @@ pub(crate) fn list(arguments: &Arguments, cluster: Option<&ClusterName>) -> Resu
     Ok(Verdict::Sound)
 }
 
-/// Shows all that is known of one snapshot.
+/// Shows all that is known of one snapshot, and the files that are not whole in it, at most `limit`.
 ///
 /// # Errors
 /// [`AdminError::Client`].
-pub(crate) fn detail(arguments: &Arguments, id: SnapshotId) -> Result<Verdict, AdminError> {
-    let detail = ask(arguments, async |api| api.snapshot_detail(id).await)?;
-    show(&Detail(detail), arguments.output)?;
+pub(crate) fn detail(
+    arguments: &Arguments,
+    id: SnapshotId,
+    limit: Option<u64>,
+) -> Result<Verdict, AdminError> {
+    let output = arguments.output;
+    ask(arguments, async |api| {
+        let detail = api.snapshot_detail(id).await?;
+        if !missing::are_any(&detail.info) {
+            return show(&Detail { detail, files: None }, output);
+        }
+        let info = detail.info.clone();
+        if output.json {
+            let files = missing::all(&api, &info, limit).await?;
+            return show(&Detail { detail, files: Some(files) }, output);
+        }
+        show(&Detail { detail, files: None }, output)?;
+        missing::show_each(&api, &info, limit, output).await
+    })?;
     Ok(Verdict::Sound)
 }
 
@@ -76,18 +93,6 @@ fn nodes(info: &SnapshotInfo) -> Vec<&str> {
     info.nodes.iter().map(|node| node.as_str()).collect()
 }
 
-fn state(info: &SnapshotInfo) -> String {
-    match info.state {
-        SnapshotState::Complete => "complete".to_owned(),
-        SnapshotState::Partial => format!("partial ({} missing)", HumanCount(info.problems)),
-    }
-}
-
-/// Files whose content a push did not take as it was.
-fn changed(stats: &PushStats) -> u64 {
-    stats.new + stats.whole + stats.appended + stats.resumed
-}
-
 /// What is to become of it.
 fn note(info: &SnapshotInfo) -> String {
     let going = info.going_until.iter().map(|until| format!("GOING until {until}"));
@@ -101,12 +106,18 @@ fn alone(detail: &SnapshotDetail) -> String {
     detail.alone_bytes.map_or_else(|| format!("NOT COUNTED: {why}"), exactly)
 }
 
+/// One snapshot, and in a document the files that are not whole in it.
 #[derive(Debug, Serialize)]
-struct Detail(SnapshotDetail);
+struct Detail {
+    #[serde(flatten)]
+    detail: SnapshotDetail,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    files: Option<NotWhole>,
+}
 
 impl Show for Detail {
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
-        let info = &self.0.info;
+        let info = &self.detail.info;
         let mut rows = vec![
             ["snapshot", &info.id.to_string()].map(str::to_owned),
             ["cluster", info.cluster.as_str()].map(str::to_owned),
@@ -115,7 +126,7 @@ impl Show for Detail {
             ["state", &state(info)].map(str::to_owned),
             ["files", &HumanCount(info.files).to_string()].map(str::to_owned),
             ["bytes", &exactly(info.bytes)].map(str::to_owned),
-            ["it alone holds", &alone(&self.0)].map(str::to_owned),
+            ["it alone holds", &alone(&self.detail)].map(str::to_owned),
         ];
         let going =
             info.going_until.iter().map(|until| ["GOING", &format!("until {until}")].map(str::to_owned));

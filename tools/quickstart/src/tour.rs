@@ -14,7 +14,7 @@ use node_client::config::{Config, Settings};
 use node_client::error::{ClientError, EXIT_INTERRUPTED, EXIT_PARTIAL};
 use node_client::push::{self, FreezeMode, FreezeOptions, PushOptions, PushReport};
 use node_client::restore::{
-    self, Durable, Existing, NodeChoice, Placement, Progress, RestoreOptions, RestoreReport, Setuid,
+    self, Durable, Existing, NodeChoice, Partial, Placement, Progress, RestoreOptions, RestoreReport, Setuid,
     SnapshotChoice,
 };
 use tokio::runtime::{Builder, Handle, Runtime};
@@ -163,6 +163,8 @@ impl<'a> Tour<'a> {
             snapshot: SnapshotChoice::Id(pushed.snapshot),
             cluster: Some(pushed.cluster.clone()),
             node: NodeChoice::Named(pushed.node.clone()),
+            // The report compares what is there with what the push said.
+            partial: Partial::Allow,
             to: self.copy(),
             paths: Vec::new(),
             placement: Placement::StripRoot,

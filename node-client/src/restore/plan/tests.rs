@@ -1,4 +1,5 @@
 use super::*;
+use format_spec::id::FileDigest;
 use format_spec::key::MasterKey;
 use format_spec::{ErrorClass, Timestamp};
 
@@ -76,6 +77,7 @@ fn word(step: &Step) -> String {
         Step::EndFile { data_len } => format!("end with {data_len}"),
         Step::AbandonFile => "abandon".to_owned(),
         Step::Skip { path } => format!("skip {path}"),
+        Step::Mark { path, mixture } => format!("{mixture:?} {path}"),
         Step::Link { at, leader } => format!("link {at} to {leader}"),
         Step::Owe { at } => format!("owe {at}"),
     }
@@ -185,6 +187,40 @@ fn a_file_that_was_unreadable_is_skipped_with_its_links() {
 
     let expected = ["enter r", "begin r/f", "chunk at 0", "abandon", "skip r/f", "skip r/g", "leave"];
     assert_eq!(steps, expected);
+}
+
+fn mixture_of(text: &str, end: fn(FileDigest) -> FileEnd, group: Option<u64>) -> Vec<Record> {
+    let mut records = file_of(text, &[chunk(1)], group);
+    if let Some(Record::Content(Content { end: Some(whole), .. })) = records.last_mut() {
+        *whole = end(whole.digest().unwrap());
+    }
+    records
+}
+
+#[test]
+fn mixtures_come_back_and_each_of_their_names_is_marked() {
+    let records = [
+        folder("r"),
+        mixture_of("r/fuzzy", FileEnd::Fuzzy, None),
+        mixture_of("r/torn", FileEnd::Torn, Some(9)),
+    ];
+
+    let steps = steps(&[&records[..], &[link("r/u", 9)]].concat());
+
+    let fuzzy = ["begin r/fuzzy", "chunk at 0", "end with 10", "Fuzzy r/fuzzy"];
+    let torn = ["begin r/torn", "chunk at 0", "end with 10", "Torn r/torn", "Torn r/u", "link r/u to r/torn"];
+    assert_eq!(steps[1..], [&fuzzy[..], &torn, &["leave"]].concat());
+}
+
+#[test]
+fn a_wanted_link_of_an_unwanted_torn_file_is_marked_once() {
+    let records = [folder("r"), mixture_of("r/a", FileEnd::Torn, Some(9)), link("r/wanted", 9)];
+
+    let (first, next) = run(planner(&["r"], Layout::WholePath, &["wanted"]), &records).unwrap();
+    let (second, _) = run(next.unwrap(), &records).unwrap();
+
+    assert_eq!(first, ["enter r", "Torn r/wanted", "owe r/wanted", "leave"]);
+    assert_eq!(second, ["begin r/wanted", "chunk at 0", "end with 10"]);
 }
 
 #[test]

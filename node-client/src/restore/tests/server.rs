@@ -7,6 +7,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
 use format_spec::blob::{BlobInfo, Compression};
+use format_spec::id::FileDigest;
 use format_spec::key::{BlobKind, DomainKey, MasterKey};
 use format_spec::manifest::{Manifest, PageRef, Problem, Totals};
 use format_spec::page::PageBuilder;
@@ -54,6 +55,8 @@ pub(super) struct Store {
     pub(super) roots: Vec<EntryPath>,
     pub(super) problems: Vec<Problem>,
     pub(super) totals: Totals,
+    /// Newest last; those beside the one that is served are only listed.
+    pub(super) listed: Vec<SnapshotInfo>,
 }
 
 impl Store {
@@ -68,6 +71,7 @@ impl Store {
             roots: roots.iter().map(|root| path(root)).collect(),
             problems: Vec::new(),
             totals: Totals::default(),
+            listed: vec![Self::snapshot()],
         }
     }
 
@@ -77,7 +81,17 @@ impl Store {
     }
 
     /// Adds a file of these chunks and returns their ids.
-    pub(super) fn file(&mut self, mut entry: Entry, chunks: &[&[u8]]) -> Vec<ChunkId> {
+    pub(super) fn file(&mut self, entry: Entry, chunks: &[&[u8]]) -> Vec<ChunkId> {
+        self.file_that_ends(entry, chunks, FileEnd::Whole)
+    }
+
+    /// The same with any end.
+    pub(super) fn file_that_ends(
+        &mut self,
+        mut entry: Entry,
+        chunks: &[&[u8]],
+        end: fn(FileDigest) -> FileEnd,
+    ) -> Vec<ChunkId> {
         entry.size = chunks.iter().map(|chunk| u64::try_from(chunk.len()).unwrap()).sum();
         self.add(&entry);
         let mut digester = self.domain.file_digester();
@@ -90,7 +104,7 @@ impl Store {
             self.page(page);
             ids.push(id);
         }
-        let page = self.pages.end_file(FileEnd::Whole(digester.finish()));
+        let page = self.pages.end_file(end(digester.finish()));
         self.page(page);
         ids
     }
@@ -139,7 +153,7 @@ impl Store {
         Server { api: Api::new(&address, "token", retry).unwrap(), runtime: runtime.unwrap() }
     }
 
-    fn snapshot() -> SnapshotInfo {
+    pub(super) fn snapshot() -> SnapshotInfo {
         SnapshotInfo {
             id: SnapshotId::new(1, [1; 10]),
             cluster: "c".parse().unwrap(),
@@ -177,7 +191,7 @@ impl Store {
             "blobs" => self.frames(&wire::parse_ids(body).unwrap()),
             "key" => json(serde_json::json!({ "domain_key": self.domain.to_hex() })),
             "n" => (200, self.manifest().encode()),
-            "snapshots" => json(serde_json::json!({ "snapshots": [Self::snapshot()] })),
+            "snapshots" => json(serde_json::json!({ "snapshots": self.listed })),
             id if id == Self::snapshot().id.to_string() => json(serde_json::json!(Self::snapshot())),
             _ => refusal(404, ErrorClass::NotFound),
         }

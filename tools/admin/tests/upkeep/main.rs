@@ -13,8 +13,11 @@ use std::process::{Command, Output};
 
 use format_spec::ErrorClass;
 use format_spec::key::BlobKind;
+use format_spec::manifest::Moment;
+use format_spec::snapshot::SnapshotState;
 use format_spec::wire::{
-    Alarm, GcEvent, GcReport, NotCounted, RunMode, SnapshotDetail, SnapshotList, Status, Verdict,
+    Alarm, FileProblem, FileProblems, FileState, GcEvent, GcReport, NotCounted, RunMode, SnapshotDetail,
+    SnapshotList, Status, Verdict,
 };
 use serde_json::{Value, json};
 use server::{Done, Server, refusal};
@@ -129,6 +132,79 @@ fn all_that_is_known_of_a_snapshot_is_shown() {
     let document = server().admin(&["show", &id, "--json"]).exits(0).json();
 
     assert_eq!(document, serde_json::to_value(&detail).unwrap());
+}
+
+/// S6: what is missing is asked for part by part, of each node, and only if there is any.
+#[test]
+fn files_that_are_not_whole_are_named_of_each_node() {
+    let file = |path: &str, state, reason: Option<&str>| FileProblem {
+        path: path.to_owned(),
+        state,
+        reason: reason.map(str::to_owned),
+    };
+    let part = |node: &str, problems: Vec<FileProblem>, next: Option<&str>| FileProblems {
+        node: node.parse().unwrap(),
+        problems,
+        next: next.map(str::to_owned),
+    };
+    let mut info = data::info(2);
+    (info.state, info.problems) = (SnapshotState::Partial, 3);
+    let mut push = data::push("db-1");
+    push.stats.moment = Some(Moment { freeze_ms: 5, moved_on: 1_200, fuzzy: 1, torn: 1, restless: 0 });
+    info.pushes = vec![push];
+    let detail = SnapshotDetail { info, alone_bytes: Some(700 << 20), not_counted: None };
+    let id = data::id(2).to_string();
+    let first = vec![file("/a", FileState::Missing, Some("vanished")), file("/b", FileState::Torn, None)];
+    let ask = |node: &str, limit: u32, after: &str| {
+        format!("GET /v1/snapshots/{id}/problems?node={node}&limit={limit}{after}")
+    };
+    let last = vec![file("/f", FileState::Fuzzy, None)];
+    let other = vec![file("/c", FileState::Incomplete, Some("attributes cannot be read"))];
+    let server = || {
+        Server::default()
+            .answers(&format!("GET /v1/snapshots/{id}/detail"), &detail)
+            .answers(&ask("db-1", 1_000, ""), &part("db-1", first.clone(), Some("3-61")))
+            .answers(&ask("db-1", 1_000, "&after=3-61"), &part("db-1", last.clone(), None))
+            .answers(&ask("db-2", 1_000, ""), &part("db-2", other.clone(), None))
+            .answers(&ask("db-1", 2, ""), &part("db-1", first.clone(), Some("3-61")))
+    };
+
+    server().admin(&["show", &id]).exits(0).prints("show-partial.txt");
+    let document = server().admin(&["show", &id, "--json"]).exits(0).json();
+    let few = server().admin(&["show", &id, "--json", "--limit", "2"]).exits(0).json();
+    let none = server().admin(&["show", &id, "--limit", "0"]).exits(0);
+
+    assert_eq!(document["problems"], 3);
+    assert_eq!(
+        (document["not_whole"].as_array().map(Vec::len), &document["all_named"]),
+        (Some(4), &json!(true))
+    );
+    assert_eq!(document["not_whole"][1], json!({ "node": "db-1", "path": "/b", "state": "torn" }));
+    assert_eq!((few["not_whole"].as_array().map(Vec::len), &few["all_named"]), (Some(2), &json!(false)));
+    assert_eq!(none.asked.len(), 1, "{:?}", none.asked);
+}
+
+/// The twin of a list that ends: a server that leads elsewhere, or in circles, is not followed.
+#[test]
+fn a_server_that_names_no_place_to_go_on_is_not_followed() {
+    let mut info = data::info(2);
+    (info.state, info.problems, info.nodes) = (SnapshotState::Partial, 3, vec!["db-1".parse().unwrap()]);
+    let detail = SnapshotDetail { info, alone_bytes: None, not_counted: None };
+    let id = data::id(2).to_string();
+    let ask = |after: &str| format!("GET /v1/snapshots/{id}/problems?node=db-1&limit=1000{after}");
+    let server = |next: &str| {
+        let part =
+            FileProblems { node: "db-1".parse().unwrap(), problems: Vec::new(), next: Some(next.to_owned()) };
+        Server::default()
+            .answers(&format!("GET /v1/snapshots/{id}/detail"), &detail)
+            .answers(&ask(""), &part)
+            .answers(&ask("&after=3-61"), &part)
+    };
+
+    server("3-61").admin(&["show", &id]).exits(0);
+    let astray = server("3-61 HTTP/1.1\r\nX: y").admin(&["show", &id]).exits(13);
+
+    assert_eq!(astray.asked.len(), 2, "{:?}", astray.asked);
 }
 
 #[test]

@@ -1,0 +1,212 @@
+//! What a snapshot lacks of what is wanted, found out before anything is written.
+//!
+//! A manifest counts all problems and names the first of them; the pages say how the content of each file ends.
+//! Only both together tell whether everything that patterns choose is whole. Where they do not account for each
+//! problem, it is not known, and a restore without [`Partial::Allow`] is refused.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fmt;
+
+use format_spec::key::DomainKey;
+use format_spec::manifest::Manifest;
+use format_spec::page::Record;
+use format_spec::{Entry, EntryKind, EntryPath, FileEnd, NodeName};
+use indicatif::HumanCount;
+
+use super::fetch::Fetcher;
+use super::filter::{Filter, Selection};
+use super::pages;
+use super::select::{Partial, of_files};
+use crate::error::ClientError;
+
+/// How many names an error gives.
+const NAMED: usize = 3;
+
+/// Files of a node that are not whole in a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lack {
+    /// The node.
+    pub node: NodeName,
+    /// How many files.
+    pub files: u64,
+    /// The first of them, each with a reason; none if the snapshot does not say which of them was asked for.
+    pub first: Vec<(EntryPath, String)>,
+}
+
+impl fmt::Display for Lack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { node, files, first } = self;
+        write!(f, "{} missing or torn on node `{node}`", of_files(*files))?;
+        if first.is_empty() {
+            return f.write_str(", and the snapshot does not say which");
+        }
+        for (nth, (path, reason)) in first.iter().enumerate() {
+            write!(f, "{} `/{path}` ({reason})", if nth == 0 { ":" } else { "," })?;
+        }
+        match files.saturating_sub(u64::try_from(first.len()).unwrap_or(u64::MAX)) {
+            0 => Ok(()),
+            more => write!(f, " and {} more", HumanCount(more)),
+        }
+    }
+}
+
+/// Refuses a restore that could not bring back all that `filter` chooses. Reads the pages only if the snapshot
+/// lacks something and `filter` chooses a part.
+///
+/// # Errors
+/// [`ClientError::Partial`] unless everything is whole or `partial` allows it; whatever a page answers.
+pub(super) fn check(
+    partial: Partial,
+    fetcher: Fetcher<'_>,
+    domain: &DomainKey,
+    manifest: &Manifest,
+    filter: &Filter,
+) -> Result<(), ClientError> {
+    let files = problems_of(manifest);
+    if partial == Partial::Allow || files == 0 {
+        return Ok(());
+    }
+    let lack = if filter.is_everything() {
+        let named = manifest.problems.iter().map(|problem| (problem.path.clone(), problem.reason.clone()));
+        Some(Lack { node: manifest.node.clone(), files, first: named.take(NAMED).collect() })
+    } else {
+        let mut survey = Survey::new(manifest, filter);
+        pages::for_each_page(fetcher, domain, manifest, |(_, records)| {
+            records?.iter().for_each(|record| survey.record(record));
+            Ok(())
+        })?;
+        survey.finish()
+    };
+    match lack {
+        None => Ok(()),
+        Some(lack) => Err(ClientError::Partial { snapshot: fetcher.snapshot, lack: Box::new(lack) }),
+    }
+}
+
+fn problems_of(manifest: &Manifest) -> u64 {
+    let named = u64::try_from(manifest.problems.len()).unwrap_or(u64::MAX);
+    let torn = manifest.push.as_ref().and_then(|push| push.moment).map_or(0, |moment| moment.torn);
+    manifest.totals.problems.max(named).max(torn)
+}
+
+/// A look through all pages of a manifest. Memory: the problems that it names, and the link groups of those that
+/// have more names.
+struct Survey<'a> {
+    manifest: &'a Manifest,
+    filter: &'a Filter,
+    selection: Selection,
+    reasons: BTreeMap<&'a EntryPath, &'a str>,
+    /// Named problems whose file has no content of its own, or all of it.
+    elsewhere: BTreeSet<&'a EntryPath>,
+    /// Named problems in which nothing can lie: not a folder, and not something that is not known at all.
+    leaves: HashSet<&'a EntryPath>,
+    file: Option<OpenFile>,
+    broken_groups: HashSet<u64>,
+    broken: u64,
+    wanted: BTreeMap<EntryPath, String>,
+    wanted_count: u64,
+}
+
+struct OpenFile {
+    path: EntryPath,
+    group: Option<u64>,
+    wanted: bool,
+}
+
+impl<'a> Survey<'a> {
+    fn new(manifest: &'a Manifest, filter: &'a Filter) -> Self {
+        let reasons: BTreeMap<_, _> =
+            manifest.problems.iter().map(|problem| (&problem.path, problem.reason.as_str())).collect();
+        Self {
+            manifest,
+            filter,
+            selection: Selection::new(filter.clone()),
+            elsewhere: reasons.keys().copied().collect(),
+            reasons,
+            leaves: HashSet::new(),
+            file: None,
+            broken_groups: HashSet::new(),
+            broken: 0,
+            wanted: BTreeMap::new(),
+            wanted_count: 0,
+        }
+    }
+
+    fn record(&mut self, record: &Record) {
+        match record {
+            Record::Entry(entry) => self.entry(entry),
+            Record::Content(content) => {
+                if let Some(end) = content.end {
+                    self.end(end);
+                }
+            }
+        }
+    }
+
+    fn entry(&mut self, entry: &Entry) {
+        let wanted = self.selection.wants(&entry.path);
+        if entry.kind != EntryKind::Folder
+            && let Some((path, _)) = self.reasons.get_key_value(&entry.path)
+        {
+            self.leaves.insert(path);
+        }
+        match entry.kind {
+            EntryKind::File => {
+                self.file = Some(OpenFile { path: entry.path.clone(), group: entry.link_group, wanted });
+            }
+            EntryKind::HardLink
+                if wanted && entry.link_group.is_some_and(|group| self.broken_groups.contains(&group)) =>
+            {
+                self.lacks(&entry.path, "another name of such a file");
+            }
+            _ => {}
+        }
+    }
+
+    fn end(&mut self, end: FileEnd) {
+        let Some(OpenFile { path, group, wanted }) = self.file.take() else { return };
+        let why = match end {
+            FileEnd::Whole(_) | FileEnd::Fuzzy(_) => return,
+            FileEnd::Unreadable => "it was unreadable when it was pushed",
+            FileEnd::Torn(_) => "it is a mixture of states",
+        };
+        self.broken += 1;
+        self.broken_groups.extend(group);
+        self.elsewhere.remove(&path);
+        if wanted {
+            let why = self.reasons.get(&path).copied().unwrap_or(why);
+            self.lacks(&path, why);
+        }
+    }
+
+    fn lacks(&mut self, path: &EntryPath, why: &str) {
+        self.wanted_count += 1;
+        if self.wanted.len() < NAMED {
+            self.wanted.insert(path.clone(), why.to_owned());
+        }
+    }
+
+    fn finish(mut self) -> Option<Lack> {
+        let elsewhere = std::mem::take(&mut self.elsewhere);
+        let accounted = self.broken + u64::try_from(elsewhere.len()).unwrap_or(u64::MAX);
+        for path in elsewhere {
+            let why = self.reasons.get(path).copied().unwrap_or_default();
+            if self.filter.covers(path) {
+                self.lacks(path, why);
+            } else if !self.leaves.contains(path) && self.filter.may_reach_into(path) {
+                self.lacks(path, &format!("{why}; what was chosen may have been in it"));
+            }
+        }
+        let node = self.manifest.node.clone();
+        let all = problems_of(self.manifest);
+        match self.wanted_count {
+            0 if accounted >= all => None,
+            0 => Some(Lack { node, files: all, first: Vec::new() }),
+            files => Some(Lack { node, files, first: self.wanted.into_iter().collect() }),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "lack/tests.rs"]
+mod tests;
