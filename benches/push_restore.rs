@@ -67,6 +67,7 @@ fn main() {
     let scratch = arguments.scratch.folder();
     let source = scratch.path().join("source");
     mixed(&source, arguments.seed, arguments.mib << 20).expect("the data set");
+    tests::corpus::make_old(&source);
     say(&format!("data: {} MiB, seed {}, in {}", arguments.mib, arguments.seed, source.display()));
     let has_restic = Command::new("restic").arg("version").output().is_ok();
     let (mut ours, mut restic) = (Figures::default(), Figures::default());

@@ -62,7 +62,7 @@ fn assert_restores(world: &World, node: &Client, root: &Path) {
     fs::remove_dir_all(&to).unwrap();
 }
 
-/// C1, P10, D1: of a file that grew, all is compared twice; then its end is read, and samples of what was there.
+/// C1, P10, C8: of a file that grew, all is compared twice; then its end is read, and samples of what was there.
 #[test]
 fn an_appended_file_is_compared_twice_and_then_reads_and_sends_its_end() {
     let world = World::new();
@@ -89,7 +89,7 @@ fn an_appended_file_is_compared_twice_and_then_reads_and_sends_its_end() {
     }
 }
 
-/// D1: the smallest input: a change in the middle beside a growth, as the heap of a database has them.
+/// C8: the smallest input: a change in the middle beside a growth, as the heap of a database has them.
 #[test]
 fn a_change_in_the_middle_of_a_file_that_also_grew_is_in_the_snapshot() {
     let world = World::new();
@@ -111,7 +111,7 @@ fn a_change_in_the_middle_of_a_file_that_also_grew_is_in_the_snapshot() {
     }
 }
 
-/// D8: a store through a memory map leaves no sign while its page waits to be written out. A file that was written to
+/// C8: a store through a memory map leaves no sign while its page waits to be written out. A file that was written to
 /// a moment before a push is read again by the next.
 #[test]
 fn a_store_through_a_memory_map_after_a_push_is_in_the_next_one() {

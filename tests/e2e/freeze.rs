@@ -465,7 +465,7 @@ fn the_folder_of_second_names_is_open_to_its_owner_only() {
     assert_clean(&root);
 }
 
-/// D4: what a kill leaves is removed without another push, by the command that a unit runs when it stops.
+/// C4: what a kill leaves is removed without another push, by the command that a unit runs when it stops.
 #[test]
 fn tidying_removes_what_a_killed_push_left_and_spares_a_living_one() {
     let world = World::new();
@@ -488,7 +488,7 @@ fn tidying_removes_what_a_killed_push_left_and_spares_a_living_one() {
     assert_eq!(missing.code, Some(10), "{missing:?}");
 }
 
-/// D4: where nothing else is on the file system of a root, second names are in it, and that is said.
+/// C4: where nothing else is on the file system of a root, second names are in it, and that is said.
 #[test]
 fn a_root_that_is_a_file_system_of_its_own_holds_its_second_names_and_that_is_told() {
     let world = World::new();
@@ -504,7 +504,7 @@ fn a_root_that_is_a_file_system_of_its_own_holds_its_second_names_and_that_is_to
     assert!(!root.join(BASE).exists());
 }
 
-/// D11: a push that must freeze makes no snapshot where it cannot.
+/// C13: a push that must freeze makes no snapshot where it cannot.
 #[test]
 fn a_push_that_must_freeze_makes_no_snapshot_where_it_cannot() {
     let world = World::new();

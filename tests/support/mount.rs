@@ -54,6 +54,14 @@ impl Xfs {
     /// # Panics
     /// If the image cannot be made, or `mkfs.xfs` is required and missing.
     pub fn mount(image: &Path, at: PathBuf) -> Option<Self> {
+        Self::mount_of(image, at, LEAST_XFS_LEN)
+    }
+
+    /// The same, of `len` bytes.
+    ///
+    /// # Panics
+    /// As [`mount`](Self::mount).
+    pub fn mount_of(image: &Path, at: PathBuf, len: u64) -> Option<Self> {
         if !gear::is_root() {
             gear::skip("only root can mount a small file system");
             return None;
@@ -62,7 +70,7 @@ impl Xfs {
             return None;
         }
         let file = std::fs::File::create(image).expect("a temporary folder can be written");
-        file.set_len(LEAST_XFS_LEN).expect("a sparse file takes no room");
+        file.set_len(len).expect("a sparse file takes no room");
         let made = Command::new("mkfs.xfs").arg("-q").arg(image).status();
         assert!(made.is_ok_and(|status| status.success()), "no file system in {}", image.display());
         let image = image.to_str().expect("a plain path");

@@ -183,7 +183,7 @@ mod tests {
         Device { dev, file_system }
     }
 
-    /// D9: a file system that is mounted again, or a snapshot of its volume, is known by its own id.
+    /// C14: a file system that is mounted again, or a snapshot of its volume, is known by its own id.
     #[test]
     fn a_device_with_another_number_is_known_by_its_file_system_or_if_that_is_asked_for() {
         let slot = Slot {

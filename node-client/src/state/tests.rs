@@ -354,7 +354,7 @@ fn damage_anywhere_is_noticed() {
     assert!(read(&place, 700).is_ok(), "the checks refuse what is good");
 }
 
-/// D9: what is wrong with the rows of inodes costs files that are not found, never one that is another.
+/// C14: what is wrong with the rows of inodes costs files that are not found, never one that is another.
 #[test]
 fn damaged_rows_of_inodes_find_the_right_file_or_none() {
     let temp = tempfile::tempdir().unwrap();

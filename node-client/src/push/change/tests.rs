@@ -262,7 +262,7 @@ fn picks_stay_below_their_bound_and_reach_all_of_it() {
     assert_ne!(pick(5, 1, 1 << 40), pick(5, 2, 1 << 40));
 }
 
-/// D1: growth is taken for appending only after two growths were compared whole, and not for ever.
+/// C8: growth is taken for appending only after two growths were compared whole, and not for ever.
 #[test]
 fn trust_is_earned_by_two_growths_and_ends_after_thirty_more() {
     let mut habit = Habit::UNKNOWN;
@@ -280,7 +280,7 @@ fn trust_is_earned_by_two_growths_and_ends_after_thirty_more() {
     assert_eq!(trusts, expected);
 }
 
-/// D1: one write in place, and growth is never believed again, until another file takes the name.
+/// C8: one write in place, and growth is never believed again, until another file takes the name.
 #[test]
 fn a_file_that_was_seen_to_be_written_in_place_is_no_log_any_more() {
     let trusted = Habit::UNKNOWN.grown().grown();

@@ -468,7 +468,7 @@ fn table_folder() -> (tempfile::TempDir, PathBuf) {
     (temp, root)
 }
 
-/// D5: what a folder holds is what it held at one moment, whatever came and went while it was frozen.
+/// C11: what a folder holds is what it held at one moment, whatever came and went while it was frozen.
 #[test]
 fn a_compaction_while_its_folder_is_frozen_leaves_what_belongs_together() {
     let (_temp, root) = table_folder();
@@ -489,7 +489,7 @@ fn a_compaction_while_its_folder_is_frozen_leaves_what_belongs_together() {
     );
 }
 
-/// D5: a file that refers to others is no younger than they are.
+/// C11: a file that refers to others is no younger than they are.
 #[test]
 fn manifests_are_frozen_before_the_tables_that_they_name() {
     let (_temp, root) = table_folder();
@@ -500,7 +500,7 @@ fn manifests_are_frozen_before_the_tables_that_they_name() {
     assert_eq!(order, ["MANIFEST-1", "1.sst", "2.sst"]);
 }
 
-/// D5: a manifest that went on while tables came is frozen again, with its new length.
+/// C11: a manifest that went on while tables came is frozen again, with its new length.
 #[test]
 fn a_file_that_changed_before_its_folder_stayed_still_is_held_again() {
     let (_temp, root) = table_folder();
@@ -518,7 +518,7 @@ fn a_file_that_changed_before_its_folder_stayed_still_is_held_again() {
     assert_eq!(manifests, 2);
 }
 
-/// D5: bounded, and then reported.
+/// C11: bounded, and then reported.
 #[test]
 fn a_folder_that_never_stays_as_it_is_is_reported() {
     let (_temp, root) = table_folder();
@@ -537,7 +537,7 @@ fn a_folder_that_never_stays_as_it_is_is_reported() {
     }
 }
 
-/// D5: a folder that got its final name meanwhile is there under that name.
+/// C11: a folder that got its final name meanwhile is there under that name.
 #[test]
 fn a_folder_that_appears_while_another_is_frozen_is_walked_too() {
     let (temp, root) = table_folder();

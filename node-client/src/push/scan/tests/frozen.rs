@@ -173,7 +173,7 @@ fn a_known_file_that_was_cut_after_the_freeze_is_reported_too() {
     next.assert_same(&tree.afresh());
 }
 
-/// D6: a segment that is used again under another name is not what its old name stood for.
+/// C12: a segment that is used again under another name is not what its old name stood for.
 #[test]
 fn a_file_that_was_given_another_name_and_written_to_is_not_stored_under_the_old_one() {
     for class in ["auto=*", "mutable=*", "logged=*"] {
@@ -231,7 +231,7 @@ fn when_the_first_name_of_an_inode_is_unreadable_the_next_takes_over() {
     assert!(tree.push().run().content("b") == noise(100_000, 8));
 }
 
-/// D6: with `--strict` a file that is not of the moment of the freeze is a problem.
+/// C12: with `--strict` a file that is not of the moment of the freeze is a problem.
 #[test]
 fn a_file_that_moved_on_is_counted_and_with_strict_a_problem() {
     for strict in [false, true] {

@@ -1,4 +1,4 @@
-//! Random histories of files and of pushes beside them, against a model of what any reader may have seen (D1–D10).
+//! Random histories of files and of pushes beside them, against a model of what any reader may have seen (C1, C8, C10–C12).
 //!
 //! An owner writes in place, appends, cuts, grows by holes, replaces, renames, recycles and deletes, between pushes and in
 //! the middle of their reading. Each state of each name is noted. A push may store under a name a state that it had
@@ -52,12 +52,15 @@ enum Kind {
     Table,
 }
 
+/// What a name stood for, and since when.
+type State = (u64, Option<Vec<u8>>);
+
 /// An owner of files, who notes each state of each name.
 struct Owner<'a> {
     tree: &'a Tree,
     random: Random,
     /// `None` where the name stood for nothing. The number says when.
-    states: BTreeMap<String, Vec<(u64, Option<Vec<u8>>)>>,
+    states: BTreeMap<String, Vec<State>>,
     now: u64,
     made: u64,
 }

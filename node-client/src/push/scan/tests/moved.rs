@@ -1,4 +1,4 @@
-//! Files that are known by what they are, under whatever name (D9).
+//! Files that are known by what they are, under whatever name (C14).
 
 use std::fs;
 

@@ -43,7 +43,7 @@ fn a_file_that_is_written_once_while_it_is_read_is_read_again() {
     }
 }
 
-/// C1, D2: what is never one state of itself is kept, marked, and a problem unless its owner's log repairs it.
+/// C1, C10: what is never one state of itself is kept, marked, and a problem unless its owner's log repairs it.
 #[test]
 fn a_file_that_is_written_each_time_it_is_read_is_kept_and_marked() {
     for (class, mode) in [

@@ -33,7 +33,7 @@ fn a_file_that_fails_late_leaves_the_pages_as_if_it_had_failed_at_once() {
     let once = std::sync::Once::new();
     let late = |read| {
         if read > wide(BIG) * 9 / 10 {
-            once.call_once(&cut);
+            once.call_once(cut);
         }
     };
     let late = tree.push().on_read(late).run();
