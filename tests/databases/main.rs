@@ -12,4 +12,5 @@ mod ledger;
 mod process;
 mod scene;
 
+mod postgresql;
 mod redis;

@@ -10,7 +10,7 @@ use tests::{gear, wait};
 
 use crate::ledger::Rows;
 use crate::process::{Daemon, Endings, Session, output};
-use crate::scene::{Database, Ground, Method, Push, Scene, Writer, as_restored};
+use crate::scene::{Database, Ground, Method, Push, Scene, Writer};
 
 struct Redis {
     daemon: Daemon,
