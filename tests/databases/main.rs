@@ -12,5 +12,6 @@ mod ledger;
 mod process;
 mod scene;
 
+mod etcd;
 mod postgresql;
 mod redis;
