@@ -152,13 +152,25 @@ fn check_units(name: &str) {
         fs::write(&path, "#!/bin/sh\n").expect("it can be written");
         fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("it is ours");
     }
-    if gear::has("systemd-analyze") {
+    for unit in &units {
+        let text = fs::read_to_string(unit).expect("it was just written");
+        let strange = text.lines().find(|line| !is_line_of_unit(line));
+        assert_eq!(strange, None, "{name}");
+    }
+    if gear::is_installed("systemd-analyze") {
         let mut command = Command::new("systemd-analyze");
         command.args(["verify", "--man=no"]).args(&units);
         let said = run_to_end(command).exits(0);
         let ours = said.stderr.lines().find(|line| line.contains(&folder.path("").display().to_string()));
         assert_eq!(ours, None, "{name}");
     }
+}
+
+/// Whether it has the form of a line of a unit.
+fn is_line_of_unit(line: &str) -> bool {
+    let is_section = line.starts_with('[') && line.ends_with(']');
+    let has_key = line.split_once('=').is_some_and(|(key, _)| key.chars().all(|c| c.is_ascii_alphabetic()));
+    line.is_empty() || line.starts_with('#') || is_section || has_key
 }
 
 /// Programs that the units of a page run from where ours are installed.
