@@ -11,9 +11,9 @@ use tests::gear;
 use tests::loop_image::FileSystem;
 use tests::world::restored;
 
-use crate::ledger::Rows;
+use crate::ledger::{Rows, Writer};
 use crate::process::{Daemon, Endings, Session, as_user, give_to, output};
-use crate::scene::{Database, Ground, Method, Push, Scene, Writer, as_restored};
+use crate::scene::{Database, Ground, Method, Push, Scene, as_restored};
 
 /// It refuses to run as root.
 pub(crate) const USER: &str = "postgres";

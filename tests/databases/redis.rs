@@ -8,9 +8,9 @@ use tests::client::Done;
 use tests::loop_image::FileSystem;
 use tests::{gear, wait};
 
-use crate::ledger::Rows;
+use crate::ledger::{Rows, Writer};
 use crate::process::{Daemon, Endings, Session, output};
-use crate::scene::{Database, Ground, Method, Push, Scene, Writer};
+use crate::scene::{Database, Ground, Method, Push, Scene};
 
 struct Redis {
     daemon: Daemon,

@@ -12,16 +12,13 @@ use tests::gear;
 use tests::loop_image::{FileSystem, LoopImage};
 use tests::world::{Folder, World};
 
-use crate::ledger::{Commit, Ledger, Load, Rows, judge};
+use crate::ledger::{Ledger, Load, Rows, Writer, judge};
 
 /// Commits that are acknowledged between two pushes.
 const COMMITS_BETWEEN: u64 = 100;
 
 /// Commits between two pushes that are to change little.
 const FEW_COMMITS: u64 = 5;
-
-/// What a writer calls for each commit; it returns once the database has acknowledged.
-pub(crate) type Writer = Box<dyn FnMut(Commit) -> Result<(), String> + Send>;
 
 /// A running server of a database.
 pub(crate) trait Database: Sized {
@@ -102,15 +99,17 @@ impl Scene {
         let data = self.dir("data");
         let database = started::<D>(&data);
         let ledger = Arc::default();
-        let load = Load::start(&ledger, database.writer().expect("a session"));
+        let mut writer = database.writer().expect("a session");
         let mut tally = Tally::new(D::NAME, method.name, self.ground);
         for _ in 0..pushes {
+            let load = Load::start(&ledger, writer);
             ledger.wait_for_more(COMMITS_BETWEEN);
             let push = Push::new(self, &data, &ledger, Some(&database));
             let done = (method.push)(&push);
+            writer = load.stop();
             tally.add(self.outcome(method, &push, &done));
         }
-        load.stop();
+        drop(writer);
         database.stop();
         tally.commits = ledger.acknowledged();
         tally
