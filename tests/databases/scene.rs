@@ -128,7 +128,7 @@ impl Scene {
             let database = started::<D>(&data);
             let load = Load::start(&ledger, database.writer().expect("a session"));
             ledger.wait_for_more(if n == 0 { first } else { FEW_COMMITS });
-            load.stop();
+            drop(load.stop());
             database.stop();
             let push = Push::new(self, &data, &ledger, None);
             let done = (method.push)(&push);
@@ -283,7 +283,7 @@ impl Tally {
     /// # Panics
     /// With what was wrong.
     #[track_caller]
-    pub(crate) fn is_never_wrong(self) {
+    pub(crate) fn is_never_wrong(&self) {
         self.print();
         assert!(
             self.wrong.is_empty(),
@@ -299,10 +299,9 @@ impl Tally {
     /// # Panics
     /// With what was wrong.
     #[track_caller]
-    pub(crate) fn is_always_right(self) {
-        let (partial, name) = (self.partial, self.method);
+    pub(crate) fn is_always_right(&self) {
         self.is_never_wrong();
-        assert_eq!(partial, 0, "partial pushes by {name}");
+        assert_eq!(self.partial, 0, "partial pushes by {}", self.method);
     }
 
     /// The table as far as the suite has come: the last that is printed has everything.
