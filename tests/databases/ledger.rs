@@ -93,6 +93,11 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
+    /// One whose first `count` commits are acknowledged.
+    pub(crate) fn after(count: u64) -> Self {
+        Self { begun: count.into(), acknowledged: count.into() }
+    }
+
     /// The newest commit that the database acknowledged. All before it were acknowledged too.
     pub(crate) fn acknowledged(&self) -> u64 {
         self.acknowledged.load(Ordering::SeqCst)
