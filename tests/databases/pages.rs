@@ -5,10 +5,11 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tests::binaries::program;
-use tests::client::{Done, run_to_end};
+use tests::client::{Done, Running, run_to_end};
 use tests::gear;
 use tests::world::World;
 
@@ -19,6 +20,9 @@ const PAGES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/databases");
 
 /// Where units of pages expect programs.
 const INSTALLED: &str = "/usr/local/bin/";
+
+/// How long a walk may take: it starts several servers. Each wait in it has its own end.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The text of a page.
 fn page(name: &str) -> String {
@@ -103,7 +107,8 @@ impl Walk {
         let path = std::env::var("PATH").unwrap_or_default();
         command.arg(&script).current_dir(&self.folder).env_clear();
         command.env("PATH", format!("{}:{path}", self.folder.display())).envs(self.variables.iter().cloned());
-        run_to_end(command)
+        let walk = Running::start(command);
+        walk.within(PATIENCE).unwrap_or_else(|| panic!("the walk does not end: {:#?}", walk.kill()))
     }
 }
 
