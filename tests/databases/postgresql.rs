@@ -208,8 +208,10 @@ fn verified(_: &Push<'_, Postgresql>, data: &Path) -> Result<PathBuf, String> {
     Ok(data.to_owned())
 }
 
-/// Commits after which the table has many chunks, so that a few changes leave most of them alone.
-const COMMITS_FOR_CHUNKS: u64 = 2000;
+/// Commits after which the table has many chunks. In a nightly run a few changes leave nearly all of them alone.
+fn commits_for_chunks() -> u64 {
+    if gear::is_set(gear::NIGHTLY) { 40_000 } else { 2000 }
+}
 
 fn files_below(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
@@ -251,7 +253,7 @@ fn a_stopped_server_comes_back_at_every_push() {
     let Some(scene) = scene(Ground::with_links()) else { return };
     let push = |push: &Push<'_, Postgresql>| push.run(&["--class-set", "postgresql"]);
     let method = Method { name: "stopped", push, ready: as_restored };
-    scene.stopped(&method, COMMITS_FOR_CHUNKS, gear::rounds(3, 40)).is_always_right();
+    scene.stopped(&method, commits_for_chunks(), gear::rounds(3, 40)).is_always_right();
 }
 
 /// The default class too: a table that is changed in its middle and grows is no log.
@@ -263,7 +265,7 @@ fn a_stopped_server_comes_back_without_a_class() {
         push: |push: &Push<'_, Postgresql>| push.run(&[]),
         ready: as_restored,
     };
-    scene.stopped(&method, COMMITS_FOR_CHUNKS, gear::rounds(3, 40)).is_always_right();
+    scene.stopped(&method, commits_for_chunks(), gear::rounds(3, 40)).is_always_right();
 }
 
 /// Nothing can tell whether a running server's folder, copied outside backup mode, is right: so the push warns.
@@ -299,7 +301,7 @@ fn a_table_that_lost_a_page_is_judged_wrong() {
     };
 
     let push = |push: &Push<'_, Postgresql>| push.run(&[]);
-    let tally = scene.stopped(&Method { name: "lost page", push, ready: lose }, COMMITS_FOR_CHUNKS, 1);
+    let tally = scene.stopped(&Method { name: "lost page", push, ready: lose }, commits_for_chunks(), 1);
 
     assert!(tally.wrong()[0].contains("rows differ"), "{tally:?}");
 }

@@ -1,10 +1,13 @@
 //! Servers of databases, and sessions with them, as processes. Nothing is waited for without a deadline.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tests::client::{Done, run_to_end};
@@ -29,10 +32,15 @@ pub(crate) fn give_to(user: &str, path: &Path) {
     }
 }
 
-/// A port of the loopback that was free a moment ago.
+/// A port of the loopback that was free a moment ago, and that this process was not given before.
 pub(crate) fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("the kernel has a free port");
-    listener.local_addr().expect("it is bound").port()
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
+    wait::for_state("a free port", || {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("the kernel has a free port");
+        let port = listener.local_addr().expect("it is bound").port();
+        given.insert(port).then_some(port)
+    })
 }
 
 /// Runs a program to its end, and returns its standard output.

@@ -129,9 +129,16 @@ impl Scene {
         let mut tally = Tally::new(D::NAME, method.name, self.ground);
         for n in 0..pushes {
             let database = started::<D>(&data);
-            let load = Load::start(&ledger, database.writer().expect("a session"));
-            ledger.wait_for_more(if n == 0 { first } else { FEW_COMMITS });
-            drop(load.stop());
+            let mut writer = database.writer().expect("a session");
+            loop {
+                let load = Load::start(&ledger, writer);
+                ledger.wait_for_more(if n == 0 { first.min(COMMITS_BETWEEN) } else { FEW_COMMITS });
+                writer = load.stop();
+                if ledger.acknowledged() >= first {
+                    break;
+                }
+            }
+            drop(writer);
             database.stop();
             let push = Push::new(self, &data, &ledger, None);
             let done = (method.push)(&push);
