@@ -12,5 +12,6 @@ mod ledger;
 mod process;
 mod scene;
 
+mod cassandra;
 mod postgresql;
 mod redis;
