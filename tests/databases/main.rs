@@ -13,5 +13,6 @@ mod process;
 mod scene;
 
 mod cassandra;
+mod etcd;
 mod postgresql;
 mod redis;

@@ -88,13 +88,10 @@ impl Database for Postgresql {
         let mut server = program("postgres");
         server.arg("-D").arg(data).arg("-k").arg(&sockets);
         let archive = format!("archive_command=cp %p {archive}/.next && mv {archive}/.next {archive}/%f");
-        for setting in [
-            "listen_addresses=",
-            "min_wal_size=5MB",
-            "max_wal_size=16MB",
-            "archive_mode=on",
-            archive.as_str(),
-        ] {
+        // Nothing here cuts the power: a copy is the same without syncs, and there is more load.
+        let settings =
+            ["listen_addresses=", "fsync=off", "min_wal_size=5MB", "max_wal_size=16MB", "archive_mode=on"];
+        for setting in settings.into_iter().chain([archive.as_str()]) {
             server.args(["-c", setting]);
         }
         let endings = Endings { in_order: Signal::INT, at_once: Signal::QUIT };
@@ -199,6 +196,9 @@ fn verified(_: &Push<'_, Postgresql>, data: &Path) -> Result<PathBuf, String> {
     Ok(data.to_owned())
 }
 
+/// Commits after which the table has many chunks, so that a few changes leave most of them alone.
+const COMMITS_FOR_CHUNKS: u64 = 5000;
+
 fn scene(ground: Ground) -> Option<Scene> {
     has_postgresql().then(|| Scene::on(ground)).flatten()
 }
@@ -208,7 +208,7 @@ fn a_copy_in_backup_mode_recovers_with_second_names() {
     let Some(scene) = scene(Ground::with_links()) else { return };
     let push = |push: &Push<'_, Postgresql>| in_backup_mode(push, &["--freeze", "hardlink"]);
     let method = Method { name: "backup mode and WAL, second names", push, ready: recover };
-    scene.under_load(&method, gear::rounds(2, 40)).is_always_right();
+    scene.under_load(&method, gear::rounds(2, 40)).is_never_wrong();
 }
 
 #[test]
@@ -231,7 +231,7 @@ fn a_stopped_server_comes_back_at_every_push() {
     let Some(scene) = scene(Ground::with_links()) else { return };
     let push = |push: &Push<'_, Postgresql>| push.run(&["--class-set", "postgresql"]);
     let method = Method { name: "stopped", push, ready: as_restored };
-    scene.stopped(&method, gear::rounds(3, 40)).is_always_right();
+    scene.stopped(&method, COMMITS_FOR_CHUNKS, gear::rounds(3, 40)).is_always_right();
 }
 
 /// The default class too: a table that is changed in its middle and grows is no log.
@@ -243,5 +243,5 @@ fn a_stopped_server_comes_back_without_a_class() {
         push: |push: &Push<'_, Postgresql>| push.run(&[]),
         ready: as_restored,
     };
-    scene.stopped(&method, gear::rounds(3, 40)).is_always_right();
+    scene.stopped(&method, COMMITS_FOR_CHUNKS, gear::rounds(3, 40)).is_always_right();
 }

@@ -17,6 +17,9 @@ use crate::ledger::{Commit, Ledger, Load, Rows, judge};
 /// Commits that are acknowledged between two pushes.
 const COMMITS_BETWEEN: u64 = 100;
 
+/// Commits between two pushes that are to change little.
+const FEW_COMMITS: u64 = 5;
+
 /// What a writer calls for each commit; it returns once the database has acknowledged.
 pub(crate) type Writer = Box<dyn FnMut(Commit) -> Result<(), String> + Send>;
 
@@ -113,18 +116,19 @@ impl Scene {
         tally
     }
 
-    /// The same, with the server stopped for each push.
+    /// The same, with the server stopped for each push: first after `first` commits, then always after a few, which
+    /// change little of what is there.
     ///
     /// # Panics
     /// As [`Self::under_load`].
-    pub(crate) fn stopped<D: Database>(&self, method: &Method<D>, pushes: usize) -> Tally {
+    pub(crate) fn stopped<D: Database>(&self, method: &Method<D>, first: u64, pushes: usize) -> Tally {
         let data = self.dir("data");
         let ledger = Arc::default();
         let mut tally = Tally::new(D::NAME, method.name, self.ground);
-        for _ in 0..pushes {
+        for n in 0..pushes {
             let database = started::<D>(&data);
             let load = Load::start(&ledger, database.writer().expect("a session"));
-            ledger.wait_for_more(COMMITS_BETWEEN);
+            ledger.wait_for_more(if n == 0 { first } else { FEW_COMMITS });
             load.stop();
             database.stop();
             let push = Push::new(self, &data, &ledger, None);
