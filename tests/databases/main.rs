@@ -14,5 +14,8 @@ mod scene;
 
 mod cassandra;
 mod etcd;
+mod mariadb;
 mod postgresql;
 mod redis;
+mod rocksdb;
+mod sqlite;

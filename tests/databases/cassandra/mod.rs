@@ -12,9 +12,9 @@ use tests::loop_image::FileSystem;
 
 use self::cql::{Consistency, Row};
 use self::node::{Cassandra, Node};
-use crate::ledger::Rows;
+use crate::ledger::{Rows, Writer};
 use crate::process::Daemon;
-use crate::scene::{Database, Ground, Method, Push, Scene, Writer, as_restored};
+use crate::scene::{Database, Ground, Method, Push, Scene, as_restored};
 
 /// One partition, so that both rows of a commit are one mutation. It is flushed all the time, and two tables of one
 /// size are soon compacted.

@@ -1,0 +1,145 @@
+//! RocksDB: a live folder, and a checkpoint of its own.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+
+use tests::client::Done;
+use tests::gear;
+use tests::loop_image::FileSystem;
+
+use crate::ledger::{Rows, Writer};
+use crate::process::{Session, output};
+use crate::scene::{Database, Ground, Method, Push, Scene};
+
+/// A program that has a RocksDB store open. Only one can: all that asks it takes turns.
+struct Rocksdb {
+    session: Arc<Mutex<Session>>,
+}
+
+fn has_rocksdb() -> bool {
+    // The tools bring the library that the program loads.
+    ["python3", "ldb", "sst_dump"].into_iter().all(gear::has)
+}
+
+impl Rocksdb {
+    fn ask(&self, text: &str) -> Result<(), String> {
+        self.session.lock().map_err(|error| error.to_string())?.ask(text, &[], "ok")
+    }
+}
+
+impl Database for Rocksdb {
+    const NAME: &'static str = "RocksDB";
+
+    fn start(data: &Path) -> Result<Self, String> {
+        let mut command = Command::new("python3");
+        command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("databases/rocksdb/store.py")).arg(data);
+        let mut session = Session::start(command)?;
+        match session.line()? {
+            line if line == "ready" => Ok(Self { session: Arc::new(Mutex::new(session)) }),
+            mut said => {
+                // What a program says when it fails ends with the reason.
+                while let Ok(line) = session.line() {
+                    said = line;
+                }
+                Err(said)
+            }
+        }
+    }
+
+    fn writer(&self) -> Result<Writer, String> {
+        let session = Arc::clone(&self.session);
+        Ok(Box::new(move |commit| {
+            let [(a, new), (b, changed)] = commit.puts();
+            let mut session = session.lock().map_err(|error| error.to_string())?;
+            session.ask(&format!("put {a}={new} {b}={changed}"), &[], "ok")
+        }))
+    }
+
+    fn rows(&self) -> Result<Rows, String> {
+        let mut session = self.session.lock().map_err(|error| error.to_string())?;
+        session.send("dump")?;
+        let mut rows = Rows::new();
+        loop {
+            match session.line()?.split_once('=') {
+                Some((key, value)) => {
+                    drop(rows.insert(key.parse().map_err(|_| key.to_owned())?, value.to_owned()))
+                }
+                None => return Ok(rows),
+            }
+        }
+    }
+
+    fn stop(self) {}
+}
+
+/// Has RocksDB's own tools look at a store that nobody has open.
+fn checked(_: &Push<'_, Rocksdb>, restored: &Path) -> Result<PathBuf, String> {
+    let mut check = Command::new("ldb");
+    check.arg(format!("--db={}", restored.display())).arg("checkconsistency");
+    output(check)?;
+    let is_table = |entry: fs::DirEntry| entry.path().extension().is_some_and(|kind| kind == "sst");
+    if !fs::read_dir(restored).into_iter().flatten().flatten().any(is_table) {
+        // A store that was never flushed is a log, and the tool wants a table.
+        return Ok(restored.to_owned());
+    }
+    let mut verify = Command::new("sst_dump");
+    verify.arg(format!("--file={}", restored.display())).arg("--command=verify");
+    output(verify)?;
+    Ok(restored.to_owned())
+}
+
+fn live(push: &Push<'_, Rocksdb>, more: &[&str]) -> Done {
+    push.run(&[&["--class-set", "rocksdb"], more].concat())
+}
+
+/// A checkpoint of the store's own, under a number that was never used before, and a push of that.
+fn checkpoint(push: &Push<'_, Rocksdb>) -> Done {
+    let all = push.scene.dir("checkpoints");
+    let last = folder_in(&all);
+    let number = last.as_ref().map_or(0, |last| last.file_name().map_or(0, |name| name.len())) + 1;
+    let next = all.join("n".repeat(number));
+    push.promise_until_now();
+    push.database().ask(&format!("checkpoint {}", next.display())).expect("a checkpoint");
+    if let Some(last) = last {
+        fs::remove_dir_all(last).expect("it is ours");
+    }
+    push.node.start_push_of(&[&all], &["--class-set", "rocksdb"]).wait()
+}
+
+fn folder_in(folder: &Path) -> Option<PathBuf> {
+    fs::read_dir(folder).expect("it is there").next().map(|entry| entry.expect("it is there").path())
+}
+
+fn checked_in(push: &Push<'_, Rocksdb>, restored: &Path) -> Result<PathBuf, String> {
+    checked(push, &folder_in(restored).ok_or("no checkpoint came back")?)
+}
+
+fn scene(ground: Ground) -> Option<Scene> {
+    has_rocksdb().then(|| Scene::on(ground)).flatten()
+}
+
+#[test]
+fn a_checkpoint_comes_back_with_every_write_before_it() {
+    let Some(scene) = scene(Ground::with_links()) else { return };
+    let method = Method { name: "checkpoint, and its folder", push: checkpoint, ready: checked_in };
+    scene.under_load(&method, gear::rounds(2, 40)).is_always_right();
+}
+
+/// D5: tables come and go all the time, and the manifest says which are needed.
+#[test]
+fn a_live_store_opens_or_is_partial_with_second_names() {
+    let Some(scene) = scene(Ground::with_links()) else { return };
+    let push = |push: &Push<'_, Rocksdb>| live(push, &["--freeze", "hardlink"]);
+    let method = Method { name: "live folder, second names", push, ready: checked };
+    scene.under_load(&method, gear::rounds(4, 40)).is_never_wrong();
+}
+
+#[test]
+fn a_live_store_opens_or_is_partial_with_shared_blocks() {
+    let Some(scene) = scene(Ground::Image(FileSystem::Xfs)) else { return };
+    let push = |push: &Push<'_, Rocksdb>| live(push, &["--freeze", "reflink"]);
+    let method = Method { name: "live folder, reflink", push, ready: checked };
+    scene.under_load(&method, gear::rounds(4, 40)).is_never_wrong();
+}

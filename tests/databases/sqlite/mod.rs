@@ -1,0 +1,160 @@
+//! SQLite: copies by its own tools, a live file under its own lock, and a live file without.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+
+use tests::client::Done;
+use tests::gear;
+use tests::loop_image::FileSystem;
+
+use crate::ledger::{Rows, Writer};
+use crate::process::{Session, output};
+use crate::scene::{Database, Ground, Method, Push, Scene, as_restored};
+
+/// How SQLite makes a commit one step.
+trait Journal {
+    const NAME: &'static str;
+    const MODE: &'static str;
+}
+
+/// A log that is written ahead.
+struct Wal;
+
+/// A journal to roll back, which is SQLite's default.
+struct Rollback;
+
+impl Journal for Wal {
+    const NAME: &'static str = "SQLite, WAL";
+    const MODE: &'static str = "wal";
+}
+
+impl Journal for Rollback {
+    const NAME: &'static str = "SQLite";
+    const MODE: &'static str = "delete";
+}
+
+const LINKS: &[&str] = &["--freeze", "hardlink"];
+const REFLINKS: &[&str] = &["--freeze", "reflink"];
+
+/// A program that has a SQLite file open.
+struct Sqlite<J> {
+    file: PathBuf,
+    session: Mutex<Session>,
+    journal: std::marker::PhantomData<J>,
+}
+
+fn has_sqlite() -> bool {
+    ["python3", "sqlite3"].into_iter().all(gear::has)
+}
+
+fn session<J: Journal>(file: &Path) -> Result<Session, String> {
+    let mut command = Command::new("python3");
+    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("databases/sqlite/app.py")).arg(file).arg(J::MODE);
+    let mut session = Session::start(command)?;
+    match session.line()? {
+        line if line == "ready" => Ok(session),
+        line => Err(line),
+    }
+}
+
+impl<J: Journal> Database for Sqlite<J> {
+    const NAME: &'static str = J::NAME;
+
+    fn start(data: &Path) -> Result<Self, String> {
+        let file = data.join("app.db");
+        let session = Mutex::new(session::<J>(&file)?);
+        Ok(Self { file, session, journal: std::marker::PhantomData })
+    }
+
+    fn writer(&self) -> Result<Writer, String> {
+        let mut session = session::<J>(&self.file)?;
+        Ok(Box::new(move |commit| {
+            let [(a, new), (b, changed)] = commit.puts();
+            session.ask(&format!("put {a}={new} {b}={changed}"), &[], "ok")
+        }))
+    }
+
+    fn rows(&self) -> Result<Rows, String> {
+        let mut session = self.session.lock().map_err(|error| error.to_string())?;
+        session.ask("check", &[], "ok")?;
+        session.send("dump")?;
+        let mut rows = Rows::new();
+        loop {
+            match session.line()?.split_once('=') {
+                Some((key, value)) => {
+                    drop(rows.insert(key.parse().map_err(|_| key.to_owned())?, value.to_owned()))
+                }
+                None => return Ok(rows),
+            }
+        }
+    }
+
+    fn stop(self) {}
+}
+
+/// A copy by one statement of SQLite, and a push of that.
+fn copied<J: Journal>(push: &Push<'_, Sqlite<J>>, statement: &str) -> Done {
+    let copy = push.scene.dir("copy").join("app.db");
+    // There is none before the first.
+    let _ = fs::remove_file(&copy);
+    let mut command = Command::new("sqlite3");
+    command.arg("-bail").arg(&push.database().file).args([".timeout 60000", "BEGIN", "SELECT 1 FROM sqlite_master"]);
+    command.arg(statement.replace("COPY", &copy.display().to_string()));
+    output(command).expect("a copy");
+    push.node.start_push_of(&[&push.scene.dir("copy")], &[]).wait()
+}
+
+/// A push of the live file while SQLite's own lock keeps every writer away.
+fn locked<J: Journal>(push: &Push<'_, Sqlite<J>>, more: &[&str]) -> Done {
+    let mut session = push.database().session.lock().expect("a session");
+    session.ask("lock", &[], "ok").expect("a lock");
+    push.promise_until_now();
+    let done = push.run(&[&["--class-set", "sqlite"], more].concat());
+    session.ask("unlock", &[], "ok").expect("the end of the lock");
+    done
+}
+
+fn scene(ground: Ground) -> Option<Scene> {
+    has_sqlite().then(|| Scene::on(ground)).flatten()
+}
+
+fn copies_come_back<J: Journal>() {
+    let Some(scene) = scene(Ground::with_links()) else { return };
+    let push = |push: &Push<'_, Sqlite<J>>| copied(push, "VACUUM INTO 'COPY'");
+    let method = Method { name: "VACUUM INTO, and its file", push, ready: as_restored };
+    scene.under_load(&method, gear::rounds(2, 40)).is_always_right();
+    let push = |push: &Push<'_, Sqlite<J>>| copied(push, ".backup 'COPY'");
+    let method = Method { name: ".backup, and its file", push, ready: as_restored };
+    scene.under_load(&method, gear::rounds(2, 40)).is_always_right();
+}
+
+#[test]
+fn copies_by_sqlite_come_back_with_a_write_ahead_log() {
+    copies_come_back::<Wal>();
+}
+
+#[test]
+fn copies_by_sqlite_come_back_with_a_rollback_journal() {
+    copies_come_back::<Rollback>();
+}
+
+fn locked_files_come_back<J: Journal>(ground: Ground, name: &'static str, push: fn(&Push<'_, Sqlite<J>>) -> Done) {
+    let Some(scene) = scene(ground) else { return };
+    scene.under_load(&Method { name, push, ready: as_restored }, gear::rounds(3, 40)).is_always_right();
+}
+
+#[test]
+fn a_live_file_under_a_lock_comes_back_with_second_names() {
+    let ground = Ground::with_links();
+    locked_files_come_back::<Wal>(ground, "under its lock, second names", |push| locked(push, LINKS));
+    locked_files_come_back::<Rollback>(ground, "under its lock, second names", |push| locked(push, LINKS));
+}
+
+#[test]
+fn a_live_file_under_a_lock_comes_back_with_shared_blocks() {
+    let ground = Ground::Image(FileSystem::Xfs);
+    locked_files_come_back::<Wal>(ground, "under its lock, reflink", |push| locked(push, REFLINKS));
+    locked_files_come_back::<Rollback>(ground, "under its lock, reflink", |push| locked(push, REFLINKS));
+}
