@@ -10,9 +10,9 @@ use tests::client::{Done, number, text};
 use tests::loop_image::FileSystem;
 use tests::{gear, wait};
 
-use crate::ledger::Rows;
+use crate::ledger::{Rows, Writer};
 use crate::process::{Daemon, Endings, free_port, output};
-use crate::scene::{Database, Ground, Method, Push, Scene, Writer, as_restored};
+use crate::scene::{Database, Ground, Method, Push, Scene, as_restored};
 
 /// A snapshot in a data folder that has nothing else: it is restored to a new cluster.
 const SNAPSHOT: &str = "snapshot.db";

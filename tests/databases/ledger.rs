@@ -93,6 +93,11 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
+    /// One whose first `count` commits are acknowledged.
+    pub(crate) fn after(count: u64) -> Self {
+        Self { begun: count.into(), acknowledged: count.into() }
+    }
+
     /// The newest commit that the database acknowledged. All before it were acknowledged too.
     pub(crate) fn acknowledged(&self) -> u64 {
         self.acknowledged.load(Ordering::SeqCst)
@@ -110,41 +115,41 @@ impl Ledger {
     }
 }
 
+/// What a writer calls for each commit; it returns once the database has acknowledged.
+pub(crate) type Writer = Box<dyn FnMut(Commit) -> Result<(), String> + Send>;
+
 /// A writer that commits all the time, from where its ledger ends.
 pub(crate) struct Load {
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<Result<(), String>>,
+    thread: JoinHandle<Result<Writer, String>>,
 }
 
 impl Load {
-    /// Starts it. `commit` returns once the database has acknowledged.
-    pub(crate) fn start<C>(ledger: &Arc<Ledger>, mut commit: C) -> Self
-    where
-        C: FnMut(Commit) -> Result<(), String> + Send + 'static,
-    {
+    /// Starts it.
+    pub(crate) fn start(ledger: &Arc<Ledger>, mut writer: Writer) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let (ledger, stopped) = (Arc::clone(ledger), Arc::clone(&stop));
         let thread = std::thread::spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
                 let number = ledger.acknowledged() + 1;
                 ledger.begun.store(number, Ordering::SeqCst);
-                commit(Commit { number }).map_err(|why| format!("commit {number}: {why}"))?;
+                writer(Commit { number }).map_err(|why| format!("commit {number}: {why}"))?;
                 ledger.acknowledged.store(number, Ordering::SeqCst);
             }
-            Ok(())
+            Ok(writer)
         });
         Self { stop, thread }
     }
 
-    /// Ends it after its present commit.
+    /// Ends it after its present commit, and returns its writer.
     ///
     /// # Panics
     /// If a commit failed.
     #[track_caller]
-    pub(crate) fn stop(self) {
+    pub(crate) fn stop(self) -> Writer {
         self.stop.store(true, Ordering::Relaxed);
         let ended = self.thread.join().expect("a writer does not panic");
-        ended.expect("the database takes every commit");
+        ended.expect("the database takes every commit")
     }
 }
 

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`ledger`] | commits that follow from their number, a log of those acknowledged, and the judge of what is found |
 //! | [`process`] | servers of databases, and sessions with them, as processes with deadlines |
+//! | [`pages`] | the pages of `docs/databases`, every command of them run |
 //! | [`scene`] | pushes beside the load, and what became of each, counted in a table |
 #![cfg(test)]
 
@@ -15,6 +16,7 @@ mod scene;
 mod cassandra;
 mod etcd;
 mod mariadb;
+mod pages;
 mod postgresql;
 mod redis;
 mod rocksdb;

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -11,9 +12,9 @@ use tests::gear;
 use tests::loop_image::FileSystem;
 use tests::world::restored;
 
-use crate::ledger::Rows;
+use crate::ledger::{Rows, Writer};
 use crate::process::{Daemon, Endings, Session, as_user, give_to, output};
-use crate::scene::{Database, Ground, Method, Push, Scene, Writer, as_restored};
+use crate::scene::{Database, Ground, Method, Push, Scene, as_restored};
 
 /// It refuses to run as root.
 pub(crate) const USER: &str = "postgres";
@@ -199,6 +200,14 @@ fn verified(_: &Push<'_, Postgresql>, data: &Path) -> Result<PathBuf, String> {
 /// Commits after which the table has many chunks, so that a few changes leave most of them alone.
 const COMMITS_FOR_CHUNKS: u64 = 5000;
 
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries
+        .map(|entry| entry.path())
+        .flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] })
+        .collect()
+}
+
 fn scene(ground: Ground) -> Option<Scene> {
     has_postgresql().then(|| Scene::on(ground)).flatten()
 }
@@ -244,4 +253,22 @@ fn a_stopped_server_comes_back_without_a_class() {
         ready: as_restored,
     };
     scene.stopped(&method, COMMITS_FOR_CHUNKS, gear::rounds(3, 40)).is_always_right();
+}
+
+/// The judge bites: a page of the table that is empty is no damage to any tool of the server.
+#[test]
+fn a_table_that_lost_a_page_is_judged_wrong() {
+    let Some(scene) = scene(Ground::Temporary) else { return };
+    let lose = |_: &Push<'_, Postgresql>, data: &Path| {
+        let tables = files_below(&data.join("base"));
+        let rows = tables.iter().max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap();
+        let table = fs::File::options().write(true).open(rows).unwrap();
+        table.write_all_at(&[0; 8192], 20 * 8192).unwrap();
+        Ok(data.to_owned())
+    };
+
+    let push = |push: &Push<'_, Postgresql>| push.run(&[]);
+    let tally = scene.stopped(&Method { name: "lost page", push, ready: lose }, COMMITS_FOR_CHUNKS, 1);
+
+    assert!(tally.wrong()[0].contains("rows differ"), "{tally:?}");
 }

@@ -8,9 +8,9 @@ use tests::client::Done;
 use tests::loop_image::FileSystem;
 use tests::{gear, wait};
 
-use crate::ledger::Rows;
+use crate::ledger::{Rows, Writer};
 use crate::process::{Daemon, Endings, Session, output};
-use crate::scene::{Database, Ground, Method, Push, Scene, Writer};
+use crate::scene::{Database, Ground, Method, Push, Scene};
 
 struct Redis {
     daemon: Daemon,
@@ -26,6 +26,12 @@ impl Redis {
         let mut command = self.cli();
         command.args(words);
         Ok(output(command)?.trim_end().to_owned())
+    }
+
+    /// A field of what it says about its files.
+    fn persistence(&self, field: &str) -> Option<String> {
+        let all = self.ask(&["INFO", "persistence"]).ok()?;
+        all.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':').map(str::to_owned))
     }
 }
 
@@ -103,22 +109,34 @@ fn check_saved(file: &Path) -> Result<(), String> {
     output(command).map(drop)
 }
 
+/// A push while no rewrite of the append-only file may begin.
+fn with_rewrites_paused(push: &Push<'_, Redis>) -> Done {
+    let server = push.database();
+    let set = |percentage| server.ask(&["CONFIG", "SET", "auto-aof-rewrite-percentage", percentage]);
+    set("0").expect("a setting");
+    wait::for_state("a rewrite to end", || {
+        (server.persistence("aof_rewrite_in_progress")? == "0").then_some(())
+    });
+    let done = push.run(LIVE);
+    set("100").expect("a setting");
+    done
+}
+
 /// `BGSAVE`, and a push of its file alone.
 fn save_and_push(push: &Push<'_, Redis>) -> Done {
     let server = push.database();
-    let info = |field: &str| {
-        let all = server.ask(&["INFO", "persistence"]).expect("it answers");
-        all.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':').map(str::to_owned))
+    let idle = || {
+        (server.persistence("rdb_bgsave_in_progress")? == "0"
+            && server.persistence("aof_rewrite_in_progress")? == "0")
+            .then_some(())
     };
-    let idle =
-        || (info("rdb_bgsave_in_progress")? == "0" && info("aof_rewrite_in_progress")? == "0").then_some(());
     wait::for_state("a save to begin", || {
         // It is refused while another runs, and what has run may have begun too early.
         push.promise_until_now();
         server.ask(&["BGSAVE"]).is_ok_and(|said| said.contains("started")).then_some(())
     });
     wait::for_state("a save to end", idle);
-    assert_eq!(info("rdb_last_bgsave_status").as_deref(), Some("ok"));
+    assert_eq!(server.persistence("rdb_last_bgsave_status").as_deref(), Some("ok"));
     let saved = push.scene.dir("saved");
     fs::copy(push.data.join("dump.rdb"), saved.join("dump.rdb")).expect("a temporary folder can be written");
     push.node.start_push_of(&[&saved], &[]).wait()
@@ -127,6 +145,13 @@ fn save_and_push(push: &Push<'_, Redis>) -> Done {
 fn only_saved(_: &Push<'_, Redis>, restored: &Path) -> Result<PathBuf, String> {
     check_saved(&restored.join("dump.rdb"))?;
     Ok(restored.to_owned())
+}
+
+#[test]
+fn a_live_folder_is_right_while_rewrites_are_paused() {
+    let Some(scene) = has_redis().then(|| Scene::on(Ground::with_links())).flatten() else { return };
+    let method = Method { name: "live folder, rewrites paused", push: with_rewrites_paused, ready: check };
+    scene.under_load(&method, gear::rounds(2, 40)).is_always_right();
 }
 
 #[test]

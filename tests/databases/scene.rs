@@ -12,16 +12,13 @@ use tests::gear;
 use tests::loop_image::{FileSystem, LoopImage};
 use tests::world::{Folder, World};
 
-use crate::ledger::{Commit, Ledger, Load, Rows, judge};
+use crate::ledger::{Ledger, Load, Rows, Writer, judge};
 
 /// Commits that are acknowledged between two pushes.
 const COMMITS_BETWEEN: u64 = 100;
 
 /// Commits between two pushes that are to change little.
 const FEW_COMMITS: u64 = 5;
-
-/// What a writer calls for each commit; it returns once the database has acknowledged.
-pub(crate) type Writer = Box<dyn FnMut(Commit) -> Result<(), String> + Send>;
 
 /// A running server of a database.
 pub(crate) trait Database: Sized {
@@ -102,15 +99,17 @@ impl Scene {
         let data = self.dir("data");
         let database = started::<D>(&data);
         let ledger = Arc::default();
-        let load = Load::start(&ledger, database.writer().expect("a session"));
+        let mut writer = database.writer().expect("a session");
         let mut tally = Tally::new(D::NAME, method.name, self.ground);
         for _ in 0..pushes {
+            let load = Load::start(&ledger, writer);
             ledger.wait_for_more(COMMITS_BETWEEN);
             let push = Push::new(self, &data, &ledger, Some(&database));
             let done = (method.push)(&push);
+            writer = load.stop();
             tally.add(self.outcome(method, &push, &done));
         }
-        load.stop();
+        drop(writer);
         database.stop();
         tally.commits = ledger.acknowledged();
         tally
@@ -129,7 +128,7 @@ impl Scene {
             let database = started::<D>(&data);
             let load = Load::start(&ledger, database.writer().expect("a session"));
             ledger.wait_for_more(if n == 0 { first } else { FEW_COMMITS });
-            load.stop();
+            drop(load.stop());
             database.stop();
             let push = Push::new(self, &data, &ledger, None);
             let done = (method.push)(&push);
@@ -163,14 +162,25 @@ impl Scene {
         push.restore(&text(report, "snapshot"), &to.path("data"));
         let data = (method.ready)(push, &to.path("data"))?;
         let database = D::start(&data).map_err(|why| format!("it does not start: {why}"))?;
-        let rows = database.rows()?;
+        let found = judge(&database.rows()?, allowed)?;
+        goes_on(&database, found).map_err(|why| format!("new commits on what came back: {why}"))?;
         database.stop();
-        judge(&rows, allowed)
+        Ok(found)
     }
 }
 
 fn started<D: Database>(data: &Path) -> D {
     D::start(data).unwrap_or_else(|why| panic!("{} does not start: {why}", D::NAME))
+}
+
+/// Makes a few commits after the first `found`: a server may show what it had, and lose what it takes from now on.
+fn goes_on<D: Database>(database: &D, found: u64) -> Result<(), String> {
+    let ledger = Arc::new(Ledger::after(found));
+    let load = Load::start(&ledger, database.writer()?);
+    ledger.wait_for_more(FEW_COMMITS);
+    drop(load.stop());
+    let all = ledger.acknowledged();
+    judge(&database.rows()?, &(all..=all)).map(drop)
 }
 
 fn says_what_is_missing(report: &Value) -> bool {
@@ -284,7 +294,7 @@ impl Tally {
     /// # Panics
     /// With what was wrong.
     #[track_caller]
-    pub(crate) fn is_never_wrong(self) {
+    pub(crate) fn is_never_wrong(&self) {
         self.print();
         assert!(
             self.wrong.is_empty(),
@@ -300,10 +310,9 @@ impl Tally {
     /// # Panics
     /// With what was wrong.
     #[track_caller]
-    pub(crate) fn is_always_right(self) {
-        let (partial, name) = (self.partial, self.method);
+    pub(crate) fn is_always_right(&self) {
         self.is_never_wrong();
-        assert_eq!(partial, 0, "partial pushes by {name}");
+        assert_eq!(self.partial, 0, "partial pushes by {}", self.method);
     }
 
     /// The table as far as the suite has come: the last that is printed has everything.

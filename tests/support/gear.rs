@@ -20,13 +20,18 @@ pub fn skip(why: &str) {
 /// # Panics
 /// If it is missing and [`REQUIRE`] is set.
 pub fn has(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
+    let found = is_installed(program);
     if !found {
         assert!(!is_set(REQUIRE), "{REQUIRE} is set, and `{program}` is not installed");
         skip(&format!("`{program}` is not installed"));
     }
     found
+}
+
+/// Whether `program` is found where programs are.
+pub fn is_installed(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
 
 /// Whether this process may do everything.
