@@ -5,10 +5,11 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tests::binaries::program;
-use tests::client::{Done, run_to_end};
+use tests::client::{Done, Running, run_to_end};
 use tests::gear;
 use tests::world::World;
 
@@ -19,6 +20,9 @@ const PAGES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/databases");
 
 /// Where units of pages expect programs.
 const INSTALLED: &str = "/usr/local/bin/";
+
+/// How long a walk may take: it starts several servers. Each wait in it has its own end.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The text of a page.
 fn page(name: &str) -> String {
@@ -103,7 +107,8 @@ impl Walk {
         let path = std::env::var("PATH").unwrap_or_default();
         command.arg(&script).current_dir(&self.folder).env_clear();
         command.env("PATH", format!("{}:{path}", self.folder.display())).envs(self.variables.iter().cloned());
-        run_to_end(command)
+        let walk = Running::start(command);
+        walk.within(PATIENCE).unwrap_or_else(|| panic!("the walk does not end: {:#?}", walk.kill()))
     }
 }
 
@@ -214,13 +219,27 @@ fn the_page_of_redis_leads_to_a_restored_server() {
     walk.take("redis.md").exits(0);
 }
 
+/// All pages but the index.
+fn pages() -> Vec<String> {
+    let names = fs::read_dir(PAGES).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name != "README.md").collect()
+}
+
 #[test]
 fn the_units_of_every_page_are_what_systemd_takes() {
-    for entry in fs::read_dir(PAGES).unwrap() {
-        let name = entry.unwrap().file_name().into_string().unwrap();
-        if name != "README.md" {
-            check_units(&name);
-        }
+    pages().iter().for_each(|name| check_units(name));
+}
+
+#[test]
+fn every_page_has_a_walk_and_a_line_of_the_index() {
+    let suite = Path::new(env!("CARGO_MANIFEST_DIR")).join("databases");
+    let modules =
+        fs::read_dir(suite).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
+    let sources: String = modules.map(|path| fs::read_to_string(path).unwrap()).collect();
+    let index = page("README.md");
+    for name in pages() {
+        assert!(sources.contains(&format!(".take(\"{name}\")")), "no test walks {name}");
+        assert!(index.contains(&format!("]({name})")), "the index has no {name}");
     }
 }
 

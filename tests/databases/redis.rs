@@ -157,7 +157,8 @@ fn a_live_folder_is_right_while_rewrites_are_paused() {
 #[test]
 fn a_live_folder_is_right_or_partial_with_second_names() {
     let Some(scene) = has_redis().then(|| Scene::on(Ground::with_links())).flatten() else { return };
-    let method = Method { name: "live folder, second names", push: |push| push.run(LIVE), ready: check };
+    let push = |push: &Push<'_, Redis>| push.run(&[LIVE, &["--freeze", "hardlink"]].concat());
+    let method = Method { name: "live folder, second names", push, ready: check };
     scene.under_load(&method, gear::rounds(3, 40)).is_never_wrong();
 }
 

@@ -116,8 +116,11 @@ const CASSANDRA: &[Rule] = &[
 ];
 
 // The log is allocated ahead and written in place. The store reuses pages in place, and no log repairs a mixture.
-const ETCD: &[Rule] =
-    &[(Class::Logged, &["*.wal"]), (Class::Mutable, &["**/member/snap/db"]), (Class::Immutable, &["*.snap"])];
+const ETCD: &[Rule] = &[
+    (Class::Logged, &["*.wal"]),
+    (Class::Mutable, &["**/member/snap/db"]),
+    (Class::Immutable, &["*.snap", "*.snap.db"]),
+];
 
 const LOGS: &[Rule] = &[(Class::AppendOnly, &["*.log", "*.aof", "*.jsonl"])];
 
