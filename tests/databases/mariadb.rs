@@ -14,7 +14,7 @@ use crate::process::{Daemon, Endings, Session, as_user, give_to, output};
 use crate::scene::{Database, Ground, Method, Push, Scene, as_restored};
 
 /// It refuses to run as root.
-const USER: &str = "mysql";
+pub(crate) const USER: &str = "mysql";
 
 /// One table with a log, and one without.
 const TABLES: &str = "CREATE DATABASE suite; USE suite; \
@@ -26,7 +26,7 @@ struct Mariadb {
     socket: PathBuf,
 }
 
-fn has_mariadb() -> bool {
+pub(crate) fn has_mariadb() -> bool {
     ["mariadbd", "mariadb", "mariadb-install-db", "mariadb-backup"].into_iter().all(gear::has)
 }
 

@@ -219,6 +219,47 @@ fn the_page_of_redis_leads_to_a_restored_server() {
     walk.take("redis.md").exits(0);
 }
 
+#[test]
+fn the_page_of_mariadb_leads_to_a_restored_server() {
+    if !crate::mariadb::has_mariadb() {
+        return;
+    }
+    let walk = Walk::by(Some(crate::mariadb::USER)).with("NODE", "db1").with_path("SOCKET", "sock");
+    let walk = walk.with_path("DATA", "mysql").with_path("BACKUP", "backup");
+
+    walk.take("mariadb.md").exits(0);
+}
+
+#[test]
+fn the_page_of_sqlite_leads_to_restored_files() {
+    if !gear::has("sqlite3") {
+        return;
+    }
+    let walk =
+        Walk::by(None).with("NODE", "app1").with_path("DB", "app/app.db").with_path("BACKUP", "backup");
+
+    walk.take("sqlite.md").exits(0);
+}
+
+#[test]
+fn the_page_of_rocksdb_leads_to_a_restored_store() {
+    if !["ldb", "sst_dump"].into_iter().all(gear::has) {
+        return;
+    }
+    let walk =
+        Walk::by(None).with("NODE", "app1").with_path("DATA", "app/store").with_path("BACKUP", "backup");
+
+    walk.take("rocksdb.md").exits(0);
+}
+
+/// No server of M3 is run here: the files only have its names.
+#[test]
+fn the_page_of_m3_leads_to_restored_files() {
+    let walk = Walk::by(None).with("NODE", "m3").with_path("DATA", "m3db").with_path("BACKUP", "backup");
+
+    walk.take("m3.md").exits(0);
+}
+
 /// All pages but the index.
 fn pages() -> Vec<String> {
     let names = fs::read_dir(PAGES).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
