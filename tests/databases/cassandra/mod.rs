@@ -5,14 +5,15 @@ mod node;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use tests::client::Done;
 use tests::gear;
 use tests::loop_image::FileSystem;
 
 use self::cql::{Consistency, Row};
-use self::node::{Cassandra, Node};
-use crate::ledger::{Rows, Writer};
+pub(crate) use self::node::{Cassandra, Node};
+use crate::ledger::{Load, Rows, Writer, rows_after};
 use crate::process::Daemon;
 use crate::scene::{Database, Ground, Method, Push, Scene, as_restored};
 
@@ -39,35 +40,58 @@ impl Database for Single {
         let is_new = !node.data().exists();
         let daemon = node.start()?;
         if is_new {
-            let mut cql = node.connect()?;
-            for statement in [KEYSPACE, TABLE] {
-                cql.run(statement, Consistency::One).map_err(|error| format!("{statement}: {error}"))?;
-            }
+            make_tables(&node)?;
         }
         Ok(Self { node, daemon })
     }
 
     fn writer(&self) -> Result<Writer, String> {
-        let mut cql = self.node.connect()?;
-        Ok(Box::new(move |commit| {
-            let puts = commit.puts().map(|(key, value)| {
-                format!("INSERT INTO suite.kv (p, key, value) VALUES (0, {key}, '{value}');")
-            });
-            let statement = format!("BEGIN UNLOGGED BATCH {} APPLY BATCH", puts.concat());
-            cql.run(&statement, Consistency::One).map(drop).map_err(|error| error.to_string())
-        }))
+        writer(&self.node)
     }
 
     fn rows(&self) -> Result<Rows, String> {
         self.node.nodetool(&["verify", "--force", "--extended-verify", "suite", "kv"])?;
-        let mut cql = self.node.connect()?;
-        let rows = cql.run("SELECT key, value FROM suite.kv WHERE p = 0", Consistency::One);
-        rows.map_err(|error| error.to_string())?.into_iter().map(row).collect()
+        rows(&self.node)
     }
 
     fn stop(self) {
         self.daemon.stop();
     }
+}
+
+fn make_tables(node: &Node) -> Result<(), String> {
+    let mut cql = node.connect()?;
+    let mut run = |statement| cql.run(statement, Consistency::One).map(drop);
+    run(KEYSPACE).and_then(|()| run(TABLE)).map_err(|error| error.to_string())
+}
+
+fn writer(node: &Node) -> Result<Writer, String> {
+    let mut cql = node.connect()?;
+    Ok(Box::new(move |commit| {
+        let puts = commit.puts().map(|(key, value)| {
+            format!("INSERT INTO suite.kv (p, key, value) VALUES (0, {key}, '{value}');")
+        });
+        let statement = format!("BEGIN UNLOGGED BATCH {} APPLY BATCH", puts.concat());
+        cql.run(&statement, Consistency::One).map(drop).map_err(|error| error.to_string())
+    }))
+}
+
+/// All rows that a node has.
+pub(crate) fn rows(node: &Node) -> Result<Rows, String> {
+    let rows = node.connect()?.run("SELECT key, value FROM suite.kv WHERE p = 0", Consistency::One);
+    rows.map_err(|error| error.to_string())?.into_iter().map(row).collect()
+}
+
+/// Starts a node, which stays, makes some commits, and returns what they make.
+pub(crate) fn write_some(node: &Node) -> Rows {
+    let daemon = node.start().expect("it starts");
+    make_tables(node).expect("it takes a schema");
+    let ledger = Arc::default();
+    let load = Load::start(&ledger, writer(node).expect("a session"));
+    ledger.wait_for_more(200);
+    drop(load.stop());
+    daemon.leave();
+    rows_after(ledger.acknowledged())
 }
 
 fn row(columns: Row) -> Result<(u64, String), String> {

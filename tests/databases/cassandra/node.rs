@@ -143,6 +143,13 @@ impl Node {
     /// # Errors
     /// If it does not start: the end of its log.
     pub(crate) fn start(&self) -> Result<Daemon, String> {
+        // An orderly end takes five seconds, and no method pushes a node that was stopped.
+        let endings = Endings { in_order: Signal::KILL, at_once: Signal::KILL };
+        let java = self.daemon_command();
+        Daemon::start(java, &self.config.join("log"), endings, || self.try_connect(LOOK).is_ok())
+    }
+
+    fn daemon_command(&self) -> Command {
         self.configure();
         let options = [
             format!("-javaagent:{}", self.cassandra.agent.display()),
@@ -153,11 +160,20 @@ impl Node {
             "-Dcassandra.superuser_setup_delay_ms=0".to_owned(),
         ];
         let class = "org.apache.cassandra.service.CassandraDaemon";
-        let java = self.cassandra.run(self.java_at_home(), &self.config, class, &options);
-        let log = self.config.join("log");
-        // An orderly end takes five seconds, and no method pushes a node that was stopped.
-        let endings = Endings { in_order: Signal::KILL, at_once: Signal::KILL };
-        Daemon::start(java, &log, endings, || self.try_connect(LOOK).is_ok())
+        self.cassandra.run(self.java_at_home(), &self.config, class, &options)
+    }
+
+    fn nodetool_command(&self) -> Command {
+        let class = "org.apache.cassandra.tools.NodeTool";
+        let mut java = self.cassandra.run(Command::new("java"), &self.config, class, &[]);
+        java.args(["-p", &self.ports.jmx.to_string()]);
+        java
+    }
+
+    fn verify_command(&self) -> Command {
+        self.configure();
+        let class = "org.apache.cassandra.tools.StandaloneVerifier";
+        self.cassandra.run(self.java_at_home(), &self.config, class, &[])
     }
 
     /// Where every node with its address finds its files, whichever copy of them they are.
@@ -181,6 +197,22 @@ impl Node {
         java.args(["--mount", "--", "sh", "-ec", "mount --bind \"$1\" \"$2\"; shift 2; exec \"$@\"", "sh"]);
         java.args([&self.home, &home]).arg("java");
         java
+    }
+
+    /// The programs of a machine that has this node installed, each by its commands for the shell.
+    pub(crate) fn programs(&self) -> [(&'static str, String); 3] {
+        let nodetool = shown(&self.nodetool_command());
+        let systemctl = format!(
+            "case $1 in\nstart) {} >{} 2>&1 & ;;\nstop) {nodetool} stopdaemon; while {nodetool} info; do sleep 1; done ;;\nesac",
+            shown(&self.daemon_command()),
+            self.config.join("log").display(),
+        );
+        let verify = shown(&self.verify_command());
+        [
+            ("nodetool", format!("exec {nodetool} \"$@\"")),
+            ("systemctl", systemctl),
+            ("sstableverify", format!("exec {verify} \"$@\"")),
+        ]
     }
 
     fn configure(&self) {
@@ -225,9 +257,8 @@ impl Node {
     /// # Errors
     /// If it fails: all that it said.
     pub(crate) fn nodetool(&self, arguments: &[&str]) -> Result<String, String> {
-        let class = "org.apache.cassandra.tools.NodeTool";
-        let mut java = self.cassandra.run(Command::new("java"), &self.config, class, &[]);
-        java.args(["-p", &self.ports.jmx.to_string()]).args(arguments);
+        let mut java = self.nodetool_command();
+        java.args(arguments);
         output(java)
     }
 
@@ -236,10 +267,15 @@ impl Node {
     /// # Errors
     /// If one is wrong: all that the tool said.
     pub(crate) fn verify(&self, keyspace: &str, table: &str) -> Result<String, String> {
-        self.configure();
-        let class = "org.apache.cassandra.tools.StandaloneVerifier";
-        let mut java = self.cassandra.run(self.java_at_home(), &self.config, class, &[]);
+        let mut java = self.verify_command();
         java.args(["--force", "--extended", keyspace, table]);
         output(java)
     }
+}
+
+/// A command as the shell takes it.
+fn shown(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let quoted = words.map(|word| format!("'{}'", word.to_string_lossy().replace('\'', "'\\''")));
+    quoted.collect::<Vec<_>>().join(" ")
 }
