@@ -244,7 +244,7 @@ fn the_page_of_cassandra_leads_to_a_restored_node() {
 
     walk.take("cassandra.md").exits(0);
 
-    assert_eq!(crate::cassandra::rows(&node), Ok(written));
+    assert_eq!(crate::cassandra::rows(&node, crate::cassandra::Consistency::One), Ok(written));
 }
 
 #[test]

@@ -123,6 +123,11 @@ impl Node {
             .collect()
     }
 
+    /// The same node with its files elsewhere.
+    pub(crate) fn moved_to(&self, home: &Path) -> Self {
+        Self { home: home.to_owned(), ..self.clone() }
+    }
+
     /// Its data folder: tables and their snapshots.
     pub(crate) fn data(&self) -> PathBuf {
         self.home.join("data")

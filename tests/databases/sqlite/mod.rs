@@ -162,3 +162,19 @@ fn a_live_file_under_a_lock_comes_back_with_shared_blocks() {
     come_back::<Wal>(ground, "under its lock, reflink", 3, |push| locked(push, REFLINKS));
     come_back::<Rollback>(ground, "under its lock, reflink", 3, |push| locked(push, REFLINKS));
 }
+
+/// The judge bites: a database that lost its last pages opens without a word.
+#[test]
+fn a_database_without_its_last_pages_is_judged_wrong() {
+    let Some(scene) = scene(Ground::Temporary) else { return };
+    let push = |push: &Push<'_, Sqlite<Rollback>>| locked(push, LINKS);
+    let cut = |_: &Push<'_, Sqlite<Rollback>>, restored: &Path| {
+        let file = fs::File::options().write(true).open(restored.join("app.db")).unwrap();
+        file.set_len(file.metadata().unwrap().len() / 2).unwrap();
+        Ok(restored.to_owned())
+    };
+
+    let tally = scene.under_load(&Method { name: "cut", push, ready: cut }, 1);
+
+    assert_eq!(tally.wrong().len(), 1, "{tally:?}");
+}
