@@ -15,6 +15,9 @@ use tests::wait;
 /// Length of a value. Keys and values are ASCII letters and digits, and valid Base64.
 pub(crate) const VALUE_LEN: usize = 1024;
 
+/// Commits that a writer makes without a stop, at most: some databases take more than a disk of tests can hold.
+const MOST_AT_ONCE: u64 = 5000;
+
 /// The rows of a database: value by key.
 pub(crate) type Rows = BTreeMap<u64, String>;
 
@@ -118,7 +121,7 @@ impl Ledger {
 /// What a writer calls for each commit; it returns once the database has acknowledged.
 pub(crate) type Writer = Box<dyn FnMut(Commit) -> Result<(), String> + Send>;
 
-/// A writer that commits all the time, from where its ledger ends.
+/// A writer that commits all the time from where its ledger ends, up to [`MOST_AT_ONCE`].
 pub(crate) struct Load {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Result<Writer, String>>,
@@ -130,7 +133,8 @@ impl Load {
         let stop = Arc::new(AtomicBool::new(false));
         let (ledger, stopped) = (Arc::clone(ledger), Arc::clone(&stop));
         let thread = std::thread::spawn(move || {
-            while !stopped.load(Ordering::Relaxed) {
+            let last = ledger.acknowledged() + MOST_AT_ONCE;
+            while !stopped.load(Ordering::Relaxed) && ledger.acknowledged() < last {
                 let number = ledger.acknowledged() + 1;
                 ledger.begun.store(number, Ordering::SeqCst);
                 writer(Commit { number }).map_err(|why| format!("commit {number}: {why}"))?;

@@ -203,6 +203,9 @@ fn the_page_of_postgresql_leads_to_a_restored_server() {
     if !crate::postgresql::has_postgresql() {
         return;
     }
+    if !gear::is_root() {
+        return gear::skip("only root can become the user of the server");
+    }
     let walk = Walk::by(Some(crate::postgresql::USER)).with("NODE", "db1");
     let walk = walk.with_path("PGDATA", "main").with_path("PGHOST", "sockets").with_path("BACKUP", "backup");
 

@@ -159,7 +159,18 @@ fn in_backup_mode(push: &Push<'_, Postgresql>, more: &[&str]) -> Done {
     let archive = archive(push.data);
     let excludes = &["--exclude", ".next"];
     archive_node(push).start_push_of(&[&archive, &labels], excludes).wait().exits(0);
+    clean_up(&archive);
     done
+}
+
+/// Deletes the WAL from before the newest backup.
+fn clean_up(archive: &Path) {
+    let names =
+        files_below(archive).into_iter().filter(|path| path.extension().is_some_and(|end| end == "backup"));
+    let newest = names.max().expect("each backup leaves a file");
+    let mut command = program("pg_archivecleanup");
+    command.arg(archive).arg(newest.file_name().expect("it has a name"));
+    output(command).expect("an archive");
 }
 
 /// As the manual says: the label, the archive, and the wish to recover.
@@ -198,7 +209,7 @@ fn verified(_: &Push<'_, Postgresql>, data: &Path) -> Result<PathBuf, String> {
 }
 
 /// Commits after which the table has many chunks, so that a few changes leave most of them alone.
-const COMMITS_FOR_CHUNKS: u64 = 5000;
+const COMMITS_FOR_CHUNKS: u64 = 2000;
 
 fn files_below(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();

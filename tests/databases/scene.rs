@@ -14,6 +14,9 @@ use tests::world::{Folder, World};
 
 use crate::ledger::{Ledger, Load, Rows, Writer, judge};
 
+/// Room for what a database makes of 40 times as many commits as there are at most beside a push.
+const IMAGE_LEN: u64 = 3 << 30;
+
 /// Commits that are acknowledged between two pushes.
 const COMMITS_BETWEEN: u64 = 100;
 
@@ -78,7 +81,7 @@ impl Scene {
         let folder = Folder::new();
         let image = match ground {
             Ground::Temporary => None,
-            Ground::Image(kind) => Some(LoopImage::make(kind, &folder, "disk")?),
+            Ground::Image(kind) => Some(LoopImage::make_of(IMAGE_LEN, kind, &folder, "disk")?),
         };
         Some(Self { world: World::new(), ground, image, folder })
     }

@@ -75,6 +75,14 @@ impl LoopImage {
     /// # Panics
     /// If the image cannot be made.
     pub fn make(kind: FileSystem, folder: &Folder, name: &str) -> Option<Self> {
+        Self::make_of(IMAGE_LEN, kind, folder, name)
+    }
+
+    /// The same with an image of `len` bytes, nearly all of it a hole.
+    ///
+    /// # Panics
+    /// If the image cannot be made.
+    pub fn make_of(len: u64, kind: FileSystem, folder: &Folder, name: &str) -> Option<Self> {
         if !gear::is_root() {
             gear::skip("only root can mount an image");
             return None;
@@ -84,7 +92,7 @@ impl LoopImage {
         }
         unmount_leftovers();
         let file = folder.path(&format!("{name}.image"));
-        let sparse = File::create(&file).and_then(|image| image.set_len(IMAGE_LEN));
+        let sparse = File::create(&file).and_then(|image| image.set_len(len));
         sparse.expect("a sparse file takes no room");
         let made = Command::new(kind.program()).args(kind.make_options()).arg(&file).output();
         let made = made.expect("a program that is installed can be started");
@@ -183,7 +191,8 @@ fn is_leftover(at: &str) -> bool {
 /// copied: if nothing has changed, the copy is what was there between the two readings.
 fn copy_of_a_moment(from: &Path, to: &Path) {
     wait::for_state("an image to stand still", || {
-        let (from, to) = (open(from), create(to));
+        let from = open(from);
+        let to = create(to, from.metadata().expect("an open file").len());
         copy_extents(&from, &to);
         is_same(&from, &to).then_some(())
     });
@@ -194,10 +203,10 @@ fn open(path: &Path) -> File {
 }
 
 /// An empty file as long as an image.
-fn create(path: &Path) -> File {
+fn create(path: &Path, len: u64) -> File {
     let file = File::options().create(true).truncate(true).read(true).write(true).open(path);
     let file = file.unwrap_or_else(|error| panic!("create {}: {error}", path.display()));
-    file.set_len(IMAGE_LEN).expect("a sparse file takes no room");
+    file.set_len(len).expect("a sparse file takes no room");
     file
 }
 
@@ -222,7 +231,8 @@ fn pieces(file: &File) -> Vec<Range<u64>> {
     let mut pieces = Vec::new();
     let mut at = 0;
     while let Some(start) = found(seek(file, SeekFrom::Data(at))) {
-        let end = found(seek(file, SeekFrom::Hole(start))).unwrap_or(IMAGE_LEN);
+        let end = found(seek(file, SeekFrom::Hole(start)))
+            .unwrap_or_else(|| file.metadata().expect("an open file").len());
         let mut rest = start;
         while rest < end {
             let next = end.min(rest + PIECE_LEN);
@@ -250,7 +260,7 @@ mod tests {
     fn a_copy_has_the_same_bytes_and_a_change_of_one_is_seen() {
         let folder = Folder::new();
         let (from, to) = (folder.path("from"), folder.path("to"));
-        let image = create(&from);
+        let image = create(&from, IMAGE_LEN);
         for at in [0, 5 << 20, IMAGE_LEN - 3] {
             image.write_all_at(b"abc", at).unwrap();
         }
