@@ -11,6 +11,7 @@ use serde_json::Value;
 use tests::client::{Client, Done, text};
 use tests::gear;
 use tests::loop_image::FileSystem;
+use tests::wait;
 
 pub(crate) use self::cql::Consistency;
 use self::cql::Row;
@@ -201,11 +202,15 @@ fn a_cluster_of_three_comes_back_from_snapshots_of_each() {
     let scene = Scene::on(Ground::with_links()).expect("a place for three nodes");
     let homes = |kind: &str| ["1", "2", "3"].map(|n| scene.dir(&format!("{kind}-{n}")));
     let nodes = Node::cluster(&cassandra, &homes("home"), &homes("config"));
-    let start = |nodes: &[Node]| nodes.iter().map(|node| node.start().expect("it starts")).collect::<Vec<_>>();
+    let start =
+        |nodes: &[Node]| nodes.iter().map(|node| node.start().expect("it starts")).collect::<Vec<_>>();
     let daemons = start(&nodes);
     let [first, second, _] = &nodes[..] else { panic!("there are three") };
     make_tables(first, nodes.len()).expect("it takes a schema");
     let ledger = Arc::default();
+    wait::for_state("the others to know the table", || {
+        nodes.iter().all(|node| rows(node, Consistency::Quorum).is_ok()).then_some(())
+    });
     let load = Load::start(&ledger, writer(first, Consistency::Quorum).expect("a session"));
     ledger.wait_for_more(500);
     let promised = ledger.acknowledged();
@@ -221,7 +226,8 @@ fn a_cluster_of_three_comes_back_from_snapshots_of_each() {
     drop(load.stop());
     drop(daemons);
 
-    let restored: Vec<Node> = nodes.iter().zip(homes("restored")).map(|(node, home)| node.moved_to(&home)).collect();
+    let restored: Vec<Node> =
+        nodes.iter().zip(homes("restored")).map(|(node, home)| node.moved_to(&home)).collect();
     for (node, (report, n)) in restored.iter().zip(reports.iter().zip(1..)) {
         let to = scene.dir("to").join(n.to_string());
         let client = scene.world.node(&format!("cassandra{n}"));

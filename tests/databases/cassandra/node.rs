@@ -117,7 +117,8 @@ impl Node {
                 // Nodes find each other by address at one and the same port.
                 address: Ipv4Addr::new(127, 0, 0, n + 1),
                 ports: Ports { storage: first.ports.storage, ..Ports::free() },
-                token: i64::MIN + 1 + share * i64::from(n),
+                // Around zero, at equal distances.
+                token: share * (i64::from(n) - 1),
                 ..first.clone()
             })
             .collect()

@@ -144,21 +144,17 @@ fn a_live_store_opens_or_is_partial_with_shared_blocks() {
     scene.under_load(&method, gear::rounds(4, 40)).is_never_wrong();
 }
 
-/// The judge bites: a store that lost its log opens without a word.
+/// The judge bites: a store that lost the file which names its manifest opens as a new one, without a word.
 #[test]
-fn a_store_without_its_log_is_judged_wrong() {
+fn a_store_without_its_current_file_is_judged_wrong() {
     let Some(scene) = scene(Ground::Temporary) else { return };
     let cut = |_: &Push<'_, Rocksdb>, restored: &Path| {
-        for entry in fs::read_dir(restored).unwrap() {
-            let path = entry.unwrap().path();
-            if path.extension().is_some_and(|kind| kind == "log") {
-                fs::remove_file(path).unwrap();
-            }
-        }
-        Ok(restored.to_owned())
+        let store = folder_in(restored).unwrap();
+        fs::remove_file(store.join("CURRENT")).unwrap();
+        Ok(store)
     };
 
-    let tally = scene.under_load(&Method { name: "no log", push: |push| live(push, &[]), ready: cut }, 1);
+    let tally = scene.under_load(&Method { name: "cut", push: checkpoint, ready: cut }, 1);
 
     assert!(tally.wrong()[0].contains("was acknowledged"), "{tally:?}");
 }
