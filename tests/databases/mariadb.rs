@@ -158,7 +158,7 @@ fn the_folder_of_mariadb_backup_comes_back_at_every_push() {
     scene.under_load(&method, gear::rounds(2, 40)).is_always_right();
 }
 
-/// D1: MyISAM files are written in place, and grow.
+/// MyISAM files are written in place, and grow.
 #[test]
 fn a_stopped_server_comes_back_at_every_push() {
     let Some(scene) = scene(Ground::with_links()) else { return };

@@ -176,7 +176,7 @@ fn a_snapshot_of_cassandra_comes_back_and_starts() {
     scene.under_load(&method, gear::rounds(1, 40)).is_always_right();
 }
 
-/// D5: compactions delete tables all the time.
+/// Compactions delete tables all the time.
 #[test]
 fn live_tables_come_back_with_all_that_was_flushed() {
     let Some(scene) = scene(Ground::with_links()) else { return };

@@ -127,7 +127,7 @@ fn a_checkpoint_comes_back_with_every_write_before_it() {
     scene.under_load(&method, gear::rounds(2, 40)).is_always_right();
 }
 
-/// D5: tables come and go all the time, and the manifest says which are needed.
+/// Tables come and go all the time, and the manifest says which are needed.
 #[test]
 fn a_live_store_opens_or_is_partial_with_second_names() {
     let Some(scene) = scene(Ground::with_links()) else { return };
