@@ -11,7 +11,8 @@ use crate::config::{Config, Env, Settings};
 use crate::error::ClientError;
 use crate::priority::{DiskClass, Nice, Priority};
 use crate::push::{
-    ClassRule, ClassSet, DEFAULT_LEVEL, FreezeMode, FreezeOptions, Mounts, PushOptions, Rehash,
+    Alike, ClassRule, ClassSet, DEFAULT_LEVEL, FreezeMode, FreezeOptions, Mounts, PushOptions, Rehash,
+    Strict, Unfrozen,
 };
 use crate::rate::Rate;
 use crate::restore::{
@@ -77,6 +78,8 @@ pub enum Command {
     Push(PushArguments),
     /// List snapshots, oldest first.
     List,
+    /// Remove the second names of files that pushes left which were killed.
+    Tidy(TidyArguments),
     /// Bring the files of a snapshot back.
     Restore(RestoreArguments),
     /// Read everything that a snapshot needs, and check it.
@@ -116,13 +119,28 @@ pub struct PushArguments {
     #[arg(long)]
     pub no_state: bool,
     /// How files are kept as they are until they were read: `hardlink` is safe from deletion, replacement and
-    /// appending, `reflink` also from writes in place, `none` is for folders that are frozen already.
-    #[arg(long, value_name = "MODE", value_enum, default_value_t = Freezing::Hardlink)]
+    /// appending, `reflink` also from writes in place, `auto` takes the better one of each file system, `none` is
+    /// for folders that are frozen already.
+    #[arg(long, value_name = "MODE", value_enum, default_value_t = Freezing::Auto)]
     pub freeze: Freezing,
-    /// Folder for the second names of files while they are read, on their file system [default:
-    /// `.astacus` in the first of the folders, made and removed again].
+    /// Folder for the second names of files while they are read, on their file system [default: a folder
+    /// beside the pushed ones, made and removed again].
     #[arg(long, value_name = "DIR")]
     pub freeze_dir: Option<PathBuf>,
+    /// Know files by inode number and path whatever their device, as in another snapshot of the same volume. Samples
+    /// are compared.
+    #[arg(long)]
+    pub ignore_device: bool,
+    /// Know files by path, size and times whatever their inode number, for file systems that give others at each
+    /// mount. Samples are compared.
+    #[arg(long)]
+    pub ignore_inode: bool,
+    /// Make no snapshot if a file cannot be frozen as --freeze says.
+    #[arg(long)]
+    pub require_freeze: bool,
+    /// Count files that changed between the freeze and their reading as missing: the snapshot is partial then.
+    #[arg(long)]
+    pub strict: bool,
     /// How the files that match GLOB are changed by their owner: `append-only`, `immutable`, `mutable`
     /// (always read whole), `logged` (its owner's own log repairs a copy taken while it writes) or `auto`. The
     /// first that matches counts.
@@ -152,12 +170,25 @@ pub struct PushArguments {
 /// How files are kept as they are until they were read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Freezing {
+    /// A copy that shares its blocks where the file system can make one, else a hard link.
+    Auto,
     /// A hard link for each file.
     Hardlink,
-    /// A copy that shares its blocks, where the file system can.
+    /// As `auto`, and each hard link in place of a copy is reported.
     Reflink,
     /// Not at all.
     None,
+}
+
+/// Where to look for what killed pushes left.
+#[derive(Debug, Args)]
+pub struct TidyArguments {
+    /// Folders that were pushed [default: all that are remembered].
+    #[arg(value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+    /// The folder for second names that pushes were given.
+    #[arg(long, value_name = "DIR")]
+    pub freeze_dir: Option<PathBuf>,
 }
 
 fn percent(text: &str) -> Result<f64, String> {
@@ -221,7 +252,17 @@ impl PushArguments {
             mounts: if self.one_file_system { Mounts::Skip } else { Mounts::Enter },
             level: self.level,
             jobs: self.jobs.unwrap_or(defaults.jobs),
-            freeze: FreezeOptions { mode: self.freeze.into(), folder: self.freeze_dir.clone() },
+            freeze: FreezeOptions {
+                mode: self.freeze.into(),
+                folder: self.freeze_dir.clone(),
+                unfrozen: if self.require_freeze { Unfrozen::Refused } else { Unfrozen::Reported },
+            },
+            alike: match (self.ignore_device, self.ignore_inode) {
+                (_, true) => Alike::IgnoreInode,
+                (true, false) => Alike::IgnoreDevice,
+                (false, false) => Alike::Exact,
+            },
+            strict: if self.strict { Strict::Yes } else { Strict::No },
             classes: self.classes.clone(),
             class_sets: self.class_sets.clone(),
             rehash: self.rehash(),
@@ -249,6 +290,7 @@ impl PushArguments {
 impl From<Freezing> for FreezeMode {
     fn from(freezing: Freezing) -> Self {
         match freezing {
+            Freezing::Auto => Self::Auto,
             Freezing::Hardlink => Self::Hardlink,
             Freezing::Reflink => Self::Reflink,
             Freezing::None => Self::Off,

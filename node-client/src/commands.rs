@@ -13,7 +13,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::api::{Api, Retry};
 use crate::bar::Bar;
 use crate::cancel::Cancel;
-use crate::cli::{Arguments, Command, Output, PushArguments, RestoreArguments, VerifyArguments};
+use crate::cli::{
+    Arguments, Command, Output, PushArguments, RestoreArguments, TidyArguments, VerifyArguments,
+};
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::error::{ClientError, EXIT_INTERRUPTED, EXIT_PARTIAL};
@@ -33,6 +35,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, ClientError> {
             write_out(|out| out.write_all(&script)).map(|()| 0)
         }
         Command::Man { dir } => manual(dir),
+        Command::Tidy(tidy) => tidied(tidy, arguments.output),
         command => {
             // Before any thread is started: each has its own priority, from the one that started it.
             if let Command::Push(push) = command {
@@ -43,6 +46,18 @@ pub fn run(arguments: &Arguments) -> Result<u8, ClientError> {
             Client::new(arguments)?.run(command)
         }
     }
+}
+
+/// Removes what killed pushes left. Needs no server.
+fn tidied(arguments: &TidyArguments, output: Output) -> Result<u8, ClientError> {
+    let state = crate::state::default_folder(&env);
+    let roots = match arguments.paths.as_slice() {
+        [] => state.as_deref().map(crate::state::remembered_roots).unwrap_or_default(),
+        paths => push::existing(paths)?,
+    };
+    let tidied = push::tidy(&roots, arguments.freeze_dir.as_deref(), state.as_deref());
+    show(&tidied, output)?;
+    Ok(if tidied.left.is_empty() { 0 } else { EXIT_PARTIAL })
 }
 
 fn manual(dir: &Path) -> Result<u8, ClientError> {

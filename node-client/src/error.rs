@@ -79,6 +79,14 @@ pub enum ClientError {
     /// Compression or decompression failed for lack of memory.
     #[error("compression library")]
     Compression(#[source] io::Error),
+    /// A file must not be read unless it is frozen, and could not be.
+    #[error("`{path}` cannot be frozen: {why}")]
+    NotFrozen {
+        /// The file.
+        path: String,
+        /// Why not.
+        why: String,
+    },
     /// A thread could not be started.
     #[error("start the thread `{name}`")]
     Thread {
@@ -106,7 +114,7 @@ impl ClientError {
     /// What the caller can do about it.
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::Usage(_) => ErrorClass::Usage,
+            Self::Usage(_) | Self::NotFrozen { .. } => ErrorClass::Usage,
             Self::NotFound(_) => ErrorClass::NotFound,
             Self::Unreachable { .. }
             | Self::Disk { .. }
@@ -134,6 +142,9 @@ impl ClientError {
         let hint = match self {
             Self::Unreachable { .. } => "is astacus-server running there? choose another with --server",
             Self::Interrupted => return None,
+            Self::NotFrozen { .. } => {
+                "choose a folder with --freeze-dir, push a snapshot of the volume, or leave out --require-freeze"
+            }
             error => match error.class() {
                 ErrorClass::Usage => "see `astacus-client --help`",
                 ErrorClass::NotFound => return None,

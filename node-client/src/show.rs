@@ -4,7 +4,7 @@ use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
 
 use format_spec::ErrorClass;
-use format_spec::manifest::PushStats;
+use format_spec::manifest::{Moment, PushStats};
 use format_spec::snapshot::SnapshotState;
 use format_spec::wire::SnapshotInfo;
 use indicatif::{HumanBytes, HumanCount};
@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::cli::Output;
 use crate::error::ClientError;
-use crate::push::PushReport;
+use crate::push::{PushReport, Tidied};
 use crate::restore::{RestoreReport, VerifyReport};
 
 /// Something that can be shown to people.
@@ -123,6 +123,23 @@ impl<'a> ErrorDocument<'a> {
     }
 }
 
+/// How far a push is not of one moment.
+pub(crate) fn not_one(moment: &Moment) -> String {
+    let Moment { freeze_ms, moved_on, fuzzy, torn, restless } = *moment;
+    let parts = [
+        (moved_on, "changed after the freeze"),
+        (fuzzy, "fuzzy"),
+        (torn, "torn"),
+        (restless, "folders that never stayed as they were"),
+    ];
+    let parts: Vec<String> = parts
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!("{} {what}", HumanCount(*count)))
+        .collect();
+    format!("{}; frozen within {freeze_ms} ms", parts.join(", "))
+}
+
 /// An error and its causes on one line.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -132,6 +149,28 @@ fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+impl Show for Tidied {
+    fn text(&self, out: &mut dyn Write) -> io::Result<()> {
+        for folder in &self.removed {
+            writeln!(out, "removed second names in {}", folder.display())?;
+        }
+        for folder in &self.in_use {
+            writeln!(out, "left second names in {}: a push is running", folder.display())?;
+        }
+        for (folder, why) in &self.left {
+            writeln!(out, "NOT removed: second names in {}: {why}", folder.display())?;
+        }
+        if *self == Self::default() {
+            writeln!(out, "nothing to remove")?;
+        }
+        Ok(())
+    }
+
+    fn is_news(&self) -> bool {
+        !self.left.is_empty()
+    }
 }
 
 impl Show for PushReport {
@@ -157,14 +196,23 @@ impl Show for PushReport {
             HumanBytes(stats.bytes_stored),
             self.dedup_ratio.map(|ratio| format!(" (1 for {ratio:.1})")).unwrap_or_default(),
         )?;
+        for frozen in &self.frozen {
+            writeln!(out, "  frozen {}: by {}, in {}", frozen.root, frozen.by, frozen.folder)?;
+        }
+        if let Some(moment) = stats.moment.filter(|moment| !moment.is_one()) {
+            writeln!(out, "  NOT ONE MOMENT: {}", not_one(&moment))?;
+        }
         for fallback in &stats.fallbacks {
             writeln!(out, "  note   {}: {} files", fallback.reason, count(fallback.files))?;
+        }
+        for warning in &self.warnings {
+            writeln!(out, "  WARNING {warning}")?;
         }
         if self.skipped > 0 {
             writeln!(out, "  passed over {} sockets, devices and pipes", self.skipped)?;
         }
         if self.problem_count > 0 {
-            writeln!(out, "  NOT in the snapshot: {} files", self.problem_count)?;
+            writeln!(out, "  PARTIAL: {} files are missing or not as they should be", self.problem_count)?;
         }
         for problem in &self.problems {
             writeln!(out, "    {}: {}", problem.path, problem.reason)?;

@@ -14,14 +14,15 @@
 //!
 //! ```text
 //! magic "ASTSTATE" · version u16 · repository 16 · session 16 · manifest 32 · end u64 · number u64
-//!   · length of the roots u32 · roots, each with a NUL · check 32
-//! blocks:  length of the page u32 · slots u32 · check 32 · page · slots of 61 bytes
+//!   · length of the roots u32 · devices u32 · roots, each with a NUL · of each root, device u64 and file system u64 · check 32
+//! blocks:  length of the page u32 · slots u32 · check 32 · page · slots of 62 bytes
 //! ```
-//! Numbers are little-endian. A check is the keyed hash of what it covers, with session and position.
+//! Behind the blocks of a finished state lie its files by their inodes ([`inodes`]). Numbers are little-endian. A check is the keyed hash of what it covers, with session and position.
 //! In a journal, manifest and end are zero, and the last block may be cut short.
 
 #[cfg(feature = "fuzz")]
 pub(crate) mod fuzz;
+mod inodes;
 mod known;
 mod memory;
 mod place;
@@ -30,20 +31,22 @@ mod spool;
 use format_spec::key::{BlobKind, DomainKey};
 use format_spec::{ManifestId, RepositoryId, SessionId, Timestamp};
 
-pub(crate) use known::{Damaged, Known};
-pub(crate) use memory::{Memory, Origin, Remembered};
-pub(crate) use place::{Header, Place, default_folder};
+pub(crate) use known::{ByInode, Damaged, Known};
+pub use memory::Alike;
+pub(crate) use memory::{Likeness, Memory, Origin, Remembered, Sure};
+pub(crate) use place::{Header, Place, default_folder, remembered_roots};
 pub(crate) use spool::{Spool, SpoolMark};
 
-use crate::push::{Habit, Identity, Settled, Source};
+use crate::push::{Device, Habit, Identity, Settled, Source};
 
 const MAGIC: &[u8; 8] = b"ASTSTATE";
-const VERSION: u16 = 2;
+const VERSION: u16 = 3;
 /// Bytes of a header before the roots.
-const FIXED_LEN: usize = 94;
+const FIXED_LEN: usize = 98;
+const DEVICE_LEN: usize = 16;
 const CHECK_LEN: usize = 32;
 const BLOCK_HEAD_LEN: usize = 40;
-const SLOT_LEN: usize = 61;
+const SLOT_LEN: usize = 62;
 
 /// Bits of a slot's first byte.
 const PRESENT: u8 = 1;
@@ -58,7 +61,7 @@ pub(crate) struct Slot {
     pub(crate) identity: Identity,
     /// Whether a later change is sure to show.
     pub(crate) settled: Settled,
-    /// Whether it still has a second name, whose removal will change its ctime.
+    /// Whether it still has a hard link of ours, whose removal will change its ctime.
     pub(crate) source: Source,
     /// How it has been seen to be written.
     pub(crate) habit: Habit,
@@ -92,9 +95,12 @@ fn push_slot(out: &mut Vec<u8>, slot: Option<&Slot>) {
         return;
     };
     let unsettled = if *settled == Settled::No { UNSETTLED } else { 0 };
-    let in_tree = if *source == Source::Tree { IN_TREE } else { 0 };
-    let in_place = if *habit == Habit::InPlace { IN_PLACE } else { 0 };
-    out.push(PRESENT | unsettled | in_tree | in_place);
+    let in_tree = if *source == Source::Link { IN_TREE } else { 0 };
+    let (in_place, growths) = match *habit {
+        Habit::InPlace => (IN_PLACE, 0),
+        Habit::Appends(growths) => (0, growths),
+    };
+    out.extend_from_slice(&[PRESENT | unsettled | in_tree | in_place, growths]);
     for number in [identity.dev, identity.ino, identity.size] {
         out.extend_from_slice(&number.to_le_bytes());
     }
@@ -107,11 +113,12 @@ fn push_slot(out: &mut Vec<u8>, slot: Option<&Slot>) {
 /// The slot in `bytes`; the outer `None` means that it is none.
 fn parse_slot(bytes: &[u8; SLOT_LEN]) -> Option<Option<Slot>> {
     let mut fields = Fields(bytes);
-    let [tag] = fields.array()?;
+    let [tag, growths] = fields.array()?;
     if tag == 0 {
-        return Some(None);
+        return bytes.iter().all(|byte| *byte == 0).then_some(None);
     }
-    if tag & PRESENT == 0 || tag & !(PRESENT | UNSETTLED | IN_TREE | IN_PLACE) != 0 {
+    let is_odd = tag & IN_PLACE != 0 && growths != 0;
+    if is_odd || tag & PRESENT == 0 || tag & !(PRESENT | UNSETTLED | IN_TREE | IN_PLACE) != 0 {
         return None;
     }
     let (dev, ino, size) = (fields.u64()?, fields.u64()?, fields.u64()?);
@@ -119,8 +126,8 @@ fn parse_slot(bytes: &[u8; SLOT_LEN]) -> Option<Option<Slot>> {
     Some(Some(Slot {
         identity: Identity { dev, ino, btime, size, mtime, ctime },
         settled: if tag & UNSETTLED == 0 { Settled::Yes } else { Settled::No },
-        source: if tag & IN_TREE == 0 { Source::Path } else { Source::Tree },
-        habit: if tag & IN_PLACE == 0 { Habit::Unknown } else { Habit::InPlace },
+        source: if tag & IN_TREE == 0 { Source::Path } else { Source::Link },
+        habit: if tag & IN_PLACE == 0 { Habit::Appends(growths) } else { Habit::InPlace },
     }))
 }
 
@@ -169,6 +176,8 @@ struct Preamble {
     /// How many pushes were remembered before it.
     number: u64,
     roots: Vec<u8>,
+    /// What each root lies on.
+    devices: Vec<Device>,
 }
 
 impl Preamble {
@@ -181,7 +190,12 @@ impl Preamble {
         bytes.extend_from_slice(&self.end.to_le_bytes());
         bytes.extend_from_slice(&self.number.to_le_bytes());
         bytes.extend_from_slice(&u32::try_from(self.roots.len()).unwrap_or(u32::MAX).to_le_bytes());
+        bytes.extend_from_slice(&u32::try_from(self.devices.len()).unwrap_or(u32::MAX).to_le_bytes());
         bytes.extend_from_slice(&self.roots);
+        for Device { dev, file_system } in &self.devices {
+            bytes.extend_from_slice(&dev.to_le_bytes());
+            bytes.extend_from_slice(&file_system.to_le_bytes());
+        }
         let check = check(domain, self.session.as_bytes(), 0, &[&bytes]);
         bytes.extend_from_slice(&check);
         bytes

@@ -6,6 +6,7 @@ use std::num::NonZeroU32;
 
 use super::class::Class;
 use super::stat::Identity;
+use crate::state::Sure;
 
 /// What the kernel says happened to a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +43,13 @@ impl Change {
     }
 }
 
+impl Change {
+    /// The same, where nothing changed but it is not sure that it is the same file.
+    pub(crate) fn as_sure(self, sure: Sure) -> Self {
+        if self == Self::None && sure == Sure::Sampled { Self::Stamp } else { self }
+    }
+}
+
 /// Whether a later change is sure to show in an identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Settled {
@@ -51,29 +59,62 @@ pub(crate) enum Settled {
     No,
 }
 
+/// Growths with every old chunk compared, before growth alone is taken for appending.
+const PROOFS: u8 = 2;
+/// Growths that are then believed, before the next one is compared whole again.
+const BELIEVED: u8 = 30;
+
 /// How the owner of a file has been seen to write to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Habit {
-    /// Nothing speaks against appending.
-    Unknown,
+    /// It grew this often, and nothing old had changed: [`PROOFS`] times by comparing all of it, then by samples.
+    Appends(u8),
     /// In place, at least once: that it grew does not mean that only its end is new.
     InPlace,
 }
 
 impl Habit {
-    /// What a change adds to what was known.
+    /// Nothing was seen yet.
+    pub(crate) const UNKNOWN: Self = Self::Appends(0);
+
+    /// What a change adds to what was known. A growth adds nothing until its proof: see [`grown`](Self::grown).
     pub(crate) fn after(self, change: Change) -> Self {
         match change {
-            Change::Replaced => Self::Unknown,
+            Change::Replaced => Self::UNKNOWN,
             Change::Rewritten | Change::Shrunk => Self::InPlace,
             Change::None | Change::Stamp | Change::Grown => self,
         }
     }
 
-    /// The class of a file with this habit: one that is written in place and grows is no log.
-    pub(crate) fn class(self, class: Class) -> Class {
-        if self == Self::InPlace && class == Class::Auto { Class::Mutable } else { class }
+    /// It grew once more, and nothing old was found changed.
+    pub(crate) fn grown(self) -> Self {
+        match self {
+            Self::Appends(growths) if growths < PROOFS + BELIEVED => Self::Appends(growths + 1),
+            // All of it was compared again.
+            Self::Appends(_) => Self::Appends(PROOFS),
+            Self::InPlace => Self::InPlace,
+        }
     }
+
+    /// Whether growth is taken for appending, whatever the class says.
+    pub(crate) fn trust(self) -> Trust {
+        match self {
+            Self::InPlace => Trust::Never,
+            Self::Appends(growths) if (PROOFS..PROOFS + BELIEVED).contains(&growths) => Trust::Earned,
+            Self::Appends(_) => Trust::NotYet,
+        }
+    }
+}
+
+/// Whether the growth of a file is taken for appending.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trust {
+    /// Only if every old chunk is what it was.
+    NotYet,
+    /// If samples are.
+    Earned,
+    /// It is not: the file was seen to be written in place, or is of a format that is.
+    Never,
 }
 
 /// What to do about a file that is known.
@@ -85,16 +126,23 @@ pub(crate) enum Verdict {
     Check,
     /// As [`Check`](Self::Check), and read on from the start of the last chunk.
     Append,
+    /// As [`Append`](Self::Append), if every old chunk matches.
+    Prove,
     /// Read all of it.
     Whole,
 }
 
 /// The truth table.
-pub(crate) fn verdict(class: Class, change: Change, settled: Settled) -> Verdict {
+pub(crate) fn verdict(class: Class, change: Change, settled: Settled, trust: Trust) -> Verdict {
     match (class, change) {
         (Class::Mutable, _) | (_, Change::Rewritten | Change::Shrunk | Change::Replaced) => Verdict::Whole,
         (Class::Immutable | Class::Logged, Change::Grown) => Verdict::Whole,
-        (Class::Auto | Class::AppendOnly, Change::Grown) => Verdict::Append,
+        (Class::AppendOnly, Change::Grown) => Verdict::Append,
+        (Class::Auto, Change::Grown) => match trust {
+            Trust::Earned => Verdict::Append,
+            Trust::NotYet => Verdict::Prove,
+            Trust::Never => Verdict::Whole,
+        },
         (Class::AppendOnly | Class::Immutable, Change::None | Change::Stamp) => Verdict::Reuse,
         (Class::Auto | Class::Logged, Change::None | Change::Stamp) if settled == Settled::No => {
             Verdict::Whole

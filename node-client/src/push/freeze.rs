@@ -1,12 +1,15 @@
 //! The freeze: what a push will read is given a second name of its own before anything is read.
 //!
-//! A file that its owner deletes, or replaces under its name, lives on under that second name until it
-//! was read. What is appended later lies behind the length that was noted here, and is left for the next
-//! push. The names lie in a [`Tree`] in the first root of each file system, one for each inode. Files
-//! that the last push knows and that did not change are not read, so they get no second name. When a
-//! push ends, with a snapshot or without, its tree goes. A push that was killed leaves its tree
-//! behind; the next one of the same folders goes on with it, and that of other folders removes it.
+//! A second name is a copy that shares its blocks, where the file system makes such copies, or a hard link. A
+//! file that its owner deletes, or replaces under its name, lives on under that second name until it was read;
+//! a copy is also safe from writes in place. What is appended later lies behind the length that was noted here,
+//! and is left for the next push. The names lie in a [`Tree`] for each file system, out of the sight of whoever
+//! owns the files ([`place`] says where), one for each inode. Files that the last push knows and that did not
+//! change are not read, so they get no second name. When a push ends, with a snapshot or without, its tree goes.
+//! A push that was killed leaves its tree behind; the next one of the same folders goes on with it, and that of
+//! other folders removes it.
 
+mod place;
 mod tree;
 
 use std::collections::BTreeMap;
@@ -17,25 +20,40 @@ use std::path::{Path, PathBuf};
 use format_spec::Xattr;
 use minicbor::{Decode, Encode};
 use rustix::io::Errno;
+use serde::Serialize;
 
 use super::roots::Root;
 use super::stat::{Identity, Stat};
 use crate::error::ClientError;
+pub use place::{Tidied, tidy};
 pub(crate) use tree::{BASE_NAME, MARK, is_base};
 use tree::{Base, Tree};
 
 const ELSEWHERE: &str = "it lies on another file system than the folder for second names";
+const NO_COPY: &str = "frozen by a hard link: the file system cannot share its blocks";
 
 /// How files are kept as they are until they were read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum FreezeMode {
-    /// A hard link for each: safe from deletion, replacement and appending.
+    /// A copy that shares its blocks where the file system can make one, else a hard link.
     #[default]
+    Auto,
+    /// A hard link for each: safe from deletion, replacement and appending.
     Hardlink,
-    /// A copy that shares its blocks, where the file system can: also safe from writes in place.
+    /// As [`Auto`](Self::Auto), and a hard link in place of a copy is reported.
     Reflink,
     /// Not at all: for folders that are frozen already, such as a database's own snapshot.
     Off,
+}
+
+/// What becomes of a push that cannot freeze a file as it should.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Unfrozen {
+    /// It reads the file without that protection, and reports it.
+    #[default]
+    Reported,
+    /// It ends, and there is no snapshot.
+    Refused,
 }
 
 /// What is frozen, and where.
@@ -43,8 +61,40 @@ pub enum FreezeMode {
 pub struct FreezeOptions {
     /// How.
     pub mode: FreezeMode,
-    /// The folder for second names, in place of `.astacus` in the first root of each file system.
+    /// The folder for second names, in place of the one that is chosen for each file system.
     pub folder: Option<PathBuf>,
+    /// What to do about a file that cannot be frozen so.
+    pub unfrozen: Unfrozen,
+}
+
+/// How the files of one file system are frozen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kept {
+    /// By copies that share their blocks.
+    Reflink,
+    /// By hard links.
+    Hardlink,
+}
+
+impl std::fmt::Display for Kept {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Reflink => "reflink",
+            Self::Hardlink => "hard link",
+        })
+    }
+}
+
+/// How the files of one file system were frozen, for the report.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Frozen {
+    /// The first of the pushed folders on it.
+    pub root: String,
+    /// How.
+    pub by: Kept,
+    /// Where second names lay.
+    pub folder: String,
 }
 
 /// Where the content of a file is to be read.
@@ -54,9 +104,12 @@ pub(crate) enum Source {
     /// Under the name that its owner gave it.
     #[n(0)]
     Path,
-    /// Under its second name, in the tree of its file system.
+    /// Under its second name, a hard link in the tree of its file system.
     #[n(1)]
-    Tree,
+    Link,
+    /// Under its second name, which is that of a copy.
+    #[n(2)]
+    Copy,
 }
 
 /// A file as it was frozen.
@@ -64,6 +117,7 @@ pub(crate) enum Source {
 pub(crate) struct Held {
     pub(crate) stat: Stat,
     pub(crate) source: Source,
+    /// Why it is less safe than it should be.
     pub(crate) not_frozen: Option<String>,
     pub(crate) xattrs: Option<Vec<Xattr>>,
 }
@@ -74,71 +128,85 @@ impl Held {
         Self { stat, source: Source::Path, not_frozen: None, xattrs: None }
     }
 
-    fn in_tree(stat: Stat, xattrs: Option<Vec<Xattr>>) -> Self {
-        Self { stat, source: Source::Tree, not_frozen: None, xattrs }
+    fn linked(stat: Stat) -> Self {
+        Self { stat: without_ours(stat), source: Source::Link, not_frozen: None, xattrs: None }
+    }
+
+    fn copied(stat: Stat, xattrs: Vec<Xattr>) -> Self {
+        Self { stat, source: Source::Copy, not_frozen: None, xattrs: Some(xattrs) }
     }
 }
 
 /// Why a file was not frozen.
 #[derive(Debug)]
 pub(crate) enum HoldError {
-    /// Its name stands for something else by now: look again.
+    /// Its name stands for something else by now, or for nothing: look again.
     Moved,
     /// There is no room for another name. The push cannot go on.
     Full(ClientError),
+    /// It must not be read less safe than it should be, and cannot be frozen so.
+    Refused(String),
 }
 
 /// The second names of one push.
 pub(crate) struct Freeze {
     mode: FreezeMode,
+    unfrozen: Unfrozen,
     /// By device.
     trees: BTreeMap<u64, Result<Tree, String>>,
-    paths: BTreeMap<u64, PathBuf>,
+    frozen: Vec<Frozen>,
 }
 
 impl Freeze {
     /// Makes a tree for each file system that a root lies on, or takes over that of a push of the same
-    /// folders that was killed. Trees of other dead pushes are removed. `key` names this push's trees.
+    /// folders that was killed. Trees of other dead pushes are removed. `key` names this push's trees, `state` is
+    /// the folder of what pushes remember.
     ///
     /// # Errors
     /// [`ClientError::Disk`] if there is no room. A folder that cannot be had for another reason is no
     /// error: its files are read where they lie, and that is reported.
-    pub(crate) fn new(options: &FreezeOptions, key: &str, roots: &[Root]) -> Result<Self, ClientError> {
-        let mut freeze = Self { mode: options.mode, trees: BTreeMap::new(), paths: BTreeMap::new() };
+    pub(crate) fn new(
+        options: &FreezeOptions,
+        key: &str,
+        roots: &[Root],
+        state: Option<&Path>,
+    ) -> Result<Self, ClientError> {
+        let FreezeOptions { mode, unfrozen, .. } = *options;
+        let mut freeze = Self { mode, unfrozen, trees: BTreeMap::new(), frozen: Vec::new() };
         for root in roots {
-            let base = match &options.folder {
-                Some(folder) => Base::chosen(&folder.canonicalize().unwrap_or_else(|_| folder.clone())),
-                None => Base::in_root(&root.folder),
-            };
-            let above = Stat::of_name(rustix::fs::CWD, &cstring(base.above()));
+            let bases = place::bases(options.folder.as_deref(), &root.folder, state);
             // A root that has gone by now is a problem of the walk.
-            let Ok(dev) = above.map(|stat| stat.identity.dev) else { continue };
-            if options.mode == FreezeMode::Off || freeze.trees.contains_key(&dev) {
-                freeze.sweep(&base);
+            let Ok(stat) = Stat::of_name(rustix::fs::CWD, &cstring(&root.folder)) else { continue };
+            let dev = stat.identity.dev;
+            if mode == FreezeMode::Off || freeze.trees.contains_key(&dev) {
+                bases.iter().for_each(sweep);
                 continue;
             }
-            let path = base.path();
-            let tree = match Tree::open(&base, key, options.mode) {
-                Err(error) if is_full(error) => {
-                    freeze.sweep(&base);
-                    freeze.remove();
-                    return Err(full(&path, error));
+            match place::open_first(&bases, key, mode) {
+                Ok((tree, folder)) => {
+                    freeze.note(root, &tree, &folder);
+                    freeze.trees.insert(dev, Ok(tree));
                 }
-                Err(error) => Err(format!("`{}` cannot be used: {error}", path.display())),
-                Ok(tree) => Ok(tree),
-            };
-            freeze.trees.insert(dev, tree);
-            freeze.paths.insert(dev, path);
+                Err(place::Unusable::Full(error)) => {
+                    freeze.remove();
+                    return Err(error);
+                }
+                Err(place::Unusable::Why(why)) => {
+                    freeze.trees.insert(dev, Err(why));
+                }
+            }
         }
         Ok(freeze)
     }
 
-    /// Removes what dead pushes left in a base that this push does not use, or cannot.
-    fn sweep(&self, base: &Base) {
-        if let Err(error) = tree::sweep(base) {
-            let path = base.path();
-            tracing::debug!(%error, path = %path.display(), "second names of a dead push were left");
-        }
+    fn note(&mut self, root: &Root, tree: &Tree, folder: &Path) {
+        let (root, folder) = (root.folder.display().to_string(), folder.display().to_string());
+        self.frozen.push(Frozen { root, by: tree.kept(), folder });
+    }
+
+    /// How the files of each file system are frozen.
+    pub(crate) fn frozen(&self) -> &[Frozen] {
+        &self.frozen
     }
 
     /// A file whose content is known: it needs no second name. One that a killed push gave it counts, because
@@ -148,57 +216,57 @@ impl Freeze {
             Some(Ok(tree)) => tree.was_left() && tree.has(stat.identity.ino),
             _ => false,
         };
-        if has && self.mode == FreezeMode::Hardlink {
-            return Held::in_tree(without_ours(stat), None);
-        }
-        Held::as_is(stat)
+        if has { Held::linked(stat) } else { Held::as_is(stat) }
     }
 
     /// Gives the regular file `name` in `folder`, last seen as `stat`, its second name.
     pub(crate) fn hold(&self, folder: &OwnedFd, name: &CStr, stat: Stat) -> Result<Held, HoldError> {
-        let direct = |why: String| Held { not_frozen: Some(why), ..Held::as_is(stat) };
         let tree = match self.trees.get(&stat.identity.dev) {
-            _ if self.mode == FreezeMode::Off => {
-                return Ok(Held::as_is(stat));
-            }
-            None => return Ok(direct(ELSEWHERE.to_owned())),
-            Some(Err(why)) => return Ok(direct(why.clone())),
+            _ if self.mode == FreezeMode::Off => return Ok(Held::as_is(stat)),
+            None => return self.unfrozen(Held::as_is(stat), ELSEWHERE.to_owned()),
+            Some(Err(why)) => return self.unfrozen(Held::as_is(stat), why.clone()),
             Some(Ok(tree)) => tree,
         };
-        let held = match self.mode {
-            FreezeMode::Reflink => tree.clone_file(folder, name, &stat),
-            _ => tree.link(folder, name, stat.identity.ino).map(|stat| (stat, None)),
-        };
-        match held {
-            Ok((held, xattrs)) if held.identity.is_same_inode(&stat.identity) => {
-                let stat = if self.copies() { held } else { without_ours(held) };
-                Ok(Held::in_tree(stat, xattrs))
+        if tree.kept() == Kept::Reflink {
+            match tree.clone_file(folder, name, &stat) {
+                Ok((held, xattrs)) => return Ok(Held::copied(held, xattrs)),
+                Err(error) if is_gone(error) => return Err(HoldError::Moved),
+                Err(error) if is_full(error) => return Err(HoldError::Full(full(tree.path(), error))),
+                // One file of many that cannot share its blocks, or that may be linked and not read.
+                Err(error) => tracing::debug!(%error, "not copied: a hard link does"),
             }
-            Ok(_) | Err(Errno::NOENT | Errno::STALE | Errno::LOOP) => Err(HoldError::Moved),
-            Err(error) if is_full(error) => Err(HoldError::Full(full(&self.path_of(&stat), error))),
-            Err(Errno::XDEV) => Ok(direct(ELSEWHERE.to_owned())),
-            Err(Errno::OPNOTSUPP | Errno::INVAL) if self.mode == FreezeMode::Reflink => {
-                Ok(direct("the file system cannot share blocks".to_owned()))
-            }
+        }
+        let held = match tree.link(folder, name, stat.identity.ino) {
+            Ok(held) if held.identity.is_same_inode(&stat.identity) => Held::linked(held),
+            Ok(_) => return Err(HoldError::Moved),
+            Err(error) if is_gone(error) => return Err(HoldError::Moved),
+            Err(error) if is_full(error) => return Err(HoldError::Full(full(tree.path(), error))),
+            Err(Errno::XDEV) => return self.unfrozen(Held::as_is(stat), ELSEWHERE.to_owned()),
             // A folder cannot be linked: then the name stands for another thing now.
             Err(error)
                 if Stat::of_name(folder, name)
                     .is_ok_and(|now| !now.identity.is_same_inode(&stat.identity)) =>
             {
                 tracing::debug!(%error, "a name moved");
-                Err(HoldError::Moved)
+                return Err(HoldError::Moved);
             }
-            Err(error) => Ok(direct(error.to_string())),
+            Err(error) => return self.unfrozen(Held::as_is(stat), error.to_string()),
+        };
+        let is_less = self.mode == FreezeMode::Reflink || tree.kept() == Kept::Reflink;
+        if is_less { self.unfrozen(held, NO_COPY.to_owned()) } else { Ok(held) }
+    }
+
+    /// A file that is less safe than it should be.
+    fn unfrozen(&self, held: Held, why: String) -> Result<Held, HoldError> {
+        let is_refused = match held.source {
+            Source::Path => true,
+            // With `auto` a link is what it should be where there are no copies.
+            Source::Link | Source::Copy => self.mode == FreezeMode::Reflink,
+        };
+        match self.unfrozen {
+            Unfrozen::Refused if is_refused => Err(HoldError::Refused(why)),
+            _ => Ok(Held { not_frozen: Some(why), ..held }),
         }
-    }
-
-    fn path_of(&self, stat: &Stat) -> PathBuf {
-        self.paths.get(&stat.identity.dev).cloned().unwrap_or_default()
-    }
-
-    /// Whether second names are of copies, which have identities of their own.
-    pub(crate) fn copies(&self) -> bool {
-        self.mode == FreezeMode::Reflink
     }
 
     /// Opens the file under its second name.
@@ -209,27 +277,36 @@ impl Freeze {
         }
     }
 
-    /// Takes the second name away. Returns what the file is afterwards, if nothing happened to it
+    /// Takes the hard link of a file away. Returns what the file is afterwards, if nothing happened to it
     /// since it was `identity`; the ctime is another one in any case.
     pub(crate) fn release(&self, identity: &Identity) -> Option<Identity> {
-        match (self.mode, self.trees.get(&identity.dev)) {
-            // A copy's name is nothing to the file.
-            (FreezeMode::Reflink, _) => Some(*identity),
-            (_, Some(Ok(tree))) => tree.release(identity),
+        match self.trees.get(&identity.dev) {
+            Some(Ok(tree)) => tree.release(identity),
             _ => None,
         }
     }
 
     /// Removes all second names that are left, and what was made for them.
     pub(crate) fn remove(self) {
-        for (dev, tree) in self.trees {
-            let Ok(tree) = tree else { continue };
+        for tree in self.trees.into_values().flatten() {
+            let path = tree.path().display().to_string();
             if let Err(error) = tree.remove() {
-                let path = self.paths.get(&dev).map(|path| path.display().to_string()).unwrap_or_default();
-                tracing::warn!(%error, path, "a folder of second names was left for the next push to remove");
+                tracing::warn!(%error, path, "second names were left: the next push, or `tidy`, removes them");
             }
         }
     }
+}
+
+/// Removes what dead pushes left in a base that this push does not use.
+fn sweep(base: &Base) {
+    if let Err(error) = tree::sweep(base) {
+        let path = base.path().display().to_string();
+        tracing::debug!(%error, path, "second names of a dead push were left");
+    }
+}
+
+fn is_gone(error: Errno) -> bool {
+    matches!(error, Errno::NOENT | Errno::STALE | Errno::LOOP)
 }
 
 /// The file as its owner sees it: our name is not one of its links.

@@ -52,7 +52,7 @@ pub fn list_of_files() -> io::Result<Vec<u8>> {
     };
     let frozen = FoundFile {
         path: path(b"a/\xff")?,
-        source: Source::Tree,
+        source: Source::Link,
         not_frozen: None,
         xattrs: Some(xattrs),
         ..direct.clone()
@@ -68,7 +68,7 @@ pub fn list_of_files() -> io::Result<Vec<u8>> {
 
 fn write(steps: &[Step]) -> io::Result<Vec<u8>> {
     let file = in_memory(&[])?;
-    let mut writer = Writer::new(file.try_clone()?);
+    let mut writer = Writer::new([file.try_clone()?, in_memory(&[])?, in_memory(&[])?]);
     for step in steps {
         writer.push(step)?;
     }

@@ -1,12 +1,15 @@
 //! What the walk found, on disk until the scan has dealt with it: the tree as it was when it was frozen.
 
+use std::collections::{BTreeMap, VecDeque, btree_map};
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
+use std::iter::Peekable;
+use std::os::unix::fs::FileExt;
 
 use format_spec::{Entry, EntryPath, Xattr};
 use minicbor::{Decode, Encode};
 
-use super::freeze::Source;
+use super::freeze::{Held, Source};
 use super::stat::Stat;
 
 /// Longest row that is believed: an entry with its attributes and some more.
@@ -27,6 +30,21 @@ pub(crate) enum Step {
     /// Something that should have been there, or been readable.
     #[n(3)]
     Problem(#[n(0)] EntryPath, #[n(1)] String),
+    /// A regular file that is frozen with the others of its folder, when that is left: the row of this number of
+    /// those that wait.
+    #[n(4)]
+    Waiting(#[n(0)] EntryPath, #[n(1)] u64),
+}
+
+impl Step {
+    /// What it is about.
+    pub(crate) fn path(&self) -> &EntryPath {
+        match self {
+            Self::File(found) => &found.path,
+            Self::Plain(entry) => &entry.path,
+            Self::Skipped(path) | Self::Problem(path, _) | Self::Waiting(path, _) => path,
+        }
+    }
 }
 
 /// A regular file, as it was when the walk came to it.
@@ -48,64 +66,207 @@ pub(crate) struct FoundFile {
     pub(crate) xattrs: Option<Vec<Xattr>>,
 }
 
+impl FoundFile {
+    /// The file at `path`, as it is held.
+    pub(crate) fn new(path: EntryPath, held: Held) -> Self {
+        let Held { stat, source, not_frozen, xattrs } = held;
+        Self { path, stat, source, not_frozen, xattrs }
+    }
+}
+
+/// Bytes of a place in the file of what rows wait for.
+const PLACE_LEN: u64 = 8;
+
 /// A list being written.
 pub(crate) struct Writer {
     file: BufWriter<File>,
     row: Vec<u8>,
+    /// How many rows wait.
+    waiting: u64,
+    /// What they wait for, and where each of it is.
+    held: BufWriter<File>,
+    held_len: u64,
+    places: File,
+    /// Steps that came out of order. Memory: what came and went in the tree while it was listed.
+    inserted: BTreeMap<EntryPath, Vec<Step>>,
 }
 
 impl Writer {
-    /// An empty list in `file`, which nobody else uses.
-    pub(crate) fn new(file: File) -> Self {
-        Self { file: BufWriter::with_capacity(256 << 10, file), row: Vec::new() }
+    /// An empty list in `files`, which nobody else uses.
+    pub(crate) fn new([file, held, places]: [File; 3]) -> Self {
+        Self {
+            file: BufWriter::with_capacity(256 << 10, file),
+            row: Vec::new(),
+            waiting: 0,
+            held: BufWriter::with_capacity(256 << 10, held),
+            held_len: 0,
+            places,
+            inserted: BTreeMap::new(),
+        }
     }
 
     /// Adds a row.
     pub(crate) fn push(&mut self, step: &Step) -> io::Result<()> {
-        self.row.clear();
-        minicbor::encode(step, &mut self.row).map_err(|error| io::Error::other(error.to_string()))?;
-        let len = u32::try_from(self.row.len()).map_err(io::Error::other)?;
-        self.file.write_all(&len.to_le_bytes())?;
-        self.file.write_all(&self.row)
+        put(&mut self.file, &mut self.row, step).map(drop)
+    }
+
+    /// Adds a row for a file that is held later. Returns its number.
+    pub(crate) fn wait(&mut self, path: &EntryPath) -> io::Result<u64> {
+        let row = self.waiting;
+        self.waiting += 1;
+        self.push(&Step::Waiting(path.clone(), row))?;
+        Ok(row)
+    }
+
+    /// What the row of this number waited for. A row that never hears of it stands for nothing.
+    pub(crate) fn held(&mut self, row: u64, found: FoundFile) -> io::Result<()> {
+        // Zero stands for nothing.
+        let place = self.held_len + 1;
+        self.places.write_all_at(&place.to_le_bytes(), row * PLACE_LEN)?;
+        self.held_len += put(&mut self.held, &mut self.row, &Step::File(found))?;
+        Ok(())
+    }
+
+    /// Forgets the rows about `path`.
+    pub(crate) fn take_back(&mut self, path: &EntryPath) {
+        self.inserted.insert(path.clone(), Vec::new());
+    }
+
+    /// Adds a row in its place in path order, in the place of those that were pushed.
+    pub(crate) fn insert(&mut self, step: Step) {
+        self.inserted.entry(step.path().clone()).or_default().push(step);
     }
 
     /// The rows, from the first.
     pub(crate) fn finish(self) -> io::Result<Reader> {
-        let mut file = self.file.into_inner().map_err(io::IntoInnerError::into_error)?;
-        file.rewind()?;
-        Ok(Reader::new(file))
+        self.places.set_len(self.waiting * PLACE_LEN)?;
+        let waiting = Waiting { held: whole(self.held)?, places: self.places, row: Vec::new() };
+        let inserted = self.inserted.into_iter().peekable();
+        Ok(Reader { inserted, waiting: Some(waiting), ..Reader::new(whole(self.file)?) })
     }
+}
+
+/// Writes one row, and returns how long it is.
+fn put(file: &mut impl Write, row: &mut Vec<u8>, step: &Step) -> io::Result<u64> {
+    row.clear();
+    minicbor::encode(step, &mut *row).map_err(|error| io::Error::other(error.to_string()))?;
+    let len = u32::try_from(row.len()).map_err(io::Error::other)?;
+    file.write_all(&len.to_le_bytes())?;
+    file.write_all(row)?;
+    Ok(u64::from(len) + 4)
+}
+
+fn whole(file: BufWriter<File>) -> io::Result<File> {
+    let mut file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
+    file.rewind()?;
+    Ok(file)
 }
 
 /// A list being read.
 pub(crate) struct Reader {
-    file: BufReader<File>,
-    row: Vec<u8>,
+    rows: Rows,
+    waiting: Option<Waiting>,
+    inserted: Peekable<btree_map::IntoIter<EntryPath, Vec<Step>>>,
+    /// Steps to come before the next row.
+    due: VecDeque<Step>,
+    next: Option<Step>,
 }
 
 impl Reader {
-    /// The rows of the list in `file`.
+    /// The rows of the list in `file`, of which none waits.
     pub(super) fn new(file: File) -> Self {
-        Self { file: BufReader::with_capacity(256 << 10, file), row: Vec::new() }
+        let inserted = BTreeMap::new().into_iter().peekable();
+        Self { rows: Rows::new(file), waiting: None, inserted, due: VecDeque::new(), next: None }
     }
 
     /// The next row; `None` after the last.
     pub(crate) fn next_step(&mut self) -> io::Result<Option<Step>> {
+        loop {
+            if let Some(step) = self.due.pop_front() {
+                return Ok(Some(step));
+            }
+            if self.next.is_none() {
+                self.next = self.rows.next_step()?;
+            }
+            let is_due = |path: &EntryPath| self.next.as_ref().is_none_or(|next| path <= next.path());
+            if let Some((path, steps)) = self.inserted.next_if(|(path, _)| is_due(path)) {
+                self.due.extend(steps);
+                while self.next.as_ref().is_some_and(|next| *next.path() == path) {
+                    self.next = self.rows.next_step()?;
+                }
+                continue;
+            }
+            match self.next.take() {
+                Some(Step::Waiting(_, row)) => {
+                    let waiting =
+                        self.waiting.as_mut().ok_or_else(|| io::Error::other("nothing to wait for"))?;
+                    if let Some(step) = waiting.find(row)? {
+                        return Ok(Some(step));
+                    }
+                }
+                step => return Ok(step),
+            }
+        }
+    }
+}
+
+/// What rows waited for.
+struct Waiting {
+    held: File,
+    places: File,
+    row: Vec<u8>,
+}
+
+impl Waiting {
+    /// What the row of this number waited for; `None` if that has gone.
+    fn find(&mut self, row: u64) -> io::Result<Option<Step>> {
+        let mut place = [0; 8];
+        self.places.read_exact_at(&mut place, row.saturating_mul(PLACE_LEN))?;
+        let Some(at) = u64::from_le_bytes(place).checked_sub(1) else { return Ok(None) };
+        let mut len = [0; 4];
+        self.held.read_exact_at(&mut len, at)?;
+        self.row.resize(row_len(len)?, 0);
+        self.held.read_exact_at(&mut self.row, at + 4)?;
+        parse(&self.row).map(Some)
+    }
+}
+
+fn row_len(len: [u8; 4]) -> io::Result<usize> {
+    let len = usize::try_from(u32::from_le_bytes(len)).map_err(io::Error::other)?;
+    if len > MAX_ROW_LEN {
+        return Err(io::Error::other("a row of the list of files is too long"));
+    }
+    Ok(len)
+}
+
+fn parse(row: &[u8]) -> io::Result<Step> {
+    minicbor::decode(row).map_err(|error| io::Error::other(error.to_string()))
+}
+
+/// Rows of a file, one after the other.
+struct Rows {
+    file: BufReader<File>,
+    row: Vec<u8>,
+}
+
+impl Rows {
+    fn new(file: File) -> Self {
+        Self { file: BufReader::with_capacity(256 << 10, file), row: Vec::new() }
+    }
+
+    /// The next row; `None` after the last.
+    fn next_step(&mut self) -> io::Result<Option<Step>> {
         let mut len = [0; 4];
         match self.file.read_exact(&mut len) {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
             read => read?,
         }
-        let len = usize::try_from(u32::from_le_bytes(len)).map_err(io::Error::other)?;
-        if len > MAX_ROW_LEN {
-            return Err(io::Error::other("a row of the list of files is too long"));
-        }
+        let len = row_len(len)?;
         self.row.resize(len, 0);
         self.file.read_exact(&mut self.row)?;
-        minicbor::decode(&self.row).map(Some).map_err(|error| io::Error::other(error.to_string()))
+        parse(&self.row).map(Some)
     }
 }
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,7 +283,7 @@ mod tests {
             Step::File(FoundFile {
                 path: path(),
                 stat,
-                source: Source::Tree,
+                source: Source::Link,
                 not_frozen: None,
                 xattrs: None,
             }),
@@ -137,7 +298,11 @@ mod tests {
             Step::Skipped(path()),
             Step::Problem(path(), "vanished".to_owned()),
         ];
-        let mut writer = Writer::new(temp.reopen().unwrap());
+        let mut writer = Writer::new([
+            temp.reopen().unwrap(),
+            tempfile::tempfile().unwrap(),
+            tempfile::tempfile().unwrap(),
+        ]);
         for step in &steps {
             writer.push(step).unwrap();
         }
@@ -151,7 +316,13 @@ mod tests {
 
         let len = temp.as_file().metadata().unwrap().len();
         temp.as_file().set_len(len - 1).unwrap();
-        let mut cut = Writer::new(temp.reopen().unwrap()).finish().unwrap();
+        let mut cut = Writer::new([
+            temp.reopen().unwrap(),
+            tempfile::tempfile().unwrap(),
+            tempfile::tempfile().unwrap(),
+        ])
+        .finish()
+        .unwrap();
         let read: Vec<_> = (0..5).map(|_| cut.next_step()).collect();
         assert!(read.last().unwrap().is_err());
     }

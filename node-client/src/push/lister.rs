@@ -1,20 +1,32 @@
 //! Lists what there is, and freezes what will be read.
 
 use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::Duration;
 
-use format_spec::Entry;
+use format_spec::{Entry, EntryKind, EntryPath, Timestamp};
 
 use super::change::{Change, Verdict, verdict};
 use super::class::Classes;
 use super::freeze::{Freeze, Held, HoldError};
 use super::links::{InodeKey, key};
-use super::list::{Step, Writer};
-use super::scan::spool_error;
+use super::list::{FoundFile, Step, Writer};
+use super::report::Tally;
+use super::roots::Root;
+use super::scan::{Strict, spool_error};
 use super::stat::Stat;
 use super::stop::{Stop, Stopped};
-use super::walk::{Place, Visitor};
+use super::walk::{Place, Row, Visitor};
+use crate::clock::Clock;
+use crate::error::ClientError;
 use crate::progress::Progress;
-use crate::state::Memory;
+use crate::state::{Memory, Remembered};
+
+const RESTLESS: &str = "names in it came and went each time it was listed: its files are not of one moment";
+
+const LEADS_OUT: &str = "a link of a database leads to a folder that is not pushed: what lies there is not in the snapshot, name it too";
 
 /// A list in the making.
 pub(super) struct Lister<'a> {
@@ -24,6 +36,16 @@ pub(super) struct Lister<'a> {
     pub(super) list: Writer,
     pub(super) stop: &'a Stop,
     pub(super) progress: &'a dyn Progress,
+    pub(super) tally: &'a Tally,
+    pub(super) clock: &'a dyn Clock,
+    pub(super) strict: Strict,
+    /// Links in these, data folders of databases, may lead to more of their data.
+    pub(super) data_folders: &'a [EntryPath],
+    pub(super) roots: &'a [Root],
+    /// What is put behind all that has a place in path order.
+    pub(super) late: Vec<Step>,
+    /// When the first file was frozen, and when the last.
+    pub(super) frozen: Option<(Duration, Duration)>,
     /// Inodes with several names that came already. Memory: one row for each.
     pub(super) linked: HashSet<InodeKey>,
 }
@@ -36,18 +58,56 @@ impl Lister<'_> {
         }
         let remembered = self.memory.find(at.path, &stat.identity);
         let remembered = self.stop.pass(remembered)?;
-        let Some(slot) = remembered.and_then(|remembered| remembered.slot) else { return Ok(true) };
-        let change = Change::between(&slot.identity, &stat.identity);
-        Ok(verdict(self.classes.of(at.path), change, slot.settled) != Verdict::Reuse)
+        let Some(Remembered { slot: Some(slot), sure, .. }) = remembered else { return Ok(true) };
+        let change = Change::between(&slot.identity, &stat.identity).as_sure(sure);
+        Ok(verdict(self.classes.of(at.path), change, slot.settled, slot.habit.trust()) != Verdict::Reuse)
     }
 
-    /// An entry that the format takes: without attributes that are over its limit, which is a problem.
-    fn checked(&mut self, mut entry: Entry) -> Result<Step, Stopped> {
-        if let Err(error) = entry.check() {
-            self.put(&Step::Problem(entry.path.clone(), error.to_string()))?;
-            entry.xattrs.clear();
+    /// The steps that the format takes: without attributes that are over its limit, which is a problem.
+    fn checked(&mut self, step: Step) -> (Option<Step>, Step) {
+        match step {
+            Step::File(found) => {
+                self.progress.listed(found.stat.identity.size);
+                (None, Step::File(found))
+            }
+            Step::Plain(mut entry) => {
+                let problem =
+                    entry.check().err().map(|error| Step::Problem(entry.path.clone(), error.to_string()));
+                if problem.is_some() {
+                    entry.xattrs.clear();
+                }
+                self.check_link(&entry);
+                (problem, Step::Plain(entry))
+            }
+            step => (None, step),
         }
-        Ok(Step::Plain(entry))
+    }
+
+    /// Notes a link of a database that leads to a folder which is not pushed.
+    fn check_link(&self, entry: &Entry) {
+        let is_data = self.data_folders.iter().any(|folder| entry.path.below(folder).is_some());
+        if entry.kind != EntryKind::Symlink || !is_data {
+            return;
+        }
+        let link = Path::new("/").join(OsStr::from_bytes(entry.path.as_bytes()));
+        let Ok(target) = link.canonicalize() else { return };
+        if target.is_dir() && !self.roots.iter().any(|root| target.starts_with(&root.folder)) {
+            tracing::warn!(link = %link.display(), target = %target.display(), "{LEADS_OUT}");
+            self.tally.fallback(LEADS_OUT, &entry.path);
+        }
+    }
+
+    /// A file was frozen at this moment.
+    fn froze(&mut self) {
+        let now = self.clock.elapsed();
+        let (first, _) = self.frozen.unwrap_or((now, now));
+        self.frozen = Some((first, now));
+    }
+
+    /// Puts what belongs behind all the rest.
+    pub(super) fn finish(&mut self) -> Result<(), Stopped> {
+        let late = std::mem::take(&mut self.late);
+        late.iter().try_for_each(|step| self.put(step))
     }
 
     fn put(&mut self, step: &Step) -> Result<(), Stopped> {
@@ -56,34 +116,71 @@ impl Lister<'_> {
 }
 
 impl Visitor for Lister<'_> {
+    fn file(&mut self, at: Place<'_>, stat: Stat) -> Result<Row, Stopped> {
+        self.stop.check()?;
+        let will_be_read = self.will_be_read(at, &stat)?;
+        if stat.links > 1 {
+            self.linked.insert(key(&stat));
+        }
+        if will_be_read {
+            let row = self.list.wait(at.path).map_err(spool_error);
+            return Ok(Row::Waiting(self.stop.pass(row)?));
+        }
+        self.step(Step::File(FoundFile::new(at.path.clone(), self.freeze.pass(stat))))?;
+        Ok(Row::Written)
+    }
+
     fn hold(&mut self, at: Place<'_>, stat: Stat) -> Result<Option<Held>, Stopped> {
         self.stop.check()?;
-        let held = if self.will_be_read(at, &stat)? {
-            self.freeze.hold(at.folder, at.name, stat)
-        } else {
-            Ok(self.freeze.pass(stat))
-        };
-        match held {
+        match self.freeze.hold(at.folder, at.name, stat) {
             Err(HoldError::Moved) => Ok(None),
             Err(HoldError::Full(error)) => Err(self.stop.fail(error)),
+            Err(HoldError::Refused(why)) => {
+                let path = format!("/{}", at.path);
+                Err(self.stop.fail(ClientError::NotFrozen { path, why }))
+            }
             Ok(held) => {
-                if stat.links > 1 {
-                    self.linked.insert(key(&stat));
-                }
+                self.froze();
                 Ok(Some(held))
             }
         }
     }
 
+    fn held(&mut self, row: u64, path: EntryPath, held: Option<Held>) -> Result<(), Stopped> {
+        let Some(held) = held else { return Ok(()) };
+        self.progress.listed(held.stat.identity.size);
+        let written = self.list.held(row, FoundFile::new(path, held));
+        self.stop.pass(written.map_err(spool_error))
+    }
+
     fn step(&mut self, step: Step) -> Result<(), Stopped> {
-        let step = match step {
-            Step::File(found) => {
-                self.progress.listed(found.stat.identity.size);
-                Step::File(found)
+        let (problem, step) = self.checked(step);
+        problem.iter().chain([&step]).try_for_each(|step| self.put(step))
+    }
+
+    fn take_back(&mut self, path: &EntryPath) {
+        self.list.take_back(path);
+    }
+
+    fn insert(&mut self, step: Step) -> Result<(), Stopped> {
+        self.stop.check()?;
+        let (problem, step) = self.checked(step);
+        problem.into_iter().chain([step]).for_each(|step| self.list.insert(step));
+        Ok(())
+    }
+
+    fn restless(&mut self, path: &EntryPath) -> Result<(), Stopped> {
+        self.tally.restless(RESTLESS, path);
+        match self.strict {
+            Strict::No => Ok(()),
+            Strict::Yes => {
+                self.late.push(Step::Problem(path.clone(), RESTLESS.to_owned()));
+                Ok(())
             }
-            Step::Plain(entry) => self.checked(entry)?,
-            step => step,
-        };
-        self.put(&step)
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 }

@@ -17,6 +17,8 @@ mod batch;
 mod change;
 mod class;
 mod content;
+mod database;
+mod formats;
 mod freeze;
 #[cfg(feature = "fuzz")]
 pub(crate) mod fuzz;
@@ -25,6 +27,7 @@ mod late;
 mod links;
 mod list;
 mod lister;
+mod moment;
 mod pace;
 mod report;
 mod roots;
@@ -48,18 +51,20 @@ use format_spec::key::BlobKind;
 use format_spec::manifest::{Manifest, PageRef};
 use format_spec::page::PageBuilder;
 use format_spec::wire::Committed;
-use format_spec::{ChunkId, ClusterName, FORMAT_VERSION, NodeName, Timestamp};
+use format_spec::{ChunkId, ClusterName, EntryPath, FORMAT_VERSION, NodeName, Timestamp};
 use tokio::runtime::Handle;
 
+pub use crate::state::Alike;
 pub use change::Rehash;
 pub(crate) use change::{Habit, Settled};
 pub use class::{Class, ClassRule, ParseClassError};
 pub(crate) use freeze::Source;
-pub use freeze::{FreezeMode, FreezeOptions};
+pub use freeze::{FreezeMode, FreezeOptions, Frozen, Kept, Tidied, Unfrozen, tidy};
 pub use report::{ProblemReport, PushReport};
 pub(crate) use roots::Root;
+pub use roots::existing;
 pub use sets::ClassSet;
-pub(crate) use stat::Identity;
+pub(crate) use stat::{Device, Identity};
 pub use walk::Mounts;
 
 use crate::api::{Api, Coming};
@@ -77,6 +82,7 @@ use links::Links;
 use lister::Lister;
 use pace::Pace;
 use report::Tally;
+pub use scan::Strict;
 use scan::{Pages, Scan, Scanned};
 use session::Session;
 use stop::{Failure, Stop, Stopped};
@@ -114,6 +120,10 @@ pub struct PushOptions {
     pub jobs: NonZeroUsize,
     /// How files are kept as they are until they were read.
     pub freeze: FreezeOptions,
+    /// What a file need not have kept to be taken for the same.
+    pub alike: Alike,
+    /// What becomes of files that are not of the moment of the freeze.
+    pub strict: Strict,
     /// Classes of files; the first rule that matches counts.
     pub classes: Vec<ClassRule>,
     /// Classes of the files of known databases, behind those rules.
@@ -139,6 +149,8 @@ impl PushOptions {
             level: DEFAULT_LEVEL,
             jobs: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN).min(MOST_JOBS),
             freeze: FreezeOptions::default(),
+            alike: Alike::default(),
+            strict: Strict::default(),
             classes: Vec::new(),
             class_sets: Vec::new(),
             rehash: DEFAULT_REHASH,
@@ -262,7 +274,7 @@ impl<'a> Push<'a> {
         let place = self.place.as_ref();
         let session = Session::open(api, runtime, options, place, remember, &self.hooks.cancel)?;
         let (stop, id) = (Stop::new(self.hooks.cancel.clone()), session.id);
-        let pushed = match Freeze::new(&options.freeze, &self.key(), &self.roots) {
+        let pushed = match Freeze::new(&options.freeze, &self.key(), &self.roots, options.state.as_deref()) {
             Err(error) => Err(stop.fail(error)),
             Ok(freeze) => {
                 let pushed = self.push(session, &freeze, &stop, coming);
@@ -305,9 +317,13 @@ impl<'a> Push<'a> {
             clock: self.hooks.clock,
             late: Mutex::default(),
         };
+        let warnings = self.warnings(&session.memory);
+        for warning in &warnings {
+            tracing::warn!("{warning}");
+        }
         let frozen_at = self.hooks.clock.now();
         let mut memory = std::mem::take(&mut session.memory);
-        let list = self.list(&mut memory, freeze, stop)?;
+        let list = self.list(&mut memory, freeze, stop, &tally)?;
         let missing = uplink.ask_again(&mut memory, session.base)?;
         let Session { repository, ref domain, id, number, .. } = session;
         let spool = Spool::create(self.place.as_ref(), domain.clone(), repository, id, number);
@@ -323,28 +339,72 @@ impl<'a> Push<'a> {
             tracing::warn!(%error, "this push will not be remembered");
         }
         let Manifest { node, totals, problems, .. } = &manifest;
-        Ok(tally.report(&committed, node, totals, problems))
+        let report = tally.report(&committed, node, totals, problems);
+        Ok(PushReport { frozen: freeze.frozen().to_vec(), warnings, ..report })
     }
 
     /// The tree at this moment. What will be read of it stays as it is.
-    fn list(&self, memory: &mut Memory, freeze: &Freeze, stop: &Stop) -> Result<list::Reader, Stopped> {
-        let scratch = self.place.as_ref().map_or_else(tempfile::tempfile, Place::scratch);
-        // Where nothing can be remembered, there may be room elsewhere.
-        let scratch: Result<File, _> = scratch.or_else(|_| tempfile::tempfile());
-        let scratch = stop.pass(scratch.map_err(scan::spool_error))?;
+    fn list(
+        &self,
+        memory: &mut Memory,
+        freeze: &Freeze,
+        stop: &Stop,
+        tally: &Tally,
+    ) -> Result<list::Reader, Stopped> {
+        let data_folders = self.data_folders();
+        let scratch = || self.scratch(stop);
+        let files = [scratch()?, scratch()?, scratch()?];
         let mut lister = Lister {
             freeze,
             classes: &self.classes,
             memory,
-            list: list::Writer::new(scratch),
+            list: list::Writer::new(files),
             stop,
             progress: self.hooks.progress,
+            tally,
+            clock: self.hooks.clock,
+            strict: self.options.strict,
+            data_folders: &data_folders,
+            roots: &self.roots,
+            late: Vec::new(),
+            frozen: None,
             linked: HashSet::new(),
         };
         walk::walk(&self.roots, &self.excludes, self.options.mounts, &mut lister)?;
-        let Lister { memory, list, .. } = lister;
+        lister.finish()?;
+        let Lister { memory, list, frozen, .. } = lister;
+        let (first, last) = frozen.unwrap_or_default();
+        tally.frozen_in(last.saturating_sub(first));
         stop.pass(memory.rewind())?;
         stop.pass(list.finish().map_err(scan::spool_error))
+    }
+
+    /// The roots in which a database has its data.
+    fn data_folders(&self) -> Vec<EntryPath> {
+        let is_data = |root: &&Root| database::looks_like_data(&root.folder).is_some();
+        self.roots.iter().filter(is_data).map(|root| root.path.clone()).collect()
+    }
+
+    /// What is wrong with the folders, as far as that shows before anything is read.
+    fn warnings(&self, memory: &Memory) -> Vec<String> {
+        let is_frozen = self.options.freeze.mode == FreezeMode::Off;
+        let live = self.roots.iter().filter(|_| !is_frozen).filter_map(|root| {
+            let set = database::looks_live(&root.folder)?;
+            (!self.options.class_sets.contains(&set)).then(|| database::warning(&root.folder, set))
+        });
+        let is_empty = |root: &&Root| root.folder.read_dir().is_ok_and(|mut names| names.next().is_none());
+        let emptied = self.roots.iter().filter(|_| memory.last.is_some()).filter(is_empty).map(|root| {
+            format!("`{}` is empty: is the file system mounted that belongs there?", root.folder.display())
+        });
+        live.chain(emptied).collect()
+    }
+
+    /// A file without a name.
+    fn scratch(&self, stop: &Stop) -> Result<File, Stopped> {
+        let scratch = self.place.as_ref().map_or_else(tempfile::tempfile, Place::scratch);
+        // Where nothing can be remembered, there may be room elsewhere.
+        let scratch = scratch.or_else(|_| tempfile::tempfile());
+        stop.pass(scratch.map_err(scan::spool_error))
     }
 
     /// Sends everything that the server lacks, and commits.
@@ -388,8 +448,8 @@ impl<'a> Push<'a> {
                 memory,
                 missing,
                 opener: source::Opener::new(&self.roots, freeze),
-                freeze,
                 frozen_at,
+                strict: self.options.strict,
                 classes: &self.classes,
                 draw: Draw::new(self.options.rehash, session.number, session.seed()),
                 links: Links::new(domain.clone()),

@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use format_spec::manifest::{Fallback, MAX_FALLBACKS, Problem, PushStats, Totals};
+use format_spec::manifest::{Fallback, MAX_FALLBACKS, Moment, Problem, PushStats, Totals};
 use format_spec::snapshot::SnapshotState;
 use format_spec::wire::{Committed, Durability};
 use format_spec::{ClusterName, EntryPath, NodeName, SnapshotId};
 use serde::Serialize;
+
+use super::freeze::Frozen;
 
 /// Files that are named for each reason of a fallback.
 const NAMED: usize = 10;
@@ -53,7 +56,11 @@ pub struct PushReport {
     pub attempts: u32,
     /// Time from start to acknowledgement.
     pub seconds: f64,
-    /// How many files vanished or could not be read whole.
+    /// How the files of each file system were frozen.
+    pub frozen: Vec<Frozen>,
+    /// What is wrong with what was pushed, as far as that can be told.
+    pub warnings: Vec<String>,
+    /// How many files vanished, could not be read whole, or are no state of themselves.
     pub problem_count: u64,
     /// The first of them.
     pub problems: Vec<ProblemReport>,
@@ -95,6 +102,7 @@ pub(super) struct Tally {
     bytes_sent: AtomicU64,
     bytes_stored: AtomicU64,
     fallbacks: Mutex<BTreeMap<String, Reason>>,
+    moment: Mutex<Moment>,
 }
 
 /// The files behind one reason for a fallback.
@@ -160,6 +168,38 @@ impl Tally {
         }
     }
 
+    /// A later state of the file at `path` was stored than that which was frozen.
+    pub(super) fn moved_on(&self, why: &str, path: &EntryPath) {
+        self.moment().moved_on += 1;
+        self.fallback(why, path);
+    }
+
+    /// The file at `path` was written to during each reading, which its owner's log repairs.
+    pub(super) fn fuzzy(&self, why: &str, path: &EntryPath) {
+        self.moment().fuzzy += 1;
+        self.fallback(why, path);
+    }
+
+    /// A file was written to during each reading.
+    pub(super) fn torn(&self) {
+        self.moment().torn += 1;
+    }
+
+    /// The names in the folder at `path` changed again and again while it was frozen.
+    pub(super) fn restless(&self, why: &str, path: &EntryPath) {
+        self.moment().restless += 1;
+        self.fallback(why, path);
+    }
+
+    /// So long it took from the first file that was frozen to the last.
+    pub(super) fn frozen_in(&self, time: Duration) {
+        self.moment().freeze_ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    }
+
+    fn moment(&self) -> MutexGuard<'_, Moment> {
+        self.moment.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn sent(&self, chunks: u64, bytes: u64, stored: u64) {
         self.chunks_sent.fetch_add(chunks, Ordering::Relaxed);
         self.bytes_sent.fetch_add(bytes, Ordering::Relaxed);
@@ -185,11 +225,11 @@ impl Tally {
             bytes_sent: get(&self.bytes_sent),
             bytes_stored: get(&self.bytes_stored),
             fallbacks: fallbacks.iter().map(fallback).collect(),
-            moment: None,
+            moment: Some(*self.moment()),
         }
     }
 
-    /// The report on an attempt that ended with `committed`. Attempts and time are for the caller.
+    /// The report on an attempt that ended with `committed`. What is not counted is for the caller.
     pub(super) fn report(
         &self,
         committed: &Committed,
@@ -223,6 +263,8 @@ impl Tally {
             fallback_files: fallbacks.iter().map(|(why, of)| (why.clone(), of.named.clone())).collect(),
             attempts: 1,
             seconds: 0.0,
+            frozen: Vec::new(),
+            warnings: Vec::new(),
             problem_count: totals.problems,
             problems: problems.iter().map(problem).collect(),
         }

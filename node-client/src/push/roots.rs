@@ -44,6 +44,18 @@ pub(crate) fn check(paths: &[PathBuf]) -> Result<Vec<Root>, ClientError> {
     Ok(roots)
 }
 
+/// The folders that `paths` name, without links in them.
+///
+/// # Errors
+/// [`ClientError::NotFound`] for one that is not there.
+pub fn existing(paths: &[PathBuf]) -> Result<Vec<PathBuf>, ClientError> {
+    let real = |path: &PathBuf| {
+        let missing = |error| ClientError::NotFound(format!("`{}`: {error}", path.display()));
+        path.canonicalize().map_err(missing)
+    };
+    paths.iter().map(real).collect()
+}
+
 fn root(path: &Path) -> Result<Root, ClientError> {
     let shown = path.display();
     let folder = path.canonicalize().map_err(|error| match error.kind() {

@@ -15,7 +15,7 @@ use format_spec::{Entry, EntryKind, EntryPath, Extent, FileEnd, Timestamp, Xattr
 use super::change::{Draw, Habit, Settled};
 use super::class::Classes;
 use super::content::Reader;
-use super::freeze::{Freeze, Source};
+use super::freeze::Source;
 use super::links::Links;
 use super::list::{FoundFile, Step};
 use super::source::Opener;
@@ -27,9 +27,22 @@ use crate::state::{Memory, Slot, Spool, SpoolMark};
 
 /// A change this long after the last one has other times, where the file system counts in fractions of
 /// seconds. Kernels tick at least 100 times a second.
-const SETTLED_AFTER_NS: i128 = 100_000_000;
+const TICK_NS: i128 = 100_000_000;
 /// And where it counts in seconds, or in two.
-const SETTLED_AFTER_COARSE_NS: i128 = 2_000_000_000;
+const COARSE_TICK_NS: i128 = 2_000_000_000;
+/// By then the kernel has written out what was stored through a memory map, and the next store shows: Linux writes
+/// pages that are 30 s old every 5 s, unless it was told otherwise (`vm.dirty_expire_centisecs`).
+const WRITTEN_OUT_AFTER_NS: i128 = 60_000_000_000;
+
+/// What becomes of a file that is not of the moment of the freeze.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Strict {
+    /// It is counted and named.
+    #[default]
+    No,
+    /// It is a problem, and the snapshot partial.
+    Yes,
+}
 
 /// The pages of a push under construction.
 pub(super) struct Pages {
@@ -63,9 +76,9 @@ pub(super) struct Scan<'a> {
     /// Chunks that are remembered and that the server does not have.
     pub(super) missing: std::collections::HashSet<format_spec::ChunkId>,
     pub(super) opener: Opener<'a>,
-    pub(super) freeze: &'a Freeze,
     /// When the freeze began.
     pub(super) frozen_at: Timestamp,
+    pub(super) strict: Strict,
     pub(super) classes: &'a Classes,
     pub(super) draw: Draw,
     pub(super) links: Links,
@@ -108,6 +121,8 @@ impl Scan<'_> {
                 self.totals.skipped += 1;
             }
             Step::Problem(path, reason) => self.problem(&path, reason),
+            // The reader of the list has what it waited for.
+            Step::Waiting(..) => {}
         }
         Ok(())
     }
@@ -204,25 +219,45 @@ impl Scan<'_> {
     fn slot(&self, found: &FoundFile, stat: &Stat, before: Timestamp, habit: Habit) -> Slot {
         let identity = stat.identity;
         let settled = match found.source {
-            // The second name itself has set the ctime, and its removal will again. A write shows in the
-            // mtime, and most of all where that was set to a time that has not come.
-            Source::Tree if !self.freeze.copies() => match settled(before, identity.mtime) {
-                Settled::Yes => Settled::Yes,
-                Settled::No => settled(identity.mtime, before),
-            },
-            // What a copy holds was written before it was made.
-            Source::Tree => settled(identity.ctime, self.frozen_at),
-            Source::Path => settled(identity.ctime, before),
+            // The hard link itself has set the ctime, and its removal will again. A write shows in the mtime.
+            Source::Link => settled(identity.mtime, identity.mtime, self.frozen_at, before),
+            // What a copy holds was written out before it was made.
+            Source::Copy => ticked(identity.ctime, self.frozen_at),
+            Source::Path => settled(identity.ctime, identity.mtime, self.frozen_at, before),
         };
         Slot { identity, settled, source: found.source, habit }
     }
 }
 
+/// Whether a later change is sure to show in the times of a file that was last changed at `changed` and written to
+/// at `written`, and is read after `now` by a push that froze it at `frozen` or later.
+///
+/// A write that began after the freeze may be under way while the file is read, so it is not settled however long
+/// ago it began; nor is one whose pages may still be dirty, since stores to those leave no sign. A time that has not
+/// come was set: any write gives another.
+fn settled(changed: Timestamp, written: Timestamp, frozen: Timestamp, now: Timestamp) -> Settled {
+    let is_set = since(now, written) >= tick_of(written);
+    let is_written_out = since(written, frozen) >= WRITTEN_OUT_AFTER_NS;
+    match ticked(changed, frozen) {
+        Settled::Yes if is_written_out => Settled::Yes,
+        _ if is_set && (changed == written || ticked(changed, frozen) == Settled::Yes) => Settled::Yes,
+        _ => Settled::No,
+    }
+}
+
 /// Whether a change at `now` or later is sure to give another time than `stamp`.
-fn settled(stamp: Timestamp, now: Timestamp) -> Settled {
+fn ticked(stamp: Timestamp, now: Timestamp) -> Settled {
+    if since(stamp, now) >= tick_of(stamp) { Settled::Yes } else { Settled::No }
+}
+
+/// Nanoseconds from one time to another.
+fn since(from: Timestamp, to: Timestamp) -> i128 {
     let nanos = |time: Timestamp| i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanos);
-    let wait = if stamp.nanos == 0 { SETTLED_AFTER_COARSE_NS } else { SETTLED_AFTER_NS };
-    if nanos(stamp) + wait <= nanos(now) { Settled::Yes } else { Settled::No }
+    nanos(to) - nanos(from)
+}
+
+fn tick_of(stamp: Timestamp) -> i128 {
+    if stamp.nanos == 0 { COARSE_TICK_NS } else { TICK_NS }
 }
 
 #[cfg(test)]

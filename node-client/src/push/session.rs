@@ -14,7 +14,7 @@ use super::{PushOptions, Remember};
 use crate::api::Api;
 use crate::cancel::Cancel;
 use crate::error::ClientError;
-use crate::state::{Header, Known, Memory, Place};
+use crate::state::{Header, Known, Likeness, Memory, Place};
 
 /// How long ending a session may take when nobody waits for the result.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -59,15 +59,19 @@ impl Session {
             }
         }
         let session = opened.session;
-        Self::start(api, runtime, opened, last, journal).inspect_err(|_| end(api, runtime, session))
+        let likeness = match (&last, place) {
+            (Some(last), Some(place)) => Likeness::new(options.alike, last.devices(), &place.devices()),
+            _ => Likeness::default(),
+        };
+        let remembered = (last, journal, likeness);
+        Self::start(api, runtime, opened, remembered).inspect_err(|_| end(api, runtime, session))
     }
 
     fn start(
         api: &Api,
         runtime: &Handle,
         opened: SessionOpened,
-        last: Option<Header>,
-        journal: Option<Header>,
+        (last, journal, likeness): (Option<Header>, Option<Header>, Likeness),
     ) -> Result<Self, Failure> {
         let unusable =
             |why: &str| ClientError::Protocol { server: api.server().to_owned(), why: why.to_owned() };
@@ -81,7 +85,7 @@ impl Session {
         // A journal that is damaged from its start is no help, and no harm.
         let journal = journal.filter(of_repository);
         let journal = journal.and_then(|journal| Known::open(journal, domain.clone()).ok());
-        let memory = Memory { last, journal };
+        let memory = Memory::new(last, journal, likeness);
         let chunker = Chunker::new(params, domain.gear_table());
         let ttl = Duration::from_millis(opened.ttl_ms);
         let renewal = runtime.spawn(renew(api.clone(), opened.session, ttl)).abort_handle();

@@ -77,6 +77,21 @@ impl ClassSet {
         }
     }
 
+    /// Its page in `docs/databases/`.
+    pub const fn page(self) -> &'static str {
+        match self {
+            Self::Cassandra => "cassandra.md",
+            Self::Etcd => "etcd.md",
+            Self::Logs => "README.md",
+            Self::M3 => "m3.md",
+            Self::Mysql => "mariadb.md",
+            Self::Postgresql => "postgresql.md",
+            Self::Redis => "redis.md",
+            Self::Rocksdb => "rocksdb.md",
+            Self::Sqlite => "sqlite.md",
+        }
+    }
+
     /// Patterns of what its owner says never to copy.
     pub const fn excludes(self) -> &'static [&'static str] {
         match self {
@@ -90,6 +105,14 @@ impl ClassSet {
             Self::Sqlite => &["*-shm"],
         }
     }
+}
+
+/// Whether a file of this name says which others of its folder are needed: the manifests of RocksDB and LevelDB, Redis'
+/// list of append-only files, what Cassandra and M3 write when a table is done. Frozen before the others, it refers to none
+/// that came later.
+pub(super) fn refers_to_others(name: &[u8]) -> bool {
+    let ends = [&b".manifest"[..], b"-checkpoint.db", b"-TOC.txt"];
+    name.starts_with(b"MANIFEST") || name == b"CURRENT" || ends.iter().any(|end| name.ends_with(end))
 }
 
 // Commit logs are allocated ahead and written through memory maps, and are replayed at the start.

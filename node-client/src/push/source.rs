@@ -1,5 +1,6 @@
 //! Opens what the list names, relative to open folders, without following any link.
 
+use std::ffi::CString;
 use std::os::fd::OwnedFd;
 
 use format_spec::EntryPath;
@@ -9,6 +10,7 @@ use rustix::io::Errno;
 use super::freeze::{Freeze, Source};
 use super::list::FoundFile;
 use super::roots::Root;
+use super::stat::Stat;
 
 /// How a file is opened: whatever took its place in the meantime is not waited for, nor followed.
 pub(super) const READ: OFlags = OFlags::RDONLY
@@ -36,9 +38,16 @@ impl<'a> Opener<'a> {
     /// Opens the content of `found` for reading.
     pub(super) fn open(&mut self, found: &FoundFile) -> Result<OwnedFd, Errno> {
         match found.source {
-            Source::Tree => self.freeze.open(&found.stat.identity),
+            Source::Link | Source::Copy => self.freeze.open(&found.stat.identity),
             Source::Path => self.open_path(&found.path),
         }
+    }
+
+    /// What a name stands for at this moment.
+    pub(super) fn look(&mut self, path: &EntryPath) -> Result<Stat, Errno> {
+        let (parent, name) = path.split_last().ok_or(Errno::NOENT)?;
+        let name = CString::new(name).map_err(|_| Errno::INVAL)?;
+        Stat::of_name(self.folder(&parent)?, &name)
     }
 
     fn open_path(&mut self, path: &EntryPath) -> Result<OwnedFd, Errno> {

@@ -54,6 +54,44 @@ pub(crate) struct Stat {
     pub(crate) gid: u32,
 }
 
+/// What a folder lies on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Device {
+    /// Its number, which may be another after each mount.
+    pub(crate) dev: u64,
+    /// What its file system calls itself; zero if it does not.
+    pub(crate) file_system: u64,
+}
+
+impl Device {
+    /// Of `folder`; zeros if it cannot be looked at.
+    pub(crate) fn of(folder: &std::path::Path) -> Self {
+        let stat = rustix::fs::statx(rustix::fs::CWD, folder, AtFlags::NO_AUTOMOUNT, StatxFlags::BASIC_STATS);
+        let dev = stat.map_or(0, |stat| u64::from(stat.stx_dev_major) << 32 | u64::from(stat.stx_dev_minor));
+        let file_system = rustix::fs::statvfs(folder).map_or(0, |about| about.f_fsid);
+        Self { dev, file_system }
+    }
+}
+
+/// Tells whether two folders are on one mount, so that one can hold links of files in the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Mount {
+    dev: (u32, u32),
+    /// Zero where the kernel does not tell (before Linux 5.8).
+    id: u64,
+}
+
+impl Mount {
+    /// The mount that `folder` lies on; `None` if it cannot be looked at.
+    pub(crate) fn of(folder: &std::path::Path) -> Option<Self> {
+        let flags = StatxFlags::BASIC_STATS.union(StatxFlags::MNT_ID);
+        let stat = rustix::fs::statx(rustix::fs::CWD, folder, AtFlags::NO_AUTOMOUNT, flags).ok()?;
+        let is_told = stat.stx_mask & StatxFlags::MNT_ID.bits() != 0;
+        let id = if is_told { stat.stx_mnt_id } else { 0 };
+        Some(Self { dev: (stat.stx_dev_major, stat.stx_dev_minor), id })
+    }
+}
+
 impl Stat {
     const FLAGS: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME);
 

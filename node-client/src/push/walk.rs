@@ -1,13 +1,14 @@
 //! The walk: every name below the roots, in path order, without following a link.
 //!
 //! Folders are opened relative to the folder they lie in, so a rename in mid-walk cannot lead
-//! elsewhere. Memory: one sorted list of names per level.
+//! elsewhere. The files of a folder that will be read are frozen together when it is left (`moment`). Memory: one
+//! sorted list of names per level.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
 
-use format_spec::{EntryKind, EntryPath};
-use rustix::fs::{FileType, Mode, RawDir};
+use format_spec::{EntryKind, EntryPath, Timestamp};
+use rustix::fs::{FileType, Mode, RawDir, SeekFrom};
 use rustix::io::Errno;
 
 use super::freeze::{Held, is_base};
@@ -15,7 +16,7 @@ use super::globs::Globs;
 use super::list::{FoundFile, Step};
 use super::roots::Root;
 use super::source::FOLDER;
-use super::stat::Stat;
+use super::stat::{Identity, Stat};
 use super::stop::Stopped;
 use super::xattr;
 
@@ -34,20 +35,59 @@ pub enum Mounts {
 /// How often a name is looked at again when it stands for something else each time.
 const LOOKS: u32 = 8;
 
+/// When a file is frozen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Row {
+    /// Its content is known: its row is written.
+    Written,
+    /// With all others of its folder: the row of this number waits for it.
+    Waiting(u64),
+}
+
 /// What decides over, and hears of, what the walk finds.
 pub(crate) trait Visitor {
-    /// A regular file. Returns how it is kept until it is read, or `None` if its name stands for
-    /// something else by now.
+    /// A regular file, which gets the next row, in path order.
+    ///
+    /// # Errors
+    /// [`Stopped`] ends the walk.
+    fn file(&mut self, at: Place<'_>, stat: Stat) -> Result<Row, Stopped>;
+
+    /// Keeps the regular file as it is until it is read. `None` if its name stands for something else by now, or
+    /// for nothing.
     ///
     /// # Errors
     /// [`Stopped`] ends the walk.
     fn hold(&mut self, at: Place<'_>, stat: Stat) -> Result<Option<Held>, Stopped>;
+
+    /// What a waiting row stands for; `None` if its file has gone.
+    ///
+    /// # Errors
+    /// [`Stopped`] ends the walk.
+    fn held(&mut self, row: u64, path: EntryPath, held: Option<Held>) -> Result<(), Stopped>;
 
     /// The next step, in path order.
     ///
     /// # Errors
     /// [`Stopped`] ends the walk.
     fn step(&mut self, step: Step) -> Result<(), Stopped>;
+
+    /// Takes back every step about this path.
+    fn take_back(&mut self, path: &EntryPath);
+
+    /// One more step, out of order. It belongs in its place in path order, in the place of what was taken back.
+    ///
+    /// # Errors
+    /// [`Stopped`] ends the walk.
+    fn insert(&mut self, step: Step) -> Result<(), Stopped>;
+
+    /// Names in this folder came and went each time it was looked at.
+    ///
+    /// # Errors
+    /// [`Stopped`] ends the walk.
+    fn restless(&mut self, path: &EntryPath) -> Result<(), Stopped>;
+
+    /// What time it is.
+    fn now(&self) -> Timestamp;
 }
 
 /// A name in an open folder.
@@ -65,100 +105,164 @@ pub(crate) fn walk(
     mounts: Mounts,
     visitor: &mut dyn Visitor,
 ) -> Result<(), Stopped> {
-    let mut walker = Walker { excludes, mounts, visitor, buffer: Vec::with_capacity(LISTING_LEN) };
+    let buffer = Vec::with_capacity(LISTING_LEN);
+    let mut walker = Walker { excludes, mounts, visitor, buffer, inserts: 0, device: 0 };
     roots.iter().try_for_each(|root| walker.root(root))
 }
 
-struct Walker<'a> {
-    excludes: &'a Globs,
+/// A walk in progress. What it does when it leaves a folder is in [`moment`](super::moment).
+pub(super) struct Walker<'a> {
+    pub(super) excludes: &'a Globs,
     mounts: Mounts,
-    visitor: &'a mut dyn Visitor,
-    buffer: Vec<u8>,
+    pub(super) visitor: &'a mut dyn Visitor,
+    pub(super) buffer: Vec<u8>,
+    /// How many folders that appeared late it is in: their steps come out of order.
+    pub(super) inserts: u32,
+    /// Of the root.
+    device: u64,
 }
 
 /// A folder that is being gone through.
-struct Level {
-    path: EntryPath,
-    folder: OwnedFd,
-    names: Names,
+pub(super) struct Level {
+    pub(super) path: EntryPath,
+    pub(super) folder: OwnedFd,
+    /// What the folder was before it was listed, and when that was.
+    pub(super) listed: Option<(Stat, Timestamp)>,
+    pub(super) names: Names,
     next: usize,
+    /// The regular files among the names, and the ctime of each. Memory: 24 bytes for each.
+    pub(super) files: Vec<(usize, Timestamp)>,
+    /// Those of them that are frozen when the folder is left, and their rows.
+    pub(super) waiting: Vec<(usize, u64)>,
 }
 
 impl Walker<'_> {
     fn root(&mut self, root: &Root) -> Result<(), Stopped> {
         let opened = open_folder(rustix::fs::CWD, root.folder.as_os_str().as_encoded_bytes());
-        let mut levels = Vec::new();
-        let device = match opened.and_then(|folder| Ok((Stat::of_file(&folder)?.identity.dev, folder))) {
+        match opened.and_then(|folder| Ok((Stat::of_file(&folder)?.identity.dev, folder))) {
             Ok((device, folder)) => {
-                levels.extend(self.enter(root.path.clone(), folder)?);
-                device
+                self.device = device;
+                let level = self.enter(root.path.clone(), folder)?;
+                level.map_or(Ok(()), |level| self.go_through(level))
             }
-            Err(error) => return self.problem(root.path.clone(), "cannot be opened", error),
-        };
-        while let Some(level) = levels.last_mut() {
-            let Some(name) = level.names.get(level.next) else {
-                levels.pop();
+            Err(error) => self.problem(root.path.clone(), "cannot be opened", error),
+        }
+    }
+
+    /// Deals with all names in a folder and below it.
+    pub(super) fn go_through(&mut self, top: Level) -> Result<(), Stopped> {
+        let mut levels = vec![top];
+        while let Some(mut level) = levels.pop() {
+            let Some(name) = level.names.get(level.next).map(CStr::to_owned) else {
+                self.leave(level)?;
                 continue;
             };
             level.next += 1;
-            let below = self.name(level, name, device)?;
+            let below = self.name(&mut level, &name)?;
+            levels.push(level);
             levels.extend(below);
         }
         Ok(())
     }
 
     /// Deals with one name; a folder comes back as the level to go through next.
-    fn name(&mut self, level: &Level, name: &CStr, device: u64) -> Result<Option<Level>, Stopped> {
+    fn name(&mut self, level: &mut Level, name: &CStr) -> Result<Option<Level>, Stopped> {
         let path = match level.path.join(name.to_bytes()) {
             Ok(path) => path,
             Err(error) => {
                 let reason = format!("a name in it cannot be kept: {error}");
-                self.visitor.step(Step::Problem(level.path.clone(), reason))?;
+                self.step(Step::Problem(level.path.clone(), reason))?;
                 return Ok(None);
             }
         };
         if self.excludes.matches(&path) {
             return Ok(None);
         }
-        for _ in 0..LOOKS {
-            let stat = match Stat::of_name(&level.folder, name) {
-                Ok(stat) => stat,
-                Err(error) => return self.problem(path, "cannot be looked at", error).map(|()| None),
-            };
-            match stat.kind() {
-                FileType::Directory if self.mounts == Mounts::Skip && stat.identity.dev != device => {
-                    let xattrs = xattr::of_name(&level.folder, name).unwrap_or_default();
-                    self.visitor.step(Step::Plain(stat.entry(path, EntryKind::Folder, xattrs)))?;
-                }
-                FileType::Directory => return self.folder(level, name, path),
-                FileType::RegularFile => {
-                    let place = Place { folder: &level.folder, name, path: &path };
-                    let Some(held) = self.visitor.hold(place, stat)? else { continue };
-                    let Held { stat, source, not_frozen, xattrs } = held;
-                    self.visitor.step(Step::File(FoundFile { path, stat, source, not_frozen, xattrs }))?;
-                }
-                FileType::Symlink => self.symlink(level, name, path, &stat)?,
-                _ => self.visitor.step(Step::Skipped(path))?,
-            }
-            return Ok(None);
+        let stat = match Stat::of_name(&level.folder, name) {
+            Ok(stat) => stat,
+            // Its folder shows that, and is listed again.
+            Err(Errno::NOENT) => return Ok(None),
+            Err(error) => return self.problem(path, "cannot be looked at", error).map(|()| None),
+        };
+        if stat.kind() != FileType::RegularFile {
+            return self.other(&level.folder, name, path, stat);
         }
-        self.visitor.step(Step::Problem(path, "was replaced again and again".to_owned()))?;
+        let index = level.next.saturating_sub(1);
+        level.files.push((index, stat.identity.ctime));
+        let place = Place { folder: &level.folder, name, path: &path };
+        if self.inserts > 0 {
+            self.hold_late(place)?;
+        } else if let Row::Waiting(row) = self.visitor.file(place, stat)? {
+            level.waiting.push((index, row));
+        }
         Ok(None)
     }
 
-    fn folder(&mut self, level: &Level, name: &CStr, path: EntryPath) -> Result<Option<Level>, Stopped> {
-        match open_folder(&level.folder, name.to_bytes()) {
+    /// Deals with a name that is no regular file.
+    pub(super) fn other(
+        &mut self,
+        at: &OwnedFd,
+        name: &CStr,
+        path: EntryPath,
+        stat: Stat,
+    ) -> Result<Option<Level>, Stopped> {
+        match stat.kind() {
+            FileType::Directory if self.mounts == Mounts::Skip && stat.identity.dev != self.device => {
+                let xattrs = xattr::of_name(at, name).unwrap_or_default();
+                self.step(Step::Plain(stat.entry(path, EntryKind::Folder, xattrs)))?;
+            }
+            FileType::Directory => return self.folder(at, name, path),
+            FileType::Symlink => self.symlink(at, name, path, &stat)?,
+            _ => self.step(Step::Skipped(path))?,
+        }
+        Ok(None)
+    }
+
+    /// The next step, or one more.
+    pub(super) fn step(&mut self, step: Step) -> Result<(), Stopped> {
+        if self.inserts > 0 { self.visitor.insert(step) } else { self.visitor.step(step) }
+    }
+
+    /// Keeps a file, whatever inode its name stands for by now. `None` if it has gone, or is no file any more.
+    pub(super) fn hold(&mut self, at: Place<'_>) -> Result<Option<Held>, Stopped> {
+        for _ in 0..LOOKS {
+            let stat = match Stat::of_name(at.folder, at.name) {
+                Ok(stat) if stat.kind() == FileType::RegularFile => stat,
+                _ => return Ok(None),
+            };
+            if let Some(held) = self.visitor.hold(at, stat)? {
+                return Ok(Some(held));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Reports a file that could not be kept, unless it has gone.
+    pub(super) fn report_moving(&mut self, at: Place<'_>) -> Result<(), Stopped> {
+        if !Stat::of_name(at.folder, at.name).is_ok_and(|stat| stat.kind() == FileType::RegularFile) {
+            return Ok(());
+        }
+        self.visitor.insert(Step::Problem(at.path.clone(), "was replaced again and again".to_owned()))
+    }
+
+    /// Keeps a file and adds a step for it, out of order.
+    pub(super) fn hold_late(&mut self, at: Place<'_>) -> Result<Option<Identity>, Stopped> {
+        let Some(held) = self.hold(at)? else { return self.report_moving(at).map(|()| None) };
+        let identity = held.stat.identity;
+        self.visitor.insert(Step::File(FoundFile::new(at.path.clone(), held)))?;
+        Ok(Some(identity))
+    }
+
+    fn folder(&mut self, at: &OwnedFd, name: &CStr, path: EntryPath) -> Result<Option<Level>, Stopped> {
+        match open_folder(at, name.to_bytes()) {
             Ok(folder) => self.enter(path, folder),
+            Err(Errno::NOENT) => Ok(None),
             Err(error) => {
                 // What is known of a folder that may not be entered is kept all the same.
-                if let Ok(stat) = Stat::of_name(&level.folder, name)
+                if let Ok(stat) = Stat::of_name(at, name)
                     && stat.kind() == FileType::Directory
                 {
-                    self.visitor.step(Step::Plain(stat.entry(
-                        path.clone(),
-                        EntryKind::Folder,
-                        Vec::new(),
-                    )))?;
+                    self.step(Step::Plain(stat.entry(path.clone(), EntryKind::Folder, Vec::new())))?;
                 }
                 self.problem(path, "cannot be opened", error).map(|()| None)
             }
@@ -167,39 +271,45 @@ impl Walker<'_> {
 
     /// Reports an open folder and lists it.
     fn enter(&mut self, path: EntryPath, folder: OwnedFd) -> Result<Option<Level>, Stopped> {
+        let at = self.visitor.now();
+        let about = Stat::of_file(&folder);
         let names = Names::list(&folder, &mut self.buffer);
         // Second names of a push, this one or another, are no data.
         if names.as_ref().is_ok_and(|names| is_base(names.iter())) {
             return Ok(None);
         }
-        let about = Stat::of_file(&folder).and_then(|stat| Ok((stat, xattr::of_file(&folder)?)));
-        match about {
+        match about.and_then(|stat| Ok((stat, xattr::of_file(&folder)?))) {
             Ok((stat, xattrs)) => {
-                self.visitor.step(Step::Plain(stat.entry(path.clone(), EntryKind::Folder, xattrs)))?;
+                self.step(Step::Plain(stat.entry(path.clone(), EntryKind::Folder, xattrs)))?;
             }
             Err(error) => self.problem(path.clone(), "cannot be looked at", error)?,
         }
+        let listed = about.ok().map(|stat| (stat, at));
         match names {
-            Ok(names) => Ok(Some(Level { path, folder, names, next: 0 })),
+            Ok(names) => {
+                let (files, waiting) = (Vec::new(), Vec::new());
+                Ok(Some(Level { path, folder, listed, names, next: 0, files, waiting }))
+            }
             Err(error) => self.problem(path, "cannot be listed", error).map(|()| None),
         }
     }
 
-    fn symlink(&mut self, level: &Level, name: &CStr, path: EntryPath, stat: &Stat) -> Result<(), Stopped> {
-        let target = rustix::fs::readlinkat(&level.folder, name, Vec::new());
-        let about = target.and_then(|target| Ok((target, xattr::of_name(&level.folder, name)?)));
+    fn symlink(&mut self, at: &OwnedFd, name: &CStr, path: EntryPath, stat: &Stat) -> Result<(), Stopped> {
+        let target = rustix::fs::readlinkat(at, name, Vec::new());
+        let about = target.and_then(|target| Ok((target, xattr::of_name(at, name)?)));
         match about {
             Ok((target, xattrs)) => {
                 let mut entry = stat.entry(path, EntryKind::Symlink, xattrs);
                 entry.target = Some(target.into_bytes());
-                self.visitor.step(Step::Plain(entry))
+                self.step(Step::Plain(entry))
             }
+            Err(Errno::NOENT) => Ok(()),
             Err(error) => self.problem(path, "cannot be read", error),
         }
     }
 
     fn problem(&mut self, path: EntryPath, what: &str, error: Errno) -> Result<(), Stopped> {
-        self.visitor.step(Step::Problem(path, reason(what, error)))
+        self.step(Step::Problem(path, reason(what, error)))
     }
 }
 
@@ -217,14 +327,16 @@ fn open_folder(at: impl AsFd, name: &[u8]) -> Result<OwnedFd, Errno> {
 }
 
 /// The names in a folder, sorted by bytes, in two allocations.
-struct Names {
+pub(super) struct Names {
     /// Each name with its NUL.
     bytes: Vec<u8>,
     ranges: Vec<(usize, usize)>,
 }
 
 impl Names {
-    fn list(folder: &OwnedFd, buffer: &mut Vec<u8>) -> Result<Self, Errno> {
+    pub(super) fn list(folder: &OwnedFd, buffer: &mut Vec<u8>) -> Result<Self, Errno> {
+        // It may have been listed before.
+        rustix::fs::seek(folder, SeekFrom::Start(0))?;
         let (mut bytes, mut ranges) = (Vec::new(), Vec::new());
         let mut listing = RawDir::new(folder, buffer.spare_capacity_mut());
         while let Some(name) = listing.next() {
@@ -239,12 +351,17 @@ impl Names {
         Ok(Self { bytes, ranges })
     }
 
+    /// All of them, in order.
+    pub(super) fn all(&self) -> impl Iterator<Item = &CStr> {
+        (0..self.ranges.len()).filter_map(|index| self.get(index))
+    }
+
     /// Without their NULs.
     fn iter(&self) -> impl Iterator<Item = &[u8]> {
         self.ranges.iter().filter_map(|(start, end)| self.bytes.get(*start..end.checked_sub(1)?))
     }
 
-    fn get(&self, index: usize) -> Option<&CStr> {
+    pub(super) fn get(&self, index: usize) -> Option<&CStr> {
         let (start, end) = *self.ranges.get(index)?;
         CStr::from_bytes_with_nul(self.bytes.get(start..end)?).ok()
     }

@@ -69,11 +69,13 @@ fn read_all(known: &mut Known) -> Result<Remembered, Damaged> {
 pub fn with_fitting_checks(bytes: &[u8]) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     let header = in_memory(&bytes).ok().and_then(read_header);
-    let Some(Preamble { session, roots, .. }) = header.as_ref().map(|header| header.preamble.clone()) else {
+    let Some(Preamble { session, roots, devices, .. }) =
+        header.as_ref().map(|header| header.preamble.clone())
+    else {
         return bytes;
     };
     let expected = header.map(|header| header.preamble.encode(&domain())).unwrap_or_default();
-    let start = FIXED_LEN + roots.len() + CHECK_LEN;
+    let start = FIXED_LEN + roots.len() + devices.len() * super::DEVICE_LEN + CHECK_LEN;
     let Some(found) = bytes.get_mut(..start) else { return bytes };
     found.copy_from_slice(&expected);
     let mut at = start;
@@ -116,6 +118,7 @@ pub fn state_of_files(finished: bool) -> io::Result<Vec<u8>> {
         end: 0,
         number: 41,
         roots: b"data\0".to_vec(),
+        devices: vec![crate::push::Device { dev: 1, file_system: 2 }],
     };
     if finished {
         let len = preamble.encode(&domain()).len() + blocks.concat().len();
@@ -130,7 +133,7 @@ fn slot(n: u64) -> Slot {
         identity: Identity { dev: 1, ino: n, btime: time, size: 10, mtime: time, ctime: time },
         settled: Settled::Yes,
         source: Source::Path,
-        habit: Habit::Unknown,
+        habit: Habit::UNKNOWN,
     }
 }
 

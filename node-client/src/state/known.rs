@@ -2,13 +2,16 @@
 
 use std::cmp::Ordering;
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 use std::vec::IntoIter;
 
 use format_spec::key::{BlobKind, DomainKey};
 use format_spec::page::{self, Content, MAX_PAGE_LEN, Record};
 use format_spec::{ChunkId, Entry, EntryKind, EntryPath, SessionId};
 
+use super::inodes::{Inode, Inodes};
 use super::{BLOCK_HEAD_LEN, CHECK_LEN, Fields, Header, SLOT_LEN, Slot, block_check, parse_slots, wide};
 
 /// A state that is not what was written. Push without it.
@@ -30,14 +33,52 @@ enum Finished {
     No,
 }
 
-/// The files of an earlier push, in path order.
-pub(crate) struct Known {
+/// The blocks of a state or a journal, read wherever they are asked for.
+struct Blocks {
     domain: DomainKey,
     session: SessionId,
     finished: Finished,
-    file: BufReader<File>,
+    file: File,
     start: u64,
     end: u64,
+}
+
+/// What a block holds, and where the next one begins.
+struct Block {
+    records: Vec<Record>,
+    slots: Vec<Option<Slot>>,
+    next: u64,
+}
+
+impl Blocks {
+    fn read(&self, position: u64) -> Result<Block, Damaged> {
+        let mut head = [0; BLOCK_HEAD_LEN];
+        self.file.read_exact_at(&mut head, position)?;
+        let mut fields = Fields(&head);
+        let lens = (fields.u32(), fields.u32(), fields.array::<CHECK_LEN>());
+        let (Some(page_len), Some(slots), Some(found)) = lens else { return Err(Damaged) };
+        let narrow = |len: u32| usize::try_from(len).ok().filter(|len| *len <= MAX_PAGE_LEN).ok_or(Damaged);
+        let (page_len, slots_len) = (narrow(page_len)?, narrow(slots)? * SLOT_LEN);
+        // No memory for lengths that only claim to be there.
+        let next = position.saturating_add(wide(BLOCK_HEAD_LEN + page_len + slots_len));
+        if next > self.end {
+            return Err(Damaged);
+        }
+        let mut bytes = vec![0; page_len + slots_len];
+        self.file.read_exact_at(&mut bytes, position + wide(BLOCK_HEAD_LEN))?;
+        let (page, slot_bytes) = bytes.split_at(page_len);
+        let id = self.domain.id_of(BlobKind::Page, page);
+        if block_check(&self.domain, self.session.as_bytes(), position, &id, slot_bytes) != found {
+            return Err(Damaged);
+        }
+        let records = page::decode(page).map_err(|_| Damaged)?;
+        Ok(Block { records, slots: parse_slots(slot_bytes).ok_or(Damaged)?, next })
+    }
+}
+
+/// The files of an earlier push, in path order.
+pub(crate) struct Known {
+    blocks: Arc<Blocks>,
     position: u64,
     records: IntoIter<Record>,
     slots: IntoIter<Option<Slot>>,
@@ -73,27 +114,29 @@ impl Known {
             return Err(Damaged);
         }
         let start = u64::try_from(expected.len()).map_err(|_| Damaged)?;
-        Ok(Self {
-            domain,
-            session: preamble.session,
-            finished,
-            file: BufReader::with_capacity(256 << 10, file),
-            start,
-            end,
-            position: start,
-            records: Vec::new().into_iter(),
-            slots: Vec::new().into_iter(),
-            next: None,
-            passed: 0,
-        })
+        let session = preamble.session;
+        Ok(Self::over(Arc::new(Blocks { domain, session, finished, file, start, end })))
+    }
+
+    fn over(blocks: Arc<Blocks>) -> Self {
+        let position = blocks.start;
+        let (records, slots) = (Vec::new().into_iter(), Vec::new().into_iter());
+        Self { blocks, position, records, slots, next: None, passed: 0 }
+    }
+
+    /// The same files by their inodes; `None` for a journal, which has no list of those.
+    pub(crate) fn by_inode(&self) -> Option<ByInode> {
+        if self.blocks.finished == Finished::No {
+            return None;
+        }
+        let file = self.blocks.file.try_clone().ok()?;
+        let inodes = Inodes::open(file, self.blocks.end)?;
+        Some(ByInode { inodes, known: Self::over(Arc::clone(&self.blocks)), place: None })
     }
 
     /// Goes back to the first file.
     pub(crate) fn rewind(&mut self) -> Result<(), Damaged> {
-        self.file.seek(SeekFrom::Start(self.start))?;
-        self.position = self.start;
-        (self.records, self.slots) = (Vec::new().into_iter(), Vec::new().into_iter());
-        (self.next, self.passed) = (None, 0);
+        *self = Self::over(Arc::clone(&self.blocks));
         Ok(())
     }
 
@@ -128,7 +171,7 @@ impl Known {
     pub(crate) fn content(&mut self) -> Result<Option<Content>, Damaged> {
         match self.next_record()? {
             Some(Record::Content(content)) => Ok(Some(content)),
-            None if self.finished == Finished::No => Ok(None),
+            None if self.blocks.finished == Finished::No => Ok(None),
             _ => Err(Damaged),
         }
     }
@@ -166,41 +209,83 @@ impl Known {
 
     /// Reads the next block, if there is one.
     fn next_block(&mut self) -> Result<bool, Damaged> {
-        if self.position >= self.end {
+        if self.position >= self.blocks.end {
             return Ok(false);
         }
-        match self.read_block() {
-            Err(Damaged) if self.finished == Finished::No => {
-                self.position = self.end;
+        match self.blocks.read(self.position) {
+            Ok(block) => {
+                self.take(block);
+                Ok(true)
+            }
+            Err(Damaged) if self.blocks.finished == Finished::No => {
+                self.position = self.blocks.end;
                 Ok(false)
             }
-            read => read.map(|()| true),
+            Err(Damaged) => Err(Damaged),
         }
     }
 
-    fn read_block(&mut self) -> Result<(), Damaged> {
-        let mut head = [0; BLOCK_HEAD_LEN];
-        self.file.read_exact(&mut head)?;
-        let mut fields = Fields(&head);
-        let lens = (fields.u32(), fields.u32(), fields.array::<CHECK_LEN>());
-        let (Some(page_len), Some(slots), Some(found)) = lens else { return Err(Damaged) };
-        let narrow = |len: u32| usize::try_from(len).ok().filter(|len| *len <= MAX_PAGE_LEN).ok_or(Damaged);
-        let (page_len, slots_len) = (narrow(page_len)?, narrow(slots)? * SLOT_LEN);
-        // No memory for lengths that only claim to be there.
-        let block_end = self.position.saturating_add(wide(BLOCK_HEAD_LEN + page_len + slots_len));
-        if block_end > self.end {
-            return Err(Damaged);
+    fn take(&mut self, block: Block) {
+        self.position = block.next;
+        self.records = block.records.into_iter();
+        self.slots = block.slots.into_iter();
+    }
+}
+
+/// A block that is being read.
+struct BlockPlace {
+    position: u64,
+    /// How many of its files have come, of so many.
+    came: u32,
+    files: u32,
+}
+
+/// The files of the last push, looked up by what they are and not by what they were called.
+pub(crate) struct ByInode {
+    inodes: Inodes,
+    known: Known,
+    place: Option<BlockPlace>,
+}
+
+impl ByInode {
+    /// The file that `fits`, of those with the inode number `ino`. What is damaged is not found.
+    pub(crate) fn find(&mut self, ino: u64, fits: impl Fn(&Slot) -> bool) -> Option<KnownFile> {
+        for Inode { position, file, .. } in self.inodes.find(ino) {
+            let Some(found) = self.file_at(position, file) else { continue };
+            if found.slot.as_ref().is_some_and(&fits) {
+                return Some(found);
+            }
         }
-        let (mut page, mut slot_bytes) = (vec![0; page_len], vec![0; slots_len]);
-        self.file.read_exact(&mut page)?;
-        self.file.read_exact(&mut slot_bytes)?;
-        let id = self.domain.id_of(BlobKind::Page, &page);
-        if block_check(&self.domain, self.session.as_bytes(), self.position, &id, &slot_bytes) != found {
-            return Err(Damaged);
+        None
+    }
+
+    /// The next part of the content of the file that [`find`](Self::find) just gave.
+    pub(crate) fn content(&mut self) -> Result<Option<Content>, Damaged> {
+        self.place = None;
+        self.known.content()
+    }
+
+    /// The file of this number in the block at `position`.
+    fn file_at(&mut self, position: u64, number: u32) -> Option<KnownFile> {
+        let place = match self.place.take() {
+            // Files that were moved together are looked up one after the other.
+            Some(place) if place.position == position && place.came <= number => place,
+            _ => {
+                let block = self.known.blocks.read(position).ok()?;
+                let files = u32::try_from(block.slots.len()).ok()?;
+                self.known.take(block);
+                BlockPlace { position, came: 0, files }
+            }
+        };
+        // Whatever a damaged row says.
+        if number >= place.files {
+            return None;
         }
-        self.position = block_end;
-        self.records = page::decode(&page).map_err(|_| Damaged)?.into_iter();
-        self.slots = parse_slots(&slot_bytes).ok_or(Damaged)?.into_iter();
-        Ok(())
+        let mut found = None;
+        for _ in place.came..=number {
+            found = self.known.next_file().ok()?;
+        }
+        self.place = Some(BlockPlace { came: number + 1, ..place });
+        found
     }
 }

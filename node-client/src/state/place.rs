@@ -1,17 +1,20 @@
 //! Where the states of one cluster, node and set of roots lie, and what their headers say.
 
-use std::ffi::OsString;
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read};
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use format_spec::manifest::MAX_ROOTS;
 use format_spec::{ClusterName, ManifestId, NodeName, RepositoryId, SessionId};
 use rustix::fs::FlockOperation;
 
-use super::{FIXED_LEN, Fields, MAGIC, Preamble, VERSION};
-use crate::push::Root;
+use super::{DEVICE_LEN, FIXED_LEN, Fields, MAGIC, Preamble, VERSION};
+use crate::push::{Device, Root};
 
 /// Extension of the state of a finished push.
 const STATE: &str = "state";
@@ -64,6 +67,11 @@ impl Header {
     /// The session of the push that wrote it.
     pub(crate) fn session(&self) -> SessionId {
         self.preamble.session
+    }
+
+    /// What each of its roots lay on.
+    pub(crate) fn devices(&self) -> &[Device] {
+        &self.preamble.devices
     }
 
     /// How many pushes were remembered before it.
@@ -160,6 +168,11 @@ impl Place {
         format!("{}{repository}.{STATE}", self.prefix())
     }
 
+    /// What each root lies on now.
+    pub(crate) fn devices(&self) -> Vec<Device> {
+        roots_of(&self.roots).map(|root| Device::of(&root)).collect()
+    }
+
     pub(super) fn folder(&self) -> &Path {
         &self.folder
     }
@@ -199,6 +212,22 @@ impl Place {
     }
 }
 
+/// The folders that were pushed from this machine, as far as the states below `base` say.
+pub(crate) fn remembered_roots(base: &Path) -> Vec<PathBuf> {
+    let names =
+        |folder: PathBuf| fs::read_dir(folder).into_iter().flatten().flatten().map(|found| found.path());
+    let nodes = names(base.join("push")).flat_map(names);
+    let headers = nodes.flat_map(names).filter_map(|file| read_header(File::open(file).ok()?));
+    let roots = headers.flat_map(|header| roots_of(&header.preamble.roots).collect::<Vec<_>>());
+    roots.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// The folders in a list of roots.
+fn roots_of(roots: &[u8]) -> impl Iterator<Item = PathBuf> {
+    let roots = roots.split(|byte| *byte == 0).filter(|root| !root.is_empty());
+    roots.map(|root| Path::new("/").join(OsStr::from_bytes(root)))
+}
+
 /// Tells sets of roots apart in file names. A collision costs a full push: the header has the roots.
 fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
@@ -236,11 +265,17 @@ pub(super) fn read_header(mut file: File) -> Option<Header> {
     let manifest = ManifestId::from_bytes(fields.array()?);
     let (end, number) = (fields.u64()?, fields.u64()?);
     let len = fields.u32().filter(|len| *len <= MAX_ROOTS_LEN)?;
+    let count = usize::try_from(fields.u32()?).ok().filter(|count| *count <= MAX_ROOTS)?;
     let mut roots = Vec::new();
     (&file).take(len.into()).read_to_end(&mut roots).ok()?;
     if u32::try_from(roots.len()) != Ok(len) {
         return None;
     }
-    let preamble = Preamble { repository, session, manifest, end, number, roots };
+    let mut bytes = vec![0; count * DEVICE_LEN];
+    file.read_exact(&mut bytes).ok()?;
+    let mut fields = Fields(&bytes);
+    let device = |fields: &mut Fields<'_>| Some(Device { dev: fields.u64()?, file_system: fields.u64()? });
+    let devices = (0..count).map(|_| device(&mut fields)).collect::<Option<_>>()?;
+    let preamble = Preamble { repository, session, manifest, end, number, roots, devices };
     Some(Header { preamble, file })
 }

@@ -11,6 +11,7 @@ use format_spec::manifest::PageRef;
 use format_spec::page::Page;
 use format_spec::{ManifestId, RepositoryId, SessionId};
 
+use super::inodes::Inode;
 use super::{
     BLOCK_HEAD_LEN, CHECK_LEN, Fields, Place, Preamble, SLOT_LEN, Slot, block_check, parse_slots, push_slot,
     wide,
@@ -78,7 +79,8 @@ impl Spool {
         };
         let roots = place.map(|place| place.roots().to_vec()).unwrap_or_default();
         let manifest = ManifestId::from_bytes([0; 32]);
-        let preamble = Preamble { repository, session, manifest, end: 0, number, roots };
+        let devices = place.map(Place::devices).unwrap_or_default();
+        let preamble = Preamble { repository, session, manifest, end: 0, number, roots, devices };
         let header = preamble.encode(&domain);
         file.write_all_at(&header, 0)?;
         let len = wide(header.len());
@@ -193,7 +195,7 @@ impl Spool {
             let bytes = self.read(block.slots_at, block.slots_len)?;
             let mut slots = parse_slots(&bytes).ok_or_else(|| io::Error::other("the spool changed"))?;
             let mut in_tree =
-                slots.iter_mut().flatten().filter(|slot| slot.source == Source::Tree).peekable();
+                slots.iter_mut().flatten().filter(|slot| slot.source == Source::Link).peekable();
             if in_tree.peek().is_some() {
                 for slot in in_tree {
                     // A file that changed meanwhile is known as it was read: the next push will see it.
@@ -210,10 +212,28 @@ impl Spool {
         Ok(())
     }
 
+    /// Hands over where each file is that may be relied on.
+    fn each_inode(&self, put: &mut dyn FnMut(Inode)) -> io::Result<()> {
+        let mut position = self.header_len;
+        for _ in &self.pages {
+            let block = self.block(position)?;
+            let slots = parse_slots(&self.read(block.slots_at, block.slots_len)?);
+            let slots = slots.ok_or_else(|| io::Error::other("the spool changed"))?;
+            for (file, slot) in (0..).zip(slots) {
+                if let Some(slot) = slot {
+                    put(Inode { ino: slot.identity.ino, position, file });
+                }
+            }
+            position = block.end();
+        }
+        Ok(())
+    }
+
     /// Makes it the state that belongs to `manifest`, durably. Without a target nothing happens.
     pub(crate) fn finish(self, manifest: &ManifestId) -> io::Result<()> {
         let Some(target) = &self.target else { return Ok(()) };
         let preamble = Preamble { manifest: *manifest, end: self.len, ..self.preamble.clone() };
+        super::inodes::write(&self.file, self.len, |put| self.each_inode(put))?;
         self.file.write_all_at(&preamble.encode(&self.domain), 0)?;
         let name = target.place.name(&preamble.repository);
         crate::durable::publish(&self.file, target.place.folder(), target.temporary.as_ref(), name.as_ref())?;

@@ -38,8 +38,12 @@ fn slot(n: u64) -> Slot {
     Slot {
         identity: Identity { dev: 1, ino: n, btime, size: n * 10, mtime, ctime },
         settled: if n.is_multiple_of(5) { Settled::No } else { Settled::Yes },
-        source: if n.is_multiple_of(3) { Source::Tree } else { Source::Path },
-        habit: if n.is_multiple_of(5) { Habit::InPlace } else { Habit::Unknown },
+        source: if n.is_multiple_of(3) { Source::Link } else { Source::Path },
+        habit: if n.is_multiple_of(5) {
+            Habit::InPlace
+        } else {
+            Habit::Appends(u8::try_from(n % 7).unwrap())
+        },
     }
 }
 
@@ -201,15 +205,24 @@ fn extensions(place: &Place) -> Vec<String> {
     found
 }
 
+/// Where the blocks of a file end: behind that lie the inodes of a finished one.
+fn end_of_blocks(bytes: &[u8]) -> usize {
+    match u64::from_le_bytes(bytes[74..82].try_into().unwrap()) {
+        0 => bytes.len(),
+        end => usize::try_from(end).unwrap(),
+    }
+}
+
 /// Where the header of a file ends, and each of its blocks.
 fn ends(bytes: &[u8]) -> Vec<usize> {
     let u32_at =
         |at: usize| usize::try_from(u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap())).unwrap();
-    let mut ends = vec![FIXED_LEN + b"data\0".len() + CHECK_LEN];
-    while let Some(at) = ends.last().copied().filter(|at| *at < bytes.len()) {
+    let end = end_of_blocks(bytes);
+    let mut ends = vec![FIXED_LEN + b"data\0".len() + DEVICE_LEN + CHECK_LEN];
+    while let Some(at) = ends.last().copied().filter(|at| *at < end) {
         ends.push(at + BLOCK_HEAD_LEN + u32_at(at) + u32_at(at + 4) * SLOT_LEN);
     }
-    assert_eq!(ends.last(), Some(&bytes.len()), "this is not how a file is made up");
+    assert_eq!(ends.last(), Some(&end), "this is not how a file is made up");
     ends
 }
 
@@ -324,7 +337,8 @@ fn damage_anywhere_is_noticed() {
     let good = fs::read(&path).unwrap();
     assert!(read(&place, 700).is_ok());
 
-    let places = (0..good.len()).step_by(397).chain(0..200).chain(good.len() - 60..good.len());
+    let end = end_of_blocks(&good);
+    let places = (0..end).step_by(397).chain(0..200).chain(end - 60..end);
     for position in places {
         // Another manifest or repository is not noticed before the header's check.
         let mut bad = good.clone();
@@ -332,12 +346,51 @@ fn damage_anywhere_is_noticed() {
         fs::write(&path, &bad).unwrap();
         assert!(read(&place, 700).is_err(), "a flipped bit at {position}");
     }
-    for len in (0..good.len()).step_by(4013).chain(ends(&good)).filter(|len| *len < good.len()) {
+    for len in (0..end).step_by(4013).chain(ends(&good)).filter(|len| *len < end) {
         fs::write(&path, &good[..len]).unwrap();
         assert!(read(&place, 700).is_err(), "cut at {len}");
     }
     fs::write(&path, &good).unwrap();
     assert!(read(&place, 700).is_ok(), "the checks refuse what is good");
+}
+
+/// D9: what is wrong with the rows of inodes costs files that are not found, never one that is another.
+#[test]
+fn damaged_rows_of_inodes_find_the_right_file_or_none() {
+    let temp = tempfile::tempdir().unwrap();
+    let place = place(temp.path());
+    write(&place, 40);
+    let path = state_file(&place);
+    let good = fs::read(&path).unwrap();
+    let known = |n: u64| some_slot(n).is_some();
+    let find_all = || {
+        let Some(mut files) = open(&place).unwrap().by_inode() else { return 0 };
+        let mut found = 0;
+        for n in 0..40 {
+            let Some(file) = files.find(n, |slot| slot.identity.is_same_inode(&self::slot(n).identity))
+            else {
+                continue;
+            };
+            assert_eq!((file.entry.path, file.slot), (path_of(n), Some(self::slot(n))));
+            assert_eq!(files.content().unwrap().unwrap().extents, extents(3));
+            found += 1;
+        }
+        found
+    };
+    assert_eq!(find_all(), (0..40).filter(|n| known(*n)).count(), "sound rows find each file");
+
+    let rows = end_of_blocks(&good)..good.len();
+    assert!(rows.len() >= 30 * 20);
+    for position in rows.clone().step_by(9) {
+        let mut bad = good.clone();
+        bad[position] ^= 0x10;
+        fs::write(&path, &bad).unwrap();
+        find_all();
+    }
+    for len in rows.step_by(53) {
+        fs::write(&path, &good[..len]).unwrap();
+        find_all();
+    }
 }
 
 /// P4: nothing is read, and no room is made, of what a state only claims to hold. How much memory that takes is
@@ -350,11 +403,11 @@ fn a_state_that_is_shorter_than_it_says_is_not_opened() {
     let path = state_file(&place);
     let good = fs::read(&path).unwrap();
 
-    fs::write(&path, &good[..good.len() - 1]).unwrap();
+    fs::write(&path, &good[..end_of_blocks(&good) - 1]).unwrap();
     assert!(matches!(open(&place), Err(Damaged)), "one byte is missing");
 
     let mut roots = good.clone();
-    roots[FIXED_LEN - 4..FIXED_LEN].copy_from_slice(&(16_u32 << 20).to_le_bytes());
+    roots[FIXED_LEN - 8..FIXED_LEN - 4].copy_from_slice(&(16_u32 << 20).to_le_bytes());
     fs::write(&path, &roots).unwrap();
     assert!(place.newest().is_none(), "roots that are not there");
 
@@ -724,7 +777,7 @@ fn memory(place: &Place) -> Memory {
         journal.file(n, some_slot(n + 100), &extents(4));
     }
     journal.cut_short();
-    Memory { last: open(place).ok(), journal: open_journal(place) }
+    Memory::new(open(place).ok(), open_journal(place), Likeness::default())
 }
 
 #[test]
@@ -736,6 +789,7 @@ fn the_journal_comes_first_only_for_a_file_that_is_what_it_says() {
         let found = memory.find(&path_of(n), &slot(now).identity).unwrap()?;
         let content = memory.content(found.origin).unwrap().unwrap();
         let (slot, extent_count) = match found.origin {
+            Origin::Moved => panic!("each has its name"),
             Origin::Last => (some_slot(n), 3),
             Origin::Journal => (some_slot(n + 100), 4),
         };

@@ -126,7 +126,7 @@ impl<'a> Tour<'a> {
         let roots = vec![places.source.clone()];
         let state = Some(scratch.join("state"));
         // A demonstration only reads the folder: it makes no links in it.
-        let freeze = FreezeOptions { mode: FreezeMode::Off, folder: None };
+        let freeze = FreezeOptions { mode: FreezeMode::Off, ..FreezeOptions::default() };
         let defaults = PushOptions::new(config.cluster(), node, host, roots);
         let options = PushOptions { state, freeze, ..defaults };
         Ok(Self { places, scratch, api, runtime, cancel, clock: SystemClock::new(), options })

@@ -17,12 +17,14 @@ const CHANGES: [(Change, &str); 6] = [
     (Change::Replaced, "replaced"),
 ];
 const SETTLED: [Settled; 2] = [Settled::Yes, Settled::No];
+const TRUST: [Trust; 3] = [Trust::NotYet, Trust::Earned, Trust::Never];
 
 fn name(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Reuse => "reuse",
         Verdict::Check => "check",
         Verdict::Append => "append",
+        Verdict::Prove => "prove",
         Verdict::Whole => "whole",
     }
 }
@@ -40,32 +42,38 @@ fn unquoted(text: &str) -> &str {
     text.trim_matches('`')
 }
 
+/// What a row of the table says of a change beside its sign.
+fn qualifier(rows: &[Vec<&str>], sign: &str, settled: Settled, trust: Trust) -> &'static str {
+    let is_split = |by: &str| rows.iter().any(|row| row[0] == format!("`{sign}`, {by}"));
+    match (settled, trust) {
+        (Settled::No, _) if is_split("unsettled") => ", unsettled",
+        (_, Trust::Earned) if is_split("trusted") => ", trusted",
+        (_, Trust::Never) if is_split("written in place") => ", written in place",
+        _ => "",
+    }
+}
+
 /// Where the document says something else than the code, or nothing, or something twice.
 fn contradictions(document: &str) -> Vec<String> {
     let rows = table(document, "shows as");
     let (head, rows) = rows.split_first().unwrap();
     let mut found = Vec::new();
     for (change, sign) in CHANGES {
-        for settled in SETTLED {
-            let about = |row: &&Vec<&str>| {
-                let (shows, unsettled) = row[0].split_once(", ").map_or((row[0], ""), |both| both);
-                assert!(["", "unsettled"].contains(&unsettled), "`{unsettled}` means nothing");
-                let is_split = rows.iter().any(|row| row[0] == format!("`{sign}`, unsettled"));
-                unquoted(shows) == sign && (!is_split || (settled == Settled::No) != unsettled.is_empty())
-            };
-            let rows: Vec<_> = rows.iter().filter(about).collect();
+        for (settled, trust) in SETTLED.into_iter().flat_map(|settled| TRUST.map(|trust| (settled, trust))) {
+            let shown = format!("`{sign}`{}", qualifier(rows, sign, settled, trust));
+            let rows: Vec<_> = rows.iter().filter(|row| row[0] == shown).collect();
             for class in Class::ALL {
-                let expected = name(verdict(class, change, settled));
+                let expected = name(verdict(class, change, settled, trust));
                 let column = head.iter().position(|title| unquoted(title) == class.name());
                 let said: Vec<_> =
                     rows.iter().map(|row| row[column.expect("a column for each class")]).collect();
                 if said != [expected] {
-                    found.push(format!("{change:?}, settled {settled:?}, {class}: {said:?}, not {expected}"));
+                    found.push(format!("{shown}, {settled:?}, {trust:?}, {class}: {said:?}, not {expected}"));
                 }
             }
         }
     }
-    if rows.len() != CHANGES.len() + 2 {
+    if rows.len() != CHANGES.len() + 4 {
         found.push(format!("{} rows", rows.len()));
     }
     found
@@ -84,11 +92,11 @@ fn the_document_says_what_the_code_does() {
 fn a_cell_of_the_document_that_is_wrong_is_found_wherever_it_is() {
     let rows: Vec<_> =
         DOCUMENT.lines().filter(|line| line.starts_with("| `") && line.matches('|').count() == 8).collect();
-    assert_eq!(rows.len(), 8);
+    assert_eq!(rows.len(), 10);
     for row in rows {
         let cells: Vec<_> = row.split(" | ").collect();
         for cell in 2..7 {
-            for wrong in ["reuse", "check", "append", "whole", ""] {
+            for wrong in ["reuse", "check", "append", "prove", "whole", ""] {
                 let mut changed = cells.clone();
                 let end = if cell == 6 { " |" } else { "" };
                 let wrong = format!("{wrong}{end}");
@@ -252,4 +260,38 @@ fn picks_stay_below_their_bound_and_reach_all_of_it() {
     assert_eq!(pick(5, 1, 1 << 40), pick(5, 1, 1 << 40));
     assert_ne!(pick(5, 1, 1 << 40), pick(6, 1, 1 << 40));
     assert_ne!(pick(5, 1, 1 << 40), pick(5, 2, 1 << 40));
+}
+
+/// D1: growth is taken for appending only after two growths were compared whole, and not for ever.
+#[test]
+fn trust_is_earned_by_two_growths_and_ends_after_thirty_more() {
+    let mut habit = Habit::UNKNOWN;
+    let mut trusts = Vec::new();
+    for _ in 0..36 {
+        trusts.push(habit.trust());
+        habit = habit.grown();
+    }
+
+    let expected: Vec<Trust> =
+        [(2, Trust::NotYet), (30, Trust::Earned), (1, Trust::NotYet), (3, Trust::Earned)]
+            .into_iter()
+            .flat_map(|(times, trust)| vec![trust; times])
+            .collect();
+    assert_eq!(trusts, expected);
+}
+
+/// D1: one write in place, and growth is never believed again, until another file takes the name.
+#[test]
+fn a_file_that_was_seen_to_be_written_in_place_is_no_log_any_more() {
+    let trusted = Habit::UNKNOWN.grown().grown();
+    for change in [Change::Rewritten, Change::Shrunk] {
+        let seen = trusted.after(change);
+
+        assert_eq!((seen, seen.grown(), seen.trust()), (Habit::InPlace, Habit::InPlace, Trust::Never));
+        assert_eq!(seen.after(Change::Grown), Habit::InPlace);
+        assert_eq!(seen.after(Change::Replaced), Habit::UNKNOWN);
+    }
+    for change in [Change::None, Change::Stamp, Change::Grown] {
+        assert_eq!(trusted.after(change), trusted, "{change:?}");
+    }
 }

@@ -66,7 +66,7 @@ impl Field {
     fn freeze_in(&self, mode: FreezeMode, key: &str, folder: Option<&Path>) -> Freeze {
         let roots = roots::check(std::slice::from_ref(&self.root)).unwrap();
         let folder = folder.map(Path::to_owned);
-        Freeze::new(&FreezeOptions { mode, folder }, key, &roots).unwrap()
+        Freeze::new(&FreezeOptions { mode, folder, ..FreezeOptions::default() }, key, &roots, None).unwrap()
     }
 
     fn hard_links(&self) -> Freeze {
@@ -85,7 +85,7 @@ impl Field {
     }
 
     fn base(&self) -> PathBuf {
-        self.at(BASE_NAME)
+        self.root.parent().unwrap().join(BASE_NAME)
     }
 
     /// Names of the trees in the base.
@@ -126,7 +126,7 @@ fn sorted<const N: usize>(mut inodes: [u64; N]) -> [u64; N] {
 
 /// What a scan reads of a file that was held.
 fn frozen_content(freeze: &Freeze, held: &Held) -> String {
-    assert_eq!((held.source, &held.not_frozen), (Source::Tree, &None));
+    assert_eq!((held.source, &held.not_frozen), (Source::Link, &None));
     let file = File::from(freeze.open(&held.stat.identity).unwrap());
     let mut content = vec![0; usize::try_from(held.stat.identity.size).unwrap()];
     file.read_exact_at(&mut content, 0).unwrap();
@@ -171,7 +171,7 @@ fn a_held_file_has_a_second_name_and_the_link_count_of_its_owner() {
     for (name, links) in [("one", 1), ("two", 2)] {
         let held = field.hold(&freeze, name);
 
-        assert_eq!((held.source, held.not_frozen), (Source::Tree, None));
+        assert_eq!((held.source, held.not_frozen), (Source::Link, None));
         assert_eq!(held.stat, Stat { links, ..field.stat(name) }, "not as it is with its second name");
         assert_eq!(field.stat(name).links, links + 1);
     }
@@ -359,7 +359,7 @@ fn a_killed_push_leaves_its_second_names_to_the_next_push_of_the_same_folders() 
     assert!(matches!(next.open(&lost), Err(Errno::NOENT)));
     assert_eq!(field.stat("kept").identity, kept, "taking over is no change");
     let passed = next.pass(field.stat("kept"));
-    assert_eq!((passed.source, passed.stat, passed.not_frozen), (Source::Tree, held[0].stat, None));
+    assert_eq!((passed.source, passed.stat, passed.not_frozen), (Source::Link, held[0].stat, None));
     let passed = next.pass(field.stat("other"));
     assert_eq!((passed.source, passed.stat.links), (Source::Path, 1), "it has no second name");
     assert_eq!(field.hold(&next, "kept").stat, held[0].stat);
@@ -397,58 +397,182 @@ fn a_killed_push_of_other_folders_is_cleaned_up_behind_and_a_live_one_is_not() {
 }
 
 #[test]
-fn a_folder_that_is_someones_data_is_left_alone_and_files_are_read_where_they_lie() {
+fn a_folder_that_is_someones_data_is_left_alone_and_another_is_used() {
     /// How the name was taken.
-    type Taken = fn(&Field);
+    type Taken = fn(&Path);
     let taken: [(&str, Taken); 4] = [
-        ("a folder with something in it", |field| {
-            fs::create_dir(field.base()).unwrap();
-            fs::write(field.base().join("theirs"), "theirs").unwrap();
+        ("a folder with something in it", |base| {
+            fs::create_dir(base).unwrap();
+            fs::write(base.join("theirs"), "theirs").unwrap();
         }),
-        ("a file", |field| fs::write(field.base(), "theirs").unwrap()),
-        ("a link", |field| {
-            fs::create_dir(field.at("target")).unwrap();
-            symlink("target", field.base()).unwrap();
+        ("a file", |base| fs::write(base, "theirs").unwrap()),
+        ("a link", |base| {
+            fs::create_dir(base.with_file_name("target")).unwrap();
+            symlink("target", base).unwrap();
         }),
-        ("a dangling link", |field| symlink("nowhere", field.base()).unwrap()),
+        ("a dangling link", |base| symlink("nowhere", base).unwrap()),
     ];
     for (what, taken) in taken {
         let field = Field::new();
         field.write("f", "content");
-        taken(&field);
-        let before = (listed(&field.root), stat_of(&field.base()), stat_of(&field.root).identity.mtime);
-        let stat = field.stat("f");
+        taken(&field.base());
+        let above = field.root.parent().unwrap();
+        let before = (listed(above), stat_of(&field.base()));
 
         let freeze = field.hard_links();
         let held = field.hold(&freeze, "f");
 
-        assert_eq!((held.source, held.stat), (Source::Path, stat), "{what}");
-        let why = held.not_frozen.unwrap();
-        assert!(why.contains(BASE_NAME) && why.contains("cannot be used"), "{what}: {why}");
+        assert_eq!((held.source, held.not_frozen), (Source::Link, None), "{what}");
         assert!(!is_left_out(&field.base()), "{what} is not in the snapshot");
-        assert_eq!(freeze.pass(stat).not_frozen, None, "what is not read needs no freezing");
-        assert_eq!(freeze.release(&stat.identity), None);
+        let [frozen] = freeze.frozen() else { panic!("{:?}", freeze.frozen()) };
+        assert_ne!(Path::new(&frozen.folder), field.base(), "{what}");
+        assert!(!Path::new(&frozen.folder).starts_with(&field.root), "{what}: {frozen:?}");
         freeze.remove();
-        let after = (listed(&field.root), stat_of(&field.base()), stat_of(&field.root).identity.mtime);
-        assert_eq!(after, before, "{what}");
+        assert_eq!((listed(above), stat_of(&field.base())), before, "{what}");
     }
 }
 
+/// Where no folder can be had, files are read where they lie, and that is told.
 #[test]
-fn a_folder_of_another_user_is_not_trusted() {
+fn without_any_folder_for_second_names_files_are_read_where_they_lie() {
+    let field = Field::new();
+    field.write("f", "content");
+    let chosen = field.root.with_file_name("chosen");
+    fs::create_dir(&chosen).unwrap();
+    fs::write(chosen.join("theirs"), "theirs").unwrap();
+    let stat = field.stat("f");
+
+    let freeze = field.freeze_in(FreezeMode::Hardlink, KEY, Some(&chosen));
+    let held = field.hold(&freeze, "f");
+
+    assert_eq!((held.source, held.stat), (Source::Path, stat));
+    let why = held.not_frozen.unwrap();
+    assert!(why.contains("chosen") && why.contains("cannot be used"), "{why}");
+    assert_eq!(freeze.pass(stat).not_frozen, None, "what is not read needs no freezing");
+    assert_eq!(freeze.release(&stat.identity), None);
+    assert!(freeze.frozen().is_empty());
+    freeze.remove();
+    assert_eq!(listed(&field.root), ["f"]);
+}
+
+/// D11: who wants no file read without that protection gets no snapshot without it.
+#[test]
+fn what_must_be_frozen_is_refused_where_it_cannot_be() {
+    let field = Field::new();
+    field.write("f", "content");
+    let chosen = field.root.with_file_name("chosen");
+    fs::create_dir(&chosen).unwrap();
+    fs::write(chosen.join("theirs"), "theirs").unwrap();
+    let hold = |mode, folder: Option<&Path>| {
+        let roots = roots::check(std::slice::from_ref(&field.root)).unwrap();
+        let options = FreezeOptions { mode, folder: folder.map(Path::to_owned), unfrozen: Unfrozen::Refused };
+        let freeze = Freeze::new(&options, KEY, &roots, None).unwrap();
+        let held = field.hold_as(&freeze, "f", field.stat("f"));
+        freeze.remove();
+        held
+    };
+
+    for mode in [FreezeMode::Auto, FreezeMode::Hardlink, FreezeMode::Reflink] {
+        assert!(matches!(hold(mode, Some(&chosen)), Err(HoldError::Refused(_))), "{mode:?}");
+    }
+    assert!(hold(FreezeMode::Auto, None).is_ok(), "a hard link is what this file system has");
+    assert!(hold(FreezeMode::Hardlink, None).is_ok());
+    let reflink = hold(FreezeMode::Reflink, None);
+    assert_eq!(reflink.is_ok(), can_share(&field.root), "{reflink:?}");
+}
+
+/// D4: second names are not where the owner of the files looks.
+#[test]
+fn second_names_lie_beside_the_root_or_with_what_is_remembered() {
+    let field = Field::new();
+    let above = field.root.parent().unwrap();
+    let state = above.join("state");
+    fs::create_dir(&state).unwrap();
+    let roots = roots::check(std::slice::from_ref(&field.root)).unwrap();
+    let folder = |state: Option<&Path>| {
+        let freeze = Freeze::new(&FreezeOptions::default(), KEY, &roots, state).unwrap();
+        let folder = PathBuf::from(&freeze.frozen()[0].folder);
+        freeze.remove();
+        assert!(!folder.exists());
+        folder
+    };
+
+    assert_eq!(folder(None), field.base());
+    assert_eq!(folder(Some(&state)), state.join(BASE_NAME));
+    // Above lies a database that would see it: the folder above that does.
+    fs::create_dir(above.join("global")).unwrap();
+    fs::write(above.join("PG_VERSION"), "15").unwrap();
+    assert_eq!(folder(None), above.parent().unwrap().join(BASE_NAME));
+}
+
+/// D4: inside a root, a program of its owner that lists it can look into what it finds, and change nothing.
+#[test]
+fn second_names_within_a_root_can_be_looked_at_by_its_group() {
+    let field = Field::new();
+    field.write("f", "content");
+    let base = Base::within(&field.root);
+    let group = stat_of(&field.root).gid;
+
+    let tree = Tree::open(&base, KEY, FreezeMode::Hardlink).unwrap();
+    let folder = rustix::fs::open(&field.root, FOLDER, Mode::empty()).unwrap();
+    tree.link(&folder, c"f", field.stat("f").identity.ino).unwrap();
+
+    let mut folders = vec![base.path().to_owned()];
+    while let Some(folder) = folders.pop() {
+        for name in listed(&folder) {
+            let stat = stat_of(&folder.join(&name));
+            let is_folder = folder.join(&name).is_dir();
+            if stat.identity.ino != field.stat("f").identity.ino {
+                let mode = if is_folder { 0o750 } else { 0o640 };
+                assert_eq!((stat.mode & 0o777, stat.gid), (mode, group), "{name}");
+            }
+            folders.extend(is_folder.then(|| folder.join(&name)));
+        }
+    }
+    tree.remove().unwrap();
+    assert_eq!(listed(&field.root), ["f"]);
+}
+
+/// D4: what another user's push left is removed by one that may, and never used as it is.
+#[test]
+fn a_folder_of_another_user_is_taken_over_or_passed_by() {
     let field = Field::new();
     field.write("f", "content");
     fs::create_dir(field.base()).unwrap();
+    fs::write(field.base().join(MARK), "").unwrap();
     let given = rustix::fs::chown(field.base(), Some(rustix::fs::Uid::from_raw(12_345)), None);
     // Only root can give a folder away.
     assert_eq!(given.is_ok(), rustix::process::geteuid().is_root());
 
     let freeze = field.hard_links();
 
-    let expected = if given.is_ok() { Source::Path } else { Source::Tree };
-    assert_eq!(field.hold(&freeze, "f").source, expected);
+    assert_eq!(field.hold(&freeze, "f").source, Source::Link);
+    assert_eq!(stat_of(&field.base()).uid, rustix::process::geteuid().as_raw());
     freeze.remove();
-    assert_eq!(field.base().exists(), given.is_ok());
+    assert!(!field.base().exists());
+}
+
+/// D4: what a killed push left goes without another push, and what a living one has stays.
+#[test]
+fn tidying_removes_what_dead_pushes_left_and_nothing_else() {
+    let field = Field::new();
+    field.write("f", "content");
+    let roots = [field.root.clone()];
+    let killed = field.hard_links();
+    field.hold(&killed, "f");
+    assert_eq!(tidy(&roots, None, None).in_use, [field.base()]);
+    assert_eq!(field.stat("f").links, 2);
+    drop(killed);
+
+    let tidied = tidy(&roots, None, None);
+
+    assert_eq!((tidied.removed, tidied.in_use, tidied.left), (vec![field.base()], vec![], vec![]));
+    assert_eq!(field.stat("f").links, 1);
+    assert_eq!(tidy(&roots, None, None), Tidied::default());
+    fs::create_dir(field.base()).unwrap();
+    fs::write(field.base().join("theirs"), "").unwrap();
+    assert_eq!(tidy(&roots, None, None).removed, [PathBuf::new(); 0]);
+    assert!(field.base().join("theirs").exists());
 }
 
 #[test]
@@ -463,7 +587,7 @@ fn an_empty_folder_that_was_left_there_is_taken_and_removed() {
 
         let freeze = field.hard_links();
 
-        assert_eq!(field.hold(&freeze, "f").source, Source::Tree);
+        assert_eq!(field.hold(&freeze, "f").source, Source::Link);
         assert!(is_left_out(&field.base()));
         freeze.remove();
         assert!(!field.base().exists());
@@ -524,7 +648,7 @@ fn locks_that_no_push_has_made_are_left_alone() {
 
     let freeze = field.hard_links();
 
-    assert_eq!(field.hold(&freeze, "f").source, Source::Path, "with other things in it, it is data");
+    assert_ne!(Path::new(&freeze.frozen()[0].folder), field.base(), "with other things in it, it is data");
     assert!(!is_left_out(&field.base()));
     freeze.remove();
     assert_eq!(listed(&field.base()), before);
@@ -538,12 +662,12 @@ fn roots_of_one_file_system_share_a_tree() {
     fs::create_dir(&second.root).unwrap();
     second.write("g", "content");
     let roots = roots::check(&[second.root.clone(), field.root.clone()]).unwrap();
-    let freeze = Freeze::new(&FreezeOptions::default(), KEY, &roots).unwrap();
+    let freeze = Freeze::new(&FreezeOptions::default(), KEY, &roots, None).unwrap();
 
     let held = second.hold(&freeze, "g");
 
     assert_eq!(frozen_content(&freeze, &held), "content");
-    assert!(field.base().exists() && !second.base().exists());
+    assert_eq!(field.trees().len(), 1);
     freeze.remove();
     assert!(!field.base().exists());
 }
@@ -621,9 +745,9 @@ fn a_copy_with_shared_blocks_is_safe_from_writes_in_place_where_the_file_system_
 
     let held = field.hold(&freeze, "f");
 
-    assert_eq!(field.stat("f"), stat, "a copy leaves a trace in the file");
-    assert_eq!(held.stat, stat);
     if can_share(&field.root) {
+        assert_eq!(field.stat("f"), stat, "a copy leaves a trace in the file");
+        assert_eq!(held.stat, stat);
         assert_eq!(frozen_content(&freeze, &held), "content");
         assert_eq!(field.second_names(&tree), [stat.identity.ino]);
         field.overwrite("f", "CONTENT");
@@ -634,14 +758,12 @@ fn a_copy_with_shared_blocks_is_safe_from_writes_in_place_where_the_file_system_
         assert_eq!(frozen_content(&freeze, &held), "content");
         assert_eq!(freeze.release(&stat.identity), Some(stat.identity));
     } else {
-        assert_eq!(held.source, Source::Path);
-        assert_eq!(held.not_frozen.as_deref(), Some("the file system cannot share blocks"));
-        assert!(field.second_names(&tree).is_empty(), "an empty copy was left");
-        assert!(matches!(freeze.open(&stat.identity), Err(Errno::NOENT)));
-        field.overwrite("f", "CONTENT");
-        assert_eq!(field.read("f"), "CONTENT");
+        assert_eq!(held.source, Source::Link, "it is not even safe from deletion");
+        assert_eq!(held.not_frozen.as_deref(), Some(NO_COPY));
+        assert_eq!(field.second_names(&tree), [stat.identity.ino]);
+        fs::remove_file(field.at("f")).unwrap();
     }
-    assert_eq!(freeze.pass(stat).source, Source::Path);
+    assert_eq!(freeze.pass(stat).source, Source::Path, "nobody was killed");
     freeze.remove();
     assert!(!field.base().exists());
 }
@@ -659,15 +781,16 @@ fn copies_take_over_from_hard_links_without_a_change_of_any_file() {
     let held = field.hold(&freeze, "f");
 
     assert_eq!(field.read("f"), "content");
-    assert_eq!(field.stat("f").links, 1);
     if can_share(&field.root) {
+        assert_eq!(field.stat("f").links, 1);
         assert_eq!(held.stat, field.stat("f"));
         field.overwrite("f", "CONTENT");
         assert_eq!(frozen_content(&freeze, &held), "content");
     } else {
-        assert_eq!(held.source, Source::Path);
+        assert_eq!((held.source, field.stat("f").links), (Source::Link, 2));
     }
     freeze.remove();
+    assert_eq!(field.stat("f").links, 1);
     assert_eq!(listed(&field.root), ["f"]);
 }
 
@@ -676,13 +799,13 @@ fn hard_links_take_over_from_copies_without_keeping_one() {
     let field = Field::new();
     field.write("f", "content");
     let killed = field.freeze(FreezeMode::Reflink, KEY);
-    let copied = field.hold(&killed, "f").source == Source::Tree;
+    let copied = field.hold(&killed, "f").source == Source::Copy;
     assert_eq!(copied, can_share(&field.root));
     drop(killed);
 
     let freeze = field.hard_links();
 
-    assert!(field.second_names(&format!("{KEY}-0")).is_empty());
+    assert_eq!(field.second_names(&format!("{KEY}-0")).is_empty(), copied, "a copy was left");
     let held = field.hold(&freeze, "f");
     field.overwrite("f", "CONTENT");
     assert_eq!(frozen_content(&freeze, &held), "CONTENT", "it reads the copy");

@@ -10,7 +10,6 @@
 //! already is the right one, and making it again changes nothing of the file.
 
 use std::ffi::CStr;
-use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -19,7 +18,7 @@ use rustix::io::Errno;
 
 use format_spec::Xattr;
 
-use super::{FreezeMode, cstring};
+use super::{FreezeMode, Kept, cstring};
 use crate::push::source::{FOLDER, READ};
 use crate::push::stat::{Identity, Stat};
 use crate::push::xattr;
@@ -33,67 +32,125 @@ const MOST_TREES: u32 = 64;
 const PRIVATE: Mode = Mode::RWXU;
 
 /// Where trees are made.
+#[derive(Debug)]
 pub(super) struct Base {
     above: PathBuf,
     path: PathBuf,
-    /// Whether it is ours to make and to remove without a trace.
-    in_root: bool,
+    kind: BaseKind,
+}
+
+/// Whose a base is, and who may look into it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum BaseKind {
+    /// A folder of the user's, which is there and stays.
+    Chosen,
+    /// Ours to make and to remove without a trace, and nobody else's to look into.
+    Beside,
+    /// The same in a pushed folder: its group may look into it, so that no program of its owner stumbles.
+    Within,
 }
 
 impl Base {
+    /// `.astacus` in a folder that is not pushed.
+    pub(super) fn beside(above: &Path) -> Self {
+        Self { above: above.to_owned(), path: above.join(BASE_NAME), kind: BaseKind::Beside }
+    }
+
     /// `.astacus` in a root.
-    pub(super) fn in_root(root: &Path) -> Self {
-        Self { above: root.to_owned(), path: root.join(BASE_NAME), in_root: true }
+    pub(super) fn within(root: &Path) -> Self {
+        Self { above: root.to_owned(), path: root.join(BASE_NAME), kind: BaseKind::Within }
     }
 
     /// A folder of the user's choice, which must be there.
     pub(super) fn chosen(folder: &Path) -> Self {
-        Self { above: folder.to_owned(), path: folder.to_owned(), in_root: false }
+        Self { above: folder.to_owned(), path: folder.to_owned(), kind: BaseKind::Chosen }
     }
 
-    pub(super) fn above(&self) -> &Path {
-        &self.above
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
-    pub(super) fn path(&self) -> PathBuf {
-        self.path.clone()
+    pub(super) fn is_within(&self) -> bool {
+        self.kind == BaseKind::Within
+    }
+
+    fn is_ours_to_make(&self) -> bool {
+        self.kind != BaseKind::Chosen
+    }
+
+    /// The folder that it lies in, if it is ours to make there.
+    fn open_above(&self) -> Result<Option<OwnedFd>, Errno> {
+        self.is_ours_to_make().then(|| rustix::fs::open(&self.above, FOLDER, Mode::empty())).transpose()
     }
 
     /// Opens it for one push at a time, and makes it if it is ours to make.
     fn open(&self) -> Result<OwnedFd, Errno> {
         loop {
-            if self.in_root {
-                let above = rustix::fs::open(&self.above, FOLDER, Mode::empty())?;
+            if let Some(above) = self.open_above()? {
                 keeping_mtime(&above, || rustix::fs::mkdirat(&above, BASE_NAME, PRIVATE))
                     .or_else(if_there)?;
             }
             match self.open_there() {
                 // Another push removed it at this moment.
-                Ok(None) | Err(Errno::NOENT) if self.in_root => {}
+                Ok(None) | Err(Errno::NOENT) if self.is_ours_to_make() => {}
                 opened => {
                     let opened = opened?.ok_or(Errno::NOENT)?;
-                    make_mark(&opened)?;
-                    return Ok(opened);
+                    // Who owns it could give us other files in place of our second names.
+                    if !is_ours(&opened)? && !self.take_over(&opened)? {
+                        return Err(Errno::ACCESS);
+                    }
+                    if is_ours(&opened)? {
+                        make_mark(&opened)?;
+                        self.show_to_group(&opened)?;
+                        return Ok(opened);
+                    }
                 }
             }
         }
     }
 
-    /// Opens it, for one push at a time, if it is there and ours.
+    /// Removes the base of another user, if no push of theirs is running and we may. Then we can make our own.
+    fn take_over(&self, theirs: &OwnedFd) -> Result<bool, Errno> {
+        remove_dead(theirs, "");
+        match remove_base(self.open_above()?.as_ref(), theirs) {
+            Ok(()) => Ok(Stat::of_file(theirs)?.links == 0),
+            Err(Errno::ACCESS | Errno::PERM) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Opens it, for one push at a time, if it is there and a base.
     fn open_there(&self) -> Result<Option<OwnedFd>, Errno> {
         let base = rustix::fs::open(&self.path, FOLDER, Mode::empty())?;
         rustix::fs::flock(&base, FlockOperation::LockExclusive)?;
-        let about = Stat::of_file(&base)?;
-        if about.links == 0 {
+        if Stat::of_file(&base)?.links == 0 {
             return Ok(None);
         }
         // Someone's data is left alone: a base is no part of a snapshot.
-        let is_ours = names(&base)?.iter().all(|name| is_our_name(name.to_bytes()));
-        if about.uid != rustix::process::geteuid().as_raw() || !is_ours {
-            return Err(Errno::ACCESS);
+        if names(&base)?.iter().all(|name| is_our_name(name.to_bytes())) {
+            Ok(Some(base))
+        } else {
+            Err(Errno::ACCESS)
         }
-        Ok(Some(base))
     }
+
+    /// Lets the group of the pushed folder look into a folder of ours in it. Programs of its owner list all
+    /// folders there, and must neither fail nor be able to change what lies in ours.
+    fn show_to_group(&self, made: &OwnedFd) -> Result<(), Errno> {
+        if self.kind != BaseKind::Within {
+            return Ok(());
+        }
+        let group = Stat::of_name(rustix::fs::CWD, &cstring(&self.above))?.gid;
+        // Who may not give a folder to that group is in it, or cannot help it.
+        let given = rustix::fs::fchown(made, None, Some(rustix::fs::Gid::from_raw(group)));
+        given.or_else(|error| if error == Errno::PERM { Ok(()) } else { Err(error) })?;
+        let is_folder = Stat::of_file(made)?.kind() == rustix::fs::FileType::Directory;
+        rustix::fs::fchmod(made, if is_folder { Mode::from(0o750) } else { Mode::from(0o640) })
+    }
+}
+
+fn is_ours(base: &OwnedFd) -> Result<bool, Errno> {
+    Ok(Stat::of_file(base)?.uid == rustix::process::geteuid().as_raw())
 }
 
 /// Lets other pushes at the base.
@@ -121,31 +178,73 @@ fn is_our_name(name: &[u8]) -> bool {
 
 /// An open tree. Its lock goes with it.
 pub(super) struct Tree {
+    place: Base,
+    kept: Kept,
     above: Option<OwnedFd>,
     base: OwnedFd,
     folder: OwnedFd,
     name: String,
     was_left: bool,
-    _lock: File,
+    _lock: OwnedFd,
 }
 
 impl Tree {
-    /// The first tree of `key` that no living push has; links that a dead one left in it are kept if this
-    /// push makes links too. Trees of other dead pushes are removed.
+    /// The first tree of `key` that no living push has; links that a dead one left in it are kept. Trees of other
+    /// dead pushes are removed. What `mode` asks for is tried once: a file system either has shared copies or not.
     pub(super) fn open(base: &Base, key: &str, mode: FreezeMode) -> Result<Self, Errno> {
-        let above = base.in_root.then(|| rustix::fs::open(&base.above, FOLDER, Mode::empty())).transpose()?;
+        let above = base.open_above()?;
         let folder = base.open()?;
         let (name, lock) = lock_first(&folder, key)?;
+        base.show_to_group(&folder)?;
         remove_dead(&folder, &name);
-        if mode != FreezeMode::Hardlink {
-            remove_tree(&folder, &name)?;
-        }
         rustix::fs::mkdirat(&folder, &name, PRIVATE).or_else(if_there)?;
         let tree = rustix::fs::openat(&folder, &name, FOLDER, Mode::empty())?;
+        for made in [&tree, &rustix::fs::openat(&folder, MARK, READ, Mode::empty())?, &lock] {
+            base.show_to_group(made)?;
+        }
         leave(&folder)?;
-        let mut tree = Self { above, base: folder, folder: tree, name, was_left: false, _lock: lock };
+        let place = Base { above: base.above.clone(), path: base.path.clone(), kind: base.kind };
+        let mut tree = Self {
+            place,
+            kept: Kept::Hardlink,
+            above,
+            base: folder,
+            folder: tree,
+            name,
+            was_left: false,
+            _lock: lock,
+        };
         tree.was_left = tree.drop_lonely()?;
+        if mode != FreezeMode::Hardlink && tree.can_share_blocks()? {
+            tree.kept = Kept::Reflink;
+        }
         Ok(tree)
+    }
+
+    /// How it keeps files.
+    pub(super) fn kept(&self) -> Kept {
+        self.kept
+    }
+
+    /// Where it lies.
+    pub(super) fn path(&self) -> &Path {
+        self.place.path()
+    }
+
+    /// Whether a file here can be copied by sharing its blocks.
+    fn can_share_blocks(&self) -> Result<bool, Errno> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = |name: &CStr| {
+            rustix::fs::unlinkat(&self.folder, name, AtFlags::empty()).or_else(if_gone)?;
+            rustix::fs::openat(&self.folder, name, flags, Mode::RUSR | Mode::WUSR)
+        };
+        let (from, to) = (file(c"from")?, file(c"to")?);
+        rustix::io::write(&from, b"shared?")?;
+        let copied = rustix::fs::ioctl_ficlone(&to, &from);
+        for name in [c"from", c"to"] {
+            rustix::fs::unlinkat(&self.folder, name, AtFlags::empty())?;
+        }
+        Ok(copied.is_ok())
     }
 
     /// Whether a dead push left names in it.
@@ -183,7 +282,7 @@ impl Tree {
         folder: &OwnedFd,
         name: &CStr,
         stat: &Stat,
-    ) -> Result<(Stat, Option<Vec<Xattr>>), Errno> {
+    ) -> Result<(Stat, Vec<Xattr>), Errno> {
         let ino = stat.identity.ino;
         self.make_fan(ino)?;
         let second = name_of(ino);
@@ -206,7 +305,7 @@ impl Tree {
             Ok(copied) => {
                 let identity = Identity { size: copied.identity.size, ..before.identity };
                 let xattrs = xattr::of_file(&file)?;
-                Ok((Stat { identity, allocated: copied.allocated, ..before }, Some(xattrs)))
+                Ok((Stat { identity, allocated: copied.allocated, ..before }, xattrs))
             }
             Err(error) => {
                 rustix::fs::unlinkat(&self.folder, &second, AtFlags::empty())?;
@@ -216,7 +315,14 @@ impl Tree {
     }
 
     fn make_fan(&self, ino: u64) -> Result<(), Errno> {
-        rustix::fs::mkdirat(&self.folder, fan_of(ino), PRIVATE).or_else(if_there)
+        let fan = fan_of(ino);
+        match rustix::fs::mkdirat(&self.folder, &fan, PRIVATE) {
+            Err(Errno::EXIST) => Ok(()),
+            made => {
+                made?;
+                self.place.show_to_group(&rustix::fs::openat(&self.folder, &fan, FOLDER, Mode::empty())?)
+            }
+        }
     }
 
     pub(super) fn open_file(&self, ino: u64) -> Result<OwnedFd, Errno> {
@@ -238,7 +344,14 @@ impl Tree {
     fn drop_lonely(&self) -> Result<bool, Errno> {
         let mut left = false;
         for fan in names(&self.folder)? {
-            let folder = rustix::fs::openat(&self.folder, &*fan, FOLDER, Mode::empty())?;
+            let folder = match rustix::fs::openat(&self.folder, &*fan, FOLDER, Mode::empty()) {
+                // A trial that a kill cut short.
+                Err(Errno::NOTDIR) => {
+                    rustix::fs::unlinkat(&self.folder, &*fan, AtFlags::empty())?;
+                    continue;
+                }
+                folder => folder?,
+            };
             for name in names(&folder)? {
                 if Stat::of_name(&folder, &name)?.links > 1 {
                     left = true;
@@ -259,17 +372,33 @@ impl Tree {
     }
 }
 
-/// Removes what dead pushes left in `base`, and it too if nobody uses it. A base that is not there is no error.
-pub(super) fn sweep(base: &Base) -> Result<(), Errno> {
+/// What a sweep left of a base.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Left {
+    /// There was nothing.
+    Nothing,
+    /// It is gone, with the second names in it.
+    Removed,
+    /// A push that is running is at home there.
+    InUse,
+}
+
+/// Removes what dead pushes of anybody left in `base`, and it too if nobody uses it.
+///
+/// # Errors
+/// [`Errno::ACCESS`] if it is another user's and we may not, or if it holds data; what the file system says.
+pub(super) fn sweep(base: &Base) -> Result<Left, Errno> {
     let opened = match base.open_there() {
         Ok(Some(opened)) => opened,
-        // Not there, or not ours.
-        Ok(None) | Err(Errno::NOENT | Errno::ACCESS | Errno::NOTDIR | Errno::LOOP) => return Ok(()),
+        Ok(None) | Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(Left::Nothing),
         Err(error) => return Err(error),
     };
+    if !names(&opened)?.iter().any(|name| name.to_bytes() == MARK.as_bytes()) {
+        return Ok(Left::Nothing);
+    }
     remove_dead(&opened, "");
-    let above = base.in_root.then(|| rustix::fs::open(&base.above, FOLDER, Mode::empty())).transpose()?;
-    remove_base(above.as_ref(), &opened)
+    remove_base(base.open_above()?.as_ref(), &opened)?;
+    if names(&opened)?.is_empty() { Ok(Left::Removed) } else { Ok(Left::InUse) }
 }
 
 /// Removes the mark, and the base if it lies in a root, unless another push is at home there.
@@ -288,7 +417,7 @@ fn make_mark(base: &OwnedFd) -> Result<(), Errno> {
 }
 
 /// Locks the first tree of `key` that nobody has.
-fn lock_first(base: &OwnedFd, key: &str) -> Result<(String, File), Errno> {
+fn lock_first(base: &OwnedFd, key: &str) -> Result<(String, OwnedFd), Errno> {
     for number in 0..MOST_TREES {
         let name = format!("{key}-{number}");
         if let Some(lock) = lock(base, &lock_name(&name))? {
@@ -310,7 +439,7 @@ fn lock_name(tree: &str) -> String {
 }
 
 /// The lock under this name, if nobody has it.
-fn lock(base: &OwnedFd, name: &str) -> Result<Option<File>, Errno> {
+fn lock(base: &OwnedFd, name: &str) -> Result<Option<OwnedFd>, Errno> {
     loop {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(base, name, flags, Mode::RUSR | Mode::WUSR)?;
@@ -323,7 +452,7 @@ fn lock(base: &OwnedFd, name: &str) -> Result<Option<File>, Errno> {
         if named
             .is_ok_and(|named| Stat::of_file(&file).is_ok_and(|file| file.identity.ino == named.identity.ino))
         {
-            return Ok(Some(File::from(file)));
+            return Ok(Some(file));
         }
     }
 }
@@ -350,7 +479,13 @@ fn remove_tree(base: &OwnedFd, name: &str) -> Result<(), Errno> {
         tree => tree?,
     };
     for fan in names(&tree)? {
-        let folder = rustix::fs::openat(&tree, &*fan, FOLDER, Mode::empty())?;
+        let folder = match rustix::fs::openat(&tree, &*fan, FOLDER, Mode::empty()) {
+            Err(Errno::NOTDIR) => {
+                rustix::fs::unlinkat(&tree, &*fan, AtFlags::empty())?;
+                continue;
+            }
+            folder => folder?,
+        };
         for name in names(&folder)? {
             rustix::fs::unlinkat(&folder, &*name, AtFlags::empty())?;
         }

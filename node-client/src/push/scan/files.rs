@@ -8,16 +8,18 @@ use format_spec::page::Content;
 use format_spec::{EntryKind, Extent, FileEnd, Xattr};
 
 use super::Scan;
-use super::reading::{Known, Samples};
+use super::reading::{Known, Samples, Stayed};
 use crate::push::change::{Change, Habit, Settled, Verdict, pick, verdict};
+use crate::push::class::Class;
 use crate::push::content::{Compared, Layout, Reading, Unread};
+use crate::push::formats;
 use crate::push::freeze::Source;
 use crate::push::list::FoundFile;
 use crate::push::report::Kind;
 use crate::push::stat::Stat;
 use crate::push::stop::Stopped;
 use crate::push::xattr;
-use crate::state::{Origin, Remembered, Slot};
+use crate::state::{Origin, Remembered, Slot, Sure};
 
 /// Chunks of a file at random places that are compared beside its last one; of a file that grew, also beside
 /// its first.
@@ -86,24 +88,51 @@ impl Scan<'_> {
         }
         let remembered = self.memory.find(&found.path, &found.stat.identity);
         if let Some(why) = &found.not_frozen {
-            self.reader.tally.fallback(&format!("not frozen: {why}"), &found.path);
+            let why = if found.source == Source::Path { format!("not frozen: {why}") } else { why.clone() };
+            self.reader.tally.fallback(&why, &found.path);
         }
         let Some(remembered) = self.stop.pass(remembered)? else {
-            return self.whole(found, Known::No, Habit::Unknown);
+            return self.whole(found, Known::No, Habit::UNKNOWN);
         };
-        let Some(slot) = remembered.slot else { return self.whole(found, Known::Yes, Habit::Unknown) };
-        let change = Change::between(&slot.identity, &found.stat.identity);
-        let habit = slot.habit.after(change);
+        let Some(slot) = remembered.slot else { return self.whole(found, Known::Yes, Habit::UNKNOWN) };
+        let change = Change::between(&slot.identity, &found.stat.identity).as_sure(remembered.sure);
         let class = self.classes.of(&found.path);
-        let class = if change == Change::Grown { habit.class(class) } else { class };
-        let verdict = verdict(class, change, slot.settled);
-        if verdict == Verdict::Whole {
-            return self.whole(found, Known::Yes, habit);
-        }
-        match self.replay(found, remembered, Slot { habit, ..slot }, verdict)? {
+        let habit = self.habit(found, &slot, change, class, &remembered);
+        let verdict = verdict(class, change, slot.settled, habit.trust());
+        let replayed = match verdict {
+            Verdict::Whole => return self.whole(found, Known::Yes, habit),
+            Verdict::Append | Verdict::Prove if class == Class::Auto => habit.grown(),
+            _ => habit,
+        };
+        match self.replay(found, remembered, Slot { habit: replayed, ..slot }, verdict)? {
             Replayed::Done => Ok(()),
             Replayed::Differs => self.whole(found, Known::Yes, Habit::InPlace),
             Replayed::Moved => self.whole(found, Known::Yes, habit),
+        }
+    }
+
+    /// How the file is written, as far as that was seen.
+    fn habit(
+        &mut self,
+        found: &FoundFile,
+        slot: &Slot,
+        change: Change,
+        class: Class,
+        remembered: &Remembered,
+    ) -> Habit {
+        // Of a push that was cut short, not every comparison came to its end; of a file that was only taken for the
+        // same, none counts.
+        let is_proved = remembered.origin != Origin::Journal && remembered.sure == Sure::Yes;
+        let habit = slot.habit.after(change);
+        if habit == Habit::InPlace || class != Class::Auto || change != Change::Grown {
+            return if is_proved || habit == Habit::InPlace { habit } else { Habit::UNKNOWN };
+        }
+        let is_known =
+            self.opener.open(found).is_ok_and(|file| formats::is_written_in_place(&found.path, &file));
+        match is_proved {
+            _ if is_known => Habit::InPlace,
+            true => habit,
+            false => Habit::UNKNOWN,
         }
     }
 
@@ -119,7 +148,7 @@ impl Scan<'_> {
         let hash = self.domain.link_group(found.path.as_bytes());
         let known_len = remembered.entry.size;
         // What is written in place and grows has a head as a rule, which says how long it is.
-        let head = (verdict == Verdict::Append).then_some(0);
+        let head = matches!(verdict, Verdict::Append | Verdict::Prove).then_some(0);
         let samples = (0..SAMPLES).map(|n| pick(self.draw.seed() ^ hash, n, known_len)).chain(head).collect();
         let replay = Replay {
             found,
@@ -127,7 +156,7 @@ impl Scan<'_> {
             verdict,
             file: None,
             samples,
-            taken: Samples::new(self.draw.seed() ^ hash),
+            taken: Samples::few(self.draw.seed() ^ hash),
             hash,
             at: 0,
             index: 0,
@@ -177,7 +206,7 @@ impl Scan<'_> {
                 // The samples of the whole length lie behind the cut as a rule.
                 if replay.verdict != Verdict::Reuse {
                     let file = self.opened(&mut replay)?;
-                    if !self.still_there(&file, &replay.taken)? {
+                    if !self.still_there(&file, &replay.taken, usize::MAX)? {
                         return Err(Useless::Differs(SAMPLE_DIFFERS));
                     }
                     replay.file = Some(file);
@@ -201,7 +230,7 @@ impl Scan<'_> {
                 }
                 Some(end @ FileEnd::Whole(_)) => end,
             };
-            if replay.verdict == Verdict::Append {
+            if matches!(replay.verdict, Verdict::Append | Verdict::Prove) {
                 if let Some(last) = held {
                     self.compare(&mut replay, &last)?;
                 }
@@ -215,7 +244,7 @@ impl Scan<'_> {
             }
             self.end(&stat, group, end)?;
             return Ok(match replay.origin {
-                Origin::Last => Kind::Unchanged,
+                Origin::Last | Origin::Moved => Kind::Unchanged,
                 Origin::Journal => Kind::Resumed,
             });
         }
@@ -248,8 +277,13 @@ impl Scan<'_> {
     fn take(&mut self, replay: &mut Replay<'_>, extent: Extent, last: Last) -> Result<(), Useless> {
         self.stop.check()?;
         let place = replay.at..replay.at + extent.covered();
-        let sampled = replay.verdict != Verdict::Reuse
-            && (last == Last::Yes || replay.samples.iter().any(|sample| place.contains(sample)));
+        let sampled = match replay.verdict {
+            Verdict::Reuse => false,
+            Verdict::Prove => true,
+            Verdict::Check | Verdict::Append | Verdict::Whole => {
+                last == Last::Yes || replay.samples.iter().any(|sample| place.contains(sample))
+            }
+        };
         match extent {
             Extent::Chunk { id, len } if self.missing.contains(&id) => {
                 let at = replay.at;
@@ -308,7 +342,7 @@ impl Scan<'_> {
         let stat = replay.found.stat;
         let file = self.opened(replay)?;
         let reference = self.reference(replay.found, &file).ok_or(Useless::Moved)?;
-        let mut samples = Samples::new(self.draw.seed() ^ replay.hash);
+        let mut samples = Samples::of(self.draw.seed() ^ replay.hash, habit);
         let (pages, stop) = (&mut *self.pages, self.stop);
         let reading = Reading { found: replay.found, file: &file, layout: layout(&stat) };
         self.reader.read(&reading, from..stat.identity.size, |at, extent| {
@@ -316,10 +350,10 @@ impl Scan<'_> {
             samples.note(at, extent);
             pages.extent(stop, extent)
         })?;
-        if self.stayed(replay.found, &file, &reference, &samples, habit)? {
-            return Ok(FileEnd::Whole(digest.finish()));
+        match self.stayed(replay.found, &file, &reference, &samples, habit)? {
+            Stayed::Yes => Ok(FileEnd::Whole(digest.finish())),
+            Stayed::Grew | Stayed::No => Err(Useless::Moved),
         }
-        Err(Useless::Moved)
     }
 
     fn is_as_listed(&self, replay: &Replay<'_>) -> bool {
@@ -334,7 +368,7 @@ impl Scan<'_> {
         }
         let file = self.opener.open(replay.found).map_err(|_| Useless::Moved)?;
         let is_listed = match replay.found.source {
-            Source::Tree => true,
+            Source::Link | Source::Copy => true,
             Source::Path => Stat::of_file(&file).is_ok_and(|now| {
                 let change = Change::between(&replay.found.stat.identity, &now.identity);
                 matches!(change, Change::None | Change::Stamp | Change::Grown)

@@ -1,15 +1,15 @@
-//! Reads a file whole, and makes sure that it stayed what it was meanwhile.
+//! Reads a file whole, and makes sure that it stayed what it was meanwhile, or says that it did not.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use format_spec::{Extent, FileEnd};
+use format_spec::{Extent, FileDigest, FileEnd, Timestamp};
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use super::files::layout;
-use super::{Scan, settled};
-use crate::push::change::{Change, Habit, Settled, pick};
+use super::{Scan, Strict, ticked};
+use crate::push::change::{Change, Habit, Settled, Trust, pick};
 use crate::push::class::Class;
 use crate::push::content::{Compared, Reading, Unread};
 use crate::push::freeze::Source;
@@ -20,13 +20,24 @@ use crate::push::stop::Stopped;
 use crate::push::walk::reason;
 use crate::push::xattr;
 
-/// How often a file is read that changes meanwhile.
+/// How often a file is read that changes meanwhile, before its last reading is kept as it is.
 const READS: u32 = 3;
-/// Extents of a file that grows while it is read that are compared afterwards.
+/// How often a file is read that becomes shorter meanwhile: of that, nothing can be kept.
+const READS_OF_SHRINKING: u32 = 10;
+/// Extents of a file that are compared afterwards where little speaks against it.
 const SAMPLES: usize = 3;
+/// And where all of it must be what it was: 16 GiB in chunks of 256 KiB, in 3 MiB of memory.
+const MOST_SAMPLES: usize = 65_536;
 
-/// Why a file is not whole that was cut after it was frozen.
-const SHORTER: &str = "became shorter before it was read";
+const AGAIN: &str = "changed while it was read: read again";
+const SHORTER: &str = "became shorter each time it was read";
+/// Why a file is in the snapshot in a later state than the others.
+const MOVED_ON: &str = "changed between the freeze and its reading: stored as it was when it was opened";
+const FUZZY: &str = "was written to each time it was read: its owner's log repairs what was read last";
+const TORN: &str = "was written to each time it was read: what was read last is kept, a mixture of states";
+const CUT: &str =
+    "became shorter between the freeze and its reading: what was cut off is not in the snapshot";
+const RECYCLED: &str = "was given another name, or deleted, and written to before it was read";
 
 /// Whether the push before had the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,26 +46,65 @@ pub(super) enum Known {
     No,
 }
 
+/// What becomes of a reading during which the file changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Attempt {
+    /// It is dropped.
+    First,
+    /// It is kept and marked.
+    Last,
+}
+
 /// How one reading of a file ended.
 enum Read {
     Whole,
     /// It was not the same file from start to end; nothing is left of it.
-    Again,
+    Again(Habit),
+    /// It became shorter; nothing is left of it.
+    Shrunk,
     /// It is reported as missing from the snapshot.
     Reported,
 }
 
-/// The last extent of a run, and a few of the others by chance. Memory: constant.
+/// As what an open file is read.
+enum ReadAs {
+    /// As it was frozen, and as far.
+    Frozen(Stat),
+    /// As it is now: a later state of it, but one.
+    Later(Stat),
+    /// Not at all: its name stands for something else by now, and so do its bytes.
+    Nothing,
+}
+
+/// Whether a file that was just read is one state of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stayed {
+    Yes,
+    /// It grew, and its class does not take that for appending.
+    Grew,
+    /// It was written in place.
+    No,
+}
+
+/// The last extent of a run, and some of the others by chance, or all of them. Memory: bounded.
 pub(super) struct Samples {
     seed: u64,
+    most: usize,
     seen: u64,
     chosen: Vec<(u64, Extent)>,
     last: Option<(u64, Extent)>,
 }
 
 impl Samples {
-    pub(super) fn new(seed: u64) -> Self {
-        Self { seed, seen: 0, chosen: Vec::with_capacity(SAMPLES), last: None }
+    /// A few.
+    pub(super) fn few(seed: u64) -> Self {
+        Self { seed, most: SAMPLES, seen: 0, chosen: Vec::new(), last: None }
+    }
+
+    /// As many as it takes to trust `habit`.
+    pub(super) fn of(seed: u64, habit: Habit) -> Self {
+        let most = if habit.trust() == Trust::NotYet { MOST_SAMPLES } else { SAMPLES };
+        Self { most, ..Self::few(seed) }
     }
 
     pub(super) fn note(&mut self, at: u64, extent: Extent) {
@@ -62,15 +112,17 @@ impl Samples {
         self.seen += 1;
         // Each of n extents stays with the same chance (reservoir sampling, Vitter 1985).
         let place = usize::try_from(pick(self.seed, self.seen, self.seen)).unwrap_or(usize::MAX);
-        if self.chosen.len() < SAMPLES {
+        if self.chosen.len() < self.most {
             self.chosen.push((at, extent));
         } else if let Some(chosen) = self.chosen.get_mut(place) {
             *chosen = (at, extent);
         }
     }
 
-    fn all(&self) -> impl Iterator<Item = &(u64, Extent)> {
-        self.chosen.iter().chain(&self.last)
+    /// Up to `most` of those that were chosen, and the last.
+    fn some(&self, most: usize) -> impl Iterator<Item = &(u64, Extent)> {
+        let step = self.chosen.len().div_ceil(most.max(1)).max(1);
+        self.chosen.iter().step_by(step).chain(&self.last)
     }
 }
 
@@ -80,37 +132,39 @@ impl Scan<'_> {
         &mut self,
         found: &Arc<FoundFile>,
         known: Known,
-        habit: Habit,
+        mut habit: Habit,
     ) -> Result<(), Stopped> {
-        for reading in 1..=READS {
-            match self.read_once(found, habit)? {
+        let (mut readings, mut shrunk) = (0, 0);
+        loop {
+            readings += 1;
+            let attempt = if readings >= READS { Attempt::Last } else { Attempt::First };
+            match self.read_once(found, habit, attempt)? {
                 Read::Whole => {
                     let kind = if known == Known::Yes { Kind::Whole } else { Kind::New };
                     self.reader.tally.file(kind);
                     return Ok(());
                 }
                 Read::Reported => return Ok(()),
-                Read::Again if reading < READS => {
-                    self.reader.tally.fallback("changed while it was read: read again", &found.path);
+                Read::Again(seen) => habit = seen,
+                Read::Shrunk => {
+                    habit = Habit::InPlace;
+                    shrunk += 1;
+                    if shrunk == READS_OF_SHRINKING {
+                        return self.unreadable(found, SHORTER.to_owned());
+                    }
                 }
-                Read::Again => {}
             }
+            self.reader.tally.fallback(AGAIN, &found.path);
         }
-        let advice = "push a frozen copy of it (--freeze=reflink, or the database's own snapshot)";
-        self.unreadable(found, format!("was written to each time it was read: {advice}"))
     }
 
-    fn read_once(&mut self, found: &Arc<FoundFile>, habit: Habit) -> Result<Read, Stopped> {
+    fn read_once(&mut self, found: &Arc<FoundFile>, habit: Habit, attempt: Attempt) -> Result<Read, Stopped> {
         // A change after this moment gives the file a ctime that is not before it.
         let before = self.clock.now();
         let opened = self.opener.open(found).and_then(|file| Ok((Stat::of_file(&file)?, file)));
         let (at_open, file) = match opened {
             Ok((at_open, _)) if at_open.kind() != FileType::RegularFile => {
-                self.problem(&found.path, reason("cannot be opened", Errno::NOTDIR));
-                return Ok(Read::Reported);
-            }
-            Err(error @ (Errno::NOENT | Errno::STALE | Errno::LOOP | Errno::NXIO)) => {
-                self.problem(&found.path, reason("cannot be opened", error));
+                self.unreadable(found, reason("cannot be opened", Errno::NOTDIR))?;
                 return Ok(Read::Reported);
             }
             Err(error) => {
@@ -119,12 +173,17 @@ impl Scan<'_> {
             }
             Ok(opened) => opened,
         };
-        let Some(stat) = self.read_as(found, &at_open, habit) else {
-            self.unreadable(found, SHORTER.to_owned())?;
-            return Ok(Read::Reported);
+        let (stat, moved_on) = match self.read_as(found, &at_open, habit) {
+            ReadAs::Frozen(stat) => (stat, false),
+            ReadAs::Later(stat) => (stat, true),
+            ReadAs::Nothing => {
+                self.unreadable(found, RECYCLED.to_owned())?;
+                return Ok(Read::Reported);
+            }
         };
         let mark = self.mark();
-        let slot = Some(self.slot(found, &stat, before, habit));
+        // What may be a mixture is no start for the next push.
+        let slot = (attempt == Attempt::First).then(|| self.slot(found, &stat, before, habit));
         let (xattrs, slot) = match found.xattrs.clone().map_or_else(|| xattr::of_file(&file), Ok) {
             Ok(xattrs) => (xattrs, slot),
             Err(error) => {
@@ -134,70 +193,127 @@ impl Scan<'_> {
         };
         let group = self.begin(found, &stat, xattrs, slot)?;
         let (mut digest, pages, stop) = (self.domain.file_digester(), &mut *self.pages, self.stop);
-        let mut samples = Samples::new(self.draw.seed());
+        let mut samples = Samples::of(self.draw.seed(), habit);
         let reading = Reading { found, file: &file, layout: layout(&stat) };
         let read = self.reader.read(&reading, 0..stat.identity.size, |at, extent| {
             digest.push(&extent);
             samples.note(at, extent);
             pages.extent(stop, extent)
         });
-        let why = match read {
+        match read {
             Err(Unread::Stopped) => return Err(Stopped),
-            Err(Unread::Refused(error)) => Some(reason("cannot be read", error)),
-            Err(Unread::Shrunk) if found.source == Source::Path => None,
-            Err(Unread::Shrunk) => Some(SHORTER.to_owned()),
-            Ok(()) => {
-                let reference = at_open.identity;
-                // Where times are whole seconds, a write may leave no trace in them. Nobody writes to a copy.
-                let is_copy = found.source == Source::Tree && self.freeze.copies();
-                let is_told = is_copy || reference.mtime.nanos != 0;
-                let is_settled = is_told || settled(reference.mtime, before) == Settled::Yes;
-                let stayed = self.stayed(found, &file, &reference, &samples, habit)?;
-                if stayed && (is_settled || self.still_there(&file, &samples)?) {
-                    self.end(&stat, group, FileEnd::Whole(digest.finish()))?;
-                    return Ok(Read::Whole);
-                }
-                None
+            Err(Unread::Refused(error)) => {
+                self.rewind(mark)?;
+                self.unreadable(found, reason("cannot be read", error))?;
+                return Ok(Read::Reported);
             }
-        };
-        self.rewind(mark)?;
-        match why {
-            None => Ok(Read::Again),
-            Some(why) => self.unreadable(found, why).map(|()| Read::Reported),
+            Err(Unread::Shrunk) => {
+                self.rewind(mark)?;
+                return Ok(Read::Shrunk);
+            }
+            Ok(()) => {}
+        }
+        let stayed = self.stayed_settled(found, &file, &at_open.identity, &samples, habit, before)?;
+        if stayed != Stayed::Yes && attempt == Attempt::First {
+            self.rewind(mark)?;
+            return Ok(Read::Again(if stayed == Stayed::No { Habit::InPlace } else { habit }));
+        }
+        let end = self.file_end(found, stayed, digest.finish());
+        if moved_on && stayed == Stayed::Yes {
+            self.moved_on(found, &stat);
+        }
+        self.end(&stat, group, end)?;
+        Ok(Read::Whole)
+    }
+
+    /// How a file that was read to its end ends, and what is reported of that.
+    fn file_end(&mut self, found: &FoundFile, stayed: Stayed, digest: FileDigest) -> FileEnd {
+        if stayed == Stayed::Yes {
+            return FileEnd::Whole(digest);
+        }
+        if self.classes.of(&found.path) == Class::Logged {
+            self.reader.tally.fuzzy(FUZZY, &found.path);
+            return FileEnd::Fuzzy(digest);
+        }
+        self.reader.tally.torn();
+        self.problem(&found.path, TORN.to_owned());
+        FileEnd::Torn(digest)
+    }
+
+    /// A later state of the file than that which was frozen is in the snapshot.
+    fn moved_on(&mut self, found: &FoundFile, stored: &Stat) {
+        self.reader.tally.moved_on(MOVED_ON, &found.path);
+        // What was cut off is nowhere else in the snapshot, and was to be kept by the second name.
+        let is_cut = found.source == Source::Link && stored.identity.size < found.stat.identity.size;
+        if is_cut && self.classes.of(&found.path) != Class::Logged {
+            self.problem(&found.path, CUT.to_owned());
+        } else if self.strict == Strict::Yes {
+            self.problem(&found.path, MOVED_ON.to_owned());
         }
     }
 
-    /// As what an open file is read: as it was frozen, as far as that is still there. `None` if it
-    /// is shorter by now.
-    fn read_as(&self, found: &FoundFile, at_open: &Stat, habit: Habit) -> Option<Stat> {
-        if found.source == Source::Path {
-            return Some(*at_open);
-        }
-        match Change::between(&found.stat.identity, &at_open.identity) {
-            Change::Shrunk => None,
-            // Another name does not protect from that: it is a later state of the file, but one.
-            Change::Rewritten => Some(Stat { links: found.stat.links, ..*at_open }),
-            // Nor, where more than appending may happen, is the old length of a new state a state.
-            Change::Grown if !self.may_append(found, habit) => {
-                Some(Stat { links: found.stat.links, ..*at_open })
+    /// As what an open file is read: as it was frozen, as far as that is still there.
+    fn read_as(&mut self, found: &FoundFile, at_open: &Stat, habit: Habit) -> ReadAs {
+        let links = if found.source == Source::Path { at_open.links } else { found.stat.links };
+        let later = Stat { links, ..*at_open };
+        match (found.source, Change::between(&found.stat.identity, &at_open.identity)) {
+            // A copy is a file of its own, and nobody writes to it.
+            (Source::Copy, _) => ReadAs::Frozen(found.stat),
+            (Source::Path, Change::None | Change::Stamp) => ReadAs::Frozen(*at_open),
+            (Source::Link, Change::None | Change::Stamp) => ReadAs::Frozen(found.stat),
+            (_, Change::Grown) if self.may_append(found, habit) => ReadAs::Frozen(found.stat),
+            (Source::Path, _) => ReadAs::Later(later),
+            // Not our second name.
+            (Source::Link, Change::Replaced) => ReadAs::Nothing,
+            // A link does not protect from that. The bytes are those of the file's name if it still has it. Where
+            // all of a file was cut off, which is how a table is dropped, no bytes are left to be another's.
+            (Source::Link, _) if self.is_named_so(found) || self.was_dropped(found, at_open) => {
+                ReadAs::Later(later)
             }
-            // The same, or longer; or a copy, which is a file of its own.
-            _ => Some(found.stat),
+            (Source::Link, _) => ReadAs::Nothing,
         }
+    }
+
+    /// Whether the name under which the file was found still stands for it.
+    fn is_named_so(&mut self, found: &FoundFile) -> bool {
+        let named = self.opener.look(&found.path);
+        named.is_ok_and(|named| named.identity.is_same_inode(&found.stat.identity))
+    }
+
+    fn was_dropped(&self, found: &FoundFile, at_open: &Stat) -> bool {
+        at_open.identity.size == 0 && self.classes.of(&found.path) == Class::Logged
     }
 
     /// What an open file must still be for its new end to fit the old start: what was listed.
     pub(super) fn reference(&self, found: &FoundFile, file: &OwnedFd) -> Option<Identity> {
         match found.source {
             // A copy has an identity of its own.
-            Source::Tree if self.freeze.copies() => Some(Stat::of_file(file).ok()?.identity),
-            _ => Some(found.stat.identity),
+            Source::Copy => Some(Stat::of_file(file).ok()?.identity),
+            Source::Path | Source::Link => Some(found.stat.identity),
         }
+    }
+
+    /// [`stayed`](Self::stayed), also where times are whole seconds and a write may leave no trace in them.
+    fn stayed_settled(
+        &mut self,
+        found: &FoundFile,
+        file: &OwnedFd,
+        reference: &Identity,
+        samples: &Samples,
+        habit: Habit,
+        before: Timestamp,
+    ) -> Result<Stayed, Stopped> {
+        let stayed = self.stayed(found, file, reference, samples, habit)?;
+        let is_told = found.source == Source::Copy || reference.mtime.nanos != 0;
+        if stayed != Stayed::Yes || is_told || ticked(reference.mtime, before) == Settled::Yes {
+            return Ok(stayed);
+        }
+        Ok(if self.still_there(file, samples, SAMPLES)? { Stayed::Yes } else { Stayed::No })
     }
 
     /// Whether the file that was just read is one state of itself: it did not change meanwhile, or it
     /// only grew, or lost or got a name, which is taken for granted where samples of what was read are
-    /// still there.
+    /// still there; where growth is not trusted yet, where all of it is.
     pub(super) fn stayed(
         &mut self,
         found: &FoundFile,
@@ -205,23 +321,35 @@ impl Scan<'_> {
         reference: &Identity,
         samples: &Samples,
         habit: Habit,
-    ) -> Result<bool, Stopped> {
-        let Ok(now) = Stat::of_file(file) else { return Ok(false) };
-        let class = habit.class(self.classes.of(&found.path));
-        match (Change::between(reference, &now.identity), class) {
-            (Change::None, _) | (Change::Stamp, Class::AppendOnly | Class::Immutable) => Ok(true),
-            (Change::Grown, Class::AppendOnly) => Ok(true),
-            // Who deletes, moves or links a file changes its ctime: that is what it was frozen against.
-            (Change::Stamp, Class::Auto | Class::Mutable | Class::Logged) | (Change::Grown, Class::Auto) => {
-                self.still_there(file, samples)
+    ) -> Result<Stayed, Stopped> {
+        let Ok(now) = Stat::of_file(file) else { return Ok(Stayed::No) };
+        let most = match (Change::between(reference, &now.identity), self.classes.of(&found.path)) {
+            (Change::None, _) | (Change::Stamp, Class::AppendOnly | Class::Immutable) => {
+                return Ok(Stayed::Yes);
             }
-            _ => Ok(false),
-        }
+            // A table that is being written when it is listed is read as far as it was listed.
+            (Change::Grown, Class::AppendOnly | Class::Immutable) => return Ok(Stayed::Yes),
+            // Who deletes, moves or links a file changes its ctime: that is what it was frozen against.
+            (Change::Stamp, Class::Auto | Class::Mutable | Class::Logged) => SAMPLES,
+            (Change::Grown, Class::Auto) => match habit.trust() {
+                Trust::Earned => SAMPLES,
+                Trust::NotYet => MOST_SAMPLES,
+                Trust::Never => return Ok(Stayed::Grew),
+            },
+            (Change::Grown, Class::Mutable | Class::Logged) => return Ok(Stayed::Grew),
+            (Change::Rewritten | Change::Shrunk | Change::Replaced, _) => return Ok(Stayed::No),
+        };
+        Ok(if self.still_there(file, samples, most)? { Stayed::Yes } else { Stayed::No })
     }
 
     /// Whether samples of what was just read are what the file holds.
-    pub(super) fn still_there(&mut self, file: &OwnedFd, samples: &Samples) -> Result<bool, Stopped> {
-        for (at, extent) in samples.all() {
+    pub(super) fn still_there(
+        &mut self,
+        file: &OwnedFd,
+        samples: &Samples,
+        most: usize,
+    ) -> Result<bool, Stopped> {
+        for (at, extent) in samples.some(most) {
             match self.reader.compare(file, *at, extent) {
                 Ok(Compared::Same) => {}
                 Err(Unread::Stopped) => return Err(Stopped),
@@ -231,7 +359,12 @@ impl Scan<'_> {
         Ok(true)
     }
 
+    /// Whether the old length of a file that is longer now is still a state of it.
     fn may_append(&self, found: &FoundFile, habit: Habit) -> bool {
-        matches!(habit.class(self.classes.of(&found.path)), Class::Auto | Class::AppendOnly)
+        match self.classes.of(&found.path) {
+            Class::AppendOnly | Class::Immutable => true,
+            Class::Auto => habit.trust() == Trust::Earned,
+            Class::Mutable | Class::Logged => false,
+        }
     }
 }

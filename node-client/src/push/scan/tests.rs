@@ -6,6 +6,8 @@ mod appended;
 mod frozen;
 #[path = "tests/identity.rs"]
 mod identity;
+#[path = "tests/moved.rs"]
+mod moved;
 #[path = "tests/moving.rs"]
 mod moving;
 #[path = "tests/outcome.rs"]
@@ -38,6 +40,11 @@ const MIN_CHUNK: usize = 64;
 const MAX_CHUNK: usize = 1024;
 /// Why a file is read whole that does not hold what is known of it.
 const DIFFERS: &str = "a sample of the old content was not what it should be";
+
+/// Why a file is in the snapshot in a later state than the others.
+const MOVED_ON: &str = "changed between the freeze and its reading: stored as it was when it was opened";
+const CUT: &str =
+    "became shorter between the freeze and its reading: what was cut off is not in the snapshot";
 
 /// The chunks that a server has.
 type Server = Mutex<HashMap<ChunkId, Vec<u8>>>;

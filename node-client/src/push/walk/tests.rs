@@ -3,30 +3,74 @@ use std::fs;
 use std::io::Read;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::*;
 use crate::push::freeze::{Freeze, FreezeMode, FreezeOptions, MARK, Source};
+use crate::push::list::Writer;
 use crate::push::roots;
 use crate::push::source::Opener;
 
 const KEY: &str = "0123456789abcdef";
 
-/// Notes every step. Files stay where they are, unless `hold` says otherwise.
-struct Seen<H> {
-    steps: Vec<Step>,
+/// Notes every step as a list does. Files stay where they are, unless `hold` says otherwise.
+pub(in crate::push) struct Seen<H> {
+    list: Writer,
     hold: H,
+    /// When it is, for folders.
+    pub(in crate::push) now: Timestamp,
+    pub(in crate::push) restless: u32,
+}
+
+impl<H> Seen<H> {
+    pub(in crate::push) fn new(hold: H) -> Self {
+        let file = || tempfile::tempfile().unwrap();
+        let now = Timestamp { seconds: i64::MAX, nanos: 0 };
+        Self { list: Writer::new([file(), file(), file()]), hold, now, restless: 0 }
+    }
+
+    pub(in crate::push) fn steps(self) -> Vec<Step> {
+        let mut list = self.list.finish().unwrap();
+        std::iter::from_fn(|| list.next_step().unwrap()).collect()
+    }
 }
 
 impl<H: FnMut(&Place<'_>) -> Result<bool, Stopped>> Visitor for Seen<H> {
+    fn file(&mut self, at: Place<'_>, _: Stat) -> Result<Row, Stopped> {
+        Ok(Row::Waiting(self.list.wait(at.path).unwrap()))
+    }
+
     fn hold(&mut self, at: Place<'_>, stat: Stat) -> Result<Option<Held>, Stopped> {
         let is_there = (self.hold)(&at)?;
         Ok(is_there.then_some(Held::as_is(stat)))
     }
 
-    fn step(&mut self, step: Step) -> Result<(), Stopped> {
-        self.steps.push(step);
+    fn held(&mut self, row: u64, path: EntryPath, held: Option<Held>) -> Result<(), Stopped> {
+        held.into_iter().for_each(|held| self.list.held(row, FoundFile::new(path.clone(), held)).unwrap());
         Ok(())
+    }
+
+    fn step(&mut self, step: Step) -> Result<(), Stopped> {
+        self.list.push(&step).unwrap();
+        Ok(())
+    }
+
+    fn take_back(&mut self, path: &EntryPath) {
+        self.list.take_back(path);
+    }
+
+    fn insert(&mut self, step: Step) -> Result<(), Stopped> {
+        self.list.insert(step);
+        Ok(())
+    }
+
+    fn restless(&mut self, _: &EntryPath) -> Result<(), Stopped> {
+        self.restless += 1;
+        Ok(())
+    }
+
+    fn now(&self) -> Timestamp {
+        self.now
     }
 }
 
@@ -48,6 +92,7 @@ fn shown(steps: &[Step], base: &EntryPath) -> Vec<String> {
             Step::Plain(entry) => ("folder", &entry.path),
             Step::Skipped(path) => ("skipped", path),
             Step::Problem(path, _) => ("problem", path),
+            Step::Waiting(path, _) => ("waiting", path),
         };
         let below = path.below(base).unwrap_or(path.as_bytes());
         format!("{kind} {}", format_spec::path::Printable(below))
@@ -59,16 +104,16 @@ fn shown(steps: &[Step], base: &EntryPath) -> Vec<String> {
 fn steps(roots: &[&Path], excludes: &[&str], mounts: Mounts) -> Vec<String> {
     let roots = roots_of(roots);
     let excludes = Globs::new("--exclude", excludes).unwrap();
-    let mut seen = Seen { steps: Vec::new(), hold: |_: &Place<'_>| Ok(true) };
+    let mut seen = Seen::new(|_: &Place<'_>| Ok(true));
     walk(&roots, &excludes, mounts, &mut seen).unwrap();
-    shown(&seen.steps, &roots[0].path)
+    shown(&seen.steps(), &roots[0].path)
 }
 
 /// All steps of a walk through `root`, where `hold` may change what it finds.
 fn steps_with(root: &Path, hold: impl FnMut(&Place<'_>) -> Result<bool, Stopped>) -> Vec<Step> {
-    let mut seen = Seen { steps: Vec::new(), hold };
+    let mut seen = Seen::new(hold);
     walk(&roots_of(&[root]), &no_globs(), Mounts::Enter, &mut seen).unwrap();
-    seen.steps
+    seen.steps()
 }
 
 #[test]
@@ -117,8 +162,8 @@ fn names_that_are_no_text_come_through_byte_for_byte() {
     let steps = steps_with(temp.path(), |_| Ok(true));
 
     let roots = roots_of(&[temp.path()]);
-    let off = FreezeOptions { mode: FreezeMode::Off, folder: None };
-    let freeze = Freeze::new(&off, KEY, &roots).unwrap();
+    let off = FreezeOptions { mode: FreezeMode::Off, ..FreezeOptions::default() };
+    let freeze = Freeze::new(&off, KEY, &roots, None).unwrap();
     let mut opener = Opener::new(&roots, &freeze);
     let mut files = Vec::new();
     for step in steps {
@@ -186,8 +231,10 @@ fn a_mount_point_is_entered_only_if_wanted() {
     fs::write(temp.path().join("mounted/f"), "").unwrap();
     let walked = |mounts| {
         let excludes = no_globs();
-        let mut seen = Seen { steps: Vec::new(), hold: |_: &Place<'_>| Ok(true) };
+        let mut seen = Seen::new(|_: &Place<'_>| Ok(true));
         let mut walker = Walker {
+            inserts: 0,
+            device: u64::MAX,
             excludes: &excludes,
             mounts,
             visitor: &mut seen,
@@ -195,9 +242,9 @@ fn a_mount_point_is_entered_only_if_wanted() {
         };
         let path = EntryPath::new(b"r".to_vec()).unwrap();
         let folder = open_folder(rustix::fs::CWD, temp.path().as_os_str().as_bytes()).unwrap();
-        let level = walker.enter(path.clone(), folder).unwrap().unwrap();
-        let entered = walker.name(&level, c"mounted", u64::MAX).unwrap().is_some();
-        (entered, shown(&seen.steps, &path))
+        let mut level = walker.enter(path.clone(), folder).unwrap().unwrap();
+        let entered = walker.name(&mut level, c"mounted").unwrap().is_some();
+        (entered, shown(&seen.steps(), &path))
     };
     let both = vec!["folder ".to_owned(), "folder mounted".to_owned()];
 
@@ -211,6 +258,28 @@ fn the_walk_ends_when_nobody_listens() {
     struct Deaf(usize);
 
     impl Visitor for Deaf {
+        fn file(&mut self, at: Place<'_>, stat: Stat) -> Result<Row, Stopped> {
+            self.step(Step::File(FoundFile::new(at.path.clone(), Held::as_is(stat)))).map(|()| Row::Written)
+        }
+
+        fn held(&mut self, _: u64, _: EntryPath, _: Option<Held>) -> Result<(), Stopped> {
+            Ok(())
+        }
+
+        fn take_back(&mut self, _: &EntryPath) {}
+
+        fn insert(&mut self, step: Step) -> Result<(), Stopped> {
+            self.step(step)
+        }
+
+        fn restless(&mut self, _: &EntryPath) -> Result<(), Stopped> {
+            Ok(())
+        }
+
+        fn now(&self) -> Timestamp {
+            Timestamp { seconds: i64::MAX, nanos: 0 }
+        }
+
         fn hold(&mut self, _: Place<'_>, stat: Stat) -> Result<Option<Held>, Stopped> {
             Ok(Some(Held::as_is(stat)))
         }
@@ -232,9 +301,9 @@ fn the_walk_ends_when_nobody_listens() {
 
         assert!(ended.is_err() && deaf.0 == 0);
     }
-    let mut seen = Seen { steps: Vec::new(), hold: |_: &Place<'_>| Err(Stopped) };
+    let mut seen = Seen::new(|_: &Place<'_>| Err(Stopped));
     let ended = walk(&roots, &no_globs(), Mounts::Enter, &mut seen);
-    assert!(ended.is_err() && seen.steps.len() == 1, "a file that is not held does not end it");
+    assert!(ended.is_err() && seen.steps().len() == 1, "a file that is not held does not end it");
 }
 
 #[test]
@@ -283,48 +352,48 @@ fn the_push_does_not_find_its_own_second_names_wherever_they_lie() {
     let roots = roots_of(&[&root]);
     for folder in [None, Some(root.join("chosen"))] {
         let is_chosen = folder.is_some();
-        let freeze = Freeze::new(&FreezeOptions { mode: FreezeMode::Hardlink, folder }, KEY, &roots).unwrap();
+        let options = FreezeOptions { mode: FreezeMode::Hardlink, folder, ..FreezeOptions::default() };
+        let freeze = Freeze::new(&options, KEY, &roots, None).unwrap();
         let hold = |at: &Place<'_>| {
             let stat = Stat::of_name(at.folder, at.name).unwrap();
-            assert_eq!(freeze.hold(at.folder, at.name, stat).unwrap().source, Source::Tree);
+            assert_eq!(freeze.hold(at.folder, at.name, stat).unwrap().source, Source::Link);
             Ok(true)
         };
-        let mut seen = Seen { steps: Vec::new(), hold };
+        let mut seen = Seen::new(hold);
 
         walk(&roots, &no_globs(), Mounts::Enter, &mut seen).unwrap();
 
         let expected: &[&str] =
             if is_chosen { &["folder ", "file f"] } else { &["folder ", "folder chosen", "file f"] };
-        assert_eq!(shown(&seen.steps, &roots[0].path), expected);
+        assert_eq!(shown(&seen.steps(), &roots[0].path), expected);
         freeze.remove();
     }
 }
 
 #[test]
-fn a_name_that_moves_again_and_again_is_a_problem_after_eight_looks() {
+fn a_name_that_moves_again_and_again_is_a_problem() {
     let temp = tempfile::tempdir().unwrap();
-    let root = temp.path().canonicalize().unwrap();
+    let root = temp.path().canonicalize().unwrap().join("root");
+    fs::create_dir(&root).unwrap();
     fs::write(root.join("calm"), "").unwrap();
     fs::write(root.join("moves"), "0").unwrap();
-    let mut inodes = Vec::new();
-
-    let steps = steps_with(&root, |at| {
+    let mut looks = 0;
+    let mut seen = Seen::new(|at: &Place<'_>| {
         if at.name != c"moves" {
             return Ok(true);
         }
-        inodes.push(Stat::of_name(at.folder, at.name).unwrap().identity.ino);
-        // The old file stays, so that its number is not given to the next.
-        let moved = rustix::fs::renameat(at.folder, at.name, at.folder, format!("z{}", inodes.len()));
-        moved.unwrap();
-        fs::write(root.join("moves"), inodes.len().to_string()).unwrap();
+        looks += 1;
+        let next = temp.path().join("next");
+        fs::write(&next, looks.to_string()).unwrap();
+        rustix::fs::rename(&next, root.join("moves")).unwrap();
         Ok(false)
     });
-
-    assert_eq!(inodes.len(), 8);
-    inodes.sort_unstable();
-    inodes.dedup();
-    assert_eq!(inodes.len(), 8, "the name stood for the same file twice");
     let roots = roots_of(&[&root]);
+
+    walk(&roots, &no_globs(), Mounts::Enter, &mut seen).unwrap();
+
+    assert_eq!(seen.restless, 1);
+    let steps = seen.steps();
     assert_eq!(shown(&steps, &roots[0].path), ["folder ", "file calm", "problem moves"]);
     assert!(matches!(&steps[2], Step::Problem(_, why) if why == "was replaced again and again"));
 }
@@ -338,7 +407,7 @@ fn a_name_that_moves_a_few_times_is_what_it_is_in_the_end() {
         (|path| symlink("nowhere", path).unwrap(), "link", "link f"),
         (|path| fs::create_dir(path).unwrap(), "folder", "folder f"),
         (|path| rustix::fs::mkfifoat(rustix::fs::CWD, path, Mode::RUSR).unwrap(), "pipe", "skipped f"),
-        (|_| {}, "nothing", "problem f"),
+        (|_| {}, "nothing", ""),
     ];
     for (turn, what, expected) in turns {
         let temp = tempfile::tempdir().unwrap();
@@ -355,9 +424,161 @@ fn a_name_that_moves_a_few_times_is_what_it_is_in_the_end() {
             Ok(looks > 5)
         });
 
-        assert_eq!(shown(&steps, &roots_of(&[&root])[0].path), ["folder ", expected], "{what}");
-        if what == "nothing" {
-            assert!(matches!(&steps[1], Step::Problem(_, why) if why == "vanished"));
+        let expected: Vec<&str> = ["folder ", expected].into_iter().filter(|step| !step.is_empty()).collect();
+        assert_eq!(shown(&steps, &roots_of(&[&root])[0].path), expected, "{what}");
+    }
+}
+
+/// Walks `root`, and does something each time a file is held, as the owner of a busy folder does.
+fn busy(root: &Path, mut owner: impl FnMut(&str)) -> (Vec<String>, u32) {
+    let roots = roots_of(&[root]);
+    let mut seen = Seen::new(|at: &Place<'_>| {
+        owner(at.name.to_str().unwrap());
+        Ok(true)
+    });
+    walk(&roots, &no_globs(), Mounts::Enter, &mut seen).unwrap();
+    let restless = seen.restless;
+    (shown(&seen.steps(), &roots[0].path), restless)
+}
+
+/// Lets the times of a folder move on, so that the next change of it shows.
+fn tick(folder: &Path) {
+    let before = fs::metadata(folder).unwrap().modified().unwrap();
+    let probe = tempfile::tempdir_in(folder.parent().unwrap()).unwrap();
+    for n in 0..10_000_000_u64 {
+        let name = probe.path().join((n % 2).to_string());
+        fs::write(&name, "").unwrap();
+        let now = fs::metadata(&name).unwrap().modified().unwrap();
+        fs::remove_file(&name).unwrap();
+        if now > before {
+            return;
         }
     }
+    panic!("the clock of the file system stands still");
+}
+
+fn table_folder() -> (tempfile::TempDir, PathBuf) {
+    let temp = tempfile::tempdir().unwrap();
+    let root = temp.path().canonicalize().unwrap().join("root");
+    fs::create_dir(&root).unwrap();
+    for name in ["1.sst", "2.sst", "MANIFEST-1"] {
+        fs::write(root.join(name), name).unwrap();
+    }
+    tick(&root);
+    (temp, root)
+}
+
+/// D5: what a folder holds is what it held at one moment, whatever came and went while it was frozen.
+#[test]
+fn a_compaction_while_its_folder_is_frozen_leaves_what_belongs_together() {
+    let (_temp, root) = table_folder();
+    let mut once = Some(());
+
+    let (steps, restless) = busy(&root, |name| {
+        if name == "2.sst" && once.take().is_some() {
+            fs::write(root.join("3.sst"), "merged").unwrap();
+            fs::write(root.join("MANIFEST-1"), "3.sst").unwrap();
+            fs::remove_file(root.join("1.sst")).unwrap();
+            fs::remove_file(root.join("2.sst")).unwrap();
+        }
+    });
+
+    assert_eq!(
+        (steps, restless),
+        (["folder ", "file 3.sst", "file MANIFEST-1"].map(str::to_owned).to_vec(), 0)
+    );
+}
+
+/// D5: a file that refers to others is no younger than they are.
+#[test]
+fn manifests_are_frozen_before_the_tables_that_they_name() {
+    let (_temp, root) = table_folder();
+    let mut order = Vec::new();
+
+    busy(&root, |name| order.push(name.to_owned()));
+
+    assert_eq!(order, ["MANIFEST-1", "1.sst", "2.sst"]);
+}
+
+/// D5: a manifest that went on while tables came is frozen again, with its new length.
+#[test]
+fn a_file_that_changed_before_its_folder_stayed_still_is_held_again() {
+    let (_temp, root) = table_folder();
+    let mut manifests = 0;
+    let mut once = Some(());
+
+    busy(&root, |name| {
+        manifests += u32::from(name == "MANIFEST-1");
+        if name == "1.sst" && once.take().is_some() {
+            fs::write(root.join("3.sst"), "new").unwrap();
+            fs::write(root.join("MANIFEST-1"), "1.sst 2.sst 3.sst").unwrap();
+        }
+    });
+
+    assert_eq!(manifests, 2);
+}
+
+/// D5: bounded, and then reported.
+#[test]
+fn a_folder_that_never_stays_as_it_is_is_reported() {
+    let (_temp, root) = table_folder();
+    let mut number = 10;
+
+    let (steps, restless) = busy(&root, |_| {
+        tick(&root);
+        fs::remove_file(root.join(format!("{number}.tmp"))).ok();
+        number += 1;
+        fs::write(root.join(format!("{number}.tmp")), "").unwrap();
+    });
+
+    assert_eq!(restless, 1);
+    for step in ["file 1.sst", "file 2.sst", "file MANIFEST-1"] {
+        assert!(steps.contains(&step.to_owned()), "{steps:?}");
+    }
+}
+
+/// D5: a folder that got its final name meanwhile is there under that name.
+#[test]
+fn a_folder_that_appears_while_another_is_frozen_is_walked_too() {
+    let (temp, root) = table_folder();
+    let made = temp.path().join("made");
+    fs::create_dir_all(made.join("deep")).unwrap();
+    fs::write(made.join("deep/4.sst"), "").unwrap();
+    symlink("deep", made.join("link")).unwrap();
+    let mut once = Some(());
+
+    let (steps, restless) = busy(&root, |_| {
+        if once.take().is_some() {
+            rustix::fs::rename(&made, root.join("15")).unwrap();
+        }
+    });
+
+    let expected = [
+        "folder ",
+        "file 1.sst",
+        "folder 15",
+        "folder 15/deep",
+        "file 15/deep/4.sst",
+        "link 15/link",
+        "file 2.sst",
+        "file MANIFEST-1",
+    ];
+    assert_eq!((steps, restless), (expected.map(str::to_owned).to_vec(), 0));
+}
+
+/// Two changes within a tick give a folder the same times: it is listed again when the tick is over.
+#[test]
+fn a_folder_that_changed_a_moment_ago_is_listed_again() {
+    let (_temp, root) = table_folder();
+    fs::write(root.join("3.sst"), "").unwrap();
+    let now = Stat::of_name(rustix::fs::CWD, &std::ffi::CString::new(root.to_str().unwrap()).unwrap());
+    let roots = roots_of(&[&root]);
+    let mut seen = Seen::new(|_: &Place<'_>| Ok(true));
+    // A clock that stands still: it is always too early to tell.
+    seen.now = now.unwrap().identity.ctime;
+
+    walk(&roots, &no_globs(), Mounts::Enter, &mut seen).unwrap();
+
+    assert_eq!(seen.restless, 1);
+    assert_eq!(seen.steps().len(), 5);
 }

@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 use format_spec::FileEnd;
 
 use super::tree::{Tree, domain, noise};
-use super::wide;
+use super::{CUT, MOVED_ON, wide};
 use crate::push::FreezeMode;
 
 /// What [`upset`] deals with: each name says how.
@@ -36,7 +36,7 @@ fn upset(tree: &Tree) {
 /// C1: whatever happens to a name after the freeze, its content is what it was then.
 #[test]
 fn a_frozen_file_is_as_it_was_whatever_becomes_of_its_name() {
-    for class in ["auto=*", "append-only=*", "immutable=*", "mutable=*"] {
+    for class in ["auto=*", "append-only=*", "immutable=*", "mutable=*", "logged=*"] {
         let tree = Tree::new();
         fill(&tree);
 
@@ -44,7 +44,7 @@ fn a_frozen_file_is_as_it_was_whatever_becomes_of_its_name() {
 
         assert_eq!(outcome.names(), NAMES, "{class}");
         // Where more than appending may happen, the old length of a new state would be no state.
-        let is_log = ["auto=*", "append-only=*"].contains(&class);
+        let is_log = ["append-only=*", "immutable=*"].contains(&class);
         let more: &[u8] = if is_log { b"" } else { b"more" };
         for name in NAMES {
             let more = if name == "g-grown" { more } else { b"" };
@@ -53,7 +53,8 @@ fn a_frozen_file_is_as_it_was_whatever_becomes_of_its_name() {
         }
         assert_eq!((outcome.problems.len(), outcome.kinds()), (0, "8 new".to_owned()));
         let bytes = 8 * 30_000 + wide(more.len());
-        assert_eq!((outcome.fallbacks(), outcome.stats.bytes_read), (vec![], bytes), "{class}");
+        let moved_on = if is_log { vec![] } else { vec![(MOVED_ON, 1)] };
+        assert_eq!((outcome.fallbacks(), outcome.stats.bytes_read), (moved_on, bytes), "{class}");
         assert!(tree.is_clean());
     }
 }
@@ -67,7 +68,7 @@ fn what_happened_after_the_freeze_is_for_the_next_push() {
     let next = tree.push().run();
 
     assert_eq!(next.names(), ["e-kept", "f-replaced", "g-grown"]);
-    assert_eq!(next.kinds(), "1 whole, 1 appended, 1 unchanged, 5 gone");
+    assert_eq!(next.kinds(), "1 whole, 2 unchanged, 5 gone");
     next.assert_same(&tree.afresh());
     assert_eq!(tree.push().run().kinds(), "3 unchanged");
 }
@@ -80,7 +81,10 @@ fn without_a_freeze_what_goes_away_is_a_problem() {
 
     let outcome = tree.push().freeze(FreezeMode::Off).between(|| upset(&tree)).run();
 
-    assert_eq!(outcome.names(), ["e-kept", "f-replaced", "g-grown"]);
+    assert_eq!(outcome.names(), NAMES);
+    for name in ["a-gone", "b-folder", "c-link", "d-pipe", "h/gone-with-its-folder"] {
+        assert_eq!(outcome.file(name).end, Some(FileEnd::Unreadable), "{name}");
+    }
     assert_eq!(outcome.content("f-replaced"), b"another file");
     assert_eq!(outcome.content("g-grown"), [content_of("g-grown"), b"more".to_vec()].concat());
     let problems: Vec<_> = outcome.problems.iter().map(|problem| &*problem.0).collect();
@@ -113,8 +117,9 @@ fn a_copy_that_shares_blocks_is_safe_from_writes_in_place_where_the_file_system_
 
     match outcome.fallbacks()[..] {
         [] => assert!(outcome.content("file") == old),
-        [(why, 1)] => {
-            assert_eq!(why, "not frozen: the file system cannot share blocks");
+        [(moved_on, 1), (why, 1)] => {
+            assert_eq!(moved_on, MOVED_ON);
+            assert_eq!(why, "frozen by a hard link: the file system cannot share its blocks");
             assert!(outcome.content("file") == tree.read("file"));
         }
         ref more => panic!("{more:?}"),
@@ -124,9 +129,9 @@ fn a_copy_that_shares_blocks_is_safe_from_writes_in_place_where_the_file_system_
     assert_eq!(tree.push().freeze(FreezeMode::Reflink).run().stats.bytes_read, 0);
 }
 
-/// C1: a file that shrank is a problem, never a shorter file.
+/// C1: a file that shrank is a problem. What is left of it is kept.
 #[test]
-fn a_frozen_file_that_was_cut_is_unreadable_and_nothing_of_it_is_remembered() {
+fn a_frozen_file_that_was_cut_is_kept_as_far_as_it_is_there_and_reported() {
     let cuts: [(&str, u64); 2] = [("to a part", 10), ("to nothing", 0)];
     for (what, len) in cuts {
         let tree = Tree::new();
@@ -139,23 +144,21 @@ fn a_frozen_file_that_was_cut_is_unreadable_and_nothing_of_it_is_remembered() {
         let outcome = tree.push().between(cut).run();
 
         for name in ["file", "sparse"] {
-            assert_eq!(outcome.file(name).end, Some(FileEnd::Unreadable), "{what}");
+            assert!(outcome.is_whole(name) && outcome.content(name) == tree.read(name), "{what}");
         }
-        let why = "became shorter before it was read".to_owned();
         assert_eq!(
             outcome.problems,
-            [("file".to_owned(), why.clone()), ("sparse".to_owned(), why)],
-            "{what}"
+            [("file".to_owned(), CUT.to_owned()), ("sparse".to_owned(), CUT.to_owned())]
         );
-        assert_eq!(outcome.kinds(), "1 new");
+        assert_eq!((outcome.kinds(), outcome.fallbacks()), ("3 new".to_owned(), vec![(MOVED_ON, 2)]));
         let next = tree.push().run();
-        assert_eq!((next.kinds(), next.problems.len()), ("2 whole, 1 unchanged".to_owned(), 0), "{what}");
+        assert_eq!((next.kinds(), next.problems.len()), ("3 unchanged".to_owned(), 0), "{what}");
         next.assert_same(&tree.afresh());
     }
 }
 
 #[test]
-fn a_known_file_that_was_cut_after_the_freeze_is_unreadable_too() {
+fn a_known_file_that_was_cut_after_the_freeze_is_reported_too() {
     let tree = Tree::new();
     tree.write("file", noise(100_000, 2));
     tree.push().run();
@@ -163,11 +166,45 @@ fn a_known_file_that_was_cut_after_the_freeze_is_unreadable_too() {
 
     let outcome = tree.push().between(|| tree.set_len("file", 50_000)).run();
 
-    assert_eq!(outcome.file("file").end, Some(FileEnd::Unreadable));
-    assert_eq!((outcome.problems.len(), outcome.kinds()), (1, String::new()));
+    assert!(outcome.content("file") == noise(100_000, 2)[..50_000]);
+    assert_eq!((outcome.problems.len(), outcome.kinds()), (1, "1 whole".to_owned()));
     let next = tree.push().run();
-    assert_eq!(next.kinds(), "1 whole");
+    assert_eq!(next.kinds(), "1 unchanged");
     next.assert_same(&tree.afresh());
+}
+
+/// D6: a segment that is used again under another name is not what its old name stood for.
+#[test]
+fn a_file_that_was_given_another_name_and_written_to_is_not_stored_under_the_old_one() {
+    for class in ["auto=*", "mutable=*", "logged=*"] {
+        let tree = Tree::new();
+        tree.write("segment-1", noise(50_000, 1));
+        let recycle = || {
+            tree.rename("segment-1", "segment-9");
+            tree.overwrite("segment-9", 0, &noise(50_000, 2));
+        };
+
+        let outcome = tree.push().class(class).between(recycle).run();
+
+        assert_eq!(outcome.file("segment-1").end, Some(FileEnd::Unreadable), "{class}");
+        assert_eq!(outcome.problems.len(), 1, "{class}");
+        assert!(outcome.problems[0].1.contains("another name"), "{class}");
+    }
+}
+
+/// A table that is dropped is cut to nothing and then deleted; its owner's log knows.
+#[test]
+fn a_logged_file_that_was_dropped_is_empty_and_no_problem() {
+    let tree = Tree::new();
+    tree.write("table", noise(50_000, 1));
+    let drop = || {
+        tree.set_len("table", 0);
+        tree.remove("table");
+    };
+
+    let outcome = tree.push().class("logged=*").between(drop).run();
+
+    assert_eq!((outcome.problems.len(), outcome.content("table")), (0, vec![]));
 }
 
 #[test]
@@ -176,16 +213,36 @@ fn when_the_first_name_of_an_inode_is_unreadable_the_next_takes_over() {
     let path = tree.write("a", noise(100_000, 9));
     fs::hard_link(&path, tree.path("b")).unwrap();
     fs::hard_link(&path, tree.path("c")).unwrap();
+    let recycle = || {
+        tree.overwrite("a", 0, &noise(100_000, 8));
+        tree.remove("a");
+    };
 
-    let outcome = tree.push().between(|| tree.set_len("a", 10)).run();
+    let outcome = tree.push().between(recycle).run();
 
     assert_eq!(outcome.file("a").end, Some(FileEnd::Unreadable));
     assert!(outcome.is_whole("b"));
-    assert_eq!(outcome.content("b"), noise(10, 9));
+    assert!(outcome.content("b") == noise(100_000, 8));
     let group = outcome.other("c").link_group;
     assert_eq!(group, outcome.file("b").entry.link_group);
     assert_ne!(group, outcome.file("a").entry.link_group);
-    assert_eq!((outcome.totals.problems, outcome.totals.bytes), (1, 10));
+    assert_eq!((outcome.totals.problems, outcome.totals.bytes), (1, 100_000));
     // Nothing of it is remembered as good.
-    assert_eq!(tree.push().run().content("a"), noise(10, 9));
+    assert!(tree.push().run().content("b") == noise(100_000, 8));
+}
+
+/// D6: with `--strict` a file that is not of the moment of the freeze is a problem.
+#[test]
+fn a_file_that_moved_on_is_counted_and_with_strict_a_problem() {
+    for strict in [false, true] {
+        let tree = Tree::new();
+        tree.write("file", noise(30_000, 1));
+        let push = if strict { tree.push().strict() } else { tree.push() };
+
+        let outcome = push.between(|| tree.overwrite("file", 0, &noise(20_000, 2))).run();
+
+        assert_eq!(outcome.stats.moment.unwrap().moved_on, 1);
+        assert_eq!(outcome.problems.len(), usize::from(strict));
+        assert!(outcome.is_whole("file") && outcome.content("file") == tree.read("file"));
+    }
 }

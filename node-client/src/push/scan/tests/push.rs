@@ -31,8 +31,8 @@ use crate::push::scan::{Pages, Scan, Scanned};
 use crate::push::source::Opener;
 use crate::push::stop::{Failure, Stop, Stopped};
 use crate::push::walk::{Mounts, walk};
-use crate::push::{ClassRule, FreezeMode, FreezeOptions, Rehash, list};
-use crate::state::{Known, Memory, Place, Spool};
+use crate::push::{Alike, ClassRule, FreezeMode, FreezeOptions, Rehash, Strict, list};
+use crate::state::{Known, Likeness, Memory, Place, Spool};
 
 /// Plaintext in a batch.
 const BATCH_LEN: usize = 64 << 10;
@@ -63,6 +63,8 @@ pub(super) struct Push<'a> {
     pub(super) classes: Vec<ClassRule>,
     pub(super) rehash: Rehash,
     pub(super) clock: At,
+    pub(super) strict: Strict,
+    pub(super) alike: Alike,
     pub(super) cancel: Cancel,
     pub(super) between: Box<dyn FnOnce() + 'a>,
     pub(super) on_read: Box<dyn Fn(u64) + Send + Sync + 'a>,
@@ -93,6 +95,14 @@ impl<'a> Push<'a> {
 
     pub(super) fn rehash(self, rehash: Rehash) -> Self {
         Self { rehash, ..self }
+    }
+
+    pub(super) fn alike(self, alike: Alike) -> Self {
+        Self { alike, ..self }
+    }
+
+    pub(super) fn strict(self) -> Self {
+        Self { strict: Strict::Yes, ..self }
     }
 
     pub(super) fn at(self, clock: At) -> Self {
@@ -137,15 +147,16 @@ impl<'a> Push<'a> {
         let (stop, tally) = (Stop::new(self.cancel.clone()), Tally::default());
         let place = self.tree.place();
         let remembered = Some(&place).filter(|_| self.remember == Remember::Pushes);
-        let (memory, number) = recall(remembered)?;
+        let (memory, number) = recall(remembered, self.alike)?;
         let roots = self.tree.roots();
-        let options = FreezeOptions { mode: self.mode, folder: None };
-        let freeze = Freeze::new(&options, &place.key(), &roots).unwrap();
+        let options = FreezeOptions { mode: self.mode, ..FreezeOptions::default() };
+        let freeze = Freeze::new(&options, &place.key(), &roots, None).unwrap();
         let session = self.tree.session();
         let spool = Spool::create(remembered, domain(), REPOSITORY, SessionId::from_bytes(session), number);
         let mut pages = Pages { builder: PageBuilder::new(domain()), spool: spool.unwrap() };
         let draw = Draw::new(self.rehash, number, u64::from(session[0]));
-        let passes = Passes { roots: &roots, freeze: &freeze, stop: &stop, tally: &tally, draw };
+        let passes =
+            Passes { roots: &roots, freeze: &freeze, stop: &stop, tally: &tally, draw, strict: self.strict };
         let (scanned, fed) = self.passes(&passes, memory, &mut pages);
         if end == End::Killed {
             drop(freeze);
@@ -183,7 +194,7 @@ impl<'a> Push<'a> {
         for _ in 0..3 {
             give.send(Batch::with_len(BATCH_LEN + MAX_CHUNK + READ_LEN)).unwrap();
         }
-        let listed = passes.list(&classes, &mut memory);
+        let listed = passes.list(&classes, &mut memory, &self.clock);
         std::mem::replace(&mut self.between, Box::new(|| ()))();
         let missing = missing(&mut memory, &self.server);
         std::thread::scope(|scope| {
@@ -206,8 +217,8 @@ impl<'a> Push<'a> {
                     memory,
                     missing,
                     opener: Opener::new(passes.roots, passes.freeze),
-                    freeze: passes.freeze,
                     frozen_at: self.clock.now(),
+                    strict: self.strict,
                     classes: &classes,
                     draw: passes.draw,
                     links: Links::new(domain()),
@@ -233,21 +244,30 @@ struct Passes<'a> {
     stop: &'a Stop,
     tally: &'a Tally,
     draw: Draw,
+    strict: Strict,
 }
 
 impl Passes<'_> {
-    fn list(&self, classes: &Classes, memory: &mut Memory) -> Result<list::Reader, Stopped> {
+    fn list(&self, classes: &Classes, memory: &mut Memory, clock: &At) -> Result<list::Reader, Stopped> {
         let mut lister = Lister {
             freeze: self.freeze,
             classes,
             memory,
-            list: list::Writer::new(tempfile::tempfile().unwrap()),
+            list: list::Writer::new(std::array::from_fn(|_| tempfile::tempfile().unwrap())),
             stop: self.stop,
             progress: &Silent,
+            tally: self.tally,
+            clock,
+            strict: self.strict,
+            data_folders: &[],
+            roots: self.roots,
+            late: Vec::new(),
+            frozen: None,
             linked: HashSet::new(),
         };
         let excludes = Globs::new::<&str>("", &[]).unwrap();
         walk(self.roots, &excludes, Mounts::Enter, &mut lister)?;
+        lister.finish()?;
         let Lister { memory, list, .. } = lister;
         self.stop.pass(memory.rewind())?;
         Ok(list.finish().unwrap())
@@ -255,14 +275,17 @@ impl Passes<'_> {
 }
 
 /// What is remembered at `place`, and how many pushes are.
-fn recall(place: Option<&Place>) -> Result<(Memory, u64), Failure> {
+fn recall(place: Option<&Place>, alike: Alike) -> Result<(Memory, u64), Failure> {
     let Some(place) = place else { return Ok((Memory::default(), 0)) };
     let journal = place.journal();
     let last = place.of(&REPOSITORY);
+    let likeness = last
+        .as_ref()
+        .map_or_else(Likeness::default, |last| Likeness::new(alike, last.devices(), &place.devices()));
     let number = last.as_ref().map_or(0, |last| last.number() + 1);
     let last = last.map(|last| Known::open(last, domain())).transpose()?;
     let journal = journal.and_then(|journal| Known::open(journal, domain()).ok());
-    Ok((Memory { last, journal }, number))
+    Ok((Memory::new(last, journal, likeness), number))
 }
 
 /// The remembered chunks that the server does not have.

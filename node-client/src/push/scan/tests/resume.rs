@@ -187,10 +187,10 @@ fn the_second_names_of_a_killed_push_keep_what_it_had_frozen() {
 fn a_file_that_grew_after_a_push_that_failed_at_its_end_is_read_from_its_last_boundary() {
     for end in [End::Killed, End::Failed] {
         let tree = tree();
-        let all = tree.push().end(end).unwrap();
+        let all = tree.push().class("append-only=*").end(end).unwrap();
         tree.append("big", &noise(5000, 5));
 
-        let next = tree.push().run();
+        let next = tree.push().class("append-only=*").run();
 
         assert_eq!(next.kinds(), "1 appended, 2 resumed", "{end:?}");
         let most = 5000 + 2 * all.last_extent("big").1 + 4 * wide(MAX_CHUNK);
@@ -335,10 +335,11 @@ fn a_cut_file_that_changed_meanwhile_is_read_whole() {
 fn a_cut_file_that_grew_meanwhile_goes_on_and_takes_the_new_end_along() {
     for end in [End::Killed, End::Failed] {
         let tree = tree();
-        let cut = tree.push().cut_after(1_200_000).end(end).unwrap();
+        let push = || tree.push().class("append-only=*");
+        let cut = push().cut_after(1_200_000).end(end).unwrap();
         tree.append("big", &noise(50_000, 5));
 
-        let next = tree.push().run();
+        let next = push().run();
 
         assert_eq!(next.kinds(), "1 new, 2 resumed", "{end:?}");
         assert!(next.stats.bytes_read < next.totals.bytes - covered(&cut) / 2, "{end:?}");

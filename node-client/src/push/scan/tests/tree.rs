@@ -17,7 +17,7 @@ use crate::cancel::Cancel;
 use crate::push::freeze::{BASE_NAME, FreezeMode};
 use crate::push::roots::{self, Root};
 use crate::push::stat::{Identity, Stat};
-use crate::push::{Rehash, change::pick};
+use crate::push::{Alike, Rehash, Strict, change::pick};
 use crate::state::Place;
 
 /// The key of all trees.
@@ -51,6 +51,8 @@ impl Tree {
             classes: Vec::new(),
             rehash: Rehash::Never,
             clock: LATER,
+            strict: Strict::No,
+            alike: Alike::Exact,
             cancel: Cancel::new(),
             between: Box::new(|| ()),
             on_read: Box::new(|_| ()),
@@ -60,6 +62,14 @@ impl Tree {
     /// What a push makes of the tree that knows nothing of those before, and touches nothing.
     pub(super) fn afresh(&self) -> Outcome {
         self.push().afresh().freeze(FreezeMode::Off).run()
+    }
+
+    /// Lets a file grow twice with a push after each: then it is taken for a log.
+    pub(super) fn earn_trust(&self, name: &str, mode: FreezeMode) {
+        for _ in 0..2 {
+            self.append(name, b"one more");
+            assert_eq!(self.push().freeze(mode).run().stats.appended, 1);
+        }
     }
 
     /// The id of the next session.
@@ -165,6 +175,10 @@ impl Tree {
         rename(&new, &self.path(name));
     }
 
+    pub(super) fn rename(&self, from: &str, to: &str) {
+        rename(&self.path(from), &self.path(to));
+    }
+
     pub(super) fn remove(&self, name: &str) {
         fs::remove_file(self.path(name)).unwrap();
     }
@@ -194,13 +208,13 @@ impl Tree {
             let found = fs::read_dir(folder).into_iter().flatten().map(|found| found.unwrap().path());
             found.filter(|path| path.is_dir()).collect::<Vec<_>>()
         };
-        let fans = below(self.path(BASE_NAME)).into_iter().flat_map(below);
+        let fans = below(self.temp.path().join(BASE_NAME)).into_iter().flat_map(below);
         fans.map(|fan| fs::read_dir(fan).unwrap().count()).sum()
     }
 
     /// Whether a push has left anything in the root.
     pub(super) fn is_clean(&self) -> bool {
-        !self.path(BASE_NAME).exists()
+        !self.temp.path().join(BASE_NAME).exists()
     }
 
     /// Repeats `change` until the file system's clock, which may be coarse, has ticked.
