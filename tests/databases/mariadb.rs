@@ -114,7 +114,11 @@ impl Database for Mariadb {
 
     fn rows(&self) -> Result<Rows, String> {
         let checked = self.query("CHECK TABLE suite.safe, suite.plain EXTENDED")?;
-        if checked.lines().count() != 2 || !checked.lines().all(|line| line.ends_with("\tstatus\tOK")) {
+        let is_fine = |line: &&str| line.ends_with("\tstatus\tOK");
+        // mariadb-backup copies MyISAM tables while they are open: the mark of that is all there is to say of them.
+        let is_mark = |line: &str| line.ends_with("hasn't closed the table properly");
+        let others = checked.lines().filter(|line| !is_fine(line));
+        if checked.lines().filter(is_fine).count() != 2 || !others.into_iter().all(is_mark) {
             return Err(checked);
         }
         let safe = self.table("safe")?;
@@ -210,4 +214,29 @@ fn a_server_at_rest_comes_back_with_shared_blocks() {
     let push = |push: &Push<'_, Mariadb>| at_rest(push, &["--freeze", "reflink"]);
     let method = Method { name: "at rest under a lock, reflink", push, ready: as_restored };
     scene.under_load(&method, gear::rounds(2, 40)).is_always_right();
+}
+
+/// A server that writes has no moment to push. With second names and `--strict` a push never claims that it had.
+#[test]
+fn a_strict_push_of_a_server_that_writes_is_right_or_partial() {
+    let Some(scene) = scene(Ground::with_links()) else { return };
+    let push =
+        |push: &Push<'_, Mariadb>| push.run(&["--class-set", "mysql", "--strict", "--freeze", "hardlink"]);
+    let method = Method { name: "no lock, second names, --strict", push, ready: as_restored };
+    scene.under_load(&method, gear::rounds(3, 40)).is_never_wrong();
+}
+
+/// The judge bites: a table that lost its last rows.
+#[test]
+fn a_myisam_table_without_its_end_is_judged_wrong() {
+    let Some(scene) = scene(Ground::Temporary) else { return };
+    let cut = |_: &Push<'_, Mariadb>, restored: &Path| {
+        let file = fs::File::options().write(true).open(restored.join("suite/plain.MYD")).unwrap();
+        file.set_len(file.metadata().unwrap().len() / 2).unwrap();
+        Ok(restored.to_owned())
+    };
+
+    let tally = scene.under_load(&Method { name: "cut", push: backup, ready: cut }, 1);
+
+    assert!(tally.wrong()[0].contains("Corrupt"), "{tally:?}");
 }

@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
-use tests::client::Done;
+use tests::client::{Done, number};
 use tests::gear;
 use tests::loop_image::FileSystem;
+use tests::wait;
 
-use crate::ledger::{Rows, Writer};
+use crate::ledger::{Load, Rows, Writer};
 use crate::process::{Session, output};
 use crate::scene::{Database, Ground, Method, Push, Scene};
 
@@ -142,6 +143,31 @@ fn a_live_store_opens_or_is_partial_with_shared_blocks() {
     let push = |push: &Push<'_, Rocksdb>| live(push, &["--freeze", "reflink"]);
     let method = Method { name: "live folder, reflink", push, ready: checked };
     scene.under_load(&method, gear::rounds(4, 40)).is_never_wrong();
+}
+
+/// Tables under the name of another checkpoint are known by their inodes.
+#[test]
+fn a_second_checkpoint_under_another_name_costs_little() {
+    let Some(scene) = scene(Ground::Temporary) else { return };
+    let (store, checkpoints) = (scene.dir("data"), scene.dir("checkpoints"));
+    let database = Rocksdb::start(&store).unwrap();
+    let load = Load::start(&Arc::default(), database.writer().unwrap());
+    let has_tables = || tests::world::bytes_below(&store) > 4 << 20;
+    wait::for_state("a store of a few megabytes", || has_tables().then_some(()));
+    drop(load.stop());
+    let node = scene.world.node("db");
+    for name in ["first", "second"] {
+        database.ask(&format!("checkpoint {}", checkpoints.join(name).display())).unwrap();
+    }
+    let but = |name| node.push_with(&checkpoints, &["--class-set", "rocksdb", "--exclude", name]);
+
+    let first = but("second");
+    fs::remove_dir_all(checkpoints.join("first")).unwrap();
+    let second = but("first");
+
+    let (all, again) = (number(&first, "bytes_read"), number(&second, "bytes_read"));
+    assert!(again * 2 < all, "read {again} of {all} again: {second}");
+    assert!(number(&second, "bytes_sent") * 2 < number(&first, "bytes_sent"), "{second}");
 }
 
 /// The judge bites: a store that lost the file which names its manifest opens as a new one, without a word.

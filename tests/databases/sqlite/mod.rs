@@ -163,6 +163,21 @@ fn a_live_file_under_a_lock_comes_back_with_shared_blocks() {
     come_back::<Rollback>(ground, "under its lock, reflink", 3, |push| locked(push, REFLINKS));
 }
 
+/// Without a lock there is no moment to push. With second names and `--strict` a push never claims that there was.
+fn is_never_claimed<J: Journal>() {
+    let Some(scene) = scene(Ground::with_links()) else { return };
+    let push =
+        |push: &Push<'_, Sqlite<J>>| push.run(&["--class-set", "sqlite", "--strict", "--freeze", "hardlink"]);
+    let method = Method { name: "no lock, second names, --strict", push, ready: as_restored };
+    scene.under_load(&method, gear::rounds(4, 40)).is_never_wrong();
+}
+
+#[test]
+fn a_strict_push_without_a_lock_is_right_or_partial() {
+    is_never_claimed::<Wal>();
+    is_never_claimed::<Rollback>();
+}
+
 /// The judge bites: a database that lost its last pages opens without a word.
 #[test]
 fn a_database_without_its_last_pages_is_judged_wrong() {
