@@ -228,7 +228,7 @@ fn a_copy_in_backup_mode_recovers_with_second_names() {
     let Some(scene) = scene(Ground::with_links()) else { return };
     let push = |push: &Push<'_, Postgresql>| in_backup_mode(push, &["--freeze", "hardlink"]);
     let method = Method { name: "backup mode and WAL, second names", push, ready: recover };
-    scene.under_load(&method, gear::rounds(2, 40)).is_never_wrong();
+    scene.under_load(&method, gear::rounds(2, 40)).is_always_right();
 }
 
 #[test]
@@ -264,6 +264,26 @@ fn a_stopped_server_comes_back_without_a_class() {
         ready: as_restored,
     };
     scene.stopped(&method, COMMITS_FOR_CHUNKS, gear::rounds(3, 40)).is_always_right();
+}
+
+/// Nothing can tell whether a running server's folder, copied outside backup mode, is right: so the push warns.
+#[test]
+fn a_live_folder_without_a_class_set_is_warned_of() {
+    let Some(scene) = scene(Ground::Temporary) else { return };
+    let data = scene.dir("data");
+    let server = Postgresql::start(&data).unwrap();
+    let node = scene.world.node("db");
+    let warnings = || {
+        let report = node.start_push_of(&[&data], &["--freeze", "hardlink"]).wait().json();
+        report["warnings"].as_array().unwrap().iter().map(|text| text.to_string()).collect::<Vec<_>>()
+    };
+
+    let running = warnings();
+    server.stop();
+    let stopped = warnings();
+
+    assert!(running.iter().any(|text| text.contains("docs/databases/postgresql.md")), "{running:?}");
+    assert!(stopped.is_empty(), "{stopped:?}");
 }
 
 /// The judge bites: a page of the table that is empty is no damage to any tool of the server.

@@ -15,7 +15,7 @@ use tests::seed::Random;
 use tests::wait;
 use tests::world::{World, restored};
 
-/// What the client calls the folder of second names in a root.
+/// What the client calls the folder of second names, wherever it makes it.
 const BASE: &str = ".astacus";
 
 fn small_tree(root: &Path, files: usize) {
@@ -53,12 +53,21 @@ fn assert_restores(world: &World, node: &Client, root: &Path) {
     fs::remove_dir_all(&to).unwrap();
 }
 
+/// Where the second names of a node's pushes lie: with what it remembers.
+fn base(node: &Client) -> PathBuf {
+    node.home().join("state").join(BASE)
+}
+
 /// A push that takes its time, once all it will read has its second name.
 fn slow_push(node: &Client, roots: &[&Path]) -> Running {
+    slow_push_with(node, roots, &[])
+}
+
+fn slow_push_with(node: &Client, roots: &[&Path], more: &[&str]) -> Running {
     let file = roots[0].join("file-0");
     let names = || fs::metadata(&file).unwrap().nlink();
     let before = names();
-    let push = node.start_push_of(roots, &["--max-rate", "256K"]);
+    let push = node.start_push_of(roots, &[&["--max-rate", "256K"], more].concat());
     wait::for_state("the files to be frozen", || (names() > before).then_some(()));
     push
 }
@@ -76,7 +85,7 @@ fn a_push_leaves_no_trace_of_its_second_names() {
     for _ in 0..2 {
         node.push(&root);
 
-        assert!(!root.join(BASE).exists());
+        assert!(!root.join(BASE).exists() && !base(&node).exists() && !world.path(BASE).exists());
         assert_same(&world.path("before"), &root);
         assert_eq!(fs::metadata(root.join("file-0")).unwrap().nlink(), 1);
         fs::write(root.join("file-0"), "changed").unwrap();
@@ -99,9 +108,7 @@ fn a_users_own_folder_of_that_name_is_backed_up_and_nothing_is_made_in_it() {
 
     let report = node.push(&root);
 
-    assert_read_directly(&report, 4, BASE);
-    let named = &report["fallback_files"][&fallbacks(&report)[0].0];
-    assert_eq!(named.as_array().map(Vec::len), Some(4), "{report}");
+    assert_eq!((fallbacks(&report), number(&report, "files")), (vec![], 4));
     assert_same(&world.path("before"), &root);
     assert_restores(&world, &node, &root);
 }
@@ -280,7 +287,7 @@ fn a_folder_of_another_user_is_read_directly_and_that_is_told() {
 
     let report = node.push(&root);
 
-    assert_read_directly(&report, 5, "denied");
+    assert_read_directly(&report, 5, "not permitted");
     assert_restores(&world, &node.wrapped(&[]), &root);
 }
 
@@ -334,7 +341,8 @@ fn what_a_killed_push_left_is_taken_over_by_the_next_one() {
     let [root, _] = two_roots(&world);
     let node = world.node("n");
     slow_push(&node, &[&root]).kill();
-    assert!(root.join(BASE).is_dir(), "the kill came too late");
+    assert!(base(&node).is_dir(), "the kill came too late");
+    assert!(!root.join(BASE).exists(), "the owner of the files sees second names");
     fs::remove_file(root.join("file-1")).unwrap();
 
     let report = node.push(&root);
@@ -353,14 +361,16 @@ fn what_a_killed_push_left_is_removed_by_pushes_of_other_folders_and_of_other_mo
     let [first, second] = two_roots(&world);
     let node = world.node("n");
     for (killed, more) in [(&first, &[][..]), (&second, &[]), (&second, &["--freeze", "none"])] {
-        slow_push(&world.node_of("other", "n"), &[killed]).kill();
-        assert!(killed.join(BASE).is_dir(), "the kill came too late");
+        // Without a memory, second names lie in the folder above.
+        slow_push_with(&world.node_of("other", "n"), &[killed], &["--no-state"]).kill();
+        assert!(world.path(BASE).is_dir(), "the kill came too late");
 
         let report = node.start_push_of(&[&first, &second], more).wait().exits(0).json();
 
         assert_eq!((number(&report, "files"), number(&report, "folders")), (6, 2), "{report}");
         assert_clean(&first);
         assert_clean(&second);
+        assert!(!world.path(BASE).exists());
     }
     let to = world.path("restored");
     node.restore("latest", &to, &[]).exits(0);
@@ -375,11 +385,11 @@ fn two_pushes_that_share_a_root_keep_their_names_apart() {
     let [root, other] = two_roots(&world);
     // Of two clusters: in one, the fast push would leave to the slow one what that has promised to send.
     let (slow, fast) = (world.node("slow"), world.node_of("other", "fast"));
-    let push = slow_push(&slow, &[&root]);
+    let push = slow_push_with(&slow, &[&root], &["--no-state"]);
 
-    let both = fast.start_push_of(&[&root, &other], &[]).wait().exits(0).json();
+    let both = fast.start_push_of(&[&root, &other], &["--no-state"]).wait().exits(0).json();
     assert!(push.within(std::time::Duration::ZERO).is_none(), "the slow push was over too soon");
-    assert!(root.join(BASE).is_dir(), "the fast push has removed what the slow one needs");
+    assert!(world.path(BASE).is_dir(), "the fast push has removed what the slow one needs");
     let one = push.wait().exits(0).json();
 
     assert_eq!((number(&both, "files"), number(&one, "files")), (6, 3));
@@ -412,8 +422,11 @@ fn files_that_change_after_the_freeze_come_back_as_one_of_their_states() {
     fs::remove_file(root.join("goes")).unwrap();
     fs::write(world.path("new"), random.bytes(700_000)).unwrap();
     rustix::fs::rename(world.path("new"), root.join("is-replaced")).unwrap();
-    let mut grows = fs::OpenOptions::new().append(true).open(root.join("grows")).unwrap();
-    grows.write_all(&random.bytes(10_000)).unwrap();
+    // Nobody knows it for a log: its old length would be that of another state.
+    let more = random.bytes(10_000);
+    for grows in [root.join("grows"), world.path("before/grows")] {
+        fs::OpenOptions::new().append(true).open(grows).unwrap().write_all(&more).unwrap();
+    }
     fs::hard_link(root.join("gets-a-link"), world.path("link")).unwrap();
     fs::set_permissions(root.join("gets-a-mode"), fs::Permissions::from_mode(0o600)).unwrap();
     let rewritten = random.bytes(700_000);
@@ -423,6 +436,7 @@ fn files_that_change_after_the_freeze_come_back_as_one_of_their_states() {
     let report = push.wait().exits(0).json();
 
     assert_eq!(report["problems"], serde_json::json!([]));
+    assert_eq!(number(&report["moment"], "moved_on"), 2, "{report}");
     let to = world.path("as-frozen");
     node.restore("latest", &to, &["--strip-root"]).exits(0);
     for entry in fs::read_dir(world.path("before")).unwrap() {
@@ -443,10 +457,70 @@ fn the_folder_of_second_names_is_open_to_its_owner_only() {
     let node = world.node("n");
 
     let push = slow_push(&node, &[&root]);
-    let mode = fs::metadata(root.join(BASE)).unwrap().mode() & 0o777;
+    let mode = fs::metadata(base(&node)).unwrap().mode() & 0o777;
     push.interrupt();
 
     push.wait().exits(130);
     assert_eq!(mode, 0o700);
     assert_clean(&root);
+}
+
+/// D4: what a kill leaves is removed without another push, by the command that a unit runs when it stops.
+#[test]
+fn tidying_removes_what_a_killed_push_left_and_spares_a_living_one() {
+    let world = World::new();
+    let [root, other] = two_roots(&world);
+    let node = world.node("n");
+    let tidy = |more: &[&str]| node.run([&["tidy", "--json"], more].concat()).exits(0).json();
+    slow_push(&node, &[&root]).kill();
+    let living = slow_push_with(&node, &[&other], &["--no-state"]);
+
+    let tidied = tidy(&[root.to_str().unwrap(), other.to_str().unwrap()]);
+
+    assert_eq!(tidied["removed"], serde_json::json!([base(&node)]), "{tidied}");
+    assert_eq!(tidied["in_use"], serde_json::json!([world.path(BASE)]), "{tidied}");
+    assert_clean(&root);
+    assert_eq!(fs::metadata(other.join("file-0")).unwrap().nlink(), 2, "a living push lost its second names");
+    living.interrupt();
+    living.wait().exits(130);
+    assert_eq!(tidy(&[]), serde_json::json!({ "removed": [], "in_use": [], "left": [] }));
+    let missing = node.run(["tidy", world.path("nowhere").to_str().unwrap()]);
+    assert_eq!(missing.code, Some(10), "{missing:?}");
+}
+
+/// D4: where nothing else is on the file system of a root, second names are in it, and that is said.
+#[test]
+fn a_root_that_is_a_file_system_of_its_own_holds_its_second_names_and_that_is_told() {
+    let world = World::new();
+    let root = world.dir("source");
+    let Some(_disk) = Tmpfs::mount(root.clone(), "size=10m") else { return };
+    small_tree(&root, 3);
+    let node = world.node("n");
+
+    let done = node.start_push_of(&[&root], &[]).wait().exits(0);
+
+    assert!(done.stderr.contains("--freeze-dir") && done.stderr.contains(root.join(BASE).to_str().unwrap()));
+    assert_eq!(text(&done.json()["frozen"][0], "folder"), root.join(BASE).to_str().unwrap());
+    assert!(!root.join(BASE).exists());
+}
+
+/// D11: a push that must freeze makes no snapshot where it cannot.
+#[test]
+fn a_push_that_must_freeze_makes_no_snapshot_where_it_cannot() {
+    let world = World::new();
+    let root = world.dir("source");
+    let Some(disk) = Tmpfs::mount(root.clone(), "size=10m") else { return };
+    small_tree(&root, 3);
+    let node = world.node("n");
+    node.start_push_of(&[&root], &["--require-freeze"]).wait().exits(0);
+    disk.make_read_only();
+
+    let refused = node.start_push_of(&[&root], &["--require-freeze", "--no-state"]).wait().exits(2);
+
+    assert!(
+        refused.stderr.contains("cannot be frozen") && refused.stderr.contains("file-0"),
+        "{}",
+        refused.stderr
+    );
+    assert_eq!((world.wire().status().snapshots, world.wire().status().open_sessions), (1, 0));
 }

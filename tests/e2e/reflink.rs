@@ -40,9 +40,9 @@ fn is_one_moment(bytes: &[u8]) -> bool {
 }
 
 /// C1: with shared blocks a file that is written in place all the time is pushed as it was at one moment. With
-/// a second name alone it is reported, because there is no such moment.
+/// a second name alone it is kept and marked, because there is no such moment.
 #[test]
-fn a_file_that_is_never_at_rest_is_one_moment_of_itself_or_reported() {
+fn a_file_that_is_never_at_rest_is_one_moment_of_itself_or_marked() {
     let world = World::new();
     let Some(disk) = Xfs::mount(&world.path("image"), world.dir("disk")) else { return };
     let root = disk.path().join("data");
@@ -52,22 +52,25 @@ fn a_file_that_is_never_at_rest_is_one_moment_of_itself_or_reported() {
     let node = world.node("n");
     let stop = AtomicBool::new(false);
 
-    let (copied, linked) = std::thread::scope(|scope| {
+    let (copied, linked, logged) = std::thread::scope(|scope| {
         scope.spawn(|| rewrite(&path, &stop));
-        let copied = node.start_push_of(&[&root], &["--freeze", "reflink"]).wait();
+        let copied = node.start_push_of(&[&root], &[]).wait();
         let linked = node.start_push_of(&[&root], &["--freeze", "hardlink"]).wait();
+        let logged = node.start_push_of(&[&root], &["--freeze", "hardlink", "--class", "logged=*"]).wait();
         stop.store(true, Ordering::Relaxed);
-        (copied, linked)
+        (copied, linked, logged)
     });
 
     let report = copied.exits(0).json();
     assert_eq!(report["fallbacks"].as_array().map(Vec::len), Some(0), "{report}");
+    assert_eq!(text(&report["frozen"][0], "by"), "reflink", "{report}");
     let to = world.path("restored");
     node.restore(&text(&report, "snapshot"), &to, &["--strip-root"]).exits(0);
     assert!(is_one_moment(&fs::read(to.join("live")).unwrap()), "a mix of moments");
     let report = linked.exits(3).json();
-    assert_eq!(number(&report, "problem_count"), 1);
-    assert!(text(&report["problems"][0], "reason").contains("reflink"), "{report}");
+    assert_eq!((number(&report, "problem_count"), number(&report["moment"], "torn")), (1, 1), "{report}");
+    let report = logged.exits(0).json();
+    assert_eq!((number(&report, "problem_count"), number(&report["moment"], "fuzzy")), (0, 1), "{report}");
 }
 
 /// C4: copies go too, nothing of the original changes, and the next push knows it again.

@@ -4,6 +4,8 @@
 mod appended;
 #[path = "tests/frozen.rs"]
 mod frozen;
+#[path = "tests/histories.rs"]
+mod histories;
 #[path = "tests/identity.rs"]
 mod identity;
 #[path = "tests/moved.rs"]

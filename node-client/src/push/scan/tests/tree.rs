@@ -141,6 +141,11 @@ impl Tree {
         });
     }
 
+    /// Sets the length; the file gets another mtime.
+    pub(super) fn cut(&self, name: &str, len: u64) {
+        self.until_changed(name, || self.set_len(name, len));
+    }
+
     pub(super) fn set_len(&self, name: &str, len: u64) {
         self.open(name).set_len(len).unwrap();
     }

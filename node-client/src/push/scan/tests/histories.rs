@@ -1,0 +1,331 @@
+//! Random histories of files and of pushes beside them, against a model of what any reader may have seen (D1–D10).
+//!
+//! An owner writes in place, appends, cuts, grows by holes, replaces, renames, recycles and deletes, between pushes and in
+//! the middle of their reading. Each state of each name is noted. A push may store under a name a state that it had
+//! between the freeze and the end of the push, and nothing else; what is a mixture is marked, and what is left out is
+//! reported. `ASTACUS_NIGHTLY=1` runs 20,000 histories in place of 200.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+
+use format_spec::FileEnd;
+
+use super::outcome::Outcome;
+use super::tree::{Tree, noise};
+use crate::push::change::pick;
+use crate::push::{Alike, FreezeMode};
+
+/// More than one read takes, so that its owner comes in between.
+const BIG: usize = 300_000;
+const PUSHES: u64 = 6;
+
+/// Numbers that follow from a seed.
+struct Random {
+    seed: u64,
+    drawn: RefCell<u64>,
+}
+
+impl Random {
+    fn new(seed: u64) -> Self {
+        Self { seed, drawn: RefCell::new(0) }
+    }
+
+    fn below(&self, bound: usize) -> usize {
+        *self.drawn.borrow_mut() += 1;
+        usize::try_from(pick(self.seed, *self.drawn.borrow(), u64::try_from(bound).unwrap())).unwrap()
+    }
+
+    fn bytes(&self, most: usize) -> Vec<u8> {
+        noise(1 + self.below(most), self.seed ^ u64::try_from(self.below(1 << 30)).unwrap())
+    }
+}
+
+/// What happens to a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// It is appended to, and at times begun again under its name.
+    Log,
+    /// Anything.
+    Heap,
+    /// It is written once, renamed, linked and deleted.
+    Table,
+}
+
+/// An owner of files, who notes each state of each name.
+struct Owner<'a> {
+    tree: &'a Tree,
+    random: Random,
+    /// `None` where the name stood for nothing. The number says when.
+    states: BTreeMap<String, Vec<(u64, Option<Vec<u8>>)>>,
+    now: u64,
+    made: u64,
+}
+
+impl<'a> Owner<'a> {
+    fn new(tree: &'a Tree, seed: u64) -> Self {
+        let mut owner = Self { tree, random: Random::new(seed), states: BTreeMap::new(), now: 0, made: 0 };
+        for (name, len) in [
+            ("heap-a", BIG),
+            ("heap-b", 9000),
+            ("log-a", BIG),
+            ("log-b", 500),
+            ("table-a", 7000),
+            ("table-b", BIG),
+        ] {
+            tree.write(name, noise(len, seed));
+            owner.note(name);
+        }
+        owner
+    }
+
+    fn names(&self, kind: Kind) -> Vec<String> {
+        let prefix = match kind {
+            Kind::Log => "log-",
+            Kind::Heap => "heap-",
+            Kind::Table => "table-",
+        };
+        let there =
+            self.states.iter().filter(|(_, states)| states.last().is_some_and(|(_, now)| now.is_some()));
+        there.map(|(name, _)| name.clone()).filter(|name| name.starts_with(prefix)).collect()
+    }
+
+    /// The name has another state from now on.
+    fn note(&mut self, name: &str) {
+        self.now += 1;
+        let state = std::fs::read(self.tree.path(name)).ok();
+        self.states.entry(name.to_owned()).or_default().push((self.now, state));
+    }
+
+    fn new_name(&mut self, prefix: &str) -> String {
+        self.made += 1;
+        format!("{prefix}-{}", self.made)
+    }
+
+    /// Does one thing to one file.
+    fn act(&mut self) {
+        let kind = [Kind::Heap, Kind::Heap, Kind::Log, Kind::Table][self.random.below(4)];
+        let names = self.names(kind);
+        if names.is_empty() {
+            return;
+        }
+        let name = names[self.random.below(names.len())].clone();
+        match (kind, self.random.below(8)) {
+            (Kind::Log, 0) => self.replace(&name),
+            (Kind::Log, _) => self.append(&name),
+            (Kind::Heap, 0) => self.cut(&name),
+            (Kind::Heap, 1) => self.recycle(&name),
+            (Kind::Heap, 2) => self.replace(&name),
+            (Kind::Heap, 3) => {
+                self.overwrite(&name);
+                self.append(&name);
+            }
+            (Kind::Heap, 4) => self.grow_by_a_hole(&name),
+            (Kind::Heap, 5) => self.append(&name),
+            (Kind::Heap, _) => self.overwrite(&name),
+            (Kind::Table, 0) => self.remove(&name),
+            (Kind::Table, 1 | 2) => self.rename(&name),
+            (Kind::Table, 3) => self.tree.link_and_unlink(&name),
+            (Kind::Table, _) => {
+                let new = self.new_name("table");
+                self.tree.write(&new, self.random.bytes(20_000));
+                self.note(&new);
+            }
+        }
+    }
+
+    fn append(&mut self, name: &str) {
+        let len = self.tree.read(name).len();
+        let bytes = self.random.bytes(3000);
+        self.tree.overwrite(name, u64::try_from(len).unwrap(), &bytes);
+        self.note(name);
+    }
+
+    fn overwrite(&mut self, name: &str) {
+        let len = self.tree.read(name).len();
+        let at = self.random.below(len.max(1));
+        let mut bytes = self.random.bytes(2000);
+        bytes.truncate(len.saturating_sub(at).max(1));
+        self.tree.overwrite(name, u64::try_from(at).unwrap(), &bytes);
+        self.note(name);
+    }
+
+    fn cut(&mut self, name: &str) {
+        let len = self.tree.read(name).len();
+        self.tree.cut(name, u64::try_from(self.random.below(len.max(1))).unwrap());
+        self.note(name);
+    }
+
+    fn grow_by_a_hole(&mut self, name: &str) {
+        let len = self.tree.read(name).len();
+        self.tree.cut(name, u64::try_from(len + self.random.below(50_000)).unwrap());
+        self.note(name);
+    }
+
+    fn replace(&mut self, name: &str) {
+        self.tree.replace(name, self.random.bytes(30_000));
+        self.note(name);
+    }
+
+    fn remove(&mut self, name: &str) {
+        self.tree.remove(name);
+        self.note(name);
+    }
+
+    fn rename(&mut self, name: &str) {
+        let new = self.new_name("table");
+        self.tree.rename(name, &new);
+        self.note(name);
+        self.note(&new);
+    }
+
+    /// The file is used again under another name, as segments of a log are.
+    fn recycle(&mut self, name: &str) {
+        let new = self.new_name("heap");
+        self.tree.rename(name, &new);
+        self.note(name);
+        self.note(&new);
+        self.overwrite(&new);
+    }
+
+    /// The states of a name from the moment `since` on.
+    fn states_since(&self, name: &str, since: u64) -> Vec<Option<&[u8]>> {
+        let Some(states) = self.states.get(name) else { return Vec::new() };
+        let before = states.iter().rposition(|(at, _)| *at <= since).unwrap_or(0);
+        states.iter().skip(before).map(|(_, state)| state.as_deref()).collect()
+    }
+}
+
+/// What is wrong with a push that began at `since`.
+fn faults(owner: &Owner<'_>, outcome: &Outcome, since: u64) -> Vec<String> {
+    let reported: BTreeSet<&str> = outcome.problems.iter().map(|(name, _)| &**name).collect();
+    let mut faults = Vec::new();
+    for file in &outcome.files {
+        let name = &*file.name;
+        let states = owner.states_since(name, since);
+        match file.end {
+            Some(FileEnd::Whole(_)) if states.contains(&Some(&*outcome.content(name))) => {}
+            Some(FileEnd::Whole(_)) => faults.push(format!("`{name}` is whole and was never so")),
+            Some(FileEnd::Fuzzy(_)) => {}
+            Some(FileEnd::Torn(_) | FileEnd::Unreadable) if reported.contains(name) => {}
+            Some(FileEnd::Torn(_) | FileEnd::Unreadable) => faults.push(format!("`{name}` is not reported")),
+            None => faults.push(format!("`{name}` has no end")),
+        }
+    }
+    let linked: BTreeSet<&str> = outcome.others.iter().map(|(name, _)| &**name).collect();
+    for (name, states) in &owner.states {
+        let at_start = states.iter().rfind(|(at, _)| *at <= since);
+        let was_there = at_start.is_some_and(|(_, state)| state.is_some());
+        let is_there = outcome.files.iter().any(|file| file.name == *name) || linked.contains(&**name);
+        if was_there && !is_there && !reported.contains(&**name) {
+            faults.push(format!("`{name}` is left out without a word"));
+        }
+    }
+    faults
+}
+
+/// Runs a history, and returns what was wrong with its pushes.
+fn history(seed: u64, rules: &[&str]) -> Vec<String> {
+    let tree = Tree::new();
+    let owner = Mutex::new(Owner::new(&tree, seed));
+    let mut found = Vec::new();
+    for number in 0..PUSHES {
+        let (since, ops, places) = {
+            let mut owner = owner.lock().unwrap();
+            for _ in 0..owner.random.below(4) {
+                owner.act();
+            }
+            let places: BTreeSet<u64> = (0..owner.random.below(5))
+                .map(|_| u64::try_from(owner.random.below(1_500_000)).unwrap())
+                .collect();
+            (owner.now, owner.random.below(3), places)
+        };
+        let places = Mutex::new(places);
+        let between = || (0..ops).for_each(|_| owner.lock().unwrap().act());
+        let on_read = |read: u64| {
+            let mut places = places.lock().unwrap();
+            while places.first().is_some_and(|place| *place <= read) {
+                places.pop_first();
+                owner.lock().unwrap().act();
+            }
+        };
+        let mode = if seed.is_multiple_of(2) { FreezeMode::Auto } else { FreezeMode::Hardlink };
+        let mut push = tree.push().freeze(mode).alike(Alike::Exact);
+        for rule in rules {
+            push = push.class(rule);
+        }
+        let outcome = push.between(between).on_read(on_read).run();
+        let wrong = faults(&owner.lock().unwrap(), &outcome, since);
+        found.extend(wrong.into_iter().map(|fault| format!("seed {seed}, push {number}: {fault}")));
+    }
+    found
+}
+
+fn histories(few: u64, nightly: u64) -> std::ops::Range<u64> {
+    let is_nightly = std::env::var_os("ASTACUS_NIGHTLY").is_some_and(|value| value == "1");
+    0..if is_nightly { nightly } else { few }
+}
+
+/// Runs histories on all processors, until one is wrong.
+fn run(seeds: std::ops::Range<u64>, rules: &[&str]) -> Vec<String> {
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let (next, wrong) = (Mutex::new(seeds), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.lock().unwrap().next();
+                    let Some(seed) = seed.filter(|_| wrong.lock().unwrap().is_empty()) else { return };
+                    let found = history(seed, rules);
+                    wrong.lock().unwrap().extend(found);
+                }
+            });
+        }
+    });
+    wrong.into_inner().unwrap()
+}
+
+/// C1: without any class, no snapshot holds bytes under a name that it never had, or calls a mixture whole.
+#[test]
+fn no_history_makes_a_push_store_what_a_name_never_was() {
+    let wrong = run(histories(120, 12_000), &[]);
+
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// C1: nor with classes that are true.
+#[test]
+fn no_history_of_classed_files_makes_a_push_store_what_a_name_never_was() {
+    let rules = ["append-only=log-*", "immutable=table-*", "mutable=heap-a", "logged=heap-*"];
+    let wrong = run(histories(80, 8_000), &rules);
+
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// The twin: the old rule, by which every file that grew was taken for a log, is a class now. Given to files that are
+/// written in place, it is found out.
+#[test]
+fn histories_find_a_push_that_takes_growth_for_appending() {
+    assert!(!run(histories(400, 4_000), &["append-only=*"]).is_empty());
+}
+
+/// The twin of the judge: another state, a mixture that is not marked, a file that is not there.
+#[test]
+fn the_judge_of_histories_sees_what_is_wrong() {
+    let tree = Tree::new();
+    let mut owner = Owner::new(&tree, 1);
+    let since = owner.now;
+    let outcome = tree.push().run();
+    assert_eq!(faults(&owner, &outcome, since), [""; 0]);
+
+    owner.overwrite("heap-b");
+    let later = owner.now;
+    assert_eq!(faults(&owner, &outcome, later), ["`heap-b` is whole and was never so"]);
+    tree.write("heap-x", "x");
+    owner.note("heap-x");
+    assert!(faults(&owner, &outcome, owner.now).contains(&"`heap-x` is left out without a word".to_owned()));
+    let mut torn = tree.push().run();
+    let file = torn.files.iter_mut().find(|file| file.name == "heap-x").unwrap();
+    file.end = Some(FileEnd::Unreadable);
+    assert_eq!(faults(&owner, &torn, owner.now), ["`heap-x` is not reported"]);
+}
