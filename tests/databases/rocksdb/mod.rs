@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex};
 use tests::client::{Done, number};
 use tests::gear;
 use tests::loop_image::FileSystem;
-use tests::wait;
 
 use crate::ledger::{Load, Rows, Writer};
 use crate::process::{Session, output};
@@ -151,9 +150,10 @@ fn a_second_checkpoint_under_another_name_costs_little() {
     let Some(scene) = scene(Ground::Temporary) else { return };
     let (store, checkpoints) = (scene.dir("data"), scene.dir("checkpoints"));
     let database = Rocksdb::start(&store).unwrap();
-    let load = Load::start(&Arc::default(), database.writer().unwrap());
-    let has_tables = || tests::world::bytes_below(&store) > 4 << 20;
-    wait::for_state("a store of a few megabytes", || has_tables().then_some(()));
+    let ledger = Arc::default();
+    let load = Load::start(&ledger, database.writer().unwrap());
+    // A store of a few megabytes.
+    ledger.wait_for_more(2000);
     drop(load.stop());
     let node = scene.world.node("db");
     for name in ["first", "second"] {
