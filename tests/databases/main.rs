@@ -13,7 +13,11 @@ mod ledger;
 mod process;
 mod scene;
 
+mod cassandra;
 mod etcd;
+mod mariadb;
 mod pages;
 mod postgresql;
 mod redis;
+mod rocksdb;
+mod sqlite;

@@ -88,6 +88,19 @@ impl Walk {
         self.with(name, path)
     }
 
+    /// A path on the machine. Nothing is made.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// Puts a program on the machine that stands for one of a package: `commands` for the shell.
+    pub(crate) fn with_program(self, name: &str, commands: &str) -> Self {
+        let path = self.folder.join(name);
+        fs::write(&path, format!("#!/bin/sh\n{commands}\n")).expect("it can be written");
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("it is ours");
+        self
+    }
+
     /// Runs every block of the page that is marked `sh`.
     pub(crate) fn take(&self, name: &str) -> Done {
         let text = page(name);
@@ -220,6 +233,62 @@ fn the_page_of_redis_leads_to_a_restored_server() {
     let walk = walk.with_path("DATA", "redis").with_path("BACKUP", "backup");
 
     walk.take("redis.md").exits(0);
+}
+
+#[test]
+fn the_page_of_cassandra_leads_to_a_restored_node() {
+    let Some(cassandra) = crate::cassandra::Cassandra::find() else { return };
+    let walk = Walk::by(None).with("NODE", "cassandra1").with("KEYSPACE", "suite").with("TABLE", "kv");
+    let walk = walk.with_path("DATA", "cassandra").with_path("BACKUP", "backup");
+    let node = crate::cassandra::Node::alone(&cassandra, &walk.path("cassandra"), &walk.path("config"));
+    let written = crate::cassandra::write_some(&node);
+    // Debian has no package of it: these stand for its programs, and for the unit that runs it.
+    let walk = node.programs().into_iter().fold(walk, |walk, (name, text)| walk.with_program(name, &text));
+
+    walk.take("cassandra.md").exits(0);
+
+    assert_eq!(crate::cassandra::rows(&node, crate::cassandra::Consistency::One), Ok(written));
+}
+
+#[test]
+fn the_page_of_mariadb_leads_to_a_restored_server() {
+    if !crate::mariadb::has_mariadb() {
+        return;
+    }
+    let walk = Walk::by(Some(crate::mariadb::USER)).with("NODE", "db1").with_path("SOCKET", "sock");
+    let walk = walk.with_path("DATA", "mysql").with_path("BACKUP", "backup");
+
+    walk.take("mariadb.md").exits(0);
+}
+
+#[test]
+fn the_page_of_sqlite_leads_to_restored_files() {
+    if !gear::has("sqlite3") {
+        return;
+    }
+    let walk =
+        Walk::by(None).with("NODE", "app1").with_path("DB", "app/app.db").with_path("BACKUP", "backup");
+
+    walk.take("sqlite.md").exits(0);
+}
+
+#[test]
+fn the_page_of_rocksdb_leads_to_a_restored_store() {
+    if !["ldb", "sst_dump"].into_iter().all(gear::has) {
+        return;
+    }
+    let walk =
+        Walk::by(None).with("NODE", "app1").with_path("DATA", "app/store").with_path("BACKUP", "backup");
+
+    walk.take("rocksdb.md").exits(0);
+}
+
+/// No server of M3 is run here: the files only have its names.
+#[test]
+fn the_page_of_m3_leads_to_restored_files() {
+    let walk = Walk::by(None).with("NODE", "m3").with_path("DATA", "m3db").with_path("BACKUP", "backup");
+
+    walk.take("m3.md").exits(0);
 }
 
 /// All pages but the index.

@@ -112,6 +112,12 @@ impl Daemon {
         assert!(self.ends(), "the server does not stop:\n{}", self.log_end());
     }
 
+    /// Leaves it to others to end it.
+    pub(crate) fn leave(self) {
+        // It becomes a zombie when it ends, until this process does.
+        std::mem::forget(self);
+    }
+
     fn signal(&self, signal: Signal) {
         // It may end by itself at this very moment.
         let _ = kill_process(Pid::from_child(&self.child), signal);

@@ -149,13 +149,26 @@ const LOGS: &[Rule] = &[(Class::AppendOnly, &["*.log", "*.aof", "*.jsonl"])];
 
 const M3: &[Rule] = &[(Class::Immutable, &["fileset-*-*.db"]), (Class::Logged, &["commitlog-*.db"])];
 
-// No log repairs MyISAM.
+// No log repairs MyISAM. That of InnoDB repairs a copy only if all files are of one moment: its checkpoint moves while
+// they are copied, and what it left behind is lost without a word. So a copy of a server that writes is torn.
 const MYSQL: &[Rule] = &[
-    (Class::Mutable, &["*.MYD", "*.MYI", "*.CSV"]),
     (Class::AppendOnly, &["*-bin.[0-9]*", "binlog.[0-9]*", "*-relay-bin.[0-9]*"]),
     (
-        Class::Logged,
-        &["*.ibd", "ibdata*", "ib_logfile*", "#ib_redo*", "undo*", "*.ibu", "*.MAD", "*.MAI", "aria_log*"],
+        Class::Mutable,
+        &[
+            "*.MYD",
+            "*.MYI",
+            "*.CSV",
+            "*.ibd",
+            "ibdata*",
+            "ib_logfile*",
+            "#ib_redo*",
+            "undo*",
+            "*.ibu",
+            "*.MAD",
+            "*.MAI",
+            "aria_log*",
+        ],
     ),
 ];
 
