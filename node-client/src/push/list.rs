@@ -169,6 +169,8 @@ pub(crate) struct Reader {
     inserted: Peekable<btree_map::IntoIter<EntryPath, Vec<Step>>>,
     /// Steps to come before the next row.
     due: VecDeque<Step>,
+    /// Steps to come behind the last row.
+    late: Vec<Step>,
     next: Option<Step>,
 }
 
@@ -176,7 +178,26 @@ impl Reader {
     /// The rows of the list in `file`, of which none waits.
     pub(super) fn new(file: File) -> Self {
         let inserted = BTreeMap::new().into_iter().peekable();
-        Self { rows: Rows::new(file), waiting: None, inserted, due: VecDeque::new(), next: None }
+        Self {
+            rows: Rows::new(file),
+            waiting: None,
+            inserted,
+            due: VecDeque::new(),
+            late: Vec::new(),
+            next: None,
+        }
+    }
+
+    /// Adds a step that has no place in path order.
+    pub(super) fn add_late(&mut self, step: Step) {
+        self.late.push(step);
+    }
+
+    /// Hands over every file that was frozen with its folder.
+    pub(super) fn each_frozen(&mut self, take: impl FnMut(FoundFile) -> io::Result<()>) -> io::Result<()> {
+        let Some(waiting) = &mut self.waiting else { return Ok(()) };
+        let len = waiting.held.metadata()?.len();
+        waiting.each(len, take)
     }
 
     /// The next row; `None` after the last.
@@ -204,7 +225,9 @@ impl Reader {
                         return Ok(Some(step));
                     }
                 }
-                step => return Ok(step),
+                Some(step) => return Ok(Some(step)),
+                None if self.late.is_empty() => return Ok(None),
+                None => self.due.extend(self.late.drain(..)),
             }
         }
     }
@@ -218,16 +241,35 @@ struct Waiting {
 }
 
 impl Waiting {
+    /// Hands over everything that rows waited for, in the order in which it was held.
+    fn each(&mut self, len: u64, mut take: impl FnMut(FoundFile) -> io::Result<()>) -> io::Result<()> {
+        let mut at = 0;
+        while at < len {
+            let (step, next) = self.read(at)?;
+            if let Step::File(found) = step {
+                take(found)?;
+            }
+            at = next;
+        }
+        Ok(())
+    }
+
     /// What the row of this number waited for; `None` if that has gone.
     fn find(&mut self, row: u64) -> io::Result<Option<Step>> {
         let mut place = [0; 8];
         self.places.read_exact_at(&mut place, row.saturating_mul(PLACE_LEN))?;
         let Some(at) = u64::from_le_bytes(place).checked_sub(1) else { return Ok(None) };
-        let mut len = [0; 4];
-        self.held.read_exact_at(&mut len, at)?;
-        self.row.resize(row_len(len)?, 0);
+        self.read(at).map(|(step, _)| Some(step))
+    }
+
+    /// The row at a place, and where the next one is.
+    fn read(&mut self, at: u64) -> io::Result<(Step, u64)> {
+        let mut head = [0; 4];
+        self.held.read_exact_at(&mut head, at)?;
+        let len = row_len(head)?;
+        self.row.resize(len, 0);
         self.held.read_exact_at(&mut self.row, at + 4)?;
-        parse(&self.row).map(Some)
+        Ok((parse(&self.row)?, at + 4 + u64::try_from(len).map_err(io::Error::other)?))
     }
 }
 

@@ -376,7 +376,13 @@ impl<'a> Push<'a> {
         let (first, last) = frozen.unwrap_or_default();
         tally.frozen_in(last.saturating_sub(first));
         stop.pass(memory.rewind())?;
-        stop.pass(list.finish().map_err(scan::spool_error))
+        let mut list = stop.pass(list.finish().map_err(scan::spool_error))?;
+        if self.options.strict == Strict::Yes {
+            let looked =
+                moment::mark_changed(&mut list, &mut source::Opener::new(&self.roots, freeze), tally);
+            stop.pass(looked.map_err(scan::spool_error))?;
+        }
+        Ok(list)
     }
 
     /// The roots in which a database has its data.

@@ -8,13 +8,18 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
+use std::io;
 use std::time::Duration;
 
 use format_spec::Timestamp;
 use rustix::fs::FileType;
 
-use super::freeze::Held;
+use super::change::Change;
+use super::freeze::{Held, Source};
+use super::list::{Reader, Step};
+use super::report::Tally;
 use super::sets::refers_to_others;
+use super::source::Opener;
 use super::stat::{Identity, Stat};
 use super::stop::Stopped;
 use super::walk::{Level, Names, Place, Walker};
@@ -23,6 +28,33 @@ use super::walk::{Level, Names, Place, Walker};
 const ROUNDS: u32 = 40;
 /// Kernels tick at least 100 times a second: a second change within a tick does not show in a folder's times.
 const TICK: Duration = Duration::from_millis(11);
+
+/// Why copies of two files are not of one moment.
+const CHANGED: &str = "changed while others were being frozen: its copy is of another moment than theirs";
+
+/// Marks the files that changed between their copy and the last one: each copy is of one moment, and only together do
+/// they have to be. A hard link shows such a change when it is read.
+pub(super) fn mark_changed(list: &mut Reader, opener: &mut Opener<'_>, tally: &Tally) -> io::Result<()> {
+    let mut changed = Vec::new();
+    list.each_frozen(|found| {
+        if found.source == Source::Copy {
+            let now = opener.look(&found.path);
+            let is_as_copied = now.is_ok_and(|now| {
+                let change = Change::between(&found.stat.identity, &now.identity);
+                matches!(change, Change::None | Change::Stamp)
+            });
+            if !is_as_copied {
+                changed.push(found.path);
+            }
+        }
+        Ok(())
+    })?;
+    for path in changed {
+        tally.moved_on(CHANGED, &path);
+        list.add_late(Step::Problem(path, CHANGED.to_owned()));
+    }
+    Ok(())
+}
 
 /// What is known of a name whose folder is listed again.
 #[derive(Debug, Clone, Copy)]
