@@ -146,3 +146,36 @@ fn a_mix_of_moments_is_seen() {
     torn[BLOCK / 2..BLOCK / 2 + 8].copy_from_slice(&8_u64.to_le_bytes());
     assert!(!is_one_moment(&torn));
 }
+
+/// C12: each copy is of one moment, and all of them are of one only if nothing changed between the first and the last.
+#[test]
+fn a_strict_push_sees_that_copies_are_of_different_moments() {
+    let world = World::new();
+    let Some(disk) = Xfs::mount(&world.path("image"), world.dir("disk")) else { return };
+    let root = disk.path().join("data");
+    fs::create_dir(&root).unwrap();
+    let path = root.join("a-live");
+    fs::write(&path, vec![0; BLOCK * BLOCKS]).unwrap();
+    for n in 0..500 {
+        fs::write(root.join(format!("calm-{n}")), format!("content of {n}")).unwrap();
+    }
+    let node = world.node("n");
+    let calm = node.start_push_of(&[&root], &["--strict", "--no-state"]).wait().exits(0).json();
+    assert_eq!(number(&calm["moment"], "moved_on"), 0, "{calm}");
+    let stop = AtomicBool::new(false);
+
+    std::thread::scope(|scope| {
+        scope.spawn(|| rewrite(&path, &stop));
+        let _stop = Stop(&stop);
+        for pushes in 1.. {
+            let done = node.start_push_of(&[&root], &["--strict", "--no-state"]).wait();
+            let report = done.json();
+            if number(&report["moment"], "moved_on") == 1 {
+                assert_eq!((done.code, number(&report, "problem_count")), (Some(3), 1), "{report}");
+                assert!(text(&report["problems"][0], "reason").contains("another moment"), "{report}");
+                return;
+            }
+            assert!(pushes < 30, "the writer never came between two copies: {report}");
+        }
+    });
+}
