@@ -61,7 +61,7 @@ pub struct PushStats {
     /// Files whose content was taken from the push before.
     #[n(0)]
     pub unchanged: u64,
-    /// Files that had grown, and of which only the end was read.
+    /// Files that had grown at their end: what was there is that of the push before, compared whole or by samples.
     #[n(1)]
     pub appended: u64,
     /// Files that were known, and were read whole.

@@ -111,6 +111,46 @@ fn a_change_in_the_middle_of_a_file_that_also_grew_is_in_the_snapshot() {
     }
 }
 
+/// What lies behind a link of a database is its data: a snapshot without it says so, and one that names it has it.
+#[test]
+fn a_link_of_a_database_that_leads_out_of_the_snapshot_is_told() {
+    let world = World::new();
+    let root = world.dir("pgdata");
+    fs::create_dir(root.join("global")).unwrap();
+    fs::write(root.join("PG_VERSION"), "15\n").unwrap();
+    let wal = world.dir("wal");
+    fs::write(wal.join("000000010000000000000001"), "log").unwrap();
+    std::os::unix::fs::symlink(&wal, root.join("pg_wal")).unwrap();
+    std::os::unix::fs::symlink("nowhere", root.join("dangling")).unwrap();
+    let node = world.node("n");
+
+    let without = node.push(&root);
+    let with = node.start_push_of(&[&root, &wal], &[]).wait().exits(0).json();
+
+    let named = without["fallback_files"].as_object().unwrap();
+    let (why, files) = named.iter().next().unwrap();
+    assert!(named.len() == 1 && why.contains("leads to a folder that is not pushed"), "{without}");
+    assert_eq!(files, &serde_json::json!([root.join("pg_wal")]));
+    assert_eq!((number(&with, "files"), &with["fallbacks"]), (2, &serde_json::json!([])), "{with}");
+}
+
+/// A root without anything in it, which had something: its file system may not be mounted.
+#[test]
+fn a_root_that_is_suddenly_empty_is_warned_of() {
+    let world = World::new();
+    let root = world.dir("data");
+    let node = world.node("n");
+    let empty = node.push(&root);
+    fs::write(root.join("f"), "content").unwrap();
+    let full = node.push(&root);
+    fs::remove_file(root.join("f")).unwrap();
+
+    let emptied = node.push(&root);
+
+    assert_eq!((&empty["warnings"], &full["warnings"]), (&serde_json::json!([]), &serde_json::json!([])));
+    assert!(emptied["warnings"][0].as_str().is_some_and(|text| text.contains("is empty")), "{emptied}");
+}
+
 /// C8: a store through a memory map leaves no sign while its page waits to be written out. A file that was written to
 /// a moment before a push is read again by the next.
 #[test]

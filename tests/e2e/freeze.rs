@@ -189,7 +189,9 @@ fn roots_and_folders_that_make_no_sense_are_refused_before_a_session_is_opened()
     let before = token();
     let inner = root.join("inner");
     let freeze_dir = |dir: &Path| ["--freeze-dir".to_owned(), dir.to_str().unwrap().to_owned()];
-    let cases: [(i32, &[&Path], Vec<String>); 7] = [
+    let both = ["--require-freeze", "--freeze", "none"].map(str::to_owned).to_vec();
+    let cases: [(i32, &[&Path], Vec<String>); 8] = [
+        (2, &[&inner], both),
         (10, &[&gone], vec![]),
         (2, &[&file], vec![]),
         (2, &[&root, &inner], vec![]),

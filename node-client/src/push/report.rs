@@ -82,7 +82,7 @@ pub(super) enum Kind {
     New,
     /// It was known, and read whole.
     Whole,
-    /// Only its end was read.
+    /// Only its end is new.
     Appended,
     /// Its content is that of the last push.
     Unchanged,

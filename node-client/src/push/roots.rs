@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use format_spec::EntryPath;
 use format_spec::manifest::MAX_ROOTS;
 
-use super::freeze::{BASE_NAME, FreezeOptions, MARK};
+use super::freeze::{BASE_NAME, FreezeMode, FreezeOptions, MARK, Unfrozen};
 use crate::error::ClientError;
 
 /// One folder to push.
@@ -81,12 +81,15 @@ fn root(path: &Path) -> Result<Root, ClientError> {
     Ok(Root { folder, path })
 }
 
-/// Checks the folder that the user chose for second names.
+/// Checks how files are to be frozen, and the folder that the user chose for second names.
 ///
 /// # Errors
 /// [`ClientError::NotFound`] if it is not there, [`ClientError::Usage`] if it is no folder, or is a root or
-/// holds one.
+/// holds one, or if freezing is both required and switched off.
 pub(crate) fn check_freeze_folder(options: &FreezeOptions, roots: &[Root]) -> Result<(), ClientError> {
+    if options.mode == FreezeMode::Off && options.unfrozen == Unfrozen::Refused {
+        return Err(ClientError::Usage("--require-freeze and --freeze none cannot both be meant".to_owned()));
+    }
     let Some(folder) = &options.folder else { return Ok(()) };
     let shown = folder.display();
     let real = folder
