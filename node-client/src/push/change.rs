@@ -6,6 +6,7 @@ use std::num::NonZeroU32;
 
 use super::class::Class;
 use super::stat::Identity;
+use super::twin::{Old, is_back};
 use crate::state::Sure;
 
 /// What the kernel says happened to a name.
@@ -100,6 +101,7 @@ impl Habit {
     pub(crate) fn trust(self) -> Trust {
         match self {
             Self::InPlace => Trust::Never,
+            Self::Appends(_) if is_back(Old::GrowthIsAppending) => Trust::Earned,
             Self::Appends(growths) if (PROOFS..PROOFS + BELIEVED).contains(&growths) => Trust::Earned,
             Self::Appends(_) => Trust::NotYet,
         }

@@ -37,6 +37,7 @@ mod sets;
 mod source;
 mod stat;
 mod stop;
+pub(crate) mod twin;
 mod upload;
 mod walk;
 mod xattr;

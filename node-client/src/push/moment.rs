@@ -22,6 +22,7 @@ use super::sets::refers_to_others;
 use super::source::Opener;
 use super::stat::{Identity, Stat};
 use super::stop::Stopped;
+use super::twin::{Old, is_back};
 use super::walk::{Level, Names, Place, Walker};
 
 /// How often a folder is listed before it is called restless.
@@ -226,6 +227,9 @@ enum Unrest {
 
 impl Moment {
     fn unrest(&self) -> Unrest {
+        if is_back(Old::OneLook) {
+            return Unrest::None;
+        }
         let Some((listed, at)) = &self.level.listed else { return Unrest::None };
         let Ok(now) = Stat::of_file(&self.level.folder) else { return Unrest::None };
         let (before, after) = (&listed.identity, &now.identity);

@@ -21,6 +21,7 @@ use super::list::{FoundFile, Step};
 use super::source::Opener;
 use super::stat::Stat;
 use super::stop::{Failure, Stop, Stopped};
+use super::twin::{Old, is_back};
 use crate::clock::Clock;
 use crate::error::ClientError;
 use crate::state::{Memory, Slot, Spool, SpoolMark};
@@ -237,7 +238,7 @@ impl Scan<'_> {
 /// come was set: any write gives another.
 fn settled(changed: Timestamp, written: Timestamp, frozen: Timestamp, now: Timestamp) -> Settled {
     let is_set = since(now, written) >= tick_of(written);
-    let is_written_out = since(written, frozen) >= WRITTEN_OUT_AFTER_NS;
+    let is_written_out = since(written, frozen) >= WRITTEN_OUT_AFTER_NS || is_back(Old::TickOnly);
     match ticked(changed, frozen) {
         Settled::Yes if is_written_out => Settled::Yes,
         _ if is_set && (changed == written || ticked(changed, frozen) == Settled::Yes) => Settled::Yes,

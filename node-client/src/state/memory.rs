@@ -5,6 +5,7 @@ use format_spec::{Entry, EntryPath, Timestamp};
 
 use super::known::KnownFile;
 use super::{ByInode, Damaged, Known, Slot};
+use crate::push::twin::{Old, is_back};
 use crate::push::{Device, Identity, Settled};
 
 /// Which of both a file was found in.
@@ -137,6 +138,9 @@ impl Memory {
 
     /// The file under whatever name it had.
     fn find_moved(&mut self, now: &Identity) -> Option<KnownFile> {
+        if is_back(Old::PathOnly) {
+            return None;
+        }
         let Self { moved, likeness, .. } = self;
         let unborn = Timestamp { seconds: 0, nanos: 0 };
         moved.as_mut()?.find(now.ino, |slot| {

@@ -17,6 +17,7 @@ use crate::push::list::FoundFile;
 use crate::push::report::Kind;
 use crate::push::stat::{Identity, Stat};
 use crate::push::stop::Stopped;
+use crate::push::twin::{Old, is_back};
 use crate::push::walk::reason;
 use crate::push::xattr;
 
@@ -228,7 +229,7 @@ impl Scan<'_> {
 
     /// How a file that was read to its end ends, and what is reported of that.
     fn file_end(&mut self, found: &FoundFile, stayed: Stayed, digest: FileDigest) -> FileEnd {
-        if stayed == Stayed::Yes {
+        if stayed == Stayed::Yes || is_back(Old::LastReadingIsWhole) {
             return FileEnd::Whole(digest);
         }
         if self.classes.of(&found.path) == Class::Logged {
@@ -276,6 +277,9 @@ impl Scan<'_> {
 
     /// Whether the name under which the file was found still stands for it.
     fn is_named_so(&mut self, found: &FoundFile) -> bool {
+        if is_back(Old::NameOfTheFreeze) {
+            return true;
+        }
         let named = self.opener.look(&found.path);
         named.is_ok_and(|named| named.identity.is_same_inode(&found.stat.identity))
     }

@@ -10,6 +10,7 @@ use crate::push::freeze::{Freeze, FreezeMode, FreezeOptions, MARK, Source};
 use crate::push::list::Writer;
 use crate::push::roots;
 use crate::push::source::Opener;
+use crate::push::twin::{Old, with_old};
 
 const KEY: &str = "0123456789abcdef";
 
@@ -581,4 +582,21 @@ fn a_folder_that_changed_a_moment_ago_is_listed_again() {
 
     assert_eq!(seen.restless, 1);
     assert_eq!(seen.steps().len(), 5);
+}
+
+/// The twin: with one look, a copy of the folder has the new manifest and not the table that it names.
+#[test]
+fn one_look_at_a_folder_misses_what_came() {
+    let (_temp, root) = table_folder();
+    let mut once = Some(());
+
+    let (steps, _) = with_old(Some(Old::OneLook), || {
+        busy(&root, |name| {
+            if name == "2.sst" && once.take().is_some() {
+                fs::write(root.join("3.sst"), "merged").unwrap();
+            }
+        })
+    });
+
+    assert!(!steps.contains(&"file 3.sst".to_owned()), "{steps:?}");
 }

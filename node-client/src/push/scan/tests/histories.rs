@@ -14,6 +14,7 @@ use format_spec::FileEnd;
 use super::outcome::Outcome;
 use super::tree::{Tree, noise};
 use crate::push::change::pick;
+use crate::push::twin::{Old, with_old};
 use crate::push::{Alike, FreezeMode};
 
 /// More than one read takes, so that its owner comes in between.
@@ -271,6 +272,11 @@ fn histories(few: u64, nightly: u64) -> std::ops::Range<u64> {
 
 /// Runs histories on all processors, until one is wrong.
 fn run(seeds: std::ops::Range<u64>, rules: &[&str]) -> Vec<String> {
+    run_with(seeds, rules, None)
+}
+
+/// The same without a rule.
+fn run_with(seeds: std::ops::Range<u64>, rules: &[&str], old: Option<Old>) -> Vec<String> {
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let (next, wrong) = (Mutex::new(seeds), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
@@ -279,7 +285,7 @@ fn run(seeds: std::ops::Range<u64>, rules: &[&str]) -> Vec<String> {
                 loop {
                     let seed = next.lock().unwrap().next();
                     let Some(seed) = seed.filter(|_| wrong.lock().unwrap().is_empty()) else { return };
-                    let found = history(seed, rules);
+                    let found = with_old(old, || history(seed, rules));
                     wrong.lock().unwrap().extend(found);
                 }
             });
@@ -305,11 +311,13 @@ fn no_history_of_classed_files_makes_a_push_store_what_a_name_never_was() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// The twin: the old rule, by which every file that grew was taken for a log, is a class now. Given to files that are
-/// written in place, it is found out.
+/// The twin: each old rule is found out. That every file that grew is a log is a class now, which is one only for logs.
 #[test]
-fn histories_find_a_push_that_takes_growth_for_appending() {
-    assert!(!run(histories(400, 4_000), &["append-only=*"]).is_empty());
+fn histories_find_each_old_rule() {
+    assert!(!run(histories(400, 4_000), &["append-only=*"]).is_empty(), "a class that is not true");
+    for old in [Old::GrowthIsAppending, Old::NameOfTheFreeze, Old::LastReadingIsWhole] {
+        assert!(!run_with(histories(400, 4_000), &[], Some(old)).is_empty(), "{old:?}");
+    }
 }
 
 /// The twin of the judge: another state, a mixture that is not marked, a file that is not there.

@@ -5,6 +5,7 @@ use std::fs;
 use super::tree::{Tree, noise};
 use super::{MAX_CHUNK, wide};
 use crate::push::Alike;
+use crate::push::twin::{Old, with_old};
 
 const LEN: usize = 300_000;
 /// What samples of one file take at most: the last chunk and three others.
@@ -130,4 +131,16 @@ fn another_file_of_the_same_size_and_time_is_found_by_its_samples() {
 
     assert_eq!(now.kinds(), "1 whole");
     now.assert_same(&tree.afresh());
+}
+
+/// The twin: known by path alone, all of a moved folder is read.
+#[test]
+fn by_path_alone_a_moved_folder_is_read() {
+    let tree = tables();
+    tree.push().class("immutable=*").run();
+    tree.rename("main", "other");
+
+    let now = with_old(Some(Old::PathOnly), || tree.push().class("immutable=*").run());
+
+    assert_eq!((now.stats.new, now.stats.bytes_read), (5, 5 * wide(LEN)));
 }

@@ -15,6 +15,7 @@ use crate::push::change::Settled;
 use crate::push::scan::{settled, ticked};
 use crate::push::stat::Identity;
 use crate::push::stop::Failure;
+use crate::push::twin::{Old, with_old};
 
 /// A moment so many milliseconds after `time`.
 fn after(time: Timestamp, ms: u32) -> At {
@@ -44,6 +45,7 @@ fn a_file_is_settled_a_minute_after_it_was_written_to_and_never_if_that_was_afte
 
     assert_eq!(of(at(100), 160, 161), Settled::Yes);
     assert_eq!(of(at(100), 159, 200), Settled::No);
+    assert_eq!(with_old(Some(Old::TickOnly), || of(at(100), 159, 200)), Settled::Yes, "the twin");
     assert_eq!(of(at(100), 99, 9_999), Settled::No, "written to after the freeze, and read long after");
     assert_eq!(of(at(500), 99, 100), Settled::Yes, "a time that has not come was set: a write gives another");
     assert_eq!(settled(at(100), at(1), at(100), at(101)), Settled::No, "the last change is too fresh");
