@@ -138,7 +138,7 @@ fn a_link_of_a_database_that_leads_out_of_the_snapshot_is_told() {
 #[test]
 fn a_root_that_is_suddenly_empty_is_warned_of() {
     let world = World::new();
-    let root = world.dir("data");
+    let root = world.dir("volume");
     let node = world.node("n");
     let empty = node.push(&root);
     fs::write(root.join("f"), "content").unwrap();
