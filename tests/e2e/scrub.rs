@@ -32,6 +32,8 @@ impl Repository {
     fn push(&mut self, name: &str) -> (String, PathBuf) {
         let root = self.world.path(name);
         corpus::plain(&root, &mut self.random, 3, 100_000);
+        // More than a pack of pages is padded to: the larger pack is that of the content.
+        fs::write(root.join("file-0"), self.random.bytes(300_000)).unwrap();
         let before = self.packs();
         let snapshot = text(&self.node.push(&root), "snapshot");
         let new = self.packs().into_iter().filter(|pack| !before.contains(pack));
