@@ -122,7 +122,7 @@ pub struct Moment {
 }
 
 impl Moment {
-    /// Whether every file is as it was when it was frozen.
+    /// True if the push stored each file in the state that it froze.
     pub fn is_one(&self) -> bool {
         self.moved_on == 0 && self.fuzzy == 0 && self.torn == 0 && self.restless == 0
     }

@@ -28,7 +28,7 @@ pub enum ClientError {
     Partial {
         /// The snapshot.
         snapshot: SnapshotId,
-        /// What is missing from it.
+        /// The files that the snapshot lacks.
         lack: Box<Lack>,
     },
     /// The server could not be reached, or stopped answering, after bounded retries.

@@ -7,7 +7,7 @@ use format_spec::{ClusterName, NodeName};
 
 use crate::error::ClientError;
 
-/// What `list` is asked for.
+/// The snapshots that the user asks `list` for.
 #[derive(Debug, Clone, Default)]
 pub struct Wanted {
     /// Only this cluster, if any place names one.

@@ -7,7 +7,7 @@ use crate::id::NodeName;
 /// Most files in one answer.
 pub const MAX_FILE_PROBLEMS: u32 = 1_000;
 
-/// What a snapshot holds of a file or folder.
+/// How much of a file or folder a snapshot holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FileState {
@@ -26,7 +26,7 @@ pub enum FileState {
 pub struct FileProblem {
     /// Its path on the node.
     pub path: String,
-    /// What the snapshot holds of it.
+    /// How much of it the snapshot holds.
     pub state: FileState,
     /// Why, for people; not known of all.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -78,7 +78,7 @@ impl Habit {
     /// Nothing was seen yet.
     pub(crate) const UNKNOWN: Self = Self::Appends(0);
 
-    /// What a change adds to what was known. A growth adds nothing until its proof: see [`grown`](Self::grown).
+    /// The habit after one more change of the file. A growth adds nothing until its proof: see [`grown`](Self::grown).
     pub(crate) fn after(self, change: Change) -> Self {
         match change {
             Change::Replaced => Self::UNKNOWN,
@@ -97,7 +97,7 @@ impl Habit {
         }
     }
 
-    /// Whether growth is taken for appending, whatever the class says.
+    /// How far this habit lets a push of class `auto` take growth for appending.
     pub(crate) fn trust(self) -> Trust {
         match self {
             Self::InPlace => Trust::Never,
@@ -108,7 +108,7 @@ impl Habit {
     }
 }
 
-/// Whether the growth of a file is taken for appending.
+/// How far a push takes the growth of a file for appending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Trust {
     /// Only if every old chunk is what it was.
