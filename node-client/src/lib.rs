@@ -35,3 +35,4 @@ pub mod rate;
 pub mod restore;
 pub mod show;
 mod state;
+mod twin;

@@ -6,8 +6,8 @@ use std::num::NonZeroU32;
 
 use super::class::Class;
 use super::stat::Identity;
-use super::twin::{Old, is_back};
 use crate::state::Sure;
+use crate::twin::{Old, is_back};
 
 /// What the kernel says happened to a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

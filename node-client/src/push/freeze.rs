@@ -25,6 +25,7 @@ use serde::Serialize;
 use super::roots::Root;
 use super::stat::{Identity, Stat};
 use crate::error::ClientError;
+use crate::twin::{Old, is_back};
 pub use place::{Tidied, tidy};
 pub(crate) use tree::{BASE_NAME, MARK, is_base};
 use tree::{Base, Tree};
@@ -267,6 +268,9 @@ impl Freeze {
             // With `auto` a link is what it should be where there are no copies.
             Source::Link | Source::Copy => self.mode == FreezeMode::Reflink,
         };
+        if is_back(Old::UnfrozenUnsaid) {
+            return Ok(held);
+        }
         match self.unfrozen {
             Unfrozen::Refused if is_refused => Err(HoldError::Refused(why)),
             _ => Ok(Held { not_frozen: Some(why), ..held }),

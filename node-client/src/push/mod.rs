@@ -37,7 +37,6 @@ mod sets;
 mod source;
 mod stat;
 mod stop;
-pub(crate) mod twin;
 mod upload;
 mod walk;
 mod xattr;

@@ -22,8 +22,8 @@ use super::sets::refers_to_others;
 use super::source::Opener;
 use super::stat::{Identity, Stat};
 use super::stop::Stopped;
-use super::twin::{Old, is_back};
 use super::walk::{Level, Names, Place, Walker};
+use crate::twin::{Old, is_back};
 
 /// How often a folder is listed before it is called restless.
 const ROUNDS: u32 = 40;

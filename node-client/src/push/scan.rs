@@ -21,10 +21,10 @@ use super::list::{FoundFile, Step};
 use super::source::Opener;
 use super::stat::Stat;
 use super::stop::{Failure, Stop, Stopped};
-use super::twin::{Old, is_back};
 use crate::clock::Clock;
 use crate::error::ClientError;
 use crate::state::{Memory, Slot, Spool, SpoolMark};
+use crate::twin::{Old, is_back};
 
 /// A change this long after the last one has other times, where the file system counts in fractions of
 /// seconds. Kernels tick at least 100 times a second.

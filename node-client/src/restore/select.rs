@@ -11,6 +11,7 @@ use indicatif::HumanCount;
 use serde::Serialize;
 
 use crate::error::ClientError;
+use crate::twin::{Old, is_back};
 
 /// A snapshot as it is named on a command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,7 +134,8 @@ pub(super) fn newest_with(
     partial: Partial,
 ) -> Result<Latest, ClientError> {
     let fits = |info: &&SnapshotInfo| node.is_none_or(|node| info.nodes.contains(node));
-    let will_do = |info: &&SnapshotInfo| partial == Partial::Allow || info.state == SnapshotState::Complete;
+    let may_lack = partial == Partial::Allow || is_back(Old::LatestMayLack);
+    let will_do = |info: &&SnapshotInfo| may_lack || info.state == SnapshotState::Complete;
     let rank = |info: &&SnapshotInfo| (info.going_until.is_none(), info.damaged.is_none(), info.id);
     let fitting = || snapshots.iter().filter(fits);
     let Some(taken) = fitting().filter(will_do).max_by_key(rank) else {
@@ -192,6 +194,7 @@ fn choose(nodes: BTreeSet<&NodeName>, choice: &NodeChoice, who: &str) -> Result<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::twin::with_old;
 
     fn snapshot(at: u64, nodes: &[&str]) -> SnapshotInfo {
         SnapshotInfo {
@@ -280,6 +283,8 @@ mod tests {
         assert!(passed_over.to_string().contains("1,234 files are missing"), "{passed_over}");
         let newest = newest_with(&all, None, Partial::Allow).unwrap();
         assert_eq!((newest.id, newest.passed_over), (all[3].id, None));
+        let twin = with_old(Some(Old::LatestMayLack), || newest_with(&all, None, Partial::Refuse)).unwrap();
+        assert_eq!(twin.id, all[3].id, "the twin");
     }
 
     /// S8: the way out is named.

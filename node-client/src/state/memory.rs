@@ -5,8 +5,8 @@ use format_spec::{Entry, EntryPath, Timestamp};
 
 use super::known::KnownFile;
 use super::{ByInode, Damaged, Known, Slot};
-use crate::push::twin::{Old, is_back};
 use crate::push::{Device, Identity, Settled};
+use crate::twin::{Old, is_back};
 
 /// Which of both a file was found in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -14,6 +14,7 @@ use super::{FreezeMode, full, is_full};
 use crate::error::ClientError;
 use crate::push::database::looks_like_data;
 use crate::push::stat::Mount;
+use crate::twin::{Old, is_back};
 
 /// Why second names cannot be made for a root.
 pub(super) enum Unusable {
@@ -27,6 +28,9 @@ pub(super) enum Unusable {
 pub(super) fn bases(chosen: Option<&Path>, root: &Path, state: Option<&Path>) -> Vec<Base> {
     if let Some(folder) = chosen {
         return vec![Base::chosen(&folder.canonicalize().unwrap_or_else(|_| folder.to_owned()))];
+    }
+    if is_back(Old::SecondNamesWithin) {
+        return vec![Base::within(root)];
     }
     let mount = Mount::of(root);
     let is_near = |folder: &Path| mount.is_some() && Mount::of(folder) == mount;

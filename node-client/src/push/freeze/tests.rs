@@ -10,6 +10,7 @@ use rustix::fs::Mode;
 use super::*;
 use crate::push::roots;
 use crate::push::source::FOLDER;
+use crate::twin::with_old;
 
 const KEY: &str = "0123456789abcdef";
 const OTHER_KEY: &str = "fedcba9876543210";
@@ -474,6 +475,8 @@ fn what_must_be_frozen_is_refused_where_it_cannot_be() {
 
     for mode in [FreezeMode::Auto, FreezeMode::Hardlink, FreezeMode::Reflink] {
         assert!(matches!(hold(mode, Some(&chosen)), Err(HoldError::Refused(_))), "{mode:?}");
+        let twin = with_old(Some(Old::UnfrozenUnsaid), || hold(mode, Some(&chosen)));
+        assert_eq!(twin.unwrap().not_frozen, None, "the twin");
     }
     assert!(hold(FreezeMode::Auto, None).is_ok(), "a hard link is what this file system has");
     assert!(hold(FreezeMode::Hardlink, None).is_ok());
@@ -499,6 +502,11 @@ fn second_names_lie_beside_the_root_or_with_what_is_remembered() {
 
     assert_eq!(folder(None), field.base());
     assert_eq!(folder(Some(&state)), state.join(BASE_NAME));
+    assert_eq!(
+        with_old(Some(Old::SecondNamesWithin), || folder(None)),
+        field.root.join(BASE_NAME),
+        "the twin"
+    );
     // Above lies a database that would see it: the folder above that does.
     fs::create_dir(above.join("global")).unwrap();
     fs::write(above.join("PG_VERSION"), "15").unwrap();

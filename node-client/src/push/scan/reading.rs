@@ -17,9 +17,9 @@ use crate::push::list::FoundFile;
 use crate::push::report::Kind;
 use crate::push::stat::{Identity, Stat};
 use crate::push::stop::Stopped;
-use crate::push::twin::{Old, is_back};
 use crate::push::walk::reason;
 use crate::push::xattr;
+use crate::twin::{Old, is_back};
 
 /// How often a file is read that changes meanwhile, before its last reading is kept as it is.
 const READS: u32 = 3;
@@ -331,6 +331,7 @@ impl Scan<'_> {
             (Change::None, _) | (Change::Stamp, Class::AppendOnly | Class::Immutable) => {
                 return Ok(Stayed::Yes);
             }
+            (Change::Grown, Class::Immutable) if is_back(Old::NothingMayGrow) => return Ok(Stayed::Grew),
             // A table that is being written when it is listed is read as far as it was listed.
             (Change::Grown, Class::AppendOnly | Class::Immutable) => return Ok(Stayed::Yes),
             // Who deletes, moves or links a file changes its ctime: that is what it was frozen against.
@@ -366,6 +367,7 @@ impl Scan<'_> {
     /// Whether the old length of a file that is longer now is still a state of it.
     fn may_append(&self, found: &FoundFile, habit: Habit) -> bool {
         match self.classes.of(&found.path) {
+            Class::Immutable if is_back(Old::NothingMayGrow) => false,
             Class::AppendOnly | Class::Immutable => true,
             Class::Auto => habit.trust() == Trust::Earned,
             Class::Mutable | Class::Logged => false,

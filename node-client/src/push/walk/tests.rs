@@ -10,7 +10,7 @@ use crate::push::freeze::{Freeze, FreezeMode, FreezeOptions, MARK, Source};
 use crate::push::list::Writer;
 use crate::push::roots;
 use crate::push::source::Opener;
-use crate::push::twin::{Old, with_old};
+use crate::twin::{Old, with_old};
 
 const KEY: &str = "0123456789abcdef";
 

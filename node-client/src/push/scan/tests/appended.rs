@@ -2,10 +2,13 @@
 
 use std::os::unix::fs::FileExt;
 
+use format_spec::FileEnd;
+
 use super::outcome::Outcome;
 use super::tree::{Tree, noise};
 use super::{DIFFERS, MAX_CHUNK, wide};
 use crate::push::FreezeMode;
+use crate::twin::{Old, with_old};
 
 /// Chunks of one file that are compared beside its last one, at most: the first, and others by chance.
 const SAMPLES: usize = 4;
@@ -151,6 +154,22 @@ fn a_grown_file_of_a_class_that_never_grows_is_read_whole() {
         assert_eq!(now.fallbacks(), []);
         now.assert_same(&tree.afresh());
     }
+}
+
+/// C11: a table that is being written, as a compaction does for hours, is kept as far as it was listed.
+#[test]
+fn a_file_of_a_class_that_never_grows_which_still_grows_is_kept_as_it_was_listed() {
+    let push = || {
+        let tree = Tree::new();
+        tree.write("table", noise(300_000, 1));
+        let grow = |_| tree.append("table", &noise(1000, 2));
+        let now = tree.push().class("immutable=*").on_read(grow).run();
+        let end = now.file("table").end;
+        (now.kinds(), now.problems.len(), matches!(end, Some(FileEnd::Whole(_))))
+    };
+
+    assert_eq!(push(), ("1 new".to_owned(), 0, true));
+    assert_eq!(with_old(Some(Old::NothingMayGrow), push), ("1 new".to_owned(), 1, false), "the twin");
 }
 
 #[test]

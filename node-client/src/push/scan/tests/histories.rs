@@ -1,21 +1,26 @@
 //! Random histories of files and of pushes beside them, against a model of what any reader may have seen (C1, C8, C10–C12).
 //!
-//! An owner writes in place, appends, cuts, grows by holes, replaces, renames, recycles and deletes, between pushes and in
-//! the middle of their reading. Each state of each name is noted. A push may store under a name a state that it had
+//! An owner writes in place, past the page cache too, appends, cuts, grows by holes, replaces, renames, recycles and
+//! deletes, between pushes and in the middle of their reading. Others store through a memory map, which changes bytes
+//! and shows nothing while the page is dirty; so does the rest of a slow write. Each state of each name is noted. A push may store under a name a state that it had
 //! between the freeze and the end of the push, and nothing else; what is a mixture is marked, and what is left out is
 //! reported. `ASTACUS_NIGHTLY=1` runs 20,000 histories in place of 200.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Write};
+use std::path::Path;
+use std::process::Stdio;
 use std::sync::Mutex;
 
-use format_spec::FileEnd;
+use format_spec::{FileEnd, Timestamp};
 
 use super::outcome::Outcome;
 use super::tree::{Tree, noise};
+use super::{At, LATER};
 use crate::push::change::pick;
-use crate::push::twin::{Old, with_old};
 use crate::push::{Alike, FreezeMode};
+use crate::twin::{Old, with_old};
 
 /// More than one read takes, so that its owner comes in between.
 const BIG: usize = 300_000;
@@ -56,6 +61,15 @@ enum Kind {
 /// What a name stood for, and since when.
 type State = (u64, Option<Vec<u8>>);
 
+/// How an owner stores to files that are written in place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stores {
+    /// By system calls.
+    Written,
+    /// Through a memory map, too.
+    Mapped,
+}
+
 /// An owner of files, who notes each state of each name.
 struct Owner<'a> {
     tree: &'a Tree,
@@ -64,11 +78,14 @@ struct Owner<'a> {
     states: BTreeMap<String, Vec<State>>,
     now: u64,
     made: u64,
+    mapper: Option<Mapper>,
 }
 
 impl<'a> Owner<'a> {
-    fn new(tree: &'a Tree, seed: u64) -> Self {
-        let mut owner = Self { tree, random: Random::new(seed), states: BTreeMap::new(), now: 0, made: 0 };
+    fn new(tree: &'a Tree, seed: u64, stores: Stores) -> Self {
+        let mapper = (stores == Stores::Mapped).then(Mapper::start);
+        let random = Random::new(seed);
+        let mut owner = Self { tree, random, states: BTreeMap::new(), now: 0, made: 0, mapper };
         for (name, len) in [
             ("heap-a", BIG),
             ("heap-b", 9000),
@@ -138,6 +155,32 @@ impl<'a> Owner<'a> {
         }
     }
 
+    /// Stores some bytes of a file, or writes a page of it past the page cache.
+    fn store(&mut self) {
+        let names = self.names(Kind::Heap);
+        let name = names[self.random.below(names.len())].clone();
+        let len = self.tree.read(&name).len();
+        let how = [How::Store, How::Store, How::Direct][self.random.below(3)];
+        // The same pages again and again: the second time they are dirty.
+        let page = self.random.below(4) * len.div_ceil(PAGE) / 4;
+        let room = len.saturating_sub(page * PAGE);
+        let bytes = match how {
+            How::Store => self.random.bytes(room.clamp(1, 100)),
+            How::Direct => noise(PAGE, u64::try_from(self.random.below(1 << 30)).unwrap()),
+        };
+        if bytes.len() <= room {
+            let path = self.tree.path(&name);
+            self.mapper.as_mut().unwrap().put(how, &path, page * PAGE, &bytes);
+            self.note(&name);
+        }
+    }
+
+    /// A minute passes, in which nothing is written and the kernel writes out what is dirty.
+    fn pass_a_minute(&mut self) {
+        let files: Vec<String> = self.names(Kind::Heap);
+        files.iter().for_each(|name| self.tree.open(name).sync_all().unwrap());
+    }
+
     fn append(&mut self, name: &str) {
         let len = self.tree.read(name).len();
         let bytes = self.random.bytes(3000);
@@ -200,6 +243,58 @@ impl<'a> Owner<'a> {
     }
 }
 
+const PAGE: usize = 4096;
+
+/// How a [`Mapper`] changes a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum How {
+    /// Through the map, which it keeps.
+    Store,
+    /// One page, past the page cache.
+    Direct,
+}
+
+/// A program that maps files into its memory.
+struct Mapper(std::process::Child);
+
+impl Mapper {
+    fn start() -> Self {
+        let program = "import mmap, os, sys\n\
+            maps = {}\n\
+            for line in sys.stdin:\n\
+            \x20   how, path, at, data = line.split()\n\
+            \x20   at, data = int(at), bytes.fromhex(data)\n\
+            \x20   file = os.open(path, os.O_RDWR | (os.O_DIRECT if how == 'Direct' else 0))\n\
+            \x20   stat = os.fstat(file)\n\
+            \x20   if how == 'Direct':\n\
+            \x20       page = mmap.mmap(-1, len(data))\n\
+            \x20       page[:] = data\n\
+            \x20       assert os.pwrite(file, page, at) == len(data)\n\
+            \x20   else:\n\
+            \x20       key = (stat.st_ino, stat.st_size)\n\
+            \x20       if key not in maps: maps[key] = mmap.mmap(file, 0)\n\
+            \x20       maps[key][at:at + len(data)] = data\n\
+            \x20   os.close(file)\n\
+            \x20   print('stored', flush=True)\n";
+        let mut command = std::process::Command::new("python3");
+        command.args(["-c", program]);
+        Self(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap())
+    }
+
+    fn put(&mut self, how: How, path: &Path, at: usize, bytes: &[u8]) {
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        writeln!(self.0.stdin.as_mut().unwrap(), "{how:?} {} {at} {hex}", path.display()).unwrap();
+        self.0.stdout.as_mut().unwrap().read_exact(&mut [0; 7]).unwrap();
+    }
+}
+
+impl Drop for Mapper {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
+}
+
 /// What is wrong with a push that began at `since`.
 fn faults(owner: &Owner<'_>, outcome: &Outcome, since: u64) -> Vec<String> {
     let reported: BTreeSet<&str> = outcome.problems.iter().map(|(name, _)| &**name).collect();
@@ -231,7 +326,7 @@ fn faults(owner: &Owner<'_>, outcome: &Outcome, since: u64) -> Vec<String> {
 /// Runs a history, and returns what was wrong with its pushes.
 fn history(seed: u64, rules: &[&str]) -> Vec<String> {
     let tree = Tree::new();
-    let owner = Mutex::new(Owner::new(&tree, seed));
+    let owner = Mutex::new(Owner::new(&tree, seed, Stores::Written));
     let mut found = Vec::new();
     for number in 0..PUSHES {
         let (since, ops, places) = {
@@ -265,6 +360,39 @@ fn history(seed: u64, rules: &[&str]) -> Vec<String> {
     found
 }
 
+/// Runs a history of an owner who also stores through memory maps, and returns what was wrong with its pushes.
+///
+/// While a push runs there is one such store at most: two of them in a dirty page, one before and one behind the place
+/// that is being read, leave no sign at all, and no reader of a file that is not a copy can tell.
+fn mapped_history(seed: u64) -> Vec<String> {
+    let tree = Tree::new();
+    let owner = Mutex::new(Owner::new(&tree, seed, Stores::Mapped));
+    let mut found = Vec::new();
+    for number in 0..PUSHES {
+        let mut owned = owner.lock().unwrap();
+        (0..owned.random.below(3)).for_each(|_| owned.act());
+        (0..owned.random.below(4)).for_each(|_| owned.store());
+        let has_passed = owned.random.below(2) == 0;
+        let place = Mutex::new((!has_passed).then(|| u64::try_from(owned.random.below(800_000)).unwrap()));
+        if has_passed {
+            owned.pass_a_minute();
+        }
+        let (since, now) = (owned.now, tree.tick());
+        drop(owned);
+        let on_read = |read: u64| {
+            if place.lock().unwrap().take_if(|place| *place <= read).is_some() {
+                owner.lock().unwrap().store();
+            }
+        };
+        // A second after the last store, or long after.
+        let clock = if has_passed { LATER } else { At(Timestamp { seconds: now.seconds + 1, ..now }) };
+        let outcome = tree.push().at(clock).alike(Alike::Exact).on_read(on_read).run();
+        let wrong = faults(&owner.lock().unwrap(), &outcome, since);
+        found.extend(wrong.into_iter().map(|fault| format!("seed {seed}, push {number}: {fault}")));
+    }
+    found
+}
+
 fn histories(few: u64, nightly: u64) -> std::ops::Range<u64> {
     let is_nightly = std::env::var_os("ASTACUS_NIGHTLY").is_some_and(|value| value == "1");
     0..if is_nightly { nightly } else { few }
@@ -272,11 +400,15 @@ fn histories(few: u64, nightly: u64) -> std::ops::Range<u64> {
 
 /// Runs histories on all processors, until one is wrong.
 fn run(seeds: std::ops::Range<u64>, rules: &[&str]) -> Vec<String> {
-    run_with(seeds, rules, None)
+    run_with(seeds, None, |seed| history(seed, rules))
 }
 
-/// The same without a rule.
-fn run_with(seeds: std::ops::Range<u64>, rules: &[&str], old: Option<Old>) -> Vec<String> {
+/// The same without a rule, or of other histories.
+fn run_with(
+    seeds: std::ops::Range<u64>,
+    old: Option<Old>,
+    history: impl Fn(u64) -> Vec<String> + Sync,
+) -> Vec<String> {
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let (next, wrong) = (Mutex::new(seeds), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
@@ -285,7 +417,7 @@ fn run_with(seeds: std::ops::Range<u64>, rules: &[&str], old: Option<Old>) -> Ve
                 loop {
                     let seed = next.lock().unwrap().next();
                     let Some(seed) = seed.filter(|_| wrong.lock().unwrap().is_empty()) else { return };
-                    let found = with_old(old, || history(seed, rules));
+                    let found = with_old(old, || history(seed));
                     wrong.lock().unwrap().extend(found);
                 }
             });
@@ -311,12 +443,39 @@ fn no_history_of_classed_files_makes_a_push_store_what_a_name_never_was() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// C10: nor where bytes change and no time does.
+#[test]
+fn no_history_of_stores_through_memory_maps_makes_a_push_store_what_a_name_never_was() {
+    if !shows_stores_late() {
+        return;
+    }
+    let wrong = run_with(histories(60, 6_000), None, mapped_history);
+
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    let twin = run_with(histories(400, 4_000), Some(Old::TickOnly), mapped_history);
+    assert!(!twin.is_empty(), "times that are believed a tick after the last change");
+}
+
+/// Whether the second store to a page leaves no sign, as on every file system that writes pages out later.
+fn shows_stores_late() -> bool {
+    let tree = Tree::new();
+    tree.write("file", noise(9000, 1));
+    let mut mapper = Mapper::start();
+    let mut store = |byte| {
+        mapper.put(How::Store, &tree.path("file"), 5000, &[byte]);
+        tree.identity("file").mtime
+    };
+    let first = store(1);
+    tree.tick();
+    first == store(2)
+}
+
 /// The twin: each old rule is found out. That every file that grew is a log is a class now, which is one only for logs.
 #[test]
 fn histories_find_each_old_rule() {
     assert!(!run(histories(400, 4_000), &["append-only=*"]).is_empty(), "a class that is not true");
     for old in [Old::GrowthIsAppending, Old::NameOfTheFreeze, Old::LastReadingIsWhole] {
-        assert!(!run_with(histories(400, 4_000), &[], Some(old)).is_empty(), "{old:?}");
+        assert!(!run_with(histories(400, 4_000), Some(old), |seed| history(seed, &[])).is_empty(), "{old:?}");
     }
 }
 
@@ -324,7 +483,7 @@ fn histories_find_each_old_rule() {
 #[test]
 fn the_judge_of_histories_sees_what_is_wrong() {
     let tree = Tree::new();
-    let mut owner = Owner::new(&tree, 1);
+    let mut owner = Owner::new(&tree, 1, Stores::Written);
     let since = owner.now;
     let outcome = tree.push().run();
     assert_eq!(faults(&owner, &outcome, since), [""; 0]);

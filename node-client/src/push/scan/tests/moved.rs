@@ -5,7 +5,7 @@ use std::fs;
 use super::tree::{Tree, noise};
 use super::{MAX_CHUNK, wide};
 use crate::push::Alike;
-use crate::push::twin::{Old, with_old};
+use crate::twin::{Old, with_old};
 
 const LEN: usize = 300_000;
 /// What samples of one file take at most: the last chunk and three others.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::SystemTime;
 
 use format_spec::key::DomainKey;
-use format_spec::{ChunkId, EntryPath};
+use format_spec::{ChunkId, EntryPath, Timestamp};
 
 use super::outcome::Outcome;
 use super::push::{Push, Remember};
@@ -220,6 +220,17 @@ impl Tree {
     /// Whether a push has left anything in the root.
     pub(super) fn is_clean(&self) -> bool {
         !self.temp.path().join(BASE_NAME).exists()
+    }
+
+    /// Lets the file system's clock, which may be coarse, tick once, and returns its time.
+    pub(super) fn tick(&self) -> Timestamp {
+        let other = self.temp.path().join("clock");
+        let time = || {
+            fs::write(&other, "").unwrap();
+            Stat::of_file(File::open(&other).unwrap()).unwrap().identity.mtime
+        };
+        let before = time();
+        std::iter::repeat_with(time).find(|time| *time != before).unwrap()
     }
 
     /// Repeats `change` until the file system's clock, which may be coarse, has ticked.

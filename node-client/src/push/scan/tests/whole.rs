@@ -15,7 +15,7 @@ use crate::push::change::Settled;
 use crate::push::scan::{settled, ticked};
 use crate::push::stat::Identity;
 use crate::push::stop::Failure;
-use crate::push::twin::{Old, with_old};
+use crate::twin::{Old, with_old};
 
 /// A moment so many milliseconds after `time`.
 fn after(time: Timestamp, ms: u32) -> At {

@@ -15,6 +15,14 @@ pub(crate) enum Old {
     PathOnly,
     /// The last reading of a file that never stayed still counted as whole.
     LastReadingIsWhole,
+    /// The newest snapshot was `latest`, whatever it lacked.
+    LatestMayLack,
+    /// Second names lay within the root.
+    SecondNamesWithin,
+    /// A file of a class that never grows, which grew while it was read, was one that never stayed still.
+    NothingMayGrow,
+    /// A file that could not be frozen was read without a word.
+    UnfrozenUnsaid,
 }
 
 /// Whether the rule does not hold.
