@@ -49,6 +49,7 @@ use format_spec::{
     SnapshotId, Timestamp,
 };
 use node_client::api::{Api, Retry, Segments};
+use node_client::push::Smaller;
 use repo_server::index::row::{ChunkRow, Epoch, Health, Live, PackNumber, PackRow, Totals};
 use repo_server::index::{self, Batch, Engine, Index, Table};
 
@@ -335,7 +336,7 @@ impl Bench<'_> {
         let (session, _) = self.open_as("node").await?;
         let manifest = self.manifest(0)?;
         let start = self.start();
-        self.last = Some(self.api.commit(session, &manifest).await?.snapshot.id);
+        self.last = Some(self.api.commit(session, &manifest, Smaller::Meant).await?.snapshot.id);
         self.note("first commit, of all pages", start, format!("{} pages", manifest.pages.len()));
         for round in 1..=arguments.rounds {
             say(&format!("round {round} of {}", arguments.rounds));
@@ -356,7 +357,7 @@ impl Bench<'_> {
 
         let start = self.start();
         self.api.send_blobs(session, body).await?;
-        let snapshot = self.api.commit(session, &manifest).await?.snapshot.id;
+        let snapshot = self.api.commit(session, &manifest, Smaller::Meant).await?.snapshot.id;
         let did = format!("{} of {} pages new", pages.len(), manifest.pages.len());
         self.note(COMMIT, start, did);
 
@@ -403,7 +404,7 @@ impl Bench<'_> {
     /// Lets the server store what it was sent: a commit waits for the packs of its cluster.
     async fn store(&self) -> Outcome<()> {
         let (session, _) = self.open_as("other").await?;
-        self.api.commit(session, &manifest_of("other", Vec::new())?).await?;
+        self.api.commit(session, &manifest_of("other", Vec::new())?, Smaller::Meant).await?;
         Ok(())
     }
 
@@ -515,6 +516,7 @@ fn manifest_of(node: &str, pages: Vec<PageRef>) -> Outcome<Manifest> {
         tool: "collector".to_owned(),
         host: "bench".to_owned(),
         push: None,
+        series: None,
     })
 }
 

@@ -201,6 +201,10 @@ hash_id!(
     CheckpointId, "checkpoint"
 );
 hash_id!(
+    /// BLAKE3 of where the shares of a snapshot come from: see `Snapshot::series`.
+    SeriesId, "series"
+);
+hash_id!(
     /// Keyed BLAKE3 of a file's extents in order: lengths, ids and holes. Equal digests mean equal
     /// content that was cut alike. It is made of chunk ids, so that a file that only grew needs no
     /// second reading of its old bytes (`docs/adr/0003-file-digest.md`).
@@ -294,6 +298,10 @@ name!(
 name!(
     /// One database node of a cluster.
     NodeName, "node"
+);
+name!(
+    /// Pushes of a node that take each other's place, by the name that they give themselves.
+    SeriesName, "series"
 );
 
 fn is_name(text: &str) -> bool {

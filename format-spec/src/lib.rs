@@ -43,8 +43,8 @@ pub mod wire;
 pub use entry::{Entry, EntryKind, Extent, FileEnd, Timestamp, Xattr};
 pub use error::{ErrorClass, FormatError};
 pub use id::{
-    CheckpointId, ChunkId, ClusterName, FileDigest, ManifestId, NodeName, PackId, RepositoryId, SessionId,
-    SnapshotId,
+    CheckpointId, ChunkId, ClusterName, FileDigest, ManifestId, NodeName, PackId, RepositoryId, SeriesId,
+    SeriesName, SessionId, SnapshotId,
 };
 pub use path::EntryPath;
 

@@ -4,7 +4,7 @@ use minicbor::{Decode, Encode};
 
 use crate::cbor;
 use crate::error::FormatError;
-use crate::id::{ChunkId, ClusterName, NodeName};
+use crate::id::{ChunkId, ClusterName, NodeName, SeriesName};
 use crate::path::EntryPath;
 
 /// Longest encoded manifest that a reader takes: enough for 400 million file entries.
@@ -188,6 +188,9 @@ pub struct Manifest {
     /// What the push did.
     #[n(9)]
     pub push: Option<PushStats>,
+    /// The name of its series, if the push gave one; else its folders are what tells it from others.
+    #[n(10)]
+    pub series: Option<SeriesName>,
 }
 
 impl Manifest {
@@ -232,6 +235,7 @@ mod tests {
             tool: "t".to_owned(),
             host: "h".to_owned(),
             push: None,
+            series: None,
         }
     }
 

@@ -177,6 +177,7 @@ fn manifest() -> Manifest {
         tool: "astacus-client 0.1.0".to_owned(),
         host: "db-1.example".to_owned(),
         push: None,
+        series: None,
     }
 }
 
@@ -196,7 +197,10 @@ fn snapshot() -> Snapshot {
             id: ManifestId::of(&sealed_manifest()),
             totals: manifest().totals,
             push: None,
+            origin: None,
         }],
+        number: None,
+        shrunk: None,
     }
 }
 

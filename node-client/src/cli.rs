@@ -5,18 +5,19 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
-use format_spec::{ClusterName, NodeName};
+use format_spec::{ClusterName, NodeName, SeriesName};
 
 use crate::config::{Config, Env, Settings};
 use crate::error::ClientError;
 use crate::priority::{DiskClass, Nice, Priority};
 use crate::push::{
     Alike, ClassRule, ClassSet, DEFAULT_LEVEL, FreezeMode, FreezeOptions, Mounts, PushOptions, Rehash,
-    Strict, Unfrozen,
+    Smaller, Strict, Unfrozen,
 };
 use crate::rate::Rate;
 use crate::restore::{
-    Durable, Existing, NodeChoice, Partial, Placement, RestoreOptions, Setuid, SnapshotChoice, VerifyOptions,
+    Durable, Existing, NodeChoice, Partial, Placement, RestoreOptions, SeriesChoice, Setuid, SnapshotChoice,
+    VerifyOptions,
 };
 
 /// Backs up folders of this machine into an Astacus repository, and brings them back.
@@ -34,6 +35,9 @@ pub struct Arguments {
     pub command: Command,
 }
 
+/// Heading of the options that all commands take.
+pub const ALL_COMMANDS: &str = "Options of all commands";
+
 const EXIT_CODES: &str = "\
 Settings come from flags, then from the environment (ASTACUS_SERVER, ASTACUS_TOKEN_FILE,
 ASTACUS_TOKEN, ASTACUS_CLUSTER, ASTACUS_NODE), then from ~/.config/astacus/client.toml, then from
@@ -47,16 +51,16 @@ Exit codes: 0 done · 2 wrong usage · 3 done, but files are missing or torn · 
 #[derive(Debug, Clone, Args)]
 pub struct Connection {
     /// Address of the server [default: http://127.0.0.1:5515].
-    #[arg(long, global = true, value_name = "URL")]
+    #[arg(long, global = true, help_heading = ALL_COMMANDS, value_name = "URL")]
     pub server: Option<String>,
     /// File that holds the token for the server.
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, help_heading = ALL_COMMANDS, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
     /// Cluster that the node belongs to [default: default].
-    #[arg(long, global = true, value_name = "NAME")]
+    #[arg(long, global = true, help_heading = ALL_COMMANDS, value_name = "NAME")]
     pub cluster: Option<ClusterName>,
     /// Name of the node [default: this machine's name].
-    #[arg(long, global = true, value_name = "NAME")]
+    #[arg(long, global = true, help_heading = ALL_COMMANDS, value_name = "NAME")]
     pub node: Option<NodeName>,
 }
 
@@ -64,10 +68,10 @@ pub struct Connection {
 #[derive(Debug, Clone, Copy, Args)]
 pub struct Output {
     /// Print one JSON document on standard output.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = ALL_COMMANDS)]
     pub json: bool,
     /// No progress, and no report where all went well.
-    #[arg(long, short, global = true)]
+    #[arg(long, short, global = true, help_heading = ALL_COMMANDS)]
     pub quiet: bool,
 }
 
@@ -159,6 +163,13 @@ pub struct PushArguments {
     /// Send at most so many bytes per second: a number with K, M or G.
     #[arg(long, value_name = "RATE")]
     pub max_rate: Option<Rate>,
+    /// Name of the series. Retention, `latest` and alarms go by series: pushes of the same node and the same folders, or of
+    /// the same name here, whatever their folders.
+    #[arg(long, value_name = "NAME")]
+    pub series: Option<SeriesName>,
+    /// It is meant that there is much less than in the push before: the snapshot is not suspect.
+    #[arg(long)]
+    pub accept_smaller: bool,
     /// Step back behind other programs that compute, by 1 to 19 [without a number: 19].
     #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true, default_missing_value = "19")]
     pub nice: Option<Nice>,
@@ -201,8 +212,11 @@ const EXPECTED_PERCENT: &str = "expected a number from 0 to 100";
 /// What to restore, and how.
 #[derive(Debug, Args)]
 pub struct RestoreArguments {
-    /// Id of the snapshot, or `latest` for the newest complete one.
+    /// Id of the snapshot, its first or last digits, or `latest` for the newest complete one.
     pub snapshot: SnapshotChoice,
+    /// The series that `latest` is of, by its name or by a folder (an absolute path), where a node has several.
+    #[arg(long, value_name = "NAME|/FOLDER")]
+    pub series: Option<SeriesChoice>,
     /// Folder to restore to; it is made if it is missing, and must be empty.
     #[arg(long, value_name = "DIR")]
     pub to: PathBuf,
@@ -231,8 +245,11 @@ pub struct RestoreArguments {
 /// What to verify.
 #[derive(Debug, Args)]
 pub struct VerifyArguments {
-    /// Id of the snapshot, or `latest` for the newest complete one.
+    /// Id of the snapshot, its first or last digits, or `latest` for the newest complete one.
     pub snapshot: SnapshotChoice,
+    /// The series that `latest` is of, by its name or by a folder (an absolute path), where a node has several.
+    #[arg(long, value_name = "NAME|/FOLDER")]
+    pub series: Option<SeriesChoice>,
     /// Let `latest` be the newest snapshot, complete or partial.
     #[arg(long)]
     pub allow_partial: bool,
@@ -274,6 +291,8 @@ impl PushArguments {
             class_sets: self.class_sets.clone(),
             rehash: self.rehash(),
             max_rate: self.max_rate,
+            series: self.series.clone(),
+            smaller: if self.accept_smaller { Smaller::Meant } else { Smaller::Suspect },
             state: if self.no_state { None } else { crate::state::default_folder(env) },
             ..defaults
         })
@@ -311,14 +330,11 @@ impl RestoreArguments {
     /// # Errors
     /// [`ClientError::Usage`] if the node has no usable name.
     pub fn options(&self, config: &Config, host: &str) -> Result<RestoreOptions, ClientError> {
-        let node = match config.named_node() {
-            Some(node) => NodeChoice::Named(node),
-            None => NodeChoice::Assumed(config.node(host)?),
-        };
         Ok(RestoreOptions {
-            snapshot: self.snapshot,
+            snapshot: self.snapshot.clone(),
             cluster: config.chosen_cluster(),
-            node,
+            node: node(config, host)?,
+            series: self.series.clone(),
             partial: allowed(self.allow_partial),
             to: self.to.clone(),
             paths: self.paths.clone(),
@@ -331,14 +347,26 @@ impl RestoreArguments {
 }
 
 impl VerifyArguments {
-    /// For the library.
-    pub fn options(&self, config: &Config) -> VerifyOptions {
-        VerifyOptions {
-            snapshot: self.snapshot,
+    /// For the library; `host` is this machine's name.
+    ///
+    /// # Errors
+    /// [`ClientError::Usage`] if the node has no usable name.
+    pub fn options(&self, config: &Config, host: &str) -> Result<VerifyOptions, ClientError> {
+        Ok(VerifyOptions {
+            snapshot: self.snapshot.clone(),
             cluster: config.chosen_cluster(),
-            node: config.named_node(),
+            node: node(config, host)?,
+            series: self.series.clone(),
             partial: allowed(self.allow_partial),
-        }
+        })
+    }
+}
+
+/// The node that somebody wrote down, which is binding, or else this machine's own name, which is a guess.
+fn node(config: &Config, host: &str) -> Result<NodeChoice, ClientError> {
+    match config.chosen_node() {
+        Some(node) => Ok(NodeChoice::Named(node)),
+        None => config.node(host).map(NodeChoice::Assumed),
     }
 }
 

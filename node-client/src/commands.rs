@@ -114,7 +114,7 @@ impl Client {
         let report = push::run(&self.api, self.runtime.handle(), &options, &hooks)?;
         drop(bar);
         show(&report, self.output)?;
-        Ok(partial(report.state))
+        Ok(if report.suspect.is_some() { EXIT_PARTIAL } else { partial(report.state) })
     }
 
     fn list(&self) -> Result<u8, ClientError> {
@@ -145,7 +145,7 @@ impl Client {
     }
 
     fn verify(&self, arguments: &VerifyArguments) -> Result<u8, ClientError> {
-        let options = arguments.options(&self.config);
+        let options = arguments.options(&self.config, &self.host)?;
         let cancel = self.interruptible()?;
         let bar = Bar::for_restore(self.output);
         let hooks = restore::Hooks { progress: &|at| bar.at(at), cancel, clock: &self.clock };

@@ -82,6 +82,11 @@ impl Config {
         self.chosen_cluster().unwrap_or_else(|| DEFAULT_CLUSTER.parse().expect("it is a name"))
     }
 
+    /// The node that any place names.
+    pub fn chosen_node(&self) -> Option<NodeName> {
+        self.find(|settings| &settings.node)
+    }
+
     /// The node that a flag names, and nothing else.
     pub fn named_node(&self) -> Option<NodeName> {
         self.flags.node.clone()
@@ -92,7 +97,7 @@ impl Config {
     /// # Errors
     /// [`ClientError::Usage`] if nothing names it and `host` does not do.
     pub fn node(&self, host: &str) -> Result<NodeName, ClientError> {
-        match self.find(|settings| &settings.node) {
+        match self.chosen_node() {
             Some(node) => Ok(node),
             None => host.parse().map_err(|error| {
                 ClientError::Usage(format!(

@@ -70,6 +70,11 @@ mod tests {
             going_until: None,
             protected: None,
             damaged: None,
+            series: None,
+            origins: Vec::new(),
+            number: 0,
+            ahead_of_clock: false,
+            suspect: None,
         }
     }
 

@@ -210,6 +210,16 @@ impl Show for PushReport {
         for warning in &self.warnings {
             writeln!(out, "  WARNING {warning}")?;
         }
+        if let Some(before) = self.suspect {
+            writeln!(
+                out,
+                "  SUSPECT: {} held {} files of {}: see that all is mounted and push again, with --accept-smaller if \
+                 that is meant",
+                before.since,
+                count(before.files),
+                HumanBytes(before.bytes)
+            )?;
+        }
         if self.skipped > 0 {
             writeln!(out, "  passed over {} sockets, devices and pipes", self.skipped)?;
         }
@@ -223,7 +233,7 @@ impl Show for PushReport {
     }
 
     fn is_news(&self) -> bool {
-        self.state == SnapshotState::Partial
+        self.state == SnapshotState::Partial || self.suspect.is_some()
     }
 }
 
@@ -244,11 +254,13 @@ fn files(stats: &PushStats) -> String {
 
 impl Show for Vec<SnapshotInfo> {
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
-        let head =
-            ["SNAPSHOT", "CLUSTER", "NODES", "CREATED", "STATE", "FILES", "BYTES", "CHANGED", "READ", "SENT"];
+        let head = [
+            "SNAPSHOT", "CLUSTER", "NODES", "FOLDERS", "CREATED", "STATE", "FILES", "BYTES", "CHANGED",
+            "READ", "SENT",
+        ];
         let head = head.map(str::to_owned);
         let rows: Vec<_> = std::iter::once(head).chain(self.iter().map(row)).collect();
-        let widths: Vec<usize> = (0..10)
+        let widths: Vec<usize> = (0..11)
             .map(|column| rows.iter().filter_map(|row| row.get(column)).map(String::len).max().unwrap_or(0))
             .collect();
         for row in &rows {
@@ -263,7 +275,7 @@ impl Show for Vec<SnapshotInfo> {
     }
 }
 
-fn row(info: &SnapshotInfo) -> [String; 10] {
+fn row(info: &SnapshotInfo) -> [String; 11] {
     let sum = |of: fn(&PushStats) -> u64| info.pushes.iter().map(|push| of(&push.stats)).sum::<u64>();
     let known = |text: String| if info.pushes.is_empty() { "-".to_owned() } else { text };
     let nodes: Vec<&str> = info.nodes.iter().map(|node| node.as_str()).collect();
@@ -271,6 +283,7 @@ fn row(info: &SnapshotInfo) -> [String; 10] {
         info.id.to_string(),
         info.cluster.to_string(),
         nodes.join(","),
+        snapshot::folders(&info.origins),
         info.created.clone(),
         snapshot::state(info),
         HumanCount(info.files).to_string(),

@@ -28,6 +28,8 @@ pub(crate) enum AlarmCode {
     LargeDelete,
     /// The site holds acknowledged snapshots that the index does not know: nothing is taken by it.
     IndexBehind,
+    /// The newest snapshot of a series holds much less than the one before.
+    SuspectSnapshot,
 }
 
 impl AlarmCode {
@@ -41,6 +43,7 @@ impl AlarmCode {
             Self::LowSpace => "low_space",
             Self::LargeDelete => "large_delete",
             Self::IndexBehind => "index_behind",
+            Self::SuspectSnapshot => "suspect_snapshot",
         }
     }
 

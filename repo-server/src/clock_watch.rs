@@ -22,7 +22,7 @@ use crate::repository::{Repository, lock};
 use crate::time::rfc3339;
 
 /// How far the clock may be off.
-const JUMP_MS: u64 = 60 * 60 * 1000;
+pub(crate) const JUMP_MS: u64 = 60 * 60 * 1000;
 
 /// The latest moment is written this often at most.
 const WRITE_EVERY_MS: u64 = 5 * 60 * 1000;

@@ -1,6 +1,6 @@
 //! Forgetting: which snapshots go, by name or by policy, and why.
 //!
-//! A policy is applied to the snapshots of the same nodes of a cluster, each such series by itself.
+//! A policy is applied to each series by itself: see [`snapshot::series`].
 //!
 //! A request plans or applies; a plan and its application look at the same things, so `--dry-run` tells what
 //! would be done. Forgetting takes nothing away: it makes tombstones, and the collector does the rest.
@@ -22,6 +22,7 @@ use crate::ledger::Counts;
 use crate::repository::Repository;
 use crate::settings::{PolicyError, check_policy};
 use crate::snapshot::retention::{self, Candidate, Condition, Policy, Protection, Standing};
+use crate::snapshot::series::{by_series, note_origins, title, watch_suspects};
 use crate::snapshot::{self, reach};
 use crate::time::{later, rfc3339};
 use crate::witness;
@@ -43,6 +44,8 @@ pub(crate) async fn run(
 ) -> Result<ForgetReport, ServerError> {
     // One after the other, so that each sees what the one before has forgotten.
     let _turn = repository.forgetting.lock().await;
+    // A policy decides by series, so it must know the folders of snapshots of earlier builds, too.
+    note_origins(repository).await?;
     let asked = request.clone();
     let decide = move |repository: &Arc<Repository>| {
         witness::check(repository)?;
@@ -50,7 +53,7 @@ pub(crate) async fn run(
             repository.clock_watch.accept(repository)?;
         }
         let marks = snapshot::marks(repository)?;
-        let snapshots = snapshot::list(repository, asked.cluster.as_ref())?;
+        let snapshots = wanted(snapshot::list(repository, asked.cluster.as_ref())?, asked.node.as_ref())?;
         let fates = decide(repository, &asked, &snapshots, &marks)?;
         Ok((snapshots, marks, fates))
     };
@@ -58,13 +61,39 @@ pub(crate) async fn run(
     let report = report(repository, &request, &snapshots, &marks, &fates).await?;
     if request.mode == RunMode::Apply {
         let goes =
-            |(id, (verdict, _)): (SnapshotId, (Verdict, _))| (verdict == Verdict::Forget).then_some(id);
-        let going: Vec<SnapshotId> = fates.into_iter().filter_map(goes).collect();
-        let forgotten = going.len();
-        repository.blocking(move |repository| snapshot::forget(repository, &going)).await?;
-        tracing::info!(forgotten, "snapshots were forgotten");
+            |(id, (verdict, _)): (&SnapshotId, &(Verdict, _))| (*verdict == Verdict::Forget).then_some(*id);
+        let going: Vec<SnapshotId> = fates.iter().filter_map(goes).collect();
+        let forget = move |repository: &Arc<Repository>| {
+            snapshot::forget(repository, &going)?;
+            watch_suspects(repository)
+        };
+        repository.blocking(forget).await?;
+        log(&snapshots, &fates);
     }
     Ok(report)
+}
+
+/// Tells the log which snapshots were forgotten, and by which rule.
+fn log(snapshots: &[Snapshot], fates: &Fates) {
+    for snapshot in snapshots {
+        if let Some((Verdict::Forget, reasons)) = fates.get(&snapshot.id) {
+            let (cluster, of, why) = (&snapshot.cluster, title(snapshot), reasons.join(", "));
+            let created = rfc3339(snapshot.created_ms);
+            tracing::info!(snapshot = %snapshot.id, %cluster, of, created, why, "a snapshot was forgotten");
+        }
+    }
+}
+
+/// Those with a share of `node`, if one is named.
+fn wanted(snapshots: Vec<Snapshot>, node: Option<&NodeName>) -> Result<Vec<Snapshot>, ServerError> {
+    let Some(node) = node else { return Ok(snapshots) };
+    let all = snapshots.into_iter();
+    let of_node: Vec<Snapshot> = all.filter(|snapshot| snapshot.manifest_of(node).is_some()).collect();
+    if of_node.is_empty() {
+        let why = format!("there is no snapshot of node `{node}`");
+        return Err(ServerError::BadRequest { code: "no_such_node", why });
+    }
+    Ok(of_node)
 }
 
 /// Applies the configured policies, each cluster's by itself. Clusters without one keep everything.
@@ -113,8 +142,9 @@ fn decide(
     }
     let now_ms = repository.parts.clock.unix_ms();
     let mut fates = Fates::new();
-    for ((cluster, _), series) in by_series(snapshots) {
-        let policy = policy_of(repository, request, &cluster)?;
+    for series in by_series(snapshots).into_values() {
+        let Some(first) = series.first() else { continue };
+        let policy = policy_of(repository, request, &first.cluster)?;
         let candidates: Vec<Candidate> =
             series.iter().map(|snapshot| candidate(snapshot, marks, &damaged)).collect();
         for decision in retention::decide(&Policy::from(&policy), &candidates, now_ms, request.last_complete)
@@ -142,19 +172,6 @@ fn policy_of(
     let bad = |error: PolicyError| ServerError::BadRequest { code: "bad_policy", why: error.to_string() };
     check_policy(policy).map_err(bad)?;
     Ok(policy.clone())
-}
-
-/// Snapshots that take each other's place: of the same nodes of a cluster. A push is a snapshot of its node, and
-/// never a reason for another node's to go.
-type Series = (ClusterName, BTreeSet<NodeName>);
-
-fn by_series(snapshots: &[Snapshot]) -> BTreeMap<Series, Vec<&Snapshot>> {
-    let mut series: BTreeMap<Series, Vec<&Snapshot>> = BTreeMap::new();
-    for snapshot in snapshots {
-        let nodes = snapshot.manifests.iter().map(|manifest| manifest.node.clone()).collect();
-        series.entry((snapshot.cluster.clone(), nodes)).or_default().push(snapshot);
-    }
-    series
 }
 
 /// The named ones go.
@@ -192,23 +209,23 @@ fn check_last_complete_stays(
     marks: &Marks,
     damaged: &Known,
 ) -> Result<(), ServerError> {
-    for ((cluster, nodes), series) in by_series(snapshots) {
+    for series in by_series(snapshots).into_values() {
         let is_going =
             |snapshot: &&&Snapshot| marks.get(&snapshot.id).is_some_and(|mark| mark.tombstone.is_some());
         let mut complete: Vec<_> = series
             .iter()
             .filter(|snapshot| snapshot.state == SnapshotState::Complete && !is_going(snapshot))
             .collect();
-        if complete.iter().any(|snapshot| damaged.against(snapshot).is_none()) {
-            complete.retain(|snapshot| damaged.against(snapshot).is_none());
+        let is_sound = |snapshot: &Snapshot| condition(snapshot, damaged) == Condition::Sound;
+        if complete.iter().any(|snapshot| is_sound(snapshot)) {
+            complete.retain(|snapshot| is_sound(snapshot));
         }
         let all_go = complete.iter().all(|snapshot| fates.contains_key(&snapshot.id));
-        if all_go && !complete.is_empty() {
-            let nodes: Vec<&str> = nodes.iter().map(NodeName::as_str).collect();
+        if let Some(last) = complete.last().filter(|_| all_go) {
+            let (cluster, title) = (&last.cluster, title(last));
             let why = format!(
-                "cluster `{cluster}` would be left without a complete snapshot of {}: \
-                 add --even-last if that is meant",
-                nodes.join(", ")
+                "cluster `{cluster}` would be left without a complete snapshot of {title}: \
+                 add --even-last if that is meant"
             );
             return Err(ServerError::Refused { code: "last_complete", why });
         }
@@ -217,15 +234,23 @@ fn check_last_complete_stays(
 }
 
 fn candidate(snapshot: &Snapshot, marks: &Marks, damaged: &Known) -> Candidate {
-    let is_damaged = damaged.against(snapshot).is_some();
     let mark = marks.get(&snapshot.id).cloned().unwrap_or_default();
     Candidate {
         id: snapshot.id,
+        number: snapshot.number.unwrap_or(0),
         created_ms: snapshot.created_ms,
         state: snapshot.state,
         protection: if mark.protection.is_some() { Protection::Protected } else { Protection::Unprotected },
         standing: if mark.tombstone.is_some() { Standing::Tombstoned } else { Standing::Listed },
-        condition: if is_damaged { Condition::Damaged } else { Condition::Sound },
+        condition: condition(snapshot, damaged),
+    }
+}
+
+fn condition(snapshot: &Snapshot, damaged: &Known) -> Condition {
+    match (damaged.against(snapshot), snapshot.shrunk) {
+        (Some(_), _) => Condition::Damaged,
+        (None, Some(_)) => Condition::Suspect,
+        (None, None) => Condition::Sound,
     }
 }
 
@@ -261,6 +286,9 @@ async fn report(
         lines.push(ForgetLine {
             id: snapshot.id,
             cluster: snapshot.cluster.clone(),
+            nodes: snapshot.manifests.iter().map(|share| share.node.clone()).collect(),
+            series: Some(snapshot.series()),
+            origins: snapshot::origins(snapshot),
             created: rfc3339(snapshot.created_ms),
             state: snapshot.state,
             verdict: *verdict,

@@ -70,6 +70,7 @@ async fn of_snapshot(
     Ok(SnapshotStats {
         id: snapshot.id,
         cluster: snapshot.cluster.clone(),
+        origins: snapshot::origins(snapshot),
         created: rfc3339(snapshot.created_ms),
         space: reached(repository, &snapshot.manifests).await?,
         alone_bytes: reach::freed(repository, &[snapshot], gone).await?.bytes(),

@@ -27,6 +27,7 @@ use crate::session::{self, Pusher, SessionRow, TTL};
 use crate::settings::Upkeep;
 use crate::site::{Site, StoreSite};
 use crate::snapshot;
+use crate::snapshot::series::Smaller;
 use crate::witness;
 
 /// A clock that stands still until it is told to move.
@@ -303,7 +304,7 @@ impl World {
         pages: &[(ChunkId, usize)],
     ) -> Result<SnapshotId, ServerError> {
         let body = self.manifest(client, pages);
-        Ok(self.wait(snapshot::commit(&self.repository, client.id, body))?.id)
+        Ok(self.wait(snapshot::commit(&self.repository, client.id, body, Smaller::Suspect))?.id)
     }
 
     /// The manifest of pages.
@@ -322,6 +323,7 @@ impl World {
             tool: "test".to_owned(),
             host: "test".to_owned(),
             push: None,
+            series: None,
         };
         Bytes::from(manifest.encode())
     }

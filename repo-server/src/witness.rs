@@ -139,6 +139,9 @@ pub(crate) async fn settle_once(repository: &Arc<Repository>) -> bool {
     if let Err(error) = &settled {
         tracing::error!(error = %crate::error::Chain(error), "the index could not be compared with the site");
     }
+    if let Err(error) = snapshot::series::note_origins(repository).await {
+        tracing::warn!(error = %crate::error::Chain(&error), "the folders of some snapshots are not known yet");
+    }
     settled.is_ok()
 }
 

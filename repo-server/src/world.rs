@@ -22,6 +22,7 @@ use crate::repository::{Parts, Repository};
 use crate::session::{self, Pusher};
 use crate::site::{Site, StoreSite};
 use crate::snapshot;
+use crate::snapshot::series::Smaller;
 
 /// A repository, and what it stands on.
 pub(crate) struct World {
@@ -99,8 +100,11 @@ impl World {
             tool: "test".to_owned(),
             host: "test".to_owned(),
             push: None,
+            series: None,
         };
-        let committed = snapshot::commit(&self.repository, session.id, Bytes::from(manifest.encode())).await;
+        let committed =
+            snapshot::commit(&self.repository, session.id, Bytes::from(manifest.encode()), Smaller::Suspect)
+                .await;
         committed.unwrap().id
     }
 

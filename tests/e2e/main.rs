@@ -22,6 +22,7 @@ mod rebuild;
 mod reflink;
 mod retention;
 mod scrub;
+mod series;
 mod server;
 mod session;
 mod two_nodes;

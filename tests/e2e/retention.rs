@@ -280,7 +280,7 @@ fn a_policy_counts_the_snapshots_of_each_node_by_itself() {
 
     let plan = years.forget(&["--dry-run"]);
     let given = years.forget(&["--minimum", "1", "--maximum", "1", "--dry-run"]);
-    years.refuses(&[&theirs], 11, "a complete snapshot of m");
+    years.refuses(&[&theirs], 11, "a complete snapshot of node `m`");
     years.forget(&[]);
 
     let expected = pairs(&[&theirs, &one, &two], &["keep", "forget", "keep"]);

@@ -11,6 +11,7 @@ use format_spec::wire::{ChunkerSpec, Held, OpenSession, encode_end};
 use format_spec::{ChunkId, NodeName, RepositoryId, SessionId, SnapshotId};
 use node_client::api::{Api, Coming, Retry, Segments};
 use node_client::error::ClientError;
+use node_client::push::Smaller;
 use repo_server::clock::{Clock, SystemClock};
 use repo_server::http::{self, Token};
 use repo_server::index::{Index, MemoryIndex};
@@ -228,7 +229,7 @@ impl Push {
         let len = u32::try_from(page.len()).expect("a small page");
         let manifest = manifest_of("n", &[(domain.id_of(BlobKind::Page, &page), len)]);
         let manifest = Manifest::decode(&manifest).expect("just encoded");
-        Ok(process.wait(process.api.commit(session, &manifest))?.snapshot.id)
+        Ok(process.wait(process.api.commit(session, &manifest, Smaller::Suspect))?.snapshot.id)
     }
 
     /// The page that holds its chunks as one file.

@@ -124,5 +124,6 @@ pub fn plain_manifest(node: &str, pages: Vec<PageRef>) -> Manifest {
         tool: "test".to_owned(),
         host: "test".to_owned(),
         push: None,
+        series: None,
     }
 }

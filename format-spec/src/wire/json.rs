@@ -3,9 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::ErrorClass;
-use crate::id::{ChunkId, ClusterName, ManifestId, NodeName, RepositoryId, SessionId, SnapshotId};
+use crate::id::{
+    ChunkId, ClusterName, ManifestId, NodeName, RepositoryId, SeriesId, SeriesName, SessionId, SnapshotId,
+};
 use crate::manifest::PushStats;
-use crate::snapshot::SnapshotState;
+use crate::snapshot::{Shrunk, SnapshotState};
 
 /// Asks for a session: one push of one node.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -113,6 +115,9 @@ pub struct Committed {
     pub manifest: ManifestId,
     /// How safe it is when this answer is sent.
     pub durability: Durability,
+    /// Whether the server's clock jumped, so that the snapshot may bear a wrong time.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub clock_jumped: bool,
 }
 
 /// A snapshot for people and scripts.
@@ -146,6 +151,35 @@ pub struct SnapshotInfo {
     /// If it is known that it cannot be restored as it was: what is damaged or lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub damaged: Option<String>,
+    /// Its series: snapshots that take each other's place. Servers of earlier builds do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub series: Option<SeriesId>,
+    /// The folders of each node, as far as it is known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub origins: Vec<NodeOrigin>,
+    /// Its place in the order of all commits; 0 if it is of an earlier build.
+    #[serde(default)]
+    pub number: u64,
+    /// Whether it is from a moment that the server's clock has not reached.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ahead_of_clock: bool,
+    /// If it is suspect: the snapshot that held more than twice as much, and what that held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspect: Option<Shrunk>,
+}
+
+/// Where one node's share of a snapshot comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeOrigin {
+    /// The node.
+    pub node: NodeName,
+    /// The name that the push gave its series.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub series: Option<SeriesName>,
+    /// The first 16 of its folders at most, as absolute paths; bytes that are no UTF-8 are replaced.
+    pub roots: Vec<String>,
+    /// How many folders there are.
+    pub folders: u32,
 }
 
 /// What the push of one node did.

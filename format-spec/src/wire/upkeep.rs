@@ -2,12 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::json::{ErrorBody, SnapshotInfo};
-use crate::id::{ChunkId, ClusterName, NodeName, PackId, SessionId, SnapshotId};
+use super::json::{ErrorBody, NodeOrigin, SnapshotInfo};
+use crate::id::{ChunkId, ClusterName, NodeName, PackId, SeriesId, SessionId, SnapshotId};
 use crate::key::BlobKind;
 use crate::snapshot::SnapshotState;
 
-/// Which snapshots of a series stay: of the same nodes of a cluster. Without any rule all do.
+/// Which snapshots of a series stay: of the same nodes of a cluster, and of the same folders or the same name. Without
+/// any rule all do.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RetentionPolicy {
@@ -72,6 +73,8 @@ pub struct ForgetRequest {
     pub snapshots: Vec<SnapshotId>,
     /// Only this cluster; otherwise each by itself.
     pub cluster: Option<ClusterName>,
+    /// Only series of this node; otherwise each by itself.
+    pub node: Option<NodeName>,
     /// The policy; if there is none, that of the server's configuration.
     pub policy: Option<RetentionPolicy>,
     /// Whether the last complete one may go.
@@ -99,6 +102,15 @@ pub struct ForgetLine {
     pub id: SnapshotId,
     /// Its cluster.
     pub cluster: ClusterName,
+    /// The nodes in it.
+    #[serde(default)]
+    pub nodes: Vec<NodeName>,
+    /// Its series: the policy decided among the snapshots of this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub series: Option<SeriesId>,
+    /// The folders of each node, as far as it is known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub origins: Vec<NodeOrigin>,
     /// When it was committed.
     pub created: String,
     /// Complete or partial.
@@ -306,6 +318,9 @@ pub struct SnapshotStats {
     pub id: SnapshotId,
     /// The cluster.
     pub cluster: ClusterName,
+    /// The folders of each node, as far as it is known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub origins: Vec<NodeOrigin>,
     /// When it was committed.
     pub created: String,
     /// What it takes.

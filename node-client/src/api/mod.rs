@@ -28,6 +28,7 @@ pub use retry::Retry;
 
 use self::connection::Connector;
 use crate::error::ClientError;
+use crate::push::Smaller;
 
 /// Longest answer that is read into memory when it is not frames.
 const MAX_ANSWER_LEN: usize = format_spec::manifest::MAX_MANIFEST_LEN;
@@ -167,9 +168,12 @@ impl Api {
         &self,
         session: SessionId,
         manifest: &Manifest,
+        smaller: Smaller,
     ) -> Result<wire::Committed, ClientError> {
         let body = Segments::from(Bytes::from(manifest.encode()));
-        self.json(Call::post(format!("/v1/sessions/{session}/commit"), "application/cbor", body)).await
+        let query = if smaller == Smaller::Meant { "?accept_smaller=true" } else { "" };
+        let path = format!("/v1/sessions/{session}/commit{query}");
+        self.json(Call::post(path, "application/cbor", body)).await
     }
 
     /// Ends a session without a snapshot.

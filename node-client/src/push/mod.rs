@@ -51,7 +51,7 @@ use format_spec::key::BlobKind;
 use format_spec::manifest::{Manifest, PageRef};
 use format_spec::page::PageBuilder;
 use format_spec::wire::Committed;
-use format_spec::{ChunkId, ClusterName, EntryPath, FORMAT_VERSION, NodeName, Timestamp};
+use format_spec::{ChunkId, ClusterName, EntryPath, FORMAT_VERSION, NodeName, SeriesName, Timestamp};
 use tokio::runtime::Handle;
 
 pub use crate::state::Alike;
@@ -134,6 +134,20 @@ pub struct PushOptions {
     pub max_rate: Option<Rate>,
     /// Folder for what is remembered from push to push; without it every file is read.
     pub state: Option<PathBuf>,
+    /// Name of the series; without it, the folders are what tells it from others.
+    pub series: Option<SeriesName>,
+    /// Whether it is meant that there is much less than in the push before.
+    pub smaller: Smaller,
+}
+
+/// Whether a push may hold much less than the one before.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Smaller {
+    /// Then its snapshot is suspect.
+    #[default]
+    Suspect,
+    /// That is meant.
+    Meant,
 }
 
 impl PushOptions {
@@ -156,6 +170,8 @@ impl PushOptions {
             rehash: DEFAULT_REHASH,
             max_rate: None,
             state: None,
+            series: None,
+            smaller: Smaller::default(),
         }
     }
 }
@@ -340,6 +356,7 @@ impl<'a> Push<'a> {
         }
         let Manifest { node, totals, problems, .. } = &manifest;
         let report = tally.report(&committed, node, totals, problems);
+        let warnings = [warnings, report.warnings.clone()].concat();
         Ok(PushReport { frozen: freeze.frozen().to_vec(), warnings, ..report })
     }
 
@@ -431,7 +448,7 @@ impl<'a> Push<'a> {
             push: Some(uplink.tally.stats()),
             ..self.manifest(pages.spool.pages(), totals, problems)
         };
-        let answer = self.api.commit(session.id, &manifest);
+        let answer = self.api.commit(session.id, &manifest, self.options.smaller);
         let committed = uplink.stop.wait_for(self.runtime, answer)?;
         Ok((committed, manifest))
     }
@@ -488,6 +505,7 @@ impl<'a> Push<'a> {
             tool: concat!("astacus-client ", env!("CARGO_PKG_VERSION")).to_owned(),
             host: self.options.host.clone(),
             push: None,
+            series: self.options.series.clone(),
         }
     }
 }

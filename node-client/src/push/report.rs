@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use format_spec::manifest::{Fallback, MAX_FALLBACKS, Moment, Problem, PushStats, Totals};
-use format_spec::snapshot::SnapshotState;
+use format_spec::snapshot::{Shrunk, SnapshotState};
 use format_spec::wire::{Committed, Durability};
 use format_spec::{ClusterName, EntryPath, NodeName, SnapshotId};
 use serde::Serialize;
@@ -60,11 +60,18 @@ pub struct PushReport {
     pub frozen: Vec<Frozen>,
     /// What is wrong with what was pushed, as far as that can be told.
     pub warnings: Vec<String>,
+    /// If the snapshot is suspect: the one before it in its series, which held more than twice as much.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub suspect: Option<Shrunk>,
     /// How many files vanished, could not be read whole, or are no state of themselves.
     pub problem_count: u64,
     /// The first of them.
     pub problems: Vec<ProblemReport>,
 }
+
+/// What the pusher is told of a server whose clock jumped.
+const CLOCK_JUMPED: &str = "the server's clock jumped, so the snapshot may bear a wrong time: `astacus-admin status` says \
+                            how far";
 
 /// A file that the snapshot should hold and does not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -264,7 +271,8 @@ impl Tally {
             attempts: 1,
             seconds: 0.0,
             frozen: Vec::new(),
-            warnings: Vec::new(),
+            warnings: committed.clock_jumped.then(|| CLOCK_JUMPED.to_owned()).into_iter().collect(),
+            suspect: snapshot.suspect,
             problem_count: totals.problems,
             problems: problems.iter().map(problem).collect(),
         }

@@ -23,6 +23,7 @@ mod pages;
 mod plan;
 mod report;
 mod select;
+mod series;
 mod verify;
 mod work;
 mod write;
@@ -51,7 +52,8 @@ pub use attributes::{Note, Setuid};
 pub use folder::Existing;
 pub use lack::Lack;
 pub use report::{RestoreReport, Skipped};
-pub use select::{NodeChoice, Partial, PassedOver, PassedOverFor, SnapshotChoice};
+pub use select::{NodeChoice, Partial, PassedOver, PassedOverFor, SnapshotChoice, by_part};
+pub use series::SeriesChoice;
 pub use verify::{Damage, VerifyOptions, VerifyReport, verify};
 
 use crate::api::Api;
@@ -82,10 +84,12 @@ pub enum Durable {
 pub struct RestoreOptions {
     /// Which snapshot.
     pub snapshot: SnapshotChoice,
-    /// Cluster in which `latest` is looked for; `None` for all of the repository.
+    /// Cluster that the snapshot is of; `None` for any.
     pub cluster: Option<ClusterName>,
     /// Whose files.
     pub node: NodeChoice,
+    /// Which series of the node `latest` is of; without it, the only one that can be meant.
+    pub series: Option<SeriesChoice>,
     /// Whether files may be missing or torn.
     pub partial: Partial,
     /// The target: a folder that is made if it is missing.
@@ -146,7 +150,7 @@ pub fn run(
 ) -> Result<RestoreReport, ClientError> {
     let start = hooks.clock.elapsed();
     let filter = Filter::new(&options.paths)?;
-    let Found { snapshot, node, passed_over } = find(api, runtime, options)?;
+    let Found { snapshot, node, passed_over } = find(api, runtime, options, &filter)?;
     let fetcher = Fetcher { api, runtime, snapshot, cancel: &hooks.cancel };
     let manifest = fetcher.wait_for(api.manifest(snapshot, &node))?;
     let domain = domain_key(fetcher)?;
@@ -192,22 +196,32 @@ struct Found {
     passed_over: Option<PassedOver>,
 }
 
-fn find(api: &Api, runtime: &Handle, options: &RestoreOptions) -> Result<Found, ClientError> {
-    match options.snapshot {
+fn find(
+    api: &Api,
+    runtime: &Handle,
+    options: &RestoreOptions,
+    filter: &Filter,
+) -> Result<Found, ClientError> {
+    let id = match &options.snapshot {
         SnapshotChoice::Latest => {
             let all = runtime.block_on(api.snapshots(options.cluster.as_ref()))?;
-            let (Latest { id, passed_over }, node) = select::latest(&all, &options.node, options.partial)?;
+            let RestoreOptions { node, series, partial, .. } = options;
+            let (Latest { id, passed_over }, node) =
+                select::latest(&all, node, series.as_ref(), filter, *partial)?;
             all.iter().filter(|snapshot| snapshot.id == id).for_each(warn_of_damage);
             passed_over.iter().for_each(|newer| warn_of_newer(id, newer));
-            Ok(Found { snapshot: id, node, passed_over })
+            return Ok(Found { snapshot: id, node, passed_over });
         }
-        SnapshotChoice::Id(id) => {
-            let snapshot = runtime.block_on(api.snapshot(id))?;
-            warn_of_damage(&snapshot);
-            let node = select::node_of(&snapshot, &options.node)?;
-            Ok(Found { snapshot: id, node, passed_over: None })
-        }
+        SnapshotChoice::Id(id) => *id,
+        SnapshotChoice::Part(part) => select::by_part(&runtime.block_on(api.snapshots(None))?, part)?,
+    };
+    let snapshot = runtime.block_on(api.snapshot(id))?;
+    if options.cluster.as_ref().is_some_and(|cluster| *cluster != snapshot.cluster) {
+        return Err(ClientError::NotFound(format!("snapshot {id} is of cluster `{}`", snapshot.cluster)));
     }
+    warn_of_damage(&snapshot);
+    let node = select::node_of(&snapshot, &options.node)?;
+    Ok(Found { snapshot: id, node, passed_over: None })
 }
 
 /// Before the work begins, which may take hours; the report repeats it.

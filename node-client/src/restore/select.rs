@@ -10,23 +10,60 @@ use format_spec::{NodeName, SnapshotId};
 use indicatif::HumanCount;
 use serde::Serialize;
 
+use super::filter::Filter;
+use super::series::{self, SeriesChoice};
 use crate::error::ClientError;
 use crate::twin::{Old, is_back};
 
 /// A snapshot as it is named on a command line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SnapshotChoice {
     /// The newest complete one that fits.
     Latest,
     /// This one.
     Id(SnapshotId),
+    /// The only one whose id begins or ends so.
+    Part(String),
 }
 
 impl FromStr for SnapshotChoice {
     type Err = format_spec::id::ParseIdError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text == "latest" { Ok(Self::Latest) } else { text.parse().map(Self::Id) }
+        let is_part = |text: &str| {
+            (LEAST_PART..36).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-')
+        };
+        match text.parse() {
+            _ if text == "latest" => Ok(Self::Latest),
+            Err(_) if is_part(text) => Ok(Self::Part(text.to_ascii_lowercase())),
+            id => id.map(Self::Id),
+        }
+    }
+}
+
+/// Hex digits that a part of an id has, at least.
+const LEAST_PART: usize = 4;
+
+/// The only one of `snapshots` whose id begins or ends with `part`.
+///
+/// # Errors
+/// [`ClientError::NotFound`] if there is none; [`ClientError::Usage`], with their ids, if there are several.
+pub fn by_part(snapshots: &[SnapshotInfo], part: &str) -> Result<SnapshotId, ClientError> {
+    let fits = |info: &&SnapshotInfo| {
+        let id = info.id.to_string();
+        id.starts_with(part) || id.ends_with(part)
+    };
+    match snapshots.iter().filter(fits).collect::<Vec<_>>().as_slice() {
+        [] => Err(ClientError::NotFound(format!("no snapshot has an id that begins or ends with `{part}`"))),
+        [one] => Ok(one.id),
+        several => {
+            let some: Vec<String> = several.iter().take(5).map(|info| info.id.to_string()).collect();
+            Err(ClientError::Usage(format!(
+                "{} snapshots have ids that begin or end with `{part}`, such as {}",
+                several.len(),
+                some.join(", ")
+            )))
+        }
     }
 }
 
@@ -77,6 +114,10 @@ pub enum PassedOverFor {
     Partial,
     /// Something of it is known to be damaged or lost.
     Damaged,
+    /// It holds much less than the one before it.
+    Suspect,
+    /// It is from a moment that the server's clock has not reached.
+    AheadOfClock,
 }
 
 impl fmt::Display for PassedOver {
@@ -86,6 +127,10 @@ impl fmt::Display for PassedOver {
         match why {
             PassedOverFor::Partial => write!(f, "it is partial: {} missing or torn", of_files(*missing)),
             PassedOverFor::Damaged => f.write_str("it is known to be damaged"),
+            PassedOverFor::Suspect => f.write_str("it holds much less than the one before it"),
+            PassedOverFor::AheadOfClock => {
+                f.write_str("its time is one that the server's clock has not reached")
+            }
         }
     }
 }
@@ -105,11 +150,13 @@ pub(super) struct Latest {
 /// What `latest` stands for among the snapshots that hold the chosen node, and that node.
 ///
 /// # Errors
-/// [`ClientError::NotFound`] if there is none; [`ClientError::Usage`], listing the nodes, if there
-/// are several and none was named.
+/// [`ClientError::NotFound`] if there is none; [`ClientError::Usage`], listing the nodes or series, if there
+/// are several and nothing says which.
 pub(super) fn latest(
     snapshots: &[SnapshotInfo],
     node: &NodeChoice,
+    series: Option<&SeriesChoice>,
+    filter: &Filter,
     partial: Partial,
 ) -> Result<(Latest, NodeName), ClientError> {
     let nodes: BTreeSet<&NodeName> = snapshots.iter().flat_map(|snapshot| &snapshot.nodes).collect();
@@ -117,48 +164,49 @@ pub(super) fn latest(
         return Err(ClientError::NotFound("there is no snapshot yet".to_owned()));
     }
     let node = choose(nodes, node, "no snapshot")?;
-    let latest = newest_with(snapshots, Some(&node), partial)?;
+    let of_node = snapshots.iter().filter(|snapshot| snapshot.nodes.contains(&node)).collect();
+    let latest = newest(&series::only(of_node, &node, series, filter)?, &node, partial)?;
     Ok((latest, node))
 }
 
-/// The newest complete snapshot that holds `node`, or any; with [`Partial::Allow`] the newest.
+/// The newest complete one of `snapshots`, by their commits; with [`Partial::Allow`] the newest.
 ///
-/// As a policy counts them, one that is known to be damaged or was forgotten stands back behind all others,
-/// however old these are (G9).
+/// As a policy counts them, one that is known to be damaged, was forgotten, holds much less than the one before it or is
+/// ahead of the server's clock stands back behind all others, however old these are (G9).
 ///
 /// # Errors
 /// [`ClientError::NotFound`] if there is none, with the newest partial one and how to take it.
-pub(super) fn newest_with(
-    snapshots: &[SnapshotInfo],
-    node: Option<&NodeName>,
-    partial: Partial,
-) -> Result<Latest, ClientError> {
-    let fits = |info: &&SnapshotInfo| node.is_none_or(|node| info.nodes.contains(node));
+fn newest(snapshots: &[&SnapshotInfo], node: &NodeName, partial: Partial) -> Result<Latest, ClientError> {
     let may_lack = partial == Partial::Allow || is_back(Old::LatestMayLack);
     let will_do = |info: &&SnapshotInfo| may_lack || info.state == SnapshotState::Complete;
-    let rank = |info: &&SnapshotInfo| (info.going_until.is_none(), info.damaged.is_none(), info.id);
-    let fitting = || snapshots.iter().filter(fits);
-    let Some(taken) = fitting().filter(will_do).max_by_key(rank) else {
-        return Err(ClientError::NotFound(only_partial(fitting().max_by_key(rank), node)));
+    let order = |info: &&SnapshotInfo| (info.number, info.id);
+    let rank = |info: &&SnapshotInfo| {
+        let is_sound = info.damaged.is_none();
+        (info.going_until.is_none(), !info.ahead_of_clock, is_sound, info.suspect.is_none(), order(info))
     };
-    let newer = fitting().filter(|info| info.id > taken.id && info.going_until.is_none());
-    Ok(Latest { id: taken.id, passed_over: newer.max_by_key(|info| info.id).map(passed_over) })
+    let all = || snapshots.iter().copied();
+    let Some(taken) = all().filter(will_do).max_by_key(rank) else {
+        return Err(ClientError::NotFound(only_partial(all().max_by_key(rank), node)));
+    };
+    let newer = all().filter(|info| order(info) > order(&taken) && info.going_until.is_none());
+    Ok(Latest { id: taken.id, passed_over: newer.max_by_key(order).map(passed_over) })
 }
 
 fn passed_over(info: &SnapshotInfo) -> PassedOver {
     let why = match info.state {
+        _ if info.ahead_of_clock => PassedOverFor::AheadOfClock,
         SnapshotState::Partial => PassedOverFor::Partial,
-        SnapshotState::Complete => PassedOverFor::Damaged,
+        SnapshotState::Complete if info.damaged.is_some() => PassedOverFor::Damaged,
+        SnapshotState::Complete => PassedOverFor::Suspect,
     };
     PassedOver { snapshot: info.id, created: info.created.clone(), why, missing: info.problems }
 }
 
-fn only_partial(newest: Option<&SnapshotInfo>, node: Option<&NodeName>) -> String {
-    let of = node.map(|node| format!(" of node `{node}`")).unwrap_or_default();
+fn only_partial(newest: Option<&SnapshotInfo>, node: &NodeName) -> String {
     match newest {
-        None => format!("there is no snapshot{of} yet"),
+        None => format!("there is no snapshot of node `{node}` yet"),
         Some(SnapshotInfo { id, created, problems, .. }) => format!(
-            "there is no complete snapshot{of}. The newest partial one is {id} of {created}, in which {} missing \
+            "there is no complete snapshot of node `{node}`. The newest partial one is {id} of {created}, in which {} missing \
              or torn; --allow-partial takes it",
             of_files(*problems)
         ),
@@ -195,6 +243,7 @@ fn choose(nodes: BTreeSet<&NodeName>, choice: &NodeChoice, who: &str) -> Result<
 mod tests {
     use super::*;
     use crate::twin::with_old;
+    use format_spec::snapshot::Shrunk;
 
     fn snapshot(at: u64, nodes: &[&str]) -> SnapshotInfo {
         SnapshotInfo {
@@ -210,7 +259,24 @@ mod tests {
             going_until: None,
             protected: None,
             damaged: None,
+            series: None,
+            origins: Vec::new(),
+            number: 0,
+            ahead_of_clock: false,
+            suspect: None,
         }
+    }
+
+    fn latest_of(
+        all: &[SnapshotInfo],
+        node: &NodeChoice,
+        partial: Partial,
+    ) -> Result<(Latest, NodeName), ClientError> {
+        latest(all, node, None, &Filter::new(&[]).unwrap(), partial)
+    }
+
+    fn newest_of(all: &[SnapshotInfo], partial: Partial) -> Result<Latest, ClientError> {
+        newest(&all.iter().collect::<Vec<_>>(), &"a".parse().unwrap(), partial)
     }
 
     fn named(name: &str) -> NodeChoice {
@@ -226,7 +292,7 @@ mod tests {
     }
 
     fn taken(all: &[SnapshotInfo], node: &NodeChoice) -> (SnapshotId, NodeName) {
-        let (latest, node) = latest(all, node, Partial::Refuse).unwrap();
+        let (latest, node) = latest_of(all, node, Partial::Refuse).unwrap();
         (latest.id, node)
     }
 
@@ -236,12 +302,12 @@ mod tests {
 
         assert_eq!(taken(&all, &named("a")), (all[2].id, "a".parse().unwrap()));
         assert_eq!(taken(&all, &assumed("b")).0, all[3].id);
-        assert_eq!(newest_with(&all, None, Partial::Refuse).unwrap().id, all[3].id);
+        assert_eq!(newest_of(&all, Partial::Refuse).unwrap().id, all[3].id);
     }
 
     #[test]
     fn a_node_that_was_named_is_never_replaced() {
-        let error = latest(&[snapshot(1, &["a"])], &named("b"), Partial::Refuse).unwrap_err();
+        let error = latest_of(&[snapshot(1, &["a"])], &named("b"), Partial::Refuse).unwrap_err();
 
         assert!(matches!(&error, ClientError::NotFound(text) if text.contains("are: a")), "{error}");
         assert!(matches!(node_of(&snapshot(1, &["a"]), &named("b")), Err(ClientError::NotFound(_))));
@@ -259,7 +325,7 @@ mod tests {
     fn several_nodes_and_none_named_lists_them() {
         let all = [snapshot(1, &["a"]), snapshot(2, &["b"])];
 
-        let error = latest(&all, &assumed("here"), Partial::Refuse).unwrap_err();
+        let error = latest_of(&all, &assumed("here"), Partial::Refuse).unwrap_err();
 
         assert!(matches!(&error, ClientError::Usage(text) if text.contains("a, b")), "{error}");
         assert!(matches!(node_of(&snapshot(1, &["a", "b"]), &assumed("x")), Err(ClientError::Usage(_))));
@@ -267,7 +333,7 @@ mod tests {
 
     #[test]
     fn no_snapshot_at_all_is_not_found() {
-        assert!(matches!(latest(&[], &assumed("a"), Partial::Refuse), Err(ClientError::NotFound(_))));
+        assert!(matches!(latest_of(&[], &assumed("a"), Partial::Refuse), Err(ClientError::NotFound(_))));
     }
 
     /// S8: what is not there cannot be had from a snapshot that lacks it, however new that is.
@@ -275,15 +341,15 @@ mod tests {
     fn the_latest_is_complete_and_names_the_newer_partial_one() {
         let all = [snapshot(1, &["a"]), snapshot(2, &["a"]), lacking(3, 1), lacking(4, 1_234)];
 
-        let found = newest_with(&all, None, Partial::Refuse).unwrap();
+        let found = newest_of(&all, Partial::Refuse).unwrap();
 
         let passed_over = found.passed_over.unwrap();
         assert_eq!((found.id, passed_over.snapshot), (all[1].id, all[3].id));
         assert_eq!((passed_over.why, passed_over.missing), (PassedOverFor::Partial, 1_234));
         assert!(passed_over.to_string().contains("1,234 files are missing"), "{passed_over}");
-        let newest = newest_with(&all, None, Partial::Allow).unwrap();
+        let newest = newest_of(&all, Partial::Allow).unwrap();
         assert_eq!((newest.id, newest.passed_over), (all[3].id, None));
-        let twin = with_old(Some(Old::LatestMayLack), || newest_with(&all, None, Partial::Refuse)).unwrap();
+        let twin = with_old(Some(Old::LatestMayLack), || newest_of(&all, Partial::Refuse)).unwrap();
         assert_eq!(twin.id, all[3].id, "the twin");
     }
 
@@ -292,13 +358,13 @@ mod tests {
     fn only_partial_snapshots_are_refused_with_the_newest_and_the_flag() {
         let all = [lacking(3, 2), lacking(4, 1)];
 
-        let error = latest(&all, &named("a"), Partial::Refuse).unwrap_err();
+        let error = latest_of(&all, &named("a"), Partial::Refuse).unwrap_err();
 
         let ClientError::NotFound(text) = &error else { panic!("{error}") };
         for part in [&all[1].id.to_string(), "1 file is missing", "--allow-partial", "node `a`"] {
             assert!(text.contains(part), "{text}");
         }
-        assert_eq!(latest(&all, &named("a"), Partial::Allow).unwrap().0.id, all[1].id);
+        assert_eq!(latest_of(&all, &named("a"), Partial::Allow).unwrap().0.id, all[1].id);
     }
 
     /// G9: the last complete one of a policy, and `latest`, are the same.
@@ -308,15 +374,61 @@ mod tests {
         let forgotten = |at| SnapshotInfo { going_until: Some("soon".to_owned()), ..snapshot(at, &["a"]) };
         let all = [snapshot(1, &["a"]), damaged(2), forgotten(3)];
 
-        let found = newest_with(&all, None, Partial::Refuse).unwrap();
+        let found = newest_of(&all, Partial::Refuse).unwrap();
 
         let passed_over = found.passed_over.unwrap();
         assert_eq!((found.id, passed_over.snapshot), (all[0].id, all[1].id));
         assert_eq!(passed_over.why, PassedOverFor::Damaged);
-        assert_eq!(newest_with(&all[1..], None, Partial::Refuse).unwrap().id, all[1].id);
-        assert_eq!(newest_with(&all[2..], None, Partial::Refuse).unwrap().id, all[2].id);
+        assert_eq!(newest_of(&all[1..], Partial::Refuse).unwrap().id, all[1].id);
+        assert_eq!(newest_of(&all[2..], Partial::Refuse).unwrap().id, all[2].id);
         let partial = [damaged(1), lacking(2, 1)];
-        assert_eq!(newest_with(&partial, None, Partial::Refuse).unwrap().id, partial[0].id);
-        assert_eq!(newest_with(&partial, None, Partial::Allow).unwrap().id, partial[1].id);
+        assert_eq!(newest_of(&partial, Partial::Refuse).unwrap().id, partial[0].id);
+        assert_eq!(newest_of(&partial, Partial::Allow).unwrap().id, partial[1].id);
+    }
+
+    /// S9: clocks go wrong, and commits have an order of their own.
+    #[test]
+    fn the_newest_is_the_last_commit_and_what_is_ahead_of_the_clock_stands_back() {
+        let number = |at, number| SnapshotInfo { number, ..snapshot(at, &["a"]) };
+        let ahead = SnapshotInfo { ahead_of_clock: true, ..number(9_000, 2) };
+        let all = [number(500, 1), ahead, number(400, 3)];
+
+        assert_eq!(newest_of(&all, Partial::Refuse).unwrap(), Latest { id: all[2].id, passed_over: None });
+        let found = newest_of(&all[..2], Partial::Refuse).unwrap();
+        let passed_over = found.passed_over.unwrap();
+        assert_eq!((found.id, passed_over.snapshot), (all[0].id, all[1].id));
+        assert_eq!(passed_over.why, PassedOverFor::AheadOfClock);
+        assert!(passed_over.to_string().contains("clock has not reached"), "{passed_over}");
+        assert_eq!(newest_of(&all[1..2], Partial::Refuse).unwrap().id, all[1].id, "there is no other");
+    }
+
+    /// S10: what was mounted when it was pushed, and is not now, is in the one before.
+    #[test]
+    fn a_suspect_snapshot_stands_back() {
+        let of = snapshot(1, &["a"]);
+        let suspect = Some(Shrunk { since: of.id, files: 9, bytes: 9 });
+        let all = [of, SnapshotInfo { suspect, ..snapshot(2, &["a"]) }];
+
+        let found = newest_of(&all, Partial::Refuse).unwrap();
+
+        assert_eq!((found.id, found.passed_over.unwrap().why), (all[0].id, PassedOverFor::Suspect));
+    }
+
+    #[test]
+    fn a_part_of_an_id_stands_for_the_only_snapshot_that_it_fits() {
+        let all =
+            [snapshot(1, &["a"]), SnapshotInfo { id: SnapshotId::new(1, [7; 10]), ..snapshot(1, &["a"]) }];
+        let (first, second) = (all[0].id.to_string(), all[1].id.to_string());
+
+        assert_eq!(by_part(&all, &second[28..]).unwrap(), all[1].id, "how it ends");
+        assert_eq!(by_part(&all[..1], &first[..8]).unwrap(), all[0].id, "how it begins");
+        let several = by_part(&all, &first[..8]).unwrap_err();
+        assert_eq!(several.exit_code(), 2);
+        assert!(several.to_string().contains(&second), "{several}");
+        assert_eq!(by_part(&all, "ffff").unwrap_err().exit_code(), 10);
+        for (text, choice) in [("0000", true), ("000", false), ("xyz1", false), ("latest", false)] {
+            let parsed = text.parse::<SnapshotChoice>();
+            assert_eq!(matches!(parsed, Ok(SnapshotChoice::Part(_))), choice, "{text}");
+        }
     }
 }

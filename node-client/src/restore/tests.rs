@@ -12,11 +12,16 @@ use format_spec::snapshot::SnapshotState;
 use format_spec::{Entry, EntryKind, ErrorClass, FileEnd, wire};
 use server::{Fate, Server, Store, entry, path};
 
+fn elsewhere() -> NodeChoice {
+    NodeChoice::Assumed("elsewhere".parse().unwrap())
+}
+
 fn options(to: &Path) -> RestoreOptions {
     RestoreOptions {
         snapshot: SnapshotChoice::Latest,
         cluster: None,
-        node: NodeChoice::Assumed("elsewhere".parse().unwrap()),
+        node: elsewhere(),
+        series: None,
         partial: Partial::Refuse,
         to: to.to_owned(),
         paths: Vec::new(),
@@ -40,7 +45,13 @@ fn check(server: &Server) -> VerifyReport {
 fn check_with(server: &Server, partial: Partial) -> Result<VerifyReport, ClientError> {
     let (clock, progress) = (SystemClock::new(), |_| ());
     let hooks = Hooks { progress: &progress, cancel: Cancel::new(), clock: &clock };
-    let options = VerifyOptions { snapshot: SnapshotChoice::Latest, cluster: None, node: None, partial };
+    let options = VerifyOptions {
+        snapshot: SnapshotChoice::Latest,
+        cluster: None,
+        node: elsewhere(),
+        series: None,
+        partial,
+    };
     verify(&server.api, server.runtime.handle(), &options, &hooks)
 }
 

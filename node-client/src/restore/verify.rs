@@ -17,7 +17,8 @@ use super::filter::Filter;
 use super::layout::Layout;
 use super::pages;
 use super::plan::{Planner, Step};
-use super::select::{self, Latest, Partial, PassedOver, SnapshotChoice};
+use super::select::{self, Latest, NodeChoice, Partial, PassedOver, SnapshotChoice};
+use super::series::SeriesChoice;
 use super::{Hooks, OnProgress, Progress};
 use crate::api::Api;
 use crate::error::ClientError;
@@ -32,10 +33,12 @@ const MAX_DAMAGE: usize = 1000;
 pub struct VerifyOptions {
     /// Which snapshot.
     pub snapshot: SnapshotChoice,
-    /// Cluster in which `latest` is looked for; `None` for all of the repository.
+    /// Cluster that the snapshot is of; `None` for any.
     pub cluster: Option<ClusterName>,
-    /// Only this node; `None` for all of the snapshot.
-    pub node: Option<NodeName>,
+    /// Whose files, if `latest` is asked for. If the node is named, only its share is checked.
+    pub node: NodeChoice,
+    /// Which series of the node `latest` is of; without it, the only one that can be meant.
+    pub series: Option<SeriesChoice>,
     /// Whether `latest` may be a partial one. One that is named is checked either way.
     pub partial: Partial,
 }
@@ -136,19 +139,22 @@ fn find(
     runtime: &Handle,
     options: &VerifyOptions,
 ) -> Result<(Latest, Vec<NodeName>), ClientError> {
-    let latest = match options.snapshot {
-        SnapshotChoice::Id(id) => Latest { id, passed_over: None },
+    let all = |cluster| runtime.block_on(api.snapshots(cluster));
+    let latest = match &options.snapshot {
+        SnapshotChoice::Id(id) => Latest { id: *id, passed_over: None },
+        SnapshotChoice::Part(part) => Latest { id: select::by_part(&all(None)?, part)?, passed_over: None },
         SnapshotChoice::Latest => {
-            let all = runtime.block_on(api.snapshots(options.cluster.as_ref()))?;
-            select::newest_with(&all, options.node.as_ref(), options.partial)?
+            let VerifyOptions { cluster, node, series, partial, .. } = options;
+            let everything = Filter::new(&[])?;
+            select::latest(&all(cluster.as_ref())?, node, series.as_ref(), &everything, *partial)?.0
         }
     };
     let snapshot = runtime.block_on(api.snapshot(latest.id))?;
     latest.passed_over.iter().for_each(|newer| super::warn_of_newer(latest.id, newer));
     match &options.node {
-        None => Ok((latest, snapshot.nodes)),
-        Some(node) => {
-            let node = select::node_of(&snapshot, &select::NodeChoice::Named(node.clone()))?;
+        NodeChoice::Assumed(_) => Ok((latest, snapshot.nodes)),
+        NodeChoice::Named(_) => {
+            let node = select::node_of(&snapshot, &options.node)?;
             Ok((latest, vec![node]))
         }
     }

@@ -1,8 +1,9 @@
 //! How good a snapshot is, in a few words: for the lists of all programs.
 
 use format_spec::manifest::{Moment, PushStats};
+use format_spec::path::Printable;
 use format_spec::snapshot::SnapshotState;
-use format_spec::wire::SnapshotInfo;
+use format_spec::wire::{NodeOrigin, SnapshotInfo};
 use indicatif::HumanCount;
 
 /// Whether anything is missing, and how far its files are of one moment.
@@ -15,9 +16,36 @@ pub fn state(info: &SnapshotInfo) -> String {
         (SnapshotState::Partial, 0) => "partial".to_owned(),
         (SnapshotState::Partial, missing) => format!("partial ({} missing)", HumanCount(missing)),
     };
+    let state = if info.suspect.is_some() { format!("{state}, SUSPECT") } else { state };
     match not_one(&moment) {
         None => state,
         Some(why) => format!("{state}, not one moment ({why})"),
+    }
+}
+
+/// Characters of a list of folders, at most.
+const FOLDERS_LEN: usize = 40;
+
+/// The series in a few words: its name, or the folders that tell it from others. `-` if they are not known.
+pub fn folders(origins: &[NodeOrigin]) -> String {
+    let of = |origin: &NodeOrigin| match &origin.series {
+        Some(name) => name.to_string(),
+        None => shortened(origin),
+    };
+    let mut all: Vec<String> = origins.iter().map(of).collect();
+    all.dedup();
+    if all.is_empty() { "-".to_owned() } else { all.join(" | ") }
+}
+
+fn shortened(origin: &NodeOrigin) -> String {
+    let printable = |root: &String| Printable(root.as_bytes()).to_string();
+    let roots: Vec<String> = origin.roots.iter().map(printable).collect();
+    let first = |named: usize| roots.get(..named).unwrap_or_default().join(",");
+    let named = (1..=roots.len()).rev().find(|named| first(*named).len() <= FOLDERS_LEN).unwrap_or(1);
+    let some = first(named);
+    match usize::try_from(origin.folders).unwrap_or(usize::MAX).saturating_sub(named) {
+        0 => some,
+        more => format!("{some} +{more}"),
     }
 }
 
@@ -80,6 +108,11 @@ mod tests {
             going_until: None,
             protected: None,
             damaged: None,
+            series: None,
+            origins: Vec::new(),
+            number: 0,
+            ahead_of_clock: false,
+            suspect: None,
         }
     }
 

@@ -1,4 +1,4 @@
-use format_spec::wire::NodePush;
+use format_spec::wire::{NodeOrigin, NodePush};
 
 use super::*;
 
@@ -16,6 +16,16 @@ fn snapshot(state: SnapshotState) -> SnapshotInfo {
         going_until: None,
         protected: None,
         damaged: None,
+        series: None,
+        origins: vec![NodeOrigin {
+            node: "n1".parse().unwrap(),
+            series: None,
+            roots: vec!["/etc".to_owned(), "/srv".to_owned(), format!("/{}", "long".repeat(9))],
+            folders: 3,
+        }],
+        number: 0,
+        ahead_of_clock: false,
+        suspect: None,
     }
 }
 
@@ -37,9 +47,9 @@ fn a_list_is_a_table_with_a_head() {
     assert_eq!(
         lines,
         [
-            "SNAPSHOT                              CLUSTER  NODES  CREATED               STATE                FILES  BYTES     CHANGED  READ      SENT",
-            "018bcfe5-6800-7000-8000-000000000001  c        n1,n2  2023-11-14T22:13:20Z  complete             1,234  2.00 KiB  7        3.00 KiB  1.00 KiB",
-            "018bcfe5-6800-7000-8000-000000000001  c        n1,n2  2023-11-14T22:13:20Z  partial (2 missing)  1,234  2.00 KiB  -        -         -",
+            "SNAPSHOT                              CLUSTER  NODES  FOLDERS       CREATED               STATE                FILES  BYTES     CHANGED  READ      SENT",
+            "018bcfe5-6800-7000-8000-000000000001  c        n1,n2  /etc,/srv +1  2023-11-14T22:13:20Z  complete             1,234  2.00 KiB  7        3.00 KiB  1.00 KiB",
+            "018bcfe5-6800-7000-8000-000000000001  c        n1,n2  /etc,/srv +1  2023-11-14T22:13:20Z  partial (2 missing)  1,234  2.00 KiB  -        -         -",
         ]
     );
 }

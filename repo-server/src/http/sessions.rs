@@ -1,12 +1,18 @@
 //! Sessions: open, renew, commit, abort.
 
-use axum::extract::{Path, Request, State};
+use std::sync::Arc;
+
+use axum::extract::{Path, Query, Request, State};
 use axum::response::IntoResponse;
+use format_spec::manifest::Totals;
+use format_spec::snapshot::Snapshot;
 use format_spec::{ClusterName, ManifestId, SessionId, wire};
 use hyper::StatusCode;
+use serde::Deserialize;
 
 use super::respond::{self, Answer, Reply};
 use super::{App, body, parse};
+use crate::clock_watch::ClockState;
 use crate::damaged::Known;
 use crate::error::ServerError;
 use crate::index::Table;
@@ -15,6 +21,7 @@ use crate::quarantine;
 use crate::repository::Repository;
 use crate::session::{self, Pusher, TTL};
 use crate::snapshot;
+use crate::snapshot::series::Smaller;
 use crate::space;
 
 pub(super) async fn open(State(app): State<App>, request: Request) -> Answer<wire::SessionOpened> {
@@ -64,22 +71,51 @@ pub(super) async fn renew(State(app): State<App>, Path(id): Path<String>) -> Ans
     respond::json(wire::SessionRenewed { ttl_ms: ttl_ms() })
 }
 
+/// How a push wants its snapshot judged.
+#[derive(Deserialize)]
+pub(super) struct HowToCommit {
+    /// That it holds much less than the one before is meant.
+    #[serde(default)]
+    accept_smaller: bool,
+}
+
 pub(super) async fn commit(
     State(app): State<App>,
     Path(id): Path<String>,
+    Query(asked): Query<HowToCommit>,
     request: Request,
 ) -> Answer<wire::Committed> {
     let id: SessionId = parse(&id)?;
+    let smaller = if asked.accept_smaller { Smaller::Meant } else { Smaller::Suspect };
     let limit = u64::try_from(format_spec::manifest::MAX_MANIFEST_LEN).expect("a length fits in 64 bits");
     let manifest = body::whole(request, limit).await?;
-    let snapshot = snapshot::commit(&app.repository, id, manifest).await?;
-    tracing::info!(snapshot = %snapshot.id, cluster = %snapshot.cluster, "committed");
+    let snapshot = snapshot::commit(&app.repository, id, manifest, smaller).await?;
+    log(&snapshot);
+    let look = |repository: &Arc<Repository>| repository.clock_watch.look(repository);
+    let clock = app.repository.blocking(look).await?;
+    let now_ms = app.repository.parts.clock.unix_ms();
     let manifest = snapshot.manifests.first().map(|manifest| manifest.id);
     respond::json(wire::Committed {
         manifest: manifest.ok_or(ServerError::Bug("a snapshot without a manifest"))?,
-        snapshot: snapshot::info(&snapshot, &MarkRow::default(), &Known::default()),
+        snapshot: snapshot::info(&snapshot, &MarkRow::default(), &Known::default(), now_ms),
         durability: wire::Durability::Local,
+        clock_jumped: clock == ClockState::Jumped,
     })
+}
+
+fn log(snapshot: &Snapshot) {
+    let sum = |of: fn(&Totals) -> u64| snapshot.manifests.iter().map(|share| of(&share.totals)).sum::<u64>();
+    let sent: u64 = snapshot.manifests.iter().filter_map(|share| Some(share.push.as_ref()?.bytes_sent)).sum();
+    tracing::info!(
+        snapshot = %snapshot.id,
+        cluster = %snapshot.cluster,
+        of = snapshot::series::title(snapshot),
+        files = sum(|totals| totals.files),
+        bytes = sum(|totals| totals.bytes),
+        missing = sum(|totals| totals.problems),
+        sent,
+        "committed"
+    );
 }
 
 pub(super) async fn abort(State(app): State<App>, Path(id): Path<String>) -> Reply {

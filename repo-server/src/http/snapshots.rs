@@ -32,9 +32,10 @@ pub(super) async fn list(State(app): State<App>, Query(filter): Query<Filter>) -
         let none = MarkRow::default();
         let found = snapshot::list(repository, cluster.as_ref())?;
         let damaged = damaged::all(repository)?;
+        let now_ms = repository.parts.clock.unix_ms();
         let info = |found: &Snapshot| {
             let mark = marks.get(&found.id).unwrap_or(&none);
-            snapshot::info(found, mark, &damaged)
+            snapshot::info(found, mark, &damaged, now_ms)
         };
         Ok(found.iter().map(info).collect())
     };
@@ -45,7 +46,7 @@ pub(super) async fn show(State(app): State<App>, Path(id): Path<String>) -> Answ
     let id: SnapshotId = parse(&id)?;
     let look = move |repository: &Arc<Repository>| {
         let (found, mark) = (snapshot::get(repository, id)?, snapshot::mark(repository, id)?);
-        Ok(snapshot::info(&found, &mark, &damaged::all(repository)?))
+        Ok(snapshot::info(&found, &mark, &damaged::all(repository)?, repository.parts.clock.unix_ms()))
     };
     respond::json(app.repository.blocking(look).await?)
 }

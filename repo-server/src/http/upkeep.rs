@@ -78,7 +78,7 @@ pub(super) async fn unprotect(State(app): State<App>, Path(id): Path<String>) ->
 async fn info(app: &App, id: SnapshotId) -> Result<SnapshotInfo, ServerError> {
     let look = move |repository: &Arc<Repository>| {
         let (found, mark) = (snapshot::get(repository, id)?, snapshot::mark(repository, id)?);
-        Ok(snapshot::info(&found, &mark, &damaged::all(repository)?))
+        Ok(snapshot::info(&found, &mark, &damaged::all(repository)?, repository.parts.clock.unix_ms()))
     };
     app.repository.blocking(look).await
 }

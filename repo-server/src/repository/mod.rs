@@ -16,7 +16,7 @@ use std::collections::HashMap;
 use std::error::Error;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use format_spec::descriptor::Descriptor;
@@ -39,6 +39,7 @@ use crate::rules::Rules;
 use crate::session::Sessions;
 use crate::settings::Upkeep;
 use crate::site::{Site, SiteError};
+use crate::snapshot;
 use crate::space::Space;
 
 /// Packs that may be on their way to the site at once: bounds memory, and lets one be hashed while
@@ -91,6 +92,8 @@ pub struct Repository {
     writer: Mutex<()>,
     packs: Mutex<HashMap<PackNumber, Arc<PackRow>>>,
     halted: AtomicBool,
+    /// The number of the last commit.
+    commits: AtomicU64,
     /// Objects on their way to the site.
     pub(crate) in_flight: InFlight,
     /// Whether what the last process left has been compared with the site, and brought to its end.
@@ -117,7 +120,7 @@ impl Repository {
     /// [`ServerError`] if the index cannot be read.
     pub fn open(parts: Parts, master: MasterKey, descriptor: Descriptor) -> Result<Arc<Self>, ServerError> {
         let sessions = Sessions::load(parts.index.as_ref(), parts.clock.as_ref())?;
-        Ok(Arc::new(Self {
+        let repository = Arc::new(Self {
             keys: master.seal_keys(descriptor.generation),
             compute: Arc::new(Semaphore::new(parts.cores.max(1))),
             publishing: Semaphore::new(PUBLISHING),
@@ -132,11 +135,20 @@ impl Repository {
             rules: Rules::default(),
             turn: tokio::sync::Mutex::default(),
             forgetting: tokio::sync::Mutex::default(),
+            commits: AtomicU64::default(),
             parts,
             descriptor,
             sessions,
             master,
-        }))
+        });
+        let numbers = snapshot::list(&repository, None)?.into_iter().filter_map(|snapshot| snapshot.number);
+        repository.commits.store(numbers.max().unwrap_or(0), Ordering::Relaxed);
+        Ok(repository)
+    }
+
+    /// The number of a commit that begins now: greater than that of each snapshot that is there.
+    pub(crate) fn next_commit(&self) -> u64 {
+        self.commits.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Its id.

@@ -6,10 +6,12 @@ use bytes::Bytes;
 use format_spec::key::BlobKind;
 use format_spec::manifest::{Manifest, Totals};
 use format_spec::object::{self, ObjectKind};
-use format_spec::snapshot::{ManifestRef, Snapshot, SnapshotState};
+use format_spec::snapshot::{ManifestRef, Origin, Snapshot, SnapshotState};
 use format_spec::{ChunkId, FORMAT_VERSION, ManifestId, SessionId, SnapshotId};
 
+use super::series::{self, Smaller};
 use super::{get, manifest_object, named_pages, objects, snapshot_object};
+use crate::alarm::{self, AlarmCode};
 use crate::error::ServerError;
 use crate::index::row::{ChunkRow, DoomedKey, DoomedRow};
 use crate::index::{IndexError, Precondition, Table};
@@ -37,9 +39,10 @@ pub(crate) async fn commit(
     repository: &Arc<Repository>,
     session: SessionId,
     body: Bytes,
+    smaller: Smaller,
 ) -> Result<Snapshot, ServerError> {
     let repository = Arc::clone(repository);
-    let commits = tokio::spawn(async move { commit_to_the_end(&repository, session, body).await });
+    let commits = tokio::spawn(async move { commit_to_the_end(&repository, session, body, smaller).await });
     commits.await.unwrap_or(Err(ServerError::Bug("a commit panicked")))
 }
 
@@ -47,6 +50,7 @@ async fn commit_to_the_end(
     repository: &Arc<Repository>,
     session: SessionId,
     body: Bytes,
+    smaller: Smaller,
 ) -> Result<Snapshot, ServerError> {
     // Who asks again while an attempt is under way waits for what becomes of it.
     let attempts = session::attempts(repository, session);
@@ -70,7 +74,8 @@ async fn commit_to_the_end(
     let (manifest, pages) = repository.blocking(check).await?;
 
     let (manifest_id, sealed) = seal_manifest(repository, body).await?;
-    let snapshot = describe(repository, &manifest, manifest_id);
+    let describe = move |repository: &Arc<Repository>| describe(repository, &manifest, manifest_id, smaller);
+    let snapshot = repository.blocking(describe).await?;
     let earlier = last_attempt.clone();
     let (flight, pages) = announce(repository, session, &snapshot, pages, earlier).await?;
     *last_attempt = objects(&snapshot).into_iter().next();
@@ -179,12 +184,17 @@ pub(super) async fn put(
 }
 
 /// A new snapshot of this one manifest. Each attempt has its own id: what a crashed attempt left on
-/// the site is never taken for this one.
-fn describe(repository: &Repository, manifest: &Manifest, id: ManifestId) -> Snapshot {
-    let created_ms = repository.parts.clock.unix_ms();
+/// the site is never taken for this one. Blocks.
+fn describe(
+    repository: &Repository,
+    manifest: &Manifest,
+    id: ManifestId,
+    smaller: Smaller,
+) -> Result<Snapshot, ServerError> {
     let mut random = [0; 10];
     (repository.parts.random)(&mut random);
-    Snapshot {
+    let created_ms = repository.parts.clock.unix_ms();
+    let mut snapshot = Snapshot {
         version: FORMAT_VERSION,
         id: SnapshotId::new(created_ms, random),
         cluster: manifest.cluster.clone(),
@@ -195,8 +205,13 @@ fn describe(repository: &Repository, manifest: &Manifest, id: ManifestId) -> Sna
             id,
             totals: manifest.totals,
             push: manifest.push.clone(),
+            origin: Some(Origin::of(manifest)),
         }],
-    }
+        number: None,
+        shrunk: None,
+    };
+    series::place(repository, &mut snapshot, smaller)?;
+    Ok(Snapshot { id: SnapshotId::new(snapshot.created_ms, random), ..snapshot })
 }
 
 fn state_of(totals: &Totals) -> SnapshotState {
@@ -238,8 +253,14 @@ pub(super) fn apply(
             batch.put(Table::Manifest, *manifest.id.as_bytes(), *snapshot.id.as_bytes());
         }
         take_back(batch, &objects(snapshot));
+        if let Some(suspicion) = series::suspicion(snapshot) {
+            alarm::raise_in(repository, ledger.batch(), AlarmCode::SuspectSnapshot, &suspicion)?;
+        }
         ledger.count(pages)?.map_err(|missing| ServerError::MissingChunks { missing })
     })?;
     session::forget(repository, session);
+    if snapshot.shrunk.is_some() || alarm::is_up(repository, AlarmCode::SuspectSnapshot)? {
+        series::watch_suspects(repository)?;
+    }
     Ok(())
 }

@@ -13,6 +13,7 @@ mod marks;
 mod problems;
 pub(crate) mod reach;
 pub(crate) mod retention;
+pub(crate) mod series;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -32,6 +33,7 @@ pub(crate) use marks::{forget, mark, marks, protect, undelete, unprotect};
 pub(crate) use problems::{Cursor, problems};
 pub(crate) use reach::{Freed, freed, freed_with_idle, references_of_idle_pages};
 
+use crate::clock_watch::JUMP_MS;
 use crate::damaged::Known;
 use crate::error::ServerError;
 use crate::index::row::{DoomedKey, DoomedKind, MarkRow};
@@ -89,7 +91,7 @@ fn decode(id: SnapshotId, value: &[u8]) -> Result<Snapshot, ServerError> {
     Snapshot::decode(value).map_err(|_| ServerError::Row { object: format!("snapshot {id}") })
 }
 
-/// Snapshots of `cluster`, or of all clusters; oldest first.
+/// Snapshots of `cluster`, or of all clusters, in the order of their commits.
 pub(crate) fn list(
     repository: &Repository,
     cluster: Option<&ClusterName>,
@@ -108,11 +110,12 @@ pub(crate) fn list(
         }
         next = found.rest;
     }
+    snapshots.sort_by_key(Snapshot::order);
     Ok(snapshots)
 }
 
-/// What people and scripts are told of a snapshot.
-pub(crate) fn info(snapshot: &Snapshot, mark: &MarkRow, damaged: &Known) -> wire::SnapshotInfo {
+/// What people and scripts are told of a snapshot, at `now_ms` in milliseconds since 1970.
+pub(crate) fn info(snapshot: &Snapshot, mark: &MarkRow, damaged: &Known, now_ms: u64) -> wire::SnapshotInfo {
     let sum = |of: fn(&format_spec::manifest::Totals) -> u64| {
         snapshot.manifests.iter().map(|manifest| of(&manifest.totals)).sum()
     };
@@ -129,7 +132,27 @@ pub(crate) fn info(snapshot: &Snapshot, mark: &MarkRow, damaged: &Known) -> wire
         going_until: mark.tombstone.as_ref().map(|tombstone| rfc3339(tombstone.until_ms)),
         protected: mark.protection.as_ref().map(|protection| protection.reason.clone()),
         damaged: damaged.against(snapshot),
+        series: Some(snapshot.series()),
+        origins: origins(snapshot),
+        number: snapshot.number.unwrap_or(0),
+        ahead_of_clock: snapshot.created_ms > now_ms.saturating_add(JUMP_MS),
+        suspect: snapshot.shrunk,
     }
+}
+
+/// The folders of each node whose folders are known.
+pub(crate) fn origins(snapshot: &Snapshot) -> Vec<wire::NodeOrigin> {
+    let origin = |share: &ManifestRef| {
+        let origin = share.origin.as_ref()?;
+        let roots = origin.roots.iter();
+        Some(wire::NodeOrigin {
+            node: share.node.clone(),
+            series: origin.series.clone(),
+            roots: roots.map(|root| format!("/{}", String::from_utf8_lossy(root.as_bytes()))).collect(),
+            folders: origin.folders,
+        })
+    };
+    snapshot.manifests.iter().filter_map(origin).collect()
 }
 
 fn node_push(manifest: &ManifestRef) -> Option<wire::NodePush> {

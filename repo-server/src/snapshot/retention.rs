@@ -1,4 +1,4 @@
-//! Which snapshots of a series (of the same nodes of a cluster) to forget, and why each stays or goes.
+//! Which snapshots of a series to forget, and why each stays or goes.
 //!
 //! Pure: the time is an argument, and nothing is read or written. Times are the server's, in UTC.
 //!
@@ -6,7 +6,7 @@
 //! (unless the caller says that it may go), and the newest `minimum` complete ones. That holds against
 //! `maximum`, too: with many protected ones, more than `maximum` stay. What else a rule keeps stays up to
 //! `maximum`. Without any rule everything stays. A snapshot that is known to be damaged stays until it is named,
-//! and takes no other one's place.
+//! and takes no other one's place; nor does one that is suspect, and holds much less than the one before it.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -108,6 +108,8 @@ pub(crate) enum Protection {
 pub(crate) enum Condition {
     /// Nothing is known against it.
     Sound,
+    /// It holds much less than the one before it.
+    Suspect,
     /// Something of it is damaged or lost.
     Damaged,
 }
@@ -124,8 +126,11 @@ pub(crate) enum Standing {
 /// A snapshot that the policy is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Candidate {
-    /// Its id. Of two of one moment, the one with the greater id counts as newer.
+    /// Its id.
     pub(crate) id: SnapshotId,
+    /// The number of its commit; 0 if it is of an earlier build. The greater one is the newer, whatever clocks told; of
+    /// two that have none, the one with the greater id.
+    pub(crate) number: u64,
     /// When it was committed: server time, in milliseconds since 1970.
     pub(crate) created_ms: u64,
     /// A partial one fills no place that is meant for a complete one.
@@ -134,7 +139,7 @@ pub(crate) struct Candidate {
     pub(crate) protection: Protection,
     /// Tombstoned ones are not counted.
     pub(crate) standing: Standing,
-    /// Damaged ones are not counted, and stay.
+    /// Damaged ones are not counted, and stay. Suspect ones are not counted, as partial ones.
     pub(crate) condition: Condition,
 }
 
@@ -200,10 +205,14 @@ pub(crate) enum Reason {
     NewerThanComplete,
     /// Goes: there are more than `maximum`.
     Maximum(u32),
+    /// Suspect, and no complete one is newer.
+    Suspect,
     /// Goes: nothing keeps it.
     NoRuleKeeps,
     /// Goes: partial, and not the newest.
     PartialSuperseded,
+    /// Goes: suspect, and not the newest.
+    SuspectSuperseded,
     /// It is going already.
     Tombstoned,
 }
@@ -227,6 +236,10 @@ impl fmt::Display for Reason {
             Self::WithinMaximum(maximum) => write!(f, "one of the {maximum} newest (maximum)"),
             Self::NewerThanComplete => f.write_str("partial, but no complete one is newer"),
             Self::Maximum(maximum) => write!(f, "more than {maximum} (maximum)"),
+            Self::Suspect => f.write_str("much smaller than the one before, but no other is newer"),
+            Self::SuspectSuperseded => {
+                f.write_str("much smaller than the one before, and a newer one exists")
+            }
             Self::NoRuleKeeps => f.write_str("no rule keeps it"),
             Self::PartialSuperseded => f.write_str("partial, and a newer complete one exists"),
             Self::Tombstoned => f.write_str("forgotten already"),
@@ -243,7 +256,7 @@ pub(crate) fn decide(
     last: LastComplete,
 ) -> Vec<Decision> {
     let mut newest_first: Vec<&Candidate> = candidates.iter().collect();
-    newest_first.sort_unstable_by_key(|candidate| std::cmp::Reverse((candidate.created_ms, candidate.id)));
+    newest_first.sort_unstable_by_key(|candidate| std::cmp::Reverse((candidate.number, candidate.id)));
     let mut snapshots: Vec<Judged<'_>> =
         newest_first.into_iter().map(|candidate| Judged { candidate, stays: Vec::new() }).collect();
     keep_in_any_case(policy, &mut snapshots, now_ms);
@@ -291,6 +304,7 @@ impl Judged<'_> {
             Some(maximum) if over.contains(&id) => forget(Reason::Maximum(maximum)),
             _ if !self.stays.is_empty() => Decision { id, verdict: Verdict::Keep, reasons: self.stays },
             _ if self.candidate.state == SnapshotState::Partial => forget(Reason::PartialSuperseded),
+            _ if self.candidate.condition == Condition::Suspect => forget(Reason::SuspectSuperseded),
             _ => forget(Reason::NoRuleKeeps),
         }
     }
@@ -339,17 +353,15 @@ fn keep_first(newest_first: &mut [&mut Judged<'_>], count: u32, reason: &Reason)
 
 /// The newest one of each of the last `count` periods that have any.
 fn keep_periods(newest_first: &mut [&mut Judged<'_>], period: Period, count: u32) {
-    let mut left = count;
-    let mut before = None;
+    // A period need not be in one piece: a clock may have gone wrong in the middle of it.
+    let mut kept = BTreeSet::new();
     for snapshot in newest_first {
-        if left == 0 {
+        if kept.len() >= usize::try_from(count).unwrap_or(usize::MAX) {
             return;
         }
         let name = period.of(snapshot.candidate.created_ms);
-        if before.as_ref() != Some(&name) {
-            snapshot.stays.push(Reason::Newest(period, name.clone()));
-            before = Some(name);
-            left -= 1;
+        if kept.insert(name.clone()) {
+            snapshot.stays.push(Reason::Newest(period, name));
         }
     }
 }
@@ -365,12 +377,16 @@ fn keep_young(policy: &Policy, snapshots: &mut [Judged<'_>], now_ms: u64) {
     }
 }
 
-/// A partial one is better than nothing until a complete one comes after it.
+/// A partial or suspect one is better than nothing until a complete one comes after it.
 fn keep_newest_partial(snapshots: &mut [Judged<'_>], now_ms: u64) {
     let newer = snapshots.iter_mut().take_while(|snapshot| !snapshot.counts(now_ms));
-    let partial =
-        newer.filter(|snapshot| snapshot.is_listed() && snapshot.candidate.state == SnapshotState::Partial);
-    partial.for_each(|snapshot| snapshot.stays.push(Reason::NewerThanComplete));
+    for snapshot in newer.filter(|snapshot| snapshot.is_listed()) {
+        if snapshot.candidate.state == SnapshotState::Partial {
+            snapshot.stays.push(Reason::NewerThanComplete);
+        } else if snapshot.candidate.condition == Condition::Suspect {
+            snapshot.stays.push(Reason::Suspect);
+        }
+    }
 }
 
 /// Those complete ones that `maximum` lets go: the oldest that nothing surer keeps.

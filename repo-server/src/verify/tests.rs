@@ -21,6 +21,7 @@ use crate::repository::{Domain, Parts};
 use crate::session::Pusher;
 use crate::site::faulty::{Fault, FaultKind, FaultySite, Refusal};
 use crate::site::{ObjectName, Op, Site, StoreSite};
+use crate::snapshot::series::Smaller;
 use crate::testing::ManualClock;
 
 /// A file as the tests push it.
@@ -120,9 +121,10 @@ impl World {
             tool: "test".to_owned(),
             host: "test".to_owned(),
             push: None,
+            series: None,
         };
         let body = Bytes::from(manifest.encode());
-        crate::snapshot::commit(&self.repository, session, body).await.unwrap().id
+        crate::snapshot::commit(&self.repository, session, body, Smaller::Suspect).await.unwrap().id
     }
 
     async fn verify(&self, asked: impl Into<VerifyRequest>) -> VerifyReport {

@@ -70,7 +70,11 @@ pub fn snapshot_choice(bytes: &[u8]) -> Verdict {
     let Some(Ok(choice)) = text(bytes).map(str::parse::<SnapshotChoice>) else { return Verdict::Refused };
     match choice {
         SnapshotChoice::Latest => assert_eq!(bytes, b"latest"),
-        SnapshotChoice::Id(id) => assert_eq!(id.to_string().parse(), Ok(choice)),
+        SnapshotChoice::Id(id) => assert_eq!(id.to_string().parse(), Ok(SnapshotChoice::Id(id))),
+        SnapshotChoice::Part(part) => {
+            assert_eq!(Some(part.clone()), text(bytes).map(str::to_ascii_lowercase));
+            assert_eq!(part.parse(), Ok(SnapshotChoice::Part(part)));
+        }
     }
     Verdict::Accepted
 }

@@ -6,7 +6,7 @@ use format_spec::manifest::{
     Fallback, MAX_FALLBACKS, MAX_PROBLEMS, MAX_ROOTS, Manifest, Moment, PageRef, Problem, PushStats, Totals,
 };
 use format_spec::page::{self, MAX_PAGE_LEN, PageBuilder, Record};
-use format_spec::snapshot::{ManifestRef, Snapshot, SnapshotState};
+use format_spec::snapshot::{ManifestRef, Origin, Shrunk, Snapshot, SnapshotState};
 use format_spec::wire::ChunkerSpec;
 use format_spec::{
     ChunkId, Entry, EntryKind, EntryPath, Extent, FORMAT_VERSION, FileEnd, ManifestId, RepositoryId,
@@ -237,6 +237,7 @@ fn whole_manifest() -> Manifest {
         tool: "astacus-client 0.1.0".to_owned(),
         host: "db-1.example".to_owned(),
         push: Some(push_stats()),
+        series: Some("daily".parse().expect("a plain name")),
     }
 }
 
@@ -268,7 +269,10 @@ pub fn snapshots() -> Vec<Seed> {
             id: ManifestId::from_bytes([3; 32]),
             totals: totals(),
             push: Some(push_stats()),
+            origin: Some(Origin::of(&whole_manifest())),
         }],
+        number: Some(17),
+        shrunk: Some(Shrunk { since: SnapshotId::from_bytes([7; 16]), files: 300, bytes: 1 << 30 }),
     };
     let mut seeds = vec![
         seed("whole", good.encode()),

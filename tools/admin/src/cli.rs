@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use format_spec::protection::MAX_REASON_LEN;
-use format_spec::{ChunkId, ClusterName, SnapshotId};
-use node_client::cli::Output;
+use format_spec::{ChunkId, ClusterName, NodeName, SnapshotId};
+use node_client::cli::{ALL_COMMANDS, Output};
 use node_client::config::Settings;
 use node_client::rate::Rate;
 
@@ -54,10 +54,10 @@ ASTACUS_TOKEN), then from ~/.config/astacus/client.toml, then from /etc/astacus/
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Connection {
     /// Address of the server [default: http://127.0.0.1:5515].
-    #[arg(long, global = true, value_name = "URL")]
+    #[arg(long, global = true, help_heading = ALL_COMMANDS, value_name = "URL")]
     server: Option<String>,
     /// File that holds the token for the server.
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, help_heading = ALL_COMMANDS, value_name = "FILE")]
     token_file: Option<PathBuf>,
 }
 
@@ -154,8 +154,8 @@ pub(crate) enum Command {
 const FORGET_HELP: &str = concat!(
     "\
 Without snapshots and without a rule, the policy of the server's configuration decides. It counts
-the snapshots of each node by itself. What any rule keeps stays, and --maximum takes away from that.
-A rule of 0 is sent too: it is not the same as none. What is forgotten can be brought back until its
+the snapshots of each series by itself: of the same node and folders. What any rule keeps stays, and
+--maximum takes away from that. A rule of 0 is sent too: it is not the same as none. What is forgotten can be brought back until its
 delay is over; then `gc` frees what it took. Exit code 3 if a snapshot that was named stays.
 
 ",
@@ -188,15 +188,18 @@ its exit code are what you get. Exit code 10 if it is not installed.
 #[derive(Debug, Args)]
 pub(crate) struct ForgetArguments {
     /// Ids of the snapshots; without any, a policy decides.
-    #[arg(value_name = "SNAPSHOT", conflicts_with_all = ["PolicyArguments", "cluster"])]
+    #[arg(value_name = "SNAPSHOT", conflicts_with_all = ["PolicyArguments", "cluster", "node"])]
     pub(crate) snapshots: Vec<SnapshotId>,
     /// Only snapshots of this cluster [default: of each cluster, each by itself].
     #[arg(long, value_name = "NAME")]
     pub(crate) cluster: Option<ClusterName>,
+    /// Only snapshots of this node.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) node: Option<NodeName>,
     /// Change nothing, and tell what would be done.
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// The last complete snapshot of a node may go as any other.
+    /// The last complete snapshot of a series may go as any other.
     #[arg(long)]
     pub(crate) even_last: bool,
     /// The server's clock jumped, and is right now.

@@ -9,6 +9,7 @@ use format_spec::wire::{
 };
 use indicatif::{HumanBytes, HumanCount};
 use node_client::error::ClientError;
+use node_client::show::snapshot::folders;
 use node_client::show::{Show, show};
 use serde::Serialize;
 
@@ -38,6 +39,7 @@ impl From<&ForgetArguments> for ForgetRequest {
             mode: if forget.dry_run { RunMode::Plan } else { RunMode::Apply },
             snapshots: forget.snapshots.clone(),
             cluster: forget.cluster.clone(),
+            node: forget.node.clone(),
             policy: policy(&forget.policy),
             last_complete: if forget.even_last { LastComplete::MayGo } else { LastComplete::Stays },
             accept_clock: forget.accept_clock,
@@ -89,7 +91,9 @@ impl Forgotten {
 
 impl Show for Forgotten {
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
-        let head = ["SNAPSHOT", "CLUSTER", "CREATED", "STATE", "VERDICT", "FREES", "UNTIL", "WHY"];
+        let head = [
+            "SNAPSHOT", "CLUSTER", "NODES", "FOLDERS", "CREATED", "STATE", "VERDICT", "FREES", "UNTIL", "WHY",
+        ];
         let mut rows = vec![head.map(str::to_owned)];
         rows.extend(self.report.snapshots.iter().map(row));
         table(out, &rows)?;
@@ -119,7 +123,7 @@ impl Show for Forgotten {
     }
 }
 
-fn row(line: &ForgetLine) -> [String; 8] {
+fn row(line: &ForgetLine) -> [String; 10] {
     let state = match line.state {
         SnapshotState::Complete => "complete",
         SnapshotState::Partial => "partial",
@@ -132,6 +136,8 @@ fn row(line: &ForgetLine) -> [String; 8] {
     [
         line.id.to_string(),
         line.cluster.to_string(),
+        line.nodes.iter().map(|node| node.as_str()).collect::<Vec<_>>().join(","),
+        folders(&line.origins),
         line.created.clone(),
         state.to_owned(),
         verdict.to_owned(),

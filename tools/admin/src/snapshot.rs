@@ -3,10 +3,12 @@
 use std::io::{self, Write};
 
 use format_spec::manifest::PushStats;
-use format_spec::wire::{NodePush, SnapshotDetail, SnapshotInfo};
+use format_spec::path::Printable;
+use format_spec::snapshot::Shrunk;
+use format_spec::wire::{NodeOrigin, NodePush, SnapshotDetail, SnapshotInfo};
 use format_spec::{ClusterName, SnapshotId};
 use indicatif::{HumanBytes, HumanCount};
-use node_client::show::snapshot::{changed, state};
+use node_client::show::snapshot::{changed, folders, state};
 use node_client::show::{Show, show};
 use serde::Serialize;
 
@@ -58,8 +60,8 @@ struct Snapshots(Vec<SnapshotInfo>);
 impl Show for Snapshots {
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
         let head = [
-            "SNAPSHOT", "CLUSTER", "NODES", "CREATED", "STATE", "FILES", "BYTES", "CHANGED", "READ", "SENT",
-            "NOTE",
+            "SNAPSHOT", "CLUSTER", "NODES", "FOLDERS", "CREATED", "STATE", "FILES", "BYTES", "CHANGED",
+            "READ", "SENT", "NOTE",
         ];
         let mut rows = vec![head.map(str::to_owned)];
         rows.extend(self.0.iter().map(row));
@@ -71,13 +73,14 @@ impl Show for Snapshots {
     }
 }
 
-fn row(info: &SnapshotInfo) -> [String; 11] {
+fn row(info: &SnapshotInfo) -> [String; 12] {
     let sum = |of: fn(&PushStats) -> u64| info.pushes.iter().map(|push| of(&push.stats)).sum::<u64>();
     let known = |text: String| if info.pushes.is_empty() { "-".to_owned() } else { text };
     [
         info.id.to_string(),
         info.cluster.to_string(),
         nodes(info).join(","),
+        folders(&info.origins),
         info.created.clone(),
         state(info),
         HumanCount(info.files).to_string(),
@@ -122,6 +125,7 @@ impl Show for Detail {
             ["snapshot", &info.id.to_string()].map(str::to_owned),
             ["cluster", info.cluster.as_str()].map(str::to_owned),
             ["nodes", &nodes(info).join(", ")].map(str::to_owned),
+            ["folders", &all_folders(info)].map(str::to_owned),
             ["created", &info.created].map(str::to_owned),
             ["state", &state(info)].map(str::to_owned),
             ["files", &HumanCount(info.files).to_string()].map(str::to_owned),
@@ -132,7 +136,8 @@ impl Show for Detail {
             info.going_until.iter().map(|until| ["GOING", &format!("until {until}")].map(str::to_owned));
         let protected = info.protected.iter().map(|reason| ["protected", reason].map(str::to_owned));
         let damaged = info.damaged.iter().map(|problem| ["DAMAGED", problem].map(str::to_owned));
-        rows.extend(damaged.chain(going).chain(protected));
+        let suspect = info.suspect.map(|before| ["SUSPECT".to_owned(), held(&before)]);
+        rows.extend(damaged.chain(suspect).chain(going).chain(protected));
         table(out, &rows)?;
         pushes(&info.pushes, out)
     }
@@ -140,6 +145,29 @@ impl Show for Detail {
     fn is_news(&self) -> bool {
         true
     }
+}
+
+/// What a snapshot is suspect for.
+fn held(before: &Shrunk) -> String {
+    let (files, bytes) = (HumanCount(before.files), HumanBytes(before.bytes));
+    format!("much smaller than {}, which held {files} files of {bytes}", before.since)
+}
+
+/// Every folder that the snapshot names, and the name of its series.
+fn all_folders(info: &SnapshotInfo) -> String {
+    let of = |origin: &NodeOrigin| {
+        let roots: Vec<String> =
+            origin.roots.iter().map(|root| Printable(root.as_bytes()).to_string()).collect();
+        let named = u32::try_from(roots.len()).unwrap_or(u32::MAX);
+        let more = match origin.folders.saturating_sub(named) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let name = origin.series.as_ref().map(|name| format!("series {name}: ")).unwrap_or_default();
+        format!("{name}{}{more}", roots.join(" "))
+    };
+    let all: Vec<String> = info.origins.iter().map(of).collect();
+    if all.is_empty() { "not known: its manifests cannot be read".to_owned() } else { all.join(" | ") }
 }
 
 /// For people, and for those who compare.

@@ -6,6 +6,7 @@ use format_spec::ClusterName;
 use format_spec::wire::{ClusterStats, NodeStats, NotCounted, SnapshotStats, Space, StatsReport};
 use indicatif::{HumanBytes, HumanCount};
 use node_client::error::ClientError;
+use node_client::show::snapshot::folders;
 use node_client::show::{Show, show};
 use serde::Serialize;
 
@@ -53,7 +54,7 @@ impl Show for Stats {
         rows.extend(nodes.iter().map(node_row));
         writeln!(out)?;
         table(out, &rows)?;
-        let head = ["SNAPSHOT", "CLUSTER", "CREATED", "LOGICAL", "UNIQUE", "STORED", "ALONE"];
+        let head = ["SNAPSHOT", "CLUSTER", "FOLDERS", "CREATED", "LOGICAL", "UNIQUE", "STORED", "ALONE"];
         let mut rows = vec![head.map(str::to_owned)];
         rows.extend(snapshots.iter().map(snapshot_row));
         writeln!(out)?;
@@ -86,9 +87,9 @@ fn node_row(stats: &NodeStats) -> [String; 6] {
     [stats.cluster.to_string(), stats.node.to_string(), snapshots, logical, unique, stored]
 }
 
-fn snapshot_row(stats: &SnapshotStats) -> [String; 7] {
+fn snapshot_row(stats: &SnapshotStats) -> [String; 8] {
     let [logical, unique, stored] = bytes(&stats.space);
     let alone = HumanBytes(stats.alone_bytes).to_string();
     let (id, cluster) = (stats.id.to_string(), stats.cluster.to_string());
-    [id, cluster, stats.created.clone(), logical, unique, stored, alone]
+    [id, cluster, folders(&stats.origins), stats.created.clone(), logical, unique, stored, alone]
 }

@@ -163,6 +163,7 @@ impl<'a> Tour<'a> {
             snapshot: SnapshotChoice::Id(pushed.snapshot),
             cluster: Some(pushed.cluster.clone()),
             node: NodeChoice::Named(pushed.node.clone()),
+            series: None,
             // The report compares what is there with what the push said.
             partial: Partial::Allow,
             to: self.copy(),

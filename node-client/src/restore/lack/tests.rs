@@ -55,6 +55,7 @@ fn manifest(problems: &[&str]) -> Manifest {
         tool: String::new(),
         host: String::new(),
         push: None,
+        series: None,
     }
 }
 

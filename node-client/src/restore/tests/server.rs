@@ -167,6 +167,11 @@ impl Store {
             going_until: None,
             protected: None,
             damaged: None,
+            series: None,
+            origins: Vec::new(),
+            number: 0,
+            ahead_of_clock: false,
+            suspect: None,
         }
     }
 
@@ -182,6 +187,7 @@ impl Store {
             tool: String::new(),
             host: String::new(),
             push: None,
+            series: None,
         }
     }
 

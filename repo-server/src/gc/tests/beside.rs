@@ -22,6 +22,7 @@ use crate::settings::Percent;
 use crate::site::hooked::HookedSite;
 use crate::site::{ObjectName, Op, Site};
 use crate::snapshot;
+use crate::snapshot::series::Smaller;
 use crate::stats;
 use crate::testing::{Watched, World, tree};
 
@@ -93,7 +94,7 @@ fn a_commit_whose_client_leaves_leaves_no_object_behind() {
     let page = world.page(&content);
     let id = world.send(&client, BlobKind::Page, &page).unwrap();
     let body = world.manifest(&client, &[(id, page.len())]);
-    let commit = snapshot::commit(&world.repository, client.id, body);
+    let commit = snapshot::commit(&world.repository, client.id, body, Smaller::Suspect);
 
     client_leaves(&site, &world, "snapshots", commit, || {
         session::abort(&world.repository, client.id).unwrap();

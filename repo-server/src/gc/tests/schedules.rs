@@ -20,6 +20,7 @@ use crate::rules::Rule;
 use crate::session;
 use crate::site::{Listed, ObjectName, Prefix, Put, Site, SiteFuture, StoreSite};
 use crate::snapshot;
+use crate::snapshot::series::Smaller;
 use crate::testing::{World, tree};
 
 fn without(world: &World, rules: &[Rule]) {
@@ -336,7 +337,10 @@ fn stopped_past_its_lease(rules: &[Rule]) -> Result<bool, ServerError> {
     let body = world.manifest(&client, &[(id, page.len())]);
     let committed = world.wait(async {
         let repository = Arc::clone(&world.repository);
-        let commit = tokio::spawn(async move { snapshot::commit(&repository, client.id, body).await });
+        let commit =
+            tokio::spawn(
+                async move { snapshot::commit(&repository, client.id, body, Smaller::Suspect).await },
+            );
         gate.somebody_waits().await;
         world.expire();
         collect(&world.repository).await;

@@ -18,6 +18,7 @@ use crate::site::faulty::{Fault, FaultKind, FaultySite, Refusal};
 use crate::site::hooked::HookedSite;
 use crate::site::{ObjectName, Op, StoreSite};
 use crate::snapshot;
+use crate::snapshot::series::Smaller;
 use crate::space::{BALLAST, Room, Space, Volume};
 use crate::testing::{Client, Tree, Watched, World, tree};
 use crate::witness::settle_once;
@@ -183,7 +184,7 @@ fn two_requests_for_one_commit_make_one_attempt() {
     let page = world.page(&content);
     let id = world.send(&client, BlobKind::Page, &page).unwrap();
     let body = world.manifest(&client, &[(id, page.len())]);
-    let commit = || snapshot::commit(&world.repository, client.id, body.clone());
+    let commit = || snapshot::commit(&world.repository, client.id, body.clone(), Smaller::Suspect);
 
     let (one, other) = world.wait(async { tokio::join!(commit(), commit()) });
 

@@ -34,6 +34,7 @@ fn now() -> u64 {
 fn candidate(number: u8, created_ms: u64) -> Candidate {
     Candidate {
         id: SnapshotId::new(created_ms, [number; 10]),
+        number: 0,
         created_ms,
         state: Complete,
         protection: Protection::Unprotected,
@@ -343,7 +344,11 @@ fn some_candidates() -> impl Strategy<Value = Vec<Candidate>> {
                 state: if partial < 3 { Partial } else { Complete },
                 protection: if protected == 0 { Protection::Protected } else { Protection::Unprotected },
                 standing: if tombstoned == 0 { Standing::Tombstoned } else { Standing::Listed },
-                condition: if damaged == 0 { Condition::Damaged } else { Condition::Sound },
+                condition: match damaged {
+                    0 => Condition::Damaged,
+                    1 => Condition::Suspect,
+                    _ => Condition::Sound,
+                },
                 // A few are newer than the clock.
                 ..candidate(number, now() + 5 * HOUR_MS - hours * HOUR_MS)
             })
@@ -475,4 +480,39 @@ proptest! {
 
         prop_assert_eq!(kept(&again), kept_once);
     }
+}
+
+/// S9: what is newest is said by the order of the commits, and not by a clock that was wrong.
+#[test]
+fn a_wrong_clock_does_not_let_the_newest_data_go() {
+    let policy = Policy { minimum: 1, keep_last: Some(1), ..BARE };
+    let at_number = |number, created_ms| Candidate { number, ..candidate(0, created_ms) };
+    let true_time = at_number(1, now() - DAY_MS);
+    let long_ago = Candidate { id: SnapshotId::new(1, [1; 10]), ..at_number(2, now() - 9000 * DAY_MS) };
+    let future = Candidate { id: SnapshotId::new(2, [2; 10]), ..at_number(3, now() + 9000 * DAY_MS) };
+
+    assert_eq!(kept(&decided(&policy, &[true_time, long_ago])), [long_ago.id]);
+    let later = Candidate { id: SnapshotId::new(3, [3; 10]), ..at_number(4, now()) };
+    assert_eq!(kept(&decided(&policy, &[true_time, long_ago, future, later])), [later.id, future.id]);
+}
+
+/// S10: the snapshots before a suspect one stay as if it were not there; it stays itself until there is a better one.
+#[test]
+fn a_suspect_snapshot_takes_no_other_ones_place() {
+    let policy = Policy { minimum: 1, keep_last: Some(1), ..BARE };
+    let mut snapshots = of(&["2024-01-10T00:00:00Z", "2024-01-11T00:00:00Z", "2024-01-12T00:00:00Z"]);
+    snapshots[1].condition = Condition::Suspect;
+    snapshots[2].condition = Condition::Suspect;
+
+    let decisions = decided(&policy, &snapshots);
+    assert_eq!(kept(&decisions), [snapshots[2].id, snapshots[1].id, snapshots[0].id]);
+    let why = told(&snapshots, &decisions).pop().unwrap();
+    assert_eq!(why, (Verdict::Keep, "much smaller than the one before, but no other is newer".to_owned()));
+
+    snapshots.extend(of(&["2024-01-13T00:00:00Z"]));
+    snapshots[3].id = SnapshotId::new(snapshots[3].created_ms, [9; 10]);
+    let decisions = decided(&policy, &snapshots);
+    assert_eq!(kept(&decisions), [snapshots[3].id]);
+    let why = told(&snapshots, &decisions).swap_remove(2);
+    assert_eq!(why.1, "much smaller than the one before, and a newer one exists");
 }

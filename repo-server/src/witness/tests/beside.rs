@@ -7,6 +7,7 @@ use super::*;
 use crate::index::{IndexError, Rows};
 use crate::repository::{Flight, Parts, lock};
 use crate::snapshot;
+use crate::snapshot::series::Smaller;
 
 /// An index in which something happens once, just after the first read of what a look reads.
 struct Interrupted {
@@ -88,7 +89,10 @@ fn looks_beside_a_commit_raise_no_alarm() {
 
     world.wait(async {
         let repository = Arc::clone(&world.repository);
-        let commits = tokio::spawn(async move { snapshot::commit(&repository, client.id, body).await });
+        let commits =
+            tokio::spawn(
+                async move { snapshot::commit(&repository, client.id, body, Smaller::Suspect).await },
+            );
         let turn = world.repository.turn.lock().await;
         loop {
             let is_done = commits.is_finished();

@@ -4,8 +4,8 @@ use format_spec::key::BlobKind;
 use format_spec::manifest::{Fallback, PushStats};
 use format_spec::snapshot::SnapshotState;
 use format_spec::wire::{
-    Amount, ChunkLocation, ClusterStats, ForgetLine, ForgetReport, GcReport, NodePush, NodeStats, Pinning,
-    RunMode, SnapshotInfo, SnapshotStats, Space, StatsReport, Verdict, Waiting,
+    Amount, ChunkLocation, ClusterStats, ForgetLine, ForgetReport, GcReport, NodeOrigin, NodePush, NodeStats,
+    Pinning, RunMode, SnapshotInfo, SnapshotStats, Space, StatsReport, Verdict, Waiting,
 };
 use format_spec::{ChunkId, ClusterName, NodeName, PackId, SessionId, SnapshotId};
 
@@ -40,7 +40,17 @@ pub(crate) fn info(day: u8) -> SnapshotInfo {
         going_until: None,
         protected: None,
         damaged: None,
+        series: None,
+        origins: vec![origin()],
+        number: 0,
+        ahead_of_clock: false,
+        suspect: None,
     }
+}
+
+fn origin() -> NodeOrigin {
+    let roots = vec!["/etc".to_owned(), "/var/lib/db".to_owned()];
+    NodeOrigin { node: node("db-1"), series: None, roots, folders: 3 }
 }
 
 pub(crate) fn push(name: &str) -> NodePush {
@@ -66,6 +76,9 @@ fn line(day: u8, verdict: Verdict, reasons: &[&str]) -> ForgetLine {
     ForgetLine {
         id: id(day),
         cluster: cluster("orders"),
+        nodes: vec![node("db-1")],
+        series: None,
+        origins: vec![origin()],
         created: created(day),
         state: SnapshotState::Complete,
         verdict,
@@ -137,6 +150,7 @@ pub(crate) fn stats() -> StatsReport {
     let of_snapshot = |of, day, bytes| SnapshotStats {
         id: id(day),
         cluster: cluster(of),
+        origins: vec![origin()],
         created: created(day),
         space: space(bytes),
         alone_bytes: bytes / 1_000,

@@ -1,0 +1,181 @@
+//! Series: snapshots that take each other's place, and where a new one stands among those before it.
+//!
+//! A series is of the same nodes of a cluster and, on each, of the same folders or the same name. Its order is that of
+//! the commits, whatever clocks tell. A snapshot that holds much less than the one before is suspect: a volume that
+//! is not mounted looks like that.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use format_spec::snapshot::{ManifestRef, Origin, Shrunk, Snapshot, SnapshotState};
+use format_spec::{SeriesId, SnapshotId};
+
+use super::{list, marks, open_manifest};
+use crate::alarm::{self, AlarmCode};
+use crate::clock_watch::JUMP_MS;
+use crate::error::ServerError;
+use crate::index::{Batch, IndexError, Precondition, Table};
+use crate::pack::unreadable;
+use crate::repository::Repository;
+
+/// Of files and bytes, at least so many must be missing before a snapshot is suspect; fewer come and go.
+const FEW_FILES: u64 = 100;
+const FEW_BYTES: u64 = 64 << 20;
+
+/// Whether a push may hold much less than the one before.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Smaller {
+    /// Then it is suspect.
+    #[default]
+    Suspect,
+    /// Whoever pushed says that this is meant.
+    Meant,
+}
+
+/// Snapshots by series, each in the order of their commits.
+pub(crate) fn by_series(snapshots: &[Snapshot]) -> BTreeMap<SeriesId, Vec<&Snapshot>> {
+    let mut series: BTreeMap<SeriesId, Vec<&Snapshot>> = BTreeMap::new();
+    for snapshot in snapshots {
+        series.entry(snapshot.series()).or_default().push(snapshot);
+    }
+    series.values_mut().for_each(|series| series.sort_by_key(|snapshot| snapshot.order()));
+    series
+}
+
+/// What a snapshot is of, for people: its nodes, each with its folders.
+pub(crate) fn title(snapshot: &Snapshot) -> String {
+    let shares = snapshot.manifests.iter().map(|share| match &share.origin {
+        None => format!("node `{}`", share.node),
+        Some(origin) => format!("node `{}` ({})", share.node, of_folders(origin)),
+    });
+    shares.collect::<Vec<_>>().join(", ")
+}
+
+fn of_folders(origin: &Origin) -> String {
+    let roots: Vec<String> = origin.roots.iter().map(|root| format!("/{root}")).collect();
+    let named = u32::try_from(origin.roots.len()).unwrap_or(u32::MAX);
+    let more = match origin.folders.saturating_sub(named) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let name = origin.series.as_ref().map(|name| format!("series `{name}`: ")).unwrap_or_default();
+    format!("{name}{}{more}", roots.join(" "))
+}
+
+/// Gives a new snapshot its place behind all others: the number of its commit, a time that is not before the last one's
+/// of its series unless the clock jumped, and whether it is suspect. Blocks.
+pub(super) fn place(
+    repository: &Repository,
+    snapshot: &mut Snapshot,
+    smaller: Smaller,
+) -> Result<(), ServerError> {
+    let id = snapshot.series();
+    let mut before = list(repository, Some(&snapshot.cluster))?;
+    before.retain(|earlier| earlier.series() == id);
+    before.sort_by_key(Snapshot::order);
+    if let Some(last) = before.last()
+        && last.created_ms.saturating_sub(snapshot.created_ms) <= JUMP_MS
+    {
+        snapshot.created_ms = snapshot.created_ms.max(last.created_ms);
+    }
+    snapshot.number = Some(repository.next_commit());
+    if smaller == Smaller::Suspect {
+        let marks = marks(repository)?;
+        let is_listed = |id: &SnapshotId| marks.get(id).is_none_or(|mark| mark.tombstone.is_none());
+        let is_whole = |earlier: &&Snapshot| {
+            earlier.state == SnapshotState::Complete && earlier.shrunk.is_none() && is_listed(&earlier.id)
+        };
+        snapshot.shrunk = before.iter().rev().find(is_whole).and_then(|earlier| shrunk(earlier, snapshot));
+    }
+    Ok(())
+}
+
+fn shrunk(before: &Snapshot, now: &Snapshot) -> Option<Shrunk> {
+    let sum = |snapshot: &Snapshot, of: fn(&ManifestRef) -> u64| {
+        snapshot.manifests.iter().map(of).fold(0, u64::saturating_add)
+    };
+    // What could not be read is there.
+    let files = |snapshot| sum(snapshot, |share| share.totals.files.saturating_add(share.totals.problems));
+    let bytes = |snapshot| sum(snapshot, |share| share.totals.bytes);
+    let is_emptied = files(now) == 0 && files(before) > 0;
+    let is_less = is_much_less(files(before), files(now), FEW_FILES)
+        || is_much_less(bytes(before), bytes(now), FEW_BYTES);
+    (is_emptied || is_less).then(|| Shrunk { since: before.id, files: files(before), bytes: bytes(before) })
+}
+
+/// Whether more than half is gone, and not just a few.
+fn is_much_less(before: u64, now: u64, few: u64) -> bool {
+    let gone = before.saturating_sub(now);
+    gone > before / 2 && gone >= few
+}
+
+/// Raises the alarm for series whose newest snapshot is suspect, or takes it down if there are none. Blocks.
+pub(crate) fn watch_suspects(repository: &Repository) -> Result<(), ServerError> {
+    let marks = marks(repository)?;
+    let mut snapshots = list(repository, None)?;
+    snapshots.retain(|snapshot| marks.get(&snapshot.id).is_none_or(|mark| mark.tombstone.is_none()));
+    let series = by_series(&snapshots);
+    let suspects: Vec<&&Snapshot> =
+        series.values().filter_map(|series| series.last()).filter(|last| last.shrunk.is_some()).collect();
+    match suspects.first().and_then(|first| suspicion(first)) {
+        Some(first) if suspects.len() == 1 => alarm::raise(repository, AlarmCode::SuspectSnapshot, &first),
+        Some(first) => {
+            let text = format!("{first}; so it is with {} series in all", suspects.len());
+            alarm::raise(repository, AlarmCode::SuspectSnapshot, &text)
+        }
+        None => alarm::clear(repository, AlarmCode::SuspectSnapshot),
+    }
+}
+
+/// What the alarm says of a suspect snapshot.
+pub(super) fn suspicion(snapshot: &Snapshot) -> Option<String> {
+    let before = snapshot.shrunk?;
+    let files: u64 = snapshot.manifests.iter().map(|share| share.totals.files).sum();
+    let bytes: u64 = snapshot.manifests.iter().map(|share| share.totals.bytes).sum();
+    Some(format!(
+        "snapshot {} of {} holds {files} files of {bytes} bytes, and {} held {} of {}: see that all is mounted and push \
+         again, with --accept-smaller if that is meant",
+        snapshot.id,
+        title(snapshot),
+        before.since,
+        before.files,
+        before.bytes
+    ))
+}
+
+/// Notes in the index where shares of snapshots of earlier builds come from, as their manifests tell. A manifest that
+/// cannot be read leaves its share in a series of its own. Nothing on the site changes.
+pub(crate) async fn note_origins(repository: &Arc<Repository>) -> Result<(), ServerError> {
+    let without = |repository: &Arc<Repository>| {
+        let mut snapshots = list(repository, None)?;
+        snapshots.retain(|snapshot| snapshot.manifests.iter().any(|share| share.origin.is_none()));
+        Ok(snapshots)
+    };
+    for snapshot in repository.blocking(without).await? {
+        let mut noted = snapshot.clone();
+        for share in noted.manifests.iter_mut().filter(|share| share.origin.is_none()) {
+            match open_manifest(repository, share.id).await {
+                Ok((_, manifest)) => share.origin = Some(Origin::of(&manifest)),
+                Err(error) => {
+                    let why = unreadable(&error).ok_or(error)?;
+                    tracing::warn!(snapshot = %snapshot.id, node = %share.node, why, "its folders are not known");
+                }
+            }
+        }
+        let note = move |repository: &Arc<Repository>| {
+            let (key, mut batch) = (*noted.id.as_bytes(), Batch::new());
+            batch.require(Table::Snapshot, key, Precondition::Equals(snapshot.encode()));
+            batch.put(Table::Snapshot, key, noted.encode());
+            match repository.commit(batch) {
+                // It was purged meanwhile.
+                Err(ServerError::Index(IndexError::Precondition { .. })) => Ok(()),
+                noted => noted,
+            }
+        };
+        repository.blocking(note).await?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
