@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use format_spec::{ClusterName, NodeName, SeriesName};
 
+use crate::api::RetryFor;
 use crate::config::{Config, Env, Settings};
 use crate::error::ClientError;
 use crate::priority::{DiskClass, Nice, Priority};
@@ -59,6 +60,9 @@ pub struct Connection {
     /// Cluster that the node belongs to [default: default].
     #[arg(long, global = true, help_heading = ALL_COMMANDS, value_name = "NAME")]
     pub cluster: Option<ClusterName>,
+    /// How long to wait for a server that does not answer, such as 90s, 10m or 2h [default: 5m, and 6s if it never did].
+    #[arg(long, global = true, help_heading = ALL_COMMANDS, value_name = "TIME")]
+    pub retry_for: Option<RetryFor>,
     /// Name of the node [default: this machine's name].
     #[arg(long, global = true, help_heading = ALL_COMMANDS, value_name = "NAME")]
     pub node: Option<NodeName>,
@@ -258,7 +262,7 @@ pub struct VerifyArguments {
 impl Connection {
     /// The settings that flags gave.
     pub fn settings(&self) -> Settings {
-        let Self { server, token_file, cluster, node } = self.clone();
+        let Self { server, token_file, cluster, node, retry_for: _ } = self.clone();
         Settings { server, token_file, cluster, node }
     }
 }
@@ -293,9 +297,20 @@ impl PushArguments {
             max_rate: self.max_rate,
             series: self.series.clone(),
             smaller: if self.accept_smaller { Smaller::Meant } else { Smaller::Suspect },
-            state: if self.no_state { None } else { crate::state::default_folder(env) },
+            state: self.state(env),
             ..defaults
         })
+    }
+
+    /// The folder of what pushes remember.
+    fn state(&self, env: Env<'_>) -> Option<PathBuf> {
+        let state = (!self.no_state).then(|| crate::state::default_folder(env));
+        if state == Some(None) {
+            tracing::warn!(
+                "nothing is remembered, so every push reads every file: set ASTACUS_STATE_DIR, as HOME is not set"
+            );
+        }
+        state.flatten()
     }
 
     fn rehash(&self) -> Rehash {

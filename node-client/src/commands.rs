@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::exit;
+use std::time::Duration;
 
 use clap::CommandFactory;
 use format_spec::snapshot::SnapshotState;
@@ -69,6 +70,9 @@ fn manual(dir: &Path) -> Result<u8, ClientError> {
     })
 }
 
+/// No request of this program keeps a server busy for so long without a word.
+const SILENCE: Duration = Duration::from_secs(5 * 60);
+
 /// What all commands that talk to a server need.
 struct Client {
     api: Api,
@@ -82,7 +86,11 @@ struct Client {
 impl Client {
     fn new(arguments: &Arguments) -> Result<Self, ClientError> {
         let config = Config::load(arguments.connection.settings(), &env)?;
-        let api = Api::new(&config.server(), &config.token()?, Retry::default())?;
+        let api = Api::new(
+            &config.server(),
+            &config.token()?,
+            Retry { silence: Some(SILENCE), ..Retry::asked(arguments.connection.retry_for) },
+        )?;
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build();
         let runtime = runtime.map_err(|source| ClientError::Thread { name: "network", source })?;
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();

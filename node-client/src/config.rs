@@ -49,8 +49,8 @@ impl Config {
     }
 
     fn with_system_file(flags: Settings, env: Env<'_>, system: &Path) -> Result<Self, ClientError> {
-        let home = env("XDG_CONFIG_HOME").map(PathBuf::from);
-        let home = home.or_else(|| env("HOME").map(|home| PathBuf::from(home).join(".config")));
+        let folder = |name| env(name).map(PathBuf::from).filter(|folder| folder.is_absolute());
+        let home = folder("XDG_CONFIG_HOME").or_else(|| Some(folder("HOME")?.join(".config")));
         let user = home.map(|home| home.join("astacus/client.toml"));
         let files = user.as_deref().into_iter().chain([system]).map(read_file);
         let files = files.collect::<Result<Vec<_>, _>>()?;

@@ -43,12 +43,20 @@ pub enum ClientError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The server refused the request.
-    #[error("{server} refused: {} ({})", body.message, body.code)]
+    #[error("{} ({}, says {server})", body.message, body.code)]
     Refused {
         /// Address as it was given.
         server: String,
         /// What it said.
         body: Box<ErrorBody>,
+    },
+    /// Whatever answers there is no server of ours.
+    #[error("{server} is no Astacus server: {why}")]
+    Foreign {
+        /// Address as it was given.
+        server: String,
+        /// What speaks against it.
+        why: String,
     },
     /// The server's answer is not what this program understands.
     #[error("{server} gave an answer that cannot be used: {why}")]
@@ -107,7 +115,7 @@ pub enum ClientError {
         source: io::Error,
     },
     /// The list of files could not be kept in a temporary file until it was sent.
-    #[error("keep the list of files in a temporary file")]
+    #[error("keep the list of files in a temporary file, in the folder ASTACUS_STATE_DIR or TMPDIR")]
     Spool(#[source] io::Error),
     /// What was found out could not be written.
     #[error("write to standard output")]
@@ -124,7 +132,9 @@ impl ClientError {
     /// What the caller can do about it.
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::Usage(_) | Self::Partial { .. } | Self::NotFrozen { .. } => ErrorClass::Usage,
+            Self::Usage(_) | Self::Partial { .. } | Self::NotFrozen { .. } | Self::Foreign { .. } => {
+                ErrorClass::Usage
+            }
             Self::NotFound(_) => ErrorClass::NotFound,
             Self::Unreachable { .. }
             | Self::Disk { .. }
@@ -154,6 +164,7 @@ impl ClientError {
             Self::Partial { .. } => {
                 "files that are whole need no flag: choose them with --path, or take a complete snapshot (`latest`)"
             }
+            Self::Foreign { .. } => "something else answers at that address: choose another with --server",
             Self::Interrupted => return None,
             Self::NotFrozen { .. } => {
                 "choose a folder with --freeze-dir, push a snapshot of the volume, or leave out --require-freeze"

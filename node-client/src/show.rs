@@ -207,6 +207,9 @@ impl Show for PushReport {
         for fallback in &stats.fallbacks {
             writeln!(out, "  note   {}: {} files", fallback.reason, count(fallback.files))?;
         }
+        for pattern in &self.unmatched {
+            writeln!(out, "  note   {pattern} matched nothing")?;
+        }
         for warning in &self.warnings {
             writeln!(out, "  WARNING {warning}")?;
         }

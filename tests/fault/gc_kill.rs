@@ -307,7 +307,7 @@ impl Load {
     }
 
     fn api(&self) -> Api {
-        let retry = Retry { attempts: 1, first_wait: Duration::ZERO };
+        let retry = Retry::once();
         Api::new(self.relay.address(), &self.server.token(), retry).unwrap()
     }
 

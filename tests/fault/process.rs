@@ -124,7 +124,7 @@ impl Process {
 }
 
 fn api(address: &str, token: &str) -> Api {
-    let retry = Retry { attempts: 1, first_wait: Duration::ZERO };
+    let retry = Retry::once();
     Api::new(address, token, retry).expect("a plain address")
 }
 

@@ -19,7 +19,7 @@ impl Api {
         mut progress: impl FnMut(u64, u64),
     ) -> Result<AuditReport, ClientError> {
         let call = Call::json("/v1/audit".to_owned(), &AuditRequest { repair });
-        let mut body = self.retry.run(|| self.send(&call)).await?.into_body();
+        let mut body = self.again(|| self.send(&call)).await?.into_body();
         let mut lines = Vec::new();
         while let Some(piece) = body.frame().await {
             let piece = piece.map_err(|error| self.unreachable(error))?;

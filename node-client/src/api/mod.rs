@@ -10,6 +10,9 @@ mod connection;
 mod retry;
 mod upkeep;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use bytes::Bytes;
 use format_spec::manifest::Manifest;
 use format_spec::wire::{self, Frame, FrameReader, Held};
@@ -24,9 +27,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use body::Segments;
-pub use retry::Retry;
+pub use retry::{Retry, RetryFor};
 
 use self::connection::Connector;
+use self::retry::TELL_AFTER;
 use crate::error::ClientError;
 use crate::push::Smaller;
 
@@ -40,6 +44,8 @@ pub struct Api {
     server: String,
     authorization: header::HeaderValue,
     retry: Retry,
+    /// Whether the server has answered anything yet.
+    has_answered: Arc<AtomicBool>,
 }
 
 /// What a push does about chunks that another session is sending at this moment.
@@ -98,7 +104,7 @@ impl Api {
             .map_err(|_| ClientError::Usage("the token holds characters that no token has".to_owned()))?;
         authorization.set_sensitive(true);
         let http = Client::builder(TokioExecutor::new()).build(Connector::new());
-        Ok(Self { http, server, authorization, retry })
+        Ok(Self { http, server, authorization, retry, has_answered: Arc::default() })
     }
 
     /// The address as it was given.
@@ -232,7 +238,7 @@ impl Api {
     pub async fn read_blobs(&self, snapshot: SnapshotId, ids: &[ChunkId]) -> Result<Vec<Frame>, ClientError> {
         let body = Segments::from(Bytes::from(wire::encode_ids(ids)));
         let call = Call::post(format!("/v1/snapshots/{snapshot}/blobs"), OCTETS, body);
-        let frames = self.retry.run(|| self.read_frames_once(&call)).await?;
+        let frames = self.again(|| self.read_frames_once(&call)).await?;
         let as_asked =
             frames.len() == ids.len() && frames.iter().zip(ids).all(|(frame, id)| frame.info.id == *id);
         if as_asked {
@@ -252,7 +258,7 @@ impl Api {
         mut progress: impl FnMut(u64, u64),
     ) -> Result<wire::VerifyReport, ClientError> {
         let call = Call::json("/v1/verify".to_owned(), &asked.into());
-        let mut body = self.retry.run(|| self.send(&call)).await?.into_body();
+        let mut body = self.again(|| self.send(&call)).await?.into_body();
         let mut lines = Vec::new();
         while let Some(piece) = body.frame().await {
             let piece = piece.map_err(|error| self.unreachable(error))?;
@@ -279,11 +285,41 @@ impl Api {
 
     async fn json<T: DeserializeOwned>(&self, call: Call) -> Result<T, ClientError> {
         let answer = self.bytes(call).await?;
-        serde_json::from_slice(&answer).map_err(|error| self.protocol(&error))
+        serde_json::from_slice(&answer).map_err(|error| self.foreign(&error))
     }
 
     async fn bytes(&self, call: Call) -> Result<Bytes, ClientError> {
-        self.retry.run(|| self.bytes_once(&call)).await
+        self.again(|| self.bytes_once(&call)).await
+    }
+
+    /// Sends a request as often as it is worth it.
+    async fn again<T, F>(&self, attempt: impl FnMut() -> F) -> Result<T, ClientError>
+    where
+        F: Future<Output = Result<T, ClientError>>,
+    {
+        self.retry.run(|| self.has_answered.load(Ordering::Relaxed), attempt).await
+    }
+
+    /// What `work` gives, which waits for the server to say something. Tells people if that takes long.
+    async fn heard<T>(&self, work: impl Future<Output = Result<T, ClientError>>) -> Result<T, ClientError> {
+        let mut work = std::pin::pin!(work);
+        if let Ok(heard) = tokio::time::timeout(TELL_AFTER, &mut work).await {
+            return heard;
+        }
+        let Some(silence) = self.retry.silence else {
+            tracing::debug!("no answer from {} yet", self.server);
+            return work.await;
+        };
+        let (waited, left) = (TELL_AFTER.as_secs(), silence.saturating_sub(TELL_AFTER));
+        tracing::warn!(
+            "no answer from {} for {waited} s: waiting for {} s more",
+            self.server,
+            left.as_secs()
+        );
+        match tokio::time::timeout(left, work).await {
+            Ok(heard) => heard,
+            Err(_) => Err(self.unreachable(format!("nothing was heard for {} s", silence.as_secs()))),
+        }
     }
 
     async fn bytes_once(&self, call: &Call) -> Result<Bytes, ClientError> {
@@ -292,16 +328,22 @@ impl Api {
     }
 
     async fn collect(&self, answer: Response<Incoming>) -> Result<Bytes, ClientError> {
-        let limited = http_body_util::Limited::new(answer.into_body(), MAX_ANSWER_LEN);
-        let collected = limited.collect().await.map_err(|error| self.unreachable(error))?;
-        Ok(collected.to_bytes())
+        let (mut body, mut collected) = (answer.into_body(), Vec::new());
+        while let Some(piece) = self.heard(async { Ok(body.frame().await) }).await? {
+            let piece = piece.map_err(|error| self.unreachable(error))?;
+            collected.extend_from_slice(piece.data_ref().unwrap_or(&Bytes::new()));
+            if collected.len() > MAX_ANSWER_LEN {
+                return Err(self.protocol(&format_args!("it is longer than {MAX_ANSWER_LEN} bytes")));
+            }
+        }
+        Ok(collected.into())
     }
 
     async fn read_frames_once(&self, call: &Call) -> Result<Vec<Frame>, ClientError> {
         let mut body = self.send(call).await?.into_body();
         let mut reader = FrameReader::new();
         let mut frames = Vec::new();
-        while let Some(piece) = body.frame().await {
+        while let Some(piece) = self.heard(async { Ok(body.frame().await) }).await? {
             let piece = piece.map_err(|error| self.unreachable(error))?;
             reader.push(piece.data_ref().unwrap_or(&Bytes::new()));
             while let Some(frame) = reader.next_frame().map_err(|error| self.protocol(&error))? {
@@ -322,11 +364,15 @@ impl Api {
             .body(call.body.clone())
             .expect("the address was checked and paths are plain");
         let used = capture_connection(&mut request);
-        let answer = tokio::select! {
-            biased;
-            answer = self.http.request(request) => answer.map_err(|error| self.unreachable(error))?,
-            () = connection::lost(used) => return Err(self.unreachable("the connection has gone, and the request with it")),
+        let answer = async {
+            tokio::select! {
+                biased;
+                answer = self.http.request(request) => answer.map_err(|error| self.unreachable(error)),
+                () = connection::lost(used) => Err(self.unreachable("the connection has gone, and the request with it")),
+            }
         };
+        let answer = self.heard(answer).await?;
+        self.has_answered.store(true, Ordering::Relaxed);
         if answer.status().is_success() {
             return Ok(answer);
         }
@@ -336,9 +382,12 @@ impl Api {
     async fn refusal(&self, answer: Response<Incoming>) -> ClientError {
         let status = answer.status();
         match self.collect(answer).await {
-            Ok(body) => {
-                self.refused(serde_json::from_slice(&body).unwrap_or_else(|_| foreign_refusal(status)))
-            }
+            Ok(body) => match serde_json::from_slice(&body) {
+                Ok(body) => self.refused(body),
+                Err(_) if is_of_a_gateway(status) => self.unreachable(format!("HTTP status {status}")),
+                Err(_) if is_of_a_guard(status) => self.refused(of_a_guard(status)),
+                Err(_) => self.foreign(&format_args!("HTTP status {status}")),
+            },
             Err(error) => error,
         }
     }
@@ -351,25 +400,26 @@ impl Api {
         ClientError::Unreachable { server: self.server.clone(), attempts: 1, source: source.into() }
     }
 
+    fn foreign(&self, why: &dyn std::fmt::Display) -> ClientError {
+        ClientError::Foreign { server: self.server.clone(), why: why.to_string() }
+    }
+
     fn protocol(&self, why: &dyn std::fmt::Display) -> ClientError {
         ClientError::Protocol { server: self.server.clone(), why: why.to_string() }
     }
 }
 
-/// What to make of an answer that did not come from our server, such as a proxy's page.
-fn foreign_refusal(status: StatusCode) -> wire::ErrorBody {
-    let class = match status.as_u16() {
-        401 | 403 => ErrorClass::Denied,
-        404 => ErrorClass::NotFound,
-        409 | 410 => ErrorClass::Conflict,
-        429 | 502..=504 | 507 => ErrorClass::Unavailable,
-        400..=499 => ErrorClass::Usage,
-        _ => ErrorClass::Bug,
-    };
-    wire::ErrorBody {
-        code: "http".to_owned(),
-        class,
-        message: format!("HTTP status {status}"),
-        missing: Vec::new(),
-    }
+/// Whether a proxy says so of a server behind it that is away.
+fn is_of_a_gateway(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 429 | 502..=504)
+}
+
+/// Whether a proxy says so of whoever may not pass.
+fn is_of_a_guard(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 401 | 403)
+}
+
+fn of_a_guard(status: StatusCode) -> wire::ErrorBody {
+    let message = format!("HTTP status {status}");
+    wire::ErrorBody { code: "http".to_owned(), class: ErrorClass::Denied, message, missing: Vec::new() }
 }

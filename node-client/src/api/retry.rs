@@ -1,54 +1,185 @@
-//! Back-off by error class: only what may pass by itself is tried again.
+//! Patience: only what may pass by itself is tried again, for so long, and people are told who waits for what.
 
+use std::str::FromStr;
 use std::time::Duration;
 
 use format_spec::ErrorClass;
+use tokio::time::Instant;
 
 use crate::error::ClientError;
 
-/// How often a request is sent, and how long to wait in between.
-#[derive(Debug, Clone, Copy)]
+/// People are told after so long without a word from the server.
+pub(super) const TELL_AFTER: Duration = Duration::from_secs(5);
+
+/// Between two attempts there is no more time than this.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+/// How long a server is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retry {
-    /// How often a request is sent at most.
-    pub attempts: u32,
-    /// Wait before the second attempt; doubles each time.
+    /// Of a server that was there: how long a request is sent again after it first got no answer.
+    pub patience: Duration,
+    /// The same for one that has never answered, since its address may be wrong, and for a refusal that may pass.
+    pub short_patience: Duration,
+    /// Wait before the second attempt; doubles each time, up to ten seconds.
     pub first_wait: Duration,
+    /// How long a request may stay without any answer before the connection is given up; without it, for ever.
+    pub silence: Option<Duration>,
 }
 
 impl Default for Retry {
-    /// Six attempts over about six seconds: long enough for a server that restarts.
+    /// Five minutes, as a server takes that is upgraded; six seconds for one that has never answered.
     fn default() -> Self {
-        Self { attempts: 6, first_wait: Duration::from_millis(200) }
+        Self {
+            patience: Duration::from_secs(5 * 60),
+            short_patience: Duration::from_secs(6),
+            first_wait: Duration::from_millis(200),
+            silence: None,
+        }
+    }
+}
+
+/// How long to wait for a server, as it is named on a command line: a number of `s`, `m` or `h`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetryFor(pub Duration);
+
+impl FromStr for RetryFor {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let expected = || {
+            format!(
+                "`{text}` is no time: expected a number of seconds, minutes or hours, such as 90s, 10m or 2h"
+            )
+        };
+        let digits = text.trim_end_matches(['s', 'm', 'h']);
+        let number: u64 = digits.parse().map_err(|_| expected())?;
+        let unit = match text.strip_prefix(digits) {
+            Some("" | "s") => 1,
+            Some("m") => 60,
+            Some("h") => 60 * 60,
+            _ => return Err(expected()),
+        };
+        number.checked_mul(unit).map(|seconds| Self(Duration::from_secs(seconds))).ok_or_else(expected)
     }
 }
 
 impl Retry {
-    /// Runs `attempt` until it succeeds, fails for good, or was tried often enough.
-    pub(super) async fn run<T, F>(&self, mut attempt: impl FnMut() -> F) -> Result<T, ClientError>
+    /// Sends each request once.
+    pub fn once() -> Self {
+        Self { patience: Duration::ZERO, short_patience: Duration::ZERO, ..Self::default() }
+    }
+
+    /// What the user asks for holds from the first request on.
+    pub fn asked(asked: Option<RetryFor>) -> Self {
+        match asked {
+            None => Self::default(),
+            Some(RetryFor(patience)) => Self { patience, short_patience: patience, ..Self::default() },
+        }
+    }
+
+    /// Runs `attempt` until it succeeds, fails for good, or patience is over.
+    pub(super) async fn run<T, F>(
+        &self,
+        has_answered: impl Fn() -> bool,
+        mut attempt: impl FnMut() -> F,
+    ) -> Result<T, ClientError>
     where
         F: Future<Output = Result<T, ClientError>>,
     {
-        let mut wait = self.first_wait;
-        for _ in 1..self.attempts {
-            match attempt().await {
-                Err(error) if error.class() == ErrorClass::Unavailable => {
-                    let reason: &dyn std::error::Error = &error;
-                    tracing::debug!(reason, ?wait, "request failed, trying again");
-                }
+        let (mut began, mut wait, mut attempts, mut is_told) = (None, self.first_wait, 0, false);
+        loop {
+            attempts += 1;
+            let error = match attempt().await {
+                Err(error) if error.class() == ErrorClass::Unavailable => error,
                 done => return done,
+            };
+            let is_gone = matches!(error, ClientError::Unreachable { .. });
+            let patience = if is_gone && has_answered() { self.patience } else { self.short_patience };
+            let waited = began.get_or_insert_with(Instant::now).elapsed();
+            let left = patience.saturating_sub(waited);
+            if left.is_zero() {
+                return Err(after(attempts, error));
             }
-            tokio::time::sleep(wait).await;
-            wait *= 2;
+            if !is_told && waited >= TELL_AFTER {
+                is_told = true;
+                tracing::warn!("{error}: trying again, for {} s more", left.as_secs());
+            }
+            tracing::debug!(%error, ?wait, "request failed, trying again");
+            tokio::time::sleep(wait.min(left)).await;
+            wait = (wait * 2).min(LONGEST_WAIT);
         }
-        attempt().await.map_err(|error| self.give_up(error))
+    }
+}
+
+fn after(attempts: u32, error: ClientError) -> ClientError {
+    match error {
+        ClientError::Unreachable { server, source, .. } => {
+            ClientError::Unreachable { server, attempts, source }
+        }
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use format_spec::wire::ErrorBody;
+
+    use super::*;
+
+    fn gone() -> ClientError {
+        ClientError::Unreachable { server: "s".to_owned(), attempts: 1, source: "gone".into() }
     }
 
-    fn give_up(&self, error: ClientError) -> ClientError {
-        match error {
-            ClientError::Unreachable { server, source, .. } => {
-                ClientError::Unreachable { server, attempts: self.attempts, source }
-            }
-            other => other,
+    fn refused(class: ErrorClass) -> ClientError {
+        let body = ErrorBody { code: "c".to_owned(), class, message: "m".to_owned(), missing: Vec::new() };
+        ClientError::Refused { server: "s".to_owned(), body: Box::new(body) }
+    }
+
+    /// How long it is tried, in seconds, and how often.
+    async fn tried(has_answered: bool, error: impl Fn() -> ClientError) -> (u64, u32) {
+        let (start, attempts) = (Instant::now(), std::cell::Cell::new(0));
+        let attempt = || {
+            attempts.set(attempts.get() + 1);
+            std::future::ready(Err::<(), _>(error()))
+        };
+        let failed = Retry::default().run(|| has_answered, attempt).await.unwrap_err();
+        if let ClientError::Unreachable { attempts: told, .. } = failed {
+            assert_eq!(told, attempts.get());
         }
+        (start.elapsed().as_secs(), attempts.get())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_was_there_is_waited_for_and_an_address_that_never_answered_is_not() {
+        assert_eq!(tried(true, gone).await.0, 300);
+        assert_eq!(tried(false, gone).await, (6, 6));
+        assert_eq!(tried(true, || refused(ErrorClass::Unavailable)).await.0, 6, "a full disk is told soon");
+        assert_eq!(tried(true, || refused(ErrorClass::Denied)).await, (0, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_is_away_for_a_minute_costs_a_minute() {
+        let start = Instant::now();
+        let attempt = || {
+            let is_back = start.elapsed() >= Duration::from_secs(60);
+            std::future::ready(if is_back { Ok(()) } else { Err(gone()) })
+        };
+
+        Retry::default().run(|| true, attempt).await.unwrap();
+
+        assert!(start.elapsed() <= Duration::from_secs(70), "{:?}", start.elapsed());
+    }
+
+    #[test]
+    fn patience_is_written_as_a_number_and_a_unit() {
+        for (text, seconds) in [("0", 0), ("90", 90), ("90s", 90), ("10m", 600), ("2h", 7200)] {
+            assert_eq!(text.parse(), Ok(RetryFor(Duration::from_secs(seconds))), "{text}");
+        }
+        for text in ["", "m", "-1", "1d", "1.5h", "10ms", "99999999999999999999", "9999999999999999999h"] {
+            assert!(text.parse::<RetryFor>().is_err(), "{text}");
+        }
+        let asked = Retry::asked(Some(RetryFor(Duration::from_secs(9))));
+        assert_eq!((asked.patience, asked.short_patience), (Duration::from_secs(9), Duration::from_secs(9)));
     }
 }

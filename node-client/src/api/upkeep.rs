@@ -125,7 +125,7 @@ impl Api {
         mut heed: impl FnMut(E) -> ControlFlow<T>,
     ) -> Result<T, ClientError> {
         // Only until the answer begins: what ran once is not started again unasked.
-        let mut body = self.retry.run(|| self.send(call)).await?.into_body();
+        let mut body = self.again(|| self.send(call)).await?.into_body();
         let mut lines = Lines::default();
         while let Some(piece) = body.frame().await {
             let piece = piece.map_err(|error| self.unreachable(error))?;

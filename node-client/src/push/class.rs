@@ -99,6 +99,12 @@ impl Classes {
         })
     }
 
+    /// The first `own` rules, which are the user's, as far as they have matched nothing: their patterns.
+    pub(crate) fn unmatched(&self, own: usize) -> impl Iterator<Item = (Class, &str)> {
+        let own = self.rules.iter().take(own);
+        own.flat_map(|(class, globs)| globs.unmatched().map(|glob| (*class, glob)))
+    }
+
     /// The class of the file at `path`.
     pub(crate) fn of(&self, path: &EntryPath) -> Class {
         let rule = self.rules.iter().find(|(_, globs)| globs.matches(path));

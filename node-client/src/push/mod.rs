@@ -357,7 +357,7 @@ impl<'a> Push<'a> {
         let Manifest { node, totals, problems, .. } = &manifest;
         let report = tally.report(&committed, node, totals, problems);
         let warnings = [warnings, report.warnings.clone()].concat();
-        Ok(PushReport { frozen: freeze.frozen().to_vec(), warnings, ..report })
+        Ok(PushReport { frozen: freeze.frozen().to_vec(), warnings, unmatched: self.unmatched(), ..report })
     }
 
     /// The tree at this moment. What will be read of it stays as it is.
@@ -420,6 +420,15 @@ impl<'a> Push<'a> {
             format!("`{}` is empty: is the file system mounted that belongs there?", root.folder.display())
         });
         live.chain(emptied).collect()
+    }
+
+    /// Patterns of the user that matched nothing, each behind its flag.
+    fn unmatched(&self) -> Vec<String> {
+        let PushOptions { excludes, classes, .. } = self.options;
+        let excluded = self.excludes.unmatched().filter(|glob| excludes.iter().any(|own| own == glob));
+        let classed = self.classes.unmatched(classes.len());
+        let excluded = excluded.map(|glob| format!("--exclude {glob}"));
+        excluded.chain(classed.map(|(class, glob)| format!("--class {class}={glob}"))).collect()
     }
 
     /// A file without a name.

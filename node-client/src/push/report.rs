@@ -60,6 +60,9 @@ pub struct PushReport {
     pub frozen: Vec<Frozen>,
     /// What is wrong with what was pushed, as far as that can be told.
     pub warnings: Vec<String>,
+    /// Patterns of excludes and classes that matched nothing, each behind its flag.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unmatched: Vec<String>,
     /// If the snapshot is suspect: the one before it in its series, which held more than twice as much.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub suspect: Option<Shrunk>,
@@ -272,6 +275,7 @@ impl Tally {
             seconds: 0.0,
             frozen: Vec::new(),
             warnings: committed.clock_jumped.then(|| CLOCK_JUMPED.to_owned()).into_iter().collect(),
+            unmatched: Vec::new(),
             suspect: snapshot.suspect,
             problem_count: totals.problems,
             problems: problems.iter().map(problem).collect(),

@@ -33,8 +33,8 @@ pub(crate) fn default_folder(env: &dyn Fn(&str) -> Option<String>) -> Option<Pat
     if rustix::process::geteuid().is_root() {
         return Some(PathBuf::from("/var/lib/astacus"));
     }
-    let home = env("XDG_STATE_HOME").map(PathBuf::from);
-    let home = home.or_else(|| env("HOME").map(|home| PathBuf::from(home).join(".local/state")))?;
+    let folder = |name| env(name).map(PathBuf::from).filter(|folder| folder.is_absolute());
+    let home = folder("XDG_STATE_HOME").or_else(|| Some(folder("HOME")?.join(".local/state")))?;
     Some(home.join("astacus"))
 }
 

@@ -75,7 +75,11 @@ impl Spool {
     ) -> io::Result<Self> {
         let (file, target) = match place.and_then(|place| create_at(place, &repository)) {
             Some((file, target)) => (file, Some(target)),
-            None => (place.map_or_else(tempfile::tempfile, Place::scratch)?, None),
+            // Where nothing can be remembered, there may be room elsewhere.
+            None => {
+                let scratch = place.map_or_else(tempfile::tempfile, Place::scratch);
+                (scratch.or_else(|_| tempfile::tempfile())?, None)
+            }
         };
         let roots = place.map(|place| place.roots().to_vec()).unwrap_or_default();
         let manifest = ManifestId::from_bytes([0; 32]);

@@ -25,7 +25,7 @@ fn asked<T>(
         stream.write_all(answer.as_bytes()).unwrap();
         request
     });
-    let api = Api::new(&address, "token", Retry { attempts: 1, ..Retry::default() }).unwrap();
+    let api = Api::new(&address, "token", Retry::once()).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let outcome = runtime.block_on(question(api));
     (request.join().unwrap(), outcome)
@@ -74,13 +74,15 @@ fn a_snapshot_is_protected_and_brought_back_by_its_id() {
     assert_eq!((info.protected.as_deref(), info.going_until.as_deref()), (Some("law"), Some("later")));
 }
 
+const NOWHERE: &str = r#"{"code": "no_chunk", "class": "not_found", "message": "there is no such chunk"}"#;
+
 #[test]
 fn a_snapshot_and_a_chunk_are_asked_for_by_their_ids() {
     let detail = INFO.replace("\"files\"", "\"alone_bytes\": 7, \"files\"");
     let chunk = ChunkId::from_bytes([5; 32]);
 
     let (shown, detail) = asked(200, &detail, async |api| api.snapshot_detail(id()).await);
-    let (located, nowhere) = asked(404, "", async |api| api.locate_chunk(chunk).await);
+    let (located, nowhere) = asked(404, NOWHERE, async |api| api.locate_chunk(chunk).await);
 
     assert_eq!(shown, format!("GET /v1/snapshots/{ID}/detail"));
     assert_eq!(detail.unwrap().alone_bytes, Some(7));
@@ -149,20 +151,27 @@ fn a_run_that_fails_half_way_is_a_refusal() {
     assert_eq!((error.code(), error.class()), (Some("full"), ErrorClass::Unavailable));
 }
 
-/// C7: whoever answers, a status that is no success fails, and its class is what one can do about it.
+/// C7: whoever answers, what is no answer of ours fails, and its class is what one can do about it: choose another
+/// address, or wait for the server behind a proxy.
 #[test]
-fn statuses_of_foreign_answers_have_classes() {
+fn what_a_foreign_server_answers_is_neither_damage_nor_a_defect_of_ours() {
     for (status, class) in [
+        (200, ErrorClass::Usage),
+        (302, ErrorClass::Usage),
         (401, ErrorClass::Denied),
-        (404, ErrorClass::NotFound),
-        (409, ErrorClass::Conflict),
+        (403, ErrorClass::Denied),
+        (404, ErrorClass::Usage),
         (413, ErrorClass::Usage),
-        (500, ErrorClass::Bug),
+        (429, ErrorClass::Unavailable),
+        (500, ErrorClass::Usage),
         (503, ErrorClass::Unavailable),
-        (507, ErrorClass::Unavailable),
     ] {
         let (sent, refused) = asked(status, "<html>", async |api| api.stats().await);
-        assert_eq!((sent.as_str(), refused.unwrap_err().class()), ("GET /v1/stats", class), "{status}");
+        let refused = refused.unwrap_err();
+        assert_eq!((sent.as_str(), refused.class()), ("GET /v1/stats", class), "{status}");
+        if class == ErrorClass::Usage {
+            assert!(refused.to_string().contains("is no Astacus server"), "{refused}");
+        }
     }
 }
 

@@ -148,7 +148,7 @@ impl Store {
                 std::thread::spawn(move || talk(&stream.unwrap(), &store));
             }
         });
-        let retry = Retry { attempts: 1, ..Retry::default() };
+        let retry = Retry::once();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         Server { api: Api::new(&address, "token", retry).unwrap(), runtime: runtime.unwrap() }
     }
