@@ -7,7 +7,6 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use format_spec::{ClusterName, NodeName, SeriesName};
 
-use crate::api::RetryFor;
 use crate::config::{Config, Env, Settings};
 use crate::error::ClientError;
 use crate::priority::{DiskClass, Nice, Priority};
@@ -20,6 +19,7 @@ use crate::restore::{
     Durable, Existing, NodeChoice, Partial, Placement, RestoreOptions, SeriesChoice, Setuid, SnapshotChoice,
     VerifyOptions,
 };
+use crate::span::Span;
 
 /// Backs up folders of this machine into an Astacus repository, and brings them back.
 #[derive(Debug, Parser)]
@@ -62,7 +62,7 @@ pub struct Connection {
     pub cluster: Option<ClusterName>,
     /// How long to wait for a server that does not answer, such as 90s, 10m or 2h [default: 5m, and 6s if it never did].
     #[arg(long, global = true, help_heading = ALL_COMMANDS, value_name = "TIME")]
-    pub retry_for: Option<RetryFor>,
+    pub retry_for: Option<Span>,
     /// Name of the node [default: this machine's name].
     #[arg(long, global = true, help_heading = ALL_COMMANDS, value_name = "NAME")]
     pub node: Option<NodeName>,

@@ -8,7 +8,7 @@
 //! | [`error`] | what can go wrong, and the exit code that says so |
 //! | [`cancel`] | one switch that ends a push |
 //! | [`clock`] | time as an argument |
-//! | [`rate`], [`priority`] | how a push steps back behind other work |
+//! | [`rate`], [`span`], [`priority`] | how a push steps back behind other work |
 //! | [`progress`] | who wants to know how far a push is |
 //! | [`cli`], [`config`] | what can be asked for, and where settings come from |
 //! | [`list`] | which snapshots are listed |
@@ -34,5 +34,6 @@ pub mod push;
 pub mod rate;
 pub mod restore;
 pub mod show;
+pub mod span;
 mod state;
 mod twin;

@@ -27,7 +27,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use body::Segments;
-pub use retry::{Retry, RetryFor};
+pub use retry::Retry;
 
 use self::connection::Connector;
 use self::retry::TELL_AFTER;

@@ -1,12 +1,12 @@
 //! Patience: only what may pass by itself is tried again, for so long, and people are told who waits for what.
 
-use std::str::FromStr;
 use std::time::Duration;
 
 use format_spec::ErrorClass;
 use tokio::time::Instant;
 
 use crate::error::ClientError;
+use crate::span::Span;
 
 /// People are told after so long without a word from the server.
 pub(super) const TELL_AFTER: Duration = Duration::from_secs(5);
@@ -39,31 +39,6 @@ impl Default for Retry {
     }
 }
 
-/// How long to wait for a server, as it is named on a command line: a number of `s`, `m` or `h`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RetryFor(pub Duration);
-
-impl FromStr for RetryFor {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let expected = || {
-            format!(
-                "`{text}` is no time: expected a number of seconds, minutes or hours, such as 90s, 10m or 2h"
-            )
-        };
-        let digits = text.trim_end_matches(['s', 'm', 'h']);
-        let number: u64 = digits.parse().map_err(|_| expected())?;
-        let unit = match text.strip_prefix(digits) {
-            Some("" | "s") => 1,
-            Some("m") => 60,
-            Some("h") => 60 * 60,
-            _ => return Err(expected()),
-        };
-        number.checked_mul(unit).map(|seconds| Self(Duration::from_secs(seconds))).ok_or_else(expected)
-    }
-}
-
 impl Retry {
     /// Sends each request once.
     pub fn once() -> Self {
@@ -71,10 +46,10 @@ impl Retry {
     }
 
     /// What the user asks for holds from the first request on.
-    pub fn asked(asked: Option<RetryFor>) -> Self {
+    pub fn asked(asked: Option<Span>) -> Self {
         match asked {
             None => Self::default(),
-            Some(RetryFor(patience)) => Self { patience, short_patience: patience, ..Self::default() },
+            Some(Span(patience)) => Self { patience, short_patience: patience, ..Self::default() },
         }
     }
 
@@ -172,14 +147,8 @@ mod tests {
     }
 
     #[test]
-    fn patience_is_written_as_a_number_and_a_unit() {
-        for (text, seconds) in [("0", 0), ("90", 90), ("90s", 90), ("10m", 600), ("2h", 7200)] {
-            assert_eq!(text.parse(), Ok(RetryFor(Duration::from_secs(seconds))), "{text}");
-        }
-        for text in ["", "m", "-1", "1d", "1.5h", "10ms", "99999999999999999999", "9999999999999999999h"] {
-            assert!(text.parse::<RetryFor>().is_err(), "{text}");
-        }
-        let asked = Retry::asked(Some(RetryFor(Duration::from_secs(9))));
+    fn what_is_asked_for_holds_from_the_first_request_on() {
+        let asked = Retry::asked(Some(Span(Duration::from_secs(9))));
         assert_eq!((asked.patience, asked.short_patience), (Duration::from_secs(9), Duration::from_secs(9)));
     }
 }

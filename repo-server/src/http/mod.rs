@@ -1,6 +1,6 @@
 //! The HTTP interface: routes, limits, and nothing else. What a request does is in the modules below.
 //!
-//! Every request but `/healthz` needs the token. Bodies are streamed and capped. Bodies and answers
+//! Every request but `/healthz` and `/readyz` needs the token. Bodies are streamed and capped. Bodies and answers
 //! are described in `format_spec::wire`.
 
 mod audit;
@@ -14,6 +14,7 @@ mod sessions;
 mod snapshots;
 mod upkeep;
 mod verify;
+mod watch;
 
 use std::sync::Arc;
 
@@ -49,6 +50,7 @@ struct App {
 /// The routes of a repository server.
 pub fn routes(repository: Arc<Repository>, token: Token) -> Router {
     let app = App { repository, token, reads: Arc::new(Semaphore::new(READS)) };
+    let open = Router::new().route("/readyz", get(watch::ready)).with_state(app.clone());
     let guarded = Router::new()
         .route("/v1/sessions", post(sessions::open))
         .route("/v1/sessions/{session}", delete(sessions::abort))
@@ -72,11 +74,12 @@ pub fn routes(repository: Arc<Repository>, token: Token) -> Router {
         .route("/v1/verify", post(verify::verify))
         .route("/v1/audit", post(audit::audit))
         .route("/v1/status", get(status))
+        .route("/metrics", get(watch::metrics))
         .fallback(|| async { respond::no_such_route() })
         .method_not_allowed_fallback(|| async { respond::wrong_method() })
         .layer(middleware::from_fn_with_state(app.clone(), auth::check))
         .with_state(app);
-    Router::new().route("/healthz", get(|| async { "ok\n" })).merge(guarded)
+    Router::new().route("/healthz", get(|| async { "ok\n" })).merge(open).merge(guarded)
 }
 
 async fn status(State(app): State<App>) -> Answer<wire::Status> {

@@ -51,6 +51,16 @@ pub(crate) fn title(snapshot: &Snapshot) -> String {
     shares.collect::<Vec<_>>().join(", ")
 }
 
+/// The folders of all nodes, or the names of their series.
+pub(crate) fn title_of_folders(snapshot: &Snapshot) -> String {
+    let origins = snapshot.manifests.iter().filter_map(|share| share.origin.as_ref());
+    let of = |origin: &Origin| match &origin.series {
+        Some(name) => name.to_string(),
+        None => of_folders(origin),
+    };
+    origins.map(of).collect::<Vec<_>>().join(" | ")
+}
+
 fn of_folders(origin: &Origin) -> String {
     let roots: Vec<String> = origin.roots.iter().map(|root| format!("/{root}")).collect();
     let named = u32::try_from(origin.roots.len()).unwrap_or(u32::MAX);

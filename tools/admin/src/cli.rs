@@ -10,6 +10,7 @@ use format_spec::{ChunkId, ClusterName, NodeName, SnapshotId};
 use node_client::cli::{ALL_COMMANDS, Output};
 use node_client::config::Settings;
 use node_client::rate::Rate;
+use node_client::span::Span;
 
 /// What all exit codes mean, in the help of every command.
 macro_rules! exit_codes {
@@ -71,9 +72,23 @@ impl Connection {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Show what the repository holds, and alarms if there are any; they leave the exit code at 0.
-    #[command(after_help = examples!("status" "status --json | jq .alarms"))]
-    Status,
+    /// Show what the repository holds, and alarms if there are any; the exit code is 0 all the same.
+    #[command(after_help = examples!("status" "status --json | jq .alarms" "status --fail-on-alarm --quiet"))]
+    Status {
+        /// End with 3 if any alarm is up.
+        #[arg(long)]
+        fail_on_alarm: bool,
+    },
+    /// Show how old the last complete snapshot of each series is that is neither damaged nor suspect.
+    #[command(after_help = examples!("last" "last orders --max-age 26h"))]
+    Last {
+        /// Only this cluster.
+        #[arg(value_name = "CLUSTER")]
+        cluster: Option<ClusterName>,
+        /// End with 3 if that of any series is older, such as 26h or 2d, or if there is none.
+        #[arg(long, value_name = "TIME")]
+        max_age: Option<Span>,
+    },
     /// List snapshots, oldest first, with those that are going or protected marked.
     #[command(after_help = examples!("snapshots" "snapshots --cluster orders --json"))]
     Snapshots {

@@ -12,7 +12,7 @@ use node_client::show::{show, write_out};
 use crate::cli::{Arguments, ChunkCommand, Command, PackCommand};
 use crate::error::AdminError;
 use crate::show::ServerStatus;
-use crate::{chunk, forget, gc, pack, protect, rebuild, snapshot, stats, verify};
+use crate::{chunk, forget, gc, last, pack, protect, rebuild, snapshot, stats, verify};
 
 /// How the thing that was looked at is, or how much of what was asked for is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,11 +58,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Verdict, AdminError> {
             show(&inspected, output)?;
             Ok(inspected.verdict())
         }
-        Command::Status => {
+        Command::Status { fail_on_alarm } => {
             let status = ask(arguments, async |api| api.status().await)?;
+            let is_up = !status.alarms.is_empty();
             show(&ServerStatus(status), output)?;
-            Ok(Verdict::Sound)
+            Ok(if *fail_on_alarm && is_up { Verdict::Partial } else { Verdict::Sound })
         }
+        Command::Last { cluster, max_age } => last::run(arguments, cluster.as_ref(), *max_age),
         Command::Snapshots { cluster } => snapshot::list(arguments, cluster.as_ref()),
         Command::Show { snapshot, limit } => snapshot::detail(arguments, *snapshot, *limit),
         Command::Stats { cluster } => stats::run(arguments, cluster.as_ref()),

@@ -7,6 +7,7 @@ mod commands;
 mod error;
 mod forget;
 mod gc;
+mod last;
 mod missing;
 mod pack;
 mod protect;
