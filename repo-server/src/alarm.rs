@@ -28,6 +28,8 @@ pub(crate) enum AlarmCode {
     LargeDelete,
     /// The site holds acknowledged snapshots that the index does not know: nothing is taken by it.
     IndexBehind,
+    /// The site lacks its descriptor or most of its packs: nothing is taken in or deleted.
+    SiteIncomplete,
 }
 
 impl AlarmCode {
@@ -41,6 +43,7 @@ impl AlarmCode {
             Self::LowSpace => "low_space",
             Self::LargeDelete => "large_delete",
             Self::IndexBehind => "index_behind",
+            Self::SiteIncomplete => "site_incomplete",
         }
     }
 
@@ -105,6 +108,11 @@ pub(crate) fn clear_in(
 /// Whether an alarm is up. Blocks.
 pub(crate) fn is_up(repository: &Repository, code: AlarmCode) -> Result<bool, ServerError> {
     Ok(repository.parts.index.get(Table::Meta, &code.key())?.is_some())
+}
+
+/// What an alarm says, if it is up. Blocks.
+pub(crate) fn message(repository: &Repository, code: AlarmCode) -> Result<Option<String>, ServerError> {
+    Ok(find(repository, code)?.map(|row| row.message))
 }
 
 /// What operators are told. Blocks.

@@ -138,7 +138,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 
 fn on_halt() -> OnHalt {
     Arc::new(|error: &dyn std::error::Error| {
-        tracing::error!(error = %Chain(error), "a disk error makes it unsafe to go on: the server ends now");
+        tracing::error!(error = %Chain(error), "it is unsafe to go on: the server ends now");
         // No destructor may run: what memory holds and what the disk holds can differ.
         std::process::abort();
     })
@@ -214,6 +214,7 @@ async fn serve(arguments: Serve) -> anyhow::Result<()> {
     writeln!(std::io::stdout(), "listening on http://{}", listener.local_addr()?)?;
     let expiry = tokio::spawn(repo_server::expire_sessions(Arc::clone(&opened.repository), EXPIRE_EVERY));
     let upkeep = tokio::spawn(repo_server::look_after(Arc::clone(&opened.repository)));
+    let damage = tokio::spawn(repo_server::name_damage(Arc::clone(&opened.repository)));
     let routes = http::routes(Arc::clone(&opened.repository), Token::new(&opened.token));
     let stopped = async {
         tokio::select! {
@@ -223,12 +224,13 @@ async fn serve(arguments: Serve) -> anyhow::Result<()> {
         tracing::info!("stopping: requests in flight may finish");
     };
     http::serve(listener, routes, stopped).await;
-    for task in [expiry, upkeep] {
+    for task in [expiry, upkeep, damage] {
         task.abort();
         // It begins nothing more from here on: the end of the runtime would cut that off.
         let _ = task.await;
     }
     repo_server::settle(&opened.repository).await;
+    repo_server::release(&opened.repository).await;
     tracing::info!("stopped");
     Ok(())
 }

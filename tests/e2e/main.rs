@@ -24,5 +24,6 @@ mod retention;
 mod scrub;
 mod server;
 mod session;
+mod site;
 mod two_nodes;
 mod upkeep;

@@ -25,12 +25,14 @@ use format_spec::wire::ChunkerSpec;
 use format_spec::{ErrorClass, FormatError, RepositoryId, id};
 
 use super::{OnHalt, Parts, Repository};
+use crate::census;
 use crate::clock::{Clock, SystemClock};
 use crate::durable::{self, Disk, DurableError, FileName, RealDisk};
-use crate::error::ServerError;
+use crate::error::{Chain, ServerError};
 use crate::index::{self, Index, KeyRange, Missing, OpenError, Table};
 use crate::settings::Settings;
 use crate::site::{ObjectName, Site, SiteError, SiteUrl, StoreSite};
+use crate::site_lock::{self, LockError, Owner, SiteLock};
 use crate::space::{self, Space};
 use crate::witness;
 
@@ -94,6 +96,9 @@ pub enum CreateError {
     /// The site could not be used.
     #[error("open the site")]
     Site(#[from] SiteError),
+    /// The lock of the site could not be had.
+    #[error(transparent)]
+    Locked(#[from] LockError),
     /// The repository could not be read.
     #[error("open the repository")]
     Open(#[from] ServerError),
@@ -112,6 +117,8 @@ impl CreateError {
             Self::Read { .. } | Self::Write(_) => ErrorClass::Unavailable,
             Self::Index(error) => error.class(),
             Self::Site(error) => error.class(),
+            Self::Locked(LockError::Held(_) | LockError::Lost(_)) => ErrorClass::Conflict,
+            Self::Locked(_) => ErrorClass::Unavailable,
             Self::Open(error) => error.class(),
         }
     }
@@ -181,10 +188,18 @@ async fn open_or_create_on(
         return Err(CreateError::WrongKey { path: master_path });
     }
     check_copy(disk.as_ref(), dir, &site_dir, &descriptor)?;
+    let clock = SystemClock::new();
+    let lock =
+        SiteLock::of_folder(&site_dir, &site, &clock, Owner::this_process(&clock, fill_random)).await?;
     let parts = parts(dir, index, Arc::new(site), settings, on_halt);
+    let parts = Parts { lock, space: parts.space.with_site(&site_dir), ..parts };
     let repository = Repository::open(parts, master, descriptor)?;
+    tokio::spawn(site_lock::keep(Arc::downgrade(&repository)));
     space::restore_ballast(&repository);
     witness::settle_once(&repository).await;
+    if let Err(error) = census::take(&repository).await {
+        tracing::error!(error = %Chain(&error), "the packs on the site could not be counted");
+    }
     Ok(Opened { repository, token: token.trim_end().to_owned() })
 }
 
@@ -200,6 +215,7 @@ pub(crate) fn parts(
     Parts {
         index,
         site,
+        lock: SiteLock::none(),
         clock: Arc::new(SystemClock::new()),
         scratch: dir.join(SCRATCH),
         random: fill_random,
@@ -295,7 +311,7 @@ async fn read_descriptor(site: &StoreSite) -> Result<Descriptor, CreateError> {
     Descriptor::decode(&bytes).map_err(CreateError::Descriptor)
 }
 
-fn descriptor_name() -> ObjectName {
+pub(crate) fn descriptor_name() -> ObjectName {
     ObjectName::new(DESCRIPTOR).expect("a plain name")
 }
 
