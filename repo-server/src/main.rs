@@ -13,7 +13,7 @@ use repo_server::config::{Config, ConfigError};
 use repo_server::error::Chain;
 use repo_server::http::{self, Token};
 use repo_server::rebuild::{self, Plan, RebuildError, RebuildReport};
-use repo_server::repository::{CreateError, OnHalt, open_or_create};
+use repo_server::repository::{CreateError, OnHalt, check_exists, open_or_create};
 use repo_server::site::SiteUrl;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -63,6 +63,9 @@ struct Serve {
     /// Folder of the repository; an empty or missing one becomes a new repository.
     #[arg(long, value_name = "DIR", required = true)]
     data_dir: Option<PathBuf>,
+    /// End with 10 if the folder holds no repository, instead of making one: its disk may not be mounted.
+    #[arg(long)]
+    must_exist: bool,
     /// The site, if it is not the folder `site` in there: `file:///path` or a plain path.
     #[arg(long, value_name = "URL")]
     site: Option<SiteUrl>,
@@ -205,6 +208,9 @@ async fn serve(arguments: Serve) -> anyhow::Result<()> {
     let address = config.listen(arguments.listen)?;
     let data_dir = arguments.data_dir.expect("clap requires it");
     let site = arguments.site.as_ref().or(config.site.url.as_ref());
+    if arguments.must_exist {
+        check_exists(&data_dir)?;
+    }
     let opened = open_or_create(&data_dir, site, config.settings()?, on_halt()).await?;
     let listener = TcpListener::bind(address)
         .await

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use tests::client::{run_to_end, text};
-use tests::server::{CONFIG, Server, command};
+use tests::server::{CONFIG, Server, command, refused};
 use tests::world::{Folder, World};
 
 /// L6: a second server over one site is refused and told of the first; after a kill the next one starts at once.
@@ -62,6 +62,22 @@ fn a_site_without_its_packs_takes_no_push_until_they_are_back() {
     assert!(node.status().get("alarms").is_none(), "{}", node.status());
     node.restore(&snapshot, &world.path("to"), &[]).exits(0);
     node.push(&root);
+}
+
+/// G13: a data folder whose disk is not mounted does not become a new repository, if told.
+#[test]
+fn a_server_that_must_find_a_repository_makes_none() {
+    let folder = Folder::new();
+    let data = folder.dir("data");
+    let arguments = ["--data-dir", data.to_str().unwrap(), "--listen", "127.0.0.1:0", "--must-exist"];
+
+    let refused = refused(&arguments).exits(10);
+
+    assert!(refused.stderr.contains("mount its disk"), "{}", refused.stderr);
+    assert_eq!(fs::read_dir(&data).unwrap().count(), 0);
+    let mut server = Server::start(&data);
+    server.stop();
+    Server::start_as(&data, Path::new(CONFIG), &[OsStr::new("--must-exist")]);
 }
 
 /// G13: what an operator takes as lost is sent again by the next push.

@@ -63,6 +63,9 @@ pub enum CreateError {
     /// There is an index, and no site: the site is elsewhere, or not mounted.
     #[error("{} has an index, and there is no repository in {}: name the right `--site`; if only its file `{DESCRIPTOR}` is gone, put that back from its copy (`{COPY}` in the data folder)", dir.display(), site.display())]
     NoSite { dir: PathBuf, site: PathBuf },
+    /// There is no repository where one must be.
+    #[error("there is no repository in {}: name the right folder, or mount its disk", dir.display())]
+    NoRepository { dir: PathBuf },
     /// A file that must be there is missing.
     #[error("{} is missing: put it back from its copy", path.display())]
     Missing { path: PathBuf },
@@ -109,7 +112,7 @@ impl CreateError {
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::NotEmpty { .. } | Self::WrongKey { .. } => ErrorClass::Usage,
-            Self::Missing { .. } | Self::NoSite { .. } => ErrorClass::NotFound,
+            Self::Missing { .. } | Self::NoSite { .. } | Self::NoRepository { .. } => ErrorClass::NotFound,
             Self::HalfBuilt { .. } => ErrorClass::Conflict,
             Self::Malformed { .. } | Self::Descriptor(_) | Self::DescriptorChanged { .. } => {
                 ErrorClass::Integrity
@@ -130,6 +133,14 @@ pub struct Opened {
     pub repository: Arc<Repository>,
     /// The token that requests must carry.
     pub token: String,
+}
+
+/// Refuses a folder in which no repository was made, which stays as it is.
+///
+/// # Errors
+/// [`CreateError::NoRepository`].
+pub fn check_exists(dir: &Path) -> Result<(), CreateError> {
+    if dir.join(COPY).exists() { Ok(()) } else { Err(CreateError::NoRepository { dir: dir.to_owned() }) }
 }
 
 /// Opens the repository in `dir`, or makes one as `settings` say if the folder is empty or missing. Its site is

@@ -25,7 +25,7 @@ use format_spec::key::{MasterKey, SealKeys};
 use format_spec::{ChunkId, ClusterName, FormatError, RepositoryId, wire};
 use tokio::sync::Semaphore;
 
-pub use create::{CreateError, Opened, open_or_create};
+pub use create::{CreateError, Opened, check_exists, open_or_create};
 pub(crate) use domain::{Appended, Domain, FullPack, PublishFailure};
 pub(crate) use in_flight::{Flight, InFlight, take_back};
 pub(crate) use parallel::share_out;

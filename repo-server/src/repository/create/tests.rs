@@ -113,7 +113,8 @@ fn is_of_lock(syncs: &[PathBuf], number: usize) -> bool {
 async fn a_first_start_syncs_what_it_makes_and_what_it_finds_and_nothing_else() {
     let (lost, syncs) = is_lost(None, None).await;
     assert!(!lost);
-    let stops = own(&syncs);
+    let of_repository = |number: &usize| !is_of_lock(&syncs, *number);
+    let stops: Vec<usize> = own(&syncs).into_iter().filter(of_repository).collect();
     let mut after_stops = Vec::new();
     for &stop in &stops {
         let (lost, syncs) = is_lost(None, Some(stop)).await;
@@ -122,7 +123,7 @@ async fn a_first_start_syncs_what_it_makes_and_what_it_finds_and_nothing_else() 
     }
 
     let mut not_needed = Vec::new();
-    for left_out in own(&syncs).into_iter().filter(|&number| !is_of_lock(&syncs, number)) {
+    for left_out in own(&syncs).into_iter().filter(of_repository) {
         let mut breaks = vec![(left_out, None)];
         // A sync that makes up for an earlier process has another number after that.
         for (stop, after_stop) in &after_stops {
