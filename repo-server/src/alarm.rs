@@ -30,6 +30,8 @@ pub(crate) enum AlarmCode {
     IndexBehind,
     /// The newest snapshot of a series holds much less than the one before.
     SuspectSnapshot,
+    /// The site lacks its descriptor or most of its packs: nothing is taken in or deleted.
+    SiteIncomplete,
 }
 
 impl AlarmCode {
@@ -44,6 +46,7 @@ impl AlarmCode {
             Self::LargeDelete => "large_delete",
             Self::IndexBehind => "index_behind",
             Self::SuspectSnapshot => "suspect_snapshot",
+            Self::SiteIncomplete => "site_incomplete",
         }
     }
 
@@ -108,6 +111,11 @@ pub(crate) fn clear_in(
 /// Whether an alarm is up. Blocks.
 pub(crate) fn is_up(repository: &Repository, code: AlarmCode) -> Result<bool, ServerError> {
     Ok(repository.parts.index.get(Table::Meta, &code.key())?.is_some())
+}
+
+/// What an alarm says, if it is up. Blocks.
+pub(crate) fn message(repository: &Repository, code: AlarmCode) -> Result<Option<String>, ServerError> {
+    Ok(find(repository, code)?.map(|row| row.message))
 }
 
 /// What operators are told. Blocks.

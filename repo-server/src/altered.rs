@@ -22,7 +22,8 @@ fn key(number: PackNumber) -> Vec<u8> {
 /// Says that a pack is not as it was written, durably, unless the collector was there before. Blocks.
 pub(crate) fn note(repository: &Repository, number: PackNumber) -> Result<(), ServerError> {
     repository.exclusively(|| {
-        if repository.find_pack_row(number)?.is_none() {
+        let is_known = repository.parts.index.get(Table::Meta, &key(number))?.is_some();
+        if is_known || repository.find_pack_row(number)?.is_none() {
             return Ok(());
         }
         let mut batch = Batch::new();

@@ -24,6 +24,9 @@ use format_spec::{CheckpointId, FORMAT_VERSION, FormatError, PackId, id};
 use futures_util::{StreamExt, stream};
 use tokio::runtime::Handle;
 
+use crate::census;
+use crate::damaged::Object;
+use crate::defects;
 use crate::error::ServerError;
 use crate::index::row::{DoomedKey, DoomedKind, DoomedRow, PackNumber, PackRow};
 use crate::index::{Batch, KeyRange, Table};
@@ -71,7 +74,11 @@ pub struct Written {
 /// older than the site: it does not know which packs there are.
 pub async fn run(repository: &Arc<Repository>, when: When) -> Result<Written, ServerError> {
     let _turn = repository.turn.lock().await;
-    repository.blocking(|repository| witness::check(repository)).await?;
+    let check = |repository: &Arc<Repository>| {
+        witness::check(repository)?;
+        census::check(repository)
+    };
+    repository.blocking(check).await?;
     repository.blocking(move |repository| write(repository, when, PART_BYTES)).await
 }
 
@@ -93,7 +100,10 @@ fn write(repository: &Arc<Repository>, when: When, part_bytes: usize) -> Result<
     }
     let read = |(number, id, len): (PackNumber, PackId, u64)| {
         let repository = Arc::clone(repository);
-        async move { (number, id, len, read_directory(&repository, &id, len).await) }
+        async move {
+            let read = defects::twice(|| read_directory(&repository, &id, len)).await;
+            (number, id, len, defects::heed(&repository, Object::Pack(number), read).await)
+        }
     };
     let mut directories = stream::iter(new).map(read).buffered(IN_FLIGHT);
     let (mut packs, mut bytes, mut last) = (Vec::new(), 0, next);

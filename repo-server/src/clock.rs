@@ -9,6 +9,11 @@ pub trait Clock: Send + Sync {
 
     /// Time since some fixed moment; it never goes back.
     fn monotonic(&self) -> Duration;
+
+    /// As [`monotonic`](Self::monotonic), and it goes on while the machine sleeps.
+    fn with_sleep(&self) -> Duration {
+        self.monotonic()
+    }
 }
 
 /// The machine's clocks.
@@ -39,5 +44,10 @@ impl Clock for SystemClock {
 
     fn monotonic(&self) -> Duration {
         self.started.elapsed()
+    }
+
+    fn with_sleep(&self) -> Duration {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        Duration::try_from(now).unwrap_or_default()
     }
 }

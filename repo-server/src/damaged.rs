@@ -158,17 +158,25 @@ pub(crate) fn forget_hurt(batch: &mut Batch, id: SnapshotId) {
     batch.delete(Table::Meta, hurt_key(id));
 }
 
-/// Remembers, durably, what is wrong with an object, unless what it is of has gone meanwhile.
+/// Remembers, durably, what is wrong with an object, unless what it is of has gone meanwhile. What is known already
+/// changes nothing.
 pub(crate) fn note(repository: &Repository, object: Object, problem: &str) -> Result<(), ServerError> {
     let row = Row { problem: problem.to_owned(), found_ms: repository.parts.clock.unix_ms() };
     repository.exclusively(|| {
         let (mut batch, mut changes) = (Batch::new(), Changes::default());
-        if object.is_needed(repository)? {
+        if !is_known(repository, object, problem)? && object.is_needed(repository)? {
+            tracing::warn!(?object, problem, "an object on the site is damaged");
             changes.0.insert(object, Some(row));
         }
         changes.close(repository, &mut batch)?;
         if batch.is_empty() { Ok(()) } else { repository.commit(batch) }
     })
+}
+
+fn is_known(repository: &Repository, object: Object, problem: &str) -> Result<bool, ServerError> {
+    let Some(value) = repository.parts.index.get(Table::Meta, &object.key())? else { return Ok(false) };
+    let row: Option<Row> = serde_json::from_slice(&value).ok();
+    Ok(row.is_some_and(|row| row.problem == problem))
 }
 
 /// Takes back, durably, what is said of an object: it is sound.

@@ -53,6 +53,9 @@ pub enum ServerError {
         #[source]
         source: FormatError,
     },
+    /// A stored object cannot be had any more: the disk does not give it, however often it is asked.
+    #[error("{object} is damaged: {why}")]
+    Lost { object: String, why: String },
     /// A row of the index cannot be what we wrote.
     #[error("index row of {object} is malformed: rebuild the index")]
     Row { object: String },
@@ -106,7 +109,7 @@ impl ServerError {
             Self::MissingChunks { .. } => "missing_chunks",
             Self::Full { .. } => "full",
             Self::NotStored { .. } => "not_stored",
-            Self::Damaged { .. } => "damaged",
+            Self::Damaged { .. } | Self::Lost { .. } => "damaged",
             Self::Row { .. } => "index_damaged",
             Self::Counts { .. } => "counts_differ",
             Self::Refused { code, .. } | Self::Rests { code, .. } => code,
@@ -117,6 +120,16 @@ impl ServerError {
             Self::Scratch(_) => "scratch",
             Self::Bug(_) => "internal",
         }
+    }
+
+    /// Whether it is about stored bytes: they are damaged, or the site does not give them.
+    pub(crate) fn is_of_stored(&self) -> bool {
+        matches!(self, Self::Damaged { .. } | Self::Lost { .. } | Self::Site(_))
+    }
+
+    /// Whether stored bytes are damaged or gone. Where that was found, it was written down and logged.
+    pub(crate) fn is_damage(&self) -> bool {
+        self.is_of_stored() && self.class() == ErrorClass::Integrity
     }
 
     /// What the caller can do about it.
@@ -136,7 +149,9 @@ impl ServerError {
             | Self::Rests { .. }
             | Self::Halted
             | Self::Scratch(_) => ErrorClass::Unavailable,
-            Self::Damaged { .. } | Self::Row { .. } | Self::Counts { .. } => ErrorClass::Integrity,
+            Self::Damaged { .. } | Self::Lost { .. } | Self::Row { .. } | Self::Counts { .. } => {
+                ErrorClass::Integrity
+            }
             Self::Index(error) => error.class(),
             Self::Site(error) => error.class(),
             Self::Bug(_) => ErrorClass::Bug,

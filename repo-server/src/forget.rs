@@ -14,8 +14,10 @@ use format_spec::wire::{
 };
 use format_spec::{ClusterName, NodeName, SnapshotId};
 
+use crate::census;
 use crate::clock_watch::ClockState;
 use crate::damaged::{self, Known};
+use crate::defects;
 use crate::error::{Chain, ServerError};
 use crate::index::row::MarkRow;
 use crate::ledger::Counts;
@@ -46,9 +48,14 @@ pub(crate) async fn run(
     let _turn = repository.forgetting.lock().await;
     // A policy decides by series, so it must know the folders of snapshots of earlier builds, too.
     note_origins(repository).await?;
+    if request.snapshots.is_empty() {
+        // A policy counts on what is sound.
+        defects::name_the_hurt(repository).await?;
+    }
     let asked = request.clone();
     let decide = move |repository: &Arc<Repository>| {
         witness::check(repository)?;
+        census::check(repository)?;
         if asked.accept_clock {
             repository.clock_watch.accept(repository)?;
         }
@@ -262,7 +269,7 @@ async fn report(
     fates: &Fates,
 ) -> Result<ForgetReport, ServerError> {
     let gone = match snapshot::references_of_idle_pages(repository).await {
-        Err(ServerError::Damaged { .. } | ServerError::Site(_)) => Counts::new(),
+        Err(ServerError::Damaged { .. } | ServerError::Lost { .. } | ServerError::Site(_)) => Counts::new(),
         gone => gone?,
     };
     let mut lines = Vec::new();
@@ -311,7 +318,7 @@ async fn frees(
 ) -> Result<Option<u64>, ServerError> {
     match reach::freed(repository, snapshots, gone).await {
         Ok(freed) => Ok(Some(freed.bytes())),
-        Err(ServerError::Damaged { .. } | ServerError::Site(_)) => Ok(None),
+        Err(ServerError::Damaged { .. } | ServerError::Lost { .. } | ServerError::Site(_)) => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -18,10 +18,13 @@
 //! | `clock_watch`, `alarm` | a clock that jumped; what an operator must look at |
 //! | [`config`], [`settings`] | what an operator has decided, as written and as it is used |
 //! | `witness` | an index that is older than the site |
-//! | `quarantine` | blobs that are known to be damaged |
+//! | `census` | are the packs that the index names on the site at all? |
+//! | `defects` | what any read proves wrong, written down at that moment |
+//! | `quarantine`, `damaged` | blobs, and all other objects, that are known to be damaged |
 //! | [`repository`] | keys, domains, open packs; opening and making a data folder |
 //! | [`index`] | rows behind the engine trait; the only user of fjall and sled |
 //! | [`site`] | objects behind the site trait; the only user of `object_store` |
+//! | [`site_lock`] | one server at a time over a site |
 //! | [`durable`] | the one way a durable file comes to be |
 //!
 //! # What runs beside what
@@ -35,16 +38,18 @@
 //! | **commit** | | the session's row is the fence (L2), also against its adoption: whichever batch comes first wins | a policy sees it or not | finds its pages in the batch that announces its objects and in the one that counts them; packs go after the commits under way (G5) | a snapshot appears whole, in one batch | a snapshot appears whole, in one batch |
 //! | **forget** | | | one after the other (`Repository::forgetting`) | a purge requires the tombstone that it read | nothing | reads on until the purge |
 //! | **collector** | | | | one run, audit or checkpoint at a time (`Repository::turn`) | a pack or row that goes meanwhile is looked at again before it is reported | a blob that moved is looked for again |
-//! | **verify, audit** | | | | | what is found of a blob or a pack is written to the row as it is then, if that still names the place that was read | a restore writes nothing |
+//! | **verify, audit** | | | | | what is found of a blob or a pack is written to the row as it is then, if that still names the place that was read | a restore writes only what it finds damaged, as a check does |
 
 mod alarm;
 mod altered;
 mod audit;
+mod census;
 pub mod checkpoint;
 pub mod clock;
 mod clock_watch;
 pub mod config;
 mod damaged;
+mod defects;
 pub mod durable;
 pub mod error;
 mod forget;
@@ -61,6 +66,7 @@ mod rules;
 mod session;
 pub mod settings;
 pub mod site;
+pub mod site_lock;
 mod snapshot;
 pub mod space;
 mod stats;
@@ -88,9 +94,17 @@ const SERVER: &str = concat!("astacus-server ", env!("CARGO_PKG_VERSION"));
 pub async fn expire_sessions(repository: Arc<Repository>, period: Duration) {
     loop {
         look_around(&repository).await;
+        if let Err(error) = census::look_again(&repository).await {
+            tracing::error!(error = %Chain(&error), "the site could not be counted again");
+        }
         tokio::time::sleep(period).await;
         end_sessions(&repository).await;
     }
+}
+
+/// Names the snapshots that need what is found damaged, each time that is, for ever.
+pub async fn name_damage(repository: Arc<Repository>) {
+    defects::name_as_met(repository).await;
 }
 
 /// Ends sessions whose time is over, once what the last process left is settled.
@@ -140,6 +154,13 @@ pub async fn look_after(repository: Arc<Repository>) {
         if let Err(error) = checkpoint::run(&repository, checkpoint::When::Due).await {
             tracing::error!(error = %Chain(&error), "no checkpoint could be written");
         }
+    }
+}
+
+/// Gives the lock on the site back: the last thing before the process ends.
+pub async fn release(repository: &Arc<Repository>) {
+    if let Err(error) = repository.parts.lock.release(repository.parts.site.as_ref()).await {
+        tracing::warn!(error = %Chain(&error), "the lock on the site could not be given back");
     }
 }
 

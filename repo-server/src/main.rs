@@ -13,7 +13,7 @@ use repo_server::config::{Config, ConfigError};
 use repo_server::error::Chain;
 use repo_server::http::{self, Token};
 use repo_server::rebuild::{self, Plan, RebuildError, RebuildReport};
-use repo_server::repository::{CreateError, OnHalt, open_or_create};
+use repo_server::repository::{CreateError, OnHalt, check_exists, open_or_create};
 use repo_server::site::SiteUrl;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -63,6 +63,9 @@ struct Serve {
     /// Folder of the repository; an empty or missing one becomes a new repository.
     #[arg(long, value_name = "DIR", required = true)]
     data_dir: Option<PathBuf>,
+    /// End with 10 if the folder holds no repository, instead of making one: its disk may not be mounted.
+    #[arg(long)]
+    must_exist: bool,
     /// The site, if it is not the folder `site` in there: `file:///path` or a plain path.
     #[arg(long, value_name = "URL")]
     site: Option<SiteUrl>,
@@ -138,7 +141,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 
 fn on_halt() -> OnHalt {
     Arc::new(|error: &dyn std::error::Error| {
-        tracing::error!(error = %Chain(error), "a disk error makes it unsafe to go on: the server ends now");
+        tracing::error!(error = %Chain(error), "it is unsafe to go on: the server ends now");
         // No destructor may run: what memory holds and what the disk holds can differ.
         std::process::abort();
     })
@@ -205,6 +208,9 @@ async fn serve(arguments: Serve) -> anyhow::Result<()> {
     let address = config.listen(arguments.listen)?;
     let data_dir = arguments.data_dir.expect("clap requires it");
     let site = arguments.site.as_ref().or(config.site.url.as_ref());
+    if arguments.must_exist {
+        check_exists(&data_dir)?;
+    }
     let opened = open_or_create(&data_dir, site, config.settings()?, on_halt()).await?;
     let listener = TcpListener::bind(address)
         .await
@@ -214,6 +220,7 @@ async fn serve(arguments: Serve) -> anyhow::Result<()> {
     writeln!(std::io::stdout(), "listening on http://{}", listener.local_addr()?)?;
     let expiry = tokio::spawn(repo_server::expire_sessions(Arc::clone(&opened.repository), EXPIRE_EVERY));
     let upkeep = tokio::spawn(repo_server::look_after(Arc::clone(&opened.repository)));
+    let damage = tokio::spawn(repo_server::name_damage(Arc::clone(&opened.repository)));
     let routes = http::routes(Arc::clone(&opened.repository), Token::new(&opened.token));
     let stopped = async {
         tokio::select! {
@@ -223,12 +230,13 @@ async fn serve(arguments: Serve) -> anyhow::Result<()> {
         tracing::info!("stopping: requests in flight may finish");
     };
     http::serve(listener, routes, stopped).await;
-    for task in [expiry, upkeep] {
+    for task in [expiry, upkeep, damage] {
         task.abort();
         // It begins nothing more from here on: the end of the runtime would cut that off.
         let _ = task.await;
     }
     repo_server::settle(&opened.repository).await;
+    repo_server::release(&opened.repository).await;
     tracing::info!("stopped");
     Ok(())
 }

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use format_spec::{ChunkId, ClusterName};
 
 use crate::alarm::{self, AlarmCode};
+use crate::defects;
 use crate::error::ServerError;
 use crate::index::row::{ChunkRow, DamagedRow, Health, PackNumber};
 use crate::index::{Batch, KeyRange, Table};
@@ -183,6 +184,9 @@ impl Changes {
         let keys: Vec<&[u8]> = self.0.keys().map(|id| id.as_bytes().as_slice()).collect();
         let before = repository.parts.index.multi_get(Table::Damaged, &keys)?;
         let mut blobs = count(repository)?;
+        if before.iter().zip(self.0.values()).any(|(before, row)| before.is_none() && row.is_some()) {
+            defects::walk_is_due(repository, batch)?;
+        }
         for ((id, row), before) in self.0.into_iter().zip(before) {
             match (before, &row) {
                 (None, Some(_)) => blobs += 1,
@@ -232,6 +236,9 @@ pub(crate) fn count_anew(repository: &Repository) -> Result<(), ServerError> {
     let blobs = scan(repository)?;
     let mut batch = Batch::new();
     set_count(repository, &mut batch, blobs)?;
+    if blobs > 0 {
+        defects::walk_is_due(repository, &mut batch)?;
+    }
     repository.commit(batch)
 }
 

@@ -1,7 +1,7 @@
-//! Room on the disk of the data folder: pushes are refused while some is left, so that what frees room
-//! can still work, and a ballast is given up for it when none is.
+//! Room on the disk of the data folder, and on that of the site if it is another: pushes are refused while some is left,
+//! so that what frees room can still work, and a ballast is given up for it when none is.
 //!
-//! Three marks, from the top:
+//! Three marks on each disk, from the top:
 //! 1. Less is free than [`refuse_below`](crate::settings::SpaceSettings::refuse_below): no session is
 //!    granted, with the reason and the way out (`admit`), and an alarm is up. All else goes on.
 //! 2. Less is free than the index keeps for itself: it refuses commits, reads stay (`index::space`).
@@ -13,6 +13,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -44,6 +45,10 @@ const BALLAST_MAX: u64 = GIB;
 const REFUSE_MIN: u64 = COLLECTOR_ROOM;
 const REFUSE_MAX: u64 = 8 * GIB;
 
+/// Bounds of the number of files under which pushes are refused: a hundredth of what there can be.
+const REFUSE_FILES_MIN: u64 = 256;
+const REFUSE_FILES_MAX: u64 = 100_000;
+
 /// What to do about a full disk.
 const WAY_OUT: &str =
     "delete snapshots (astacus-admin forget, then astacus-admin gc --now), or add space to the disk";
@@ -55,6 +60,17 @@ pub struct Room {
     pub free_bytes: u64,
     /// What there is altogether.
     pub total_bytes: u64,
+    /// Files that this process may still make.
+    pub free_files: u64,
+    /// Files that there can be altogether; 0 where the file system sets no limit.
+    pub total_files: u64,
+}
+
+impl Room {
+    /// Room on a disk that takes any number of files.
+    pub fn of_bytes(free_bytes: u64, total_bytes: u64) -> Self {
+        Self { free_bytes, total_bytes, free_files: 0, total_files: 0 }
+    }
 }
 
 /// Tells how much room is left where a repository lies.
@@ -73,17 +89,28 @@ impl Volume for FolderVolume {
     fn room(&self) -> io::Result<Room> {
         let stat = statvfs(&self.0)?;
         let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
-        Ok(Room { free_bytes: bytes(stat.f_bavail), total_bytes: bytes(stat.f_blocks) })
+        Ok(Room {
+            free_bytes: bytes(stat.f_bavail),
+            total_bytes: bytes(stat.f_blocks),
+            free_files: stat.f_favail,
+            total_files: stat.f_files,
+        })
     }
 }
 
 /// The room of one repository: how much there is, and how much must stay.
 pub struct Space {
+    disks: Vec<Disk>,
+    settings: SpaceSettings,
+    /// Held while a ballast changes.
+    ballast: Mutex<()>,
+}
+
+/// One disk that a repository lies on, with a ballast of its own.
+struct Disk {
     folder: PathBuf,
     volume: Box<dyn Volume>,
     settings: SpaceSettings,
-    /// Held while the ballast changes.
-    ballast: Mutex<()>,
 }
 
 /// Whether pushes have room.
@@ -103,21 +130,43 @@ impl Space {
 
     /// The room of the data folder `folder`, as `volume` tells it.
     pub fn on(volume: Box<dyn Volume>, folder: &Path, settings: SpaceSettings) -> Self {
-        Self { folder: folder.to_owned(), volume, settings, ballast: Mutex::default() }
+        let disk = Disk { folder: folder.to_owned(), volume, settings };
+        Self { disks: vec![disk], settings, ballast: Mutex::default() }
+    }
+
+    /// The same with the site in the folder `site`, if that lies on another disk. Blocks.
+    #[must_use]
+    pub fn with_site(self, site: &Path) -> Self {
+        let device = |folder: &Path| std::fs::metadata(folder).ok().map(|found| found.dev());
+        let is_other = |disk: &Disk| device(&disk.folder) != device(site);
+        if self.disks.iter().all(is_other) {
+            self.and(Box::new(FolderVolume(site.to_owned())), site)
+        } else {
+            self
+        }
+    }
+
+    /// The same with the disk that `folder` is on, as `volume` tells its room.
+    #[must_use]
+    pub fn and(mut self, volume: Box<dyn Volume>, folder: &Path) -> Self {
+        self.disks.push(Disk { folder: folder.to_owned(), volume, settings: self.settings });
+        self
     }
 
     /// Room without end, for repositories that lie in memory: nothing is refused, and nothing held.
     pub fn unlimited() -> Self {
-        struct Endless;
-        impl Volume for Endless {
-            fn room(&self) -> io::Result<Room> {
-                Ok(Room { free_bytes: u64::MAX, total_bytes: u64::MAX })
-            }
-        }
-        let none = SpaceSettings { ballast: Amount::Bytes(0), refuse_below: Amount::Bytes(0) };
-        Self::on(Box::new(Endless), Path::new(""), none)
+        let settings = SpaceSettings { ballast: Amount::Bytes(0), refuse_below: Amount::Bytes(0) };
+        Self { disks: Vec::new(), settings, ballast: Mutex::default() }
     }
 
+    /// The first disk that has little room, and how much that is.
+    fn short(&self) -> Option<(&Disk, Room)> {
+        let is_low = |(disk, room): &(&Disk, Room)| disk.level(*room) == Level::Low;
+        self.disks.iter().filter_map(|disk| Some((disk, disk.room()?))).find(is_low)
+    }
+}
+
+impl Disk {
     /// How much room there is. `None`, and a line in the log, if the disk does not tell: then nothing is
     /// refused here, and whatever writes finds out.
     fn room(&self) -> Option<Room> {
@@ -135,8 +184,39 @@ impl Space {
         }
     }
 
+    /// How many files a push must leave room for.
+    fn refuse_below_files(room: Room) -> u64 {
+        let none = room.total_files == 0;
+        if none { 0 } else { (room.total_files / 100).clamp(REFUSE_FILES_MIN, REFUSE_FILES_MAX) }
+    }
+
     fn level(&self, room: Room) -> Level {
-        if room.free_bytes < self.refuse_below(room) { Level::Low } else { Level::Enough }
+        let has_files = room.free_files >= Self::refuse_below_files(room);
+        if room.free_bytes < self.refuse_below(room) || !has_files { Level::Low } else { Level::Enough }
+    }
+
+    /// What is left and what must be, for people.
+    fn figures(&self, room: Room) -> String {
+        let kept = Self::refuse_below_files(room);
+        if room.free_files < kept {
+            return format!(
+                "{} has room for {} more files and keeps {kept}",
+                self.folder.display(),
+                room.free_files
+            );
+        }
+        let (free, kept) = (mib(room.free_bytes), mib(self.refuse_below(room)));
+        format!("{} has {free} free and keeps {kept}", self.folder.display())
+    }
+
+    /// What the alarm says. Without what is free now: a row that changed with it would be written again and again.
+    fn message(&self, room: Room) -> String {
+        let kept_files = Self::refuse_below_files(room);
+        let short = match room.free_files < kept_files {
+            true => format!("room for less than {kept_files} more files"),
+            false => format!("less than {} free", mib(self.refuse_below(room))),
+        };
+        format!("{} has {short}: new pushes are refused; {WAY_OUT}", self.folder.display())
     }
 
     /// Under this, a collector is given the ballast.
@@ -169,25 +249,26 @@ impl Space {
     }
 }
 
-/// Refuses a new session if the disk has little room, or less than its client expects to send. Blocks.
+/// Refuses a new session if a disk has little room, or less than its client expects to send. Blocks.
 ///
 /// # Errors
 /// [`ServerError::Full`], with the folder, what is free, what must be, and the way out.
 pub(crate) fn admit(repository: &Repository, expected_bytes: Option<u64>) -> Result<(), ServerError> {
-    let space = &repository.parts.space;
-    let Some(room) = space.room() else { return Ok(()) };
-    let (folder, free, kept) = (space.folder.display(), room.free_bytes, space.refuse_below(room));
     let refuse = |what: String| Err(ServerError::Full { what: format!("{what}: {WAY_OUT}") });
-    if show(repository, room)? == Level::Low {
-        return refuse(format!("{folder} has {} free and keeps {}", mib(free), mib(kept)));
+    let space = &repository.parts.space;
+    let short = space.short();
+    show(repository, short.as_ref())?;
+    if let Some((disk, room)) = short {
+        return refuse(disk.figures(room));
     }
+    // What is sent goes to the site.
+    let Some((disk, room)) = space.disks.last().and_then(|disk| Some((disk, disk.room()?))) else {
+        return Ok(());
+    };
     match expected_bytes {
-        Some(expected) if expected > free.saturating_sub(kept) => refuse(format!(
-            "{folder} has {} free and keeps {}, and this push expects to send {}",
-            mib(free),
-            mib(kept),
-            mib(expected)
-        )),
+        Some(expected) if expected > room.free_bytes.saturating_sub(disk.refuse_below(room)) => {
+            refuse(format!("{}, and this push expects to send {}", disk.figures(room), mib(expected)))
+        }
         _ => Ok(()),
     }
 }
@@ -197,60 +278,59 @@ pub(crate) fn admit(repository: &Repository, expected_bytes: Option<u64>) -> Res
 /// # Errors
 /// [`ServerError`] if the alarm cannot be read, or written for another reason than the full disk.
 pub(crate) fn look(repository: &Repository) -> Result<Level, ServerError> {
-    let room = repository.parts.space.room();
-    room.map_or(Ok(Level::Enough), |room| show(repository, room))
+    let space = &repository.parts.space;
+    if !space.disks.is_empty() && space.disks.iter().all(|disk| disk.room().is_none()) {
+        return Ok(Level::Enough);
+    }
+    let short = space.short();
+    show(repository, short.as_ref())?;
+    Ok(short.map_or(Level::Enough, |_| Level::Low))
 }
 
-/// What the alarm says. Without what is free now: a row that changed with it would be written again and again.
-fn message(space: &Space, room: Room) -> String {
-    let (folder, kept) = (space.folder.display(), mib(space.refuse_below(room)));
-    format!("{folder} has less than {kept} free: new pushes are refused; {WAY_OUT}")
-}
-
-/// What operators are to be told of the disk at this moment, if it has little room: on a full one the alarm
+/// What operators are to be told of the disks at this moment, if one has little room: on a full one the alarm
 /// cannot even be written.
 pub(crate) fn low_now(repository: &Repository) -> Option<String> {
-    let space = &repository.parts.space;
-    let room = space.room().filter(|room| space.level(*room) == Level::Low)?;
-    Some(message(space, room))
+    repository.parts.space.short().map(|(disk, room)| disk.message(room))
 }
 
-fn show(repository: &Repository, room: Room) -> Result<Level, ServerError> {
-    let space = &repository.parts.space;
-    let level = space.level(room);
-    let shown = match level {
-        Level::Enough => alarm::clear(repository, AlarmCode::LowSpace),
-        Level::Low => alarm::raise(repository, AlarmCode::LowSpace, &message(space, room)),
+fn show(repository: &Repository, short: Option<&(&Disk, Room)>) -> Result<(), ServerError> {
+    let shown = match short {
+        None => alarm::clear(repository, AlarmCode::LowSpace),
+        Some((disk, room)) => alarm::raise(repository, AlarmCode::LowSpace, &disk.message(*room)),
     };
     match shown {
         // An alarm about a full disk needs room as well: `low_now` and the refusals tell of it too.
         Err(ServerError::Full { what }) => tracing::warn!(what, "the alarm of low space is as it was"),
         shown => shown?,
     }
-    Ok(level)
+    Ok(())
 }
 
-/// Gives the ballast's room to a collector if the disk is nearly full, and returns how many bytes that
-/// is. 0 if there is room enough, or no ballast that could be deleted. Its name is gone for good when this
-/// returns. Blocks.
+/// Gives the room of each nearly full disk's ballast to a collector, and returns how many bytes that is. 0 if there
+/// is room enough, or no ballast that could be deleted. A name is gone for good when this returns. Blocks.
 ///
 /// # Errors
-/// [`ServerError::Halted`] if the disk failed in a way that makes it unsafe to go on.
+/// [`ServerError::Halted`] if a disk failed in a way that makes it unsafe to go on.
 pub fn release_ballast(repository: &Repository) -> Result<u64, ServerError> {
     let space = &repository.parts.space;
     let _changing = lock(&space.ballast);
-    let held = space.held_bytes();
-    let is_short = |room: Room| room.free_bytes < space.release_below(room);
-    if held == 0 || !space.room().is_some_and(is_short) {
+    let mut released = 0;
+    for disk in &space.disks {
+        released += release(repository, disk)?;
+    }
+    Ok(released)
+}
+
+fn release(repository: &Repository, disk: &Disk) -> Result<u64, ServerError> {
+    let held = disk.held_bytes();
+    let is_short = |room: Room| room.free_bytes < disk.release_below(room);
+    if held == 0 || !disk.room().is_some_and(is_short) {
         return Ok(0);
     }
-    let name: FileName = BALLAST.parse().expect("a plain name");
-    match durable::remove(&RealDisk, &space.folder, &name) {
+    let (name, folder): (FileName, _) = (BALLAST.parse().expect("a plain name"), disk.folder.display());
+    match durable::remove(&RealDisk, &disk.folder, &name) {
         Ok(_) => {
-            tracing::warn!(
-                bytes = held,
-                "the disk is nearly full: the ballast is given up for the collector"
-            );
+            tracing::warn!(bytes = held, %folder, "the disk is nearly full: the ballast is given up for the collector");
             Ok(held)
         }
         Err(error) if error.is_fatal() => {
@@ -258,7 +338,7 @@ pub fn release_ballast(repository: &Repository) -> Result<u64, ServerError> {
             Err(ServerError::Halted)
         }
         Err(error) => {
-            tracing::warn!(error = %Chain(&error), "the ballast could not be given up");
+            tracing::warn!(error = %Chain(&error), %folder, "the ballast could not be given up");
             Ok(0)
         }
     }
@@ -279,22 +359,27 @@ pub(crate) fn with_ballast<T>(
     }
 }
 
-/// Makes the ballast as long as it should be and as there is room for, and returns how long it is. One
+/// Makes the ballast of each disk as long as it should be and as there is room for, and returns how long they are. One
 /// that cannot be made is told in the log: all else works without. Blocks.
 pub fn restore_ballast(repository: &Repository) -> u64 {
     let space = &repository.parts.space;
     let _changing = lock(&space.ballast);
-    let held = space.held_bytes();
-    let Some(room) = space.room() else { return held };
-    let len = space.ballast_len(room, held);
+    space.disks.iter().map(restore).sum()
+}
+
+fn restore(disk: &Disk) -> u64 {
+    let held = disk.held_bytes();
+    let Some(room) = disk.room() else { return held };
+    let len = disk.ballast_len(room, held);
     if len == held {
         return held;
     }
-    match resize(&space.ballast_path(), held, len) {
-        Ok(()) => tracing::info!(bytes = len, "ballast: held for a collector on a full disk"),
-        Err(error) => tracing::warn!(%error, bytes = len, "the ballast could not be made"),
+    let folder = disk.folder.display();
+    match resize(&disk.ballast_path(), held, len) {
+        Ok(()) => tracing::info!(bytes = len, %folder, "ballast: held for a collector on a full disk"),
+        Err(error) => tracing::warn!(%error, bytes = len, %folder, "the ballast could not be made"),
     }
-    space.held_bytes()
+    disk.held_bytes()
 }
 
 /// Gives the file at `path` another length. When it cannot grow, it is as it was.

@@ -40,7 +40,7 @@ use tokio::sync::MutexGuard;
 use crate::alarm::{self, AlarmCode};
 use crate::error::ServerError;
 use crate::index::row::{DoomedKey, DoomedKind, DoomedRow};
-use crate::index::{KeyRange, Table};
+use crate::index::{Batch, KeyRange, Table};
 use crate::pack;
 use crate::repository::Repository;
 use crate::rules::Rule;
@@ -50,6 +50,9 @@ use crate::snapshot::{self, snapshot_object};
 
 /// Names that are looked up at once.
 const AT_ONCE: usize = 1000;
+
+/// Rows of the meta table, without a value: snapshots that were purged.
+const PURGED_PREFIX: &[u8] = b"purged/";
 
 const CODE: &str = "index_behind";
 
@@ -167,6 +170,15 @@ fn is_behind(repository: &Repository) -> Result<bool, ServerError> {
     alarm::is_up(repository, AlarmCode::IndexBehind)
 }
 
+/// A snapshot is gone for good, also if somebody puts its object back.
+pub(crate) fn note_purged(batch: &mut Batch, id: SnapshotId) {
+    batch.put(Table::Meta, purged_key(&id), Vec::new());
+}
+
+fn purged_key(id: &SnapshotId) -> Vec<u8> {
+    [PURGED_PREFIX, id.as_bytes().as_slice()].concat()
+}
+
 /// What is on the site that no row tells of.
 struct Compared {
     /// Neither in the index nor doomed.
@@ -205,9 +217,23 @@ fn without_rows(repository: &Repository, listed: &[SnapshotId]) -> Result<Vec<Sn
     for some in listed.chunks(AT_ONCE) {
         let keys: Vec<&[u8]> = some.iter().map(|id| id.as_bytes().as_slice()).collect();
         let rows = repository.parts.index.multi_get(Table::Snapshot, &keys)?;
-        unknown.extend(some.iter().zip(rows).filter(|(_, row)| row.is_none()).map(|(id, _)| *id));
+        let lost = some.iter().zip(rows).filter(|(_, row)| row.is_none());
+        unknown.extend(lost.map(|(id, _)| *id));
     }
-    Ok(unknown)
+    let keys: Vec<Vec<u8>> = unknown.iter().map(purged_key).collect();
+    let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
+    let purged = repository.parts.index.multi_get(Table::Meta, &keys)?;
+    let (mut left, mut replayed) = (Vec::new(), 0);
+    for (id, purged) in unknown.into_iter().zip(purged) {
+        if purged.is_none() { left.push(id) } else { replayed += 1 }
+    }
+    if replayed > 0 {
+        tracing::warn!(
+            replayed,
+            "objects of snapshots that were purged are on the site again: they are left alone"
+        );
+    }
+    Ok(left)
 }
 
 fn doomed_snapshots(repository: &Repository) -> Result<HashMap<ObjectName, DoomedRow>, ServerError> {

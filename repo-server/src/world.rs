@@ -4,20 +4,19 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use format_spec::blob::{BlobInfo, Compression};
-use format_spec::descriptor::Descriptor;
-use format_spec::key::{BlobKind, MasterKey};
+use format_spec::key::BlobKind;
 use format_spec::manifest::{Manifest, PageRef, Totals};
 use format_spec::page::PageBuilder;
-use format_spec::wire::{ChunkerSpec, Frame};
+use format_spec::wire::Frame;
 use format_spec::{
-    ChunkId, Entry, EntryKind, EntryPath, Extent, FORMAT_VERSION, FileEnd, RepositoryId, SnapshotId,
-    Timestamp,
+    ChunkId, Entry, EntryKind, EntryPath, Extent, FORMAT_VERSION, FileEnd, SnapshotId, Timestamp,
 };
 use tempfile::TempDir;
 
 use crate::index::row::{ChunkRow, PackNumber, PackRow};
 use crate::index::{Batch, Index, KeyRange, Table};
 use crate::pack;
+pub(crate) use crate::repository::testing::{describe, descriptor, master};
 use crate::repository::{Parts, Repository};
 use crate::session::{self, Pusher};
 use crate::site::{Site, StoreSite};
@@ -28,14 +27,6 @@ use crate::snapshot::series::Smaller;
 pub(crate) struct World {
     pub(crate) repository: Arc<Repository>,
     scratch: TempDir,
-}
-
-pub(crate) fn master() -> MasterKey {
-    MasterKey::from_bytes([7; 32])
-}
-
-pub(crate) fn descriptor() -> Descriptor {
-    Descriptor::new(RepositoryId::from_bytes([1; 16]), &master(), ChunkerSpec::Fixed { len: 4096 })
 }
 
 impl World {
@@ -50,6 +41,7 @@ impl World {
 
     /// An index over a site.
     pub(crate) fn over_index(index: Arc<dyn Index>, site: Arc<dyn Site>) -> Self {
+        describe(site.as_ref());
         let scratch = tempfile::tempdir().unwrap();
         let parts = Parts { index, site, scratch: scratch.path().join("tmp"), ..Parts::default() };
         Self { repository: Repository::open(parts, master(), descriptor()).unwrap(), scratch }

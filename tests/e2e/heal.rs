@@ -168,6 +168,37 @@ fn a_flipped_bit_costs_the_files_that_are_named_until_the_next_push_heals_it() {
     sick.assert_heals();
 }
 
+/// G10: a restore remembers what it finds damaged, with no check before; every snapshot that needs it is shown so, and
+/// the next push heals it.
+#[test]
+fn a_restore_that_meets_damage_raises_the_alarm_and_the_next_push_heals_it() {
+    let sick = Sick::new();
+    let middle = usize::try_from(fs::metadata(sick.pack(Of::Content)).unwrap().len()).unwrap() / 2;
+    flip(sick.pack(Of::Content), middle);
+
+    sick.node.restore(&sick.snapshots[0], &sick.world.path("to"), &["--strip-root"]).exits(13);
+
+    assert_eq!(sick.alarms(), json!(["damaged_blobs"]));
+    tests::wait::for_state("both snapshots are shown as damaged", || {
+        let snapshots = sick.node.snapshots();
+        snapshots.iter().all(|snapshot| snapshot["damaged"].is_string()).then_some(())
+    });
+    let log = sick.world.server.log();
+    assert_eq!(log.matches("are damaged and in quarantine").count(), 1, "{log}");
+    sick.assert_heals();
+}
+
+/// G10: a restore that finds a whole pack gone puts all of it in quarantine.
+#[test]
+fn a_restore_that_misses_a_pack_is_healed_by_the_next_push() {
+    let sick = Sick::new();
+    fs::remove_file(sick.pack(Of::Content)).unwrap();
+
+    sick.node.restore(&sick.snapshots[0], &sick.world.path("to"), &["--strip-root"]).exits(13);
+
+    sick.assert_heals();
+}
+
 /// G10: a whole pack of content is gone, and comes back under another name.
 #[test]
 fn a_lost_pack_of_content_comes_back_with_the_next_push() {

@@ -25,5 +25,6 @@ mod scrub;
 mod series;
 mod server;
 mod session;
+mod site;
 mod two_nodes;
 mod upkeep;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use format_spec::descriptor::Descriptor;
@@ -17,7 +18,8 @@ use repo_server::http::{self, Token};
 use repo_server::index::{Index, MemoryIndex};
 use repo_server::repository::{Parts, Repository};
 use repo_server::settings::Upkeep;
-use repo_server::site::{Site, StoreSite};
+use repo_server::site::{ObjectName, Site, StoreSite};
+use repo_server::site_lock::SiteLock;
 use repo_server::space::Space;
 use tests::bodies::{chunk_frame, frame, manifest_of, page_of};
 use tests::seed::Random;
@@ -36,7 +38,14 @@ pub(crate) struct Stores {
 
 impl Stores {
     pub(crate) fn new() -> Self {
-        Self { index: Arc::new(MemoryIndex::new()), site: Arc::new(StoreSite::memory()) }
+        let site = StoreSite::memory();
+        let name = ObjectName::new("keyring/repository").expect("a plain name");
+        {
+            let mut put = site.put_new(&name, Self::descriptor().encode().into());
+            let put = put.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            assert!(matches!(put, Poll::Ready(Ok(_))), "memory answers at once");
+        }
+        Self { index: Arc::new(MemoryIndex::new()), site: Arc::new(site) }
     }
 
     /// The master key of every repository here.
@@ -142,6 +151,7 @@ fn parts(index: Arc<dyn Index>, site: Arc<dyn Site>, space: Space, heard: Arc<At
     Parts {
         index,
         site,
+        lock: SiteLock::none(),
         clock: Arc::new(SystemClock::new()),
         scratch: std::env::temp_dir(),
         random,

@@ -31,12 +31,15 @@ pub struct VerifyRequest {
     /// How much of it, and how fast.
     #[serde(default)]
     pub limits: VerifyLimits,
+    /// Packs that are not on the site are lost, even if they are most of them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub accept_loss: bool,
 }
 
 impl From<VerifyLevel> for VerifyRequest {
     /// A check of everything.
     fn from(level: VerifyLevel) -> Self {
-        Self { level, snapshot: None, limits: VerifyLimits::default() }
+        Self { level, snapshot: None, limits: VerifyLimits::default(), accept_loss: false }
     }
 }
 

@@ -3,7 +3,6 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use format_spec::PackId;
 use format_spec::key::BlobKind;
 use format_spec::pack::{Directory, PackEntry};
 use format_spec::snapshot::Snapshot;
@@ -16,7 +15,7 @@ use super::{Audit, Gravity, HEADINGS, Heading, PackSeen};
 use crate::error::ServerError;
 use crate::index::row::{ChunkRow, Live, PackNumber, PackRow};
 use crate::index::{KeyRange, Table};
-use crate::pack::{read_directory, unreadable};
+use crate::pack::{directory_of, unreadable};
 use crate::snapshot::open_manifest;
 
 /// Directories that are on their way at once: each takes a few megabytes at most.
@@ -36,23 +35,23 @@ impl Audit<'_> {
     /// Takes down all packs, and counts what pages in them refer to.
     pub(super) fn read_packs(&mut self, sorter: &mut Sorter<HEADINGS>) -> Result<(), ServerError> {
         let repository = Arc::clone(&self.repository);
-        let mut of_pages: Vec<(usize, PackId, u64)> = Vec::new();
+        let mut of_pages: Vec<(usize, PackNumber, PackRow)> = Vec::new();
         let mut found = super::places::Sums::default();
         repository.for_each_row(Table::Pack, &KeyRange::all(), |key, value| {
             let (number, row) = PackNumber::from_key(key)
                 .zip(PackRow::decode(value))
                 .ok_or_else(|| ServerError::Row { object: "a pack".to_owned() })?;
             if row.kind == BlobKind::Page {
-                of_pages.push((self.packs.len(), row.id, row.len));
+                of_pages.push((self.packs.len(), number, row.clone()));
             }
             found.add(number, &row, &self.before);
             self.packs.push(PackSeen { number, live: row.live, counted: Live::default(), is_read: true });
             Ok(())
         })?;
         self.packs_of_totals(&found)?;
-        let read = |(at, id, len)| {
+        let read = |(at, number, row): (usize, PackNumber, PackRow)| {
             let repository = Arc::clone(&repository);
-            async move { (at, id, read_directory(&repository, &id, len).await) }
+            async move { (at, row.id, directory_of(&repository, number, &row).await) }
         };
         let mut directories = stream::iter(of_pages).map(read).buffered(IN_FLIGHT);
         while let Some((at, id, directory)) = Handle::current().block_on(directories.next()) {

@@ -105,6 +105,7 @@ impl Run<'_> {
         }
         let mut deleted = Vec::new();
         for some in due.chunks(TOGETHER) {
+            self.repository.check_running()?;
             deleted.extend(self.delete_garbage(some.to_vec()).await?);
         }
         self.repository.blocking(move |repository| take_off(repository, &deleted)).await

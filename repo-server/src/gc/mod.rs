@@ -28,6 +28,7 @@ use format_spec::key::BlobKind;
 use format_spec::wire::{GcReport, GcRequest, RunMode};
 
 use crate::alarm::{self, AlarmCode};
+use crate::census;
 use crate::clock_watch::ClockState;
 use crate::error::ServerError;
 use crate::repository::Repository;
@@ -124,6 +125,7 @@ async fn run_as(
     };
     let check = |repository: &Arc<Repository>| {
         witness::check(repository)?;
+        census::check(repository)?;
         check_counts_are_right(repository)
     };
     repository.blocking(check).await?;
@@ -186,7 +188,12 @@ impl Run<'_> {
         }
         match self.repack().await {
             // Deleting may be what makes the room that repacking lacks.
-            Err(error @ (ServerError::Full { .. } | ServerError::Damaged { .. } | ServerError::Site(_))) => {
+            Err(
+                error @ (ServerError::Full { .. }
+                | ServerError::Damaged { .. }
+                | ServerError::Lost { .. }
+                | ServerError::Site(_)),
+            ) => {
                 self.problem("repacking", &error);
             }
             done => done?,

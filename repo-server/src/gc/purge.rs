@@ -14,6 +14,7 @@ use crate::ledger::Counts;
 use crate::pack;
 use crate::repository::Repository;
 use crate::snapshot;
+use crate::witness;
 
 impl Run<'_> {
     /// Purges what is due.
@@ -26,6 +27,7 @@ impl Run<'_> {
                 Err(ServerError::Index(IndexError::Precondition { .. })) => {}
                 Err(
                     error @ (ServerError::Damaged { .. }
+                    | ServerError::Lost { .. }
                     | ServerError::Site(_)
                     | ServerError::Index(IndexError::TooLarge { .. })),
                 ) => {
@@ -87,6 +89,7 @@ impl Run<'_> {
                 batch.delete(Table::Mark, *snapshot.id.as_bytes());
                 batch.delete(Table::Snapshot, *snapshot.id.as_bytes());
                 damaged::forget_hurt(batch, snapshot.id);
+                witness::note_purged(batch, snapshot.id);
                 for manifest in &snapshot.manifests {
                     batch.delete(Table::Manifest, *manifest.id.as_bytes());
                 }

@@ -67,7 +67,7 @@ impl Run<'_> {
                     self.finish(copying).await?;
                     return Ok(());
                 }
-                let entries = match pack::read_directory(&self.repository, &thin.row.id, thin.row.len).await {
+                let entries = match pack::directory_of(&self.repository, thin.number, &thin.row).await {
                     Ok(directory) => directory.entries,
                     Err(error) if is_lost(&error) => {
                         footless.push(thin);
@@ -101,7 +101,9 @@ impl Run<'_> {
             }
             match entries_of(&self.repository, &thin.row, rows).await {
                 Ok(entries) => copying = self.copy(copying, thin, entries).await?,
-                Err(error @ (ServerError::Damaged { .. } | ServerError::Site(_))) => {
+                Err(
+                    error @ (ServerError::Damaged { .. } | ServerError::Lost { .. } | ServerError::Site(_)),
+                ) => {
                     self.problem(thin.row.id, &error);
                 }
                 Err(error) => return Err(error),
@@ -129,12 +131,19 @@ impl Run<'_> {
         thin: Thin,
         entries: Vec<PackEntry>,
     ) -> Result<Copying, ServerError> {
-        let copies = match read_live(&self.repository, &copying.domain, &thin, entries).await {
+        let mut copies = read_live(&self.repository, &copying.domain, &thin, entries.clone()).await;
+        if let Err(error) = &copies
+            && error.is_of_stored()
+        {
+            self.problem(thin.row.id, error);
+            // Which of its blobs it was is in quarantine then, and the others can go.
+            let ids = entries.iter().map(|entry| (entry.id, entry.plain_len)).collect();
+            pack::find_damage(&self.repository, &copying.domain, ids).await?;
+            copies = read_live(&self.repository, &copying.domain, &thin, entries).await;
+        }
+        let copies = match copies {
             Ok(copies) => copies,
-            Err(error @ (ServerError::Damaged { .. } | ServerError::Site(_))) => {
-                self.problem(thin.row.id, &error);
-                return Ok(copying);
-            }
+            Err(error) if error.is_of_stored() => return Ok(copying),
             Err(error) => return Err(error),
         };
         for (entry, row, blob) in copies {
@@ -264,7 +273,12 @@ fn is_small(row: &PackRow) -> bool {
 
 /// Whether a directory cannot be read, and will not be.
 fn is_lost(error: &ServerError) -> bool {
-    matches!(error, ServerError::Damaged { .. } | ServerError::Site(SiteError::OutOfRange { .. }))
+    matches!(
+        error,
+        ServerError::Damaged { .. }
+            | ServerError::Lost { .. }
+            | ServerError::Site(SiteError::OutOfRange { .. })
+    )
 }
 
 /// The rows of sound blobs in packs, of which each has so many rows in all. A pack whose every blob is in

@@ -193,7 +193,7 @@ impl Run<'_> {
                 }
                 found.known
             }
-            Err(error @ (ServerError::Damaged { .. } | ServerError::Site(_))) => {
+            Err(error @ (ServerError::Damaged { .. } | ServerError::Lost { .. } | ServerError::Site(_))) => {
                 self.problem(pack, &error);
                 return Ok(Vec::new());
             }
@@ -217,9 +217,9 @@ impl Run<'_> {
     ) -> Result<Option<Option<pack::Directory>>, ServerError> {
         let row = self.repository.blocking(move |repository| repository.find_pack_row(number)).await?;
         let Some(row) = row else { return Ok(Some(None)) };
-        match pack::read_directory(&self.repository, &row.id, row.len).await {
+        match pack::directory_of(&self.repository, number, &row).await {
             Ok(directory) => Ok(Some(Some(directory))),
-            Err(error @ (ServerError::Damaged { .. } | ServerError::Site(_))) => {
+            Err(error @ (ServerError::Damaged { .. } | ServerError::Lost { .. } | ServerError::Site(_))) => {
                 self.problem(row.id, &error);
                 Ok(None)
             }

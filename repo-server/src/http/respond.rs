@@ -53,7 +53,7 @@ fn status(error: &ServerError) -> StatusCode {
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let status = status(&self.0);
-        if status.is_server_error() {
+        if status.is_server_error() && !self.0.is_damage() {
             tracing::error!(code = self.0.code(), error = %Chain(&self.0), "request failed");
         } else {
             tracing::debug!(code = self.0.code(), error = %Chain(&self.0), "request refused");

@@ -55,7 +55,7 @@ pub(super) struct Folder {
 
 /// Locks a file that nobody else has locked. A lock may outlive its holder for a moment: a child that the process
 /// starts has all its files from the fork to the exec.
-fn lock_patiently(file: &File) -> Result<(), Errno> {
+pub(crate) fn lock_patiently(file: &File) -> Result<(), Errno> {
     for _ in 0..LOCK_LOOKS {
         match flock(file, FlockOperation::NonBlockingLockExclusive) {
             #[expect(clippy::disallowed_methods, reason = "the system tells nobody when a lock is free")]

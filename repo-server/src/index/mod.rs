@@ -42,7 +42,7 @@ pub use memory::MemoryIndex;
 pub use range::{KeyRange, MAX_SCAN_BYTES, Row, Rows};
 pub(crate) use space::RESERVE_MIN;
 
-pub(crate) use folder::Missing;
+pub(crate) use folder::{Missing, lock_patiently};
 
 use crate::durable::{Disk, RealDisk};
 

@@ -1,17 +1,35 @@
 //! The directory of a pack, by its tail: nothing else of the pack is read.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use format_spec::object::HEADER_LEN;
 use format_spec::pack::{self, Directory, TRAILER_LEN, Trailer};
 use format_spec::{FormatError, PackId};
 
 use super::object_name;
+use crate::damaged::Object;
+use crate::defects;
 use crate::error::ServerError;
+use crate::index::row::{PackNumber, PackRow};
 use crate::repository::Repository;
 use crate::site::SiteError;
 
 /// How much of the end of a pack is read at first: it holds the footer of a usual pack of chunks.
 const TAIL_LEN: u64 = 32 << 10;
+
+/// What lies in a pack that the index names. What proves to be damaged is remembered when this returns.
+///
+/// # Errors
+/// As [`read_directory`].
+pub(crate) async fn directory_of(
+    repository: &Arc<Repository>,
+    number: PackNumber,
+    row: &PackRow,
+) -> Result<Directory, ServerError> {
+    let read = defects::twice(|| read_directory(repository, &row.id, row.len)).await;
+    defects::heed(repository, Object::Pack(number), read).await
+}
 
 /// What lies in a pack of `len` bytes. The footer is authenticated; the rest of the pack is not looked at.
 ///
@@ -55,6 +73,7 @@ pub(crate) async fn read_directory(
 pub(crate) fn unreadable(error: &ServerError) -> Option<String> {
     match error {
         ServerError::Damaged { source, .. } => Some(source.to_string()),
+        ServerError::Lost { why, .. } => Some(why.clone()),
         ServerError::Site(SiteError::NotFound { .. }) => Some("is not on the site".to_owned()),
         ServerError::Site(SiteError::OutOfRange { len, .. }) => {
             Some(format!("has {len} bytes, which is not its length"))

@@ -11,12 +11,12 @@ mod publish;
 mod read;
 mod references;
 
-pub(crate) use footer::{read_directory, unreadable};
+pub(crate) use footer::{directory_of, read_directory, unreadable};
 pub(crate) use intake::{have, have_or_promise, take_in};
 pub(crate) use locate::locate_one;
 use publish::send_off;
 pub(crate) use publish::{flush, new_pack, put};
-pub(crate) use read::{Blob, read_blobs};
+pub(crate) use read::{Blob, find_damage, read_blobs};
 pub(crate) use references::{Pages, References, references_of};
 
 use format_spec::PackId;

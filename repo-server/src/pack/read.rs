@@ -9,8 +9,10 @@ use format_spec::blob::BlobInfo;
 use format_spec::{ChunkId, wire};
 
 use super::object_name;
+use crate::defects::{self, Unread};
 use crate::error::ServerError;
 use crate::index::row::{ChunkRow, PackNumber, PackRow};
+use crate::quarantine::Place;
 use crate::repository::{Domain, Repository};
 use crate::site::SiteError;
 
@@ -26,31 +28,75 @@ pub(crate) struct Blob {
     pub(crate) payload: Bytes,
 }
 
-/// The blobs with these ids, in their order.
+/// The blobs with these ids, in their order. What proves to be damaged is in quarantine when this returns.
 ///
 /// # Errors
 /// [`ServerError::NoChunk`] if the domain does not have one, [`ServerError::Damaged`] if one fails
-/// authentication.
+/// authentication, [`ServerError::Lost`] if the disk does not give one.
 pub(crate) async fn read_blobs(
     repository: &Arc<Repository>,
     domain: &Arc<Domain>,
     ids: Vec<ChunkId>,
 ) -> Result<Vec<Blob>, ServerError> {
-    for _ in 1..ATTEMPTS {
+    for attempt in 1..=ATTEMPTS {
         match read_once(repository, domain, ids.clone()).await {
             // A pack that was repacked may go between the look at the rows and the read.
-            Err(ServerError::Site(SiteError::NotFound { .. }) | ServerError::Row { .. }) => {}
-            read => return read,
+            Err(ServerError::Row { .. }) if attempt < ATTEMPTS => {}
+            Ok(Reading { blobs, unread }) if unread.is_empty() => return Ok(blobs),
+            Ok(Reading { unread, .. }) if attempt < ATTEMPTS && unread.iter().any(is_missing) => {}
+            Ok(Reading { unread, .. }) => return Err(defects::blobs(repository, unread).await?),
+            Err(error) => return Err(error),
         }
     }
-    read_once(repository, domain, ids).await
+    Err(ServerError::Bug("no attempt was made"))
+}
+
+/// Reads blobs, with the lengths of their plaintexts, only to find out which of them are damaged: those are in
+/// quarantine when this returns.
+///
+/// # Errors
+/// [`ServerError`] that says nothing about stored bytes.
+pub(crate) async fn find_damage(
+    repository: &Arc<Repository>,
+    domain: &Arc<Domain>,
+    ids: Vec<(ChunkId, u32)>,
+) -> Result<(), ServerError> {
+    let mut ids = ids.into_iter().peekable();
+    while ids.peek().is_some() {
+        let (mut some, mut bytes) = (Vec::new(), 0);
+        while let Some((id, len)) =
+            ids.next_if(|(_, len)| some.is_empty() || bytes + u64::from(*len) <= wire::MAX_READ_LEN)
+        {
+            bytes += u64::from(len);
+            some.push(id);
+        }
+        match read_blobs(repository, domain, some).await {
+            Err(error) if !error.is_of_stored() && !matches!(error, ServerError::NoChunk(_)) => {
+                return Err(error);
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn is_missing(unread: &Unread) -> bool {
+    matches!(unread.error, ServerError::Site(SiteError::NotFound { .. }))
+}
+
+/// What one attempt brought.
+struct Reading {
+    /// Blobs in the order of their ids: all of them, if none is unread.
+    blobs: Vec<Blob>,
+    /// Blobs that are not as they should be, or that the site does not give.
+    unread: Vec<Unread>,
 }
 
 async fn read_once(
     repository: &Arc<Repository>,
     domain: &Arc<Domain>,
     ids: Vec<ChunkId>,
-) -> Result<Vec<Blob>, ServerError> {
+) -> Result<Reading, ServerError> {
     let of_domain = Arc::clone(domain);
     let (ids, rows, plan) = repository
         .blocking(move |repository| {
@@ -62,11 +108,45 @@ async fn read_once(
         })
         .await?;
     let mut sealed: Vec<Bytes> = vec![Bytes::new(); rows.len()];
+    let mut failed = BTreeMap::new();
     for (pack, reads) in plan {
-        fetch(repository, &pack, &reads, &mut sealed).await?;
+        match fetch(repository, &pack, &reads, &mut sealed).await {
+            Err(ServerError::Site(SiteError::NotFound { name })) => {
+                let blobs = reads.iter().flat_map(|read| &read.blobs);
+                let gone = || ServerError::Site(SiteError::NotFound { name: name.clone() });
+                failed.extend(blobs.map(|(place, _)| (*place, gone())));
+            }
+            Err(ServerError::Site(error)) if error.is_of_object() => {
+                failed.extend(fetch_each(repository, &pack, &reads, &mut sealed).await?);
+            }
+            fetched => fetched?,
+        }
     }
     let domain = Arc::clone(domain);
-    repository.blocking(move |_| open_all(&domain, &ids, &rows, &sealed)).await
+    repository.blocking(move |_| Ok(open_all(&domain, &ids, &rows, &sealed, failed))).await
+}
+
+/// Reads the blobs of a pack one by one, those that the disk does not give twice. Answers which it does not give, by
+/// their places in the request.
+async fn fetch_each(
+    repository: &Arc<Repository>,
+    pack: &PackRow,
+    reads: &[Read],
+    sealed: &mut [Bytes],
+) -> Result<BTreeMap<usize, ServerError>, ServerError> {
+    let mut failed = BTreeMap::new();
+    for (place, range) in reads.iter().flat_map(|read| read.blobs.iter().cloned()) {
+        let alone = [Read { range: range.clone(), blobs: vec![(place, range)] }];
+        let mut fetched = fetch(repository, pack, &alone, sealed).await;
+        if matches!(fetched, Err(ServerError::Site(SiteError::Unreadable { .. }))) {
+            fetched = fetch(repository, pack, &alone, sealed).await;
+        }
+        match fetched {
+            Err(error @ ServerError::Site(_)) => drop(failed.insert(place, error)),
+            fetched => fetched?,
+        }
+    }
+    Ok(failed)
 }
 
 /// The rows of `ids`, all of which must be of the domain, and small enough together.
@@ -138,14 +218,24 @@ fn open_all(
     ids: &[ChunkId],
     rows: &[ChunkRow],
     sealed: &[Bytes],
-) -> Result<Vec<Blob>, ServerError> {
-    let open = |((id, row), blob): ((&ChunkId, &ChunkRow), &Bytes)| {
+    mut failed: BTreeMap<usize, ServerError>,
+) -> Reading {
+    let mut reading = Reading { blobs: Vec::with_capacity(ids.len()), unread: Vec::new() };
+    for (at, ((id, row), blob)) in ids.iter().zip(rows).zip(sealed).enumerate() {
         let info = row.info(*id);
-        let payload = domain
-            .sealer
-            .open(&info, blob)
-            .map_err(|source| ServerError::Damaged { object: id.to_string(), source })?;
-        Ok(Blob { info, payload: Bytes::from(payload) })
-    };
-    ids.iter().zip(rows).zip(sealed).map(open).collect()
+        let opened = match failed.remove(&at) {
+            Some(error) => Err(error),
+            None => domain
+                .sealer
+                .open(&info, blob)
+                .map_err(|source| ServerError::Damaged { object: id.to_string(), source }),
+        };
+        match opened {
+            Ok(payload) => reading.blobs.push(Blob { info, payload: Bytes::from(payload) }),
+            Err(error) => {
+                reading.unread.push(Unread { id: *id, place: Place::of(row), health: row.health, error })
+            }
+        }
+    }
+    reading
 }

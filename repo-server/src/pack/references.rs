@@ -12,7 +12,9 @@ use format_spec::blob::{BlobInfo, Decompressor};
 use format_spec::{ChunkId, FormatError, page};
 
 use super::read::{GAP, Read, fetch, plan};
-use super::{read_directory, unreadable};
+use super::{directory_of, find_damage, unreadable};
+use crate::damaged::Object;
+use crate::defects;
 use crate::error::ServerError;
 use crate::index::row::{ChunkRow, PackRow};
 use crate::repository::{Domain, Repository};
@@ -115,11 +117,12 @@ fn few_reads(rows: &[ChunkRow]) -> Vec<Read> {
 }
 
 async fn by_footer(
-    repository: &Repository,
+    repository: &Arc<Repository>,
     pack: &PackRow,
     pages: &Pages,
 ) -> Result<References, ServerError> {
-    let directory = match read_directory(repository, &pack.id, pack.len).await {
+    let Some(number) = pages.values().next().map(|row| row.pack) else { return Ok(References::default()) };
+    let directory = match directory_of(repository, number, pack).await {
         Ok(directory) => directory,
         Err(error) => return References::unknown(error),
     };
@@ -133,6 +136,9 @@ async fn by_pages(
     pack: &PackRow,
     mut pages: Pages,
 ) -> Result<References, ServerError> {
+    let Some(number) = pages.values().next().map(|row| row.pack) else { return Ok(References::default()) };
+    let domain = repository.domain(&pack.domain);
+    let ids: Vec<(ChunkId, u32)> = pages.iter().map(|(id, row)| (*id, row.plain_len)).collect();
     let mut cut_off = None;
     let mut read = read_sealed(repository, pack, &pages).await;
     if let Err(ServerError::Site(SiteError::OutOfRange { len, .. })) = read {
@@ -140,13 +146,27 @@ async fn by_pages(
         cut_off = read.err();
         read = read_sealed(repository, pack, &pages).await;
     }
-    let sealed = match read {
-        Ok(sealed) => sealed,
-        Err(error) => return References::unknown(error),
+    let found = match read {
+        Ok(sealed) => {
+            let domain = Arc::clone(&domain);
+            repository.blocking(move |_| open_all(&domain, &pages, &sealed)).await?
+        }
+        Err(error @ ServerError::Site(SiteError::NotFound { .. })) => {
+            let read: Result<(), _> = defects::heed(repository, Object::Pack(number), Err(error)).await;
+            return read.map_or_else(References::unknown, |()| Ok(References::default()));
+        }
+        Err(error) => References { problem: Some(error), ..References::default() },
     };
-    let domain = repository.domain(&pack.domain);
-    let found = repository.blocking(move |_| open_all(&domain, &pages, &sealed)).await?;
-    Ok(References { problem: found.problem.or(cut_off), ..found })
+    let found = References { problem: found.problem.or(cut_off), ..found };
+    match &found.problem {
+        None => {}
+        Some(problem) if problem.is_of_stored() => find_damage(repository, &domain, ids).await?,
+        Some(_) => return found.problem.map_or_else(|| Ok(References::default()), References::unknown),
+    }
+    match found.problem {
+        Some(problem) if found.known.is_empty() => References::unknown(problem),
+        _ => Ok(found),
+    }
 }
 
 /// The blobs of pages, in the order of their ids.

@@ -9,7 +9,7 @@ use format_spec::manifest::Manifest;
 use format_spec::object::{self, ObjectKind};
 use format_spec::protection::ProtectionRecord;
 use format_spec::snapshot::{ManifestRef, Snapshot};
-use format_spec::{ChunkId, ManifestId, id};
+use format_spec::{ChunkId, ClusterName, ManifestId, id};
 use futures_util::{StreamExt, stream};
 use tokio::runtime::Handle;
 
@@ -163,6 +163,7 @@ impl Rebuild {
     /// Notes manifests that no snapshot names: a push that was cut short leaves one.
     pub(super) fn look_for_strangers(&mut self) -> Result<(), ServerError> {
         let listed = self.list(Area::Manifests)?;
+        let clusters = self.clusters()?;
         for some in listed.chunks(AT_ONCE) {
             let ids: Vec<Option<ManifestId>> =
                 some.iter().map(|listed| manifest_named(&listed.name)).collect();
@@ -171,9 +172,36 @@ impl Rebuild {
             for (listed, id) in some.iter().zip(&ids) {
                 match id.map(|id| (id, rows.next().flatten())) {
                     None => self.report.note(format!("`{}` is not the name of a manifest", listed.name)),
-                    Some((id, None)) => self.report.note(format!("{id} is named by no snapshot")),
+                    Some((id, None)) => self.stranger(id, &clusters)?,
                     Some((_, Some(_))) => {}
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// The clusters that have snapshots.
+    fn clusters(&self) -> Result<BTreeSet<ClusterName>, ServerError> {
+        let listed = crate::snapshot::list(&self.repository, None)?;
+        Ok(listed.into_iter().map(|snapshot| snapshot.cluster).collect())
+    }
+
+    /// A manifest that no snapshot names: of a push that was cut short, if its cluster has snapshots; if it has none,
+    /// all of them are lost.
+    fn stranger(&mut self, id: ManifestId, clusters: &BTreeSet<ClusterName>) -> Result<(), ServerError> {
+        match Handle::current().block_on(open_manifest(&self.repository, id)) {
+            Ok((_, manifest)) if !clusters.contains(&manifest.cluster) => {
+                let problem = format!(
+                    "is named by no snapshot, and the site has no snapshot of cluster `{}`: they are lost, or its first \
+                     push was cut short",
+                    manifest.cluster
+                );
+                self.report.find(id, problem, Vec::new());
+            }
+            Ok(_) => self.report.note(format!("{id} is named by no snapshot")),
+            Err(error) => {
+                let problem = unreadable(&error).ok_or(error)?;
+                self.report.note(format!("{id} is named by no snapshot: {problem}"));
             }
         }
         Ok(())
@@ -193,11 +221,14 @@ fn manifest_named(name: &ObjectName) -> Option<ManifestId> {
     id::parse_hex_32(name.as_str().strip_prefix("manifests/")?).map(ManifestId::from_bytes)
 }
 
+/// The longest object of a protection: a reason is one line.
+const MAX_PROTECTION_LEN: usize = 16 << 10;
+
 async fn read_protection(
     repository: &Arc<Repository>,
     name: &ObjectName,
 ) -> Result<ProtectionRecord, ServerError> {
-    let sealed = repository.parts.site.get(name).await.map_err(|error| repository.site_error(error))?;
+    let sealed = repository.get_at_most(name, MAX_PROTECTION_LEN).await?;
     let damaged = |source| ServerError::Damaged { object: name.to_string(), source };
     let payload = object::open(ObjectKind::Protection, &repository.keys, repository.id(), &sealed);
     ProtectionRecord::decode(&payload.map_err(damaged)?).map_err(damaged)

@@ -352,3 +352,31 @@ async fn a_site_that_does_not_answer_ends_the_rebuild() {
     }
     assert_eq!(ended, 9);
 }
+
+/// G11: a site whose snapshots are gone, and whose manifests are there, was rebuilt in part, and says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn manifests_of_a_cluster_without_snapshots_are_a_loss() {
+    let world = world().await;
+    for snapshot in objects(&world, Area::Snapshots).await {
+        world.site().delete(&snapshot).await.unwrap();
+    }
+
+    let (_, report) = rebuilt(&world).await;
+
+    assert_eq!((report.snapshots, report.found, report.is_sound()), (0, 3, false), "{report:?}");
+    assert!(report.findings.iter().all(|lost| lost.problem.contains("cluster `c`")), "{report:?}");
+}
+
+/// P4: a snapshot's object that claims to be huge is damaged, and takes no memory.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_that_is_too_long_is_not_read() {
+    let world = world().await;
+    let snapshot = objects(&world, Area::Snapshots).await.remove(0);
+    world.site().delete(&snapshot).await.unwrap();
+    world.site().put_new(&snapshot, vec![0; (1 << 20) + 1].into()).await.unwrap();
+
+    let (_, report) = rebuilt(&world).await;
+
+    let found = report.findings.iter().find(|lost| lost.object == snapshot.as_str()).unwrap();
+    assert!(found.problem.contains("1048576 are the most"), "{found:?}");
+}

@@ -25,12 +25,14 @@ use format_spec::wire::ChunkerSpec;
 use format_spec::{ErrorClass, FormatError, RepositoryId, id};
 
 use super::{OnHalt, Parts, Repository};
+use crate::census;
 use crate::clock::{Clock, SystemClock};
 use crate::durable::{self, Disk, DurableError, FileName, RealDisk};
-use crate::error::ServerError;
+use crate::error::{Chain, ServerError};
 use crate::index::{self, Index, KeyRange, Missing, OpenError, Table};
 use crate::settings::Settings;
 use crate::site::{ObjectName, Site, SiteError, SiteUrl, StoreSite};
+use crate::site_lock::{self, LockError, Owner, SiteLock};
 use crate::space::{self, Space};
 use crate::witness;
 
@@ -61,6 +63,9 @@ pub enum CreateError {
     /// There is an index, and no site: the site is elsewhere, or not mounted.
     #[error("{} has an index, and there is no repository in {}: name the right `--site`; if only its file `{DESCRIPTOR}` is gone, put that back from its copy (`{COPY}` in the data folder)", dir.display(), site.display())]
     NoSite { dir: PathBuf, site: PathBuf },
+    /// There is no repository where one must be.
+    #[error("there is no repository in {}: name the right folder, or mount its disk", dir.display())]
+    NoRepository { dir: PathBuf },
     /// A file that must be there is missing.
     #[error("{} is missing: put it back from its copy", path.display())]
     Missing { path: PathBuf },
@@ -94,6 +99,9 @@ pub enum CreateError {
     /// The site could not be used.
     #[error("open the site")]
     Site(#[from] SiteError),
+    /// The lock of the site could not be had.
+    #[error(transparent)]
+    Locked(#[from] LockError),
     /// The repository could not be read.
     #[error("open the repository")]
     Open(#[from] ServerError),
@@ -104,7 +112,7 @@ impl CreateError {
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::NotEmpty { .. } | Self::WrongKey { .. } => ErrorClass::Usage,
-            Self::Missing { .. } | Self::NoSite { .. } => ErrorClass::NotFound,
+            Self::Missing { .. } | Self::NoSite { .. } | Self::NoRepository { .. } => ErrorClass::NotFound,
             Self::HalfBuilt { .. } => ErrorClass::Conflict,
             Self::Malformed { .. } | Self::Descriptor(_) | Self::DescriptorChanged { .. } => {
                 ErrorClass::Integrity
@@ -112,6 +120,8 @@ impl CreateError {
             Self::Read { .. } | Self::Write(_) => ErrorClass::Unavailable,
             Self::Index(error) => error.class(),
             Self::Site(error) => error.class(),
+            Self::Locked(LockError::Held(_) | LockError::Lost(_)) => ErrorClass::Conflict,
+            Self::Locked(_) => ErrorClass::Unavailable,
             Self::Open(error) => error.class(),
         }
     }
@@ -123,6 +133,14 @@ pub struct Opened {
     pub repository: Arc<Repository>,
     /// The token that requests must carry.
     pub token: String,
+}
+
+/// Refuses a folder in which no repository was made, which stays as it is.
+///
+/// # Errors
+/// [`CreateError::NoRepository`].
+pub fn check_exists(dir: &Path) -> Result<(), CreateError> {
+    if dir.join(COPY).exists() { Ok(()) } else { Err(CreateError::NoRepository { dir: dir.to_owned() }) }
 }
 
 /// Opens the repository in `dir`, or makes one as `settings` say if the folder is empty or missing. Its site is
@@ -181,10 +199,18 @@ async fn open_or_create_on(
         return Err(CreateError::WrongKey { path: master_path });
     }
     check_copy(disk.as_ref(), dir, &site_dir, &descriptor)?;
+    let clock = SystemClock::new();
+    let lock =
+        SiteLock::of_folder(&site_dir, &site, &clock, Owner::this_process(&clock, fill_random)).await?;
     let parts = parts(dir, index, Arc::new(site), settings, on_halt);
+    let parts = Parts { lock, space: parts.space.with_site(&site_dir), ..parts };
     let repository = Repository::open(parts, master, descriptor)?;
+    tokio::spawn(site_lock::keep(Arc::downgrade(&repository)));
     space::restore_ballast(&repository);
     witness::settle_once(&repository).await;
+    if let Err(error) = census::take(&repository).await {
+        tracing::error!(error = %Chain(&error), "the packs on the site could not be counted");
+    }
     Ok(Opened { repository, token: token.trim_end().to_owned() })
 }
 
@@ -200,6 +226,7 @@ pub(crate) fn parts(
     Parts {
         index,
         site,
+        lock: SiteLock::none(),
         clock: Arc::new(SystemClock::new()),
         scratch: dir.join(SCRATCH),
         random: fill_random,
@@ -295,7 +322,7 @@ async fn read_descriptor(site: &StoreSite) -> Result<Descriptor, CreateError> {
     Descriptor::decode(&bytes).map_err(CreateError::Descriptor)
 }
 
-fn descriptor_name() -> ObjectName {
+pub(crate) fn descriptor_name() -> ObjectName {
     ObjectName::new(DESCRIPTOR).expect("a plain name")
 }
 

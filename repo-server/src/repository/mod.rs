@@ -12,19 +12,20 @@ mod promises;
 #[cfg(test)]
 pub(crate) mod testing;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::error::Error;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use format_spec::descriptor::Descriptor;
 use format_spec::key::{MasterKey, SealKeys};
-use format_spec::{ChunkId, ClusterName, RepositoryId, wire};
+use format_spec::{ChunkId, ClusterName, FormatError, RepositoryId, wire};
 use tokio::sync::Semaphore;
 
-pub use create::{CreateError, Opened, open_or_create};
+pub use create::{CreateError, Opened, check_exists, open_or_create};
 pub(crate) use domain::{Appended, Domain, FullPack, PublishFailure};
 pub(crate) use in_flight::{Flight, InFlight, take_back};
 pub(crate) use parallel::share_out;
@@ -38,7 +39,8 @@ use crate::index::{Batch, Index, IndexError, KeyRange, Table};
 use crate::rules::Rules;
 use crate::session::Sessions;
 use crate::settings::Upkeep;
-use crate::site::{Site, SiteError};
+use crate::site::{ObjectName, Site, SiteError};
+use crate::site_lock::SiteLock;
 use crate::snapshot;
 use crate::space::Space;
 
@@ -55,6 +57,8 @@ pub struct Parts {
     pub index: Arc<dyn Index>,
     /// Where objects live.
     pub site: Arc<dyn Site>,
+    /// The lock on the site, as long as this process has it.
+    pub lock: SiteLock,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
     /// Fills a buffer with random bytes that no one can guess.
@@ -102,6 +106,10 @@ pub struct Repository {
     pub(crate) rules: Rules,
     /// Held by a run of the collector, of an audit or of a repair: one at a time.
     pub(crate) turn: tokio::sync::Mutex<()>,
+    /// Packs that this process found missing on the site, and all of whose blobs are in quarantine.
+    pub(crate) lost_packs: Mutex<HashSet<PackNumber>>,
+    /// Told each time that blobs were put in quarantine.
+    pub(crate) damage_met: tokio::sync::Notify,
     /// Held while it is decided what to forget, until that is done.
     pub(crate) forgetting: tokio::sync::Mutex<()>,
 }
@@ -134,6 +142,8 @@ impl Repository {
             is_settled: AtomicBool::new(false),
             rules: Rules::default(),
             turn: tokio::sync::Mutex::default(),
+            lost_packs: Mutex::default(),
+            damage_met: tokio::sync::Notify::new(),
             forgetting: tokio::sync::Mutex::default(),
             commits: AtomicU64::default(),
             parts,
@@ -195,9 +205,12 @@ impl Repository {
         done.unwrap_or(Err(ServerError::Bug("a worker thread panicked")))
     }
 
-    /// Fails once the repository has halted.
+    /// Fails once the repository has halted, and while another server may have its site.
     pub(crate) fn check_running(&self) -> Result<(), ServerError> {
-        if self.halted.load(Ordering::Acquire) { Err(ServerError::Halted) } else { Ok(()) }
+        if self.halted.load(Ordering::Acquire) {
+            return Err(ServerError::Halted);
+        }
+        self.parts.lock.check(self.parts.clock.as_ref())
     }
 
     /// Applies a batch; it is durable when this returns. Once the repository has halted, none is (P8).
@@ -240,6 +253,20 @@ impl Repository {
             return ServerError::Halted;
         }
         if error.is_full() { ServerError::Full { what: error.to_string() } } else { ServerError::Site(error) }
+    }
+
+    /// Reads a whole object that never has more than so many bytes: a site that says otherwise takes no memory.
+    ///
+    /// # Errors
+    /// [`ServerError::Damaged`] if it has more, [`ServerError::Site`] if it could not be read.
+    pub(crate) async fn get_at_most(&self, name: &ObjectName, most: usize) -> Result<Bytes, ServerError> {
+        let len = self.parts.site.len(name).await.map_err(|error| self.site_error(error))?;
+        if usize::try_from(len).map_or(true, |len| len > most) {
+            let why = format!("has {len} bytes, and {most} are the most");
+            let source = FormatError::Malformed { what: "object", why };
+            return Err(ServerError::Damaged { object: name.to_string(), source });
+        }
+        self.parts.site.get(name).await.map_err(|error| self.site_error(error))
     }
 
     /// Acknowledges nothing any more: the disk cannot be trusted.

@@ -2,16 +2,20 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use format_spec::RepositoryId;
 use format_spec::descriptor::Descriptor;
 use format_spec::key::MasterKey;
 use format_spec::wire::ChunkerSpec;
+use futures_util::FutureExt;
 
+use super::create::descriptor_name;
 use super::{Parts, Repository};
 use crate::clock::{Clock, SystemClock};
 use crate::index::{Index, MemoryIndex};
 use crate::settings::Upkeep;
-use crate::site::StoreSite;
+use crate::site::{Site, StoreSite};
+use crate::site_lock::SiteLock;
 use crate::space::Space;
 
 impl Default for Parts {
@@ -20,6 +24,7 @@ impl Default for Parts {
         Self {
             index: Arc::new(MemoryIndex::new()),
             site: Arc::new(StoreSite::memory()),
+            lock: SiteLock::none(),
             clock: Arc::new(SystemClock::new()),
             random: |bytes| getrandom::fill(bytes).unwrap(),
             on_halt: Arc::new(|error| panic!("halted: {error}")),
@@ -50,9 +55,27 @@ impl Parts {
 
     /// The repository, as one process sees it.
     pub(crate) fn start(self) -> Arc<Repository> {
-        let master = MasterKey::from_bytes([7; 32]);
-        let chunker = ChunkerSpec::Fixed { len: 4096 };
-        let descriptor = Descriptor::new(RepositoryId::from_bytes([1; 16]), &master, chunker);
-        Repository::open(self, master, descriptor).unwrap()
+        describe(self.site.as_ref());
+        Repository::open(self, master(), descriptor()).unwrap()
+    }
+}
+
+/// The key of repositories in memory.
+pub(crate) fn master() -> MasterKey {
+    MasterKey::from_bytes([7; 32])
+}
+
+/// The descriptor of repositories in memory.
+pub(crate) fn descriptor() -> Descriptor {
+    Descriptor::new(RepositoryId::from_bytes([1; 16]), &master(), ChunkerSpec::Fixed { len: 4096 })
+}
+
+/// Puts the descriptor on a site in memory, as on every site of a repository.
+pub(crate) fn describe(site: &dyn Site) {
+    let name = descriptor_name();
+    let is_there = site.len(&name).now_or_never().is_some_and(|found| found.is_ok());
+    if !is_there {
+        let put = site.put_new(&name, Bytes::from(descriptor().encode())).now_or_never();
+        put.expect("memory answers at once").unwrap();
     }
 }

@@ -20,6 +20,7 @@ use std::time::Duration;
 use format_spec::{ClusterName, NodeName, SessionId, SnapshotId};
 use serde::{Deserialize, Serialize};
 
+use crate::census;
 use crate::clock::Clock;
 use crate::error::ServerError;
 use crate::index::row::{DoomedKey, Epoch};
@@ -146,6 +147,7 @@ pub(crate) fn open(
 ) -> Result<Granted, ServerError> {
     repository.check_running()?;
     witness::check_push(repository)?;
+    census::check_push(repository)?;
     let mut random = [0; 10];
     (repository.parts.random)(&mut random);
     let id = SessionId::new(repository.parts.clock.unix_ms(), random);

@@ -5,11 +5,29 @@ use std::fmt;
 use std::path::PathBuf;
 
 use format_spec::ErrorClass;
+use rustix::io::Errno;
 
 use super::ObjectName;
 
 /// The cause of a failure, of a type that only the kind of site knows.
 pub type Cause = Box<dyn Error + Send + Sync + 'static>;
+
+/// Answers of a disk that concern the file that is read: a bad sector, a wrong checksum of the file system, data that
+/// the drive has given up, a damaged inode, rights that are wrong.
+const OF_ONE_FILE: [Errno; 6] =
+    [Errno::IO, Errno::BADMSG, Errno::NODATA, Errno::UCLEAN, Errno::ACCESS, Errno::ISDIR];
+
+/// What the operating system answered, if that is among the causes of an error.
+fn disk_errno(error: &(dyn Error + 'static)) -> Option<Errno> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(errno) = error.downcast_ref::<std::io::Error>().and_then(Errno::from_io_error) {
+            return Some(errno);
+        }
+        cause = error.source();
+    }
+    None
+}
 
 /// One operation of a [`Site`](super::Site).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -66,6 +84,11 @@ pub enum SiteError {
     #[error("the disk of the site failed")]
     Fatal { source: Cause },
 
+    /// The disk of the site does not give the bytes of this one object, such as those in a bad sector. It may be the
+    /// whole site that is ill: a look at other objects tells.
+    #[error("the disk cannot read object `{name}`")]
+    Unreadable { name: ObjectName, source: Cause },
+
     /// The operation failed and may work later. A put or a delete may have happened or not.
     #[error("{op} `{target}`")]
     Unavailable { op: Op, target: String, source: Cause },
@@ -93,9 +116,26 @@ impl SiteError {
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::NotFound { .. } | Self::Differs { .. } | Self::OutOfRange { .. } => ErrorClass::Integrity,
-            Self::Full { .. } | Self::Fatal { .. } | Self::Unavailable { .. } | Self::Open { .. } => {
-                ErrorClass::Unavailable
-            }
+            Self::Full { .. }
+            | Self::Fatal { .. }
+            | Self::Unreadable { .. }
+            | Self::Unavailable { .. }
+            | Self::Open { .. } => ErrorClass::Unavailable,
+        }
+    }
+
+    /// Whether the error speaks of this one object, and not of the site. Only then can it prove anything against the
+    /// object.
+    pub(crate) fn is_of_object(&self) -> bool {
+        matches!(self, Self::NotFound { .. } | Self::OutOfRange { .. } | Self::Unreadable { .. })
+    }
+
+    /// The failure of a read of `name`: of the object, if the disk says so, and else of the site.
+    pub(crate) fn unread(op: Op, name: &ObjectName, source: impl Into<Cause>) -> Self {
+        let source = source.into();
+        match disk_errno(source.as_ref()) {
+            Some(errno) if OF_ONE_FILE.contains(&errno) => Self::Unreadable { name: name.clone(), source },
+            _ => Self::unavailable(op, name, source),
         }
     }
 

@@ -39,6 +39,8 @@ pub enum FaultKind {
 pub enum Refusal {
     /// [`SiteError::Unavailable`].
     Unavailable,
+    /// [`SiteError::Unreadable`]; a listing is unavailable.
+    Unreadable,
     /// [`SiteError::Full`], for puts; other operations are unavailable.
     Full,
     /// [`SiteError::Fatal`].
@@ -147,6 +149,7 @@ impl Target<'_> {
             (Refusal::Full, Self::Object(name)) if op == Op::Put => {
                 SiteError::Full { name: name.clone(), source }
             }
+            (Refusal::Unreadable, Self::Object(name)) => SiteError::Unreadable { name: name.clone(), source },
             (_, Self::Object(name)) => SiteError::unavailable(op, name, source),
             (_, Self::Below(prefix)) => SiteError::unavailable(op, prefix, source),
         }

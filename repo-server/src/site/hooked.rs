@@ -11,6 +11,7 @@ use futures_util::future::{BoxFuture, ready};
 
 use super::{Listed, ObjectName, Op, Prefix, Put, Site, SiteFuture, StoreSite};
 use crate::repository::lock;
+use crate::repository::testing::describe;
 
 /// A site in memory that does something once, just before an operation.
 ///
@@ -30,8 +31,10 @@ struct Hook {
 
 impl HookedSite {
     pub(crate) fn new() -> Arc<Self> {
+        let inner = StoreSite::memory();
+        describe(&inner);
         Arc::new(Self {
-            inner: Arc::new(StoreSite::memory()),
+            inner: Arc::new(inner),
             hook: Mutex::default(),
             puts_under_way: Arc::default(),
             bytes_read: AtomicU64::default(),

@@ -17,6 +17,8 @@ mod store;
 #[cfg(test)]
 mod tests;
 mod url;
+#[cfg(test)]
+pub(crate) mod worn;
 
 use std::fmt;
 use std::ops::Range;

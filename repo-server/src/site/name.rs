@@ -26,16 +26,19 @@ pub enum Area {
     Protections,
     /// Statements of the server about the newest state of the repository.
     Heads,
+    /// Who works over the site.
+    Locks,
     /// What a check of the site writes and removes again.
     Checks,
 }
 
 impl Area {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Checks,
         Self::Heads,
         Self::Keyring,
+        Self::Locks,
         Self::Manifests,
         Self::Packs,
         Self::Protections,
@@ -51,6 +54,7 @@ impl Area {
             Self::Keyring => "keyring",
             Self::Protections => "protections",
             Self::Heads => "heads",
+            Self::Locks => "locks",
             Self::Checks => "checks",
         }
     }

@@ -223,7 +223,7 @@ fn short_answer() -> object_store::Error {
 fn read_error(op: Op, name: &ObjectName, error: object_store::Error) -> SiteError {
     match error {
         object_store::Error::NotFound { .. } => SiteError::NotFound { name: name.clone() },
-        other => SiteError::unavailable(op, name, other),
+        other => SiteError::unread(op, name, other),
     }
 }
 

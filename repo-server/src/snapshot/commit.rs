@@ -12,6 +12,7 @@ use format_spec::{ChunkId, FORMAT_VERSION, ManifestId, SessionId, SnapshotId};
 use super::series::{self, Smaller};
 use super::{get, manifest_object, named_pages, objects, snapshot_object};
 use crate::alarm::{self, AlarmCode};
+use crate::census;
 use crate::error::ServerError;
 use crate::index::row::{ChunkRow, DoomedKey, DoomedRow};
 use crate::index::{IndexError, Precondition, Table};
@@ -58,7 +59,11 @@ async fn commit_to_the_end(
     if let Some(snapshot) = repository.blocking(move |repository| committed(repository, session)).await? {
         return Ok(snapshot);
     }
-    repository.blocking(|repository| witness::check_push(repository)).await?;
+    let check = |repository: &Arc<Repository>| {
+        witness::check_push(repository)?;
+        census::check_push(repository)
+    };
+    repository.blocking(check).await?;
     let granted = session::renew(repository, session)?;
     let payload = body.clone();
     let manifest =

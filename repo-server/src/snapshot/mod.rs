@@ -21,7 +21,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use format_spec::blob::Decompressor;
 use format_spec::key::BlobKind;
-use format_spec::manifest::Manifest;
+use format_spec::manifest::{self, Manifest};
 use format_spec::object::{self, ObjectKind};
 use format_spec::page::{self, Record};
 use format_spec::snapshot::{ManifestRef, Snapshot};
@@ -34,7 +34,8 @@ pub(crate) use problems::{Cursor, problems};
 pub(crate) use reach::{Freed, freed, freed_with_idle, references_of_idle_pages};
 
 use crate::clock_watch::JUMP_MS;
-use crate::damaged::Known;
+use crate::damaged::{Known, Object};
+use crate::defects;
 use crate::error::ServerError;
 use crate::index::row::{DoomedKey, DoomedKind, MarkRow};
 use crate::index::{KeyRange, Table};
@@ -43,6 +44,12 @@ use crate::pack::Blob;
 use crate::repository::{Domain, Repository};
 use crate::site::ObjectName;
 use crate::time::rfc3339;
+
+/// The longest object of a snapshot: its row has to fit into the index.
+const MAX_SNAPSHOT_LEN: usize = 1 << 20;
+
+/// The longest object of a manifest: its body has a limit, and a kibibyte is more than sealing adds.
+const MAX_MANIFEST_LEN: usize = manifest::MAX_MANIFEST_LEN + 1024;
 
 /// Where a manifest lies on a site.
 pub(crate) fn manifest_object(id: &ManifestId) -> ObjectName {
@@ -62,7 +69,7 @@ pub(crate) fn named(name: &ObjectName) -> Option<SnapshotId> {
 
 /// What an object says that is a snapshot: opened, and not compared with its name.
 pub(crate) async fn read(repository: &Repository, name: &ObjectName) -> Result<Snapshot, ServerError> {
-    let sealed = repository.parts.site.get(name).await.map_err(|error| repository.site_error(error))?;
+    let sealed = repository.get_at_most(name, MAX_SNAPSHOT_LEN).await?;
     let damaged = |source| ServerError::Damaged { object: name.to_string(), source };
     let payload = object::open(ObjectKind::Snapshot, &repository.keys, repository.id(), &sealed);
     Snapshot::decode(&payload.map_err(damaged)?).map_err(damaged)
@@ -173,13 +180,24 @@ pub(crate) async fn manifest(
     Ok(payload)
 }
 
-/// The manifest with this id, checked and opened: its CBOR, and what that says.
+/// The manifest with this id, checked and opened: its CBOR, and what that says. One that proves to be damaged is
+/// remembered as such when this returns.
+///
+/// # Errors
+/// [`ServerError::Damaged`], [`ServerError::Lost`] and [`ServerError::Site`].
 pub(crate) async fn open_manifest(
     repository: &Arc<Repository>,
     id: ManifestId,
 ) -> Result<(Bytes, Manifest), ServerError> {
-    let sealed = repository.parts.site.get(&manifest_object(&id)).await;
-    let sealed = sealed.map_err(|error| repository.site_error(error))?;
+    let read = defects::twice(|| read_manifest(repository, id)).await;
+    defects::heed(repository, Object::Manifest(id), read).await
+}
+
+async fn read_manifest(
+    repository: &Arc<Repository>,
+    id: ManifestId,
+) -> Result<(Bytes, Manifest), ServerError> {
+    let sealed = repository.get_at_most(&manifest_object(&id), MAX_MANIFEST_LEN).await?;
     let open = move |repository: &Arc<Repository>| {
         let damaged = |source| ServerError::Damaged { object: id.to_string(), source };
         if ManifestId::of(&sealed) != id {

@@ -11,12 +11,14 @@ use crate::repository::Parts;
 struct FakeVolume {
     free_bytes: Arc<AtomicU64>,
     total_bytes: u64,
+    free_files: Arc<AtomicU64>,
+    total_files: u64,
     is_gone: Arc<AtomicBool>,
 }
 
 impl FakeVolume {
     fn new(total_bytes: u64, free_bytes: u64) -> Self {
-        Self { total_bytes, free_bytes: Arc::new(AtomicU64::new(free_bytes)), is_gone: Arc::default() }
+        Self { total_bytes, free_bytes: Arc::new(AtomicU64::new(free_bytes)), ..Self::default() }
     }
 
     fn set_free(&self, bytes: u64) {
@@ -29,7 +31,11 @@ impl Volume for FakeVolume {
         if self.is_gone.load(Ordering::Relaxed) {
             return Err(io::ErrorKind::NotFound.into());
         }
-        Ok(Room { free_bytes: self.free_bytes.load(Ordering::Relaxed), total_bytes: self.total_bytes })
+        Ok(Room {
+            free_files: self.free_files.load(Ordering::Relaxed),
+            total_files: self.total_files,
+            ..Room::of_bytes(self.free_bytes.load(Ordering::Relaxed), self.total_bytes)
+        })
     }
 }
 
@@ -87,8 +93,9 @@ fn holding(ballast: u64) -> SpaceSettings {
 #[test]
 fn without_a_word_the_marks_go_by_the_size_of_the_disk() {
     let space = Space::of(Path::new("/"), SpaceSettings::default());
+    let space = &space.disks[0];
     let marks = |total_bytes: u64| {
-        let room = Room { free_bytes: total_bytes, total_bytes };
+        let room = Room::of_bytes(total_bytes, total_bytes);
         (space.refuse_below(room) / MIB, space.ballast_len(room, 0) / MIB)
     };
 
@@ -237,6 +244,52 @@ fn a_ballast_grows_with_the_room_and_shrinks_only_when_less_is_asked_for() {
     assert_eq!(held(0, 1), 1);
     assert_eq!(held(500, 0), 0);
     assert!(!folder.path().join(BALLAST).exists());
+}
+
+/// A site on another disk has marks and a ballast of its own, and what is refused names it.
+#[test]
+fn a_full_disk_of_the_site_refuses_pushes_and_gives_its_ballast_to_the_collector() {
+    let (folder, site) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (own, far) = (FakeVolume::new(GIB, GIB), FakeVolume::new(GIB, GIB));
+    let settings = SpaceSettings { refuse_below: Amount::Bytes(100 * MIB), ballast: Amount::Bytes(3 * MIB) };
+    let space = Space::on(Box::new(own.clone()), folder.path(), settings);
+    let space = space.and(Box::new(far.clone()), site.path());
+    let repository = Parts::default().with_space(space).start();
+    assert_eq!(restore_ballast(&repository), 6 * MIB);
+    admit(&repository, None).unwrap();
+
+    far.set_free(99 * MIB);
+    let refused = admit(&repository, None).unwrap_err().to_string();
+
+    for part in [&*site.path().display().to_string(), "99 MiB free", "astacus-admin gc --now"] {
+        assert!(refused.contains(part), "{refused}");
+    }
+    assert!(alarm::message(&repository, AlarmCode::LowSpace).unwrap().is_some());
+    assert_eq!(release_ballast(&repository).unwrap(), 3 * MIB);
+    assert!(!site.path().join(BALLAST).exists() && folder.path().join(BALLAST).exists());
+    far.set_free(GIB);
+    admit(&repository, None).unwrap();
+    assert!(alarm::message(&repository, AlarmCode::LowSpace).unwrap().is_none());
+    let refused = admit(&repository, Some(GIB)).unwrap_err().to_string();
+    assert!(refused.contains("expects to send 1024 MiB"), "{refused}");
+}
+
+/// A disk that can take hardly any more files is as full as one without bytes.
+#[test]
+fn a_disk_without_room_for_files_refuses_pushes() {
+    let volume = FakeVolume { total_files: 100_000, ..FakeVolume::new(GIB, GIB) };
+    let world = World::new(volume, NOTHING);
+    world.volume.free_files.store(1000, Ordering::Relaxed);
+    assert_eq!(world.admit(None), Ok(()));
+
+    world.volume.free_files.store(999, Ordering::Relaxed);
+
+    let refused = world.admit(None).unwrap_err();
+    assert!(refused.contains("room for 999 more files and keeps 1000"), "{refused}");
+    assert!(world.is_up());
+    world.volume.free_files.store(1000, Ordering::Relaxed);
+    assert_eq!(world.admit(None), Ok(()));
+    assert!(!world.is_up());
 }
 
 #[test]

@@ -2,13 +2,14 @@
 
 use std::collections::{HashMap, HashSet};
 
+use format_spec::ChunkId;
 use format_spec::blob::Decompressor;
 use format_spec::object::HEADER_LEN;
 use format_spec::pack::{self, Directory, PackEntry, TRAILER_LEN, Trailer};
 use format_spec::wire::FindingKind;
-use format_spec::{ChunkId, FormatError};
 
 use super::findings::Problem;
+use super::piecewise::Pieces;
 use crate::error::ServerError;
 use crate::index::row::{ChunkRow, Health, Live, PackNumber, PackRow};
 use crate::index::{KeyRange, Table};
@@ -52,7 +53,7 @@ impl Examined {
 }
 
 /// A blob as the directory or a row describes it, and what became of it.
-type Checked = (PackEntry, Option<FormatError>);
+type Checked = (PackEntry, Option<String>);
 
 /// Checks name, footer and padding of a pack, each blob down to its id, and that all rows which name the
 /// pack fit. `None` if the pack has no row any more: the collector was here.
@@ -62,8 +63,9 @@ pub(super) fn examine(
     repository: &Repository,
     number: PackNumber,
     row: &PackRow,
-    bytes: &[u8],
+    pieces: &Pieces,
 ) -> Result<Option<Examined>, ServerError> {
+    let bytes = pieces.bytes.as_ref();
     let opened = pack::open(&repository.keys, repository.id(), row.id, bytes);
     let (directory, error) = match opened {
         Ok(directory) => (Some(directory), None),
@@ -73,14 +75,15 @@ pub(super) fn examine(
         Some(directory) => (Readable::Yes, directory.entries),
         None => (Readable::No, entries_of_rows(repository, number)?),
     };
-    let checked = check_blobs(repository, row, bytes, entries)?;
+    let checked = check_blobs(repository, row, pieces, entries)?;
     let Some(mut examined) = compare(repository, number, row, &checked)? else { return Ok(None) };
     examined.directory = readable;
     if let Some(error) = error {
         let len = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        let what = match len == row.len {
-            true => error.to_string(),
-            false => format!("has {len} bytes instead of {}", row.len),
+        let what = match pieces.hole_in(&(0..row.len)) {
+            Some(hole) => hole,
+            None if len == row.len => error.to_string(),
+            None => format!("has {len} bytes instead of {}", row.len),
         };
         examined.pack = Some(Problem::new(FindingKind::Corrupt, row.id, what));
     }
@@ -105,7 +108,7 @@ fn entries_of_rows(repository: &Repository, number: PackNumber) -> Result<Vec<Pa
 fn check_blobs(
     repository: &Repository,
     row: &PackRow,
-    bytes: &[u8],
+    pieces: &Pieces,
     entries: Vec<PackEntry>,
 ) -> Result<Vec<Checked>, ServerError> {
     let domain = repository.domain(&row.domain);
@@ -113,8 +116,9 @@ fn check_blobs(
         Decompressor::new().map_err(|_| ServerError::Bug("no memory for a decompressor"))?;
     let check = |entry: PackEntry| {
         let range = usize::try_from(entry.range().start).ok().zip(usize::try_from(entry.range().end).ok());
-        let blob = range.and_then(|(start, end)| bytes.get(start..end)).unwrap_or_default();
-        let error = pack::check_blob(&domain.sealer, &domain.key, &mut decompressor, &entry, blob).err();
+        let blob = range.and_then(|(start, end)| pieces.bytes.get(start..end)).unwrap_or_default();
+        let checked = pack::check_blob(&domain.sealer, &domain.key, &mut decompressor, &entry, blob);
+        let error = checked.err().map(|error| pieces.hole_in(&entry.range()).unwrap_or(error.to_string()));
         (entry, error)
     };
     Ok(entries.into_iter().map(check).collect())
@@ -237,7 +241,7 @@ fn misplaced(row: &PackRow, id: ChunkId, at: &ChunkRow) -> BadBlob {
 }
 
 /// The rows that name one of `packs`. Reads the whole table: only for packs that are lost.
-pub(super) fn rows_of(
+pub(crate) fn rows_of(
     repository: &Repository,
     packs: &HashSet<PackNumber>,
 ) -> Result<HashMap<ChunkId, ChunkRow>, ServerError> {

@@ -16,6 +16,7 @@ mod examine;
 mod findings;
 mod limits;
 mod packs;
+mod piecewise;
 mod replay;
 mod snapshots;
 #[cfg(test)]
@@ -27,15 +28,19 @@ use std::time::Duration;
 
 use format_spec::wire::{FindingKind, VerifyLevel, VerifyReport, VerifyRequest};
 
+use crate::census;
 use crate::damaged;
+use crate::defects::{self, if_there_is_room};
 use crate::error::ServerError;
 use crate::index::row::PackNumber;
 use crate::repository::Repository;
 use crate::time::rfc3339;
+pub(crate) use examine::rows_of;
 use findings::{Findings, Problem};
 use limits::Due;
-use packs::{Known, if_there_is_room};
-use snapshots::CleanPages;
+use packs::Known;
+pub(crate) use packs::for_each_pack;
+use snapshots::{CleanPages, Walked};
 
 /// Hears of steps done and steps in all.
 pub(crate) type OnProgress<'a> = &'a (dyn Fn(u64, u64) + Send + Sync);
@@ -111,6 +116,11 @@ impl<'a> Check<'a> {
     async fn everything(&mut self) -> Result<(), ServerError> {
         let tidy = |repository: &Arc<Repository>| damaged::tidy(repository).map(Some);
         self.remembered = if_there_is_room(self.repository.blocking(tidy).await)?.unwrap_or_default();
+        if self.asked.accept_loss {
+            self.state.report.quarantined += census::accept(&self.repository).await?;
+        } else {
+            census::look_again(&self.repository).await?;
+        }
         let only = self.asked.snapshot;
         let all = self.repository.blocking(move |repository| match only {
             None => crate::snapshot::list(repository, None),
@@ -126,12 +136,22 @@ impl<'a> Check<'a> {
             };
             self.packs(scope).await?;
         }
-        if only.is_some() && self.state.findings.counts().damage() > 0 {
+        let mut is_all = only.is_none();
+        if !is_all && self.state.findings.counts().damage() > 0 {
+            is_all = true;
             // Others may need it as well.
             let list = |repository: &Arc<Repository>| crate::snapshot::list(repository, None);
             snapshots = self.repository.blocking(list).await?;
         }
-        if self.walks() { self.snapshots(snapshots).await } else { Ok(()) }
+        if !self.walks() {
+            return Ok(());
+        }
+        let begun = self.repository.blocking(|repository| defects::due(repository)).await?;
+        if self.snapshots(snapshots).await? == Walked::Through && is_all {
+            let walked = move |repository: &Arc<Repository>| defects::walked(repository, begun);
+            if_there_is_room(self.repository.blocking(walked).await)?;
+        }
+        Ok(())
     }
 
     /// Whether snapshots are looked through. A sample of packs is none of snapshots: these are looked

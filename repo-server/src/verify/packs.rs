@@ -10,12 +10,15 @@ use format_spec::wire::{FindingKind, Stopped, VerifyLevel};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
-use super::examine::{Examined, Readable, examine, pack_row, rows_of};
+use super::examine::{Examined, Readable, examine, pack_row};
 use super::findings::{Cause, Number, Problem};
 use super::limits::{self, Budget, Due, Pace};
+use super::piecewise::{self, Pieces};
 use super::{Attempt, Check};
 use crate::altered;
+use crate::census;
 use crate::damaged;
+use crate::defects::{self, if_there_is_room};
 use crate::error::{Chain, ServerError};
 use crate::index::row::{ChunkRow, PackNumber, PackRow};
 use crate::index::{Batch, KeyRange, Table};
@@ -119,7 +122,7 @@ impl Check<'_> {
                 }
                 rest.next();
                 let wait = pace.wait(pack.len.into(), now);
-                running.push(look(Arc::clone(&self.repository), self.asked.level, *pack, wait));
+                running.push(look(Arc::clone(&self.repository), (self.asked.level, attempt), *pack, wait));
             }
             let Some((pack, looked)) = running.next().await else {
                 return Ok((packs.len() - rest.len(), over));
@@ -206,15 +209,13 @@ impl Check<'_> {
         if_there_is_room(self.repository.blocking(write).await)
     }
 
-    /// Puts all blobs of missing packs in quarantine: one look through the index for all of them.
+    /// Puts all blobs of missing packs in quarantine, unless it is the site that is missing.
     async fn quarantine_lost(&mut self) -> Result<(), ServerError> {
-        let missing = std::mem::take(&mut self.missing);
-        if missing.is_empty() {
+        if std::mem::take(&mut self.missing).is_empty() {
             return Ok(());
         }
-        let rows = self.repository.blocking(move |repository| rows_of(repository, &missing)).await?;
-        let why = "its pack is not on the site";
-        self.quarantine(rows.iter().map(|(id, row)| (*id, Place::of(row), why.to_owned())).collect()).await
+        self.state.report.quarantined += census::take(&self.repository).await?;
+        Ok(())
     }
 
     /// Marks blobs as damaged.
@@ -222,23 +223,8 @@ impl Check<'_> {
         &mut self,
         damage: Vec<(ChunkId, Place, String)>,
     ) -> Result<(), ServerError> {
-        if damage.is_empty() {
-            return Ok(());
-        }
-        let mark = move |repository: &Arc<Repository>| quarantine::mark(repository, &damage);
-        self.state.report.quarantined += if_there_is_room(self.repository.blocking(mark).await)?;
+        self.state.report.quarantined += defects::quarantine(&self.repository, damage).await?;
         Ok(())
-    }
-}
-
-/// A check goes on on a full disk (P8): what it cannot write down is in its report, and found by the next one again.
-pub(super) fn if_there_is_room<T: Default>(written: Result<T, ServerError>) -> Result<T, ServerError> {
-    match written {
-        Err(ServerError::Full { what }) => {
-            tracing::warn!(what, "what a check found could not be written down");
-            Ok(T::default())
-        }
-        written => written,
     }
 }
 
@@ -255,7 +241,7 @@ fn due(repository: &Repository, scope: Option<&BTreeSet<PackNumber>>) -> Result<
 }
 
 /// Shows each pack's row to `visit`.
-pub(super) fn for_each_pack(
+pub(crate) fn for_each_pack(
     repository: &Repository,
     mut visit: impl FnMut(PackNumber, &PackRow),
 ) -> Result<(), ServerError> {
@@ -284,32 +270,42 @@ fn write_verified(repository: &Repository, packs: &[PackNumber]) -> Result<(), S
 
 async fn look(
     repository: Arc<Repository>,
-    level: VerifyLevel,
+    how: (VerifyLevel, Attempt),
     due: Due,
     wait: Duration,
 ) -> (Due, Result<Looked, ServerError>) {
     if !wait.is_zero() {
         tokio::time::sleep(wait).await;
     }
-    (due, look_now(&repository, level, due.number).await)
+    (due, look_now(&repository, how, due.number).await)
 }
 
 async fn look_now(
     repository: &Arc<Repository>,
-    level: VerifyLevel,
+    (level, attempt): (VerifyLevel, Attempt),
     number: PackNumber,
 ) -> Result<Looked, ServerError> {
     let Some(row) = row_of(repository, number).await? else { return Ok(Looked::Gone) };
     match fetch(repository, level, &row).await {
         Ok(None) => Ok(Looked::There),
-        Ok(Some(bytes)) => read(repository, number, row, bytes).await,
+        Ok(Some(bytes)) => read(repository, number, row, Pieces::whole(bytes)).await,
         Err(SiteError::NotFound { .. }) => {
             // Rows go before objects: if there is one still, the object should be there.
             let still = row_of(repository, number).await?;
             Ok(still.map_or(Looked::Gone, Looked::Missing))
         }
         Err(error) if error.is_fatal() => Err(repository.site_error(error)),
-        Err(error) => Ok(Looked::Unreadable(row, Chain(&error).to_string())),
+        Err(error) => {
+            let why = Chain(&error).to_string();
+            let is_lasting = attempt == Attempt::Last
+                && defects::prove(repository, Some(number), &ServerError::Site(error)).await.is_some();
+            if !is_lasting {
+                return Ok(Looked::Unreadable(row, why));
+            }
+            let pieces =
+                piecewise::read(repository, &row).await.map_err(|error| repository.site_error(error))?;
+            read(repository, number, row, pieces).await
+        }
     }
 }
 
@@ -343,11 +339,11 @@ async fn read(
     repository: &Arc<Repository>,
     number: PackNumber,
     row: Arc<PackRow>,
-    bytes: Bytes,
+    pieces: Pieces,
 ) -> Result<Looked, ServerError> {
-    let len = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+    let len = u64::try_from(pieces.bytes.len()).unwrap_or(u64::MAX);
     let permit = repository.compute.acquire().await.expect("the semaphore is never closed");
-    let examined = repository.blocking(move |repository| examine(repository, number, &row, &bytes)).await?;
+    let examined = repository.blocking(move |repository| examine(repository, number, &row, &pieces)).await?;
     drop(permit);
     Ok(examined.map_or(Looked::Gone, |examined| Looked::Read(examined, len)))
 }

@@ -13,10 +13,10 @@ use format_spec::{ChunkId, SnapshotId};
 
 use super::findings::{Cause, Hurt, Owner, Problem};
 use super::limits::Budget;
-use super::packs::if_there_is_room;
 use super::replay::{CleanPage, Depth, Replay, Verdict};
 use super::{Attempt, Check, State};
 use crate::damaged;
+use crate::defects::{self, if_there_is_room};
 use crate::error::{Chain, ServerError};
 use crate::index::Table;
 use crate::index::row::{ChunkRow, Health, PackNumber};
@@ -52,9 +52,9 @@ impl CleanPages {
     }
 }
 
-/// How far one snapshot was looked through.
+/// How far snapshots were looked through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Walked {
+pub(super) enum Walked {
     Through,
     /// The site did not answer: begin again later.
     Later,
@@ -100,7 +100,7 @@ enum Object<T> {
 
 impl Check<'_> {
     /// Looks through `snapshots`; those that the site does not answer for once more at the end.
-    pub(super) async fn snapshots(&mut self, snapshots: Vec<Snapshot>) -> Result<(), ServerError> {
+    pub(super) async fn snapshots(&mut self, snapshots: Vec<Snapshot>) -> Result<Walked, ServerError> {
         self.steps = self.done + u64::try_from(snapshots.len()).unwrap_or(u64::MAX);
         let mut later = Vec::new();
         for snapshot in snapshots {
@@ -110,7 +110,7 @@ impl Check<'_> {
                 Walked::Later => later.push(snapshot),
                 Walked::Stopped => {
                     self.state.report.stopped = Some(Stopped::Time);
-                    return Ok(());
+                    return Ok(Walked::Stopped);
                 }
             }
             self.state.report.snapshots += 1;
@@ -119,7 +119,7 @@ impl Check<'_> {
         for snapshot in later {
             self.snapshot(snapshot, Attempt::Last).await?;
         }
-        Ok(())
+        Ok(Walked::Through)
     }
 
     async fn snapshot(&mut self, snapshot: Arc<Snapshot>, attempt: Attempt) -> Result<Walked, ServerError> {
@@ -197,9 +197,12 @@ impl Check<'_> {
     /// The object from which the snapshot's row can be made again.
     async fn snapshot_object(&self, snapshot: &Arc<Snapshot>) -> Result<Object<()>, ServerError> {
         let name = format!("snapshot {}", snapshot.id);
-        let bytes = match self.repository.parts.site.get(&snapshot_object(&snapshot.id)).await {
+        let object = snapshot_object(&snapshot.id);
+        let site = &self.repository.parts.site;
+        let bytes = match defects::twice(async || site.get(&object).await.map_err(ServerError::Site)).await {
             Ok(bytes) => bytes,
-            Err(error) => return self.bad_object(name, error).map(Object::Bad),
+            Err(ServerError::Site(error)) => return self.bad_object(name, error).await.map(Object::Bad),
+            Err(error) => return Err(error),
         };
         let expected = Arc::clone(snapshot);
         let opened = self.repository.blocking(move |repository| {
@@ -236,20 +239,28 @@ impl Check<'_> {
             Err(ServerError::Damaged { source, .. }) => {
                 Ok(Object::Bad(Problem::new(FindingKind::Corrupt, of.id, source)))
             }
-            Err(ServerError::Site(error)) => self.bad_object(of.id, error).map(Object::Bad),
+            Err(ServerError::Lost { why, .. }) => {
+                Ok(Object::Bad(Problem::new(FindingKind::Corrupt, of.id, why)))
+            }
+            Err(ServerError::Site(error)) => self.bad_object(of.id, error).await.map(Object::Bad),
             Err(error) => Err(error),
         }
     }
 
     /// What an answer of the site says of an object, or of a blob.
-    fn bad_object(&self, object: impl ToString, error: SiteError) -> Result<Problem, ServerError> {
+    async fn bad_object(&self, object: impl ToString, error: SiteError) -> Result<Problem, ServerError> {
         if error.is_fatal() {
             return Err(self.repository.site_error(error));
         }
-        Ok(match error {
-            SiteError::NotFound { .. } => Problem::new(FindingKind::Missing, object, "is not on the site"),
-            SiteError::OutOfRange { .. } => Problem::new(FindingKind::Corrupt, object, error),
-            error => Problem::new(FindingKind::Unreadable, object, Chain(&error)),
+        let kind = match &error {
+            SiteError::NotFound { .. } => FindingKind::Missing,
+            error if error.is_of_object() => FindingKind::Corrupt,
+            _ => FindingKind::Unreadable,
+        };
+        let error = ServerError::Site(error);
+        Ok(match defects::prove(&self.repository, None, &error).await {
+            Some(why) => Problem::new(kind, object, why),
+            None => Problem::new(FindingKind::Unreadable, object, Chain(&error)),
         })
     }
 
@@ -362,10 +373,11 @@ impl Check<'_> {
                 Err(ServerError::Damaged { source, .. }) => {
                     Err(Problem::new(FindingKind::Corrupt, id, source))
                 }
+                Err(ServerError::Lost { why, .. }) => Err(Problem::new(FindingKind::Corrupt, id, why)),
                 Err(ServerError::NoChunk(_)) => {
                     Err(Problem::new(FindingKind::Index, id, "is not in the index"))
                 }
-                Err(ServerError::Site(error)) => Err(self.bad_object(id, error)?),
+                Err(ServerError::Site(error)) => Err(self.bad_object(id, error).await?),
                 Err(error) => return Err(error),
             };
             read.insert(id, got);

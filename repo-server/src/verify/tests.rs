@@ -11,6 +11,7 @@ use format_spec::wire::{Finding, FindingKind, Frame, Stopped, VerifyLimits};
 use format_spec::{ChunkId, Entry, EntryKind, EntryPath, FORMAT_VERSION, FileDigest, SnapshotId};
 
 use super::examine::{examine, pack_row};
+use super::piecewise::Pieces;
 use super::*;
 use crate::alarm::{self, AlarmCode};
 use crate::index::row::{ChunkRow, Epoch, Health, PackRow};
@@ -201,7 +202,7 @@ fn entry(file: &File, extents: &[Extent], is_first: bool) -> Entry {
 }
 
 fn sample(level: VerifyLevel, limits: VerifyLimits) -> VerifyRequest {
-    VerifyRequest { level, snapshot: None, limits }
+    VerifyRequest { limits, ..level.into() }
 }
 
 fn files(finding: &Finding) -> Vec<(SnapshotId, &str)> {
@@ -609,12 +610,17 @@ async fn a_pack_that_the_collector_took_meanwhile_is_no_finding() {
     let (number, row) = world.packs(BlobKind::Chunk).remove(0);
     let mut bytes = world.bytes(&row).await;
     bytes[80] ^= 1;
-    assert!(!examine(&world.repository, number, &row, &bytes).unwrap().unwrap().is_sound());
+    assert!(
+        !examine(&world.repository, number, &row, &Pieces::whole(bytes.clone().into()))
+            .unwrap()
+            .unwrap()
+            .is_sound()
+    );
     let mut batch = Batch::new();
     batch.delete(Table::Pack, number.key());
     world.index.commit(batch).unwrap();
 
-    assert!(examine(&world.repository, number, &row, &bytes).unwrap().is_none());
+    assert!(examine(&world.repository, number, &row, &Pieces::whole(bytes.into())).unwrap().is_none());
 }
 
 #[tokio::test]

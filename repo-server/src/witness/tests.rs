@@ -231,3 +231,23 @@ fn a_site_that_cannot_be_listed_says_nothing_and_nothing_is_collected() {
     }
     assert_eq!((objects(&world), alarms(&world.repository)), (before, vec![]));
 }
+
+/// G12: a purged snapshot whose object somebody puts back is no sign of an index that has lost something.
+#[test]
+fn a_purged_snapshot_that_comes_back_is_left_alone() {
+    let world = World::new();
+    let gone = world.push("n", &tree(&["old"]));
+    world.push("n", &tree(&["new"]));
+    let name = snapshot_object(&gone);
+    let copy = world.wait(world.site.get(&name)).unwrap();
+    world.forget(gone);
+    world.gc(Delays::Skip);
+    world.wait(world.site.put_new(&name, copy)).unwrap();
+
+    assert_eq!(looked(&world), None);
+
+    assert_eq!(alarms(&world.repository), Vec::<String>::new());
+    world.gc(Delays::Skip);
+    assert!(world.objects("snapshots").contains(&name.as_str().to_owned()), "it is not ours to delete");
+    assert!(snapshot::get(&world.repository, gone).is_err());
+}

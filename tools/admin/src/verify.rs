@@ -39,6 +39,10 @@ pub(crate) struct Verify {
     /// With `--level refs`: mend what is wrong.
     #[arg(long)]
     repair: bool,
+    /// Take packs that are not on the site as lost, even if they are most of them: the next pushes send again what
+    /// the nodes still have.
+    #[arg(long)]
+    accept_loss: bool,
     #[command(flatten)]
     limits: Limits,
 }
@@ -93,7 +97,9 @@ impl Verify {
     /// Checks what was asked for: stored objects, or the counts of the index.
     pub(crate) fn run(&self, arguments: &Arguments) -> Result<Verdict, AdminError> {
         match self.request() {
-            None if self.snapshot.is_some() || self.limits.are_given() => Err(audit::counts_everything()),
+            None if self.snapshot.is_some() || self.accept_loss || self.limits.are_given() => {
+                Err(audit::counts_everything())
+            }
             None => audit::run(arguments, self.repair),
             Some(_) if self.repair => Err(audit::nothing_to_repair()),
             Some(request) => run(arguments, &request),
@@ -103,14 +109,15 @@ impl Verify {
     /// What to ask the server for, if it is about stored objects.
     fn request(&self) -> Option<VerifyRequest> {
         let level = self.level.of_objects()?;
-        Some(VerifyRequest { level, snapshot: self.snapshot, limits: self.limits.wire() })
+        let limits = self.limits.wire();
+        Some(VerifyRequest { level, snapshot: self.snapshot, limits, accept_loss: self.accept_loss })
     }
 }
 
 impl Scrub {
     /// What to ask the server for.
     pub(crate) fn request(&self) -> VerifyRequest {
-        VerifyRequest { level: VerifyLevel::Read, snapshot: None, limits: self.limits.wire() }
+        VerifyRequest { limits: self.limits.wire(), ..VerifyLevel::Read.into() }
     }
 }
 

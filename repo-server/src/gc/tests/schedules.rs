@@ -427,8 +427,8 @@ fn lands_meanwhile(rules: &[Rule]) -> bool {
         gate.deletes.add_permits(1000);
         collects.await.unwrap();
     });
-    let committed = world.commit_tree(&client, &tree(&["needed"])).unwrap();
-    world.read(committed).is_ok()
+    let committed = world.commit_tree(&client, &tree(&["needed"]));
+    committed.is_ok_and(|committed| world.read(committed).is_ok())
 }
 
 /// G6: the row of a doomed object is read again when its turn comes. The twin deletes what landed.

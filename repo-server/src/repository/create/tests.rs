@@ -100,13 +100,20 @@ fn own(syncs: &[PathBuf]) -> Vec<usize> {
     (0..syncs.len()).filter(|&number| is_own(&syncs[number])).collect()
 }
 
+/// Whether a sync is of the site's lock, which nobody needs after a power cut, or of the folder of the site, which is
+/// synced once more for the lock: each of the two makes up for the other.
+fn is_of_lock(path: &Path) -> bool {
+    path.starts_with("mnt/sites/one/locks") || path == Path::new("mnt/sites/one")
+}
+
 /// P5, S1: a repository that has started once is the same after a power cut, also when an earlier process was ended
 /// in its first start; and there is nothing that needs no sync of all that it gets one.
 #[tokio::test]
 async fn a_first_start_syncs_what_it_makes_and_what_it_finds_and_nothing_else() {
     let (lost, syncs) = is_lost(None, None).await;
     assert!(!lost);
-    let stops = own(&syncs);
+    let of_repository = |number: &usize| !is_of_lock(&syncs[*number]);
+    let stops: Vec<usize> = own(&syncs).into_iter().filter(of_repository).collect();
     let mut after_stops = Vec::new();
     for &stop in &stops {
         let (lost, syncs) = is_lost(None, Some(stop)).await;
@@ -115,7 +122,7 @@ async fn a_first_start_syncs_what_it_makes_and_what_it_finds_and_nothing_else() 
     }
 
     let mut not_needed = Vec::new();
-    for &left_out in &own(&syncs) {
+    for left_out in own(&syncs).into_iter().filter(of_repository) {
         let mut breaks = vec![(left_out, None)];
         // A sync that makes up for an earlier process has another number after that.
         for (stop, after_stop) in &after_stops {

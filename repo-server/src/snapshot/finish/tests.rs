@@ -350,7 +350,7 @@ struct OnlyBallast(PathBuf);
 impl Volume for OnlyBallast {
     fn room(&self) -> std::io::Result<Room> {
         let free_bytes = if self.0.exists() { 0 } else { 256 << 20 };
-        Ok(Room { free_bytes, total_bytes: 1 << 40 })
+        Ok(Room::of_bytes(free_bytes, 1 << 40))
     }
 }
 

@@ -108,7 +108,7 @@ fn limits_are_understood_as_they_are_typed() {
         max_time_ms: Some(7_200_000),
         max_rate: Some(1024),
     };
-    assert_eq!(asked.unwrap(), VerifyRequest { level: VerifyLevel::Read, snapshot: None, limits });
+    assert_eq!(asked.unwrap(), VerifyRequest { limits, ..VerifyLevel::Read.into() });
 
     let id = SnapshotId::new(1_700_000_000_000, [7; 10]);
     let asked = request(&["verify", "--level", "restore", "--snapshot", &id.to_string()]).unwrap();

@@ -1,0 +1,339 @@
+//! One server at a time over a site: a lock on the site itself, which its holder renews.
+//!
+//! A site takes objects and never replaces one, so the lock is a chain: objects `locks/<number>`, each with its owner.
+//! Whoever puts the next number, which only one can, holds the lock from then on. The holder puts a new one every
+//! [`RENEW_EVERY`], and deletes all but its last two. No clock of two machines is compared:
+//!
+//! * A server that starts and finds a foreign lock watches it. If a number comes, its owner is alive, and the start is
+//!   refused. If none comes for [`PERIOD`] of the watcher's own clock, the owner is gone, and the next number is put.
+//! * The holder counts from before each of its own puts. After [`VALID_FOR`], which is shorter, it neither commits nor
+//!   deletes until it has renewed. A suspended machine sees that the time has passed: its clock counts sleep.
+//! * A holder that cannot put its next number, or that finds a higher one than its own, has lost the lock for good, and
+//!   its repository halts. Two are always left, so a listing beside a renewal shows one of them.
+//!
+//! A site in a folder has a lock of the system as well (the file `lock`). It tells at once of another server on this
+//! machine; and whoever has it knows that an owner of the same boot of this machine is dead, and need not wait.
+//! ADR 0021 says why.
+
+use std::fs::{File, OpenOptions};
+use std::path::Path;
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use format_spec::id::to_hex;
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Clock;
+use crate::error::{Chain, ServerError};
+use crate::index::lock_patiently;
+use crate::repository::{Repository, lock};
+use crate::site::{Area, Listed, ObjectName, Prefix, Site, SiteError};
+use crate::time::rfc3339;
+
+/// A foreign lock that does not change for so long has no owner any more.
+const PERIOD: Duration = Duration::from_secs(60);
+/// A lock holds for so long from before its put: a quarter of the period is left for what is on its way then.
+const VALID_FOR: Duration = Duration::from_secs(45);
+/// A lock is renewed this often.
+const RENEW_EVERY: Duration = Duration::from_secs(15);
+/// How often it is looked whether a lock is to be renewed, and a foreign one has changed.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// The file in the folder of a site that the system's lock is on.
+const FILE: &str = "lock";
+
+/// Who holds a lock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// Random: of this start of this server.
+    id: String,
+    /// The machine's name, for people.
+    host: String,
+    /// What the system calls this boot of this machine; no other has the same.
+    boot: String,
+    /// The process, for people.
+    pid: u32,
+    /// When it started by its own clock, for people.
+    since_ms: u64,
+}
+
+impl Owner {
+    /// This process, from now on.
+    pub(crate) fn this_process(clock: &dyn Clock, random: fn(&mut [u8])) -> Self {
+        let mut id = [0; 16];
+        random(&mut id);
+        let of_system = |path: &str| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+        Self {
+            id: to_hex(&id),
+            host: of_system("/proc/sys/kernel/hostname"),
+            boot: of_system("/proc/sys/kernel/random/boot_id"),
+            pid: std::process::id(),
+            since_ms: clock.unix_ms(),
+        }
+    }
+}
+
+impl std::fmt::Display for Owner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "process {} on `{}`, started {}",
+            self.pid,
+            self.host.escape_debug(),
+            rfc3339(self.since_ms)
+        )
+    }
+}
+
+/// Why the lock of a site could not be had.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LockError {
+    /// Another server works over the site.
+    #[error(
+        "the site is in use by another server ({}): stop that one; a new one can start as soon as it has stopped, and \
+         {} seconds after its machine has died", owner(.0), PERIOD.as_secs()
+    )]
+    Held(Option<Box<Owner>>),
+    /// The lock was taken over by another server, since this one had not renewed it.
+    #[error(
+        "another server has taken the site over ({}), as this one had not renewed its lock for {} seconds: nothing more \
+         is committed or deleted here; run only one of them", owner(.0), PERIOD.as_secs()
+    )]
+    Lost(Option<Box<Owner>>),
+    /// The site did not do what was asked.
+    #[error("lock the site")]
+    Site(#[from] SiteError),
+    /// The lock of the system could not be used.
+    #[error("lock the folder of the site")]
+    File(#[source] std::io::Error),
+}
+
+fn owner(owner: &Option<Box<Owner>>) -> String {
+    owner.as_ref().map_or_else(|| "which has not written its name yet".to_owned(), ToString::to_string)
+}
+
+/// The lock on the site of one repository, or none where nobody else can reach the site.
+#[derive(Debug)]
+pub struct SiteLock(Option<Held>);
+
+#[derive(Debug)]
+struct Held {
+    owner: Owner,
+    state: Mutex<State>,
+    /// The system's lock goes with this file, however the process ends.
+    _file: Option<File>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// The newest number of ours.
+    number: u64,
+    /// When its put began, by [`Clock::with_sleep`].
+    renewed: Duration,
+}
+
+/// The number and owner of the newest lock on a site. An owner that cannot be read is none.
+type Newest = Option<(u64, Option<Owner>)>;
+
+impl SiteLock {
+    /// No lock: for sites that nobody else can reach, and for who only reads.
+    pub fn none() -> Self {
+        Self(None)
+    }
+
+    /// Takes the lock of the site in a folder of this machine.
+    pub(crate) async fn of_folder(
+        dir: &Path,
+        site: &dyn Site,
+        clock: &dyn Clock,
+        me: Owner,
+    ) -> Result<Self, LockError> {
+        let path = dir.join(FILE);
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(path);
+        let file = file.map_err(LockError::File)?;
+        let in_use = lock_patiently(&file).is_err();
+        if in_use {
+            let holder = newest(site).await?.and_then(|(_, owner)| owner);
+            return Err(LockError::Held(holder.map(Box::new)));
+        }
+        let pause = async || tokio::time::sleep(LOOK_EVERY).await;
+        // The lock of the system is ours: nobody else of this boot of this machine lives.
+        let boot = me.boot.clone();
+        let Self(held) = Self::take(site, clock, me, |owner| owner.boot == boot, pause).await?;
+        Ok(Self(held.map(|held| Held { _file: Some(file), ..held })))
+    }
+
+    /// Takes the lock of a site: at once if it is free or its owner is known to be dead, else after watching it; `pause`
+    /// passes the time between two looks.
+    pub(crate) async fn take(
+        site: &dyn Site,
+        clock: &dyn Clock,
+        me: Owner,
+        is_dead: impl Fn(&Owner) -> bool,
+        pause: impl AsyncFn(),
+    ) -> Result<Self, LockError> {
+        let found = newest(site).await?;
+        if let Some((number, holder)) = &found
+            && !holder.as_ref().is_some_and(is_dead)
+        {
+            tracing::warn!(
+                holder = holder.as_ref().map(ToString::to_string),
+                "the site is locked: it is taken over in {} s if that server gives no sign of life",
+                PERIOD.as_secs()
+            );
+            watch(site, clock, *number, &pause).await?;
+        }
+        let number = found.map_or(1, |(number, _)| number + 1);
+        let renewed = clock.with_sleep();
+        match put(site, number, &me).await {
+            Ok(()) => {}
+            Err(SiteError::Differs { .. }) => {
+                let holder = newest(site).await?.and_then(|(_, owner)| owner);
+                return Err(LockError::Held(holder.map(Box::new)));
+            }
+            Err(error) => return Err(error.into()),
+        }
+        delete_before(site, number).await?;
+        let state = Mutex::new(State { number, renewed });
+        Ok(Self(Some(Held { owner: me, state, _file: None })))
+    }
+
+    /// Whether the lock holds at this moment, by the holder's own clock.
+    ///
+    /// # Errors
+    /// [`ServerError::Rests`] if it could not be renewed in time.
+    pub(crate) fn check(&self, clock: &dyn Clock) -> Result<(), ServerError> {
+        let Self(Some(held)) = self else { return Ok(()) };
+        let age = clock.with_sleep().saturating_sub(lock(&held.state).renewed);
+        if age < VALID_FOR {
+            return Ok(());
+        }
+        let why = format!(
+            "the lock on the site could not be renewed for {} s, so another server may have it: nothing is committed or \
+             deleted until it is",
+            age.as_secs()
+        );
+        Err(ServerError::Rests { code: "site_lock", why })
+    }
+
+    /// Renews the lock if it is time to.
+    ///
+    /// # Errors
+    /// [`LockError::Lost`], for good; [`LockError::Site`] may work later.
+    pub(crate) async fn renew(&self, site: &dyn Site, clock: &dyn Clock) -> Result<(), LockError> {
+        let Self(Some(held)) = self else { return Ok(()) };
+        let now = clock.with_sleep();
+        let number = {
+            let state = lock(&held.state);
+            if now.saturating_sub(state.renewed) < RENEW_EVERY {
+                return Ok(());
+            }
+            state.number + 1
+        };
+        let put = put(site, number, &held.owner).await;
+        let found = newest(site).await?;
+        let is_ours = put.is_ok() && found.as_ref().is_some_and(|(highest, _)| *highest == number);
+        match put {
+            Err(SiteError::Differs { .. }) | Ok(()) if !is_ours => {
+                Err(LockError::Lost(found.and_then(|(_, owner)| owner).map(Box::new)))
+            }
+            put => {
+                put?;
+                *lock(&held.state) = State { number, renewed: now };
+                Ok(delete_before(site, number - 1).await?)
+            }
+        }
+    }
+
+    /// Gives the lock back, so that the next server need not wait.
+    ///
+    /// # Errors
+    /// [`SiteError`]; then it lasts for its period.
+    pub(crate) async fn release(&self, site: &dyn Site) -> Result<(), SiteError> {
+        let Self(Some(held)) = self else { return Ok(()) };
+        let number = lock(&held.state).number;
+        for number in [number.saturating_sub(1), number] {
+            site.delete(&name(number)).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Returns once a foreign lock has not changed for the whole period, or is given back.
+async fn watch(
+    site: &dyn Site,
+    clock: &dyn Clock,
+    number: u64,
+    pause: &impl AsyncFn(),
+) -> Result<(), LockError> {
+    let began = clock.with_sleep();
+    loop {
+        pause().await;
+        match newest(site).await? {
+            None => return Ok(()),
+            Some((now, owner)) if now != number => return Err(LockError::Held(owner.map(Box::new))),
+            Some(_) if clock.with_sleep().saturating_sub(began) >= PERIOD => return Ok(()),
+            Some(_) => {}
+        }
+    }
+}
+
+async fn put(site: &dyn Site, number: u64, owner: &Owner) -> Result<(), SiteError> {
+    let bytes = serde_json::to_vec(owner).expect("plain JSON");
+    site.put_new(&name(number), Bytes::from(bytes)).await.map(drop)
+}
+
+async fn delete_before(site: &dyn Site, number: u64) -> Result<(), SiteError> {
+    for (old, _) in numbers(site).await?.into_iter().filter(|(old, _)| *old < number) {
+        site.delete(&name(old)).await?;
+    }
+    Ok(())
+}
+
+async fn newest(site: &dyn Site) -> Result<Newest, SiteError> {
+    let Some((number, name)) = numbers(site).await?.into_iter().max() else { return Ok(None) };
+    match site.get(&name).await {
+        Ok(bytes) => Ok(Some((number, serde_json::from_slice(&bytes).ok()))),
+        // It was renewed or given back since.
+        Err(SiteError::NotFound { .. }) => Ok(Some((number, None))),
+        Err(error) => Err(error),
+    }
+}
+
+async fn numbers(site: &dyn Site) -> Result<Vec<(u64, ObjectName)>, SiteError> {
+    let listed = site.list(&Prefix::area(Area::Locks)).await?;
+    let number = |listed: Listed| {
+        let number = listed.name.as_str().strip_prefix("locks/")?.parse().ok()?;
+        Some((number, listed.name))
+    };
+    Ok(listed.into_iter().filter_map(number).collect())
+}
+
+fn name(number: u64) -> ObjectName {
+    ObjectName::new(&format!("locks/{number:020}")).expect("digits make a valid name")
+}
+
+/// Renews the lock of a repository in time, until it is dropped. One that is lost halts it.
+pub(crate) async fn keep(repository: Weak<Repository>) {
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let Some(repository) = repository.upgrade() else { return };
+        renew(&repository).await;
+    }
+}
+
+/// Renews the lock of a repository if it is time to, and halts the repository if it is lost.
+async fn renew(repository: &Arc<Repository>) {
+    let parts = &repository.parts;
+    match parts.lock.renew(parts.site.as_ref(), parts.clock.as_ref()).await {
+        Ok(()) => {}
+        Err(error @ LockError::Lost(_)) => repository.halt(&error),
+        Err(LockError::Site(error)) if error.is_fatal() => drop(repository.site_error(error)),
+        Err(error) => tracing::warn!(error = %Chain(&error), "the lock on the site could not be renewed"),
+    }
+}
+
+#[cfg(test)]
+mod tests;
