@@ -141,7 +141,7 @@ impl Client {
         let report = restore::run(&self.api, self.runtime.handle(), &options, &hooks)?;
         drop(bar);
         show(&report, self.output)?;
-        Ok(partial(report.state))
+        Ok(report.exit_code())
     }
 
     fn verify(&self, arguments: &VerifyArguments) -> Result<u8, ClientError> {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
+use format_spec::path::Printable;
 use format_spec::snapshot::SnapshotState;
 use format_spec::wire::SnapshotInfo;
 use format_spec::{NodeName, SnapshotId};
@@ -82,6 +83,7 @@ pub enum PassedOverFor {
 impl fmt::Display for PassedOver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { snapshot, created, why, missing } = self;
+        let created = Printable(created.as_bytes());
         write!(f, "there is a newer snapshot, {snapshot} of {created}, but ")?;
         match why {
             PassedOverFor::Partial => write!(f, "it is partial: {} missing or torn", of_files(*missing)),
@@ -160,7 +162,8 @@ fn only_partial(newest: Option<&SnapshotInfo>, node: Option<&NodeName>) -> Strin
         Some(SnapshotInfo { id, created, problems, .. }) => format!(
             "there is no complete snapshot{of}. The newest partial one is {id} of {created}, in which {} missing \
              or torn; --allow-partial takes it",
-            of_files(*problems)
+            of_files(*problems),
+            created = Printable(created.as_bytes()),
         ),
     }
 }
