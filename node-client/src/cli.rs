@@ -224,6 +224,9 @@ pub struct RestoreArguments {
     /// with the same content and time are not fetched, so a restore that was cut short goes on.
     #[arg(long)]
     pub into_existing: bool,
+    /// List what would be restored, and write nothing. Neither chunks nor the target are looked at.
+    #[arg(long)]
+    pub dry_run: bool,
     /// Keep setuid and setgid bits and file capabilities.
     #[arg(long)]
     pub keep_setuid: bool,

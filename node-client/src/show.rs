@@ -14,7 +14,9 @@ use serde::Serialize;
 use crate::cli::Output;
 use crate::error::{ClientError, DAMAGE_HINT, chain};
 use crate::push::{PushReport, Tidied};
-use crate::restore::{FailedFor, NotSet, PassedOver, RestoreReport, VerifyReport};
+use crate::restore::{
+    DamagedPage, DryRun, FailedFor, NotSet, PassedOver, PlannedKind, RestoreReport, VerifyReport,
+};
 
 pub mod snapshot;
 
@@ -338,9 +340,7 @@ impl Show for RestoreReport {
             let reason = Printable(skipped.reason.as_bytes());
             writeln!(out, "  NOT in the snapshot: {}: {reason}", skipped.path)
         })?;
-        for pattern in &self.unmatched {
-            writeln!(out, "  NOT found: nothing in the snapshot matches --path `{pattern}`")?;
-        }
+        unmatched(out, &self.unmatched)?;
         for pattern in &self.unmatched_excludes {
             writeln!(out, "  note: nothing in the snapshot matches --exclude `{pattern}`")?;
         }
@@ -366,13 +366,58 @@ impl Show for RestoreReport {
     }
 }
 
+impl Show for DryRun {
+    fn text(&self, out: &mut dyn Write) -> io::Result<()> {
+        for name in &self.names {
+            let end = if name.kind == PlannedKind::Folder { "/" } else { "" };
+            writeln!(out, "{}{end}", name.path)?;
+        }
+        let named = u64::try_from(self.names.len()).unwrap_or(u64::MAX);
+        if let Some(more) = self.count().checked_sub(named).filter(|more| *more > 0) {
+            writeln!(out, "and {} more", HumanCount(more))?;
+        }
+        let [files, folders, symlinks] = [self.files, self.folders, self.symlinks].map(HumanCount);
+        let (bytes, node, snapshot) = (HumanBytes(self.bytes), &self.node, &self.snapshot);
+        writeln!(
+            out,
+            "would restore {files} files, {folders} folders, {symlinks} links, {bytes}, of {node} from snapshot \
+             {snapshot}"
+        )?;
+        if self.skipped_count > 0 {
+            writeln!(out, "  NOT in the snapshot: {} files", HumanCount(self.skipped_count))?;
+        }
+        damaged_pages(out, &self.damaged_pages)?;
+        if self.damaged_count > 0 {
+            writeln!(out, "  DAMAGED: {} names without their content", HumanCount(self.damaged_count))?;
+        }
+        unmatched(out, &self.unmatched)?;
+        newer(out, self.passed_over.as_ref())
+    }
+
+    fn is_news(&self) -> bool {
+        true
+    }
+}
+
+fn damaged_pages(out: &mut dyn Write, pages: &[DamagedPage]) -> io::Result<()> {
+    for page in pages {
+        let reason = Printable(page.reason.as_bytes());
+        writeln!(out, "  DAMAGED, not restored: all that is named on {}: {reason}", page.object)?;
+    }
+    Ok(())
+}
+
+fn unmatched(out: &mut dyn Write, patterns: &[String]) -> io::Result<()> {
+    for pattern in patterns {
+        writeln!(out, "  NOT found: nothing in the snapshot matches --path `{pattern}`")?;
+    }
+    Ok(())
+}
+
 impl RestoreReport {
     /// What was wanted and is not restored.
     fn failures(&self, out: &mut dyn Write) -> io::Result<()> {
-        for page in &self.damaged_pages {
-            let reason = Printable(page.reason.as_bytes());
-            writeln!(out, "  DAMAGED, not restored: all that is named on {}: {reason}", page.object)?;
-        }
+        damaged_pages(out, &self.damaged_pages)?;
         if let Some(lost) = self.lost_entries {
             writeln!(out, "  {} files, folders and links were on damaged pages", HumanCount(lost))?;
         }

@@ -7,8 +7,11 @@ use std::process::Command;
 
 use serde_json::Value;
 use tests::client::{Client, Done, number, run_to_end, text};
+use tests::compare::assert_same;
 use tests::gear;
 use tests::loop_image::{FileSystem, LoopImage};
+use tests::mount::Tmpfs;
+use tests::seed::Random;
 use tests::world::{Folder, World};
 
 /// A node whose folder `source` was pushed.
@@ -186,4 +189,28 @@ fn a_second_restore_fetches_nothing_that_is_there() {
 
     assert_eq!((number(&report, "files"), number(&report, "unchanged")), (3, 2), "{report}");
     assert_eq!(fs::read(to.join("d")).unwrap(), fs::read(root.join("d")).unwrap());
+}
+
+/// C15: a full disk ends a restore, which says what is there, and goes on when there is room.
+#[test]
+fn a_full_target_ends_a_restore_that_goes_on_later() {
+    let world = World::new();
+    let root = world.dir("source");
+    for n in 0..8 {
+        fs::write(root.join(format!("f{n}")), Random::new(n).bytes(300_000)).unwrap();
+    }
+    let node = world.node("n");
+    node.push(&root);
+    let Some(disk) = Tmpfs::mount(world.dir("disk"), "size=1m") else { return };
+    let to = disk.path().join("to");
+
+    let full = node.restore("latest", &to, &["--strip-root"]).exits(14).json();
+    let there = fs::read_dir(&to).unwrap().count();
+    disk.resize("size=8m");
+    let rest = node.restore("latest", &to, &["--strip-root", "--into-existing"]).exits(0).json();
+
+    let restored = number(&full["restored"], "files");
+    assert!(restored > 0 && u64::try_from(there) == Ok(restored), "{full}");
+    assert_eq!((number(&rest, "files"), number(&rest, "unchanged")), (8, restored), "{rest}");
+    assert_same(&root, &to);
 }

@@ -17,6 +17,7 @@ mod attributes;
 mod batch;
 mod compare;
 mod direct;
+mod dry;
 mod executor;
 mod failed;
 mod fetch;
@@ -43,18 +44,19 @@ use format_spec::{ClusterName, EntryPath, NodeName, SnapshotId};
 use tokio::runtime::Handle;
 
 use attributes::Attributes;
-use executor::Executor;
+use failed::Failures;
 use fetch::{Fetcher, is_about_blobs};
 use filter::{Filter, Selection};
 use folder::{FolderJob, Target};
 use layout::Layout;
 use plan::Planner;
-use report::{Flaws, Mixed};
+use report::Flaws;
 use select::Latest;
 use work::Work;
 use write::Writer;
 
 pub use attributes::{NotSet, Note, Setuid};
+pub use dry::{DryRun, PlannedKind, PlannedName, dry_run};
 pub use failed::{DamagedPage, Failed, FailedFor};
 pub use folder::Existing;
 pub(crate) use folder::is_temporary;
@@ -160,35 +162,94 @@ pub fn run(
     hooks: &Hooks<'_>,
 ) -> Result<RestoreReport, ClientError> {
     let start = hooks.clock.elapsed();
-    let filter = Filter::new(&options.paths, &options.excludes)?;
-    let Found { snapshot, node, passed_over } = find(api, runtime, options)?;
-    let fetcher = Fetcher { api, runtime, snapshot, cancel: &hooks.cancel };
-    let manifest = fetcher.wait_for(api.manifest(snapshot, &node))?;
-    let domain = domain_key(fetcher)?;
-    lack::check(options.partial, fetcher, &domain, &manifest, &filter)?;
-    let layout = layout(options.placement, fetcher, &domain, &manifest, &filter)?;
+    let prepared = Prepared::new(api, runtime, options, hooks)?;
     let mut target = Target::open(&options.to, options.existing)?;
     warn_of_owner(&target, options);
     let top = target.top()?;
     let writer = Writer::new(target, Attributes::new(options.setuid))?;
-    let work = Work::new(fetcher, &domain, writer, total(&manifest), hooks.progress);
-    let mut flaws = Flaws { skipped: Vec::new(), mixed: Mixed::default(), passed_over, entries: 0 };
-    let planner = Planner::new(domain.clone(), manifest.roots.clone(), layout, filter.clone());
-    let restored = restore(&work, top, &manifest, planner, &mut flaws);
+    let total = total(&prepared.manifest);
+    let work = Work::new(prepared.fetcher, &prepared.domain, writer, total, hooks.progress);
+    let mut flaws = Flaws::default();
+    let restored = restore(&work, top, &prepared, &mut flaws);
     let restored = restored.and_then(|()| match options.durable {
         Durable::Synced => work.writer.sync(),
         Durable::Later => Ok(()),
     });
     let seconds = hooks.clock.elapsed().saturating_sub(start).as_secs_f64();
-    let report = RestoreReport::new(snapshot, node, &work, &manifest, &filter, flaws, seconds);
+    let report = RestoreReport::new(&prepared, &work, flaws, seconds);
     match restored {
         Err(error) if report.is_empty() => Err(error),
         Err(source) => Err(ClientError::Stopped { report: Box::new(report), source: Box::new(source) }),
-        Ok(()) if report.is_empty() && !options.paths.is_empty() => {
-            let list = options.paths.join("`, `");
-            Err(ClientError::NotFound(format!("nothing in the snapshot matches `{list}`")))
-        }
+        Ok(()) if report.is_empty() && !options.paths.is_empty() => Err(nothing_matches(options)),
         Ok(()) => Ok(report),
+    }
+}
+
+fn nothing_matches(options: &RestoreOptions) -> ClientError {
+    ClientError::NotFound(format!("nothing in the snapshot matches `{}`", options.paths.join("`, `")))
+}
+
+/// What is known before anything is written.
+struct Prepared<'a> {
+    snapshot: SnapshotId,
+    node: NodeName,
+    passed_over: Option<PassedOver>,
+    fetcher: Fetcher<'a>,
+    domain: DomainKey,
+    manifest: Manifest,
+    filter: Filter,
+    layout: Layout,
+}
+
+impl<'a> Prepared<'a> {
+    fn new(
+        api: &'a Api,
+        runtime: &'a Handle,
+        options: &RestoreOptions,
+        hooks: &'a Hooks<'_>,
+    ) -> Result<Self, ClientError> {
+        let filter = Filter::new(&options.paths, &options.excludes)?;
+        let Found { snapshot, node, passed_over } = find(api, runtime, options)?;
+        let fetcher = Fetcher { api, runtime, snapshot, cancel: &hooks.cancel };
+        let manifest = fetcher.wait_for(api.manifest(snapshot, &node))?;
+        let domain = domain_key(fetcher)?;
+        lack::check(options.partial, fetcher, &domain, &manifest, &filter)?;
+        let layout = layout(options.placement, fetcher, &domain, &manifest, &filter)?;
+        Ok(Self { snapshot, node, passed_over, fetcher, domain, manifest, filter, layout })
+    }
+
+    fn planner(&self) -> Planner {
+        let (roots, layout) = (self.manifest.roots.clone(), self.layout.clone());
+        Planner::new(self.domain.clone(), roots, layout, self.filter.clone())
+    }
+
+    /// One pass over all pages: the steps of their records to `sink`. What follows a damaged one comes too.
+    ///
+    /// # Errors
+    /// As [`Planner::record`]; those of the server that concern more than one page.
+    fn pass(
+        &self,
+        mut planner: Planner,
+        mut number: PassNumber<'_>,
+        sink: plan::Sink<'_>,
+    ) -> Result<Option<Planner>, ClientError> {
+        pages::for_each_page(self.fetcher, &self.domain, &self.manifest, |(page, records)| {
+            let records = match records {
+                Err(error) if is_about_blobs(&error) => {
+                    if let PassNumber::First(_, failures) = &number {
+                        failures.add_page(page.id, &error);
+                    }
+                    return planner.skip_damage(sink);
+                }
+                records => records?,
+            };
+            if let PassNumber::First(entries, _) = &mut number {
+                let count = records.iter().filter(|record| matches!(record, Record::Entry(_))).count();
+                **entries += u64::try_from(count).unwrap_or(0);
+            }
+            records.into_iter().try_for_each(|record| planner.record(record, sink))
+        })?;
+        planner.finish(sink)
     }
 }
 
@@ -196,15 +257,15 @@ pub fn run(
 fn restore(
     work: &Work<'_>,
     top: FolderJob,
-    manifest: &Manifest,
-    planner: Planner,
+    prepared: &Prepared<'_>,
     flaws: &mut Flaws,
 ) -> Result<(), ClientError> {
     work.run(top, |executor| {
-        let flow = || -> Result<(), ClientError> {
-            let first = pass(work, manifest, planner, executor, PassNumber::First(&mut flaws.entries))?;
-            match first {
-                Some(second) => pass(work, manifest, second, executor, PassNumber::Second).map(drop),
+        let mut flow = || -> Result<(), ClientError> {
+            let mut sink = |step| executor.step(step);
+            let first = PassNumber::First(&mut flaws.entries, &work.failures);
+            match prepared.pass(prepared.planner(), first, &mut sink)? {
+                Some(second) => prepared.pass(second, PassNumber::Second, &mut sink).map(drop),
                 None => Ok(()),
             }
         };
@@ -218,36 +279,9 @@ fn restore(
 /// Which time the pages are gone through.
 enum PassNumber<'a> {
     /// Entries are counted, and damage is new.
-    First(&'a mut u64),
+    First(&'a mut u64, &'a Failures),
     /// Only for content that lies under names that are not wanted.
     Second,
-}
-
-/// One pass over all pages. What follows a damaged one is restored.
-fn pass(
-    work: &Work<'_>,
-    manifest: &Manifest,
-    mut planner: Planner,
-    executor: &mut Executor<'_, '_>,
-    mut number: PassNumber<'_>,
-) -> Result<Option<Planner>, ClientError> {
-    pages::for_each_page(work.fetcher, work.domain, manifest, |(page, records)| {
-        let records = match records {
-            Err(error) if is_about_blobs(&error) => {
-                if matches!(number, PassNumber::First(_)) {
-                    work.failures.add_page(page.id, &error);
-                }
-                return planner.skip_damage(&mut |step| executor.step(step));
-            }
-            records => records?,
-        };
-        if let PassNumber::First(entries) = &mut number {
-            let count = records.iter().filter(|record| matches!(record, Record::Entry(_))).count();
-            **entries += u64::try_from(count).unwrap_or(0);
-        }
-        records.into_iter().try_for_each(|record| planner.record(record, &mut |step| executor.step(step)))
-    })?;
-    planner.finish(&mut |step| executor.step(step))
 }
 
 /// Who owns the target can change files while they are restored, though nothing outside of it.

@@ -8,6 +8,7 @@ use format_spec::snapshot::SnapshotState;
 use format_spec::{EntryPath, ErrorClass, NodeName, SnapshotId};
 use serde::Serialize;
 
+use super::Prepared;
 use super::attributes::{NotSet, Note};
 use super::failed::{DamagedPage, Failed, Found};
 use super::filter::Filter;
@@ -66,13 +67,12 @@ impl Names {
 }
 
 /// What was not restored as it should have been.
+#[derive(Default)]
 pub(super) struct Flaws {
     /// Names that were passed over.
     pub(super) skipped: Vec<EntryPath>,
     /// Names that hold mixtures.
     pub(super) mixed: Mixed,
-    /// A snapshot that is newer than the one that was taken.
-    pub(super) passed_over: Option<PassedOver>,
     /// How many entries of the manifest were seen.
     pub(super) entries: u64,
 }
@@ -136,17 +136,10 @@ pub struct RestoreReport {
 }
 
 impl RestoreReport {
-    pub(super) fn new(
-        snapshot: SnapshotId,
-        node: NodeName,
-        work: &Work<'_>,
-        manifest: &Manifest,
-        filter: &Filter,
-        flaws: Flaws,
-        seconds: f64,
-    ) -> Self {
+    pub(super) fn new(prepared: &Prepared<'_>, work: &Work<'_>, flaws: Flaws, seconds: f64) -> Self {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let Flaws { skipped, mixed: Mixed { fuzzy, torn }, passed_over, entries } = flaws;
+        let Flaws { skipped, mixed: Mixed { fuzzy, torn }, entries } = flaws;
+        let Prepared { snapshot, node, passed_over, manifest, filter, .. } = prepared;
         let skipped = skipped_files(manifest, filter, skipped, &torn);
         let found = work.failures.take();
         let (warnings, not_set) = work.writer.attributes.notes.take();
@@ -154,8 +147,8 @@ impl RestoreReport {
         let failed = found.names();
         let Found { damaged: damaged_count, not_made: not_made_count, pages: damaged_pages, .. } = found;
         let mut report = Self {
-            snapshot,
-            node,
+            snapshot: *snapshot,
+            node: node.clone(),
             files: count(&work.tally.files),
             folders: count(&work.tally.folders),
             symlinks: count(&work.tally.symlinks),
@@ -177,7 +170,7 @@ impl RestoreReport {
             fuzzy_count: fuzzy.count,
             torn: torn.text(),
             torn_count: torn.count,
-            passed_over,
+            passed_over: passed_over.clone(),
             state: SnapshotState::Complete,
             seconds,
         };

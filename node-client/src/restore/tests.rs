@@ -418,6 +418,35 @@ fn what_is_excluded_does_not_come_back() {
     assert_eq!((report.exit_code(), report.unmatched_excludes), (0, vec!["none".to_owned()]));
 }
 
+#[test]
+fn a_dry_run_names_what_would_be_made_and_makes_nothing() {
+    let server = sample().serve();
+    let to = tempfile::tempdir().unwrap();
+    let target = to.path().join("new");
+    let (clock, progress) = (SystemClock::new(), |_| ());
+    let hooks = Hooks { progress: &progress, cancel: Cancel::new(), clock: &clock };
+    let dry = |paths: &[&str]| {
+        let paths = paths.iter().map(|path| (*path).to_owned()).collect();
+        let options = RestoreOptions { paths, ..options(&target) };
+        dry_run(&server.api, server.runtime.handle(), &options, &hooks)
+    };
+
+    let all = dry(&[]).unwrap();
+    let link = dry(&["/srv/r/d/link", "typo"]).unwrap();
+    let none = dry(&["typo"]).unwrap_err();
+    let made = target.exists();
+    let report = restore(&server, &options(&target)).unwrap();
+
+    assert_eq!((all.files, all.folders, all.symlinks), (report.files, report.folders, report.symlinks));
+    assert_eq!((all.bytes, all.exit_code()), (report.bytes, 0));
+    let planned: Vec<String> = all.names.iter().map(|name| name.path.clone()).collect();
+    assert_eq!(planned, names(&target)[1..], "all but the folder above the root");
+    let planned: Vec<&str> = link.names.iter().map(|name| name.path.as_str()).collect();
+    assert_eq!(planned, ["srv/r", "srv/r/d", "srv/r/d/link"]);
+    assert_eq!((link.exit_code(), link.unmatched), (3, vec!["typo".to_owned()]));
+    assert!(matches!(none, ClientError::NotFound(_)) && !made, "{none}");
+}
+
 /// C18: what is there already, with the same time and content, is not fetched; what only looks so is.
 #[test]
 fn a_restore_into_what_it_made_before_fetches_only_what_differs() {
