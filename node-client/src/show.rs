@@ -509,6 +509,9 @@ impl Show for VerifyReport {
             let problem = Printable(damage.problem.as_bytes());
             writeln!(out, "    {} {path} {object}: {problem}", damage.node)
         })?;
+        if !self.is_sound() {
+            writeln!(out, "  {DAMAGE_HINT}")?;
+        }
         newer(out, self.passed_over.as_ref())
     }
 
