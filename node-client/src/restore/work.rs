@@ -18,7 +18,7 @@ use super::failed::{Failures, Obstacle, Why};
 use super::fetch::{Fetcher, Opener, Plaintexts};
 use super::folder::{FolderCache, FolderJob, Inode};
 use super::layout::TargetPath;
-use super::write::{FileJob, Finished, Writer};
+use super::write::{Ended, FileJob, Finished, Writer};
 use super::{OnProgress, Progress};
 use crate::api::Asked;
 use crate::error::{ClientError, chain};
@@ -279,8 +279,7 @@ impl<'a> Work<'a> {
     /// Gives up a hold on a file, and finishes the file if it was the last.
     fn put_down(&self, file: Arc<FileJob>, cache: &mut FolderCache) -> Result<(), ClientError> {
         let Some(job) = Arc::into_inner(file) else { return Ok(()) };
-        let (at, entry) = (job.at.clone(), job.entry.clone());
-        let finished = self.writer.finish(job, cache)?;
+        let Ended { at, entry, finished } = self.writer.finish(job, cache)?;
         self.became(&at, &entry, finished);
         Ok(())
     }

@@ -71,6 +71,13 @@ impl FileJob {
     }
 }
 
+/// A file that nobody holds any more.
+pub(super) struct Ended {
+    pub(super) at: TargetPath,
+    pub(super) entry: Entry,
+    pub(super) finished: Finished,
+}
+
 /// What became of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Finished {
@@ -148,9 +155,9 @@ impl Writer {
     ///
     /// # Errors
     /// Only those that end the restore.
-    pub(super) fn finish(&self, job: FileJob, cache: &mut FolderCache) -> Result<Finished, ClientError> {
+    pub(super) fn finish(&self, job: FileJob, cache: &mut FolderCache) -> Result<Ended, ClientError> {
         let written = job.written.load(Ordering::Relaxed);
-        let done = match (job.failed.get(), job.data_len.get()) {
+        let finished = match (job.failed.get(), job.data_len.get()) {
             (Some(why), _) => Finished::Failed(why.clone()),
             (None, Some(data_len)) if *data_len == written => match self.publish(&job, cache) {
                 Ok(inode) => Finished::Restored(inode),
@@ -160,10 +167,10 @@ impl Writer {
             // Given up by the plan, or by the failure of another thread that holds its rest.
             _ => Finished::Abandoned,
         };
-        let FileJob { folder, temporary, .. } = job;
+        let FileJob { at, entry, folder, temporary, .. } = job;
         drop(temporary);
         self.release(folder)?;
-        Ok(done)
+        Ok(Ended { at, entry, finished })
     }
 
     fn publish(&self, job: &FileJob, cache: &mut FolderCache) -> Result<Inode, Obstacle> {

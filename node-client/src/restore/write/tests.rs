@@ -52,7 +52,7 @@ impl Scene {
         let len = u64::try_from(bytes.len()).unwrap();
         job.data_len.set(len).unwrap();
         self.writer.write(&job, &mut self.cache, &mut Gather::new(), 0, bytes).unwrap();
-        self.writer.finish(job, &mut self.cache).unwrap()
+        self.writer.finish(job, &mut self.cache).unwrap().finished
     }
 
     fn job(&self, name: &str, size: u64) -> FileJob {
@@ -94,7 +94,7 @@ fn a_file_has_another_name_until_it_is_whole() {
     scene.writer.write(&job, &mut scene.cache, &mut Gather::new(), 0, b"hello").unwrap();
     let before = scene.names();
     job.data_len.set(5).unwrap();
-    let done = scene.writer.finish(job, &mut scene.cache).unwrap();
+    let done = scene.writer.finish(job, &mut scene.cache).unwrap().finished;
 
     assert!(before.len() == 1 && before[0].starts_with(TEMPORARY), "{before:?}");
     assert_eq!((done, scene.names()), (Finished::Restored(scene.inode("f")), vec!["f".to_owned()]));
@@ -112,8 +112,8 @@ fn a_file_that_is_given_up_leaves_no_name() {
     short.data_len.set(5).unwrap();
     assert_eq!(scene.names().len(), 3);
 
-    assert_eq!(scene.writer.finish(unplanned, &mut scene.cache).unwrap(), Finished::Abandoned);
-    assert_eq!(scene.writer.finish(short, &mut scene.cache).unwrap(), Finished::Abandoned);
+    assert_eq!(scene.writer.finish(unplanned, &mut scene.cache).unwrap().finished, Finished::Abandoned);
+    assert_eq!(scene.writer.finish(short, &mut scene.cache).unwrap().finished, Finished::Abandoned);
     drop(dropped);
 
     assert_eq!(scene.names(), Vec::<String>::new());
@@ -243,7 +243,7 @@ fn a_file_without_a_name_leaves_nothing_behind() {
 impl Scene {
     fn restore_rest(&mut self, job: FileJob, data_len: u64) -> Finished {
         job.data_len.set(data_len).unwrap();
-        self.writer.finish(job, &mut self.cache).unwrap()
+        self.writer.finish(job, &mut self.cache).unwrap().finished
     }
 }
 
