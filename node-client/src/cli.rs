@@ -44,9 +44,9 @@ Settings come from flags, then from the environment (ASTACUS_SERVER, ASTACUS_TOK
 ASTACUS_TOKEN, ASTACUS_CLUSTER, ASTACUS_NODE), then from ~/.config/astacus/client.toml, then from
 /etc/astacus/client.toml (keys: server, token_file, cluster, node).
 
-Exit codes: 0 done · 2 wrong usage · 3 done, but files are missing or torn · 10 not found ·
-11 conflict · 12 not allowed · 13 stored bytes are damaged · 14 not available, try again ·
-1 a defect of ours · 130 interrupted";
+Exit codes: 0 done · 2 wrong usage · 3 done, but files are missing, torn or could not be made ·
+10 not found · 11 conflict · 12 not allowed · 13 stored bytes are damaged, all else is done ·
+14 not available, try again · 1 a defect of ours · 130 interrupted";
 
 /// Where the server is, and who we are.
 #[derive(Debug, Clone, Args)]
@@ -228,6 +228,9 @@ pub struct RestoreArguments {
     /// `*` stays within a name, `**` does not.
     #[arg(long = "path", value_name = "GLOB")]
     pub paths: Vec<String>,
+    /// Nothing that matches, and nothing in it: written as for --path.
+    #[arg(long, value_name = "GLOB")]
+    pub exclude: Vec<String>,
     /// Restore what is there although files are missing or torn (exit code 3), and let `latest` be the newest
     /// snapshot, complete or partial. Without this, nothing is written unless all that --path chooses is whole.
     #[arg(long)]
@@ -235,9 +238,13 @@ pub struct RestoreArguments {
     /// Put the content of the pushed folder right into the target, without the path to it.
     #[arg(long)]
     pub strip_root: bool,
-    /// Restore into a folder that is not empty, and replace files of the same name there.
+    /// Restore into a folder that is not empty, and replace files of the same name there. Files that are there already
+    /// with the same content and time are not fetched, so a restore that was cut short goes on.
     #[arg(long)]
     pub into_existing: bool,
+    /// List what would be restored, and write nothing. Neither chunks nor the target are looked at.
+    #[arg(long)]
+    pub dry_run: bool,
     /// Keep setuid and setgid bits and file capabilities.
     #[arg(long)]
     pub keep_setuid: bool,
@@ -353,6 +360,7 @@ impl RestoreArguments {
             partial: allowed(self.allow_partial),
             to: self.to.clone(),
             paths: self.paths.clone(),
+            excludes: self.exclude.clone(),
             placement: if self.strip_root { Placement::StripRoot } else { Placement::WholePath },
             existing: if self.into_existing { Existing::Replace } else { Existing::Refuse },
             setuid: if self.keep_setuid { Setuid::Keep } else { Setuid::Drop },

@@ -146,10 +146,16 @@ impl Client {
         let cancel = self.interruptible()?;
         let bar = Bar::for_restore(self.output);
         let hooks = restore::Hooks { progress: &|at| bar.at(at), cancel, clock: &self.clock };
+        if arguments.dry_run {
+            let planned = restore::dry_run(&self.api, self.runtime.handle(), &options, &hooks)?;
+            drop(bar);
+            show(&planned, self.output)?;
+            return Ok(planned.exit_code());
+        }
         let report = restore::run(&self.api, self.runtime.handle(), &options, &hooks)?;
         drop(bar);
         show(&report, self.output)?;
-        Ok(partial(report.state))
+        Ok(report.exit_code())
     }
 
     fn verify(&self, arguments: &VerifyArguments) -> Result<u8, ClientError> {

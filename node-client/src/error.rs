@@ -3,15 +3,33 @@
 use std::io;
 use std::path::PathBuf;
 
+use format_spec::path::Printable;
 use format_spec::wire::ErrorBody;
-use format_spec::{ChunkId, ErrorClass, FormatError, SnapshotId};
+use format_spec::{ErrorClass, FormatError, SnapshotId};
 
-use crate::restore::Lack;
+use crate::restore::{Lack, RestoreReport};
 
 /// Exit code after Ctrl-C.
 pub const EXIT_INTERRUPTED: u8 = 130;
-/// Exit code when the snapshot is there, but some files are missing from it or torn.
+/// Exit code when the work is done, but some files are missing or torn.
 pub const EXIT_PARTIAL: u8 = 3;
+
+/// What helps to find out how much is damaged.
+pub(crate) const DAMAGE_HINT: &str =
+    "`astacus-admin verify --level read` reads everything that is stored, and names all that is damaged";
+const STOPPED_HINT: &str = "when the cause is gone, run the command again with --into-existing: files that are there \
+                            already are not fetched again";
+
+/// An error and its causes on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
 
 /// A push, restore, list or verify that failed.
 #[derive(Debug, thiserror::Error)]
@@ -43,7 +61,7 @@ pub enum ClientError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The server refused the request.
-    #[error("{} ({}, says {server})", body.message, body.code)]
+    #[error("{} ({}, says {server})", Printable(body.message.as_bytes()), Printable(body.code.as_bytes()))]
     Refused {
         /// Address as it was given.
         server: String,
@@ -59,7 +77,7 @@ pub enum ClientError {
         why: String,
     },
     /// The server's answer is not what this program understands.
-    #[error("{server} gave an answer that cannot be used: {why}")]
+    #[error("{server} gave an answer that cannot be used: {}", Printable(why.as_bytes()))]
     Protocol {
         /// Address as it was given.
         server: String,
@@ -75,13 +93,14 @@ pub enum ClientError {
         #[source]
         source: FormatError,
     },
-    /// A chunk came back with other bytes.
-    #[error("{id} of `{path}` came back with other bytes")]
-    Corrupt {
-        /// The chunk.
-        id: ChunkId,
-        /// The file that needs it.
-        path: String,
+    /// A restore ended before its end.
+    #[error("the restore has ended early")]
+    Stopped {
+        /// What was restored until then.
+        report: Box<RestoreReport>,
+        /// What ended it.
+        #[source]
+        source: Box<ClientError>,
     },
     /// A file or folder of this machine could not be used.
     #[error("{action} `{}`", path.display())]
@@ -144,7 +163,8 @@ impl ClientError {
             | Self::Output(_)
             | Self::Interrupted => ErrorClass::Unavailable,
             Self::Refused { body, .. } => body.class,
-            Self::Protocol { .. } | Self::Format { .. } | Self::Corrupt { .. } => ErrorClass::Integrity,
+            Self::Stopped { source, .. } => source.class(),
+            Self::Protocol { .. } | Self::Format { .. } => ErrorClass::Integrity,
             Self::Worker(_) => ErrorClass::Bug,
         }
     }
@@ -153,6 +173,7 @@ impl ClientError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Interrupted => EXIT_INTERRUPTED,
+            Self::Stopped { source, .. } => source.exit_code(),
             error => error.class().exit_code(),
         }
     }
@@ -166,6 +187,7 @@ impl ClientError {
             }
             Self::Foreign { .. } => "something else answers at that address: choose another with --server",
             Self::Interrupted => return None,
+            Self::Stopped { .. } => STOPPED_HINT,
             Self::NotFrozen { .. } => {
                 "choose a folder with --freeze-dir, push a snapshot of the volume, or leave out --require-freeze"
             }
@@ -175,7 +197,7 @@ impl ClientError {
                 ErrorClass::Denied => "check the token: --token-file, ASTACUS_TOKEN_FILE or ASTACUS_TOKEN",
                 ErrorClass::Conflict => "run the command again",
                 ErrorClass::Unavailable => "run the command again when the cause is gone",
-                ErrorClass::Integrity => "run `astacus-admin verify` to see how much is hurt",
+                ErrorClass::Integrity => DAMAGE_HINT,
                 ErrorClass::Bug => "this is a defect of Astacus: please report it",
             },
         };
@@ -187,6 +209,7 @@ impl ClientError {
         match self {
             Self::Refused { body, .. } => Some(&body.code),
             Self::Partial { .. } => Some("partial_snapshot"),
+            Self::Stopped { source, .. } => source.code(),
             _ => None,
         }
     }

@@ -5,15 +5,18 @@ use std::process::ExitCode;
 
 use format_spec::ErrorClass;
 use format_spec::manifest::{Moment, PushStats};
+use format_spec::path::Printable;
 use format_spec::snapshot::SnapshotState;
 use format_spec::wire::SnapshotInfo;
 use indicatif::{HumanBytes, HumanCount};
 use serde::Serialize;
 
 use crate::cli::Output;
-use crate::error::ClientError;
+use crate::error::{ClientError, DAMAGE_HINT, chain};
 use crate::push::{PushReport, Tidied};
-use crate::restore::{PassedOver, RestoreReport, VerifyReport};
+use crate::restore::{
+    DamagedPage, DryRun, FailedFor, NotSet, PassedOver, PlannedKind, RestoreReport, VerifyReport,
+};
 
 pub mod snapshot;
 
@@ -37,8 +40,49 @@ pub fn show(what: &impl Show, output: Output) -> Result<(), ClientError> {
     write_out(|out| match (output.json, output.quiet) {
         (true, _) => document(what, out),
         (false, true) if !what.is_news() => Ok(()),
-        (false, _) => what.text(out),
+        (false, _) => what.text(&mut Plain::new(out)),
     })
+}
+
+/// Lets no control character through but the end of a line: texts of servers, of other nodes and of file names
+/// must not move the cursor of whoever reads them.
+struct Plain<'a> {
+    out: &'a mut dyn Write,
+    /// Whether the last byte may be the first of a control character of two bytes.
+    is_between: bool,
+}
+
+/// The first byte of the control characters that have two.
+const FIRST_OF_TWO: u8 = 0xc2;
+
+impl<'a> Plain<'a> {
+    fn new(out: &'a mut dyn Write) -> Self {
+        Self { out, is_between: false }
+    }
+
+    fn byte(&mut self, byte: u8) -> io::Result<()> {
+        let is_second = std::mem::replace(&mut self.is_between, byte == FIRST_OF_TWO);
+        match byte {
+            // It waits for the next.
+            FIRST_OF_TWO => Ok(()),
+            0x80..=0x9f if is_second => write!(self.out, "\\u{{{byte:x}}}"),
+            _ if is_second => self.out.write_all(&[FIRST_OF_TWO, byte]),
+            b'\n' => self.out.write_all(b"\n"),
+            byte if byte.is_ascii_control() => write!(self.out, "\\u{{{byte:x}}}"),
+            byte => self.out.write_all(&[byte]),
+        }
+    }
+}
+
+impl Write for Plain<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        bytes.iter().try_for_each(|byte| self.byte(*byte))?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
 }
 
 /// Writes on standard output.
@@ -55,10 +99,17 @@ pub fn write_out(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result
 
 /// Shows why a command failed: for people on standard error, for programs as the one document.
 pub fn show_error(error: &ClientError, output: Output) {
+    let restored = match error {
+        ClientError::Stopped { report, .. } => Some(&**report),
+        _ => None,
+    };
     if output.json {
-        let _ = document(&Failed { error: ErrorDocument::new(error) }, &mut io::stdout().lock());
+        let failed = Failed { error: ErrorDocument::new(error), restored };
+        let _ = document(&failed, &mut io::stdout().lock());
     }
-    let mut out = io::stderr().lock();
+    let mut stderr = io::stderr().lock();
+    let mut out = Plain::new(&mut stderr);
+    let _ = restored.map_or(Ok(()), |report| report.text(&mut out));
     let _ = writeln!(out, "astacus-client: {}", chain(error));
     if let Some(hint) = error.hint() {
         let _ = writeln!(out, "hint: {hint}");
@@ -77,7 +128,7 @@ pub fn arguments<A: clap::Parser>() -> Result<A, ExitCode> {
     let exit_code = u8::try_from(told.exit_code()).unwrap_or(ErrorClass::Usage.exit_code());
     if told.use_stderr() && std::env::args_os().any(|argument| argument == "--json") {
         let error = ErrorDocument::usage(&told, exit_code);
-        let _ = document(&Failed { error }, &mut io::stdout().lock());
+        let _ = document(&Failed { error, restored: None }, &mut io::stdout().lock());
     }
     Err(match told.print() {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe && !told.use_stderr() => {
@@ -95,6 +146,9 @@ fn document(what: &impl Serialize, out: &mut dyn Write) -> io::Result<()> {
 #[derive(Serialize)]
 struct Failed<'a> {
     error: ErrorDocument<'a>,
+    /// What is there of a restore that ended early.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    restored: Option<&'a RestoreReport>,
 }
 
 #[derive(Serialize)]
@@ -140,17 +194,6 @@ pub(crate) fn not_one(moment: &Moment) -> String {
         .map(|(count, what)| format!("{} {what}", HumanCount(*count)))
         .collect();
     format!("{}; frozen within {freeze_ms} ms", parts.join(", "))
-}
-
-/// An error and its causes on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 impl Show for Tidied {
@@ -287,7 +330,7 @@ fn row(info: &SnapshotInfo) -> [String; 11] {
         info.cluster.to_string(),
         nodes.join(","),
         snapshot::folders(&info.origins),
-        info.created.clone(),
+        Printable(info.created.as_bytes()).to_string(),
         snapshot::state(info),
         HumanCount(info.files).to_string(),
         HumanBytes(info.bytes).to_string(),
@@ -305,21 +348,144 @@ impl Show for RestoreReport {
             out,
             "restored {files} files, {bytes}, of {node} from snapshot {snapshot} in {seconds:.1} s"
         )?;
-        for skipped in &self.skipped {
-            writeln!(out, "  NOT in the snapshot: {}: {}", skipped.path, skipped.reason)?;
+        if self.unchanged > 0 {
+            writeln!(out, "  {} of the files were there already", HumanCount(self.unchanged))?;
+        }
+        self.failures(out)?;
+        first(out, &self.skipped, self.skipped.len(), |out, skipped| {
+            let reason = Printable(skipped.reason.as_bytes());
+            writeln!(out, "  NOT in the snapshot: {}: {reason}", skipped.path)
+        })?;
+        unmatched(out, &self.unmatched)?;
+        for pattern in &self.unmatched_excludes {
+            writeln!(out, "  note: nothing in the snapshot matches --exclude `{pattern}`")?;
         }
         names(out, "TORN, a mixture of states", &self.torn, self.torn_count)?;
         names(out, "fuzzy, to be repaired by its owner's log", &self.fuzzy, self.fuzzy_count)?;
-        for note in &self.warnings {
-            writeln!(out, "  {}: {}", note.path, note.note)?;
+        first(out, &self.warnings, self.warnings.len(), |out, note| {
+            writeln!(out, "  {}: {}", note.path, note.note)
+        })?;
+        not_set(out, &self.not_set)?;
+        if self.leftovers_removed > 0 {
+            let removed = HumanCount(self.leftovers_removed);
+            writeln!(out, "  removed {removed} unfinished files of restores that were killed")?;
+        }
+        if self.is_damaged() {
+            writeln!(out, "  {DAMAGE_HINT}")?;
         }
         newer(out, self.passed_over.as_ref())
     }
 
     fn is_news(&self) -> bool {
-        let flawed = !self.skipped.is_empty() || self.torn_count > 0 || !self.warnings.is_empty();
-        flawed || self.passed_over.is_some()
+        let lacks = self.exit_code() != 0 || !self.unmatched_excludes.is_empty();
+        lacks || !self.warnings.is_empty() || !self.not_set.is_none() || self.passed_over.is_some()
     }
+}
+
+impl Show for DryRun {
+    fn text(&self, out: &mut dyn Write) -> io::Result<()> {
+        for name in &self.names {
+            let end = if name.kind == PlannedKind::Folder { "/" } else { "" };
+            writeln!(out, "{}{end}", name.path)?;
+        }
+        let named = u64::try_from(self.names.len()).unwrap_or(u64::MAX);
+        if let Some(more) = self.count().checked_sub(named).filter(|more| *more > 0) {
+            writeln!(out, "and {} more", HumanCount(more))?;
+        }
+        let [files, folders, symlinks] = [self.files, self.folders, self.symlinks].map(HumanCount);
+        let (bytes, node, snapshot) = (HumanBytes(self.bytes), &self.node, &self.snapshot);
+        writeln!(
+            out,
+            "would restore {files} files, {folders} folders, {symlinks} links, {bytes}, of {node} from snapshot \
+             {snapshot}"
+        )?;
+        if self.skipped_count > 0 {
+            writeln!(out, "  NOT in the snapshot: {} files", HumanCount(self.skipped_count))?;
+        }
+        damaged_pages(out, &self.damaged_pages)?;
+        if self.damaged_count > 0 {
+            writeln!(out, "  DAMAGED: {} names without their content", HumanCount(self.damaged_count))?;
+        }
+        unmatched(out, &self.unmatched)?;
+        newer(out, self.passed_over.as_ref())
+    }
+
+    fn is_news(&self) -> bool {
+        true
+    }
+}
+
+fn damaged_pages(out: &mut dyn Write, pages: &[DamagedPage]) -> io::Result<()> {
+    for page in pages {
+        let reason = Printable(page.reason.as_bytes());
+        writeln!(out, "  DAMAGED, not restored: all that is named on {}: {reason}", page.object)?;
+    }
+    Ok(())
+}
+
+fn unmatched(out: &mut dyn Write, patterns: &[String]) -> io::Result<()> {
+    for pattern in patterns {
+        writeln!(out, "  NOT found: nothing in the snapshot matches --path `{pattern}`")?;
+    }
+    Ok(())
+}
+
+impl RestoreReport {
+    /// What was wanted and is not restored.
+    fn failures(&self, out: &mut dyn Write) -> io::Result<()> {
+        damaged_pages(out, &self.damaged_pages)?;
+        if let Some(lost) = self.lost_entries {
+            writeln!(out, "  {} files, folders and links were on damaged pages", HumanCount(lost))?;
+        }
+        let count = usize::try_from(self.damaged_count + self.not_made_count).unwrap_or(usize::MAX);
+        first(out, &self.failed, count, |out, failed| {
+            let what = match failed.why {
+                FailedFor::Damaged => "DAMAGED, not restored",
+                FailedFor::NotMade => "NOT restored",
+            };
+            let object = failed.object.as_deref().map(|object| format!(" ({object})")).unwrap_or_default();
+            let reason = Printable(failed.reason.as_bytes());
+            writeln!(out, "  {what}: {}: {reason}{object}", failed.path)
+        })
+    }
+}
+
+/// Lines for people at most of one kind; `--json` has more.
+const SHOWN: usize = 100;
+
+/// A line for each of the first things, and how many more there are.
+fn first<T>(
+    out: &mut dyn Write,
+    things: &[T],
+    count: usize,
+    line: impl Fn(&mut dyn Write, &T) -> io::Result<()>,
+) -> io::Result<()> {
+    let shown = things.len().min(SHOWN);
+    things.iter().take(shown).try_for_each(|thing| line(out, thing))?;
+    match count - shown {
+        0 => Ok(()),
+        more => writeln!(out, "    and {} more", HumanCount(u64::try_from(more).unwrap_or(u64::MAX))),
+    }
+}
+
+/// What restored files do not have, in one line.
+fn not_set(out: &mut dyn Write, not_set: &NotSet) -> io::Result<()> {
+    let NotSet { owners, modes, times, attributes, powers } = *not_set;
+    let kinds = [
+        (owners, "owner"),
+        (modes, "mode"),
+        (times, "time"),
+        (attributes, "extended attribute"),
+        (powers, "setuid bit or capability"),
+    ];
+    let some = kinds.iter().filter(|(count, _)| *count > 0);
+    let some: Vec<_> = some.map(|(count, kind)| format!("{kind}: {}", HumanCount(*count))).collect();
+    if some.is_empty() {
+        return Ok(());
+    }
+    let why =
+        if owners > 0 && !rustix::process::geteuid().is_root() { "; only root can set owners" } else { "" };
+    writeln!(out, "  NOT SET as pushed ({}{why})", some.join(", "))
 }
 
 /// Names of one kind, each on a line, and how many more there are.
@@ -352,10 +518,15 @@ impl Show for VerifyReport {
         if *problem_count > 0 {
             writeln!(out, "  {problem_count} things are wrong:")?;
         }
-        for damage in &self.problems {
+        let count = usize::try_from(*problem_count).unwrap_or(usize::MAX);
+        first(out, &self.problems, count, |out, damage| {
             let path = damage.path.as_deref().unwrap_or("-");
             let object = damage.object.as_deref().unwrap_or("-");
-            writeln!(out, "    {} {path} {object}: {}", damage.node, damage.problem)?;
+            let problem = Printable(damage.problem.as_bytes());
+            writeln!(out, "    {} {path} {object}: {problem}", damage.node)
+        })?;
+        if !self.is_sound() {
+            writeln!(out, "  {DAMAGE_HINT}")?;
         }
         newer(out, self.passed_over.as_ref())
     }

@@ -54,7 +54,7 @@ impl Ground {
     fn name(self) -> &'static str {
         match self {
             Self::Temporary => "here",
-            Self::Image(FileSystem::Ext4) => "ext4",
+            Self::Image(FileSystem::Ext4 | FileSystem::Ext4Folding) => "ext4",
             Self::Image(FileSystem::Xfs) => "xfs",
         }
     }

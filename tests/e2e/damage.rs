@@ -81,7 +81,9 @@ fn names(findings: &Value, snapshot: &str) -> bool {
 fn every_level_of_a_check_finds_nothing_wrong_with_what_is_whole() {
     let repository = Damaged::new();
 
-    for level in ["index", "exists", "read"] {
+    for (level, reads) in [("index", false), ("exists", false), ("read", true)] {
+        let told = repository.node.admin(&["verify", "--level", level]).exits(0).stdout;
+        assert_eq!(told.contains("no stored byte was read"), !reads, "{told}");
         let (code, report) = repository.verify(level);
         assert_eq!((code, &report["findings"]), (Some(0), &serde_json::json!([])), "{report}");
         assert_eq!(report["snapshots"], 1, "{report}");
@@ -109,19 +111,33 @@ fn a_flipped_bit_in_a_pack_is_found_and_named() {
     assert_eq!(repository.verify("read").0, Some(0), "the bits are back");
 }
 
-/// P2, C2: what is damaged is not restored, and what is restored is right.
+/// P2, C2, C15: what is damaged is not restored and is named; all else is restored, and right.
 #[test]
-fn a_restore_of_damaged_data_fails_with_13_and_leaves_no_wrong_file() {
+fn a_restore_of_damaged_data_ends_with_13_and_lacks_only_what_is_damaged() {
     let repository = Damaged::new();
     let pack = repository.largest_pack();
     let middle = usize::try_from(fs::metadata(&pack).unwrap().len()).unwrap() * 4;
     repository.flip(&pack, middle);
+    let to = repository.world.path("restored");
 
     assert_eq!(repository.restore("restored"), Some(13));
     let verified = repository.node.run(["verify", &repository.snapshot, "--json"]).exits(13).json();
+    let report = repository.node.restore(&repository.snapshot, &repository.world.path("again"), &[]);
+    let mut command = repository.node.command();
+    command.args(["restore", &repository.snapshot, "--quiet", "--to"]).arg(repository.world.path("told"));
+    let told = tests::client::run_to_end(command).exits(13).stdout;
 
-    let problem = &verified["problems"][0];
-    assert!(problem["path"].is_string(), "the file that it hurts is named: {verified}");
+    let hurt: Vec<&Value> = verified["problems"].as_array().unwrap().iter().collect();
+    let report = report.exits(13).json();
+    let failed = report["failed"].as_array().unwrap();
+    assert_eq!((hurt.len(), failed.len()), (1, 1), "{verified} {report}");
+    assert_eq!((&failed[0]["path"], &failed[0]["object"]), (&hurt[0]["path"], &hurt[0]["object"]));
+    assert_eq!(report["damaged_count"], 1);
+    let there = fs::read_dir(&to).unwrap().count();
+    assert_eq!(there + 1, fs::read_dir(&repository.root).unwrap().count(), "all else is there");
+    let path = failed[0]["path"].as_str().unwrap();
+    assert!(told.contains(&format!("DAMAGED, not restored: {path}: ")), "{told}");
+    assert!(told.contains("astacus-admin verify --level read"), "the way on is named: {told}");
 }
 
 /// P2: bytes under the name of another pack are found.

@@ -74,6 +74,8 @@ fn a_restore_and_a_verify_report_say_what_was_done() {
         assert_eq!(done["snapshot"], report["snapshot"]);
         assert_eq!(done["bytes"], report["bytes"]);
     }
+    has(&restored, &["failed", "damaged_count", "not_made_count", "damaged_pages", "skipped", "unmatched"]);
+    has(&restored, &["unchanged", "not_set", "warnings", "leftovers_removed", "state"]);
 }
 
 #[test]

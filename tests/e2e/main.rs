@@ -20,6 +20,7 @@ mod put_back;
 mod quickstart;
 mod rebuild;
 mod reflink;
+mod restore;
 mod retention;
 mod scrub;
 mod series;

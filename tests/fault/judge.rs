@@ -13,6 +13,7 @@ use format_spec::page;
 use format_spec::snapshot::Snapshot;
 use format_spec::wire::VerifyLevel;
 use format_spec::{ChunkId, SnapshotId};
+use node_client::api::Asked;
 use node_client::error::ClientError;
 use repo_server::index::row::{ChunkRow, PackNumber, PackRow};
 use repo_server::index::{Engine, Index, KeyRange, Table, open_existing};
@@ -80,7 +81,8 @@ fn blob(
     kind: BlobKind,
     id: ChunkId,
 ) -> Result<Vec<u8>, ClientError> {
-    let frames = process.wait(process.api.read_blobs(snapshot, &[id]))?;
+    let asked = Asked { id, max_len: format_spec::MAX_CHUNK_LEN };
+    let frames = process.wait(process.api.read_blobs(snapshot, &[asked]))?;
     let frame = frames.first().expect("one id, one frame");
     let mut decompressor = Decompressor::new().expect("memory can be had");
     let plain = decompressor
@@ -88,7 +90,7 @@ fn blob(
         .map_err(|source| damaged("a blob", source))?;
     let domain = Stores::master().domain(&"c".parse().expect("a name"));
     if domain.id_of(kind, plain) != id {
-        return Err(ClientError::Corrupt { id, path: "data/file".to_owned() });
+        return Err(damaged("a blob", format_spec::FormatError::WrongChunk { expected: id }));
     }
     Ok(plain.to_vec())
 }

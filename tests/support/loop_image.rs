@@ -32,6 +32,8 @@ const MOUNT_PREFIX: &str = "astacus-loop-";
 pub enum FileSystem {
     /// ext4, with nothing written back by a timer for five minutes.
     Ext4,
+    /// The same, with folders that can take names for one which differ in case only (`chattr +F`).
+    Ext4Folding,
     /// XFS.
     Xfs,
 }
@@ -39,7 +41,7 @@ pub enum FileSystem {
 impl FileSystem {
     fn program(self) -> &'static str {
         match self {
-            Self::Ext4 => "mkfs.ext4",
+            Self::Ext4 | Self::Ext4Folding => "mkfs.ext4",
             Self::Xfs => "mkfs.xfs",
         }
     }
@@ -48,6 +50,7 @@ impl FileSystem {
     fn make_options(self) -> &'static [&'static str] {
         match self {
             Self::Ext4 => &["-q", "-F", "-m", "0", "-E", "nodiscard,lazy_itable_init=0,lazy_journal_init=0"],
+            Self::Ext4Folding => &["-q", "-F", "-m", "0", "-O", "casefold"],
             Self::Xfs => &["-q", "-K"],
         }
     }
@@ -55,7 +58,7 @@ impl FileSystem {
     /// A commit by the clock would hide a missing sync; a copy has the same id as what it was made of.
     fn mount_options(self) -> &'static str {
         match self {
-            Self::Ext4 => "loop,commit=300",
+            Self::Ext4 | Self::Ext4Folding => "loop,commit=300",
             Self::Xfs => "loop,nouuid",
         }
     }

@@ -29,6 +29,14 @@ impl Tmpfs {
         &self.0
     }
 
+    /// Gives it other options, such as `size=8m`.
+    ///
+    /// # Panics
+    /// If they are refused.
+    pub fn resize(&self, options: &str) {
+        assert!(mount(&["-o", &format!("remount,{options}")], &self.0), "{} stays full", self.0.display());
+    }
+
     /// From now on nothing in it can be changed.
     ///
     /// # Panics

@@ -142,6 +142,19 @@ impl FrameReader {
         self.buffer.len()
     }
 
+    /// What the next frame says that it is, as soon as its first bytes came: so that it can be refused before all of
+    /// it is in memory. `None` until then, and at the end.
+    ///
+    /// # Errors
+    /// [`FormatError`] if the bytes are no frame.
+    pub fn head(&self) -> Result<Option<FrameHeader>, FormatError> {
+        match self.buffer.first_chunk::<FRAME_HEADER_LEN>().filter(|_| !self.ended).map(decode_head) {
+            Some(Ok(Head::Frame(header))) => Ok(Some(header)),
+            Some(Ok(Head::End { .. })) | None => Ok(None),
+            Some(Err(error)) => Err(error),
+        }
+    }
+
     /// The next whole frame; `None` until more bytes came, and after the end.
     ///
     /// # Errors

@@ -1,8 +1,8 @@
 //! Audits: lines of events until the report.
 
-use bytes::Bytes;
+use std::ops::ControlFlow;
+
 use format_spec::wire::{AuditEvent, AuditReport, AuditRequest, Repair};
-use http_body_util::BodyExt;
 
 use super::{Api, Call};
 use crate::error::ClientError;
@@ -19,20 +19,14 @@ impl Api {
         mut progress: impl FnMut(u64, u64),
     ) -> Result<AuditReport, ClientError> {
         let call = Call::json("/v1/audit".to_owned(), &AuditRequest { repair });
-        let mut body = self.again(|| self.send(&call)).await?.into_body();
-        let mut lines = Vec::new();
-        while let Some(piece) = body.frame().await {
-            let piece = piece.map_err(|error| self.unreachable(error))?;
-            lines.extend_from_slice(piece.data_ref().unwrap_or(&Bytes::new()));
-            while let Some(end) = lines.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = lines.drain(..=end).collect();
-                match serde_json::from_slice(&line).map_err(|error| self.protocol(&error))? {
-                    AuditEvent::Progress { done, total } => progress(done, total),
-                    AuditEvent::Report(report) => return Ok(report),
-                    AuditEvent::Failed(body) => return Err(self.refused(body)),
-                }
+        let end = self.events(&call, |event| match event {
+            AuditEvent::Progress { done, total } => {
+                progress(done, total);
+                ControlFlow::Continue(())
             }
-        }
-        Err(self.protocol(&"the audit ended without a report"))
+            AuditEvent::Report(report) => ControlFlow::Break(Ok(report)),
+            AuditEvent::Failed(body) => ControlFlow::Break(Err(body)),
+        });
+        end.await?.map_err(|body| self.refused(body))
     }
 }

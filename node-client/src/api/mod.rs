@@ -10,12 +10,13 @@ mod connection;
 mod retry;
 mod upkeep;
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use format_spec::manifest::Manifest;
-use format_spec::wire::{self, Frame, FrameReader, Held};
+use format_spec::wire::{self, Frame, FrameHeader, FrameReader, Held};
 use format_spec::{ChunkId, ErrorClass, NodeName, SessionId, SnapshotId};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -56,6 +57,21 @@ pub enum Coming {
     Wait,
     /// It sends them as well: they are [`Held::Missing`] like all that is not there.
     Send,
+}
+
+/// A blob that is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asked {
+    /// Its id.
+    pub id: ChunkId,
+    /// Bytes of its plaintext at most.
+    pub max_len: u32,
+}
+
+impl Asked {
+    fn fits(&self, head: &FrameHeader) -> bool {
+        head.info.id == self.id && head.info.plain_len <= self.max_len
+    }
 }
 
 /// One request, ready to be sent more than once.
@@ -230,21 +246,16 @@ impl Api {
         Manifest::decode(&answer).map_err(|error| self.protocol(&error))
     }
 
-    /// The blobs with these ids, in the order asked for, each id once. Payloads are compressed and
-    /// not yet checked against their ids.
+    /// The blobs that are asked for, in their order, each id once. Payloads are compressed and not yet checked
+    /// against their ids. Memory: what was asked for; an answer with anything else is not read further.
     ///
     /// # Errors
     /// As [`open_session`](Self::open_session).
-    pub async fn read_blobs(&self, snapshot: SnapshotId, ids: &[ChunkId]) -> Result<Vec<Frame>, ClientError> {
-        let body = Segments::from(Bytes::from(wire::encode_ids(ids)));
+    pub async fn read_blobs(&self, snapshot: SnapshotId, asked: &[Asked]) -> Result<Vec<Frame>, ClientError> {
+        let ids: Vec<ChunkId> = asked.iter().map(|asked| asked.id).collect();
+        let body = Segments::from(Bytes::from(wire::encode_ids(&ids)));
         let call = Call::post(format!("/v1/snapshots/{snapshot}/blobs"), OCTETS, body);
-        let frames = self.again(|| self.read_frames_once(&call)).await?;
-        let as_asked =
-            frames.len() == ids.len() && frames.iter().zip(ids).all(|(frame, id)| frame.info.id == *id);
-        if as_asked {
-            return Ok(frames);
-        }
-        Err(self.protocol(&"other blobs than were asked for"))
+        self.again(|| self.read_frames_once(&call, asked)).await
     }
 
     /// Checks what is asked for, such as everything at one level; `progress` hears of each event before the
@@ -258,21 +269,15 @@ impl Api {
         mut progress: impl FnMut(u64, u64),
     ) -> Result<wire::VerifyReport, ClientError> {
         let call = Call::json("/v1/verify".to_owned(), &asked.into());
-        let mut body = self.again(|| self.send(&call)).await?.into_body();
-        let mut lines = Vec::new();
-        while let Some(piece) = body.frame().await {
-            let piece = piece.map_err(|error| self.unreachable(error))?;
-            lines.extend_from_slice(piece.data_ref().unwrap_or(&Bytes::new()));
-            while let Some(end) = lines.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = lines.drain(..=end).collect();
-                match serde_json::from_slice(&line).map_err(|error| self.protocol(&error))? {
-                    wire::VerifyEvent::Progress { done, total } => progress(done, total),
-                    wire::VerifyEvent::Report(report) => return Ok(report),
-                    wire::VerifyEvent::Failed(body) => return Err(self.refused(body)),
-                }
+        let end = self.events(&call, |event| match event {
+            wire::VerifyEvent::Progress { done, total } => {
+                progress(done, total);
+                ControlFlow::Continue(())
             }
-        }
-        Err(self.protocol(&"the check ended without a report"))
+            wire::VerifyEvent::Report(report) => ControlFlow::Break(Ok(report)),
+            wire::VerifyEvent::Failed(body) => ControlFlow::Break(Err(body)),
+        });
+        end.await?.map_err(|body| self.refused(body))
     }
 
     /// What the server has.
@@ -339,18 +344,27 @@ impl Api {
         Ok(collected.into())
     }
 
-    async fn read_frames_once(&self, call: &Call) -> Result<Vec<Frame>, ClientError> {
+    async fn read_frames_once(&self, call: &Call, asked: &[Asked]) -> Result<Vec<Frame>, ClientError> {
         let mut body = self.send(call).await?.into_body();
         let mut reader = FrameReader::new();
         let mut frames = Vec::new();
         while let Some(piece) = self.heard(async { Ok(body.frame().await) }).await? {
             let piece = piece.map_err(|error| self.unreachable(error))?;
             reader.push(piece.data_ref().unwrap_or(&Bytes::new()));
-            while let Some(frame) = reader.next_frame().map_err(|error| self.protocol(&error))? {
+            loop {
+                if let Some(head) = reader.head().map_err(|error| self.protocol(&error))?
+                    && !asked.get(frames.len()).is_some_and(|asked| asked.fits(&head))
+                {
+                    return Err(self.protocol(&"other blobs than were asked for"));
+                }
+                let Some(frame) = reader.next_frame().map_err(|error| self.protocol(&error))? else { break };
                 frames.push(frame);
             }
         }
         reader.finish().map_err(|error| self.unreachable(error))?;
+        if frames.len() < asked.len() {
+            return Err(self.protocol(&"fewer blobs than were asked for"));
+        }
         Ok(frames)
     }
 

@@ -118,8 +118,8 @@ impl Api {
         self.json(Call::get(format!("/v1/chunks/{id}"))).await
     }
 
-    /// Hands the lines of an answer to `heed` as they come, until one ends it.
-    async fn events<E: DeserializeOwned, T>(
+    /// Hands the lines of an answer to `heed` as they come, until one ends it. Memory: one line of bounded length.
+    pub(super) async fn events<E: DeserializeOwned, T>(
         &self,
         call: &Call,
         mut heed: impl FnMut(E) -> ControlFlow<T>,

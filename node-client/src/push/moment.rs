@@ -22,7 +22,7 @@ use super::sets::refers_to_others;
 use super::source::Opener;
 use super::stat::{Identity, Stat};
 use super::stop::Stopped;
-use super::walk::{Level, Names, Place, Walker};
+use super::walk::{Level, Names, Place, Walker, is_unfinished};
 use crate::twin::{Old, is_back};
 
 /// How often a folder is listed before it is called restless.
@@ -174,7 +174,7 @@ impl Walker<'_> {
             // It went at this moment, which the folder will show.
             return Ok(());
         };
-        if self.excludes.matches(&path) {
+        if self.excludes.matches(&path) || is_unfinished(name, &stat) {
             return Ok(());
         }
         if stat.kind() != FileType::RegularFile {

@@ -23,6 +23,7 @@ use super::stat::Stat;
 use super::stop::{Failure, Stop, Stopped};
 use crate::clock::Clock;
 use crate::error::ClientError;
+use crate::restore::is_temporary;
 use crate::state::{Memory, Slot, Spool, SpoolMark};
 use crate::twin::{Old, is_back};
 
@@ -116,6 +117,9 @@ impl Scan<'_> {
                 }
                 self.reader.progress.scanned(0);
                 return self.entry(&entry);
+            }
+            Step::Skipped(path) if path.components().last().is_some_and(is_temporary) => {
+                self.reader.tally.fallback("an unfinished file of a restore: passed over", &path);
             }
             Step::Skipped(path) => {
                 tracing::debug!(%path, "passed over: a socket, device or pipe");

@@ -19,6 +19,7 @@ use super::source::FOLDER;
 use super::stat::{Identity, Stat};
 use super::stop::Stopped;
 use super::xattr;
+use crate::restore::is_temporary;
 
 /// Bytes that one call for names may fill.
 const LISTING_LEN: usize = 64 << 10;
@@ -184,6 +185,9 @@ impl Walker<'_> {
             Err(Errno::NOENT) => return Ok(None),
             Err(error) => return self.problem(path, "cannot be looked at", error).map(|()| None),
         };
+        if is_unfinished(name, &stat) {
+            return self.step(Step::Skipped(path)).map(|()| None);
+        }
         if stat.kind() != FileType::RegularFile {
             return self.other(&level.folder, name, path, stat);
         }
@@ -311,6 +315,11 @@ impl Walker<'_> {
     fn problem(&mut self, path: EntryPath, what: &str, error: Errno) -> Result<(), Stopped> {
         self.step(Step::Problem(path, reason(what, error)))
     }
+}
+
+/// Whether it is what a restore has not finished: no data of anybody's.
+pub(super) fn is_unfinished(name: &CStr, stat: &Stat) -> bool {
+    is_temporary(name.to_bytes()) && matches!(stat.kind(), FileType::RegularFile | FileType::Symlink)
 }
 
 /// Why something is missing from a snapshot, for people.

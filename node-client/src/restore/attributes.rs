@@ -1,11 +1,12 @@
-//! Owner, mode, extended attributes and times: what is set, what is left out, and what is said then.
+//! Owner, mode, extended attributes and times: what is set, what is left out or refused, and what is said then.
+//! None of that keeps a file from being restored.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::{Mutex, PoisonError};
 
 use format_spec::path::Printable;
 use format_spec::{Entry, EntryKind, Timestamp};
-use rustix::fs::{AtFlags, Gid, Mode, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags};
+use rustix::fs::{AtFlags, CWD, Gid, Mode, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags};
 use rustix::io::Errno;
 use serde::Serialize;
 
@@ -35,26 +36,75 @@ pub struct Note {
     pub note: String,
 }
 
-/// The notes of one restore; the first thousand of them.
+/// How many names do not have something that they were pushed with, by what it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct NotSet {
+    /// Owner or group.
+    pub owners: u64,
+    /// Mode.
+    pub modes: u64,
+    /// Time of the last change.
+    pub times: u64,
+    /// Extended attributes.
+    pub attributes: u64,
+    /// Setuid and setgid bits and file capabilities, which come back only when asked for.
+    pub powers: u64,
+}
+
+impl NotSet {
+    /// Whether every name has everything.
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What a name does not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Owner,
+    Mode,
+    Time,
+    Attribute,
+    Power,
+}
+
+/// The notes of one restore; the first thousand of them, and how many there are of each kind.
 #[derive(Default)]
-pub(super) struct Notes(Mutex<Vec<Note>>);
+pub(super) struct Notes(Mutex<(Vec<Note>, NotSet)>);
 
 impl Notes {
-    /// Adds a note.
-    pub(super) fn add(&self, entry: &Entry, note: String) {
-        let mut notes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    fn add(&self, kind: Kind, entry: &Entry, note: String) {
+        self.count(kind);
+        self.say(entry, note);
+    }
+
+    fn count(&self, kind: Kind) {
+        let (_, not_set) = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = match kind {
+            Kind::Owner => &mut not_set.owners,
+            Kind::Mode => &mut not_set.modes,
+            Kind::Time => &mut not_set.times,
+            Kind::Attribute => &mut not_set.attributes,
+            Kind::Power => &mut not_set.powers,
+        };
+        *count += 1;
+    }
+
+    /// Adds a note about something that is not an attribute of its own.
+    pub(super) fn say(&self, entry: &Entry, note: String) {
+        let (notes, _) = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if notes.len() < MAX_NOTES {
             notes.push(Note { path: entry.path.to_string(), note });
         }
     }
 
     /// All of them.
-    pub(super) fn take(&self) -> Vec<Note> {
+    pub(super) fn take(&self) -> (Vec<Note>, NotSet) {
         std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-/// Sets attributes, and notes what it leaves out.
+/// Sets attributes, and notes what it leaves out or cannot set.
 pub(super) struct Attributes {
     setuid: Setuid,
     owners: bool,
@@ -68,43 +118,54 @@ impl Attributes {
     }
 
     /// Sets all attributes of an open file or folder. Times come last, for the rest changes none.
-    pub(super) fn apply(&self, file: BorrowedFd<'_>, entry: &Entry) -> Result<(), Errno> {
+    pub(super) fn apply(&self, file: BorrowedFd<'_>, entry: &Entry) {
         let owned = self.own(entry, |uid, gid| rustix::fs::fchown(file, uid, gid));
         for xattr in &entry.xattrs {
             if self.drops(entry, &xattr.name) {
-                self.notes.add(entry, "its file capabilities were left out".to_owned());
+                self.notes.add(Kind::Power, entry, "its file capabilities were left out".to_owned());
                 continue;
             }
             let set = rustix::fs::fsetxattr(file, &*xattr.name, &xattr.value, XattrFlags::empty());
             self.note_xattr(entry, &xattr.name, set);
         }
-        rustix::fs::fchmod(file, self.mode(entry, owned))?;
-        rustix::fs::futimens(file, &times(entry.mtime))
+        let mode = self.mode(entry, owned);
+        if let Err(error) = rustix::fs::fchmod(file, mode) {
+            let mode = mode.as_raw_mode();
+            self.notes.add(Kind::Mode, entry, format!("its mode {mode:o} could not be set: {error}"));
+        }
+        self.note_time(entry, rustix::fs::futimens(file, &times(entry.mtime)));
     }
 
-    /// Sets the attributes of the symbolic link `name` in `folder`; it is not followed.
-    pub(super) fn apply_to_link(&self, folder: &OwnedFd, name: &[u8], entry: &Entry) -> Result<(), Errno> {
-        self.own(entry, |uid, gid| rustix::fs::chownat(folder, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW));
+    /// Sets the attributes of a symbolic link, by its own handle: another process may give its name away.
+    pub(super) fn apply_to_link(&self, link: BorrowedFd<'_>, entry: &Entry) {
+        self.own(entry, |uid, gid| rustix::fs::chownat(link, "", uid, gid, AtFlags::EMPTY_PATH));
+        let path = by_handle(link);
         for xattr in &entry.xattrs {
-            let mut path = format!("/proc/self/fd/{}/", folder.as_fd().as_raw_fd()).into_bytes();
-            path.extend_from_slice(name);
-            let set = rustix::fs::lsetxattr(&*path, &*xattr.name, &xattr.value, XattrFlags::empty());
+            let set = rustix::fs::setxattr(&*path, &*xattr.name, &xattr.value, XattrFlags::empty());
             self.note_xattr(entry, &xattr.name, set);
         }
-        rustix::fs::utimensat(folder, name, &times(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)
+        let set = rustix::fs::utimensat(CWD, &*path, &times(entry.mtime), AtFlags::empty());
+        self.note_time(entry, set);
     }
 
     /// Whether it has the owner that it should have.
     fn own(&self, entry: &Entry, chown: impl FnOnce(Option<Uid>, Option<Gid>) -> Result<(), Errno>) -> bool {
         // The highest number stands for "leave it" in the system call, and for nobody in a file system.
-        if !self.owners || entry.uid == u32::MAX || entry.gid == u32::MAX {
+        if entry.uid == u32::MAX || entry.gid == u32::MAX {
+            return false;
+        }
+        if !self.owners {
+            let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+            if entry.uid != uid.as_raw() || entry.gid != gid.as_raw() {
+                self.notes.count(Kind::Owner);
+            }
             return false;
         }
         match chown(Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid))) {
             Ok(()) => true,
             Err(error) => {
                 let owner = format!("{}:{}", entry.uid, entry.gid);
-                self.notes.add(entry, format!("its owner {owner} could not be set: {error}"));
+                self.notes.add(Kind::Owner, entry, format!("its owner {owner} could not be set: {error}"));
                 false
             }
         }
@@ -119,7 +180,7 @@ impl Attributes {
         if self.setuid == Setuid::Keep && owned == self.owners {
             return Mode::from_raw_mode(entry.mode);
         }
-        self.notes.add(entry, "its setuid and setgid bits were left out".to_owned());
+        self.notes.add(Kind::Power, entry, "its setuid and setgid bits were left out".to_owned());
         Mode::from_raw_mode(entry.mode & !SET_ID)
     }
 
@@ -130,14 +191,74 @@ impl Attributes {
     fn note_xattr(&self, entry: &Entry, name: &[u8], set: Result<(), Errno>) {
         if let Err(error) = set {
             let name = Printable(name);
-            self.notes.add(entry, format!("its attribute {name} could not be set: {error}"));
+            let note = format!("its attribute {name} could not be set: {error}");
+            self.notes.add(Kind::Attribute, entry, note);
         }
     }
+
+    fn note_time(&self, entry: &Entry, set: Result<(), Errno>) {
+        if let Err(error) = set {
+            self.notes.add(Kind::Time, entry, format!("its time could not be set: {error}"));
+        }
+    }
+}
+
+/// A path that leads to exactly what is open, whatever became of its names.
+pub(super) fn by_handle(file: impl AsFd) -> String {
+    format!("/proc/self/fd/{}", file.as_fd().as_raw_fd())
 }
 
 fn times(mtime: Timestamp) -> Timestamps {
     Timestamps {
         last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
         last_modification: Timespec { tv_sec: mtime.seconds, tv_nsec: i64::from(mtime.nanos) },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use format_spec::EntryPath;
+
+    fn entry(uid: u32, gid: u32) -> Entry {
+        Entry {
+            path: EntryPath::new(b"f".to_vec()).unwrap(),
+            kind: EntryKind::File,
+            mode: 0o600,
+            uid,
+            gid,
+            mtime: Timestamp { seconds: 1, nanos: 2 },
+            size: 0,
+            xattrs: Vec::new(),
+            target: None,
+            link_group: None,
+        }
+    }
+
+    /// Who is not root cannot give files away: how many have another owner is said, not which.
+    #[test]
+    fn owners_that_an_ordinary_user_cannot_set_are_counted() {
+        let attributes = Attributes { setuid: Setuid::Drop, owners: false, notes: Notes::default() };
+        let file = tempfile::tempfile().unwrap();
+        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+
+        for (uid, gid) in [(uid, gid), (uid + 1, gid), (uid, gid + 1)] {
+            attributes.apply(file.as_fd(), &entry(uid, gid));
+        }
+
+        let (notes, not_set) = attributes.notes.take();
+        assert_eq!((notes, not_set), (Vec::new(), NotSet { owners: 2, ..NotSet::default() }));
+    }
+
+    /// Files of procfs take no mode: that is a note, and no error.
+    #[test]
+    fn whatever_cannot_be_set_is_a_note() {
+        let attributes = Attributes { setuid: Setuid::Drop, owners: true, notes: Notes::default() };
+        let file = std::fs::File::open("/proc/self/status").unwrap();
+
+        attributes.apply(file.as_fd(), &entry(1, 1));
+
+        let (notes, not_set) = attributes.notes.take();
+        assert!(not_set.modes == 1 && !notes.is_empty(), "{notes:?}");
     }
 }

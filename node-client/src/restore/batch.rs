@@ -7,6 +7,8 @@ use std::collections::HashMap;
 
 use format_spec::ChunkId;
 
+use crate::api::Asked;
+
 /// A batch is full when its chunks have this many bytes: large enough that a request costs
 /// nothing beside them, small enough for several in memory.
 const PLAIN_LEN: u64 = 6 << 20;
@@ -39,7 +41,7 @@ pub(super) struct Piece<T> {
 #[derive(Debug)]
 pub(super) struct Batch<T> {
     /// The chunks, each once.
-    pub(super) ids: Vec<ChunkId>,
+    pub(super) chunks: Vec<Asked>,
     /// How often each is used.
     pub(super) uses: Vec<u32>,
     /// The files, in order.
@@ -48,13 +50,7 @@ pub(super) struct Batch<T> {
 
 impl<T> Batch<T> {
     fn new() -> Self {
-        Self { ids: Vec::new(), uses: Vec::new(), pieces: Vec::new() }
-    }
-
-    /// The first file that uses the chunk in `slot`.
-    pub(super) fn user_of(&self, slot: usize) -> Option<&T> {
-        let uses = |piece: &&Piece<T>| piece.extents.iter().any(|placed| placed.slot == slot);
-        self.pieces.iter().find(uses).map(|piece| &piece.file)
+        Self { chunks: Vec::new(), uses: Vec::new(), pieces: Vec::new() }
     }
 }
 
@@ -126,21 +122,25 @@ impl<T: Clone> Batcher<T> {
     }
 
     fn slot(&mut self, id: ChunkId, len: u32) -> usize {
-        let next = self.batch.ids.len();
+        let next = self.batch.chunks.len();
         let slot = *self.slots.entry(id).or_insert(next);
         if slot == next {
-            self.batch.ids.push(id);
+            self.batch.chunks.push(Asked { id, max_len: len });
             self.batch.uses.push(0);
             self.plain_len += u64::from(len);
         }
         if let Some(uses) = self.batch.uses.get_mut(slot) {
             *uses += 1;
         }
+        // Whichever length is wrong is found when the chunk is there.
+        if let Some(chunk) = self.batch.chunks.get_mut(slot) {
+            chunk.max_len = chunk.max_len.max(len);
+        }
         slot
     }
 
     fn take_if_full(&mut self) -> Option<Batch<T>> {
-        let full = self.plain_len >= PLAIN_LEN || self.batch.ids.len() >= IDS || self.extents >= EXTENTS;
+        let full = self.plain_len >= PLAIN_LEN || self.batch.chunks.len() >= IDS || self.extents >= EXTENTS;
         full.then(|| self.take())
     }
 
@@ -172,10 +172,9 @@ mod tests {
 
         let batch = batcher.finish().unwrap();
 
-        assert_eq!(batch.ids, [id(1), id(2)]);
+        assert_eq!(batch.chunks, [id(1), id(2)].map(|id| Asked { id, max_len: 10 }));
         assert_eq!(batch.uses, [2, 1]);
         assert_eq!(batch.pieces.iter().map(|piece| piece.file).collect::<Vec<_>>(), ["a", "b", "c"]);
-        assert_eq!(batch.user_of(1), Some(&"b"));
         assert!(batcher.finish().is_none());
     }
 
@@ -200,7 +199,7 @@ mod tests {
         batcher.begin("zeros");
         let full = (0..).find_map(|n| batcher.chunk(n, id(0), 1)).unwrap();
 
-        assert_eq!(full.ids.len(), 1);
+        assert_eq!(full.chunks.len(), 1);
         assert_eq!(full.pieces[0].extents.len(), EXTENTS);
     }
 }

@@ -11,6 +11,8 @@ use std::os::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+use super::attributes::by_handle;
+
 /// Files below this length go through the page cache.
 pub(super) const FROM_LEN: u64 = 4 << 20;
 
@@ -19,10 +21,11 @@ const ALIGN: usize = 4096;
 /// Bytes of one direct write at most.
 const RUN_LEN: usize = 4 << 20;
 
-/// A second handle on the file `name` that writes directly; `None` where that cannot be had.
-pub(super) fn open(folder: &OwnedFd, name: &str) -> Option<OwnedFd> {
-    let flags = OFlags::WRONLY | OFlags::DIRECT | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat(folder, name, flags, Mode::empty()).ok()
+/// A second handle on an open file that writes directly; `None` where that cannot be had. It is opened by the
+/// first handle: another process may have given the file's name to something else.
+pub(super) fn open(file: &OwnedFd) -> Option<OwnedFd> {
+    let flags = OFlags::WRONLY | OFlags::DIRECT | OFlags::CLOEXEC;
+    rustix::fs::open(by_handle(file), flags, Mode::empty()).ok()
 }
 
 /// The two handles on a file.
@@ -74,6 +77,11 @@ impl Gather {
         Ok(())
     }
 
+    /// Drops what is gathered: its file is given up.
+    pub(super) fn forget(&mut self) {
+        self.start = self.end;
+    }
+
     fn begin(&mut self, offset: u64) {
         if self.memory.is_empty() {
             self.memory = vec![0; RUN_LEN + ALIGN];
@@ -118,11 +126,10 @@ mod tests {
 
     fn files(dir: &std::path::Path) -> (OwnedFd, OwnedFd) {
         let path = dir.join("file");
-        let cached = std::fs::File::create(&path).unwrap();
-        let folder = OwnedFd::from(std::fs::File::open(dir).unwrap());
+        let cached = OwnedFd::from(std::fs::File::create(&path).unwrap());
         // Where nothing can be written directly, both ways go through the cache.
-        let direct = open(&folder, "file").unwrap_or_else(|| cached.try_clone().unwrap().into());
-        (cached.into(), direct)
+        let direct = open(&cached).unwrap_or_else(|| cached.try_clone().unwrap());
+        (cached, direct)
     }
 
     proptest! {

@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use format_spec::blob::Decompressor;
 use format_spec::key::{BlobKind, DomainKey};
 use format_spec::wire::Frame;
-use format_spec::{ChunkId, ErrorClass, FormatError, SnapshotId};
+use format_spec::{ErrorClass, FormatError, SnapshotId};
 use tokio::runtime::Handle;
 
 use super::batch::Placed;
-use crate::api::Api;
+use crate::api::{Api, Asked};
 use crate::cancel::Cancel;
 use crate::error::ClientError;
 
@@ -23,17 +23,17 @@ pub(super) struct Fetcher<'a> {
 }
 
 impl Fetcher<'_> {
-    /// The blobs with these ids, in order, not yet checked.
+    /// The blobs that are asked for, in order, not yet checked.
     ///
     /// # Errors
     /// As [`Api::read_blobs`].
-    pub(super) fn frames(&self, ids: &[ChunkId]) -> Result<Vec<Frame>, ClientError> {
-        if ids.is_empty() {
+    fn frames(&self, asked: &[Asked]) -> Result<Vec<Frame>, ClientError> {
+        if asked.is_empty() {
             return Ok(Vec::new());
         }
         // On a thread of the runtime: there, a piece of the answer wakes no other thread.
-        let (api, snapshot, ids) = (self.api.clone(), self.snapshot, ids.to_vec());
-        let reading = self.runtime.spawn(async move { api.read_blobs(snapshot, &ids).await });
+        let (api, snapshot, asked) = (self.api.clone(), self.snapshot, asked.to_vec());
+        let reading = self.runtime.spawn(async move { api.read_blobs(snapshot, &asked).await });
         self.wait_for(async { reading.await.unwrap_or(Err(ClientError::Worker("read"))) })
     }
 
@@ -53,18 +53,18 @@ impl Fetcher<'_> {
         })
     }
 
-    /// What each id gives: where the server cannot give all of them, halves are asked for until
+    /// What each of those that are asked for gives: where the server cannot give all of them, halves are asked for until
     /// those that it cannot give stand alone.
     ///
     /// # Errors
     /// Those that no smaller question can help with, such as an unreachable server.
-    pub(super) fn each_frame(&self, ids: &[ChunkId]) -> Result<Vec<Result<Frame, ClientError>>, ClientError> {
-        match self.frames(ids) {
+    pub(super) fn each_frame(&self, asked: &[Asked]) -> Result<Vec<Result<Frame, ClientError>>, ClientError> {
+        match self.frames(asked) {
             Ok(frames) => Ok(frames.into_iter().map(Ok).collect()),
             Err(error) if !is_about_blobs(&error) => Err(error),
-            Err(error) if ids.len() <= 1 => Ok(vec![Err(error)]),
+            Err(error) if asked.len() <= 1 => Ok(vec![Err(error)]),
             Err(_) => {
-                let (left, right) = ids.split_at(ids.len() / 2);
+                let (left, right) = asked.split_at(asked.len() / 2);
                 let mut frames = self.each_frame(left)?;
                 frames.extend(self.each_frame(right)?);
                 Ok(frames)

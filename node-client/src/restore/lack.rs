@@ -10,10 +10,11 @@ use std::fmt;
 use format_spec::key::DomainKey;
 use format_spec::manifest::Manifest;
 use format_spec::page::Record;
+use format_spec::path::Printable;
 use format_spec::{Entry, EntryKind, EntryPath, FileEnd, NodeName};
 use indicatif::HumanCount;
 
-use super::fetch::Fetcher;
+use super::fetch::{Fetcher, is_about_blobs};
 use super::filter::{Filter, Selection};
 use super::pages;
 use super::select::{Partial, of_files};
@@ -41,6 +42,7 @@ impl fmt::Display for Lack {
             return f.write_str(", and the snapshot does not say which");
         }
         for (nth, (path, reason)) in first.iter().enumerate() {
+            let reason = Printable(reason.as_bytes());
             write!(f, "{} `/{path}` ({reason})", if nth == 0 { ":" } else { "," })?;
         }
         match files.saturating_sub(u64::try_from(first.len()).unwrap_or(u64::MAX)) {
@@ -72,7 +74,11 @@ pub(super) fn check(
     } else {
         let mut survey = Survey::new(manifest, filter);
         pages::for_each_page(fetcher, domain, manifest, |(_, records)| {
-            records?.iter().for_each(|record| survey.record(record));
+            // A page that is damaged may hide what is not whole: then it is not accounted for.
+            match records {
+                Err(error) if is_about_blobs(&error) => survey.file = None,
+                records => records?.iter().for_each(|record| survey.record(record)),
+            }
             Ok(())
         })?;
         survey.finish()

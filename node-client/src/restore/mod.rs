@@ -2,18 +2,24 @@
 //!
 //! What it promises: every name that appears beneath the target is whole, each of its chunks was
 //! checked against its id, and the file against its digest, before it got that name. Nothing is made
-//! outside of the target, whatever the manifest says and whatever lies in the target. After a
-//! failure no temporary name is left. Files are on stable storage only with [`Durable::Synced`].
+//! outside of the target, whatever the manifest says and whatever lies in the target; what was there before and
+//! was not chosen stays as it is. What is damaged or cannot be made keeps nothing else from being restored, and is
+//! named in the report. After a failure no temporary name is left. Files are on stable storage only with
+//! [`Durable::Synced`].
 //!
 //! ```text
-//! pages ─▶ plan (pure) ─▶ executor: folders, links ─▶ batches ─▶ 4 × fetch, check, write, rename
+//! pages ─▶ plan (pure) ─▶ executor: folders, links ─▶ batches ─▶ 4 × fetch, check, write, name
 //! ```
 //! Memory is bounded: a few pages, and for each worker the chunks of one batch; beyond that only
 //! hard links that wait for their file, and the folders around them, are remembered.
 
 mod attributes;
 mod batch;
+mod compare;
 mod direct;
+mod dry;
+mod executor;
+mod failed;
 mod fetch;
 mod filter;
 mod folder;
@@ -33,23 +39,28 @@ use std::path::PathBuf;
 use format_spec::key::DomainKey;
 use format_spec::manifest::Manifest;
 use format_spec::page::Record;
+use format_spec::path::Printable;
 use format_spec::wire::SnapshotInfo;
 use format_spec::{ClusterName, EntryPath, NodeName, SnapshotId};
 use tokio::runtime::Handle;
 
 use attributes::Attributes;
-use fetch::Fetcher;
+use failed::Failures;
+use fetch::{Fetcher, is_about_blobs};
 use filter::{Filter, Selection};
-use folder::Target;
+use folder::{FolderJob, Target};
 use layout::Layout;
 use plan::Planner;
-use report::{Flaws, Mixed};
+use report::Flaws;
 use select::Latest;
 use work::Work;
-use write::{TemporaryNames, Writer};
+use write::Writer;
 
-pub use attributes::{Note, Setuid};
+pub use attributes::{NotSet, Note, Setuid};
+pub use dry::{DryRun, PlannedKind, PlannedName, dry_run};
+pub use failed::{DamagedPage, Failed, FailedFor};
 pub use folder::Existing;
+pub(crate) use folder::is_temporary;
 pub use lack::Lack;
 pub use report::{RestoreReport, Skipped};
 pub use select::{NodeChoice, Partial, PassedOver, PassedOverFor, SnapshotChoice, by_part};
@@ -97,6 +108,8 @@ pub struct RestoreOptions {
     /// Patterns of what is wanted; none for everything. `*` stays within a name, `**` does not; a
     /// pattern without `/` is looked for in every folder; a folder takes all it holds.
     pub paths: Vec<String>,
+    /// Patterns of what is not wanted, with all in it, in the same form.
+    pub excludes: Vec<String>,
     /// Where roots go.
     pub placement: Placement,
     /// Whether the target may hold something.
@@ -135,13 +148,17 @@ pub struct Hooks<'a> {
 
 /// Restores. Blocks; must not be called on a thread of `runtime`.
 ///
+/// What is damaged, or cannot be made in the target, is named in the report, which says how the process is to end.
+///
 /// # Errors
 /// - [`ClientError::Usage`]: the options do not fit each other, the snapshot or the target.
 /// - [`ClientError::NotFound`], or a refusal of that class: no such snapshot or node, no complete one, or
 ///   nothing in it matches.
 /// - [`ClientError::Partial`]: something that is wanted is not whole in the snapshot. Nothing was written.
-/// - [`ClientError::Corrupt`], [`ClientError::Format`]: bytes are not what they should be.
-/// - [`ClientError::Disk`]: the target could not be written.
+/// - [`ClientError::Format`]: the manifest is not what it should be.
+/// - [`ClientError::Disk`]: the target could not be opened.
+/// - [`ClientError::Stopped`]: something ended the restore when it had begun to write, such as a full disk, a lost
+///   server or Ctrl-C. It says what is there; a restore into the same target goes on from there.
 pub fn run(
     api: &Api,
     runtime: &Handle,
@@ -149,44 +166,135 @@ pub fn run(
     hooks: &Hooks<'_>,
 ) -> Result<RestoreReport, ClientError> {
     let start = hooks.clock.elapsed();
-    let filter = Filter::new(&options.paths)?;
-    let Found { snapshot, node, passed_over } = find(api, runtime, options, &filter)?;
-    let fetcher = Fetcher { api, runtime, snapshot, cancel: &hooks.cancel };
-    let manifest = fetcher.wait_for(api.manifest(snapshot, &node))?;
-    let domain = domain_key(fetcher)?;
-    lack::check(options.partial, fetcher, &domain, &manifest, &filter)?;
-    let layout = layout(options.placement, fetcher, &domain, &manifest, &filter)?;
-    let writer = Writer {
-        target: Target::open(&options.to, options.existing)?,
-        attributes: Attributes::new(options.setuid),
-        names: TemporaryNames::new()?,
-    };
-    let work = Work::new(fetcher, &domain, writer, total(&manifest), hooks.progress);
-    let mut flaws = Flaws { skipped: Vec::new(), mixed: Mixed::default(), passed_over };
-    work.run(|executor| {
-        let mut pass = Some(Planner::new(domain.clone(), manifest.roots.clone(), layout, filter.clone()));
-        while let Some(mut planner) = pass.take() {
-            pages::for_each_page(fetcher, &domain, &manifest, |(_, records)| {
-                records?
-                    .into_iter()
-                    .try_for_each(|record| planner.record(record, &mut |step| executor.step(step)))
-            })?;
-            pass = planner.finish(&mut |step| executor.step(step))?;
-        }
+    let prepared = Prepared::new(api, runtime, options, hooks)?;
+    let mut target = Target::open(&options.to, options.existing)?;
+    warn_of_owner(&target, options);
+    let top = target.top()?;
+    let writer = Writer::new(target, Attributes::new(options.setuid))?;
+    let total = total(&prepared.manifest);
+    let work = Work::new(prepared.fetcher, &prepared.domain, writer, total, hooks.progress);
+    let mut flaws = Flaws::default();
+    let restored = restore(&work, top, &prepared, &mut flaws);
+    let restored = restored.and_then(|()| match options.durable {
+        Durable::Synced => work.writer.sync(),
+        Durable::Later => Ok(()),
+    });
+    let seconds = hooks.clock.elapsed().saturating_sub(start).as_secs_f64();
+    let report = RestoreReport::new(&prepared, &work, flaws, seconds);
+    match restored {
+        Err(error) if report.is_empty() => Err(error),
+        Err(source) => Err(ClientError::Stopped { report: Box::new(report), source: Box::new(source) }),
+        Ok(()) if report.is_empty() && !options.paths.is_empty() => Err(nothing_matches(options)),
+        Ok(()) => Ok(report),
+    }
+}
+
+fn nothing_matches(options: &RestoreOptions) -> ClientError {
+    ClientError::NotFound(format!("nothing in the snapshot matches `{}`", options.paths.join("`, `")))
+}
+
+/// What is known before anything is written.
+struct Prepared<'a> {
+    snapshot: SnapshotId,
+    node: NodeName,
+    passed_over: Option<PassedOver>,
+    fetcher: Fetcher<'a>,
+    domain: DomainKey,
+    manifest: Manifest,
+    filter: Filter,
+    layout: Layout,
+}
+
+impl<'a> Prepared<'a> {
+    fn new(
+        api: &'a Api,
+        runtime: &'a Handle,
+        options: &RestoreOptions,
+        hooks: &'a Hooks<'_>,
+    ) -> Result<Self, ClientError> {
+        let filter = Filter::new(&options.paths, &options.excludes)?;
+        let Found { snapshot, node, passed_over } = find(api, runtime, options, &filter)?;
+        let fetcher = Fetcher { api, runtime, snapshot, cancel: &hooks.cancel };
+        let manifest = fetcher.wait_for(api.manifest(snapshot, &node))?;
+        let domain = domain_key(fetcher)?;
+        lack::check(options.partial, fetcher, &domain, &manifest, &filter)?;
+        let layout = layout(options.placement, fetcher, &domain, &manifest, &filter)?;
+        Ok(Self { snapshot, node, passed_over, fetcher, domain, manifest, filter, layout })
+    }
+
+    fn planner(&self) -> Planner {
+        let (roots, layout) = (self.manifest.roots.clone(), self.layout.clone());
+        Planner::new(self.domain.clone(), roots, layout, self.filter.clone())
+    }
+
+    /// One pass over all pages: the steps of their records to `sink`. What follows a damaged one comes too.
+    ///
+    /// # Errors
+    /// As [`Planner::record`]; those of the server that concern more than one page.
+    fn pass(
+        &self,
+        mut planner: Planner,
+        mut number: PassNumber<'_>,
+        sink: plan::Sink<'_>,
+    ) -> Result<Option<Planner>, ClientError> {
+        pages::for_each_page(self.fetcher, &self.domain, &self.manifest, |(page, records)| {
+            let records = match records {
+                Err(error) if is_about_blobs(&error) => {
+                    if let PassNumber::First(_, failures) = &number {
+                        failures.add_page(page.id, &error);
+                    }
+                    return planner.skip_damage(sink);
+                }
+                records => records?,
+            };
+            if let PassNumber::First(entries, _) = &mut number {
+                let count = records.iter().filter(|record| matches!(record, Record::Entry(_))).count();
+                **entries += u64::try_from(count).unwrap_or(0);
+            }
+            records.into_iter().try_for_each(|record| planner.record(record, sink))
+        })?;
+        planner.finish(sink)
+    }
+}
+
+/// Runs the steps that the planner makes of the manifest's pages.
+fn restore(
+    work: &Work<'_>,
+    top: FolderJob,
+    prepared: &Prepared<'_>,
+    flaws: &mut Flaws,
+) -> Result<(), ClientError> {
+    work.run(top, |executor| {
+        let mut flow = || -> Result<(), ClientError> {
+            let mut sink = |step| executor.step(step);
+            let first = PassNumber::First(&mut flaws.entries, &work.failures);
+            match prepared.pass(prepared.planner(), first, &mut sink)? {
+                Some(second) => prepared.pass(second, PassNumber::Second, &mut sink).map(drop),
+                None => Ok(()),
+            }
+        };
+        let ended = flow();
         flaws.skipped = executor.take_skipped();
         flaws.mixed = executor.take_mixed();
-        Ok(())
-    })?;
-    if options.durable == Durable::Synced {
-        work.writer.sync()?;
+        ended
+    })
+}
+
+/// Which time the pages are gone through.
+enum PassNumber<'a> {
+    /// Entries are counted, and damage is new.
+    First(&'a mut u64, &'a Failures),
+    /// Only for content that lies under names that are not wanted.
+    Second,
+}
+
+/// Who owns the target can change files while they are restored, though nothing outside of it.
+fn warn_of_owner(target: &Target, options: &RestoreOptions) {
+    let owner = target.was().map_or(0, |stat| stat.st_uid);
+    if folder::is_root() && owner != 0 {
+        let to = options.to.display();
+        tracing::warn!("`{to}` belongs to user {owner}, who can change what is in it while it is restored");
     }
-    let seconds = hooks.clock.elapsed().saturating_sub(start).as_secs_f64();
-    let report = RestoreReport::new(snapshot, node, &work, &manifest, &filter, flaws, seconds);
-    if report.is_empty() && !filter.is_everything() {
-        let list = options.paths.join("`, `");
-        return Err(ClientError::NotFound(format!("nothing in the snapshot matches `{list}`")));
-    }
-    Ok(report)
 }
 
 /// What to restore.
@@ -234,7 +342,7 @@ fn warn_of_damage(snapshot: &SnapshotInfo) {
     if let Some(damage) = &snapshot.damaged {
         tracing::warn!(
             snapshot = %snapshot.id,
-            damage,
+            damage = %Printable(damage.as_bytes()),
             "this snapshot is known to be damaged; `astacus-client list` names others"
         );
     }
@@ -269,7 +377,11 @@ fn layout(
     };
     if !filter.is_everything() {
         pages::for_each_page(fetcher, domain, manifest, |(_, records)| {
-            records?.iter().for_each(|record| used.see(record));
+            match records {
+                // It names nothing that could be restored.
+                Err(error) if is_about_blobs(&error) => {}
+                records => records?.iter().for_each(|record| used.see(record)),
+            }
             Ok(())
         })?;
     }

@@ -10,6 +10,7 @@ use format_spec::page::{self, MAX_PAGE_LEN, Record};
 use format_spec::wire::Frame;
 
 use super::fetch::{Fetcher, Opener};
+use crate::api::Asked;
 use crate::error::ClientError;
 
 /// Bytes of pages in one request.
@@ -53,8 +54,8 @@ fn read_all(
     while !rest.is_empty() {
         let (now, later) = rest.split_at(request_of(rest));
         rest = later;
-        let ids: Vec<_> = now.iter().map(|page| page.id).collect();
-        for (page, frame) in now.iter().zip(fetcher.each_frame(&ids)?) {
+        let asked: Vec<_> = now.iter().map(|page| Asked { id: page.id, max_len: page.len }).collect();
+        for (page, frame) in now.iter().zip(fetcher.each_frame(&asked)?) {
             let records = frame.and_then(|frame| decode(&mut opener, page, &frame));
             if out.send((*page, records)).is_err() {
                 return Ok(());

@@ -3,7 +3,8 @@
 //! It trusts nothing: records may have been written by a stranger. A record that breaks a rule
 //! (entries out of order, something inside a file, content without its file, a file longer or
 //! shorter than it says, a digest that does not fit, a link to nothing) ends it with an error of
-//! class Integrity, and no step of that record is emitted after it. Steps come in an order that can
+//! class Integrity, and no step of that record is emitted after it. Records may be missing, if that is said: what can
+//! no longer be known then is lost, and the rest goes on. Steps come in an order that can
 //! be run as it is: a folder is entered before anything in it, and left after all of it.
 
 mod rules;
@@ -15,6 +16,7 @@ use format_spec::page::{Content, Record};
 use format_spec::{ChunkId, Entry, EntryKind, EntryPath, Extent, FileEnd};
 
 use super::filter::{Filter, Selection};
+use super::folder::Choice;
 use super::layout::{Layout, TargetPath};
 use crate::error::ClientError;
 use rules::{broken, check_entry, malformed, parent_of};
@@ -23,7 +25,7 @@ use rules::{broken, check_entry, malformed, parent_of};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Step {
     /// Make this folder; its attributes (none for a parent of a pushed root) come when it is left.
-    EnterFolder { at: TargetPath, entry: Option<Entry> },
+    EnterFolder { at: TargetPath, path: EntryPath, entry: Option<(Entry, Choice)> },
     /// Nothing more comes in the folder that was entered last.
     LeaveFolder,
     /// Make this symbolic link.
@@ -40,11 +42,13 @@ pub(super) enum Step {
     Skip { path: EntryPath },
     /// The content that comes to this name is a mixture of states.
     Mark { path: EntryPath, mixture: Mixture },
+    /// A name that was wanted and of which not enough is known, because a page of the manifest is damaged.
+    Lose { path: EntryPath, lost: Lost },
     /// Link `at` to `leader`, once all files are there.
-    Link { at: TargetPath, leader: TargetPath },
+    Link { at: TargetPath, path: EntryPath, leader: TargetPath },
     /// `at` is the first wanted name of a file whose content lies under a name that is not wanted:
     /// a second pass brings it.
-    Owe { at: TargetPath },
+    Owe { at: TargetPath, path: EntryPath },
 }
 
 /// Content that its owner wrote to while it was read.
@@ -56,6 +60,15 @@ pub(super) enum Mixture {
     Torn,
 }
 
+/// What is not known of a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lost {
+    /// Its chunks, or some of them.
+    Content,
+    /// The file that it is a link of.
+    Leader,
+}
+
 /// Takes the steps.
 pub(super) type Sink<'a> = &'a mut dyn FnMut(Step) -> Result<(), ClientError>;
 
@@ -64,7 +77,13 @@ enum Pass {
     /// Everything that the selection wants.
     Wanted(Selection),
     /// Only the content of these link groups, each under the name that it is owed to.
-    Owed(BTreeMap<u64, TargetPath>),
+    Owed(BTreeMap<u64, OwedTo>),
+}
+
+/// The name that the content of a link group is owed to.
+struct OwedTo {
+    at: TargetPath,
+    path: EntryPath,
 }
 
 /// What became of the first name of a link group.
@@ -75,18 +94,22 @@ enum Leader {
     Passed,
     /// It was unreadable when it was pushed.
     Unreadable,
+    /// Its content is on a damaged page.
+    Lost,
 }
 
 /// A folder that the next entry may lie in.
 struct Frame {
     path: EntryPath,
-    entry: Option<Entry>,
+    entry: Option<(Entry, Choice)>,
     entered: bool,
 }
 
 /// The file whose content is coming.
 struct OpenFile {
     path: EntryPath,
+    /// The name that its content is restored under.
+    shown: EntryPath,
     /// Where it goes and its entry, until `BeginFile` takes them.
     waiting: Option<(TargetPath, Entry)>,
     /// Whether its chunks are wanted.
@@ -111,7 +134,7 @@ pub(super) struct Planner {
     leaders: HashMap<u64, Leader>,
     /// Link groups whose content is a mixture.
     mixtures: HashMap<u64, Mixture>,
-    owed: BTreeMap<u64, TargetPath>,
+    owed: BTreeMap<u64, OwedTo>,
     damage: Damage,
 }
 
@@ -158,17 +181,30 @@ impl Planner {
         }
     }
 
-    /// Goes on after records that could not be read or used: only for checking, never for restoring.
-    pub(super) fn skip_damage(&mut self) {
-        self.file = None;
+    /// Goes on after records that could not be read or used. What they said of the file whose content was coming
+    /// is lost with them.
+    ///
+    /// # Errors
+    /// Whatever `sink` returns.
+    pub(super) fn skip_damage(&mut self, sink: Sink<'_>) -> Result<(), ClientError> {
         self.damage = Damage::Here;
+        let Some(file) = self.file.take() else { return Ok(()) };
+        if file.wanted {
+            if file.waiting.is_none() {
+                sink(Step::AbandonFile)?;
+            }
+            sink(Step::Lose { path: file.shown.clone(), lost: Lost::Content })?;
+        }
+        self.end_file(file, Some(Leader::Lost));
+        Ok(())
     }
 
     /// Ends the pass. If link groups are owed, their content comes in a second pass over the same
     /// records with the planner that is returned.
     ///
     /// # Errors
-    /// Class Integrity if the records stop within a file, or a second pass did not find its files.
+    /// Class Integrity if the records stop within a file, or a second pass did not find its files though no record
+    /// was missing.
     pub(super) fn finish(mut self, sink: Sink<'_>) -> Result<Option<Planner>, ClientError> {
         if let Some(file) = &self.file {
             return Err(broken(&file.path, "its content is cut short"));
@@ -181,8 +217,14 @@ impl Planner {
                 Ok(Some(Self::with_pass(self.domain, self.roots, self.layout, pass)))
             }
             Pass::Owed(owed) => match owed.first_key_value() {
-                None => Ok(None),
-                Some((_, at)) => Err(broken(at, "the file that it is a link of is missing")),
+                Some((_, to)) if self.damage == Damage::None => {
+                    Err(broken(&to.at, "the file that it is a link of is missing"))
+                }
+                _ => {
+                    let mut lost = owed.values();
+                    let lose = |to: &OwedTo| sink(Step::Lose { path: to.path.clone(), lost: Lost::Leader });
+                    lost.try_for_each(lose).map(|()| None)
+                }
             },
         }
     }
@@ -239,7 +281,7 @@ impl Planner {
         for frame in self.frames.iter_mut().filter(|frame| !frame.entered) {
             if let Some(at) = self.layout.place_path(&frame.path, EntryKind::Folder) {
                 frame.entered = true;
-                sink(Step::EnterFolder { at, entry: frame.entry.take() })?;
+                sink(Step::EnterFolder { at, path: frame.path.clone(), entry: frame.entry.take() })?;
             }
         }
         Ok(())
@@ -278,7 +320,8 @@ impl Planner {
     }
 
     fn folder(&mut self, entry: Entry, wanted: bool, sink: Sink<'_>) -> Result<(), ClientError> {
-        self.frames.push(Frame { path: entry.path.clone(), entry: Some(entry), entered: false });
+        let choice = if wanted { Choice::Wanted } else { Choice::OnTheWay };
+        self.frames.push(Frame { path: entry.path.clone(), entry: Some((entry, choice)), entered: false });
         if wanted { self.enter(sink) } else { Ok(()) }
     }
 
@@ -290,10 +333,14 @@ impl Planner {
         if wanted {
             self.enter(sink)?;
         }
-        let at = match &mut self.pass {
-            Pass::Wanted(_) if wanted => Some(self.place(&entry)?),
+        let owed = match &mut self.pass {
             Pass::Wanted(_) => None,
             Pass::Owed(owed) => group.and_then(|group| owed.remove(&group)),
+        };
+        let (at, shown) = match owed {
+            Some(OwedTo { at, path }) => (Some(at), path),
+            None if wanted => (Some(self.place(&entry)?), entry.path.clone()),
+            None => (None, entry.path.clone()),
         };
         self.file = Some(OpenFile {
             path: entry.path.clone(),
@@ -303,7 +350,8 @@ impl Planner {
             offset: 0,
             data_len: 0,
             digester: self.domain.file_digester(),
-            waiting: at.clone().map(|at| (at, entry)),
+            waiting: at.clone().map(|at| (at, Entry { path: shown.clone(), ..entry })),
+            shown,
             at,
         });
         Ok(())
@@ -373,18 +421,20 @@ impl Planner {
         if let Some(mixture) = self.mixtures.get(&group).copied() {
             sink(Step::Mark { path: entry.path.clone(), mixture })?;
         }
+        let path = entry.path.clone();
         match self.leaders.get(&group) {
             Some(Leader::At(leader)) => {
                 let leader = leader.clone();
-                sink(Step::Link { at, leader })
+                sink(Step::Link { at, path, leader })
             }
-            Some(Leader::Unreadable) => sink(Step::Skip { path: entry.path.clone() }),
+            Some(Leader::Unreadable) => sink(Step::Skip { path }),
+            Some(Leader::Lost) => sink(Step::Lose { path, lost: Lost::Leader }),
             Some(Leader::Passed) => {
                 self.leaders.insert(group, Leader::At(at.clone()));
-                self.owed.insert(group, at.clone());
-                sink(Step::Owe { at })
+                self.owed.insert(group, OwedTo { at: at.clone(), path: path.clone() });
+                sink(Step::Owe { at, path })
             }
-            None if self.damage != Damage::None => Ok(()),
+            None if self.damage != Damage::None => sink(Step::Lose { path, lost: Lost::Leader }),
             None => Err(broken(&entry.path, "it is a link of a file that did not come before it")),
         }
     }

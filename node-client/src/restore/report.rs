@@ -5,14 +5,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use format_spec::manifest::Manifest;
 use format_spec::snapshot::SnapshotState;
-use format_spec::{EntryPath, NodeName, SnapshotId};
+use format_spec::{EntryPath, ErrorClass, NodeName, SnapshotId};
 use serde::Serialize;
 
-use super::attributes::Note;
+use super::Prepared;
+use super::attributes::{NotSet, Note};
+use super::failed::{DamagedPage, Failed, Found};
 use super::filter::Filter;
 use super::plan::Mixture;
 use super::select::PassedOver;
 use super::work::Work;
+use crate::error::EXIT_PARTIAL;
 
 /// A file that was wanted and is not in the snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -64,13 +67,14 @@ impl Names {
 }
 
 /// What was not restored as it should have been.
+#[derive(Default)]
 pub(super) struct Flaws {
     /// Names that were passed over.
     pub(super) skipped: Vec<EntryPath>,
     /// Names that hold mixtures.
     pub(super) mixed: Mixed,
-    /// A snapshot that is newer than the one that was taken.
-    pub(super) passed_over: Option<PassedOver>,
+    /// How many entries of the manifest were seen.
+    pub(super) entries: u64,
 }
 
 /// What a restore did.
@@ -86,14 +90,34 @@ pub struct RestoreReport {
     pub folders: u64,
     /// Symbolic links.
     pub symlinks: u64,
+    /// Those of the files that were in the target already with this content, and were not fetched.
+    pub unchanged: u64,
     /// Bytes of file content.
     pub bytes: u64,
     /// Bytes that came over the network for it, as compressed.
     pub bytes_fetched: u64,
     /// Files that were wanted and are missing: they could not be read when they were pushed.
     pub skipped: Vec<Skipped>,
-    /// Attributes that restored files do not have.
+    /// The first ten thousand files, folders and links that were wanted and are not restored.
+    pub failed: Vec<Failed>,
+    /// How many names were not restored because stored bytes are damaged or lost.
+    pub damaged_count: u64,
+    /// How many names were not restored because the target cannot have them.
+    pub not_made_count: u64,
+    /// Pages of the manifest that could not be read: what they name is not restored.
+    pub damaged_pages: Vec<DamagedPage>,
+    /// How many entries those pages held, if it is known.
+    pub lost_entries: Option<u64>,
+    /// Patterns of `--path` that fitted nothing.
+    pub unmatched: Vec<String>,
+    /// Patterns of `--exclude` that fitted nothing.
+    pub unmatched_excludes: Vec<String>,
+    /// The first thousand attributes that restored files do not have.
     pub warnings: Vec<Note>,
+    /// How many names lack which attributes.
+    pub not_set: NotSet,
+    /// Unfinished files of restores that were killed, which this one removed.
+    pub leftovers_removed: u64,
     /// The first thousand restored files that their owner wrote to while they were pushed, and that its own log
     /// repairs.
     pub fuzzy: Vec<String>,
@@ -105,50 +129,91 @@ pub struct RestoreReport {
     pub torn_count: u64,
     /// A newer snapshot, if `latest` does not stand for the newest.
     pub passed_over: Option<PassedOver>,
-    /// Partial if anything was skipped or is torn: the process exits with 3 then.
+    /// Partial if anything that was wanted is not restored or is torn.
     pub state: SnapshotState,
     /// How long it took.
     pub seconds: f64,
 }
 
 impl RestoreReport {
-    pub(super) fn new(
-        snapshot: SnapshotId,
-        node: NodeName,
-        work: &Work<'_>,
-        manifest: &Manifest,
-        filter: &Filter,
-        flaws: Flaws,
-        seconds: f64,
-    ) -> Self {
+    pub(super) fn new(prepared: &Prepared<'_>, work: &Work<'_>, flaws: Flaws, seconds: f64) -> Self {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let Flaws { skipped, mixed: Mixed { fuzzy, torn }, passed_over } = flaws;
+        let Flaws { skipped, mixed: Mixed { fuzzy, torn }, entries } = flaws;
+        let Prepared { snapshot, node, passed_over, manifest, filter, .. } = prepared;
         let skipped = skipped_files(manifest, filter, skipped, &torn);
-        let is_complete = skipped.is_empty() && torn.count == 0;
-        Self {
-            snapshot,
-            node,
+        let found = work.failures.take();
+        let (warnings, not_set) = work.writer.attributes.notes.take();
+        let lost_entries = lost_entries(manifest, entries, &found);
+        let failed = found.names();
+        let Found { damaged: damaged_count, not_made: not_made_count, pages: damaged_pages, .. } = found;
+        let mut report = Self {
+            snapshot: *snapshot,
+            node: node.clone(),
             files: count(&work.tally.files),
             folders: count(&work.tally.folders),
             symlinks: count(&work.tally.symlinks),
+            unchanged: count(&work.tally.unchanged),
             bytes: count(&work.tally.bytes),
             bytes_fetched: count(&work.tally.bytes_fetched),
-            state: if is_complete { SnapshotState::Complete } else { SnapshotState::Partial },
             skipped,
-            warnings: work.writer.attributes.notes.take(),
+            failed,
+            damaged_count,
+            not_made_count,
+            damaged_pages,
+            lost_entries,
+            unmatched: filter.idle_paths(),
+            unmatched_excludes: filter.idle_excludes(),
+            warnings,
+            not_set,
+            leftovers_removed: count(&work.writer.target.leftovers),
             fuzzy: fuzzy.text(),
             fuzzy_count: fuzzy.count,
             torn: torn.text(),
             torn_count: torn.count,
-            passed_over,
+            passed_over: passed_over.clone(),
+            state: SnapshotState::Complete,
             seconds,
+        };
+        if report.lacks_something() {
+            report.state = SnapshotState::Partial;
+        }
+        report
+    }
+
+    fn lacks_something(&self) -> bool {
+        let failed = self.damaged_count + self.not_made_count > 0 || !self.damaged_pages.is_empty();
+        failed || !self.skipped.is_empty() || !self.unmatched.is_empty() || self.torn_count > 0
+    }
+
+    /// Whether stored bytes are damaged or lost.
+    pub fn is_damaged(&self) -> bool {
+        self.damaged_count > 0 || !self.damaged_pages.is_empty()
+    }
+
+    /// The exit code of a program that ends with this: that of damage, if there is any; else whether anything is
+    /// missing.
+    pub fn exit_code(&self) -> u8 {
+        match self.state {
+            _ if self.is_damaged() => ErrorClass::Integrity.exit_code(),
+            SnapshotState::Partial => EXIT_PARTIAL,
+            SnapshotState::Complete => 0,
         }
     }
 
-    /// Whether nothing was restored or skipped.
+    /// Whether there is nothing to tell: nothing was restored, and nothing failed.
     pub(super) fn is_empty(&self) -> bool {
-        self.files + self.folders + self.symlinks == 0 && self.skipped.is_empty()
+        let made = self.files + self.folders + self.symlinks;
+        made + self.damaged_count + self.not_made_count == 0
+            && self.skipped.is_empty()
+            && self.damaged_pages.is_empty()
     }
+}
+
+/// How many entries damaged pages held: those that the manifest counts and that were not seen.
+fn lost_entries(manifest: &Manifest, seen: u64, found: &Found) -> Option<u64> {
+    let totals = &manifest.totals;
+    let all = totals.files + totals.folders + totals.symlinks;
+    all.checked_sub(seen).filter(|lost| *lost > 0 && !found.pages.is_empty())
 }
 
 /// What is missing: what the manifest says, and the names that were passed over. A torn file is a problem of the

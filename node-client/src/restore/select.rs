@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
+use format_spec::path::Printable;
 use format_spec::snapshot::SnapshotState;
 use format_spec::wire::SnapshotInfo;
 use format_spec::{NodeName, SnapshotId};
@@ -123,6 +124,7 @@ pub enum PassedOverFor {
 impl fmt::Display for PassedOver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { snapshot, created, why, missing } = self;
+        let created = Printable(created.as_bytes());
         write!(f, "there is a newer snapshot, {snapshot} of {created}, but ")?;
         match why {
             PassedOverFor::Partial => write!(f, "it is partial: {} missing or torn", of_files(*missing)),
@@ -208,7 +210,8 @@ fn only_partial(newest: Option<&SnapshotInfo>, node: &NodeName) -> String {
         Some(SnapshotInfo { id, created, problems, .. }) => format!(
             "there is no complete snapshot of node `{node}`. The newest partial one is {id} of {created}, in which {} missing \
              or torn; --allow-partial takes it",
-            of_files(*problems)
+            of_files(*problems),
+            created = Printable(created.as_bytes()),
         ),
     }
 }
@@ -272,7 +275,7 @@ mod tests {
         node: &NodeChoice,
         partial: Partial,
     ) -> Result<(Latest, NodeName), ClientError> {
-        latest(all, node, None, &Filter::new(&[]).unwrap(), partial)
+        latest(all, node, None, &Filter::new(&[], &[]).unwrap(), partial)
     }
 
     fn newest_of(all: &[SnapshotInfo], partial: Partial) -> Result<Latest, ClientError> {

@@ -179,7 +179,7 @@ mod tests {
     fn chosen(all: &[SnapshotInfo], choice: Option<&str>, paths: &[&str]) -> Result<Vec<u64>, ClientError> {
         let choice: Option<SeriesChoice> = choice.map(|text| text.parse().unwrap());
         let paths: Vec<String> = paths.iter().map(|path| (*path).to_owned()).collect();
-        let filter = Filter::new(&paths).unwrap();
+        let filter = Filter::new(&paths, &[]).unwrap();
         let only = only(all.iter().collect(), &node(), choice.as_ref(), &filter)?;
         Ok(only.iter().map(|info| info.number).collect())
     }

@@ -25,6 +25,7 @@ fn options(to: &Path) -> RestoreOptions {
         partial: Partial::Refuse,
         to: to.to_owned(),
         paths: Vec::new(),
+        excludes: Vec::new(),
         placement: Placement::WholePath,
         existing: Existing::Refuse,
         setuid: Setuid::Drop,
@@ -196,44 +197,317 @@ fn a_link_in_the_target_is_never_followed() {
     std::os::unix::fs::symlink(outside.path(), to.path().join("srv/r")).unwrap();
 
     let into = RestoreOptions { existing: Existing::Replace, ..options(to.path()) };
-    let refused = restore(&server, &into);
+    let report = restore(&server, &into).unwrap();
 
-    assert!(matches!(refused, Err(ClientError::Usage(_))), "{refused:?}");
+    assert_eq!((report.exit_code(), report.files, report.not_made_count), (3, 0, 8), "{report:?}");
     assert_eq!(names(outside.path()), Vec::<String>::new());
 }
 
+fn failed(report: &RestoreReport) -> Vec<(&str, FailedFor)> {
+    report.failed.iter().map(|failed| (failed.path.as_str(), failed.why)).collect()
+}
+
+/// C15: only what needs a damaged or lost chunk is missing, with every name of it, and no name holds a part.
 #[test]
-fn a_file_with_a_bad_chunk_is_named_and_gets_no_name() {
+fn a_restore_goes_on_past_damage_and_names_all_that_it_hurts() {
     for fate in [Fate::Altered, Fate::Lost] {
         let mut store = sample();
-        let bad = store.file(file("srv/r/x"), &[b"good", b"bad"]);
+        let first = Entry { link_group: Some(9), ..file("srv/r/x") };
+        let bad = store.file(first, &[b"good", b"bad"]);
+        store.add(&Entry { link_group: Some(9), ..entry("srv/r/y", EntryKind::HardLink) });
+        store.file(file("srv/r/z"), &[b"sound"]);
         store.fates.insert(bad[1], fate);
         let server = store.serve();
         let to = tempfile::tempdir().unwrap();
 
-        let error = restore(&server, &options(to.path())).unwrap_err();
+        let report = restore(&server, &options(to.path())).unwrap();
 
-        let named = matches!(&error, ClientError::Corrupt { id, path } if *id == bad[1] && path == "srv/r/x");
-        assert!(named, "{error:?}");
-        assert_eq!(error.class(), ErrorClass::Integrity);
+        let damaged = [("srv/r/x", FailedFor::Damaged), ("srv/r/y", FailedFor::Damaged)];
+        assert_eq!(failed(&report), damaged, "{report:?}");
+        assert_eq!(report.failed[0].object, Some(bad[1].to_string()));
+        assert_eq!((report.damaged_count, report.not_made_count, report.exit_code()), (2, 0, 13));
+        assert_eq!((report.files, report.state), (6, SnapshotState::Partial));
         let names = names(to.path());
-        let wrong = names.iter().find(|name| name.ends_with("/x") || name.contains(write::TEMPORARY));
-        assert_eq!(wrong, None, "{names:?}");
+        let wrong =
+            |name: &&String| name.ends_with("/x") || name.ends_with("/y") || name.contains(folder::TEMPORARY);
+        assert_eq!(names.iter().find(wrong), None, "{names:?}");
+        assert_eq!(std::fs::read(to.path().join("srv/r/z")).unwrap(), b"sound");
+        assert_eq!(std::fs::metadata(to.path().join("srv/r")).unwrap().mtime(), 1_700_000_000);
+    }
+}
+
+/// C15: a large file with a damaged chunk takes no byte into the next.
+#[test]
+fn what_follows_a_damaged_large_file_is_as_it_was_pushed() {
+    let mut store = Store::new(&["r"]);
+    store.add(&folder("r"));
+    let piece = vec![7; 3 << 20];
+    let other = vec![8; 3 << 20];
+    let bad = store.file(file("r/a"), &[&piece, b"bad", &piece]);
+    store.file(file("r/b"), &[&other, &piece]);
+    store.fates.insert(bad[1], Fate::Altered);
+    let server = store.serve();
+    let to = tempfile::tempdir().unwrap();
+
+    let report = restore(&server, &options(to.path())).unwrap();
+
+    assert_eq!(failed(&report), [("r/a", FailedFor::Damaged)]);
+    assert!(std::fs::read(to.path().join("r/b")).unwrap() == [other, piece].concat());
+}
+
+/// C15: the files of other pages come back, and the page is said.
+#[test]
+fn a_damaged_page_costs_only_what_it_names() {
+    for fate in [Fate::Altered, Fate::Lost] {
+        let mut store = Store::new(&["r"]);
+        store.add(&folder("r"));
+        for n in 0..4000 {
+            store.file(file(&format!("r/{n:05}")), &[b"same"]);
+        }
+        store.totals.files = 4000;
+        store.totals.folders = 1;
+        let pages = store.seal();
+        assert!(pages.len() > 2, "the scenario needs pages before and after");
+        store.fates.insert(pages[1], fate);
+        let server = store.serve();
+        let to = tempfile::tempdir().unwrap();
+
+        let report = restore(&server, &options(to.path())).unwrap();
+
+        let damaged: Vec<&str> = report.damaged_pages.iter().map(|page| page.object.as_str()).collect();
+        assert_eq!(damaged, [pages[1].to_string()]);
+        assert_eq!(report.exit_code(), 13);
+        let lost = report.lost_entries.unwrap();
+        assert_eq!(report.files + report.damaged_count + lost, 4000, "{report:?}");
+        assert!(report.files > 2000 && lost > 100, "{report:?}");
+        assert_eq!(names(to.path()).len(), usize::try_from(report.files).unwrap() + 1);
     }
 }
 
 #[test]
-fn an_altered_page_ends_a_restore() {
+fn a_manifest_of_damaged_pages_only_restores_nothing_and_says_so() {
     let mut store = sample();
     let pages = store.seal();
     store.fates.insert(pages[0], Fate::Altered);
     let server = store.serve();
     let to = tempfile::tempdir().unwrap();
 
-    let error = restore(&server, &options(to.path())).unwrap_err();
+    let report = restore(&server, &options(to.path())).unwrap();
 
-    assert_eq!(error.class(), ErrorClass::Integrity, "{error:?}");
+    assert_eq!((report.exit_code(), report.damaged_pages.len(), report.files), (13, 1, 0));
     assert_eq!(names(to.path()), Vec::<String>::new());
+}
+
+/// C15: what the target cannot have is named, with all in it and all names of it, and the rest is restored.
+#[test]
+fn a_restore_goes_on_past_what_cannot_be_made() {
+    let server = sample().serve();
+    let to = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(to.path().join("srv/r/big/busy")).unwrap();
+    std::fs::create_dir_all(to.path().join("srv/r/a/busy")).unwrap();
+    std::fs::write(to.path().join("srv/r/d"), "no folder").unwrap();
+
+    let into = RestoreOptions { existing: Existing::Replace, ..options(to.path()) };
+    let report = restore(&server, &into).unwrap();
+
+    let not_made =
+        ["srv/r/a", "srv/r/big", "srv/r/d", "srv/r/d/empty", "srv/r/d/link", "srv/r/d/up", "srv/r/link"];
+    assert_eq!(failed(&report), not_made.map(|name| (name, FailedFor::NotMade)), "{report:?}");
+    assert_eq!((report.exit_code(), report.files, report.state), (3, 0, SnapshotState::Partial));
+    let left = names(to.path()).into_iter().filter(|name| name.contains(folder::TEMPORARY)).count();
+    assert_eq!(left, 0, "{:?}", names(to.path()));
+}
+
+/// C15: what ends a restore says what is there, and folders have what they should.
+#[test]
+fn a_restore_that_ends_early_says_what_is_there() {
+    let mut store = Store::new(&["r"]);
+    store.add(&Entry { mode: 0o711, ..folder("r") });
+    for n in 0..40 {
+        let big = vec![n; 1 << 20];
+        store.file(file(&format!("r/{n:02}")), &[&big]);
+    }
+    let server = store.serve();
+    let to = tempfile::tempdir().unwrap();
+    let cancel = Cancel::new();
+    let on_progress = {
+        let cancel = cancel.clone();
+        move |progress: Progress| {
+            if progress.files > 0 {
+                cancel.cancel();
+            }
+        }
+    };
+    let clock = SystemClock::new();
+    let hooks = Hooks { progress: &on_progress, cancel, clock: &clock };
+
+    let ended = run(&server.api, server.runtime.handle(), &options(to.path()), &hooks).unwrap_err();
+
+    let ClientError::Stopped { report, .. } = &ended else { panic!("{ended}") };
+    assert_eq!(ended.exit_code(), 130);
+    assert!((1..40).contains(&report.files), "{report:?}");
+    assert_eq!(names(to.path()).len(), usize::try_from(report.files).unwrap() + 1);
+    assert_eq!(std::fs::metadata(to.path().join("r")).unwrap().mode() & 0o777, 0o711);
+}
+
+/// C16: what was there before and was not asked for keeps its attributes, the target too.
+#[test]
+fn folders_that_were_there_and_lie_on_the_way_stay_as_they_were() {
+    for placement in [Placement::WholePath, Placement::StripRoot] {
+        let server = sample().serve();
+        let to = tempfile::tempdir().unwrap();
+        let base = match placement {
+            Placement::WholePath => to.path().join("srv/r"),
+            Placement::StripRoot => to.path().to_owned(),
+        };
+        std::fs::create_dir_all(base.join("d")).unwrap();
+        let mode = |path: &Path, mode| {
+            std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+        };
+        mode(&base.join("d"), 0o731);
+        let past = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000);
+        for folder in [base.join("d"), base.clone(), to.path().to_owned()] {
+            std::fs::File::open(folder).unwrap().set_modified(past).unwrap();
+        }
+        mode(to.path(), 0o1777);
+        let all = [base.join("d"), base.clone(), to.path().to_owned()];
+        let was = |path: &std::path::PathBuf| {
+            let meta = std::fs::metadata(path).unwrap();
+            (meta.mode(), meta.uid(), meta.mtime(), meta.mtime_nsec())
+        };
+        let before: Vec<_> = all.iter().map(was).collect();
+
+        let paths = vec!["/srv/r/d/empty".to_owned(), "big".to_owned()];
+        let into = RestoreOptions { existing: Existing::Replace, paths, placement, ..options(to.path()) };
+        let report = restore(&server, &into).unwrap();
+
+        assert_eq!((report.files, report.exit_code()), (2, 0), "{report:?}");
+        assert_eq!(all.iter().map(was).collect::<Vec<_>>(), before, "{placement:?}");
+        assert!(base.join("d/empty").exists());
+    }
+}
+
+/// C16: a folder that was asked for gets what it was pushed with, also where it was there before; the target never.
+#[test]
+fn folders_that_were_asked_for_get_their_attributes() {
+    let server = sample().serve();
+    let to = tempfile::tempdir().unwrap();
+    std::fs::create_dir(to.path().join("d")).unwrap();
+    let before = std::fs::metadata(to.path()).unwrap();
+
+    let strip = Placement::StripRoot;
+    let into = RestoreOptions { existing: Existing::Replace, placement: strip, ..options(to.path()) };
+    restore(&server, &into).unwrap();
+
+    let (d, target) =
+        (std::fs::metadata(to.path().join("d")).unwrap(), std::fs::metadata(to.path()).unwrap());
+    assert_eq!((d.mode() & 0o777, d.mtime()), (0o555, 1_700_000_000));
+    assert_eq!((target.mode(), target.mtime()), (before.mode(), before.mtime()));
+}
+
+/// C17: a pattern that fits nothing is named; it is an error only if none fits.
+#[test]
+fn each_pattern_that_matches_nothing_is_named() {
+    let server = sample().serve();
+    let to = tempfile::tempdir().unwrap();
+    let paths = vec!["/srv/r/d".to_owned(), "/srv/r/d/empty".to_owned(), "/srv/mistyped".to_owned()];
+
+    let report = restore(&server, &RestoreOptions { paths, ..options(to.path()) }).unwrap();
+
+    assert_eq!((report.unmatched, report.state), (vec!["/srv/mistyped".to_owned()], SnapshotState::Partial));
+}
+
+#[test]
+fn what_is_excluded_does_not_come_back() {
+    let server = sample().serve();
+    let to = tempfile::tempdir().unwrap();
+    let excludes = vec!["/srv/r/d".to_owned(), "b?g".to_owned(), "none".to_owned()];
+
+    let report = restore(&server, &RestoreOptions { excludes, ..options(to.path()) }).unwrap();
+
+    assert_eq!(names(to.path()), ["srv", "srv/r", "srv/r/a", "srv/r/link"]);
+    assert_eq!((report.exit_code(), report.unmatched_excludes), (0, vec!["none".to_owned()]));
+}
+
+#[test]
+fn a_dry_run_names_what_would_be_made_and_makes_nothing() {
+    let server = sample().serve();
+    let to = tempfile::tempdir().unwrap();
+    let target = to.path().join("new");
+    let (clock, progress) = (SystemClock::new(), |_| ());
+    let hooks = Hooks { progress: &progress, cancel: Cancel::new(), clock: &clock };
+    let dry = |paths: &[&str]| {
+        let paths = paths.iter().map(|path| (*path).to_owned()).collect();
+        let options = RestoreOptions { paths, ..options(&target) };
+        dry_run(&server.api, server.runtime.handle(), &options, &hooks)
+    };
+
+    let all = dry(&[]).unwrap();
+    let link = dry(&["/srv/r/d/link", "typo"]).unwrap();
+    let none = dry(&["typo"]).unwrap_err();
+    let made = target.exists();
+    let report = restore(&server, &options(&target)).unwrap();
+
+    assert_eq!((all.files, all.folders, all.symlinks), (report.files, report.folders, report.symlinks));
+    assert_eq!((all.bytes, all.exit_code()), (report.bytes, 0));
+    let planned: Vec<String> = all.names.iter().map(|name| name.path.clone()).collect();
+    assert_eq!(planned, names(&target)[1..], "all but the folder above the root");
+    let planned: Vec<&str> = link.names.iter().map(|name| name.path.as_str()).collect();
+    assert_eq!(planned, ["srv/r", "srv/r/d", "srv/r/d/link"]);
+    assert_eq!((link.exit_code(), link.unmatched), (3, vec!["typo".to_owned()]));
+    assert!(matches!(none, ClientError::NotFound(_)) && !made, "{none}");
+}
+
+/// C18: what is there already, with the same time and content, is not fetched; what only looks so is.
+#[test]
+fn a_restore_into_what_it_made_before_fetches_only_what_differs() {
+    let mut store = sample();
+    let big = Entry { size: 0, ..file("srv/r/x-big") };
+    store.file(big, &[&vec![1; 3 << 20], &vec![2; 3 << 20]]);
+    let server = store.serve();
+    let to = tempfile::tempdir().unwrap();
+    restore(&server, &options(to.path())).unwrap();
+    let before = tree(to.path());
+    let inode = |name: &str| std::fs::metadata(to.path().join(name)).unwrap().ino();
+    let kept = inode("srv/r/x-big");
+    // The length and the time are those that were pushed.
+    let path = to.path().join("srv/r/big");
+    let modified = std::fs::metadata(&path).unwrap().modified().unwrap();
+    std::fs::write(&path, vec![b'x'; before.iter().find(|(name, _)| name == "srv/r/big").unwrap().1.len()])
+        .unwrap();
+    std::fs::File::open(&path).unwrap().set_modified(modified).unwrap();
+    std::fs::set_permissions(
+        to.path().join("srv/r/x-big"),
+        std::os::unix::fs::PermissionsExt::from_mode(0o600),
+    )
+    .unwrap();
+
+    let into = RestoreOptions { existing: Existing::Replace, ..options(to.path()) };
+    let report = restore(&server, &into).unwrap();
+
+    assert_eq!(tree(to.path()), before);
+    assert_eq!((report.files, report.unchanged, report.exit_code()), (6, 3, 0), "{report:?}");
+    assert!(report.bytes_fetched < 100, "{report:?}");
+    assert_eq!(inode("srv/r/x-big"), kept);
+    let meta = |name: &str| std::fs::metadata(to.path().join(name)).unwrap();
+    assert_eq!(meta("srv/r/x-big").mode() & 0o777, 0o640, "it gets the other attributes");
+    assert_eq!(meta("srv/r/a").nlink(), 3);
+}
+
+/// C3: a server cannot fill the memory of a client, nor give it something else.
+#[test]
+fn an_answer_with_other_or_more_blobs_than_were_asked_for_is_not_read() {
+    for fate in [Fate::Longer, Fate::Swapped, Fate::Doubled] {
+        let mut store = sample();
+        let bad = store.file(file("srv/r/x"), &[b"good", b"bad"]);
+        store.fates.insert(bad[1], fate);
+        let server = store.serve();
+        let to = tempfile::tempdir().unwrap();
+
+        let report = restore(&server, &options(to.path())).unwrap();
+
+        assert_eq!(failed(&report), [("srv/r/x", FailedFor::Damaged)], "{fate:?}: {report:?}");
+    }
 }
 
 #[test]

@@ -21,12 +21,12 @@ use super::select::{self, Latest, NodeChoice, Partial, PassedOver, SnapshotChoic
 use super::series::SeriesChoice;
 use super::{Hooks, OnProgress, Progress};
 use crate::api::Api;
-use crate::error::ClientError;
+use crate::error::{ClientError, chain};
 
 const WORKERS: usize = 4;
 const QUEUE: usize = 4;
-/// How many kinds of damage a report names; it counts all.
-const MAX_DAMAGE: usize = 1000;
+/// How many damaged things a report names; it counts all.
+const MAX_DAMAGE: usize = 10_000;
 
 /// What to check.
 #[derive(Debug, Clone)]
@@ -75,7 +75,7 @@ pub struct VerifyReport {
     pub bytes_fetched: u64,
     /// Files that the snapshot says it lacks: not damage.
     pub unreadable: u64,
-    /// The first thousand things that are wrong.
+    /// The first ten thousand things that are wrong.
     pub problems: Vec<Damage>,
     /// How many things are wrong.
     pub problem_count: u64,
@@ -145,7 +145,7 @@ fn find(
         SnapshotChoice::Part(part) => Latest { id: select::by_part(&all(None)?, part)?, passed_over: None },
         SnapshotChoice::Latest => {
             let VerifyOptions { cluster, node, series, partial, .. } = options;
-            let everything = Filter::new(&[])?;
+            let everything = Filter::new(&[], &[])?;
             select::latest(&all(cluster.as_ref())?, node, series.as_ref(), &everything, *partial)?.0
         }
     };
@@ -190,7 +190,7 @@ impl Check<'_> {
     fn node(&self, node: &NodeName) -> Result<(), ClientError> {
         let manifest = match self.fetcher.wait_for(self.fetcher.api.manifest(self.fetcher.snapshot, node)) {
             Err(error) if super::fetch::is_about_blobs(&error) => {
-                self.found(node, None, None, &error);
+                self.found(node, None, None, chain(&error));
                 return Ok(());
             }
             done => done?,
@@ -216,7 +216,7 @@ impl Check<'_> {
 
     /// Walks the pages and hands all chunks to the workers.
     fn plan(&self, node: &NodeName, manifest: &Manifest, out: &Sender<PathBatch>) -> Result<(), ClientError> {
-        let everything = Filter::new(&[])?;
+        let everything = Filter::new(&[], &[])?;
         let mut planner =
             Planner::new(self.domain.clone(), manifest.roots.clone(), Layout::WholePath, everything);
         let mut batcher = Batcher::new();
@@ -232,6 +232,10 @@ impl Check<'_> {
             }
             Step::Chunk { offset, id, len } => send(batcher.chunk(offset, id, len)),
             Step::EndFile { .. } | Step::AbandonFile => send(batcher.end()),
+            Step::Lose { path, .. } => {
+                self.found(node, Some(&path), None, "a page that it needs is damaged".to_owned());
+                Ok(())
+            }
             Step::Skip { .. } => {
                 self.tally.unreadable.fetch_add(1, Ordering::Relaxed);
                 Ok(())
@@ -243,16 +247,15 @@ impl Check<'_> {
             let records = match records {
                 Ok(records) => records,
                 Err(error) => {
-                    self.found(node, None, Some(&page.id), &error);
-                    planner.skip_damage();
-                    return Ok(());
+                    self.found(node, None, Some(&page.id), chain(&error));
+                    return planner.skip_damage(&mut sink);
                 }
             };
             for record in records {
                 match planner.record(record, &mut sink) {
                     Err(error @ ClientError::Format { .. }) => {
-                        self.found(node, None, Some(&page.id), &error);
-                        planner.skip_damage();
+                        self.found(node, None, Some(&page.id), chain(&error));
+                        planner.skip_damage(&mut sink)?;
                     }
                     done => done?,
                 }
@@ -260,7 +263,7 @@ impl Check<'_> {
             Ok(())
         })?;
         match planner.finish(&mut sink) {
-            Err(error @ ClientError::Format { .. }) => self.found(node, None, None, &error),
+            Err(error @ ClientError::Format { .. }) => self.found(node, None, None, chain(&error)),
             done => drop(done?),
         }
         send(batcher.finish())
@@ -285,10 +288,10 @@ impl Check<'_> {
     }
 
     fn batch(&self, node: &NodeName, batch: PathBatch, opener: &mut Opener<'_>) -> Result<(), ClientError> {
-        let Batch { ids, uses, pieces } = batch;
+        let Batch { chunks, uses, pieces } = batch;
         let mut refused = Vec::new();
-        let mut frames = Vec::with_capacity(ids.len());
-        for frame in self.fetcher.each_frame(&ids)? {
+        let mut frames = Vec::with_capacity(chunks.len());
+        for frame in self.fetcher.each_frame(&chunks)? {
             let (frame, refusal) =
                 frame.map_or_else(|error| (None, Some(error)), |frame| (Some(frame), None));
             let len = frame.as_ref().map_or(0, |frame| frame.payload.len());
@@ -299,34 +302,24 @@ impl Check<'_> {
         let mut plaintexts = Plaintexts::new(opener, frames, uses);
         for piece in &pieces {
             for placed in &piece.extents {
-                let id = ids.get(placed.slot);
+                let id = chunks.get(placed.slot).map(|chunk| &chunk.id);
                 match (plaintexts.of(placed), refused.get(placed.slot)) {
                     (Some(Ok(_)), _) => {
                         self.tally.chunks.fetch_add(1, Ordering::Relaxed);
                         self.tally.bytes.fetch_add(placed.len.into(), Ordering::Relaxed);
                     }
-                    (Some(Err(error)), _) => self.found(node, Some(&piece.file), id, &error),
-                    (None, Some(Some(error))) => self.found(node, Some(&piece.file), id, error),
-                    (None, _) => self.found(node, Some(&piece.file), id, &ClientError::Worker("verify")),
+                    (Some(Err(error)), _) => self.found(node, Some(&piece.file), id, chain(&error)),
+                    (None, Some(Some(error))) => self.found(node, Some(&piece.file), id, chain(error)),
+                    (None, _) => {
+                        self.found(node, Some(&piece.file), id, ClientError::Worker("verify").to_string())
+                    }
                 }
             }
         }
         Ok(())
     }
 
-    fn found(
-        &self,
-        node: &NodeName,
-        path: Option<&EntryPath>,
-        object: Option<&ChunkId>,
-        error: &dyn std::error::Error,
-    ) {
-        let mut problem = error.to_string();
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            problem = format!("{problem}: {error}");
-            cause = error.source();
-        }
+    fn found(&self, node: &NodeName, path: Option<&EntryPath>, object: Option<&ChunkId>, problem: String) {
         let damage = Damage {
             node: node.clone(),
             path: path.map(EntryPath::to_string),

@@ -5,37 +5,52 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, bounded};
 use format_spec::key::DomainKey;
 use format_spec::wire::Frame;
 use format_spec::{Entry, EntryPath};
 
 use super::batch::{Batch, Batcher, Piece};
+use super::compare::Compare;
 use super::direct::Gather;
-use super::fetch::{Fetcher, Opener, Plaintexts, is_about_blobs};
-use super::folder::FolderCache;
+use super::executor::{Executor, Later};
+use super::failed::{Failures, Obstacle, Why};
+use super::fetch::{Fetcher, Opener, Plaintexts};
+use super::folder::{FolderCache, FolderJob, Inode};
 use super::layout::TargetPath;
-use super::plan::Step;
-use super::report::Mixed;
-use super::write::{FileJob, Finished, FolderJob, Writer};
+use super::write::{Ended, FileJob, Finished, Writer};
 use super::{OnProgress, Progress};
-use crate::error::ClientError;
+use crate::api::Asked;
+use crate::error::{ClientError, chain};
 
 /// Threads that fetch, check and write: while one waits for the server another computes, and a
 /// third is in the kernel.
 const WORKERS: usize = 4;
-/// Batches that wait for a worker.
+/// Tasks that wait for a worker.
 const QUEUE: usize = 4;
 
-type FileBatch = Batch<Arc<FileJob>>;
+pub(super) type FileBatch = Batch<Arc<FileJob>>;
+
+/// What a worker does next.
+pub(super) enum Task {
+    /// It fetches chunks, and writes them to their files.
+    Fetch(FileBatch),
+    /// It looks whether a file is in the target already, and fetches it if not.
+    Compare(Compare),
+}
 
 /// What was done so far.
 #[derive(Default)]
 pub(super) struct Tally {
     pub(super) files: AtomicU64,
+    /// Those of the files that were there already.
+    pub(super) unchanged: AtomicU64,
     pub(super) folders: AtomicU64,
     pub(super) symlinks: AtomicU64,
+    /// Bytes of files that have their names.
     pub(super) bytes: AtomicU64,
+    /// Bytes that were written, or found to be there.
+    pub(super) bytes_done: AtomicU64,
     pub(super) bytes_fetched: AtomicU64,
 }
 
@@ -45,10 +60,23 @@ pub(super) struct Work<'a> {
     pub(super) domain: &'a DomainKey,
     pub(super) writer: Writer,
     pub(super) tally: Tally,
+    pub(super) failures: Failures,
     pub(super) total: Progress,
     pub(super) progress: OnProgress<'a>,
+    /// What became of the first name of each link group.
+    leaders: Mutex<HashMap<TargetPath, Result<Inode, Why>>>,
     stop: AtomicBool,
     failure: Mutex<Option<ClientError>>,
+}
+
+/// For each chunk that was asked for, what came, or why nothing did.
+type Fetched = (Vec<Option<Frame>>, Vec<Option<Why>>);
+
+/// What a worker keeps from task to task.
+struct Tools<'a> {
+    opener: Opener<'a>,
+    cache: FolderCache,
+    gather: Gather,
 }
 
 impl<'a> Work<'a> {
@@ -65,21 +93,27 @@ impl<'a> Work<'a> {
             domain,
             writer,
             tally: Tally::default(),
+            failures: Failures::default(),
             total,
             progress,
+            leaders: Mutex::default(),
             stop: AtomicBool::new(false),
             failure: Mutex::new(None),
         }
     }
 
-    /// Runs what `plan` hands to the executor, and then all that had to wait for files.
+    /// Runs what `plan` hands to the executor, and then all that had to wait for files. What fails for one name
+    /// only is in `failures`.
     ///
     /// # Errors
-    /// The first failure of any thread. No temporary name is left then.
+    /// The first failure of any thread that ends all. What is whole stays, with the attributes of the folders
+    /// around it; no temporary name is left then.
     pub(super) fn run(
         &self,
+        top: FolderJob,
         plan: impl FnOnce(&mut Executor<'_, 'a>) -> Result<(), ClientError>,
     ) -> Result<(), ClientError> {
+        let top = Arc::new(top);
         let later = std::thread::scope(|scope| {
             let (sender, receiver) = bounded(QUEUE);
             for _ in 0..WORKERS {
@@ -88,26 +122,41 @@ impl<'a> Work<'a> {
             }
             // Only workers hold it from here on: when they are gone, sending fails.
             drop(receiver);
-            let mut executor = Executor::new(self, sender);
+            let mut executor = Executor::new(self, Arc::clone(&top), sender);
             let planned = plan(&mut executor).and_then(|()| executor.flush());
             if let Err(error) = planned {
                 self.fail(error);
             }
-            executor.later
+            executor.into_later()
         });
-        if let Some(error) = self.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            return Err(error);
+        let finished = self.finish(later).and_then(|()| self.writer.release(top));
+        if let Err(error) = finished {
+            self.fail(error);
         }
-        self.finish(later)
+        self.report();
+        match self.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
     }
 
-    fn worker(&self, batches: &Receiver<FileBatch>) {
-        let worked = Opener::new(self.domain).and_then(|mut opener| {
-            let (mut cache, mut gather) = (FolderCache::default(), Gather::new());
-            batches.iter().try_for_each(|batch| self.batch(batch, &mut opener, &mut cache, &mut gather))
-        });
-        if let Err(error) = worked {
-            self.fail(error);
+    /// Whether something has failed that ends all.
+    pub(super) fn has_stopped(&self) -> bool {
+        self.stop.load(Ordering::SeqCst)
+    }
+
+    /// Works until there are no more tasks. After a failure that ends all, files are only put down.
+    fn worker(&self, tasks: &Receiver<Task>) {
+        let opener = match Opener::new(self.domain) {
+            Ok(opener) => opener,
+            Err(error) => return self.fail(error),
+        };
+        let mut tools = Tools { opener, cache: FolderCache::default(), gather: Gather::new() };
+        for task in tasks {
+            match task {
+                Task::Fetch(batch) => self.batch(batch, &mut tools),
+                Task::Compare(compare) => self.compare(compare, &mut tools),
+            }
         }
     }
 
@@ -117,242 +166,184 @@ impl<'a> Work<'a> {
         self.stop.store(true, Ordering::SeqCst);
     }
 
-    fn batch(
-        &self,
-        batch: FileBatch,
-        opener: &mut Opener<'_>,
-        cache: &mut FolderCache,
-        gather: &mut Gather,
-    ) -> Result<(), ClientError> {
-        if self.stop.load(Ordering::SeqCst) {
-            return Ok(());
+    /// Takes a file as it is in the target, or fetches it.
+    fn compare(&self, compare: Compare, tools: &mut Tools<'_>) {
+        if !self.has_stopped() && compare.is_same(self.domain) {
+            return self.keep(compare);
         }
-        let frames = self.fetch(&batch)?;
-        let fetched = frames.iter().map(|frame| u64::try_from(frame.payload.len()).unwrap_or(0)).sum();
-        self.tally.bytes_fetched.fetch_add(fetched, Ordering::Relaxed);
-        let frames = frames.into_iter().map(Some).collect();
-        let Batch { uses, pieces, ids } = batch;
-        let mut plaintexts = Plaintexts::new(opener, frames, uses);
-        for Piece { file, extents } in pieces {
-            for placed in &extents {
-                let damaged = || {
-                    let id = ids.get(placed.slot).copied().expect("the batch knows its own slots");
-                    ClientError::Corrupt { id, path: file.entry.path.to_string() }
-                };
-                let plain = plaintexts.of(placed).and_then(Result::ok).ok_or_else(damaged)?;
-                self.writer.write(&file, cache, gather, placed.offset, plain)?;
-                self.tally.bytes.fetch_add(placed.len.into(), Ordering::Relaxed);
+        let Compare { job, extents, .. } = compare;
+        let mut batcher = Batcher::new();
+        batcher.begin(job);
+        for (offset, id, len) in extents {
+            if let Some(batch) = batcher.chunk(offset, id, len) {
+                self.batch(batch, tools);
             }
-            if !extents.is_empty() {
-                self.writer.flush(&file, cache, gather)?;
-            }
-            self.put_down(file, cache)?;
         }
-        self.report();
-        Ok(())
+        let rest = [batcher.end(), batcher.finish()];
+        rest.into_iter().flatten().for_each(|batch| self.batch(batch, tools));
     }
 
-    /// The frames of a batch. If the server cannot give them, the error names a chunk and a file.
-    fn fetch(&self, batch: &FileBatch) -> Result<Vec<Frame>, ClientError> {
-        let error = match self.fetcher.frames(&batch.ids) {
-            Err(error) if is_about_blobs(&error) => error,
-            done => return done,
-        };
-        let mut frames = Vec::with_capacity(batch.ids.len());
-        for (slot, frame) in self.fetcher.each_frame(&batch.ids)?.into_iter().enumerate() {
-            match (frame, batch.ids.get(slot), batch.user_of(slot)) {
-                (Ok(frame), ..) => frames.push(frame),
-                (Err(cause), Some(id), Some(file)) => {
-                    let cause: &dyn std::error::Error = &cause;
-                    tracing::debug!(cause, chunk = %id, "the server cannot give a chunk");
-                    return Err(ClientError::Corrupt { id: *id, path: file.entry.path.to_string() });
+    /// Takes a file of the target for restored.
+    fn keep(&self, compare: Compare) {
+        let inode = compare.old.inode();
+        compare.old.give_attributes(&self.writer.attributes, &compare.job.entry);
+        let Some(job) = Arc::into_inner(compare.job) else { return };
+        let (_, name) = job.at.split();
+        job.folder.names_before().take(name, inode);
+        self.tally.unchanged.fetch_add(1, Ordering::Relaxed);
+        self.tally.bytes_done.fetch_add(job.entry.size, Ordering::Relaxed);
+        self.became(&job.at, &job.entry, Finished::Restored(inode));
+        self.report();
+        self.check(self.writer.release(job.folder));
+    }
+
+    fn batch(&self, batch: FileBatch, tools: &mut Tools<'_>) {
+        let Batch { uses, pieces, chunks } = batch;
+        let is_wanted = pieces.iter().any(|piece| !piece.file.has_failed()) && !self.has_stopped();
+        let fetched = is_wanted.then(|| self.check(self.fetch(&chunks))).flatten();
+        let (frames, refused) = fetched.unwrap_or_default();
+        let Tools { opener, cache, gather } = tools;
+        let mut plaintexts = Plaintexts::new(opener, frames, uses);
+        for piece in pieces {
+            if !piece.file.has_failed() && !self.has_stopped() {
+                let written = self.piece(&piece, &chunks, &refused, &mut plaintexts, cache, gather);
+                if let Err(obstacle) = written {
+                    gather.forget();
+                    match obstacle {
+                        Obstacle::Name(why) => piece.file.fail(why),
+                        Obstacle::All(error) => self.fail(error),
+                    }
                 }
-                _ => return Err(error),
+            }
+            self.check(self.put_down(piece.file, cache));
+        }
+        self.report();
+    }
+
+    /// What came of something, unless it ends the restore.
+    fn check<T>(&self, result: Result<T, ClientError>) -> Option<T> {
+        result.map_err(|error| self.fail(error)).ok()
+    }
+
+    /// Writes what a batch has of one file.
+    fn piece(
+        &self,
+        piece: &Piece<Arc<FileJob>>,
+        chunks: &[Asked],
+        refused: &[Option<Why>],
+        plaintexts: &mut Plaintexts<'_, '_>,
+        cache: &mut FolderCache,
+        gather: &mut Gather,
+    ) -> Result<(), Obstacle> {
+        let Piece { file, extents } = piece;
+        for placed in extents {
+            let plain = match plaintexts.of(placed) {
+                Some(Ok(plain)) => plain,
+                Some(Err(error)) => {
+                    let id = chunks.get(placed.slot).expect("the batch knows its own slots").id;
+                    let why = format!("a chunk came back with other bytes: {error}");
+                    return Err(Obstacle::Name(Why::chunk(id, why)));
+                }
+                None => {
+                    let why = refused.get(placed.slot).cloned().flatten();
+                    let unknown = || Why::damaged("the server did not give a chunk of it");
+                    return Err(Obstacle::Name(why.unwrap_or_else(unknown)));
+                }
+            };
+            self.writer.write(file, cache, gather, placed.offset, plain)?;
+            self.tally.bytes_done.fetch_add(placed.len.into(), Ordering::Relaxed);
+        }
+        if extents.is_empty() { Ok(()) } else { self.writer.flush(file, cache, gather) }
+    }
+
+    /// The chunks that are asked for, and for each that the server cannot give, why.
+    fn fetch(&self, chunks: &[Asked]) -> Result<Fetched, ClientError> {
+        let (mut frames, mut refused) = (Vec::new(), Vec::new());
+        for (frame, chunk) in self.fetcher.each_frame(chunks)?.into_iter().zip(chunks) {
+            match frame {
+                Ok(frame) => {
+                    let len = u64::try_from(frame.payload.len()).unwrap_or(0);
+                    self.tally.bytes_fetched.fetch_add(len, Ordering::Relaxed);
+                    frames.push(Some(frame));
+                    refused.push(None);
+                }
+                Err(error) => {
+                    frames.push(None);
+                    refused.push(Some(Why::chunk(chunk.id, chain(&error))));
+                }
             }
         }
-        Ok(frames)
+        Ok((frames, refused))
     }
 
     /// Gives up a hold on a file, and finishes the file if it was the last.
     fn put_down(&self, file: Arc<FileJob>, cache: &mut FolderCache) -> Result<(), ClientError> {
         let Some(job) = Arc::into_inner(file) else { return Ok(()) };
-        let (size, data_len) = (job.entry.size, job.data_len.get().copied().unwrap_or(0));
-        if self.writer.finish(job, cache)? == Finished::Restored {
-            self.tally.files.fetch_add(1, Ordering::Relaxed);
-            self.tally.bytes.fetch_add(size.saturating_sub(data_len), Ordering::Relaxed);
-        }
+        let Ended { at, entry, finished } = self.writer.finish(job, cache)?;
+        self.became(&at, &entry, finished);
         Ok(())
+    }
+
+    fn became(&self, at: &TargetPath, entry: &Entry, finished: Finished) {
+        let leader = match finished {
+            Finished::Restored(inode) => {
+                self.tally.files.fetch_add(1, Ordering::Relaxed);
+                self.tally.bytes.fetch_add(entry.size, Ordering::Relaxed);
+                Ok(inode)
+            }
+            Finished::Abandoned => Err(Why::damaged("its content is not known")),
+            Finished::Failed(why) => {
+                self.failures.add(&entry.path, why.clone());
+                Err(why)
+            }
+        };
+        if entry.link_group.is_some() {
+            self.leads(at.clone(), leader);
+        }
+    }
+
+    /// Remembers what links of the file at `at` are made of.
+    pub(super) fn leads(&self, at: TargetPath, leader: Result<Inode, Why>) {
+        self.leaders.lock().unwrap_or_else(PoisonError::into_inner).insert(at, leader);
     }
 
     fn report(&self) {
         (self.progress)(Progress {
             files: self.tally.files.load(Ordering::Relaxed),
-            bytes: self.tally.bytes.load(Ordering::Relaxed),
+            bytes: self.tally.bytes_done.load(Ordering::Relaxed),
             ..self.total
         });
     }
 
-    /// Makes hard links and lets go of folders, now that every file has its name.
+    /// Makes hard links, unless something has ended the restore, and lets go of folders, now that every file has
+    /// its name.
     fn finish(&self, later: Later) -> Result<(), ClientError> {
         let mut cache = FolderCache::default();
         for link in later.links {
-            self.writer.hard_link(&link.at, &link.leader, &mut cache)?;
-            self.tally.files.fetch_add(1, Ordering::Relaxed);
+            if !self.has_stopped() {
+                match self.link(&link, &mut cache) {
+                    Ok(()) => drop(self.tally.files.fetch_add(1, Ordering::Relaxed)),
+                    Err(Obstacle::Name(why)) => self.failures.add(&link.path, why),
+                    Err(Obstacle::All(error)) => self.fail(error),
+                }
+            }
             self.writer.release(link.folder)?;
         }
-        for folder in later.leaders.into_iter().chain(later.owed.into_values()) {
-            self.writer.release(folder)?;
-        }
-        self.report();
-        Ok(())
+        later.folders.into_iter().try_for_each(|folder| self.writer.release(folder))
+    }
+
+    fn link(&self, link: &LinkJob, cache: &mut FolderCache) -> Result<(), Obstacle> {
+        let leader = self.leaders.lock().unwrap_or_else(PoisonError::into_inner).get(&link.leader).cloned();
+        let unknown = || Err(Why::damaged("its content is not known"));
+        let inode = leader.unwrap_or_else(unknown).map_err(|why| Obstacle::Name(why.of_link()))?;
+        self.writer.hard_link(&link.at, (&link.leader, inode), &link.folder, cache)
     }
 }
 
 /// A hard link that is made once all files are there.
-struct LinkJob {
-    at: TargetPath,
-    leader: TargetPath,
-    folder: Arc<FolderJob>,
-}
-
-/// What has to wait for files.
-#[derive(Default)]
-struct Later {
-    links: Vec<LinkJob>,
-    /// Folders with a first name of a link group: they stay open, for links are made from there.
-    leaders: Vec<Arc<FolderJob>>,
-    /// Folders of names whose content comes in a second pass.
-    owed: HashMap<TargetPath, Arc<FolderJob>>,
-}
-
-/// Takes the steps of a plan, on the thread that plans.
-pub(super) struct Executor<'w, 'a> {
-    work: &'w Work<'a>,
-    batches: Sender<FileBatch>,
-    batcher: Batcher<Arc<FileJob>>,
-    cache: FolderCache,
-    folders: Vec<Arc<FolderJob>>,
-    /// The target itself, for what lies in no folder of the manifest.
-    target: Arc<FolderJob>,
-    later: Later,
-    skipped: Vec<EntryPath>,
-    mixed: Mixed,
-}
-
-impl<'w, 'a> Executor<'w, 'a> {
-    fn new(work: &'w Work<'a>, batches: Sender<FileBatch>) -> Self {
-        let target = Arc::new(FolderJob { at: TargetPath::default(), entry: None, parent: None });
-        Self {
-            work,
-            batches,
-            batcher: Batcher::new(),
-            cache: FolderCache::default(),
-            folders: Vec::new(),
-            target,
-            later: Later::default(),
-            skipped: Vec::new(),
-            mixed: Mixed::default(),
-        }
-    }
-
-    /// Runs the next step.
-    pub(super) fn step(&mut self, step: Step) -> Result<(), ClientError> {
-        match step {
-            Step::EnterFolder { at, entry } => self.enter(at, entry),
-            Step::LeaveFolder => match self.folders.pop() {
-                Some(folder) => self.work.writer.release(folder),
-                None => Ok(()),
-            },
-            Step::Symlink { at, entry } => {
-                self.work.tally.symlinks.fetch_add(1, Ordering::Relaxed);
-                self.work.writer.symlink(&at, &entry, &mut self.cache)
-            }
-            Step::BeginFile { at, entry } => {
-                self.begin(at, entry);
-                Ok(())
-            }
-            Step::Chunk { offset, id, len } => {
-                let full = self.batcher.chunk(offset, id, len);
-                self.send(full)
-            }
-            Step::EndFile { data_len } => {
-                if let Some(file) = self.batcher.file() {
-                    let _ = file.data_len.set(data_len);
-                }
-                self.end_file()
-            }
-            Step::AbandonFile => self.end_file(),
-            Step::Skip { path } => {
-                self.skipped.push(path);
-                Ok(())
-            }
-            Step::Mark { path, mixture } => {
-                self.mixed.add(path, mixture);
-                Ok(())
-            }
-            Step::Link { at, leader } => {
-                let folder = self.folder();
-                self.later.links.push(LinkJob { at, leader, folder });
-                Ok(())
-            }
-            Step::Owe { at } => {
-                let folder = self.folder();
-                self.later.owed.insert(at, folder);
-                Ok(())
-            }
-        }
-    }
-
-    /// The names that were passed over because their content was unreadable.
-    pub(super) fn take_skipped(&mut self) -> Vec<EntryPath> {
-        std::mem::take(&mut self.skipped)
-    }
-
-    /// The names whose content is a mixture of states.
-    pub(super) fn take_mixed(&mut self) -> Mixed {
-        std::mem::take(&mut self.mixed)
-    }
-
-    fn folder(&self) -> Arc<FolderJob> {
-        Arc::clone(self.folders.last().unwrap_or(&self.target))
-    }
-
-    fn enter(&mut self, at: TargetPath, entry: Option<Entry>) -> Result<(), ClientError> {
-        self.work.writer.target.make_folder(&at, entry.is_none(), &mut self.cache)?;
-        if entry.is_some() {
-            self.work.tally.folders.fetch_add(1, Ordering::Relaxed);
-        }
-        let parent = Some(self.folder());
-        self.folders.push(Arc::new(FolderJob { at, entry, parent }));
-        Ok(())
-    }
-
-    fn begin(&mut self, at: TargetPath, entry: Entry) {
-        let owed = self.later.owed.get(&at).map(Arc::clone);
-        let folder = owed.unwrap_or_else(|| self.folder());
-        if entry.link_group.is_some() {
-            self.later.leaders.push(Arc::clone(&folder));
-        }
-        self.batcher.begin(Arc::new(FileJob::new(at, entry, folder)));
-    }
-
-    fn end_file(&mut self) -> Result<(), ClientError> {
-        let full = self.batcher.end();
-        self.send(full)
-    }
-
-    fn flush(&mut self) -> Result<(), ClientError> {
-        let rest = self.batcher.finish();
-        self.send(rest)
-    }
-
-    /// Hands a batch to the workers. If they stopped, one of them knows why.
-    fn send(&mut self, batch: Option<FileBatch>) -> Result<(), ClientError> {
-        let Some(batch) = batch else { return Ok(()) };
-        let stopped = ClientError::Worker("restore");
-        if self.work.stop.load(Ordering::SeqCst) || self.batches.send(batch).is_err() {
-            return Err(stopped);
-        }
-        Ok(())
-    }
+pub(super) struct LinkJob {
+    pub(super) at: TargetPath,
+    pub(super) path: EntryPath,
+    pub(super) leader: TargetPath,
+    pub(super) folder: Arc<FolderJob>,
 }

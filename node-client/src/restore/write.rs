@@ -1,54 +1,36 @@
 //! Files and links on disk. A name appears only when all that belongs to it is there.
+//!
+//! A file has no name at all until it is whole, where the file system can do that; else, and while it takes the
+//! place of another, a temporary one that is locked.
+
+mod name;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use format_spec::Entry;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::attributes::Attributes;
+use super::attributes::{Attributes, by_handle};
 use super::direct::{self, Gather, Handles};
-use super::folder::{Existing, FolderCache, Target};
+use super::failed::{Obstacle, Why};
+use super::folder::{Ending, FolderCache, FolderJob, Inode, Target};
 use super::layout::TargetPath;
 use crate::error::ClientError;
 
-/// What the names of unfinished files start with.
-pub(super) const TEMPORARY: &str = ".astacus-tmp-";
-
-/// Makes names that nothing else has: a random number for the run, and a count.
-pub(super) struct TemporaryNames {
-    run: u64,
-    next: AtomicU64,
-}
-
-impl TemporaryNames {
-    /// The names of a new run.
-    pub(super) fn new() -> Result<Self, ClientError> {
-        let no_random = |_| ClientError::Worker("the system gives no random numbers");
-        Ok(Self { run: getrandom::u64().map_err(no_random)?, next: AtomicU64::new(0) })
-    }
-
-    fn next(&self) -> String {
-        format!("{TEMPORARY}{:016x}-{}", self.run, self.next.fetch_add(1, Ordering::Relaxed))
-    }
-}
+pub(super) use name::TemporaryNames;
+use name::{Named, Place, Refused, lock};
 
 /// Where and how everything is written.
 pub(super) struct Writer {
     pub(super) target: Target,
     pub(super) attributes: Attributes,
-    pub(super) names: TemporaryNames,
-}
-
-/// A folder that still gets files. Its attributes are set when the last thing in it is done,
-/// because a read-only folder takes no files and every new name changes its time.
-pub(super) struct FolderJob {
-    pub(super) at: TargetPath,
-    pub(super) entry: Option<Entry>,
-    pub(super) parent: Option<Arc<FolderJob>>,
+    names: TemporaryNames,
+    /// Whether files without a name can be made, as far as is known.
+    nameless: AtomicBool,
 }
 
 /// A file that is being restored. The last of its holders finishes it.
@@ -58,6 +40,8 @@ pub(super) struct FileJob {
     pub(super) folder: Arc<FolderJob>,
     /// Bytes of its chunks; not set until the plan has checked the whole file.
     pub(super) data_len: OnceLock<u64>,
+    /// Why it cannot be restored.
+    failed: OnceLock<Why>,
     written: AtomicU64,
     temporary: Mutex<Option<Arc<Temporary>>>,
 }
@@ -70,30 +54,50 @@ impl FileJob {
             entry,
             folder,
             data_len: OnceLock::new(),
+            failed: OnceLock::new(),
             written: AtomicU64::new(0),
             temporary: Mutex::new(None),
         }
     }
+
+    /// Gives it up. The first reason counts.
+    pub(super) fn fail(&self, why: Why) {
+        let _ = self.failed.set(why);
+    }
+
+    /// Whether it was given up.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed.get().is_some()
+    }
+}
+
+/// A file that nobody holds any more.
+pub(super) struct Ended {
+    pub(super) at: TargetPath,
+    pub(super) entry: Entry,
+    pub(super) finished: Finished,
 }
 
 /// What became of a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Finished {
     /// It has its name.
-    Restored,
-    /// It was given up before; nothing of it is there.
+    Restored(Inode),
+    /// It was given up by the plan, which knows why; nothing of it is there.
     Abandoned,
+    /// It cannot be restored; nothing of it is there.
+    Failed(Why),
 }
 
-/// A file without its final name, removed when it is dropped.
+/// A file without its final name. What there is of it is removed when it is dropped.
 struct Temporary {
     file: OwnedFd,
+    inode: Inode,
     /// For large files, where the file system can.
     direct: Option<OwnedFd>,
     folder: Arc<OwnedFd>,
-    name: String,
-    /// Set once the name is gone, or belongs to the finished file.
-    done: OnceLock<()>,
+    /// Until the file has its own, where it needs one.
+    named: Mutex<Option<Named>>,
 }
 
 impl Temporary {
@@ -103,19 +107,14 @@ impl Temporary {
     }
 }
 
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        if self.done.get().is_none() {
-            // Nothing to do about a failure here: the restore has failed already, and says why.
-            let _ = rustix::fs::unlinkat(&*self.folder, &*self.name, AtFlags::empty());
-        }
-    }
-}
-
-/// Does something with a name in a folder.
-type OnName<'a> = &'a dyn Fn(&OwnedFd, &[u8]) -> Result<(), Errno>;
-
 impl Writer {
+    /// A writer into `target`.
+    pub(super) fn new(target: Target, attributes: Attributes) -> Result<Self, ClientError> {
+        let handles = rustix::fs::statat(rustix::fs::CWD, by_handle(target.handle()), AtFlags::empty());
+        let nameless = AtomicBool::new(handles.is_ok());
+        Ok(Self { target, attributes, names: TemporaryNames::new()?, nameless })
+    }
+
     /// Writes checked bytes into a file, or gathers them: what is gathered is written out by
     /// [`flush`](Self::flush), or when the next bytes do not continue it.
     pub(super) fn write(
@@ -125,13 +124,13 @@ impl Writer {
         gather: &mut Gather,
         offset: u64,
         bytes: &[u8],
-    ) -> Result<(), ClientError> {
+    ) -> Result<(), Obstacle> {
         let temporary = self.temporary(job, cache)?;
         let written = match temporary.handles() {
             Some(handles) => gather.add(handles, offset, bytes),
             None => write_all(&temporary.file, bytes, offset),
         };
-        written.map_err(|error| self.target.disk("write", &job.at, error))?;
+        written.map_err(|error| self.target.obstacle("write", job.at.as_bytes(), error))?;
         let len = u64::try_from(bytes.len()).expect("a length fits in 64 bits");
         job.written.fetch_add(len, Ordering::Relaxed);
         Ok(())
@@ -143,100 +142,158 @@ impl Writer {
         job: &FileJob,
         cache: &mut FolderCache,
         gather: &mut Gather,
-    ) -> Result<(), ClientError> {
+    ) -> Result<(), Obstacle> {
         if job.entry.size < direct::FROM_LEN {
             return Ok(());
         }
-        match self.temporary(job, cache)?.handles() {
-            Some(handles) => gather.flush(handles).map_err(|error| self.target.disk("write", &job.at, error)),
-            None => Ok(()),
-        }
+        let temporary = self.temporary(job, cache)?;
+        let flushed = temporary.handles().map_or(Ok(()), |handles| gather.flush(handles));
+        flushed.map_err(|error| self.target.obstacle("write", job.at.as_bytes(), error))
     }
 
     /// Gives a file its attributes and its name, or removes what is there of one that was given up.
-    pub(super) fn finish(&self, job: FileJob, cache: &mut FolderCache) -> Result<Finished, ClientError> {
+    ///
+    /// # Errors
+    /// Only those that end the restore.
+    pub(super) fn finish(&self, job: FileJob, cache: &mut FolderCache) -> Result<Ended, ClientError> {
         let written = job.written.load(Ordering::Relaxed);
-        let done = match job.data_len.get() {
-            Some(data_len) if *data_len == written => {
-                self.publish(&job, cache)?;
-                Finished::Restored
-            }
+        let finished = match (job.failed.get(), job.data_len.get()) {
+            (Some(why), _) => Finished::Failed(why.clone()),
+            (None, Some(data_len)) if *data_len == written => match self.publish(&job, cache) {
+                Ok(inode) => Finished::Restored(inode),
+                Err(Obstacle::Name(why)) => Finished::Failed(why),
+                Err(Obstacle::All(error)) => return Err(error),
+            },
             // Given up by the plan, or by the failure of another thread that holds its rest.
             _ => Finished::Abandoned,
         };
-        let FileJob { folder, temporary, .. } = job;
+        let FileJob { at, entry, folder, temporary, .. } = job;
         drop(temporary);
         self.release(folder)?;
-        Ok(done)
+        Ok(Ended { at, entry, finished })
     }
 
-    fn publish(&self, job: &FileJob, cache: &mut FolderCache) -> Result<(), ClientError> {
-        let disk = |action| move |error: Errno| self.target.disk(action, &job.at, error.into());
+    fn publish(&self, job: &FileJob, cache: &mut FolderCache) -> Result<Inode, Obstacle> {
         let temporary = self.temporary(job, cache)?;
         if job.data_len.get() != Some(&job.entry.size) {
-            rustix::fs::ftruncate(&temporary.file, job.entry.size).map_err(disk("set the length of"))?;
+            self.set_len(job, &temporary.file)?;
         }
-        self.attributes.apply(temporary.file.as_fd(), &job.entry).map_err(disk("set attributes of"))?;
+        self.attributes.apply(temporary.file.as_fd(), &job.entry);
         let (_, name) = job.at.split();
-        let folder = &*temporary.folder;
-        rustix::fs::renameat(folder, &*temporary.name, folder, name).map_err(disk("rename to"))?;
-        let _ = temporary.done.set(());
-        Ok(())
+        let place = self.place(&temporary.folder, name, &job.folder);
+        let inode = temporary.inode;
+        let named = temporary.named.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let published = match named {
+            Some(named) => place.rename(named, inode),
+            None => place.link(&temporary.file, inode, &self.names),
+        };
+        published.map_err(|refused| self.refusal("give it its name", &job.at, refused))?;
+        Ok(inode)
+    }
+
+    fn place<'a>(&self, folder: &'a Arc<OwnedFd>, name: &'a [u8], job: &'a FolderJob) -> Place<'a> {
+        Place { folder, name, before: job.names_before(), existing: self.target.existing }
+    }
+
+    fn refusal(&self, action: &'static str, at: &TargetPath, refused: Refused) -> Obstacle {
+        refused.obstacle(|error| self.target.obstacle(action, at.as_bytes(), error.into()))
     }
 
     /// The file behind `job`, made by the first who needs it.
-    fn temporary(&self, job: &FileJob, cache: &mut FolderCache) -> Result<Arc<Temporary>, ClientError> {
+    fn temporary(&self, job: &FileJob, cache: &mut FolderCache) -> Result<Arc<Temporary>, Obstacle> {
         let mut slot = job.temporary.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(temporary) = &*slot {
             return Ok(Arc::clone(temporary));
         }
+        let obstacle = |error: Errno| self.target.obstacle("create", job.at.as_bytes(), error.into());
         let folder = cache.of(&self.target, job.at.split().0)?;
-        let name = self.names.next();
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&*folder, &*name, flags, Mode::RUSR | Mode::WUSR);
-        let file = file.map_err(|error| self.target.disk("create", &job.at, error.into()))?;
-        let direct = self.open_direct(job, &folder, &name, &file)?;
-        let temporary = Arc::new(Temporary { file, direct, folder, name, done: OnceLock::new() });
+        let (file, named) = self.create(&folder).map_err(obstacle)?;
+        let inode = Inode::of_file(&file).map_err(obstacle)?;
+        let direct = self.open_direct(job, &file)?;
+        let temporary = Arc::new(Temporary { file, inode, direct, folder, named: Mutex::new(named) });
         *slot = Some(Arc::clone(&temporary));
         Ok(temporary)
     }
 
+    /// Makes an empty file: without a name where that can be had, else with a temporary one.
+    fn create(&self, folder: &Arc<OwnedFd>) -> Result<(OwnedFd, Option<Named>), Errno> {
+        let mode = Mode::RUSR | Mode::WUSR;
+        if self.nameless.load(Ordering::Relaxed) {
+            let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
+            match rustix::fs::openat(&**folder, ".", flags, mode) {
+                Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOSYS) => {
+                    self.nameless.store(false, Ordering::Relaxed);
+                }
+                made => return made.map(|file| (file, None)),
+            }
+        }
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        loop {
+            let named = Named::new(folder, self.names.next());
+            let file = rustix::fs::openat(&**folder, named.name(), flags, mode)?;
+            lock(file.as_fd());
+            // Before it was locked, another restore may have taken it for a leftover.
+            if rustix::fs::fstat(&file)?.st_nlink > 0 {
+                return Ok((file, Some(named)));
+            }
+        }
+    }
+
     /// A handle that writes past the page cache, for a large file. The file has its length from the
     /// start then: writes that make a file longer wait for each other.
-    fn open_direct(
-        &self,
-        job: &FileJob,
-        folder: &OwnedFd,
-        name: &str,
-        file: &OwnedFd,
-    ) -> Result<Option<OwnedFd>, ClientError> {
-        let size = job.entry.size;
-        let Some(direct) = (size >= direct::FROM_LEN).then(|| direct::open(folder, name)).flatten() else {
-            return Ok(None);
-        };
-        let disk = |error: Errno| self.target.disk("set the length of", &job.at, error.into());
-        rustix::fs::ftruncate(file, size).map_err(disk)?;
+    fn open_direct(&self, job: &FileJob, file: &OwnedFd) -> Result<Option<OwnedFd>, Obstacle> {
+        let is_large = job.entry.size >= direct::FROM_LEN;
+        let Some(direct) = is_large.then(|| direct::open(file)).flatten() else { return Ok(None) };
+        self.set_len(job, file)?;
         Ok(Some(direct))
     }
 
+    fn set_len(&self, job: &FileJob, file: &OwnedFd) -> Result<(), Obstacle> {
+        let obstacle = |error: Errno| self.target.obstacle("set its length", job.at.as_bytes(), error.into());
+        rustix::fs::ftruncate(file, job.entry.size).map_err(obstacle)
+    }
+
     /// Gives up a hold on a folder. The last one sets its attributes, and goes on with its parent.
+    ///
+    /// # Errors
+    /// Only those that end the restore.
     pub(super) fn release(&self, folder: Arc<FolderJob>) -> Result<(), ClientError> {
         let mut next = Some(folder);
         while let Some(job) = next.take().and_then(Arc::into_inner) {
-            if let Some(entry) = &job.entry {
-                let disk = |error: Errno| self.target.disk("set attributes of", &job.at, error.into());
-                let handle = self.target.folder_itself(job.at.as_bytes())?;
-                self.attributes.apply(handle.as_fd(), entry).map_err(disk)?;
+            match self.end(&job) {
+                Ok(()) => {}
+                Err(Obstacle::All(error)) => return Err(error),
+                Err(Obstacle::Name(why)) => {
+                    if let Ending::Pushed(entry) = &job.ending {
+                        self.attributes.notes.say(entry, format!("its attributes were not set: {why}"));
+                    }
+                }
             }
             next = job.parent;
         }
         Ok(())
     }
 
+    fn end(&self, job: &FolderJob) -> Result<(), Obstacle> {
+        if matches!(job.ending, Ending::Bare) {
+            return Ok(());
+        }
+        let handle = self.target.folder_itself(job.at.as_bytes())?;
+        // Whoever may rename folders there could make us give away another.
+        if Inode::of_file(&handle) != Ok(job.inode) {
+            return Err(Refused::Swapped.obstacle(|error| self.target.obstacle("look", &[], error.into())));
+        }
+        match &job.ending {
+            Ending::Pushed(entry) => self.attributes.apply(handle.as_fd(), entry),
+            Ending::Kept(was) => was.put_back(handle.as_fd()),
+            Ending::Bare => {}
+        }
+        Ok(())
+    }
+
     /// Waits until everything is on stable storage.
     pub(super) fn sync(&self) -> Result<(), ClientError> {
-        let disk = |error: Errno| self.target.disk("sync", &TargetPath::default(), error.into());
-        rustix::fs::syncfs(self.target.handle()).map_err(disk)
+        rustix::fs::syncfs(self.target.handle()).map_err(|error| self.target.error("sync", &[], error.into()))
     }
 
     /// Makes a symbolic link with its attributes.
@@ -244,51 +301,49 @@ impl Writer {
         &self,
         at: &TargetPath,
         entry: &Entry,
+        in_folder: &FolderJob,
         cache: &mut FolderCache,
-    ) -> Result<(), ClientError> {
+    ) -> Result<(), Obstacle> {
+        let obstacle = |error: Errno| self.target.obstacle("make a link", at.as_bytes(), error.into());
+        let (folder, name) = at.split();
+        let folder = cache.of(&self.target, folder)?;
         let to = entry.target.as_deref().unwrap_or_default();
-        let attributes = |folder: &OwnedFd, name: &[u8]| self.attributes.apply_to_link(folder, name, entry);
-        self.make(at, cache, "link", &attributes, &|folder, name| rustix::fs::symlinkat(to, folder, name))
+        let temporary = self.names.next();
+        rustix::fs::symlinkat(to, &*folder, &*temporary).map_err(obstacle)?;
+        let temporary = Named::new(&folder, temporary);
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let link = rustix::fs::openat(&*folder, temporary.name(), flags, Mode::empty()).map_err(obstacle)?;
+        let made = rustix::fs::readlinkat(&link, "", Vec::new()).map_err(obstacle)?;
+        if made.as_bytes() != to {
+            return Err(self.refusal("make a link", at, Refused::Swapped));
+        }
+        self.attributes.apply_to_link(link.as_fd(), entry);
+        let inode = Inode::of_file(&link).map_err(obstacle)?;
+        let renamed = self.place(&folder, name, in_folder).rename(temporary, inode);
+        renamed.map_err(|refused| self.refusal("make a link", at, refused))
     }
 
-    /// Makes `at` one more name of the file at `leader`.
+    /// Makes `at` one more name of `inode`, which this restore put at `leader`.
     pub(super) fn hard_link(
         &self,
         at: &TargetPath,
-        leader: &TargetPath,
+        leader: (&TargetPath, Inode),
+        in_folder: &FolderJob,
         cache: &mut FolderCache,
-    ) -> Result<(), ClientError> {
+    ) -> Result<(), Obstacle> {
+        let obstacle = |error: Errno| self.target.obstacle("make a hard link", at.as_bytes(), error.into());
+        let (leader, inode) = leader;
         let (leader_folder, leader_name) = leader.split();
         let from = self.target.folder(leader_folder)?;
-        self.make(at, cache, "hard-link", &|_, _| Ok(()), &|folder, name| {
-            rustix::fs::linkat(&from, leader_name, folder, name, AtFlags::empty())
-        })
-    }
-
-    /// Makes a name with `create`, over what has that name if that may be.
-    fn make(
-        &self,
-        at: &TargetPath,
-        cache: &mut FolderCache,
-        action: &'static str,
-        complete: OnName<'_>,
-        create: OnName<'_>,
-    ) -> Result<(), ClientError> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&from, leader_name, flags, Mode::empty()).map_err(obstacle)?;
+        if Inode::of_file(&file).map_err(obstacle)? != inode {
+            return Err(self.refusal("make a hard link", at, Refused::Swapped));
+        }
         let (folder, name) = at.split();
         let folder = cache.of(&self.target, folder)?;
-        let made = match create(&folder, name) {
-            Err(Errno::EXIST) if self.target.existing == Existing::Replace => {
-                let temporary = self.names.next();
-                let replaced = create(&folder, temporary.as_bytes())
-                    .and_then(|()| complete(&folder, temporary.as_bytes()))
-                    .and_then(|()| rustix::fs::renameat(&*folder, &*temporary, &*folder, name));
-                // Also after success: renaming one of two names of a file to the other does nothing.
-                let _ = rustix::fs::unlinkat(&*folder, &*temporary, AtFlags::empty());
-                replaced
-            }
-            made => made.and_then(|()| complete(&folder, name)),
-        };
-        made.map_err(|error| self.target.disk(action, at, error.into()))
+        let linked = self.place(&folder, name, in_folder).link(&file, inode, &self.names);
+        linked.map_err(|refused| self.refusal("make a hard link", at, refused))
     }
 }
 

@@ -63,10 +63,51 @@ fn an_error_document_has_class_code_and_the_whole_chain() {
     };
     let mut text = Vec::new();
 
-    document(&Failed { error: ErrorDocument::new(&error) }, &mut text).unwrap();
+    document(&Failed { error: ErrorDocument::new(&error), restored: None }, &mut text).unwrap();
 
     let document: serde_json::Value = serde_json::from_slice(&text).unwrap();
     assert_eq!(document["error"]["class"], "unavailable");
     assert_eq!(document["error"]["exit_code"], 14);
     assert_eq!(document["error"]["message"], "no answer from http://127.0.0.1:1 after 3 attempts: refused");
+}
+
+/// What servers, nodes and file systems name must not reach a terminal as it is.
+#[test]
+fn no_control_character_reaches_a_terminal() {
+    let mut out = Vec::new();
+
+    for piece in [&b"a\x1b[2Jb\x07\n"[..], b"\xc2", b"\x9b1m \xc2\xb5 caf\xc3\xa9\x7f\r\n"] {
+        Plain::new(&mut out).write_all(piece).unwrap();
+    }
+    let whole = [&b"\xc2"[..], b"\x9b", b"\xc2\xb5"].concat();
+    Plain::new(&mut out).write_all(&whole).unwrap();
+
+    let text = String::from_utf8_lossy(&out);
+    assert!(text.starts_with("a\\u{1b}[2Jb\\u{7}\n"), "{text}");
+    assert!(text.contains("café\\u{7f}\\u{d}\n") && text.ends_with("\\u{9b}µ"), "{text}");
+    assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
+}
+
+/// A reason of another node cannot fake a line, and what is not shown is counted.
+#[test]
+fn a_restore_names_what_it_lacks_one_line_each() {
+    use crate::restore::{Failed, FailedFor};
+    let failed = |n: usize| Failed {
+        path: format!("d/{n:03}"),
+        why: if n < 75 { FailedFor::Damaged } else { FailedFor::NotMade },
+        object: (n == 0).then(|| "chunk:00".to_owned()),
+        reason: "no\n  restored 9 files".to_owned(),
+    };
+    let names: Vec<Failed> = (0..150).map(failed).collect();
+    let mut text = Vec::new();
+
+    first(&mut text, &names, 1_250, |out, failed| {
+        writeln!(out, "  {}: {}", failed.path, Printable(failed.reason.as_bytes()))
+    })
+    .unwrap();
+
+    let text = String::from_utf8(text).unwrap();
+    assert_eq!(text.lines().count(), SHOWN + 1, "{text}");
+    assert!(text.ends_with("    and 1,150 more\n"), "{text}");
+    assert!(text.starts_with("  d/000: no\\n  restored 9 files\n"), "{text}");
 }

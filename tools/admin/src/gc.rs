@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
+use format_spec::path::Printable;
 use format_spec::wire::{Amount, Delays, GcReport, GcRequest, LargeDelete, Pinning, RunMode, Waiting};
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
 use node_client::api::Api;
@@ -153,7 +154,7 @@ impl Show for Collected {
         self.list(out, (pinned, wide(pinned.len())), head, session)?;
         self.list(out, (waiting, waiting_total.count), ["WAITING", "BYTES", "UNTIL"], object)?;
         for problem in &self.report.problems {
-            writeln!(out, "PROBLEM: {problem}")?;
+            writeln!(out, "PROBLEM: {}", Printable(problem.as_bytes()))?;
         }
         match &self.report.stopped {
             Some(why) if self.report.mode == RunMode::Plan => writeln!(out, "A RUN WOULD STOP: {why}"),

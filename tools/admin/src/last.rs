@@ -37,7 +37,7 @@ pub(crate) fn run(
     Ok(if last.series.iter().any(|series| series.overdue) { Verdict::Partial } else { Verdict::Sound })
 }
 
-#[expect(clippy::disallowed_methods, reason = "an age is told by the clock of whoever asks")]
+/// An age is told by the clock of whoever asks.
 fn now() -> Timestamp {
     Timestamp::now()
 }
@@ -62,15 +62,17 @@ struct Series {
     overdue: bool,
 }
 
+/// Cluster, nodes and series.
+type Key = (String, Vec<String>, Option<SeriesId>);
+
 impl Last {
     fn of(snapshots: &[SnapshotInfo], now: Timestamp, max_age: Option<Duration>) -> Self {
-        let mut series: BTreeMap<(String, Vec<String>, Option<SeriesId>), Vec<&SnapshotInfo>> =
-            BTreeMap::new();
+        let mut series: BTreeMap<Key, Vec<&SnapshotInfo>> = BTreeMap::new();
         for info in snapshots.iter().filter(|info| info.going_until.is_none()) {
             let nodes = info.nodes.iter().map(ToString::to_string).collect();
             series.entry((info.cluster.to_string(), nodes, info.series)).or_default().push(info);
         }
-        let of = |((cluster, nodes, _), mut of): ((String, Vec<String>, _), Vec<&SnapshotInfo>)| {
+        let of = |((cluster, nodes, _), mut of): (Key, Vec<&SnapshotInfo>)| {
             of.sort_by_key(|info| (info.number, info.id));
             let newest = of.last()?;
             let good = of.iter().rev().find(|info| is_good(info));

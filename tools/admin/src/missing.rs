@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use format_spec::NodeName;
+use format_spec::path::Printable;
 use format_spec::wire::{FileProblem, FileProblems, FileState, MAX_FILE_PROBLEMS, SnapshotInfo};
 use node_client::api::Api;
 use node_client::cli::Output;
@@ -121,6 +122,7 @@ impl Show for Part {
         }
         for FileProblem { path, state, reason } in &self.part.problems {
             let reason = reason.iter().map(|reason| format!(": {reason}")).collect::<String>();
+            let (path, reason) = (Printable(path.as_bytes()), Printable(reason.as_bytes()));
             writeln!(out, "  {:10}  {path}{reason}", word(*state))?;
         }
         Ok(())

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::{self, Write};
 
+use format_spec::path::Printable;
 use format_spec::wire::SnapshotInfo;
 use format_spec::{ErrorClass, SnapshotId};
 use node_client::api::Api;
@@ -35,7 +36,10 @@ impl Show for Protection {
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
         let SnapshotInfo { id, cluster, protected, .. } = &self.0;
         match protected {
-            Some(reason) => writeln!(out, "snapshot {id} of {cluster} is protected: {reason}"),
+            Some(reason) => {
+                let reason = Printable(reason.as_bytes());
+                writeln!(out, "snapshot {id} of {cluster} is protected: {reason}")
+            }
             None => writeln!(out, "snapshot {id} of {cluster} is not protected"),
         }
     }
@@ -109,7 +113,7 @@ impl Show for BroughtBack {
             writeln!(out, "snapshot {id} of {cluster}, created {created}, is back")?;
         }
         for Failed { id, message, .. } in &self.failed {
-            writeln!(out, "NOT back: snapshot {id}: {message}")?;
+            writeln!(out, "NOT back: snapshot {id}: {}", Printable(message.as_bytes()))?;
         }
         for id in &self.not_tried {
             writeln!(out, "NOT tried: snapshot {id}")?;

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use format_spec::path::Printable;
 use format_spec::wire::{Alarm, Status};
 use indicatif::{HumanBytes, HumanCount};
 use node_client::show::Show;
@@ -40,6 +41,7 @@ fn show_alarms(alarms: &[Alarm], out: &mut dyn Write) -> io::Result<()> {
     }
     writeln!(out, "ALARMS: {}", HumanCount(wide(alarms.len())))?;
     for Alarm { code, message, since } in alarms {
+        let message = Printable(message.as_bytes());
         writeln!(out, "  {code}, since {since}: {message}")?;
     }
     writeln!(out)
@@ -50,16 +52,19 @@ pub(crate) fn wide(len: usize) -> u64 {
     u64::try_from(len).expect("a length fits in 64 bits")
 }
 
-/// Writes rows of cells, each column as wide as its widest cell.
+/// Writes rows of cells, each column as wide as its widest cell. A cell is one line, whatever it holds.
 pub(crate) fn table<const N: usize>(out: &mut dyn Write, rows: &[[impl AsRef<str>; N]]) -> io::Result<()> {
+    let plain = |cell: &str| Printable(cell.as_bytes()).to_string();
+    let rows: Vec<[String; N]> =
+        rows.iter().map(|row| row.each_ref().map(|cell| plain(cell.as_ref()))).collect();
     let mut widths = [0; N];
-    for row in rows {
+    for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
-            *width = cell.as_ref().chars().count().max(*width);
+            *width = cell.chars().count().max(*width);
         }
     }
-    for row in rows {
-        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{:width$}", cell.as_ref()));
+    for row in &rows {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
         writeln!(out, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
     }
     Ok(())

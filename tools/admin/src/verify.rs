@@ -303,6 +303,8 @@ impl Verified {
             let never = HumanCount(report.never_verified);
             let oldest = report.oldest_verified.as_deref().unwrap_or("none");
             writeln!(out, "packs never found whole: {never}; oldest check of the others: {oldest}")?;
+        } else {
+            writeln!(out, "no stored byte was read: `--level read` reads them all")?;
         }
         Ok(())
     }

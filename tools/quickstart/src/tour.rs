@@ -168,6 +168,7 @@ impl<'a> Tour<'a> {
             partial: Partial::Allow,
             to: self.copy(),
             paths: Vec::new(),
+            excludes: Vec::new(),
             placement: Placement::StripRoot,
             existing: Existing::Refuse,
             // The scratch folder is open to nobody else.

@@ -22,7 +22,8 @@ fn asked<T>(
     let request: JoinHandle<String> = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
         let request = read_request(&stream);
-        stream.write_all(answer.as_bytes()).unwrap();
+        // Who has read enough hangs up.
+        let _ = stream.write_all(answer.as_bytes());
         request
     });
     let api = Api::new(&address, "token", Retry::once()).unwrap();
@@ -188,5 +189,19 @@ fn lines_are_the_same_wherever_a_body_is_cut() {
         }
         assert_eq!(found, [&b"first\n"[..], b"\n", b"third\n"], "{cut}");
         assert_eq!(lines.rest, b"rest", "{cut}");
+    }
+}
+
+/// C3: a server cannot fill the memory of a client with a line that never ends.
+#[test]
+fn a_line_without_an_end_is_not_read_further() {
+    let endless = "x".repeat(MAX_ANSWER_LEN + (1 << 20));
+
+    let (_, verified) =
+        asked(200, &endless, async |api| api.verify(wire::VerifyLevel::Read, |_, _| ()).await);
+    let (_, audited) = asked(200, &endless, async |api| api.audit(wire::Repair::No, |_, _| ()).await);
+
+    for error in [verified.unwrap_err(), audited.unwrap_err()] {
+        assert!(error.to_string().ends_with("a line has no end"), "{error}");
     }
 }

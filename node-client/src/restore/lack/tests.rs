@@ -61,7 +61,7 @@ fn manifest(problems: &[&str]) -> Manifest {
 
 /// What `pattern` chooses of these records and is not whole: `None` if all of it is.
 fn lack(manifest: &Manifest, records: &[Vec<Record>], pattern: &str) -> Option<(u64, Vec<String>)> {
-    let filter = Filter::new(&[pattern.to_owned()]).unwrap();
+    let filter = Filter::new(&[pattern.to_owned()], &[]).unwrap();
     let mut survey = Survey::new(manifest, &filter);
     records.iter().flatten().for_each(|record| survey.record(record));
     let Lack { files, first, .. } = survey.finish()?;

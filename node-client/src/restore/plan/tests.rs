@@ -62,14 +62,15 @@ fn file(text: &str) -> Vec<Record> {
 fn planner(roots: &[&str], layout: Layout, patterns: &[&str]) -> Planner {
     let patterns: Vec<String> = patterns.iter().map(|text| (*text).to_owned()).collect();
     let roots = roots.iter().map(|root| path(root)).collect();
-    Planner::new(domain(), roots, layout, Filter::new(&patterns).unwrap())
+    Planner::new(domain(), roots, layout, Filter::new(&patterns, &[]).unwrap())
 }
 
 /// A step in one word, for comparison.
 fn word(step: &Step) -> String {
     match step {
-        Step::EnterFolder { at, entry: Some(_) } => format!("enter {at}"),
-        Step::EnterFolder { at, entry: None } => format!("enter bare {at}"),
+        Step::EnterFolder { at, entry: Some((_, Choice::Wanted)), .. } => format!("enter {at}"),
+        Step::EnterFolder { at, entry: Some((_, Choice::OnTheWay)), .. } => format!("pass {at}"),
+        Step::EnterFolder { at, entry: None, .. } => format!("enter bare {at}"),
         Step::LeaveFolder => "leave".to_owned(),
         Step::Symlink { at, .. } => format!("symlink {at}"),
         Step::BeginFile { at, .. } => format!("begin {at}"),
@@ -78,8 +79,9 @@ fn word(step: &Step) -> String {
         Step::AbandonFile => "abandon".to_owned(),
         Step::Skip { path } => format!("skip {path}"),
         Step::Mark { path, mixture } => format!("{mixture:?} {path}"),
-        Step::Link { at, leader } => format!("link {at} to {leader}"),
-        Step::Owe { at } => format!("owe {at}"),
+        Step::Lose { path, lost } => format!("lose {path}: {lost:?}"),
+        Step::Link { at, leader, .. } => format!("link {at} to {leader}"),
+        Step::Owe { at, .. } => format!("owe {at}"),
     }
 }
 
@@ -164,7 +166,7 @@ fn parents_of_what_matches_come_and_others_do_not() {
 
     assert_eq!(
         steps,
-        ["enter r", "enter r/b", "enter r/b/c", "symlink r/b/c/wanted", "leave", "leave", "leave"]
+        ["pass r", "pass r/b", "pass r/b/c", "symlink r/b/c/wanted", "leave", "leave", "leave"]
     );
 }
 
@@ -219,7 +221,7 @@ fn a_wanted_link_of_an_unwanted_torn_file_is_marked_once() {
     let (first, next) = run(planner(&["r"], Layout::WholePath, &["wanted"]), &records).unwrap();
     let (second, _) = run(next.unwrap(), &records).unwrap();
 
-    assert_eq!(first, ["enter r", "Torn r/wanted", "owe r/wanted", "leave"]);
+    assert_eq!(first, ["pass r", "Torn r/wanted", "owe r/wanted", "leave"]);
     assert_eq!(second, ["begin r/wanted", "chunk at 0", "end with 10"]);
 }
 
@@ -245,7 +247,7 @@ fn a_wanted_link_of_an_unwanted_file_gets_the_content_in_a_second_pass() {
     let (first, next) = run(planner(&["r"], Layout::WholePath, &["wanted*"]), &records).unwrap();
     let (second, last) = run(next.unwrap(), &records).unwrap();
 
-    assert_eq!(first, ["enter r", "owe r/wanted", "link r/wanted2 to r/wanted", "leave"]);
+    assert_eq!(first, ["pass r", "owe r/wanted", "link r/wanted2 to r/wanted", "leave"]);
     assert_eq!(second, ["begin r/wanted", "chunk at 0", "end with 10"]);
     assert!(last.is_none());
 }
@@ -329,7 +331,7 @@ fn a_check_goes_on_after_damage() {
         words.push(word(&step));
         Ok(())
     };
-    planner.skip_damage();
+    planner.skip_damage(&mut sink).unwrap();
 
     let rest = Record::Content(Content { extents: vec![chunk(9)], end: Some(whole(&[])) });
     let records = [vec![rest], file("r/lost/f"), link("r/lost/l", 4), symlink("r/s")];
@@ -342,4 +344,61 @@ fn a_check_goes_on_after_damage() {
         words.contains(&"begin r/lost/f".to_owned()) && words.contains(&"symlink r/s".to_owned()),
         "{words:?}"
     );
+    assert!(words.contains(&"lose r/lost/l: Leader".to_owned()), "{words:?}");
+}
+
+/// C15: what was begun before damaged records is given up and named, with all its links, and what follows comes.
+#[test]
+fn a_file_whose_content_is_on_a_damaged_page_is_lost_with_its_links() {
+    let all = [
+        "enter r",
+        "begin r/a",
+        "chunk at 0",
+        "abandon",
+        "lose r/a: Content",
+        "lose r/b: Leader",
+        "begin r/c",
+        "chunk at 0",
+        "end with 10",
+        "leave",
+    ];
+    for (pattern, expected) in [("**", &all[..]), ("b", &["pass r", "lose r/b: Leader", "leave"])] {
+        let mut planner = planner(&["r"], Layout::WholePath, &[pattern]);
+        let mut words = Vec::new();
+        let mut sink = |step: Step| {
+            words.push(word(&step));
+            Ok(())
+        };
+        let mut cut = file_of("r/a", &[chunk(1)], Some(9));
+        cut[1] = Record::Content(Content { extents: vec![chunk(1)], end: None });
+        for record in [folder("r"), cut].concat() {
+            planner.record(record, &mut sink).unwrap();
+        }
+        planner.skip_damage(&mut sink).unwrap();
+        for record in [link("r/b", 9), file("r/c")].concat() {
+            planner.record(record, &mut sink).unwrap();
+        }
+        planner.finish(&mut sink).unwrap();
+
+        assert_eq!(words, expected);
+    }
+}
+
+/// C15: a link whose content is on a page that is damaged in the second pass too is named.
+#[test]
+fn content_that_is_owed_and_lost_is_named() {
+    let records = [folder("r"), file_of("r/a", &[chunk(3)], Some(9)), link("r/wanted", 9)];
+    let (_, next) = run(planner(&["r"], Layout::WholePath, &["wanted"]), &records).unwrap();
+    let mut words = Vec::new();
+    let mut sink = |step: Step| {
+        words.push(word(&step));
+        Ok(())
+    };
+
+    let mut second = next.unwrap();
+    second.skip_damage(&mut sink).unwrap();
+    let last = second.finish(&mut sink).unwrap();
+
+    assert!(last.is_none());
+    assert_eq!(words, ["lose r/wanted: Leader"]);
 }

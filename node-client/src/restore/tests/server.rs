@@ -37,12 +37,18 @@ pub(super) fn entry(text: &str, kind: EntryKind) -> Entry {
 }
 
 /// What becomes of a blob on its way.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub(super) enum Fate {
     /// Its bytes change.
     Altered,
     /// The server refuses it.
     Lost,
+    /// It is longer than it should be.
+    Longer,
+    /// It has another id.
+    Swapped,
+    /// It comes twice.
+    Doubled,
 }
 
 /// A snapshot that is being made.
@@ -204,21 +210,27 @@ impl Store {
     }
 
     fn frames(&self, ids: &[ChunkId]) -> (u16, Vec<u8>) {
-        let mut out = Vec::new();
+        let (mut out, mut frames) = (Vec::new(), 0);
         for id in ids {
             let Some((kind, plain)) = self.blobs.get(id) else { return refusal(404, ErrorClass::NotFound) };
             let mut plain = plain.clone();
             match self.fates.get(id) {
                 Some(Fate::Lost) => return refusal(500, ErrorClass::Integrity),
                 Some(Fate::Altered) => plain[0] ^= 1,
-                None => {}
+                Some(Fate::Longer) => plain.push(0),
+                Some(Fate::Swapped | Fate::Doubled) | None => {}
             }
-            let len = u32::try_from(plain.len()).unwrap();
-            let info = BlobInfo { kind: *kind, id: *id, plain_len: len, compression: Compression::Raw };
-            out.extend_from_slice(&FrameHeader { info, payload_len: len }.encode());
-            out.extend_from_slice(&plain);
+            let fate = self.fates.get(id);
+            let id = if matches!(fate, Some(Fate::Swapped)) { ChunkId::from_bytes([9; 32]) } else { *id };
+            for _ in 0..if matches!(fate, Some(Fate::Doubled)) { 2 } else { 1 } {
+                let len = u32::try_from(plain.len()).unwrap();
+                let info = BlobInfo { kind: *kind, id, plain_len: len, compression: Compression::Raw };
+                out.extend_from_slice(&FrameHeader { info, payload_len: len }.encode());
+                out.extend_from_slice(&plain);
+                frames += 1;
+            }
         }
-        out.extend_from_slice(&wire::encode_end(u32::try_from(ids.len()).unwrap()));
+        out.extend_from_slice(&wire::encode_end(frames));
         (200, out)
     }
 }

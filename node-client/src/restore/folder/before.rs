@@ -1,0 +1,164 @@
+//! What is in a folder before anything is restored into it.
+
+use std::collections::HashMap;
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Mutex, PoisonError};
+
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, RawDir, Stat};
+use rustix::io::Errno;
+
+/// What the names of unfinished files start with.
+pub(crate) const TEMPORARY: &str = ".astacus-tmp-";
+/// Hex digits behind that: the run. A dash and a decimal number follow.
+const RUN_DIGITS: usize = 16;
+
+/// Whether a restore gives this name to what is not finished.
+pub(crate) fn is_temporary(name: &[u8]) -> bool {
+    let parts = name.strip_prefix(TEMPORARY.as_bytes()).and_then(|rest| rest.split_at_checked(RUN_DIGITS));
+    let Some((run, number)) = parts else { return false };
+    let is_hex = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    let number = number.strip_prefix(b"-").unwrap_or_default();
+    run.iter().all(is_hex) && !number.is_empty() && number.iter().all(u8::is_ascii_digit)
+}
+
+/// Which file, folder or link a name stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Inode {
+    dev: u64,
+    ino: u64,
+}
+
+impl Inode {
+    /// Of an open one.
+    pub(crate) fn of_file(file: impl AsFd) -> Result<Self, Errno> {
+        rustix::fs::fstat(file).map(|stat| Self::of(&stat))
+    }
+
+    /// Of a name; a link is not followed.
+    pub(crate) fn of_name(folder: impl AsFd, name: &[u8]) -> Result<Self, Errno> {
+        rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW).map(|stat| Self::of(&stat))
+    }
+
+    /// Of what was looked at.
+    pub(crate) fn of(stat: &Stat) -> Self {
+        Self { dev: stat.st_dev, ino: stat.st_ino }
+    }
+}
+
+/// The names that were in a folder before this restore made one there, less those that it has replaced.
+///
+/// Only these may be replaced: two names of a snapshot that the target takes for one must not replace each
+/// other. Memory: the names of one folder that was there before.
+#[derive(Debug, Default)]
+pub(crate) struct Before(Mutex<HashMap<Vec<u8>, Inode>>);
+
+impl Before {
+    /// What is in the open folder now. Names of unfinished files are no part of it: those of dead restores are
+    /// removed, and counted in `removed`.
+    pub(super) fn list(folder: BorrowedFd<'_>, removed: &mut u64) -> io::Result<Self> {
+        let mut names = HashMap::new();
+        for_each_name(folder, |name| {
+            if is_temporary(name.to_bytes()) {
+                *removed += u64::from(remove_leftover(folder, name));
+            } else if let Ok(inode) = Inode::of_name(folder, name.to_bytes()) {
+                names.insert(name.to_bytes().to_vec(), inode);
+            }
+        })?;
+        Ok(Self(Mutex::new(names)))
+    }
+
+    /// Whether there is nothing to replace.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    /// Whether exactly this name was there, and has not been replaced.
+    pub(crate) fn has(&self, name: &[u8]) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(name)
+    }
+
+    /// Whether what has this name now, `inode`, was there before, under this spelling or another. The next who
+    /// asks about it is told no.
+    pub(crate) fn take(&self, name: &[u8], inode: Inode) -> bool {
+        let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if names.remove(name).is_some() {
+            return true;
+        }
+        let other = names.iter().find(|(_, there)| **there == inode).map(|(name, _)| name.clone());
+        other.is_some_and(|name| names.remove(&name).is_some())
+    }
+}
+
+/// Calls `visit` for each name but `.` and `..`.
+pub(super) fn for_each_name(folder: BorrowedFd<'_>, mut visit: impl FnMut(&CStr)) -> io::Result<()> {
+    let mut buffer = Vec::with_capacity(32 << 10);
+    // What a visitor removes must not change what is listed: all names come first.
+    let mut names = Vec::new();
+    let mut entries = RawDir::new(folder, buffer.spare_capacity_mut());
+    while let Some(entry) = entries.next() {
+        let entry = entry?;
+        if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+            names.push(entry.file_name().to_owned());
+        }
+    }
+    names.iter().for_each(|name| visit(name));
+    Ok(())
+}
+
+/// Removes what a restore left unfinished, unless its restore lives: then it is locked. Whether it was removed.
+fn remove_leftover(folder: BorrowedFd<'_>, name: &CStr) -> bool {
+    let Ok(stat) = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) else { return false };
+    let unlink = || rustix::fs::unlinkat(folder, name, AtFlags::empty()).is_ok();
+    match FileType::from_raw_mode(stat.st_mode) {
+        // A link cannot be locked. It has this name for a moment only, and whoever finds it gone says so.
+        FileType::Symlink => unlink(),
+        FileType::RegularFile => {
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            let Ok(file) = rustix::fs::openat(folder, name, flags, Mode::empty()) else { return false };
+            let is_dead = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
+            is_dead && Inode::of_file(&file) == Inode::of_name(folder, name.to_bytes()) && unlink()
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_that_a_restore_makes_are_taken_for_unfinished() {
+        for name in [".astacus-tmp-0123456789abcdef-0", ".astacus-tmp-ffffffffffffffff-123"] {
+            assert!(is_temporary(name.as_bytes()), "{name}");
+        }
+        for name in [
+            ".astacus-tmp-",
+            ".astacus-tmp-0123456789abcdef",
+            ".astacus-tmp-0123456789abcdef-",
+            ".astacus-tmp-0123456789abcdeF-1",
+            ".astacus-tmp-0123456789abcdef-1x",
+            ".astacus-tmp-0123-1",
+            "x.astacus-tmp-0123456789abcdef-1",
+        ] {
+            assert!(!is_temporary(name.as_bytes()), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_was_there_is_replaced_once_under_whatever_spelling() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("readme"), "").unwrap();
+        std::fs::write(dir.path().join("other"), "").unwrap();
+        let folder = std::fs::File::open(dir.path()).unwrap();
+        let inode = Inode::of_name(&folder, b"readme").unwrap();
+        let mut removed = 0;
+        let before = Before::list(folder.as_fd(), &mut removed).unwrap();
+
+        assert!(before.has(b"readme") && !before.has(b"Readme"));
+        assert!(before.take(b"Readme", inode), "another spelling of what was there");
+        assert!(!before.take(b"readme", inode) && !before.take(b"Readme", inode));
+        assert!(before.take(b"other", inode) && before.is_empty());
+    }
+}

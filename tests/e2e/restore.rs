@@ -1,0 +1,216 @@
+//! Restores that meet what they cannot have: they go on, and name all of it.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+use tests::client::{Client, Done, number, run_to_end, text};
+use tests::compare::assert_same;
+use tests::gear;
+use tests::loop_image::{FileSystem, LoopImage};
+use tests::mount::Tmpfs;
+use tests::seed::Random;
+use tests::world::{Folder, World};
+
+/// A node whose folder `source` was pushed.
+fn pushed(world: &World, files: &[&str]) -> (Client, PathBuf) {
+    let root = world.path("source");
+    for name in files {
+        let file = root.join(name);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, format!("{name}\n").repeat(100)).unwrap();
+    }
+    let node = world.node("n");
+    node.push(&root);
+    (node, root)
+}
+
+/// The same restore with its text.
+fn told(node: &Client, to: &Path, more: &[&str]) -> Done {
+    let mut command = node.command();
+    command.args(["restore", "latest", "--strip-root", "--to"]).arg(to).args(more);
+    run_to_end(command)
+}
+
+fn failed(report: &Value) -> Vec<(String, String)> {
+    let names = report["failed"].as_array().unwrap().iter();
+    names.map(|name| (text(name, "path"), text(name, "why"))).collect()
+}
+
+fn not_made(root: &Path, names: &[&str]) -> Vec<(String, String)> {
+    let path = |name: &&str| root.join(name).strip_prefix("/").unwrap().to_str().unwrap().to_owned();
+    names.iter().map(|name| (path(name), "not_made".to_owned())).collect()
+}
+
+/// C15: a folder where a file must come keeps nothing else from being restored.
+#[test]
+fn a_name_that_is_in_the_way_costs_one_file() {
+    let world = World::new();
+    let (node, root) = pushed(&world, &["a/1", "m/2", "z/3"]);
+    let to = world.path("to");
+    fs::create_dir_all(to.join("m/2/busy")).unwrap();
+
+    let report = node.restore("latest", &to, &["--strip-root", "--into-existing"]).exits(3).json();
+    let again = told(&node, &to, &["--into-existing", "--quiet"]).exits(3).stdout;
+
+    assert_eq!(failed(&report), not_made(&root, &["m/2"]), "{report}");
+    assert_eq!((number(&report, "not_made_count"), number(&report, "files")), (1, 2));
+    for name in ["a/1", "z/3"] {
+        assert_eq!(fs::read(to.join(name)).unwrap(), fs::read(root.join(name)).unwrap());
+    }
+    assert!(again.contains("NOT restored: ") && again.contains("source/m/2: "), "{again}");
+}
+
+/// C15: nor does a file that nobody may change.
+#[test]
+fn an_immutable_file_costs_one_file() {
+    let world = World::new();
+    let (node, root) = pushed(&world, &["a", "b", "c"]);
+    let to = world.dir("to");
+    fs::write(to.join("b"), "fixed").unwrap();
+    let change = |flag: &str| {
+        let done = Command::new("chattr").arg(flag).arg(to.join("b")).output();
+        done.is_ok_and(|done| done.status.success())
+    };
+    if !gear::has("chattr") {
+        return;
+    }
+    if !change("+i") {
+        gear::skip("no file can be made immutable here");
+        return;
+    }
+
+    let done = node.restore("latest", &to, &["--strip-root", "--into-existing"]);
+    change("-i");
+
+    let report = done.exits(3).json();
+    assert_eq!(failed(&report), not_made(&root, &["b"]), "{report}");
+    let names: Vec<_> = fs::read_dir(&to).unwrap().map(|name| name.unwrap().file_name()).collect();
+    assert_eq!(names.len(), 3, "no temporary name is left: {names:?}");
+    assert_eq!(fs::read(to.join("b")).unwrap(), b"fixed");
+}
+
+/// C16: of two names that the target takes for one, the first stays, and the second is named.
+#[test]
+fn names_that_the_target_takes_for_one_do_not_replace_each_other() {
+    let world = World::new();
+    let (node, root) = pushed(&world, &["Docs/x", "Readme", "docs/x", "other", "readme"]);
+    let folder = Folder::new();
+    let Some(image) = LoopImage::make(FileSystem::Ext4Folding, &folder, "folding") else { return };
+    let to = image.path().join("to");
+    fs::create_dir(&to).unwrap();
+    let folds = Command::new("chattr").arg("+F").arg(&to).status();
+    if !folds.is_ok_and(|done| done.success()) {
+        gear::skip("no folder can be made to fold cases here");
+        return;
+    }
+
+    for more in [&["--strip-root"][..], &["--strip-root", "--into-existing"]] {
+        let report = node.restore("latest", &to, more).exits(3).json();
+
+        assert_eq!(failed(&report), not_made(&root, &["docs", "docs/x", "readme"]), "{report}");
+        assert_eq!(fs::read(to.join("readme")).unwrap(), fs::read(root.join("Readme")).unwrap());
+        assert_eq!(fs::read(to.join("docs/x")).unwrap(), fs::read(root.join("Docs/x")).unwrap());
+    }
+}
+
+/// C16: the target, and folders on the way to what was asked for, keep mode, owner and time.
+#[test]
+fn a_shared_folder_keeps_its_mode_owner_and_time() {
+    let world = World::new();
+    let (node, root) = pushed(&world, &["one", "d/two"]);
+    fs::set_permissions(&root, fs::Permissions::from_mode(0o700)).unwrap();
+    node.push(&root);
+    let to = world.dir("shared");
+    fs::set_permissions(&to, fs::Permissions::from_mode(0o1777)).unwrap();
+    let what = |path: &Path| {
+        let meta = fs::metadata(path).unwrap();
+        (meta.mode(), meta.uid(), meta.gid(), meta.mtime(), meta.mtime_nsec())
+    };
+    let before = what(&to);
+
+    node.restore("latest", &to, &["--path", "one", "--strip-root", "--into-existing"]).exits(0);
+
+    assert_eq!(what(&to), before);
+    assert_eq!(fs::read(to.join("one")).unwrap(), fs::read(root.join("one")).unwrap());
+}
+
+/// C4, C15: what a restore that was killed left goes with the next, and is no data of a push.
+#[test]
+fn unfinished_files_of_a_killed_restore_are_removed_and_never_pushed() {
+    let world = World::new();
+    let (node, root) = pushed(&world, &["d/f"]);
+    let to = world.path("to");
+    node.restore("latest", &to, &["--strip-root"]).exits(0);
+    let leftover = |folder: &Path, n| folder.join(format!(".astacus-tmp-0123456789abcdef-{n}"));
+    fs::write(leftover(&to, 0), "half").unwrap();
+    fs::write(leftover(&to.join("d"), 7), "half").unwrap();
+    symlink("nowhere", leftover(&to.join("d"), 8)).unwrap();
+
+    let push = node.start_push(&to).wait().exits(0).json();
+    let restored = node.restore("latest", &to, &["--node", "n", "--into-existing", "--strip-root"]).exits(0);
+
+    assert_eq!((number(&push, "files"), number(&push, "symlinks")), (1, 0), "{push}");
+    assert!(push["fallbacks"].to_string().contains("unfinished file of a restore"), "{push}");
+    assert_eq!(number(&restored.json(), "leftovers_removed"), 3);
+    assert_eq!(fs::read(to.join("d/f")).unwrap(), fs::read(root.join("d/f")).unwrap());
+    assert!(!leftover(&to, 0).exists());
+}
+
+/// C17: the same in what people and programs read.
+#[test]
+fn a_mistyped_path_is_named_and_changes_the_exit_code() {
+    let world = World::new();
+    let (node, root) = pushed(&world, &["a/f", "b/g"]);
+    let (good, bad) = (root.join("a"), root.join("mistyped"));
+    let both = ["--path", good.to_str().unwrap(), "--path", bad.to_str().unwrap()];
+
+    let report = node.restore("latest", &world.path("one"), &both).exits(3).json();
+    let text = told(&node, &world.path("two"), &both).exits(3).stdout;
+    node.restore("latest", &world.path("three"), &["--path", bad.to_str().unwrap()]).exits(10);
+
+    assert_eq!(report["unmatched"], serde_json::json!([bad.to_str().unwrap()]), "{report}");
+    assert!(text.contains("mistyped"), "{text}");
+    assert_eq!(number(&report, "files"), 1);
+}
+
+/// C18: a restore that was cut short goes on, and fetches nothing that is there.
+#[test]
+fn a_second_restore_fetches_nothing_that_is_there() {
+    let world = World::new();
+    let (node, root) = pushed(&world, &["a", "b/c", "d"]);
+    let to = world.path("to");
+    node.restore("latest", &to, &["--strip-root"]).exits(0);
+    fs::remove_file(to.join("d")).unwrap();
+
+    let report = node.restore("latest", &to, &["--strip-root", "--into-existing"]).exits(0).json();
+
+    assert_eq!((number(&report, "files"), number(&report, "unchanged")), (3, 2), "{report}");
+    assert_eq!(fs::read(to.join("d")).unwrap(), fs::read(root.join("d")).unwrap());
+}
+
+/// C15: a full disk ends a restore, which says what is there, and goes on when there is room.
+#[test]
+fn a_full_target_ends_a_restore_that_goes_on_later() {
+    let world = World::new();
+    let root = world.dir("source");
+    for n in 0..8 {
+        fs::write(root.join(format!("f{n}")), Random::new(n).bytes(300_000)).unwrap();
+    }
+    let node = world.node("n");
+    node.push(&root);
+    let Some(disk) = Tmpfs::mount(world.dir("disk"), "size=1m") else { return };
+    let to = disk.path().join("to");
+
+    let full = node.restore("latest", &to, &["--strip-root"]).exits(14).json();
+    let there = fs::read_dir(&to).unwrap().count();
+    disk.resize("size=8m");
+    let rest = node.restore("latest", &to, &["--strip-root", "--into-existing"]).exits(0).json();
+
+    let restored = number(&full["restored"], "files");
+    assert!(restored > 0 && u64::try_from(there) == Ok(restored), "{full}");
+    assert_eq!((number(&rest, "files"), number(&rest, "unchanged")), (8, restored), "{rest}");
+    assert_same(&root, &to);
+}
