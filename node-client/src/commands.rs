@@ -113,7 +113,11 @@ impl Client {
         let hooks = push::Hooks { progress: &bar, cancel, clock: &self.clock };
         let report = push::run(&self.api, self.runtime.handle(), &options, &hooks)?;
         drop(bar);
-        show(&report, self.output)?;
+        let done = || match report.state {
+            SnapshotState::Complete => format!("snapshot {} is committed", report.snapshot),
+            SnapshotState::Partial => format!("partial snapshot {} is committed", report.snapshot),
+        };
+        show(&report, self.output).map_err(|error| error.after(done))?;
         Ok(partial(report.state))
     }
 
@@ -140,7 +144,8 @@ impl Client {
         let hooks = restore::Hooks { progress: &|at| bar.at(at), cancel, clock: &self.clock };
         let report = restore::run(&self.api, self.runtime.handle(), &options, &hooks)?;
         drop(bar);
-        show(&report, self.output)?;
+        let done = || format!("{} files of snapshot {} are restored", report.files, report.snapshot);
+        show(&report, self.output).map_err(|error| error.after(done))?;
         Ok(partial(report.state))
     }
 

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use format_spec::error::EXIT_UNREPORTED;
 use format_spec::wire::ErrorBody;
 use format_spec::{ChunkId, ErrorClass, FormatError, SnapshotId};
 
@@ -112,6 +113,15 @@ pub enum ClientError {
     /// What was found out could not be written.
     #[error("write to standard output")]
     Output(#[source] io::Error),
+    /// A push or a restore did its work, and its report could not be written.
+    #[error("{done}, and its report cannot be written to standard output")]
+    Unreported {
+        /// What is done, and stays.
+        done: String,
+        /// Why the report was not written.
+        #[source]
+        source: io::Error,
+    },
     /// The user, or whoever called, ended it.
     #[error("interrupted")]
     Interrupted,
@@ -132,6 +142,7 @@ impl ClientError {
             | Self::Thread { .. }
             | Self::Spool(_)
             | Self::Output(_)
+            | Self::Unreported { .. }
             | Self::Interrupted => ErrorClass::Unavailable,
             Self::Refused { body, .. } => body.class,
             Self::Protocol { .. } | Self::Format { .. } | Self::Corrupt { .. } => ErrorClass::Integrity,
@@ -143,6 +154,7 @@ impl ClientError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Interrupted => EXIT_INTERRUPTED,
+            Self::Output(_) | Self::Unreported { .. } => EXIT_UNREPORTED,
             error => error.class().exit_code(),
         }
     }
@@ -155,6 +167,9 @@ impl ClientError {
                 "files that are whole need no flag: choose them with --path, or take a complete snapshot (`latest`)"
             }
             Self::Interrupted => return None,
+            Self::Output(_) | Self::Unreported { .. } => {
+                "all that the command changed stays; make standard output writable to see its report"
+            }
             Self::NotFrozen { .. } => {
                 "choose a folder with --freeze-dir, push a snapshot of the volume, or leave out --require-freeze"
             }
@@ -169,6 +184,14 @@ impl ClientError {
             },
         };
         Some(hint)
+    }
+
+    /// The same, with what was `done` before the report could not be written.
+    pub(crate) fn after(self, done: impl FnOnce() -> String) -> Self {
+        match self {
+            Self::Output(source) => Self::Unreported { done: done(), source },
+            other => other,
+        }
     }
 
     /// The stable code of a refusal, by the server or because of what a snapshot lacks.

@@ -28,6 +28,7 @@ pub mod error;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
 pub mod list;
+pub mod log;
 pub mod priority;
 pub mod progress;
 pub mod push;

@@ -12,6 +12,7 @@
 //! | [`rebuild`] | the index anew, from site and key |
 //! | `ledger` | the one place where rows of chunks and packs, and their counts, change |
 //! | `forget`, `gc` | which snapshots go; what nothing needs goes after them |
+//! | [`log`] | lines on standard error that hold nobody up |
 //! | `stats` | what clusters, nodes and snapshots take |
 //! | `verify` | is everything there, and as it was written? |
 //! | [`space`] | room on the disk: who is refused, and the ballast |
@@ -52,6 +53,7 @@ mod gc;
 pub mod http;
 pub mod index;
 mod ledger;
+pub mod log;
 mod owed;
 mod pack;
 mod quarantine;

@@ -14,6 +14,7 @@ mod in_flight;
 mod json;
 mod memory;
 mod objects;
+mod output;
 mod partial;
 mod push_restore;
 mod put_back;

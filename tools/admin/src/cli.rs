@@ -16,7 +16,7 @@ macro_rules! exit_codes {
     () => {
         "Exit codes: 0 done, and nothing is wrong · 2 wrong usage · 3 done, but not all of it ·
 10 not found · 11 conflict · 12 not allowed · 13 stored bytes are damaged ·
-14 not available, try again · 1 a defect of ours"
+14 not available, try again · 15 done, and standard output cannot be written · 1 a defect of ours"
     };
 }
 
