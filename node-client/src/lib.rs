@@ -35,5 +35,6 @@ pub mod push;
 pub mod rate;
 pub mod restore;
 pub mod show;
+pub mod signals;
 mod state;
 mod twin;

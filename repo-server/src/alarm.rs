@@ -28,6 +28,8 @@ pub(crate) enum AlarmCode {
     LargeDelete,
     /// The site holds acknowledged snapshots that the index does not know: nothing is taken by it.
     IndexBehind,
+    /// What the last process left could not be settled: no session ends by its time, and nothing is collected.
+    NotSettled,
 }
 
 impl AlarmCode {
@@ -41,6 +43,7 @@ impl AlarmCode {
             Self::LowSpace => "low_space",
             Self::LargeDelete => "large_delete",
             Self::IndexBehind => "index_behind",
+            Self::NotSettled => "not_settled",
         }
     }
 

@@ -77,13 +77,14 @@ fn write(mut out: impl Write, orders: &Receiver<Order>, dropped: &AtomicU64) {
     for order in orders {
         match order {
             Order::Write(line) => {
-                let written = match dropped.swap(0, Ordering::Relaxed) {
-                    0 => out.write_all(&line),
-                    lost => writeln!(out, "{lost} lines of the log were dropped here")
-                        .and_then(|()| out.write_all(&line)),
+                let lost = dropped.swap(0, Ordering::Relaxed);
+                let told = if lost > 0 {
+                    format!("{lost} lines of the log were dropped here\n")
+                } else {
+                    String::new()
                 };
-                if written.is_err() {
-                    dropped.fetch_add(1, Ordering::Relaxed);
+                if out.write_all(told.as_bytes()).and_then(|()| out.write_all(&line)).is_err() {
+                    dropped.fetch_add(lost + 1, Ordering::Relaxed);
                 }
             }
             Order::Answer(answer) => drop(answer.try_send(())),

@@ -84,6 +84,8 @@ const END_WITHIN: Duration = Duration::from_secs(30);
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    // Whatever is made is open to this user only.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let log = Log::start("info,fjall=warn,lsm_tree=warn");
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let ended = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
@@ -125,6 +127,10 @@ fn hint(error: &anyhow::Error) -> Option<&'static str> {
 }
 
 async fn run(arguments: Arguments, log: &Log) -> anyhow::Result<ExitCode> {
+    for unused in [SignalKind::user_defined1(), SignalKind::user_defined2()] {
+        // Once it was listened to, it ends the process no more.
+        drop(signal(unused)?);
+    }
     match arguments.command {
         Some(Command::Rebuild(rebuild)) => self::rebuild(&rebuild, log).await,
         None => serve(arguments.serve, log).await.map(|()| ExitCode::SUCCESS),
@@ -214,24 +220,29 @@ async fn serve(arguments: Serve, log: &Log) -> anyhow::Result<()> {
     let address = config.listen(arguments.listen)?;
     let data_dir = arguments.data_dir.expect("clap requires it");
     let site = arguments.site.as_ref().or(config.site.url.as_ref());
-    let opened = open_or_create(&data_dir, site, config.settings()?, on_halt(log)).await?;
+    let settings = config.settings()?;
+    // Before a repository is made: one that nobody can reach is only in the way.
     let listener = TcpListener::bind(address)
         .await
         .map_err(|error| anyhow::Error::from(error).context(format!("listen on {address}")))?;
+    let opened = open_or_create(&data_dir, site, settings, on_halt(log)).await?;
     let mut stop = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
     tell_address(listener.local_addr()?);
     let expiry = tokio::spawn(repo_server::expire_sessions(Arc::clone(&opened.repository), EXPIRE_EVERY));
     let upkeep = tokio::spawn(repo_server::look_after(Arc::clone(&opened.repository)));
+    let limits = http::Limits::within_descriptors(config.limits.connections());
     let routes = http::routes(Arc::clone(&opened.repository), Token::new(&opened.token));
     let stopped = async {
         tokio::select! {
             _ = stop.recv() => {}
             _ = interrupt.recv() => {}
+            _ = hang_up.recv() => {}
         }
         tracing::info!("stopping: requests in flight may finish");
     };
-    http::serve(listener, routes, stopped).await;
+    http::serve(listener, routes, limits, stopped).await;
     for task in [expiry, upkeep] {
         task.abort();
         // It begins nothing more from here on: the end of the runtime would cut that off.

@@ -100,7 +100,8 @@ impl World {
             host: "test".to_owned(),
             push: None,
         };
-        let committed = snapshot::commit(&self.repository, session.id, Bytes::from(manifest.encode())).await;
+        let committed =
+            snapshot::commit(&self.repository, session.id, Bytes::from(manifest.encode()), ()).await;
         committed.unwrap().id
     }
 

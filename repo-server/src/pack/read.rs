@@ -11,7 +11,7 @@ use format_spec::{ChunkId, wire};
 use super::object_name;
 use crate::error::ServerError;
 use crate::index::row::{ChunkRow, PackNumber, PackRow};
-use crate::repository::{Domain, Repository};
+use crate::repository::{Budget, Domain, Repository, Reserved};
 use crate::site::SiteError;
 
 /// Bytes between two blobs that are cheaper to read along than to skip.
@@ -36,37 +36,82 @@ pub(crate) async fn read_blobs(
     domain: &Arc<Domain>,
     ids: Vec<ChunkId>,
 ) -> Result<Vec<Blob>, ServerError> {
+    read_within(repository, domain, ids, None).await.map(|(blobs, _)| blobs)
+}
+
+/// As [`read_blobs`], for an answer: memory is reserved before anything is read, and held as long as the
+/// reservation lives.
+///
+/// # Errors
+/// As [`read_blobs`], and [`ServerError::Rests`] if too many other answers are not sent yet.
+pub(crate) async fn read_for_answer(
+    repository: &Arc<Repository>,
+    domain: &Arc<Domain>,
+    ids: Vec<ChunkId>,
+) -> Result<(Vec<Blob>, Option<Reserved>), ServerError> {
+    read_within(repository, domain, ids, Some(&repository.answers)).await
+}
+
+async fn read_within(
+    repository: &Arc<Repository>,
+    domain: &Arc<Domain>,
+    ids: Vec<ChunkId>,
+    budget: Option<&Budget>,
+) -> Result<(Vec<Blob>, Option<Reserved>), ServerError> {
     for _ in 1..ATTEMPTS {
-        match read_once(repository, domain, ids.clone()).await {
+        match read_once(repository, domain, ids.clone(), budget).await {
             // A pack that was repacked may go between the look at the rows and the read.
             Err(ServerError::Site(SiteError::NotFound { .. }) | ServerError::Row { .. }) => {}
             read => return read,
         }
     }
-    read_once(repository, domain, ids).await
+    read_once(repository, domain, ids, budget).await
 }
 
 async fn read_once(
     repository: &Arc<Repository>,
     domain: &Arc<Domain>,
     ids: Vec<ChunkId>,
-) -> Result<Vec<Blob>, ServerError> {
+    budget: Option<&Budget>,
+) -> Result<(Vec<Blob>, Option<Reserved>), ServerError> {
     let of_domain = Arc::clone(domain);
     let (ids, rows, plan) = repository
         .blocking(move |repository| {
             let rows = locate(repository, &of_domain, &ids)?;
             let with_pack = |(number, reads)| Ok((repository.pack_row(number)?, reads));
             let plan: Vec<_> =
-                plan(&rows, GAP).into_iter().map(with_pack).collect::<Result<_, ServerError>>()?;
+                bounded_plan(&rows).into_iter().map(with_pack).collect::<Result<_, ServerError>>()?;
             Ok((ids, rows, plan))
         })
         .await?;
+    let read_len: u64 = plan.iter().map(|(_, reads)| len_of(reads)).sum();
+    let mut reserved = match budget {
+        // What is read, and what is opened of it.
+        Some(budget) => Some(budget.reserve(2 * read_len).await?),
+        None => None,
+    };
     let mut sealed: Vec<Bytes> = vec![Bytes::new(); rows.len()];
     for (pack, reads) in plan {
         fetch(repository, &pack, &reads, &mut sealed).await?;
     }
     let domain = Arc::clone(domain);
-    repository.blocking(move |_| open_all(&domain, &ids, &rows, &sealed)).await
+    let blobs = repository.blocking(move |_| open_all(&domain, &ids, &rows, &sealed)).await?;
+    let opened_len = blobs.iter().map(|blob| u64::try_from(blob.payload.len()).unwrap_or(u64::MAX)).sum();
+    if let Some(reserved) = &mut reserved {
+        reserved.keep(opened_len);
+    }
+    Ok((blobs, reserved))
+}
+
+fn len_of(reads: &[Read]) -> u64 {
+    reads.iter().map(|read| read.range.end - read.range.start).sum()
+}
+
+/// The fewest reads that take not much more memory than the blobs themselves may.
+fn bounded_plan(rows: &[ChunkRow]) -> BTreeMap<PackNumber, Vec<Read>> {
+    let few = plan(rows, GAP);
+    let is_long = few.values().map(|reads| len_of(reads)).sum::<u64>() > 2 * wire::MAX_READ_LEN;
+    if is_long { plan(rows, 0) } else { few }
 }
 
 /// The rows of `ids`, all of which must be of the domain, and small enough together.

@@ -122,7 +122,7 @@ impl World {
             push: None,
         };
         let body = Bytes::from(manifest.encode());
-        crate::snapshot::commit(&self.repository, session, body).await.unwrap().id
+        crate::snapshot::commit(&self.repository, session, body, ()).await.unwrap().id
     }
 
     async fn verify(&self, asked: impl Into<VerifyRequest>) -> VerifyReport {

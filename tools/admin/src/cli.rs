@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use format_spec::protection::MAX_REASON_LEN;
-use format_spec::{ChunkId, ClusterName, SnapshotId};
+use format_spec::{ChunkId, ClusterName, SessionId, SnapshotId};
 use node_client::cli::Output;
 use node_client::config::Settings;
 use node_client::rate::Rate;
@@ -128,6 +128,10 @@ pub(crate) enum Command {
     /// Read packs and compare every byte with its id, those checked longest ago first.
     #[command(after_help = examples!("scrub --max-time 2h --max-rate 50M" "scrub --sample 3%"))]
     Scrub(Scrub),
+    /// List the sessions that are open, or end one. While a session is open, the collector keeps what became garbage
+    /// since it began.
+    #[command(after_help = examples!("sessions" "sessions end 01890a5d-ac96-774b-bcce-b302099a8057"))]
+    Sessions(SessionsArguments),
     /// Find chunks.
     #[command(subcommand)]
     Chunk(ChunkCommand),
@@ -307,6 +311,21 @@ fn size(text: &str) -> Result<u64, String> {
         (_, Ok(rate)) => Ok(rate.bytes_per_second().get()),
         (_, Err(_)) => Err(expected.to_owned()),
     }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SessionsArguments {
+    #[command(subcommand)]
+    pub(crate) command: Option<SessionsCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SessionsCommand {
+    /// End a session without a snapshot. Its push fails or starts again; what it sent stays until it is collected.
+    End {
+        /// The session.
+        session: SessionId,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -336,7 +336,7 @@ fn stopped_past_its_lease(rules: &[Rule]) -> Result<bool, ServerError> {
     let body = world.manifest(&client, &[(id, page.len())]);
     let committed = world.wait(async {
         let repository = Arc::clone(&world.repository);
-        let commit = tokio::spawn(async move { snapshot::commit(&repository, client.id, body).await });
+        let commit = tokio::spawn(async move { snapshot::commit(&repository, client.id, body, ()).await });
         gate.somebody_waits().await;
         world.expire();
         collect(&world.repository).await;
