@@ -199,6 +199,7 @@ async fn open_or_create_on(
     if !exists {
         check_ours(dir)?;
     }
+    guard::close_folder(dir)?;
     guard::probe(dir)?;
     let (master_path, token_path) = (dir.join("master.key"), dir.join(TOKEN));
     guard::check_secret(&master_path)?;

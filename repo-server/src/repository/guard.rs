@@ -15,7 +15,7 @@ use crate::durable::TEMPORARY_PREFIX;
 /// Fewest characters of a token: 128 bits in hex digits.
 const TOKEN_LEN: usize = 32;
 
-/// Makes the folder `dir` if it is missing, for its owner only, and closes one that is there to others.
+/// Makes the folder `dir` if it is missing, for its owner only. One that is there must be ours, and is left as it is.
 ///
 /// # Errors
 /// [`CreateError::OtherOwner`], [`CreateError::Read`].
@@ -27,10 +27,19 @@ pub(super) fn own_folder(dir: &Path) -> Result<(), CreateError> {
     if owner != us {
         return Err(CreateError::OtherOwner { dir: dir.to_owned(), owner, us });
     }
-    if found.mode() & 0o077 != 0 {
-        std::fs::set_permissions(dir, PermissionsExt::from_mode(0o700)).map_err(failed)?;
-    }
     Ok(())
+}
+
+/// Closes our folder `dir` to others than its owner.
+///
+/// # Errors
+/// [`CreateError::Read`].
+pub(super) fn close_folder(dir: &Path) -> Result<(), CreateError> {
+    let failed = |source| read_error(dir, source);
+    if std::fs::metadata(dir).map_err(failed)?.mode() & 0o077 == 0 {
+        return Ok(());
+    }
+    std::fs::set_permissions(dir, PermissionsExt::from_mode(0o700)).map_err(failed)
 }
 
 /// Refuses a secret that others than its owner may read or write. One that is missing is none.
@@ -127,6 +136,7 @@ mod tests {
 
         for dir in [&old, &new] {
             own_folder(dir).unwrap();
+            close_folder(dir).unwrap();
             assert_eq!(std::fs::metadata(dir).unwrap().mode() & 0o777, 0o700, "{}", dir.display());
         }
     }
