@@ -4,6 +4,8 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
 
 use format_spec::blob::{BlobInfo, Compressor};
 use format_spec::key::{BlobKind, DomainKey};
@@ -20,7 +22,12 @@ use tests::world::World;
 const MIB: usize = 1 << 20;
 
 /// What goes on beside an innocent push and restore. It ends when this is dropped.
-type Attack = Vec<TcpStream>;
+#[derive(Default)]
+struct Attack {
+    streams: Vec<TcpStream>,
+    /// Ends a thread that asks again and again.
+    _asking: Option<mpsc::Sender<()>>,
+}
 
 /// Pushes and restores beside `attack`, and says how long that took.
 fn beside(world: &World, what: &str, attack: impl FnOnce(&World) -> Attack) {
@@ -37,7 +44,7 @@ fn beside(world: &World, what: &str, attack: impl FnOnce(&World) -> Attack) {
     let restored = clock.elapsed();
 
     let (push, restore) = ((pushed - began).as_secs_f64(), (restored - pushed).as_secs_f64());
-    println!("{what:16} {:5} connections   push {push:6.2} s   restore {restore:6.2} s", held.len());
+    println!("{what:16} {:5} connections   push {push:6.2} s   restore {restore:6.2} s", held.streams.len());
 }
 
 /// Connections that send `bytes` and then nothing, and whose answer nobody reads.
@@ -49,7 +56,23 @@ fn silent(world: &World, count: usize, bytes: &[u8]) -> Attack {
         let _ = stream.write_all(bytes);
         stream
     };
-    (0..count).map(open).collect()
+    Attack { streams: (0..count).map(open).collect(), _asking: None }
+}
+
+/// Connections that ask for their health every few seconds, so that none of them is ever idle for long.
+fn asking(world: &World, count: usize) -> Attack {
+    const REQUEST: &[u8] = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
+    let attack = silent(world, count, REQUEST);
+    let mut streams: Vec<TcpStream> =
+        attack.streams.iter().map(|stream| stream.try_clone().unwrap()).collect();
+    let (asking, ended) = mpsc::channel();
+    std::thread::spawn(move || {
+        while ended.recv_timeout(Duration::from_secs(3)) == Err(RecvTimeoutError::Timeout) {
+            // Those that were closed stay so.
+            streams.retain_mut(|stream| stream.write_all(REQUEST).is_ok());
+        }
+    });
+    Attack { _asking: Some(asking), ..attack }
 }
 
 fn authorized(world: &World, method: &str, path: &str, body_len: usize) -> Vec<u8> {
@@ -70,8 +93,9 @@ fn strangers_who_only_wait_shut_nobody_out() {
     let mut world = World::new();
 
     beside(&world, "idle", |world| silent(world, 1100, b""));
+    beside(&world, "asking", |world| asking(world, 1100));
     beside(&world, "slow-headers", |world| silent(world, 200, b"GET /healthz HTTP/1.1\r\nHos"));
-    let held = silent(&world, 1100, b"G");
+    let held = asking(&world, 1100);
 
     assert!(world.server.stop().success());
     drop(held);
@@ -133,7 +157,7 @@ fn answers_that_nobody_reads_hold_up_no_other_restore() {
         let head = authorized(world, "POST", &format!("/v1/snapshots/{snapshot}/blobs"), body.len());
         let mut readers = silent(world, 8, &[head, body].concat());
         // Each of them has begun to get its answer, and takes no more of it.
-        for reader in &mut readers {
+        for reader in &mut readers.streams {
             reader.read_exact(&mut [0; 15]).unwrap();
         }
         readers
@@ -165,13 +189,13 @@ fn bodies_that_cost_much_more_than_they_weigh_are_refused() {
         assert_eq!(put(&wire, session, &body), 200, "64 MiB are fine");
         let body = stream((0..65).map(|_| same.as_slice()));
         assert_eq!(put(&wire, session, &body), 400);
-        Vec::new()
+        Attack::default()
     });
     beside(&world, "tiny-frames", |_| {
         let tiny: Vec<Vec<u8>> = (0..16_385_u32).map(|n| chunk_frame(&domain, &n.to_le_bytes()).1).collect();
         assert_eq!(put(&wire, session, &stream(tiny.iter().take(16_384).map(Vec::as_slice))), 200);
         assert_eq!(put(&wire, session, &stream(tiny.iter().map(Vec::as_slice))), 400);
-        Vec::new()
+        Attack::default()
     });
     let long = vec![7; MIB + 1];
     assert_eq!(put(&wire, session, &stream([chunk_frame(&domain, &long).1.as_slice()].into_iter())), 400);
