@@ -72,6 +72,20 @@ pub(crate) mod at_most {
     }
 }
 
+/// A text of at most `N` bytes.
+pub(crate) mod short_text {
+    use minicbor::Decoder;
+    use minicbor::decode::Error;
+
+    pub(crate) fn decode<C, const N: usize>(d: &mut Decoder<'_>, _: &mut C) -> Result<String, Error> {
+        let text = d.str()?;
+        if text.len() > N {
+            return Err(Error::message("a text is over its limit"));
+        }
+        Ok(text.to_owned())
+    }
+}
+
 /// Many ids as one byte string.
 pub(crate) mod ids {
     use minicbor::decode::Error;

@@ -37,6 +37,9 @@ impl ErrorClass {
     }
 }
 
+/// Exit code of a program that did all it was asked for and cannot write its report to standard output.
+pub const EXIT_UNREPORTED: u8 = 15;
+
 /// Bytes that are not what they should be. Nothing was returned from them.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

@@ -13,6 +13,12 @@ pub const MAX_MANIFEST_LEN: usize = 64 << 20;
 pub const MAX_PROBLEMS: usize = 1000;
 /// How many reasons for a fallback a manifest names.
 pub const MAX_FALLBACKS: usize = 100;
+/// Longest reason for a fallback, in bytes. All reasons of a push are in its snapshot's row of the index.
+pub const MAX_FALLBACK_LEN: usize = 200;
+/// Longest reason of a problem, in bytes.
+pub const MAX_PROBLEM_LEN: usize = 1024;
+/// Longest name of a program or of a machine, in bytes.
+pub const MAX_LABEL_LEN: usize = 256;
 /// How many folders one push may name.
 pub const MAX_ROOTS: usize = 1000;
 
@@ -132,8 +138,9 @@ impl Moment {
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, serde::Serialize, serde::Deserialize)]
 #[cbor(array)]
 pub struct Fallback {
-    /// Why, for people.
+    /// Why, for people; at most [`MAX_FALLBACK_LEN`] bytes.
     #[n(0)]
+    #[cbor(decode_with = "crate::cbor::short_text::decode::<_, MAX_FALLBACK_LEN>")]
     pub reason: String,
     /// How many files.
     #[n(1)]
@@ -147,8 +154,9 @@ pub struct Problem {
     /// Which.
     #[n(0)]
     pub path: EntryPath,
-    /// Why, for people.
+    /// Why, for people; at most [`MAX_PROBLEM_LEN`] bytes.
     #[n(1)]
+    #[cbor(decode_with = "crate::cbor::short_text::decode::<_, MAX_PROBLEM_LEN>")]
     pub reason: String,
 }
 
@@ -179,11 +187,13 @@ pub struct Manifest {
     #[n(6)]
     #[cbor(decode_with = "crate::cbor::at_most::decode::<_, _, MAX_PROBLEMS>")]
     pub problems: Vec<Problem>,
-    /// Name and version of the program that pushed.
+    /// Name and version of the program that pushed; at most [`MAX_LABEL_LEN`] bytes.
     #[n(7)]
+    #[cbor(decode_with = "crate::cbor::short_text::decode::<_, MAX_LABEL_LEN>")]
     pub tool: String,
-    /// Name of the machine that pushed.
+    /// Name of the machine that pushed; at most [`MAX_LABEL_LEN`] bytes.
     #[n(8)]
+    #[cbor(decode_with = "crate::cbor::short_text::decode::<_, MAX_LABEL_LEN>")]
     pub host: String,
     /// What the push did.
     #[n(9)]
@@ -193,7 +203,27 @@ pub struct Manifest {
     pub series: Option<SeriesName>,
 }
 
+/// Cuts `text` to at most `limit` bytes, between two characters.
+fn shorten(text: &mut String, limit: usize) {
+    let end = (0..=limit.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    text.truncate(end.unwrap_or_default());
+}
+
 impl Manifest {
+    /// The same with each text cut to the length that [`decode`](Self::decode) takes.
+    #[must_use]
+    pub fn with_short_texts(mut self) -> Self {
+        shorten(&mut self.tool, MAX_LABEL_LEN);
+        shorten(&mut self.host, MAX_LABEL_LEN);
+        for problem in &mut self.problems {
+            shorten(&mut problem.reason, MAX_PROBLEM_LEN);
+        }
+        for fallback in self.push.iter_mut().flat_map(|push| &mut push.fallbacks) {
+            shorten(&mut fallback.reason, MAX_FALLBACK_LEN);
+        }
+        self
+    }
+
     /// Its CBOR.
     pub fn encode(&self) -> Vec<u8> {
         cbor::encode(self)
@@ -268,6 +298,34 @@ mod tests {
         for over in [manifest(MAX_ROOTS + 1, 0), manifest(0, MAX_PROBLEMS + 1), reasons] {
             assert!(matches!(Manifest::decode(&over.encode()), Err(FormatError::Malformed { .. })));
         }
+    }
+
+    /// A manifest whose texts have `more` bytes than the format allows.
+    fn texts(more: usize) -> [Manifest; 4] {
+        // Each character has two bytes.
+        let text = |limit: usize| "é".repeat((limit + more) / 2);
+        let fallback = Fallback { reason: text(MAX_FALLBACK_LEN), files: 1 };
+        let push = Some(PushStats { fallbacks: vec![fallback], ..PushStats::default() });
+        let path = EntryPath::new(b"r".to_vec()).unwrap();
+        let problems = vec![Problem { path, reason: text(MAX_PROBLEM_LEN) }];
+        [
+            Manifest { push, ..manifest(0, 0) },
+            Manifest { problems, ..manifest(0, 0) },
+            Manifest { tool: text(MAX_LABEL_LEN), ..manifest(0, 0) },
+            Manifest { host: text(MAX_LABEL_LEN), ..manifest(0, 0) },
+        ]
+    }
+
+    /// P4: no text is longer than the format allows, and one that was made too long is cut.
+    #[test]
+    fn longer_texts_than_the_format_allows_are_refused_and_can_be_cut() {
+        for (fits, over) in texts(0).into_iter().zip(texts(2)) {
+            assert_eq!(Manifest::decode(&fits.encode()).unwrap(), fits);
+            assert!(matches!(Manifest::decode(&over.encode()), Err(FormatError::Malformed { .. })));
+            assert_eq!(over.with_short_texts(), fits);
+        }
+        let odd = Manifest { tool: format!("x{}", "é".repeat(MAX_LABEL_LEN)), ..manifest(0, 0) };
+        assert_eq!(odd.with_short_texts().tool.len(), MAX_LABEL_LEN - 1, "between two characters");
     }
 
     /// P4: another version, a field we do not know and a cut are refused.

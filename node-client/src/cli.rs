@@ -46,7 +46,8 @@ ASTACUS_TOKEN, ASTACUS_CLUSTER, ASTACUS_NODE), then from ~/.config/astacus/clien
 
 Exit codes: 0 done · 2 wrong usage · 3 done, but files are missing, torn or could not be made ·
 10 not found · 11 conflict · 12 not allowed · 13 stored bytes are damaged, all else is done ·
-14 not available, try again · 1 a defect of ours · 130 interrupted";
+14 not available, try again · 15 done, and standard output cannot be written ·
+1 a defect of ours · 130 interrupted";
 
 /// Where the server is, and who we are.
 #[derive(Debug, Clone, Args)]

@@ -1,15 +1,13 @@
 //! Runs what the command line asks for.
 
 use std::path::Path;
-use std::process::exit;
 use std::time::Duration;
 
 use clap::CommandFactory;
 use format_spec::snapshot::SnapshotState;
 use format_spec::{ClusterName, ErrorClass};
 use rustix::process::Resource;
-use tokio::runtime::{Builder, Handle, Runtime};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::runtime::{Builder, Runtime};
 
 use crate::api::{Api, Retry};
 use crate::bar::Bar;
@@ -19,11 +17,12 @@ use crate::cli::{
 };
 use crate::clock::SystemClock;
 use crate::config::Config;
-use crate::error::{ClientError, EXIT_INTERRUPTED, EXIT_PARTIAL};
+use crate::error::{ClientError, EXIT_PARTIAL};
 use crate::list::{Wanted, choose};
 use crate::push;
 use crate::restore;
 use crate::show::{show, write_out};
+use crate::signals::{on_interrupt, outlive_user_signals};
 
 /// Runs it, and returns the exit code of a command that did its work.
 ///
@@ -93,6 +92,7 @@ impl Client {
         )?;
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build();
         let runtime = runtime.map_err(|source| ClientError::Thread { name: "network", source })?;
+        outlive_user_signals(runtime.handle()).map_err(no_signals)?;
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         Ok(Self { api, runtime, config, host, clock: SystemClock::new(), output: arguments.output })
     }
@@ -110,7 +110,7 @@ impl Client {
     fn interruptible(&self) -> Result<Cancel, ClientError> {
         raise_file_limit();
         let cancel = Cancel::new();
-        on_interrupt(self.runtime.handle(), cancel.clone())?;
+        on_interrupt(self.runtime.handle(), cancel.clone()).map_err(no_signals)?;
         Ok(cancel)
     }
 
@@ -121,7 +121,11 @@ impl Client {
         let hooks = push::Hooks { progress: &bar, cancel, clock: &self.clock };
         let report = push::run(&self.api, self.runtime.handle(), &options, &hooks)?;
         drop(bar);
-        show(&report, self.output)?;
+        let done = || match report.state {
+            SnapshotState::Complete => format!("snapshot {} is committed", report.snapshot),
+            SnapshotState::Partial => format!("partial snapshot {} is committed", report.snapshot),
+        };
+        show(&report, self.output).map_err(|error| error.after(done))?;
         Ok(if report.suspect.is_some() { EXIT_PARTIAL } else { partial(report.state) })
     }
 
@@ -154,7 +158,8 @@ impl Client {
         }
         let report = restore::run(&self.api, self.runtime.handle(), &options, &hooks)?;
         drop(bar);
-        show(&report, self.output)?;
+        let done = || format!("{} files of snapshot {} are restored", report.files, report.snapshot);
+        show(&report, self.output).map_err(|error| error.after(done))?;
         Ok(report.exit_code())
     }
 
@@ -181,24 +186,8 @@ fn partial(state: SnapshotState) -> u8 {
     }
 }
 
-/// Sets `cancel` at the first Ctrl-C or termination. At the second the process ends at once.
-fn on_interrupt(runtime: &Handle, cancel: Cancel) -> Result<(), ClientError> {
-    let _inside = runtime.enter();
-    let listen = |kind| signal(kind).map_err(|source| ClientError::Thread { name: "signals", source });
-    let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
-    runtime.spawn(async move {
-        for last in [false, true] {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-            if last {
-                exit(EXIT_INTERRUPTED.into());
-            }
-            cancel.cancel();
-        }
-    });
-    Ok(())
+fn no_signals(source: std::io::Error) -> ClientError {
+    ClientError::Thread { name: "signals", source }
 }
 
 /// Deep trees need a handle for each level. Where this fails, a folder too deep is a problem of its own.

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use format_spec::error::EXIT_UNREPORTED;
 use format_spec::path::Printable;
 use format_spec::wire::ErrorBody;
 use format_spec::{ErrorClass, FormatError, SnapshotId};
@@ -139,6 +140,15 @@ pub enum ClientError {
     /// What was found out could not be written.
     #[error("write to standard output")]
     Output(#[source] io::Error),
+    /// A push or a restore did its work, and its report could not be written.
+    #[error("{done}, and its report cannot be written to standard output")]
+    Unreported {
+        /// What is done, and stays.
+        done: String,
+        /// Why the report was not written.
+        #[source]
+        source: io::Error,
+    },
     /// The user, or whoever called, ended it.
     #[error("interrupted")]
     Interrupted,
@@ -161,6 +171,7 @@ impl ClientError {
             | Self::Thread { .. }
             | Self::Spool(_)
             | Self::Output(_)
+            | Self::Unreported { .. }
             | Self::Interrupted => ErrorClass::Unavailable,
             Self::Refused { body, .. } => body.class,
             Self::Stopped { source, .. } => source.class(),
@@ -174,6 +185,7 @@ impl ClientError {
         match self {
             Self::Interrupted => EXIT_INTERRUPTED,
             Self::Stopped { source, .. } => source.exit_code(),
+            Self::Output(_) | Self::Unreported { .. } => EXIT_UNREPORTED,
             error => error.class().exit_code(),
         }
     }
@@ -188,6 +200,9 @@ impl ClientError {
             Self::Foreign { .. } => "something else answers at that address: choose another with --server",
             Self::Interrupted => return None,
             Self::Stopped { .. } => STOPPED_HINT,
+            Self::Output(_) | Self::Unreported { .. } => {
+                "all that the command changed stays; make standard output writable to see its report"
+            }
             Self::NotFrozen { .. } => {
                 "choose a folder with --freeze-dir, push a snapshot of the volume, or leave out --require-freeze"
             }
@@ -202,6 +217,14 @@ impl ClientError {
             },
         };
         Some(hint)
+    }
+
+    /// The same, with what was `done` before the report could not be written.
+    pub(crate) fn after(self, done: impl FnOnce() -> String) -> Self {
+        match self {
+            Self::Output(source) => Self::Unreported { done: done(), source },
+            other => other,
+        }
     }
 
     /// The stable code of a refusal, by the server or because of what a snapshot lacks.

@@ -28,12 +28,14 @@ pub mod error;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
 pub mod list;
+pub mod log;
 pub mod priority;
 pub mod progress;
 pub mod push;
 pub mod rate;
 pub mod restore;
 pub mod show;
+pub mod signals;
 pub mod span;
 mod state;
 mod twin;

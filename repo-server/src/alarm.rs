@@ -32,6 +32,8 @@ pub(crate) enum AlarmCode {
     SuspectSnapshot,
     /// The site lacks its descriptor or most of its packs: nothing is taken in or deleted.
     SiteIncomplete,
+    /// What the last process left could not be settled: no session ends by its time, and nothing is collected.
+    NotSettled,
 }
 
 impl AlarmCode {
@@ -47,6 +49,7 @@ impl AlarmCode {
             Self::IndexBehind => "index_behind",
             Self::SuspectSnapshot => "suspect_snapshot",
             Self::SiteIncomplete => "site_incomplete",
+            Self::NotSettled => "not_settled",
         }
     }
 

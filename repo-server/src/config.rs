@@ -74,6 +74,8 @@ pub struct Config {
     pub retention: RetentionConfig,
     /// The site.
     pub site: SiteConfig,
+    /// What all requests together may take.
+    pub limits: LimitsConfig,
 }
 
 /// Section `[site]`.
@@ -83,6 +85,32 @@ pub struct SiteConfig {
     /// Where it is: `file:///path` or a plain path. The folder `site` in the data folder, unless given.
     pub url: Option<SiteUrl>,
 }
+
+/// Section `[limits]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsConfig {
+    /// Connections of those who have the token; fewer if the process may not open so many files.
+    pub connections: u32,
+    /// Memory for bodies and answers of all requests together, at least 64.
+    pub memory_mib: u32,
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        Self { connections: 1024, memory_mib: 512 }
+    }
+}
+
+impl LimitsConfig {
+    /// Connections at most.
+    pub fn connections(self) -> usize {
+        usize::try_from(self.connections).unwrap_or(usize::MAX)
+    }
+}
+
+/// Less memory than this, and large commits wait for each other for no good reason.
+const LEAST_MEMORY_MIB: u32 = 64;
 
 /// Section `[index]`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -274,6 +302,7 @@ impl Config {
             chunker: self.chunker.spec()?,
             space: self.space.settings(),
             upkeep: Upkeep { gc: self.gc.settings()?, retention: self.retention.settings()? },
+            memory_bytes: bytes(self.limits.memory_mib.max(LEAST_MEMORY_MIB)),
         })
     }
 

@@ -12,6 +12,7 @@
 //! | [`rebuild`] | the index anew, from site and key |
 //! | `ledger` | the one place where rows of chunks and packs, and their counts, change |
 //! | `forget`, `gc` | which snapshots go; what nothing needs goes after them |
+//! | [`log`] | lines on standard error that hold nobody up |
 //! | `stats` | what clusters, nodes and snapshots take |
 //! | `verify` | is everything there, and as it was written? |
 //! | [`space`] | room on the disk: who is refused, and the ballast |
@@ -57,6 +58,7 @@ mod gc;
 pub mod http;
 pub mod index;
 mod ledger;
+pub mod log;
 mod owed;
 mod pack;
 mod quarantine;
@@ -84,7 +86,7 @@ use std::time::Duration;
 use format_spec::key::BlobKind;
 
 use crate::error::Chain;
-use crate::repository::Repository;
+use crate::repository::{Domain, Repository};
 
 /// Name and version of this program.
 const SERVER: &str = concat!("astacus-server ", env!("CARGO_PKG_VERSION"));
@@ -99,6 +101,7 @@ pub async fn expire_sessions(repository: Arc<Repository>, period: Duration) {
         }
         tokio::time::sleep(period).await;
         end_sessions(&repository).await;
+        store_left_packs(&repository).await;
     }
 }
 
@@ -117,6 +120,17 @@ async fn end_sessions(repository: &Arc<Repository>) {
         Ok(ended) => tracing::info!(ended, "sessions expired"),
         Err(error) => tracing::error!(error = %Chain(&error), "sessions could not be expired"),
     }
+}
+
+/// Stores what clusters without an open session have left in open packs, and drops what is kept of these clusters:
+/// nobody may push there again. A push that was cut short need not send it again.
+async fn store_left_packs(repository: &Arc<Repository>) {
+    let busy = repository.sessions.clusters();
+    let left = repository.domains().into_iter().filter(|domain| !busy.contains(&domain.name));
+    for domain in left.filter(|domain| domain.has_open_packs()) {
+        store_open_packs(repository, &domain).await;
+    }
+    repository.drop_idle_domains();
 }
 
 /// Raises the alarms that need nobody's request.
@@ -167,10 +181,14 @@ pub async fn release(repository: &Arc<Repository>) {
 /// Stores what open packs hold, so that a push that goes on after a restart need not send it again.
 pub async fn settle(repository: &Arc<Repository>) {
     for domain in repository.domains() {
-        for kind in [BlobKind::Chunk, BlobKind::Page] {
-            if let Err(error) = pack::flush(repository, &domain, kind).await {
-                tracing::warn!(error = %Chain(&error), "open packs could not be stored");
-            }
+        store_open_packs(repository, &domain).await;
+    }
+}
+
+async fn store_open_packs(repository: &Arc<Repository>, domain: &Arc<Domain>) {
+    for kind in [BlobKind::Chunk, BlobKind::Page] {
+        if let Err(error) = pack::flush(repository, domain, kind).await {
+            tracing::warn!(error = %Chain(&error), "open packs could not be stored");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! `astacus-server`: start, serve, stop.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -9,9 +9,11 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use format_spec::ErrorClass;
+use format_spec::error::EXIT_UNREPORTED;
 use repo_server::config::{Config, ConfigError};
 use repo_server::error::Chain;
 use repo_server::http::{self, Token};
+use repo_server::log::Log;
 use repo_server::rebuild::{self, Plan, RebuildError, RebuildReport};
 use repo_server::repository::{CreateError, OnHalt, check_exists, open_or_create};
 use repo_server::site::SiteUrl;
@@ -85,13 +87,16 @@ const END_WITHIN: Duration = Duration::from_secs(30);
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    start_log();
+    // Whatever is made is open to this user only.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    let log = Log::start("info,fjall=warn,lsm_tree=warn");
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let ended = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
-        let ended = runtime.block_on(run(arguments));
+        let ended = runtime.block_on(run(arguments, &log));
         runtime.shutdown_timeout(END_WITHIN);
         ended
     });
+    log.flush();
     match ended {
         Ok(code) => code,
         Err(error) => {
@@ -102,14 +107,6 @@ fn main() -> ExitCode {
             ExitCode::from(class(&error).exit_code())
         }
     }
-}
-
-/// Logs to standard error; `ASTACUS_LOG` chooses what, in the syntax of `tracing_subscriber::EnvFilter`.
-fn start_log() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("ASTACUS_LOG");
-    let filter = filter.unwrap_or_else(|_| "info,fjall=warn,lsm_tree=warn".into());
-    let colours = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
 }
 
 fn class(error: &anyhow::Error) -> ErrorClass {
@@ -132,22 +129,28 @@ fn hint(error: &anyhow::Error) -> Option<&'static str> {
     )
 }
 
-async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+async fn run(arguments: Arguments, log: &Log) -> anyhow::Result<ExitCode> {
+    for unused in [SignalKind::user_defined1(), SignalKind::user_defined2()] {
+        // Once it was listened to, it ends the process no more.
+        drop(signal(unused)?);
+    }
     match arguments.command {
-        Some(Command::Rebuild(rebuild)) => self::rebuild(&rebuild).await,
-        None => serve(arguments.serve).await.map(|()| ExitCode::SUCCESS),
+        Some(Command::Rebuild(rebuild)) => self::rebuild(&rebuild, log).await,
+        None => serve(arguments.serve, log).await.map(|()| ExitCode::SUCCESS),
     }
 }
 
-fn on_halt() -> OnHalt {
-    Arc::new(|error: &dyn std::error::Error| {
+fn on_halt(log: &Log) -> OnHalt {
+    let log = log.clone();
+    Arc::new(move |error: &dyn std::error::Error| {
         tracing::error!(error = %Chain(error), "it is unsafe to go on: the server ends now");
+        log.flush();
         // No destructor may run: what memory holds and what the disk holds can differ.
         std::process::abort();
     })
 }
 
-async fn rebuild(arguments: &Rebuild) -> anyhow::Result<ExitCode> {
+async fn rebuild(arguments: &Rebuild, log: &Log) -> anyhow::Result<ExitCode> {
     let config = arguments.config.as_deref().map(Config::read).transpose()?.unwrap_or_default();
     let plan = Plan {
         data_dir: arguments.data_dir.clone(),
@@ -155,17 +158,21 @@ async fn rebuild(arguments: &Rebuild) -> anyhow::Result<ExitCode> {
         key_file: arguments.keyring.clone(),
         engine: config.index.engine,
     };
-    let report = rebuild::run(&plan, on_halt(), |index| index).await?;
+    let report = rebuild::run(&plan, on_halt(log), |index| index).await?;
     let start_with = start_with(&plan);
     let mut out = std::io::stdout().lock();
-    if arguments.json {
+    let told = if arguments.json {
         let mut document = serde_json::to_value(&report)?;
         if let Some(document) = document.as_object_mut() {
-            document.insert("start_with".to_owned(), start_with.into());
+            document.insert("start_with".to_owned(), start_with.as_str().into());
         }
-        writeln!(out, "{document}")?;
+        writeln!(out, "{document}")
     } else {
-        tell(&report, &start_with, &mut out)?;
+        tell(&report, &start_with, &mut out)
+    };
+    if let Err(error) = told.and_then(|()| out.flush()) {
+        tracing::error!(%error, start_with, "the index is rebuilt, and its report cannot be written to standard output");
+        return Ok(ExitCode::from(EXIT_UNREPORTED));
     }
     let code = if report.is_sound() { 0 } else { ErrorClass::Integrity.exit_code() };
     Ok(ExitCode::from(code))
@@ -203,7 +210,15 @@ fn tell(report: &RebuildReport, start_with: &str, out: &mut impl Write) -> std::
     writeln!(out, "start the server with: {start_with}")
 }
 
-async fn serve(arguments: Serve) -> anyhow::Result<()> {
+/// Says on standard output where the server listens. A server whose output nobody takes serves all the same.
+fn tell_address(address: SocketAddr) {
+    let mut out = std::io::stdout().lock();
+    if let Err(error) = writeln!(out, "listening on http://{address}").and_then(|()| out.flush()) {
+        tracing::warn!(%address, %error, "listening, and standard output cannot be written");
+    }
+}
+
+async fn serve(arguments: Serve, log: &Log) -> anyhow::Result<()> {
     let config = arguments.config.as_deref().map(Config::read).transpose()?.unwrap_or_default();
     let address = config.listen(arguments.listen)?;
     let data_dir = arguments.data_dir.expect("clap requires it");
@@ -211,25 +226,30 @@ async fn serve(arguments: Serve) -> anyhow::Result<()> {
     if arguments.must_exist {
         check_exists(&data_dir)?;
     }
-    let opened = open_or_create(&data_dir, site, config.settings()?, on_halt()).await?;
+    let settings = config.settings()?;
+    // Before a repository is made: one that nobody can reach is only in the way.
     let listener = TcpListener::bind(address)
         .await
         .map_err(|error| anyhow::Error::from(error).context(format!("listen on {address}")))?;
+    let opened = open_or_create(&data_dir, site, settings, on_halt(log)).await?;
     let mut stop = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    writeln!(std::io::stdout(), "listening on http://{}", listener.local_addr()?)?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    tell_address(listener.local_addr()?);
     let expiry = tokio::spawn(repo_server::expire_sessions(Arc::clone(&opened.repository), EXPIRE_EVERY));
     let upkeep = tokio::spawn(repo_server::look_after(Arc::clone(&opened.repository)));
     let damage = tokio::spawn(repo_server::name_damage(Arc::clone(&opened.repository)));
+    let limits = http::Limits::within_descriptors(config.limits.connections());
     let routes = http::routes(Arc::clone(&opened.repository), Token::new(&opened.token));
     let stopped = async {
         tokio::select! {
             _ = stop.recv() => {}
             _ = interrupt.recv() => {}
+            _ = hang_up.recv() => {}
         }
         tracing::info!("stopping: requests in flight may finish");
     };
-    http::serve(listener, routes, stopped).await;
+    http::serve(listener, routes, limits, stopped).await;
     for task in [expiry, upkeep, damage] {
         task.abort();
         // It begins nothing more from here on: the end of the runtime would cut that off.

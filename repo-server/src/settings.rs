@@ -19,6 +19,8 @@ pub struct Settings {
     pub space: SpaceSettings,
     /// What is deleted, and when.
     pub upkeep: Upkeep,
+    /// Bytes of bodies and answers that requests may hold in memory at once.
+    pub memory_bytes: u64,
 }
 
 /// What is kept free on the disk of the data folder.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -58,6 +58,8 @@ pub(crate) struct Watched {
     commits: Arc<AtomicU64>,
     /// Commits that still succeed; all of them while this is `u64::MAX`.
     left: Arc<AtomicU64>,
+    /// Whether the next commit is over a limit.
+    too_large: Arc<AtomicBool>,
 }
 
 impl Watched {
@@ -87,6 +89,11 @@ impl Watched {
         self.left.store(commits, Ordering::Relaxed);
     }
 
+    /// Refuses the next commit as over a limit.
+    pub(crate) fn refuse_as_too_large(&self) {
+        self.too_large.store(true, Ordering::Relaxed);
+    }
+
     pub(crate) fn heal(&self) {
         self.left.store(u64::MAX, Ordering::Relaxed);
     }
@@ -107,6 +114,9 @@ impl Index for Watched {
 
     fn commit(&self, batch: Batch) -> Result<(), IndexError> {
         self.commits.fetch_add(1, Ordering::Relaxed);
+        if self.too_large.swap(false, Ordering::Relaxed) {
+            return Err(IndexError::TooLarge { what: "value", len: 2, limit: 1 });
+        }
         let left = self.left.load(Ordering::Relaxed);
         if left == 0 {
             return Err(IndexError::Full { free_bytes: 0, reserve_bytes: 1 });
@@ -304,7 +314,7 @@ impl World {
         pages: &[(ChunkId, usize)],
     ) -> Result<SnapshotId, ServerError> {
         let body = self.manifest(client, pages);
-        Ok(self.wait(snapshot::commit(&self.repository, client.id, body, Smaller::Suspect))?.id)
+        Ok(self.wait(snapshot::commit(&self.repository, client.id, body, Smaller::Suspect, ()))?.id)
     }
 
     /// The manifest of pages.

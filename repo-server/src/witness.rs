@@ -38,7 +38,7 @@ use format_spec::{SessionId, SnapshotId};
 use tokio::sync::MutexGuard;
 
 use crate::alarm::{self, AlarmCode};
-use crate::error::ServerError;
+use crate::error::{Chain, ServerError};
 use crate::index::row::{DoomedKey, DoomedKind, DoomedRow};
 use crate::index::{Batch, KeyRange, Table};
 use crate::pack;
@@ -104,12 +104,36 @@ pub(crate) async fn settle(
     repository: &Arc<Repository>,
     turn: &MutexGuard<'_, ()>,
 ) -> Result<Option<Behind>, ServerError> {
+    let settled = settle_now(repository, turn).await;
+    let problem = settled.as_ref().err().map(not_settled);
+    let tell = move |repository: &Arc<Repository>| match problem {
+        Some(problem) => alarm::raise(repository, AlarmCode::NotSettled, &problem),
+        None => alarm::clear(repository, AlarmCode::NotSettled),
+    };
+    if let Err(error) = repository.blocking(tell).await {
+        tracing::warn!(error = %Chain(&error), "the alarm `not_settled` could not be raised or taken down");
+    }
+    settled
+}
+
+async fn settle_now(
+    repository: &Arc<Repository>,
+    turn: &MutexGuard<'_, ()>,
+) -> Result<Option<Behind>, ServerError> {
     let (behind, cut_off) = compare_and_tell(repository).await?;
     if behind.is_none() && repository.rules.keep(Rule::CutCommitsAreFinished) {
         finish_all(repository, cut_off, turn).await?;
     }
     repository.is_settled.store(true, Ordering::Release);
     Ok(behind)
+}
+
+fn not_settled(error: &ServerError) -> String {
+    format!(
+        "the server cannot settle what was in progress when it last ended, so no session expires and nothing is \
+         collected until it can: {}",
+        Chain(error)
+    )
 }
 
 async fn compare_and_tell(
@@ -140,7 +164,7 @@ pub(crate) async fn settle_once(repository: &Arc<Repository>) -> bool {
     let Ok(turn) = repository.turn.try_lock() else { return false };
     let settled = settle(repository, &turn).await;
     if let Err(error) = &settled {
-        tracing::error!(error = %crate::error::Chain(error), "the index could not be compared with the site");
+        tracing::error!(error = %Chain(error), "the index could not be compared with the site");
     }
     if let Err(error) = snapshot::series::note_origins(repository).await {
         tracing::warn!(error = %crate::error::Chain(&error), "the folders of some snapshots are not known yet");

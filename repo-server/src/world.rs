@@ -94,9 +94,14 @@ impl World {
             push: None,
             series: None,
         };
-        let committed =
-            snapshot::commit(&self.repository, session.id, Bytes::from(manifest.encode()), Smaller::Suspect)
-                .await;
+        let committed = snapshot::commit(
+            &self.repository,
+            session.id,
+            Bytes::from(manifest.encode()),
+            Smaller::Suspect,
+            (),
+        )
+        .await;
         committed.unwrap().id
     }
 

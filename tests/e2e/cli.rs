@@ -210,18 +210,18 @@ fn help_names_every_command_flag_and_exit_code() {
 
 /// What could not be told is no success; a reader that has seen enough is.
 #[test]
-fn an_answer_that_cannot_be_written_exits_with_14_and_half_of_one_is_no_failure() {
+fn an_answer_that_cannot_be_written_exits_with_15_and_half_of_one_is_no_failure() {
     let world = World::new();
     let node = node_with_tree(&world);
     node.push(&world.path("source"));
     let through = |script: &str| node.wrapped(&["sh", "-c", script, "sh"]);
     let (full, head) = (through("exec \"$@\" > /dev/full"), through("\"$@\" | head -c 1 > /dev/null"));
 
-    hints(full.run(["list", "--json"]), 14, "standard output");
-    hints(full.run(["completion", "bash"]), 14, "standard output");
+    hints(full.run(["list", "--json"]), 15, "standard output");
+    hints(full.run(["completion", "bash"]), 15, "standard output");
     for arguments in [&["status"][..], &["snapshots", "--json"], &["gc", "--explain"], &["completion", "zsh"]]
     {
-        hints(full.admin(arguments), 14, "standard output");
+        hints(full.admin(arguments), 15, "standard output");
     }
 
     assert_eq!(head.admin(&["completion", "zsh"]).exits(0).stderr, "");

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
+use rustix::process::{Signal, kill_process};
 use serde_json::Value;
 use tests::client::{Client, Running, number, text};
 use tests::compare::assert_same;
@@ -465,6 +466,23 @@ fn the_folder_of_second_names_is_open_to_its_owner_only() {
     push.wait().exits(130);
     assert_eq!(mode, 0o700);
     assert_clean(&root);
+}
+
+/// C4: a terminal that is closed leaves nothing behind, and signals that other programs take for their own do nothing.
+#[test]
+fn a_push_that_is_hung_up_tidies_up_and_outlives_user_signals() {
+    let world = World::new();
+    let [root, _] = two_roots(&world);
+    let node = world.node("n");
+
+    let push = slow_push(&node, &[&root]);
+    kill_process(push.pid(), Signal::USR1).unwrap();
+    kill_process(push.pid(), Signal::USR2).unwrap();
+    kill_process(push.pid(), Signal::HUP).unwrap();
+
+    push.wait().exits(130);
+    assert_clean(&root);
+    assert!(!base(&node).exists());
 }
 
 /// C4: what a kill leaves is removed without another push, by the command that a unit runs when it stops.

@@ -1,6 +1,7 @@
 //! The real programs, end to end.
 #![cfg(test)]
 
+mod attacks;
 mod audit;
 mod bad_input;
 mod changes;
@@ -14,6 +15,7 @@ mod in_flight;
 mod json;
 mod memory;
 mod objects;
+mod output;
 mod partial;
 mod push_restore;
 mod put_back;

@@ -150,7 +150,8 @@ fn unfinished_files_of_a_killed_restore_are_removed_and_never_pushed() {
     symlink("nowhere", leftover(&to.join("d"), 8)).unwrap();
 
     let push = node.start_push(&to).wait().exits(0).json();
-    let restored = node.restore("latest", &to, &["--node", "n", "--into-existing", "--strip-root"]).exits(0);
+    let of = root.to_str().unwrap();
+    let restored = node.restore("latest", &to, &["--series", of, "--into-existing", "--strip-root"]).exits(0);
 
     assert_eq!((number(&push, "files"), number(&push, "symlinks")), (1, 0), "{push}");
     assert!(push["fallbacks"].to_string().contains("unfinished file of a restore"), "{push}");

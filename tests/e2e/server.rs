@@ -5,6 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use format_spec::wire::{Held, parse_held};
+use rustix::process::{Signal, kill_process};
 use tests::bodies::{chunk_frame, stream};
 use tests::client::{Client, text};
 use tests::compare::assert_same;
@@ -12,6 +13,7 @@ use tests::corpus;
 use tests::http::{Length, Request};
 use tests::seed::Random;
 use tests::server::{CONFIG, Server, refused};
+use tests::wait;
 use tests::world::{Folder, World, objects};
 
 /// Every route but `/healthz`, and one that is none.
@@ -160,12 +162,98 @@ fn a_lost_or_foreign_master_key_is_told_before_anything_is_served() {
     fs::remove_file(&key).unwrap();
     let lost = start().exits(10);
     fs::write(&key, format!("{}\n", "ab".repeat(32))).unwrap();
+    fs::set_permissions(&key, PermissionsExt::from_mode(0o644)).unwrap();
+    let open = start().exits(2);
+    fs::set_permissions(&key, PermissionsExt::from_mode(0o600)).unwrap();
     let foreign = start().exits(2);
 
     assert!(lost.stderr.contains("master.key"), "{}", lost.stderr);
+    assert!(open.stderr.contains(&format!("chmod 600 {}", key.display())), "{}", open.stderr);
     assert!(foreign.stderr.contains("another repository"), "{}", foreign.stderr);
     fs::copy(folder.path("kept.key"), &key).unwrap();
     drop(Server::start(&data));
+}
+
+#[test]
+fn a_lost_token_is_made_again_and_a_short_one_is_refused() {
+    let folder = Folder::new();
+    let data = folder.path("data");
+    let mut server = Server::start(&data);
+    assert!(server.log().contains("a new repository was made"), "{}", server.log());
+    let (token, file) = (server.token(), server.token_file());
+    assert!(server.stop().success());
+
+    fs::write(&file, "short\n").unwrap();
+    let short = refused(&["--data-dir", data.to_str().unwrap(), "--listen", "127.0.0.1:0"]).exits(2);
+    fs::remove_file(&file).unwrap();
+    let server = Server::start(&data);
+
+    assert!(short.stderr.contains("remove the file"), "{}", short.stderr);
+    assert_ne!(server.token(), token);
+    assert!(server.log().contains("a new one was made"), "{}", server.log());
+    let mode = fs::metadata(&data).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700, "the data folder is closed to others");
+}
+
+#[test]
+fn a_repository_of_a_newer_program_is_not_called_damaged() {
+    let folder = Folder::new();
+    let data = folder.path("data");
+    drop(Server::start(&data));
+    let descriptor = data.join("site/keyring/repository");
+    let newer =
+        fs::read_to_string(&descriptor).unwrap().replace("\"format_version\": 1", "\"format_version\": 2");
+    fs::write(&descriptor, newer).unwrap();
+
+    let refused = refused(&["--data-dir", data.to_str().unwrap(), "--listen", "127.0.0.1:0"]).exits(2);
+
+    assert!(refused.stderr.contains("newer program"), "{}", refused.stderr);
+    assert!(!refused.stderr.contains("put it back"), "{}", refused.stderr);
+}
+
+#[test]
+fn a_port_that_is_taken_leaves_no_repository_behind() {
+    let world = World::new();
+    let data = world.path("other");
+
+    refused(&["--data-dir", data.to_str().unwrap(), "--listen", world.server.host()]).exits(14);
+
+    assert!(!data.exists());
+}
+
+#[test]
+fn a_hang_up_stops_the_server_and_user_signals_do_nothing() {
+    let mut world = World::new();
+    for signal in [Signal::USR1, Signal::USR2] {
+        kill_process(world.server.pid(), signal).unwrap();
+        assert_eq!(world.wire().send("GET", "/healthz", b"").status, 200);
+    }
+
+    kill_process(world.server.pid(), Signal::HUP).unwrap();
+
+    wait::for_state("the server to stop", || (!world.server.runs()).then_some(()));
+    assert!(world.server.log().contains("stopped"), "{}", world.server.log());
+    world.server.start_again();
+}
+
+/// L3: an operator sees who pushes, and can end it.
+#[test]
+fn an_operator_lists_the_open_sessions_and_ends_one() {
+    let world = World::new();
+    let wire = world.wire();
+    let (session, domain) = wire.session("c", "n");
+    let frames = stream([chunk_frame(&domain, b"content").1.as_slice()].into_iter());
+    assert_eq!(wire.send("POST", &format!("/v1/sessions/{session}/blobs"), &frames).status, 200);
+    let node = world.node("n");
+
+    let listed = node.admin(&["sessions", "--json"]).exits(0).json();
+    let text = node.admin(&["sessions"]).exits(0).stdout;
+    node.admin(&["sessions", "end", &session.to_string()]).exits(0);
+
+    let [open] = listed["sessions"].as_array().unwrap().as_slice() else { panic!("{listed}") };
+    assert_eq!((open["node"].as_str(), open["sent_bytes"].as_u64()), (Some("n"), Some(7)), "{listed}");
+    assert!(text.contains(&session.to_string()), "{text}");
+    assert_eq!(wire.status().open_sessions, 0);
 }
 
 /// X1: an index that cannot be opened is no loss, and whoever sees it is told the way out.

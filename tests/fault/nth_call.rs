@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -176,7 +177,9 @@ impl Machine {
         let disk = Tmpfs::mount(folder.dir("disk"), "size=1g")?;
         let data = disk.path().join("data");
         std::fs::create_dir(&data).unwrap();
-        std::fs::write(data.join("master.key"), Stores::master().to_file_text()).unwrap();
+        let key = data.join("master.key");
+        std::fs::write(&key, Stores::master().to_file_text()).unwrap();
+        std::fs::set_permissions(&key, PermissionsExt::from_mode(0o600)).unwrap();
         let (acknowledged, sessions) = (BTreeMap::new(), Vec::new());
         Some(Self { disk, folder, acknowledged, sessions, is_forgetting: false })
     }

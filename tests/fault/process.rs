@@ -110,7 +110,7 @@ impl Process {
             let stopped = async move {
                 let _ = stopped.await;
             };
-            http::serve(listener, routes, stopped).await;
+            http::serve(listener, routes, http::Limits::within_descriptors(1024), stopped).await;
         });
         Self { api: api(&address, token), halts, runtime: Some(runtime), _stop: stop }
     }
@@ -162,6 +162,7 @@ fn parts(index: Arc<dyn Index>, site: Arc<dyn Site>, space: Space, heard: Arc<At
         upkeep: Upkeep::default(),
         engine: "memory",
         cores: 2,
+        memory_bytes: 64 << 20,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -58,6 +59,8 @@ pub struct Server {
     log: Arc<Mutex<Vec<String>>>,
     allowed: Vec<String>,
     reader: Option<std::thread::JoinHandle<()>>,
+    /// Where its log goes, if the harness does not read it.
+    log_file: Option<File>,
 }
 
 impl Server {
@@ -82,7 +85,23 @@ impl Server {
     /// # Panics
     /// If it does not listen.
     pub fn start_as(data: &Path, config: &Path, arguments: &[&OsStr]) -> Self {
-        let mut server = Self {
+        let mut server = Self::new(data, config, arguments, None);
+        server.launch(FREE_PORT);
+        server
+    }
+
+    /// The same as [`start`](Self::start), with its log in a file or pipe that the harness does not read.
+    ///
+    /// # Panics
+    /// If it does not listen.
+    pub fn start_logging_to(data: &Path, log: File) -> Self {
+        let mut server = Self::new(data, Path::new(CONFIG), &[], Some(log));
+        server.launch(FREE_PORT);
+        server
+    }
+
+    fn new(data: &Path, config: &Path, arguments: &[&OsStr], log_file: Option<File>) -> Self {
+        Self {
             data: data.to_owned(),
             config: config.to_owned(),
             arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
@@ -91,17 +110,20 @@ impl Server {
             log: Arc::default(),
             allowed: Vec::new(),
             reader: None,
-        };
-        server.launch(FREE_PORT);
-        server
+            log_file,
+        }
     }
 
     fn launch(&mut self, listen: &str) {
         let mut command = configured(&self.data, &self.config, listen);
+        if let Some(file) = &self.log_file {
+            command.stderr(file.try_clone().expect("a handle can be copied"));
+        }
         let mut child = command.args(&self.arguments).spawn().expect("the server can be started");
-        let stderr = child.stderr.take().expect("it is piped");
-        let log = Arc::clone(&self.log);
-        self.reader = Some(std::thread::spawn(move || collect(stderr, &log)));
+        if let Some(stderr) = child.stderr.take() {
+            let log = Arc::clone(&self.log);
+            self.reader = Some(std::thread::spawn(move || collect(stderr, &log)));
+        }
         let line = first_line(child.stdout.take().expect("it is piped"));
         self.child = Some(child);
         let Some(address) = line.as_deref().and_then(|line| line.strip_prefix("listening on ")) else {

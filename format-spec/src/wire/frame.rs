@@ -124,12 +124,18 @@ pub struct FrameReader {
     buffer: BytesMut,
     frames: u32,
     ended: bool,
+    max_plain_len: Option<u32>,
 }
 
 impl FrameReader {
     /// A reader at the start of a stream.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A reader that refuses a blob of more than `max_plain_len` plaintext bytes as soon as its header is there.
+    pub fn of_at_most(max_plain_len: u32) -> Self {
+        Self { max_plain_len: Some(max_plain_len), ..Self::default() }
     }
 
     /// Adds the next bytes of the stream.
@@ -158,7 +164,7 @@ impl FrameReader {
     /// The next whole frame; `None` until more bytes came, and after the end.
     ///
     /// # Errors
-    /// [`FormatError`] if the bytes are no frame, or go on after the end frame.
+    /// [`FormatError`] if the bytes are no frame, are one of too long a blob, or go on after the end frame.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, FormatError> {
         if self.ended {
             return if self.buffer.is_empty() {
@@ -175,8 +181,19 @@ impl FrameReader {
                 self.next_frame()
             }
             Head::End { .. } => Err(FormatError::malformed("frames", "the end frame counts another number")),
-            Head::Frame(header) => Ok(self.take(header)),
+            Head::Frame(header) => {
+                self.check_len(&header)?;
+                Ok(self.take(header))
+            }
         }
+    }
+
+    fn check_len(&self, header: &FrameHeader) -> Result<(), FormatError> {
+        let (len, limit) = (header.info.plain_len, self.max_plain_len.unwrap_or(u32::MAX));
+        if len <= limit {
+            return Ok(());
+        }
+        Err(FormatError::TooLong { what: "blob", len: len.into(), limit: limit.into() })
     }
 
     fn take(&mut self, header: FrameHeader) -> Option<Frame> {

@@ -58,6 +58,16 @@ pub enum ChunkerSpec {
     },
 }
 
+impl ChunkerSpec {
+    /// Longest chunk that it cuts, in bytes.
+    pub fn max_len(&self) -> u32 {
+        match self {
+            Self::FastCdc { max_len, .. } => *max_len,
+            Self::Fixed { len } => *len,
+        }
+    }
+}
+
 /// A session, and what the client needs to push.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SessionOpened {
@@ -78,6 +88,28 @@ pub struct SessionOpened {
     /// Whether the session to adopt was open, and is over now.
     #[serde(default)]
     pub adopted: bool,
+}
+
+/// The sessions that are open, the oldest first.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct OpenSessions {
+    /// One for each push in progress.
+    pub sessions: Vec<OpenSessionInfo>,
+}
+
+/// An open session, for operators.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenSessionInfo {
+    /// Its id.
+    pub session: SessionId,
+    /// Whose push it is.
+    pub cluster: ClusterName,
+    /// The node that pushes.
+    pub node: NodeName,
+    /// Seconds since it was granted, or since the server's start if that is later.
+    pub age_seconds: u64,
+    /// Bytes of blobs that it has sent since then, compressed.
+    pub sent_bytes: u64,
 }
 
 /// A session that goes on.

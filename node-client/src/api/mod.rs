@@ -208,6 +208,15 @@ impl Api {
         self.bytes(call).await.map(|_| ())
     }
 
+    /// The sessions that are open, the oldest first.
+    ///
+    /// # Errors
+    /// As [`open_session`](Self::open_session).
+    pub async fn sessions(&self) -> Result<Vec<wire::OpenSessionInfo>, ClientError> {
+        let open: wire::OpenSessions = self.json(Call::get("/v1/sessions".to_owned())).await?;
+        Ok(open.sessions)
+    }
+
     /// Snapshots of one cluster, or of all; oldest first.
     ///
     /// # Errors

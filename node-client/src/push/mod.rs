@@ -456,7 +456,8 @@ impl<'a> Push<'a> {
         let manifest = Manifest {
             push: Some(uplink.tally.stats()),
             ..self.manifest(pages.spool.pages(), totals, problems)
-        };
+        }
+        .with_short_texts();
         let answer = self.api.commit(session.id, &manifest, self.options.smaller);
         let committed = uplink.stop.wait_for(self.runtime, answer)?;
         Ok((committed, manifest))

@@ -8,9 +8,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::fmt;
-use std::fs;
-use std::io;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
@@ -123,6 +124,12 @@ impl ShadowDisk {
     }
 }
 
+/// Writes a file that is open to its owner only, as all files of a repository are.
+fn write_closed(to: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(to)?;
+    file.write_all(content)
+}
+
 impl State {
     fn settle(&mut self, path: &Path) -> io::Result<()> {
         if path.is_dir() {
@@ -135,7 +142,7 @@ impl State {
     fn write_synced(&self, inode: Inode, to: &Path) -> io::Result<()> {
         match self.synced.get(&inode) {
             None => Ok(()),
-            Some(Synced::File(content)) => fs::write(to, content),
+            Some(Synced::File(content)) => write_closed(to, content),
             Some(Synced::Folder(entries)) => {
                 fs::create_dir(to)?;
                 entries.iter().try_for_each(|(name, inode)| self.write_synced(*inode, &to.join(name)))
@@ -153,8 +160,8 @@ impl State {
             });
         }
         match self.synced.get(&inode(from)?) {
-            Some(Synced::File(content)) => fs::write(to, content),
-            _ => fs::write(to, ""),
+            Some(Synced::File(content)) => write_closed(to, content),
+            _ => write_closed(to, b""),
         }
     }
 }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use hyper::header::AUTHORIZATION;
+use hyper::header::{AUTHORIZATION, CONNECTION, HeaderValue};
 
 use super::App;
+use super::places::Place;
 use super::respond::Failure;
 use crate::error::ServerError;
 
@@ -33,10 +34,21 @@ impl Token {
 pub(super) async fn check(State(app): State<App>, request: Request, next: Next) -> Response {
     let offered = request.headers().get(AUTHORIZATION);
     let offered = offered.and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
-    if offered.is_some_and(|offered| app.token.is(offered)) {
-        return next.run(request).await;
+    let admitted = if offered.is_some_and(|offered| app.token.is(offered)) {
+        request.extensions().get::<Place>().map_or(Ok(()), Place::welcome)
+    } else {
+        Err(ServerError::Unauthorized)
+    };
+    match admitted {
+        Ok(()) => next.run(request).await,
+        Err(error) => closing(Failure::from(error).into_response()),
     }
-    Failure::from(ServerError::Unauthorized).into_response()
+}
+
+/// The last answer of a connection.
+fn closing(mut response: Response) -> Response {
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 #[cfg(test)]

@@ -7,12 +7,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use axum::extract::{Path, Query, Request, State};
+use format_spec::SessionId;
 use format_spec::key::BlobKind;
+use format_spec::page::MAX_PAGE_LEN;
 use format_spec::wire::{self, BlobsStored, Frame, FrameReader};
 use serde::Deserialize;
 use tokio::task::JoinHandle;
 
-use super::body::Pieces;
+use super::body::{Pieces, UNCOUNTED};
 use super::respond::{self, Answer, Reply};
 use super::{App, body, octets, parse};
 use crate::error::ServerError;
@@ -21,8 +23,14 @@ use crate::pack;
 use crate::repository::{Domain, Repository};
 use crate::session;
 
-/// Payload bytes that one compute thread gets at once.
+/// Memory that the frames of one compute thread take at once.
 const GROUP_LEN: usize = 1 << 20;
+/// Plaintext bytes that one compute thread gets at once: what it inflates and hashes.
+const GROUP_PLAIN_LEN: u64 = 4 << 20;
+/// Memory that a frame takes beside its payload.
+const FRAME_LEN: usize = 128;
+/// Frames of one body, at most.
+const MAX_FRAMES: usize = wire::MAX_IDS;
 /// Groups of one request that are computed at once.
 const GROUPS: usize = 3;
 
@@ -60,7 +68,7 @@ pub(super) async fn have(
 ) -> Reply {
     let (id, coming) = (parse(&id)?, asked.coming()?);
     let session = session::renew(&app.repository, id)?;
-    let ids = body::ids(request).await?;
+    let ids = body::ids(request, &app.repository.bodies).await?;
     let domain = app.repository.domain(&session.cluster);
     let held = app.repository.blocking(move |repository| match coming {
         Coming::Wait => pack::have_or_promise(repository, &domain, id, &ids),
@@ -78,10 +86,16 @@ pub(super) async fn put(
     let session = session::renew(&app.repository, id)?;
     let mut body = Pieces::new(request, wire::MAX_BLOBS_LEN)?;
     let domain = app.repository.domain(&session.cluster);
-    domain.sends(id, app.repository.parts.clock.monotonic());
-    let mut intake = Intake::new(Arc::clone(&app.repository), domain, session.start);
-    let mut reader = FrameReader::new();
+    let max_len = app.repository.chunker().max_len().max(u32::try_from(MAX_PAGE_LEN).unwrap_or(u32::MAX));
+    let mut intake = Intake::new(Arc::clone(&app.repository), domain, id, session.start);
+    let mut reader = FrameReader::of_at_most(max_len);
+    let mut reserved = None;
     while let Some(piece) = body.next().await? {
+        if reserved.is_none() && body.read_bytes() > UNCOUNTED {
+            // A group, and the frame that is on its way.
+            let bytes = u64::try_from(GROUP_LEN).unwrap_or(u64::MAX).saturating_add(max_len.into());
+            reserved = Some(app.repository.bodies.reserve(bytes).await?);
+        }
         reader.push(&piece);
         while let Some(frame) = reader.next_frame().map_err(ServerError::Malformed)? {
             intake.push(frame).await?;
@@ -95,23 +109,32 @@ pub(super) async fn put(
 struct Intake {
     repository: Arc<Repository>,
     domain: Arc<Domain>,
+    session: SessionId,
     /// When the session began.
     start: Epoch,
     group: Vec<Frame>,
     group_len: usize,
+    group_plain_len: u64,
+    frames: usize,
+    /// Plaintext bytes of the whole body.
+    plain_len: u64,
     running: VecDeque<JoinHandle<Result<BlobsStored, ServerError>>>,
     counts: BlobsStored,
     chunks_flushed: bool,
 }
 
 impl Intake {
-    fn new(repository: Arc<Repository>, domain: Arc<Domain>, start: Epoch) -> Self {
+    fn new(repository: Arc<Repository>, domain: Arc<Domain>, session: SessionId, start: Epoch) -> Self {
         Self {
             repository,
             domain,
+            session,
             start,
             group: Vec::new(),
             group_len: 0,
+            group_plain_len: 0,
+            frames: 0,
+            plain_len: 0,
             running: VecDeque::new(),
             counts: BlobsStored::default(),
             chunks_flushed: false,
@@ -122,9 +145,30 @@ impl Intake {
         if frame.info.kind == BlobKind::Page && !self.chunks_flushed {
             self.settle_chunks().await?;
         }
-        self.group_len += frame.payload.len();
+        self.count(&frame)?;
         self.group.push(frame);
-        if self.group_len >= GROUP_LEN { self.start_group().await } else { Ok(()) }
+        let is_full = self.group_len >= GROUP_LEN || self.group_plain_len >= GROUP_PLAIN_LEN;
+        if is_full { self.start_group().await } else { Ok(()) }
+    }
+
+    /// Bounds what a body costs: by frames, and by what they are inflated to.
+    fn count(&mut self, frame: &Frame) -> Result<(), ServerError> {
+        let plain_len = u64::from(frame.info.plain_len);
+        self.frames += 1;
+        self.plain_len += plain_len;
+        self.group_plain_len += plain_len;
+        self.group_len += frame.payload.len() + FRAME_LEN;
+        let over = |what: &str, most: u64| ServerError::BadRequest {
+            code: "too_many_blobs",
+            why: format!("the body holds more than {most} {what}: send less at once"),
+        };
+        if self.frames > MAX_FRAMES {
+            return Err(over("blobs", u64::try_from(MAX_FRAMES).unwrap_or(u64::MAX)));
+        }
+        if self.plain_len > wire::MAX_READ_LEN {
+            return Err(over("bytes before compression", wire::MAX_READ_LEN));
+        }
+        Ok(())
     }
 
     /// X7: a page may refer only to chunks that the index has, so those that wait are stored first.
@@ -148,7 +192,10 @@ impl Intake {
         self.repository.check_running()?;
         self.wait_for_the_site().await;
         let frames = std::mem::take(&mut self.group);
-        self.group_len = 0;
+        (self.group_len, self.group_plain_len) = (0, 0);
+        let now = self.repository.parts.clock.monotonic();
+        self.domain.sends(self.session, frames.iter().map(|frame| &frame.info.id), now);
+        session::took(&self.repository, self.session, &frames);
         let permit = Arc::clone(&self.repository.compute).acquire_owned().await;
         let permit = permit.expect("the semaphore is never closed");
         let (repository, domain) = (Arc::clone(&self.repository), Arc::clone(&self.domain));

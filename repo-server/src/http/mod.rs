@@ -8,6 +8,8 @@ mod auth;
 mod blobs;
 mod body;
 mod lines;
+mod patient;
+mod places;
 mod respond;
 mod serve;
 mod sessions;
@@ -24,10 +26,10 @@ use axum::extract::State;
 use axum::middleware;
 use axum::routing::{delete, get, post, put};
 use format_spec::wire;
-use tokio::sync::Semaphore;
+use hyper::header::CONNECTION;
 
 pub use auth::Token;
-pub use serve::serve;
+pub use serve::{Limits, serve};
 
 use crate::alarm::{self, AlarmCode};
 use crate::error::ServerError;
@@ -36,23 +38,21 @@ use crate::space;
 use crate::time::rfc3339;
 use respond::Answer;
 
-/// Requests that may hold opened blobs in memory at once.
-const READS: usize = 4;
-
 /// What every request can use.
 #[derive(Clone)]
 struct App {
     repository: Arc<Repository>,
     token: Token,
-    reads: Arc<Semaphore>,
+    /// Held by a check: each takes memory for all that it knows.
+    verifying: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// The routes of a repository server.
 pub fn routes(repository: Arc<Repository>, token: Token) -> Router {
-    let app = App { repository, token, reads: Arc::new(Semaphore::new(READS)) };
+    let app = App { repository, token, verifying: Arc::default() };
     let open = Router::new().route("/readyz", get(watch::ready)).with_state(app.clone());
     let guarded = Router::new()
-        .route("/v1/sessions", post(sessions::open))
+        .route("/v1/sessions", post(sessions::open).get(sessions::list))
         .route("/v1/sessions/{session}", delete(sessions::abort))
         .route("/v1/sessions/{session}/renew", post(sessions::renew))
         .route("/v1/sessions/{session}/have", post(blobs::have))
@@ -79,7 +79,11 @@ pub fn routes(repository: Arc<Repository>, token: Token) -> Router {
         .method_not_allowed_fallback(|| async { respond::wrong_method() })
         .layer(middleware::from_fn_with_state(app.clone(), auth::check))
         .with_state(app);
-    Router::new().route("/healthz", get(|| async { "ok\n" })).merge(open).merge(guarded)
+    // One answer for each connection: a stranger must not keep a place by asking again and again.
+    Router::new()
+        .route("/healthz", get(|| async { ([(CONNECTION, "close")], "ok\n") }))
+        .merge(open)
+        .merge(guarded)
 }
 
 async fn status(State(app): State<App>) -> Answer<wire::Status> {

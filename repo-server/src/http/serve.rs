@@ -1,63 +1,115 @@
-//! The accept loop: one task per connection, header timeouts, graceful stop.
+//! The accept loop: one task per connection, limits of places and of time, graceful stop.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 
-/// A client that has not sent its header by then is dropped.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Connections at once; more wait in the kernel's queue.
-const CONNECTIONS: usize = 1024;
+use super::patient::Patient;
+use super::places::{Place, Places};
+
+/// A client that has not sent the whole header of its next request by then is dropped.
+const HEADER_WITHIN: Duration = Duration::from_secs(10);
+/// A client that reads nothing of its answer for so long is dropped.
+const READS_WITHIN: Duration = Duration::from_secs(60);
+/// Connections that have not shown the token, at most.
+const STRANGERS: usize = 64;
+/// File descriptors that are kept for the index, the site and temporary files.
+const OWN_DESCRIPTORS: u64 = 256;
+/// Connections at least, however few descriptors there are.
+const FEWEST: usize = 16;
 /// How long requests in flight may take once the server is to stop.
 const DRAIN: Duration = Duration::from_secs(20);
 
+/// How many connections may be open at once, and how long they may be idle.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    connections: usize,
+    header_within: Duration,
+    reads_within: Duration,
+}
+
+impl Limits {
+    /// `configured` connections of those who have the token, or fewer if the process may not open so many files.
+    /// Raises the limit of open files as far as the system lets this process.
+    pub fn within_descriptors(configured: usize) -> Self {
+        let descriptors = most_descriptors();
+        let strangers = u64::try_from(STRANGERS).unwrap_or(u64::MAX);
+        let room = descriptors.saturating_sub(OWN_DESCRIPTORS).saturating_sub(strangers);
+        let room = usize::try_from(room).unwrap_or(usize::MAX).max(FEWEST);
+        if room < configured {
+            tracing::warn!(
+                descriptors,
+                connections = room,
+                "few files may be open (`ulimit -n`), so fewer connections"
+            );
+        }
+        Self { connections: room.min(configured), header_within: HEADER_WITHIN, reads_within: READS_WITHIN }
+    }
+}
+
+/// How many files this process may have open at once, which is as many as the system allows.
+fn most_descriptors() -> u64 {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    // Refused, the limit stays as it was.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    getrlimit(Resource::Nofile).current.or(current).unwrap_or(u64::MAX)
+}
+
 /// Serves `routes` until `stop` is ready, then lets requests in flight finish.
-pub async fn serve(listener: TcpListener, routes: Router, stop: impl Future<Output = ()>) {
+pub async fn serve(listener: TcpListener, routes: Router, limits: Limits, stop: impl Future<Output = ()>) {
     let graceful = GracefulShutdown::new();
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let places = Places::new(limits.connections, STRANGERS);
     tokio::pin!(stop);
     loop {
-        let permit = Arc::clone(&room).acquire_owned().await.expect("the semaphore is never closed");
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = &mut stop => break,
         };
         match accepted {
-            Ok((stream, _)) => connect(stream, routes.clone(), &graceful, permit),
+            Ok((stream, _)) => connect(stream, routes.clone(), &limits, &graceful, places.enter()),
             Err(error) => {
                 // Out of file handles, most likely: wait for some to close.
                 tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                tokio::select! {
+                    () = tokio::time::sleep(Duration::from_millis(100)) => {}
+                    () = &mut stop => break,
+                }
             }
         }
     }
     drop(listener);
+    places.dismiss_strangers();
     if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
         tracing::warn!("requests were cut off: they took longer than the stop may");
     }
 }
 
-fn connect(stream: TcpStream, routes: Router, graceful: &GracefulShutdown, permit: impl Send + 'static) {
+fn connect(stream: TcpStream, routes: Router, limits: &Limits, graceful: &GracefulShutdown, place: Place) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "small answers may be late");
     }
+    let stream = Patient::new(stream, limits.reads_within);
+    let routes = routes.layer(Extension(place.clone()));
     // Without a timer the header timeout is off, silently.
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
+        .header_read_timeout(limits.header_within)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
     let connection = graceful.watch(connection);
     tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "a connection broke");
+        tokio::select! {
+            ended = connection => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "a connection broke");
+                }
+            }
+            () = place.must_go() => tracing::debug!("a connection without the token made room for another"),
         }
-        drop(permit);
     });
 }

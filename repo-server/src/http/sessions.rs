@@ -10,6 +10,7 @@ use format_spec::{ClusterName, ManifestId, SessionId, wire};
 use hyper::StatusCode;
 use serde::Deserialize;
 
+use super::body::{Cost, Whole};
 use super::respond::{self, Answer, Reply};
 use super::{App, body, parse};
 use crate::clock_watch::ClockState;
@@ -46,6 +47,19 @@ pub(super) async fn open(State(app): State<App>, request: Request) -> Answer<wir
         base,
         adopted: granted.adopted.is_some(),
     })
+}
+
+pub(super) async fn list(State(app): State<App>) -> Answer<wire::OpenSessions> {
+    let now = app.repository.parts.clock.monotonic();
+    let info = |open: session::Listed| wire::OpenSessionInfo {
+        session: open.id,
+        cluster: open.row.cluster,
+        node: open.row.node,
+        age_seconds: open.age.as_secs(),
+        sent_bytes: open.sent_bytes,
+    };
+    let sessions = app.repository.sessions.list(now).into_iter().map(info).collect();
+    respond::json(wire::OpenSessions { sessions })
 }
 
 /// A manifest that is there now is counted, and what is uncounted from here on stays while the session is
@@ -88,8 +102,11 @@ pub(super) async fn commit(
     let id: SessionId = parse(&id)?;
     let smaller = if asked.accept_smaller { Smaller::Meant } else { Smaller::Suspect };
     let limit = u64::try_from(format_spec::manifest::MAX_MANIFEST_LEN).expect("a length fits in 64 bits");
-    let manifest = body::whole(request, limit).await?;
-    let snapshot = snapshot::commit(&app.repository, id, manifest, smaller).await?;
+    // Before the body: nobody without a session makes the server hold a manifest.
+    app.repository.blocking(move |repository| session::check_known(repository, id)).await?;
+    let Whole { bytes, reserved } =
+        body::whole(request, limit, &app.repository.bodies, Cost::Decoded).await?;
+    let snapshot = snapshot::commit(&app.repository, id, bytes, smaller, reserved).await?;
     log(&snapshot);
     let look = |repository: &Arc<Repository>| repository.clock_watch.look(repository);
     let clock = app.repository.blocking(look).await?;

@@ -83,8 +83,7 @@ pub(super) async fn problems(
     let from = part.after.as_deref().map(|after| after.parse::<Cursor>().map_err(bad)).transpose()?;
     let limit = part.limit.map(|limit| limit.parse::<u32>().map_err(|_| bad("`limit` is not a number")));
     let limit = limit.transpose()?.unwrap_or(wire::MAX_FILE_PROBLEMS).clamp(1, wire::MAX_FILE_PROBLEMS);
-    let permit = Arc::clone(&app.reads).acquire_owned().await;
-    let _permit = permit.expect("the semaphore is never closed");
+    let _reserved = app.repository.answers.reserve(wire::MAX_READ_LEN).await?;
     let limit = usize::try_from(limit).unwrap_or(1);
     respond::json(snapshot::problems(&app.repository, id, &node, from.unwrap_or_default(), limit).await?)
 }
@@ -92,13 +91,11 @@ pub(super) async fn problems(
 /// Blobs of the snapshot's dedup domain, in the order asked for.
 pub(super) async fn blobs(State(app): State<App>, Path(id): Path<String>, request: Request) -> Reply {
     let id: SnapshotId = parse(&id)?;
-    let ids = body::ids(request).await?;
+    let ids = body::ids(request, &app.repository.bodies).await?;
     let found = app.repository.blocking(move |repository| snapshot::get(repository, id)).await?;
     let domain = app.repository.domain(&found.cluster);
-    let permit = Arc::clone(&app.reads).acquire_owned().await;
-    let permit = permit.expect("the semaphore is never closed");
-    let blobs = pack::read_blobs(&app.repository, &domain, ids).await?;
-    Ok(frames(blobs, permit))
+    let (blobs, reserved) = pack::read_for_answer(&app.repository, &domain, ids).await?;
+    Ok(frames(blobs, reserved))
 }
 
 /// An answer of frames. `held` is released when the last of them has been sent.

@@ -1,15 +1,22 @@
 //! Checks, told line by line while they run. A check ends when nobody listens to it any more.
 
+use std::sync::Arc;
+
 use axum::extract::{Request, State};
 use format_spec::wire::{VerifyEvent, VerifyRequest};
 
 use super::lines;
 use super::respond::{Reply, describe};
 use super::{App, body};
+use crate::error::ServerError;
 
 pub(super) async fn verify(State(app): State<App>, request: Request) -> Reply {
     let asked: VerifyRequest = body::json(request).await?;
+    let turn = Arc::clone(&app.verifying)
+        .try_lock_owned()
+        .map_err(|_| ServerError::Busy { why: "another verify or scrub is in progress".to_owned() })?;
     Ok(lines::answer(async move |teller| {
+        let _turn = turn;
         let progress = |done, total| teller.progress(&VerifyEvent::Progress { done, total });
         let check = crate::verify::run(&app.repository, asked, &progress);
         // Whoever asked may have gone. What was found and verified until then is written down.

@@ -106,7 +106,13 @@ pub(crate) fn take_in(
     let seen = domain.indexed();
     let ids: Vec<ChunkId> = frames.iter().map(|frame| frame.info.id).collect();
     let here = pinned(repository, domain, start, &ids)?;
-    for (frame, here) in frames.iter().zip(here) {
+    let waiting = domain.waiting_chunks(&ids);
+    for ((frame, here), waiting) in frames.iter().zip(here).zip(waiting) {
+        // A chunk that is here is not stored again, whatever its bytes: they need not be inflated and hashed.
+        if frame.info.kind == BlobKind::Chunk && (here || waiting || domain.waits(&frame.info.id)) {
+            counts.known += 1;
+            continue;
+        }
         let references = check(repository, domain, start, &mut decompressor, frame)?;
         if here {
             counts.known += 1;

@@ -16,7 +16,7 @@ pub(crate) use intake::{have, have_or_promise, take_in};
 pub(crate) use locate::locate_one;
 use publish::send_off;
 pub(crate) use publish::{flush, new_pack, put};
-pub(crate) use read::{Blob, find_damage, read_blobs};
+pub(crate) use read::{Blob, find_damage, read_blobs, read_for_answer};
 pub(crate) use references::{Pages, References, references_of};
 
 use format_spec::PackId;

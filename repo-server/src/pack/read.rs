@@ -13,7 +13,7 @@ use crate::defects::{self, Unread};
 use crate::error::ServerError;
 use crate::index::row::{ChunkRow, PackNumber, PackRow};
 use crate::quarantine::Place;
-use crate::repository::{Domain, Repository};
+use crate::repository::{Budget, Domain, Repository, Reserved};
 use crate::site::SiteError;
 
 /// Bytes between two blobs that are cheaper to read along than to skip.
@@ -38,11 +38,33 @@ pub(crate) async fn read_blobs(
     domain: &Arc<Domain>,
     ids: Vec<ChunkId>,
 ) -> Result<Vec<Blob>, ServerError> {
+    read_within(repository, domain, ids, None).await.map(|(blobs, _)| blobs)
+}
+
+/// As [`read_blobs`], for an answer: memory is reserved before anything is read, and held as long as the
+/// reservation lives.
+///
+/// # Errors
+/// As [`read_blobs`], and [`ServerError::Rests`] if too many other answers are not sent yet.
+pub(crate) async fn read_for_answer(
+    repository: &Arc<Repository>,
+    domain: &Arc<Domain>,
+    ids: Vec<ChunkId>,
+) -> Result<(Vec<Blob>, Option<Reserved>), ServerError> {
+    read_within(repository, domain, ids, Some(&repository.answers)).await
+}
+
+async fn read_within(
+    repository: &Arc<Repository>,
+    domain: &Arc<Domain>,
+    ids: Vec<ChunkId>,
+    budget: Option<&Budget>,
+) -> Result<(Vec<Blob>, Option<Reserved>), ServerError> {
     for attempt in 1..=ATTEMPTS {
-        match read_once(repository, domain, ids.clone()).await {
+        match read_once(repository, domain, ids.clone(), budget).await {
             // A pack that was repacked may go between the look at the rows and the read.
             Err(ServerError::Row { .. }) if attempt < ATTEMPTS => {}
-            Ok(Reading { blobs, unread }) if unread.is_empty() => return Ok(blobs),
+            Ok(Reading { blobs, unread, reserved }) if unread.is_empty() => return Ok((blobs, reserved)),
             Ok(Reading { unread, .. }) if attempt < ATTEMPTS && unread.iter().any(is_missing) => {}
             Ok(Reading { unread, .. }) => return Err(defects::blobs(repository, unread).await?),
             Err(error) => return Err(error),
@@ -90,12 +112,15 @@ struct Reading {
     blobs: Vec<Blob>,
     /// Blobs that are not as they should be, or that the site does not give.
     unread: Vec<Unread>,
+    /// Memory that the blobs take, if there is a budget.
+    reserved: Option<Reserved>,
 }
 
 async fn read_once(
     repository: &Arc<Repository>,
     domain: &Arc<Domain>,
     ids: Vec<ChunkId>,
+    budget: Option<&Budget>,
 ) -> Result<Reading, ServerError> {
     let of_domain = Arc::clone(domain);
     let (ids, rows, plan) = repository
@@ -103,10 +128,16 @@ async fn read_once(
             let rows = locate(repository, &of_domain, &ids)?;
             let with_pack = |(number, reads)| Ok((repository.pack_row(number)?, reads));
             let plan: Vec<_> =
-                plan(&rows, GAP).into_iter().map(with_pack).collect::<Result<_, ServerError>>()?;
+                bounded_plan(&rows).into_iter().map(with_pack).collect::<Result<_, ServerError>>()?;
             Ok((ids, rows, plan))
         })
         .await?;
+    let read_len: u64 = plan.iter().map(|(_, reads)| len_of(reads)).sum();
+    let reserved = match budget {
+        // What is read, and what is opened of it.
+        Some(budget) => Some(budget.reserve(2 * read_len).await?),
+        None => None,
+    };
     let mut sealed: Vec<Bytes> = vec![Bytes::new(); rows.len()];
     let mut failed = BTreeMap::new();
     for (pack, reads) in plan {
@@ -123,7 +154,26 @@ async fn read_once(
         }
     }
     let domain = Arc::clone(domain);
-    repository.blocking(move |_| Ok(open_all(&domain, &ids, &rows, &sealed, failed))).await
+    let opened = move |_: &Arc<Repository>| Ok(open_all(&domain, &ids, &rows, &sealed, failed));
+    let mut reading = repository.blocking(opened).await?;
+    let lens = reading.blobs.iter().map(|blob| u64::try_from(blob.payload.len()).unwrap_or(u64::MAX));
+    let opened_len = lens.sum();
+    reading.reserved = reserved;
+    if let Some(reserved) = &mut reading.reserved {
+        reserved.keep(opened_len);
+    }
+    Ok(reading)
+}
+
+fn len_of(reads: &[Read]) -> u64 {
+    reads.iter().map(|read| read.range.end - read.range.start).sum()
+}
+
+/// The fewest reads that take not much more memory than the blobs themselves may.
+fn bounded_plan(rows: &[ChunkRow]) -> BTreeMap<PackNumber, Vec<Read>> {
+    let few = plan(rows, GAP);
+    let is_long = few.values().map(|reads| len_of(reads)).sum::<u64>() > 2 * wire::MAX_READ_LEN;
+    if is_long { plan(rows, 0) } else { few }
 }
 
 /// Reads the blobs of a pack one by one, those that the disk does not give twice. Answers which it does not give, by
@@ -220,7 +270,7 @@ fn open_all(
     sealed: &[Bytes],
     mut failed: BTreeMap<usize, ServerError>,
 ) -> Reading {
-    let mut reading = Reading { blobs: Vec::with_capacity(ids.len()), unread: Vec::new() };
+    let mut reading = Reading { blobs: Vec::with_capacity(ids.len()), unread: Vec::new(), reserved: None };
     for (at, ((id, row), blob)) in ids.iter().zip(rows).zip(sealed).enumerate() {
         let info = row.info(*id);
         let opened = match failed.remove(&at) {

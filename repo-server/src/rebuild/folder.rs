@@ -95,6 +95,7 @@ pub async fn run(
         chunker: descriptor.chunker,
         space: SpaceSettings::default(),
         upkeep: Upkeep::default(),
+        memory_bytes: REBUILD_MEMORY,
     };
     let site = StoreSite::folder_in_use(&site).map_err(CreateError::from)?;
     let parts = create::parts(dir, wrap(index), Arc::new(site), settings, on_halt);
@@ -104,6 +105,9 @@ pub async fn run(
     durable::remove(&RealDisk, dir, &create::name(MARKER)).map_err(CreateError::from)?;
     Ok(report)
 }
+
+/// A rebuild serves no requests.
+const REBUILD_MEMORY: u64 = 0;
 
 const MARKER_TEXT: &[u8] = b"The index here is not finished: run `astacus-server rebuild` again.\n";
 

@@ -24,7 +24,7 @@ use format_spec::key::MasterKey;
 use format_spec::wire::ChunkerSpec;
 use format_spec::{ErrorClass, FormatError, RepositoryId, id};
 
-use super::{OnHalt, Parts, Repository};
+use super::{OnHalt, Parts, Repository, guard};
 use crate::census;
 use crate::clock::{Clock, SystemClock};
 use crate::durable::{self, Disk, DurableError, FileName, RealDisk};
@@ -36,7 +36,10 @@ use crate::site_lock::{self, LockError, Owner, SiteLock};
 use crate::space::{self, Space};
 use crate::witness;
 
-const OURS: [&str; 8] = ["admin.token", space::BALLAST, "index", "master.key", "site", COPY, MARKER, SCRATCH];
+const OURS: [&str; 8] = [TOKEN, space::BALLAST, "index", "master.key", "site", COPY, MARKER, SCRATCH];
+
+/// The file with the token of requests.
+const TOKEN: &str = "admin.token";
 
 /// Where the descriptor lies on a site.
 const DESCRIPTOR: &str = "keyring/repository";
@@ -69,6 +72,37 @@ pub enum CreateError {
     /// A file that must be there is missing.
     #[error("{} is missing: put it back from its copy", path.display())]
     Missing { path: PathBuf },
+    /// The folder belongs to another user.
+    #[error(
+        "{} belongs to user {owner}, and the server runs as user {us}: start it as that user, or run \
+         `chown -R {us} {}`",
+        dir.display(), dir.display()
+    )]
+    OtherOwner { dir: PathBuf, owner: u32, us: u32 },
+    /// Others than its owner may read or write a secret.
+    #[error(
+        "{} is open to other users: run `chmod 600 {}`, and make a new one if somebody may have read it",
+        path.display(), path.display()
+    )]
+    OpenToOthers { path: PathBuf },
+    /// The token could be guessed.
+    #[error(
+        "{} holds a token of fewer than 32 characters: remove the file, and the server makes a new one",
+        path.display()
+    )]
+    ShortToken { path: PathBuf },
+    /// The file system lacks something that durable files need.
+    #[error(
+        "the file system of {} cannot {lacks}: use one of this machine's disks, such as ext4, XFS or btrfs",
+        dir.display()
+    )]
+    FileSystem { dir: PathBuf, lacks: &'static str },
+    /// The repository has a newer format.
+    #[error(
+        "the repository was made by a newer program: it has format version {found}, and this program reads \
+         version {reads}. Nothing is damaged: start it with that program"
+    )]
+    Newer { found: u16, reads: u16 },
     /// A file does not hold what it should.
     #[error("{} is not a {what}", path.display())]
     Malformed { path: PathBuf, what: &'static str },
@@ -111,7 +145,13 @@ impl CreateError {
     /// What the operator can do about it.
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::NotEmpty { .. } | Self::WrongKey { .. } => ErrorClass::Usage,
+            Self::NotEmpty { .. }
+            | Self::WrongKey { .. }
+            | Self::OtherOwner { .. }
+            | Self::OpenToOthers { .. }
+            | Self::ShortToken { .. }
+            | Self::FileSystem { .. }
+            | Self::Newer { .. } => ErrorClass::Usage,
             Self::Missing { .. } | Self::NoSite { .. } | Self::NoRepository { .. } => ErrorClass::NotFound,
             Self::HalfBuilt { .. } => ErrorClass::Conflict,
             Self::Malformed { .. } | Self::Descriptor(_) | Self::DescriptorChanged { .. } => {
@@ -167,6 +207,7 @@ async fn open_or_create_on(
     on_halt: OnHalt,
 ) -> Result<Opened, CreateError> {
     let (engine, chunker) = (settings.engine, settings.chunker);
+    guard::own_folder(dir)?;
     let dir = &settled_folder(disk.as_ref(), dir)?;
     if dir.join(MARKER).exists() {
         return Err(CreateError::HalfBuilt { dir: dir.to_owned() });
@@ -176,6 +217,11 @@ async fn open_or_create_on(
     if !exists {
         check_ours(dir)?;
     }
+    guard::close_folder(dir)?;
+    guard::probe(dir)?;
+    let (master_path, token_path) = (dir.join("master.key"), dir.join(TOKEN));
+    guard::check_secret(&master_path)?;
+    guard::check_secret(&token_path)?;
     let missing = if exists { Missing::Refuse } else { Missing::Create };
     let index = index::open_on(Arc::clone(&disk), engine, &dir.join("index"), missing)?;
     if !exists {
@@ -184,17 +230,23 @@ async fn open_or_create_on(
     durable::sweep_temporaries(disk.as_ref(), dir)?;
     sweep_scratch(dir)?;
     let site_dir = settled_folder(disk.as_ref(), &site_dir)?;
+    guard::probe(&site_dir)?;
     let site = StoreSite::folder_on(Arc::clone(&disk), &site_dir)?;
-    let master_path = dir.join("master.key");
     let (master, descriptor, token) = if exists {
         let text =
             read_secret(&master_path)?.ok_or_else(|| CreateError::Missing { path: master_path.clone() })?;
-        let token_path = dir.join("admin.token");
-        let token = read_secret(&token_path)?.ok_or(CreateError::Missing { path: token_path })?;
-        (parse_key(&master_path, &text)?, read_descriptor(&site).await?, token)
+        let (master, descriptor) = (parse_key(&master_path, &text)?, read_descriptor(&site).await?);
+        (master, descriptor, token_or_new(disk.as_ref(), dir)?)
     } else {
-        create(disk.as_ref(), dir, &site, chunker).await?
+        let created = create(disk.as_ref(), dir, &site, chunker).await?;
+        tracing::warn!(
+            data_dir = %dir.display(),
+            "a new repository was made: keep copies of its `master.key` and `repository.json` on another machine, \
+             as nobody can read it without them"
+        );
+        created
     };
+    guard::check_token(&token_path, &token)?;
     if !descriptor.fits(&master) {
         return Err(CreateError::WrongKey { path: master_path });
     }
@@ -222,7 +274,7 @@ pub(crate) fn parts(
     settings: Settings,
     on_halt: OnHalt,
 ) -> Parts {
-    let Settings { engine, space, upkeep, .. } = settings;
+    let Settings { engine, space, upkeep, memory_bytes, .. } = settings;
     Parts {
         index,
         site,
@@ -235,6 +287,7 @@ pub(crate) fn parts(
         upkeep,
         cores: std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get),
         engine: engine.name(),
+        memory_bytes,
     }
 }
 
@@ -275,9 +328,22 @@ fn check_copy(disk: &dyn Disk, dir: &Path, site: &Path, descriptor: &Descriptor)
     Err(CreateError::DescriptorChanged { descriptor: site.join(DESCRIPTOR), copy: dir.join(COPY) })
 }
 
+/// The token of a repository that is there; one that was lost is made again.
+fn token_or_new(disk: &dyn Disk, dir: &Path) -> Result<String, CreateError> {
+    if let Some(token) = read_secret(&dir.join(TOKEN))? {
+        return Ok(token);
+    }
+    let token = new_token(disk, dir)?;
+    tracing::warn!(
+        file = %dir.join(TOKEN).display(),
+        "the token was lost and a new one was made: clients that have the old one are refused until they have this one"
+    );
+    Ok(token)
+}
+
 /// The token in `dir`, made if there is none.
 pub(crate) fn new_token(disk: &dyn Disk, dir: &Path) -> Result<String, CreateError> {
-    read_or_publish(disk, dir, "admin.token", || id::to_hex(&random::<32>()) + "\n")
+    read_or_publish(disk, dir, TOKEN, || id::to_hex(&random::<32>()) + "\n")
 }
 
 /// Makes what is not there yet, the descriptor last.
@@ -319,7 +385,12 @@ pub(crate) fn sweep_scratch(dir: &Path) -> Result<(), CreateError> {
 
 async fn read_descriptor(site: &StoreSite) -> Result<Descriptor, CreateError> {
     let bytes = site.get(&descriptor_name()).await?;
-    Descriptor::decode(&bytes).map_err(CreateError::Descriptor)
+    Descriptor::decode(&bytes).map_err(|error| match error {
+        FormatError::Version { found, expected, .. } if found > expected => {
+            CreateError::Newer { found, reads: expected }
+        }
+        error => CreateError::Descriptor(error),
+    })
 }
 
 pub(crate) fn descriptor_name() -> ObjectName {

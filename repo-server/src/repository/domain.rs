@@ -12,7 +12,8 @@
 //! them is held.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use format_spec::blob::{BlobInfo, BlobSealer};
@@ -28,6 +29,12 @@ use crate::error::ServerError;
 
 /// And any pack at this many blobs, for the same reason.
 const MAX_PACK_BLOBS: usize = 50_000;
+
+/// Bytes in open packs of all domains, about: beyond it packs are sealed before they are full.
+const OPEN_LEN: usize = 256 << 20;
+
+/// No pack is sealed for that reason that has less.
+const FEWEST_LEN: usize = 1 << 20;
 
 /// Why a pack did not get to the site. Its blobs are not had.
 #[derive(Debug, Clone)]
@@ -77,6 +84,8 @@ pub(crate) struct Domain {
     keys: SealKeys,
     repository: RepositoryId,
     random: fn(&mut [u8]),
+    /// Bytes in open packs of all domains.
+    open_len: Arc<AtomicUsize>,
     open: Mutex<OpenPacks>,
     promises: Mutex<Promises>,
 }
@@ -100,8 +109,9 @@ impl OpenPacks {
     }
 
     /// Takes the open pack of `kind` out, if it holds anything.
-    fn take(&mut self, kind: BlobKind) -> Option<FullPack> {
+    fn take(&mut self, kind: BlobKind, all: &AtomicUsize) -> Option<FullPack> {
         let builder = self.builder(kind).take()?;
+        all.fetch_sub(builder.len(), Ordering::Relaxed);
         let (outcome, receiver) = watch::channel(None);
         self.publishing.retain(|(_, pack)| pack.borrow().is_none());
         self.publishing.push((kind, receiver));
@@ -116,10 +126,12 @@ impl Domain {
         keys: SealKeys,
         repository: RepositoryId,
         random: fn(&mut [u8]),
+        open_len: &Arc<AtomicUsize>,
     ) -> Self {
         let sealer = BlobSealer::new(keys.clone(), repository, name.clone());
         let promises = Mutex::new(Promises::new(promises::LIMIT));
-        Self { name, key, sealer, keys, repository, random, open: Mutex::default(), promises }
+        let (open, open_len) = (Mutex::default(), Arc::clone(open_len));
+        Self { name, key, sealer, keys, repository, random, open_len, open, promises }
     }
 
     /// What `session` is told of each of `ids` if it is not here: [`Held::Coming`] if another session has
@@ -136,9 +148,14 @@ impl Domain {
         }
     }
 
-    /// `session` sends a body, and keeps what else it has promised.
-    pub(crate) fn sends(&self, session: SessionId, now: Duration) {
-        lock(&self.promises).sends(session, now);
+    /// `session` sends blobs with these ids. If it had promised one of them, it keeps what else it has promised.
+    pub(crate) fn sends<'a>(
+        &self,
+        session: SessionId,
+        ids: impl IntoIterator<Item = &'a ChunkId>,
+        now: Duration,
+    ) {
+        lock(&self.promises).sends(session, ids, now);
     }
 
     /// What `session` has promised, it will not send any more.
@@ -151,6 +168,22 @@ impl Domain {
     pub(crate) fn waiting_chunks(&self, ids: &[ChunkId]) -> Vec<bool> {
         let open = lock(&self.open);
         ids.iter().map(|id| open.waiting.get(id) == Some(&BlobKind::Chunk)).collect()
+    }
+
+    /// Whether the chunk waits in a pack.
+    pub(crate) fn waits(&self, id: &ChunkId) -> bool {
+        lock(&self.open).waiting.get(id) == Some(&BlobKind::Chunk)
+    }
+
+    /// Whether it holds nothing that the index does not have: no blob waits and nothing is promised.
+    pub(crate) fn is_empty(&self) -> bool {
+        lock(&self.open).waiting.is_empty() && lock(&self.promises).is_empty()
+    }
+
+    /// Whether blobs wait in packs that are not full.
+    pub(crate) fn has_open_packs(&self) -> bool {
+        let open = lock(&self.open);
+        open.chunks.is_some() || open.pages.is_some()
     }
 
     /// A mark that changes whenever waiting ids move to the index.
@@ -176,13 +209,18 @@ impl Domain {
         }
         open.waiting.insert(info.id, info.kind);
         let builder = open.builder(info.kind).get_or_insert_with(|| self.new_pack());
+        let before = builder.len();
         builder.append(info, blob, references.to_vec());
+        // A new builder is counted whole.
+        let grown = if builder.entries().len() == 1 { builder.len() } else { builder.len() - before };
+        let all = self.open_len.fetch_add(grown, Ordering::Relaxed) + grown;
         let limit = match info.kind {
             BlobKind::Chunk => pack::TARGET_LEN,
             BlobKind::Page => crate::pack::PAGE_PACK_LEN,
         };
-        let is_full = builder.len() >= limit || builder.entries().len() >= MAX_PACK_BLOBS;
-        let full = if is_full { open.take(info.kind) } else { None };
+        let is_crowded = all > OPEN_LEN && builder.len() >= FEWEST_LEN;
+        let is_full = is_crowded || builder.len() >= limit || builder.entries().len() >= MAX_PACK_BLOBS;
+        let full = if is_full { open.take(info.kind, &self.open_len) } else { None };
         drop(open);
         self.arrived([&info.id]);
         (Appended::New, full)
@@ -199,7 +237,7 @@ impl Domain {
     /// included.
     pub(crate) fn drain(&self, kind: BlobKind) -> (Option<FullPack>, Vec<watch::Receiver<Outcome>>) {
         let mut open = lock(&self.open);
-        let full = open.take(kind);
+        let full = open.take(kind, &self.open_len);
         let of_kind = open.publishing.iter().filter(|(of, _)| *of == kind);
         (full, of_kind.map(|(_, pack)| pack.clone()).collect())
     }

@@ -4,8 +4,10 @@
 //! crash at any moment the next one finds each snapshot whole or not at all (S1 to S4). It never
 //! retries a failed sync: the first fatal disk error halts it for good, and its process must end.
 
+mod budget;
 pub(crate) mod create;
 mod domain;
+mod guard;
 mod in_flight;
 mod parallel;
 mod promises;
@@ -16,7 +18,7 @@ use std::collections::{HashMap, HashSet};
 use std::error::Error;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -25,6 +27,7 @@ use format_spec::key::{MasterKey, SealKeys};
 use format_spec::{ChunkId, ClusterName, FormatError, RepositoryId, wire};
 use tokio::sync::Semaphore;
 
+pub(crate) use budget::{Budget, Reserved};
 pub use create::{CreateError, Opened, check_exists, open_or_create};
 pub(crate) use domain::{Appended, Domain, FullPack, PublishFailure};
 pub(crate) use in_flight::{Flight, InFlight, take_back};
@@ -47,6 +50,9 @@ use crate::space::Space;
 /// Packs that may be on their way to the site at once: bounds memory, and lets one be hashed while
 /// another is synced.
 const PUBLISHING: usize = 3;
+
+/// Manifests that may be decoded at once: each may take a gigabyte.
+const DECODING: usize = 1;
 
 /// Hears of a fatal error.
 pub type OnHalt = Arc<dyn Fn(&dyn Error) + Send + Sync>;
@@ -75,6 +81,8 @@ pub struct Parts {
     pub engine: &'static str,
     /// Threads that may compute at once.
     pub cores: usize,
+    /// Bytes that requests may hold in memory at once.
+    pub memory_bytes: u64,
 }
 
 /// One repository. Shared by all requests.
@@ -86,12 +94,20 @@ pub struct Repository {
     pub(crate) clock_watch: ClockWatch,
     /// At most this many threads compute for requests.
     pub(crate) compute: Arc<Semaphore>,
+    /// Memory for bodies on their way in.
+    pub(crate) bodies: Budget,
+    /// Memory for blobs on their way out.
+    pub(crate) answers: Budget,
+    /// Manifests that may be decoded at once.
+    pub(crate) decoding: Semaphore,
     /// At most this many packs are on their way to the site.
     pub(crate) publishing: Semaphore,
     /// Hears of every change of counts and places; see [`Watch::note`].
     pub(crate) watch: Watch,
     master: MasterKey,
     domains: Mutex<HashMap<ClusterName, Arc<Domain>>>,
+    /// Bytes in open packs of all domains.
+    open_len: Arc<AtomicUsize>,
     /// Held while counters are read, changed and written back.
     writer: Mutex<()>,
     packs: Mutex<HashMap<PackNumber, Arc<PackRow>>>,
@@ -131,9 +147,13 @@ impl Repository {
         let repository = Arc::new(Self {
             keys: master.seal_keys(descriptor.generation),
             compute: Arc::new(Semaphore::new(parts.cores.max(1))),
+            bodies: Budget::new(parts.memory_bytes / 2),
+            answers: Budget::new(parts.memory_bytes / 2),
+            decoding: Semaphore::new(DECODING),
             publishing: Semaphore::new(PUBLISHING),
             watch: Watch::default(),
             domains: Mutex::default(),
+            open_len: Arc::default(),
             writer: Mutex::default(),
             clock_watch: ClockWatch::default(),
             packs: Mutex::default(),
@@ -178,13 +198,24 @@ impl Repository {
             return Arc::clone(domain);
         }
         let key = self.master.domain(cluster);
-        let domain =
-            Arc::new(Domain::new(cluster.clone(), key, self.keys.clone(), self.id(), self.parts.random));
+        let domain = Arc::new(Domain::new(
+            cluster.clone(),
+            key,
+            self.keys.clone(),
+            self.id(),
+            self.parts.random,
+            &self.open_len,
+        ));
         domains.insert(cluster.clone(), Arc::clone(&domain));
         domain
     }
 
-    /// All domains that something was asked of since the start.
+    /// Drops the domains of clusters that nobody uses and that hold nothing: the next to ask makes them again.
+    pub(crate) fn drop_idle_domains(&self) {
+        lock(&self.domains).retain(|_, domain| Arc::strong_count(domain) > 1 || !domain.is_empty());
+    }
+
+    /// All domains that somebody uses, or that hold something.
     pub(crate) fn domains(&self) -> Vec<Arc<Domain>> {
         lock(&self.domains).values().map(Arc::clone).collect()
     }

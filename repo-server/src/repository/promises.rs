@@ -1,12 +1,12 @@
 //! Promises: which session of a domain is going to send which chunk.
 //!
 //! What two nodes of a cluster miss at once crosses the network once: the first to ask is told to send
-//! it, the others that it is coming (L5). A promise is a lease per chunk, and every body that its session
-//! sends renews it: who stops sending holds up the others for [`LEASE`] at most, and who is slow does not. It is a hint in memory and never more: a chunk that is sent twice is
+//! it, the others that it is coming (L5). A promise is a lease per chunk, and each promised chunk that its session
+//! sends renews its others: who stops sending holds up the others for [`LEASE`] at most, and is believed no more. It is a hint in memory and never more: a chunk that is sent twice is
 //! stored once, and after a restart the next to ask is told to send.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use format_spec::wire::Held;
@@ -36,6 +36,8 @@ pub(super) struct Promises {
     of: HashMap<ChunkId, Promise>,
     /// Until when each session that has sent something lately is believed.
     senders: HashMap<SessionId, Duration>,
+    /// Sessions that did not send what they had promised: they are believed no more.
+    unreliable: HashSet<SessionId>,
     limit: usize,
     /// No promise runs out before this: until then there is nothing to drop.
     next_end: Duration,
@@ -44,7 +46,13 @@ pub(super) struct Promises {
 impl Promises {
     /// No promises, and room for `limit`.
     pub(super) fn new(limit: usize) -> Self {
-        Self { of: HashMap::new(), senders: HashMap::new(), limit, next_end: Duration::ZERO }
+        Self {
+            of: HashMap::new(),
+            senders: HashMap::new(),
+            unreliable: HashSet::new(),
+            limit,
+            next_end: Duration::ZERO,
+        }
     }
 
     /// What `session` is told of each of `ids` if it is not here: [`Held::Coming`] if another session has
@@ -57,7 +65,7 @@ impl Promises {
     }
 
     fn ask_one(&mut self, session: SessionId, id: ChunkId, now: Duration) -> Held {
-        let is_full = self.of.len() >= self.limit;
+        let is_refused = self.of.len() >= self.limit || self.unreliable.contains(&session);
         let promise = Promise { session, until: now + LEASE };
         let senders = &self.senders;
         match self.of.entry(id) {
@@ -66,9 +74,14 @@ impl Promises {
                 return if of.get().session == session { Held::Missing } else { Held::Coming };
             }
             Entry::Occupied(mut of) => {
-                of.insert(promise);
+                self.unreliable.insert(of.get().session);
+                if self.unreliable.contains(&session) {
+                    of.remove();
+                } else {
+                    of.insert(promise);
+                }
             }
-            Entry::Vacant(_) if is_full => {}
+            Entry::Vacant(_) if is_refused => {}
             Entry::Vacant(free) => {
                 free.insert(promise);
             }
@@ -86,19 +99,33 @@ impl Promises {
         self.next_end = self.of.values().map(|promise| promise.until).min().unwrap_or(now);
     }
 
+    /// Whether nobody has promised anything.
+    pub(super) fn is_empty(&self) -> bool {
+        self.of.is_empty()
+    }
+
     /// The chunk is here: whoever promised it need not send it any more.
     pub(super) fn arrived(&mut self, id: &ChunkId) {
         self.of.remove(id);
     }
 
-    /// `session` sends: what else it has promised waits its turn.
-    pub(super) fn sends(&mut self, session: SessionId, now: Duration) {
-        self.senders.insert(session, now + LEASE);
+    /// `session` sends blobs with these ids. If it had promised one of them, what else it has promised waits its turn.
+    pub(super) fn sends<'a>(
+        &mut self,
+        session: SessionId,
+        ids: impl IntoIterator<Item = &'a ChunkId>,
+        now: Duration,
+    ) {
+        let is_promised = |id: &ChunkId| self.of.get(id).is_some_and(|promise| promise.session == session);
+        if ids.into_iter().any(is_promised) {
+            self.senders.insert(session, now + LEASE);
+        }
     }
 
     /// `session` is over, and its promises with it.
     pub(super) fn release(&mut self, session: SessionId) {
         self.senders.remove(&session);
+        self.unreliable.remove(&session);
         self.of.retain(|_, promise| promise.session != session);
         self.of.shrink_to_fit();
     }
@@ -154,17 +181,48 @@ mod tests {
     #[test]
     fn a_session_that_sends_keeps_its_promises_and_no_others() {
         let mut promises = Promises::new(ROOMY);
-        promises.ask(A, &[id(1)], secs(0));
+        let others: Vec<ChunkId> = (10..30).map(id).collect();
+        promises.ask(A, &[&[id(1)], others.as_slice()].concat(), secs(0));
         promises.ask(B, &[id(2)], secs(0));
-        for n in 1..10 {
-            promises.sends(A, secs(20 * n));
+        for (n, sent) in (1..10).zip(&others) {
+            promises.sends(A, [sent], secs(20 * n));
+            promises.arrived(sent);
         }
 
         assert_eq!(promises.ask(C, &[id(1), id(2)], secs(190)), [Held::Coming, Held::Missing]);
         assert_eq!(promises.ask(C, &[id(1)], secs(180) + LEASE), [Held::Missing], "it sends no more");
-        promises.sends(A, secs(300));
+        promises.ask(B, &[id(3)], secs(300));
+        promises.sends(B, [&id(3)], secs(300));
+        promises.release(B);
         promises.release(A);
         assert!(promises.senders.is_empty());
+    }
+
+    /// L5: a body without anything that was promised is no sign of life.
+    #[test]
+    fn sending_what_nobody_waits_for_gives_no_more_time() {
+        let mut promises = Promises::new(ROOMY);
+        promises.ask(A, &[id(1)], secs(0));
+        promises.ask(B, &[id(2)], secs(0));
+
+        promises.sends(A, [], secs(20));
+        promises.sends(A, [&id(2), &id(3)], secs(20));
+
+        assert_eq!(promises.ask(C, &[id(1)], LEASE), [Held::Missing]);
+    }
+
+    /// L5: who did not send what it had promised holds up the others once, and not chunk after chunk.
+    #[test]
+    fn a_session_that_broke_a_promise_is_believed_no_more() {
+        let mut promises = Promises::new(ROOMY);
+        promises.ask(A, &[id(1)], secs(0));
+        promises.ask(B, &[id(1)], LEASE);
+
+        assert_eq!(promises.ask(A, &[id(2)], LEASE), [Held::Missing]);
+        assert_eq!(promises.ask(B, &[id(2)], LEASE), [Held::Missing], "nobody waits for A");
+        assert_eq!(promises.ask(C, &[id(2)], LEASE), [Held::Coming], "B is believed");
+        promises.release(A);
+        assert!(promises.unreliable.is_empty());
     }
 
     /// L5: who only asks, and never sends, does not hold up the others for ever.

@@ -33,6 +33,7 @@ impl Default for Parts {
             scratch: std::env::temp_dir(),
             engine: "memory",
             cores: 1,
+            memory_bytes: 64 << 20,
         }
     }
 }

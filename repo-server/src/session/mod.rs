@@ -4,7 +4,7 @@
 //! |---|---|
 //! | L1 | a token is on disk before it is handed out, and greater than all before it |
 //! | L2 | a commit is applied only while its session's row is as it was granted |
-//! | L3 | an expired session is never renewed; after a restart each open one gets its full time |
+//! | L3 | an expired session is never renewed; after a restart each open one gets its full time; none lives longer than a day |
 //! | L4 | a session that was adopted is over: what its former client sends later changes nothing |
 //!
 //! Whichever way a session ends, what it had promised to send (L5) is released.
@@ -12,11 +12,12 @@
 //! The session id is also the idempotency key of its commit: a session commits once, and asking again
 //! gives the same snapshot.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use format_spec::wire::Frame;
 use format_spec::{ClusterName, NodeName, SessionId, SnapshotId};
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +32,9 @@ use crate::witness;
 
 /// How long a session lives after its last request.
 pub(crate) const TTL: Duration = Duration::from_secs(120);
+
+/// How long a session lives at most, whatever it does: while it is open, garbage of its time stays (G3).
+pub(crate) const LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How long the row of a committed session is kept, for clients that ask again.
 const DONE_KEPT_MS: u64 = 24 * 60 * 60 * 1000;
@@ -68,14 +72,33 @@ impl SessionRow {
 
 struct Open {
     row: SessionRow,
+    /// When it was granted, or this process began.
+    since: Duration,
     deadline: Duration,
+    /// Bytes of blobs that it has sent to this process.
+    sent_bytes: u64,
     attempts: Attempts,
 }
 
 impl Open {
-    fn new(row: SessionRow, deadline: Duration) -> Self {
-        Self { row, deadline, attempts: Attempts::default() }
+    fn new(row: SessionRow, now: Duration) -> Self {
+        Self { row, since: now, deadline: now + TTL, sent_bytes: 0, attempts: Attempts::default() }
     }
+
+    /// It lives on for its full time from `now`, but not for longer than a session may.
+    fn renew(&mut self, now: Duration) {
+        self.deadline = (now + TTL).min(self.since + LIFE);
+    }
+}
+
+/// An open session, as operators see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Listed {
+    pub(crate) id: SessionId,
+    pub(crate) row: SessionRow,
+    /// Since it was granted, or since this process began if that is less.
+    pub(crate) age: Duration,
+    pub(crate) sent_bytes: u64,
 }
 
 /// The commits of a session, one at a time: who has the lock tries. The name of the snapshot that the last attempt
@@ -90,11 +113,11 @@ pub(crate) struct Sessions {
 impl Sessions {
     /// The sessions that were open when the last process ended, each with its full time to live.
     pub(crate) fn load(index: &dyn Index, clock: &dyn Clock) -> Result<Self, ServerError> {
-        let deadline = clock.monotonic() + TTL;
+        let now = clock.monotonic();
         let mut open = HashMap::new();
         for_each(index, |id, row| {
             if row.state == SessionState::Open {
-                open.insert(id, Open::new(row, deadline));
+                open.insert(id, Open::new(row, now));
             }
         })?;
         Ok(Self { open: Mutex::new(open) })
@@ -110,6 +133,24 @@ impl Sessions {
         let mut rows: Vec<_> = lock(&self.open).iter().map(|(id, open)| (*id, open.row.clone())).collect();
         rows.sort_by_key(|(id, row)| (row.start, *id));
         rows
+    }
+
+    /// The sessions that are open, the oldest first, as they are at `now`.
+    pub(crate) fn list(&self, now: Duration) -> Vec<Listed> {
+        let mut listed: Vec<Listed> = lock(&self.open)
+            .iter()
+            .map(|(id, open)| {
+                let age = now.saturating_sub(open.since);
+                Listed { id: *id, row: open.row.clone(), age, sent_bytes: open.sent_bytes }
+            })
+            .collect();
+        listed.sort_by_key(|listed| (listed.row.token, listed.id));
+        listed
+    }
+
+    /// The clusters that have an open session.
+    pub(crate) fn clusters(&self) -> HashSet<ClusterName> {
+        lock(&self.open).values().map(|open| open.row.cluster.clone()).collect()
     }
 
     /// How many sessions are open.
@@ -161,8 +202,8 @@ pub(crate) fn open(
             }
             granted => granted,
         }?;
-        let deadline = repository.parts.clock.monotonic() + TTL;
-        lock(&repository.sessions.open).insert(id, Open::new(granted.row.clone(), deadline));
+        let now = repository.parts.clock.monotonic();
+        lock(&repository.sessions.open).insert(id, Open::new(granted.row.clone(), now));
         Ok::<_, ServerError>(granted)
     })?;
     if let Some(old) = granted.adopted {
@@ -226,8 +267,16 @@ pub(crate) fn renew(repository: &Repository, id: SessionId) -> Result<SessionRow
     let mut open = lock(&repository.sessions.open);
     let session = open.get_mut(&id).filter(|session| session.deadline > now);
     let session = session.ok_or(ServerError::SessionOver(id))?;
-    session.deadline = now + TTL;
+    session.renew(now);
     Ok(session.row.clone())
+}
+
+/// A session has sent a group of blobs.
+pub(crate) fn took(repository: &Repository, id: SessionId, frames: &[Frame]) {
+    let bytes: usize = frames.iter().map(|frame| frame.payload.len()).sum();
+    if let Some(open) = lock(&repository.sessions.open).get_mut(&id) {
+        open.sent_bytes = open.sent_bytes.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+    }
 }
 
 /// The session with this id as it was granted, if it has not ended. It is not renewed.
@@ -247,6 +296,14 @@ pub(crate) fn committed(repository: &Repository, id: SessionId) -> Result<Option
         SessionState::Open => Ok(None),
         SessionState::Committed { snapshot, .. } => Ok(Some(snapshot)),
     }
+}
+
+/// Refuses a session that never was, has expired or was ended. One that has committed is known. Blocks.
+pub(crate) fn check_known(repository: &Repository, id: SessionId) -> Result<(), ServerError> {
+    if renew(repository, id).is_ok() || committed(repository, id)?.is_some() {
+        return Ok(());
+    }
+    Err(ServerError::SessionOver(id))
 }
 
 /// Forgets a session that is over: it is renewed no more, and has promised nothing. Its row went before, or says

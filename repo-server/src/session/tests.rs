@@ -258,7 +258,6 @@ fn an_expired_session_has_promised_nothing() {
     let repository = start(&index, &clock);
     let (first, waiting) = (grant(&repository).0, grant(&repository).0);
     let domain = repository.domain(&"c".parse().unwrap());
-    ask(&repository, first).unwrap();
     clock.advance(TTL - Duration::from_millis(1));
     renew(&repository, waiting).unwrap();
     // As if it had asked a moment before it expired.
@@ -457,4 +456,41 @@ fn a_session_that_is_adopted_while_it_is_ended_is_over() {
     assert!(renew(&repository, old).is_err());
     assert_eq!(renew(&repository, new.id).unwrap(), new.row);
     assert_eq!(index.get(Table::Session, old.as_bytes()).unwrap(), None);
+}
+
+/// L3: no session lives for ever, however often it is renewed.
+#[test]
+fn a_session_that_is_renewed_ends_after_a_day_all_the_same() {
+    let (index, clock) = world();
+    let repository = start(&index, &clock);
+    let (id, row) = grant(&repository);
+    for _ in 0..LIFE.as_secs() / 100 {
+        renew(&repository, id).unwrap();
+        clock.advance(Duration::from_secs(100));
+    }
+
+    assert!(matches!(renew(&repository, id), Err(ServerError::SessionOver(_))));
+
+    let listed = repository.sessions.list(clock.monotonic());
+    assert_eq!(listed, [Listed { id, row, age: LIFE, sent_bytes: 0 }]);
+    assert_eq!(expire(&repository).unwrap(), 1);
+    assert_eq!(repository.sessions.list(clock.monotonic()), []);
+}
+
+/// C5: what a push has sent that never ended is stored, and nothing of its cluster stays in memory.
+#[tokio::test]
+async fn open_packs_of_a_cluster_without_sessions_are_stored() {
+    let (index, clock) = world();
+    let repository = start(&index, &clock);
+    let (id, _) = grant(&repository);
+    append(&repository);
+
+    crate::store_left_packs(&repository).await;
+    assert_eq!(repository.domains().len(), 1, "its session is open");
+    assert!(index.get(Table::Chunk, CHUNK.as_bytes()).unwrap().is_none());
+
+    abort(&repository, id).unwrap();
+    crate::store_left_packs(&repository).await;
+    assert!(index.get(Table::Chunk, CHUNK.as_bytes()).unwrap().is_some());
+    assert!(repository.domains().is_empty());
 }

@@ -15,7 +15,7 @@ use crate::alarm::{self, AlarmCode};
 use crate::census;
 use crate::error::ServerError;
 use crate::index::row::{ChunkRow, DoomedKey, DoomedRow};
-use crate::index::{IndexError, Precondition, Table};
+use crate::index::{IndexError, MAX_VALUE_LEN, Precondition, Table};
 use crate::ledger::Counts;
 use crate::pack;
 use crate::repository::{Domain, Flight, Repository, take_back};
@@ -35,15 +35,20 @@ const MAX_PAGES: usize = 130_000;
 /// again gets the same one.
 ///
 /// It runs to its end even if the request that asked is dropped: an object that is half on its way has
-/// nobody else to see it land.
+/// nobody else to see it land. `memory` is what the body takes, and is dropped at the end.
 pub(crate) async fn commit(
     repository: &Arc<Repository>,
     session: SessionId,
     body: Bytes,
     smaller: Smaller,
+    memory: impl Send + 'static,
 ) -> Result<Snapshot, ServerError> {
     let repository = Arc::clone(repository);
-    let commits = tokio::spawn(async move { commit_to_the_end(&repository, session, body, smaller).await });
+    let commits = tokio::spawn(async move {
+        let committed = commit_to_the_end(&repository, session, body, smaller).await;
+        drop(memory);
+        committed
+    });
     commits.await.unwrap_or(Err(ServerError::Bug("a commit panicked")))
 }
 
@@ -65,9 +70,7 @@ async fn commit_to_the_end(
     };
     repository.blocking(check).await?;
     let granted = session::renew(repository, session)?;
-    let payload = body.clone();
-    let manifest =
-        repository.blocking(move |_| Manifest::decode(&payload).map_err(ServerError::Malformed)).await?;
+    let manifest = decode(repository, body.clone()).await?;
     check_owner(&manifest, &granted)?;
     let domain = repository.domain(&granted.cluster);
     // Chunks first: the batch of a page's pack counts the chunks that the page refers to.
@@ -81,6 +84,7 @@ async fn commit_to_the_end(
     let (manifest_id, sealed) = seal_manifest(repository, body).await?;
     let describe = move |repository: &Arc<Repository>| describe(repository, &manifest, manifest_id, smaller);
     let snapshot = repository.blocking(describe).await?;
+    check_row(&snapshot)?;
     let earlier = last_attempt.clone();
     let (flight, pages) = announce(repository, session, &snapshot, pages, earlier).await?;
     *last_attempt = objects(&snapshot).into_iter().next();
@@ -100,6 +104,12 @@ async fn commit_to_the_end(
             }
         })
         .await
+}
+
+/// One manifest after the other: each may take many times its encoded length while it is decoded.
+async fn decode(repository: &Arc<Repository>, body: Bytes) -> Result<Manifest, ServerError> {
+    let _turn = repository.decoding.acquire().await.expect("the semaphore is never closed");
+    repository.blocking(move |_| Manifest::decode(&body).map_err(ServerError::Malformed)).await
 }
 
 /// The snapshot that the session has committed, if it has.
@@ -219,6 +229,17 @@ fn describe(
     Ok(Snapshot { id: SnapshotId::new(snapshot.created_ms, random), ..snapshot })
 }
 
+/// The row of the snapshot fits into the index. Asked before anything is put: objects without a row that fits would
+/// be in the way of whoever brings cut commits to their end.
+fn check_row(snapshot: &Snapshot) -> Result<(), ServerError> {
+    let len = snapshot.encode().len();
+    if len <= MAX_VALUE_LEN {
+        return Ok(());
+    }
+    let why = format!("the snapshot takes {len} bytes in the index, and {MAX_VALUE_LEN} are the most");
+    Err(ServerError::BadRequest { code: "snapshot_too_long", why })
+}
+
 fn state_of(totals: &Totals) -> SnapshotState {
     if totals.problems == 0 { SnapshotState::Complete } else { SnapshotState::Partial }
 }
@@ -268,4 +289,37 @@ pub(super) fn apply(
         series::watch_suspects(repository)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use format_spec::manifest::{Fallback, PushStats};
+
+    use super::*;
+
+    fn snapshot(fallbacks: usize, reason_len: usize) -> Snapshot {
+        let fallbacks = vec![Fallback { reason: "x".repeat(reason_len), files: 1 }; fallbacks];
+        let push = Some(PushStats { fallbacks, ..PushStats::default() });
+        let (node, id) = ("n".parse().unwrap(), ManifestId::from_bytes([2; 32]));
+        Snapshot {
+            version: FORMAT_VERSION,
+            id: SnapshotId::new(1, [1; 10]),
+            cluster: "c".parse().unwrap(),
+            created_ms: 1,
+            state: SnapshotState::Complete,
+            manifests: vec![ManifestRef { node, id, totals: Totals::default(), push, origin: None }],
+            number: None,
+            shrunk: None,
+        }
+    }
+
+    /// X5: what has no room in the index is refused before any of it is put on a site.
+    #[test]
+    fn a_snapshot_that_is_too_long_for_its_row_is_refused() {
+        use format_spec::manifest::{MAX_FALLBACK_LEN, MAX_FALLBACKS};
+
+        check_row(&snapshot(MAX_FALLBACKS, MAX_FALLBACK_LEN)).unwrap();
+        let refused = check_row(&snapshot(MAX_FALLBACKS, 700)).unwrap_err();
+        assert!(matches!(refused, ServerError::BadRequest { code: "snapshot_too_long", .. }), "{refused:?}");
+    }
 }

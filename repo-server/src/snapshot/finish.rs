@@ -14,7 +14,7 @@ use tokio::sync::MutexGuard;
 
 use super::commit::{apply, check_owner, check_pages};
 use super::{open_manifest, read, snapshot_object};
-use crate::error::ServerError;
+use crate::error::{Chain, ServerError};
 use crate::index::IndexError;
 use crate::pack;
 use crate::repository::Repository;
@@ -50,6 +50,10 @@ pub(crate) async fn finish(
     match make(repository, id, session, granted).await {
         Ok(()) => Ok(Finish::Done),
         Err(ServerError::Index(IndexError::Precondition { .. })) => impossible(OVER),
+        // What is over a limit stays so: it must not keep others from being settled.
+        Err(error @ (ServerError::Index(IndexError::TooLarge { .. }) | ServerError::BadRequest { .. })) => {
+            impossible(&Chain(&error).to_string())
+        }
         Err(ServerError::MissingChunks { missing }) => {
             impossible(&format!("{} of its pages are not in the index", missing.len()))
         }

@@ -125,7 +125,7 @@ impl World {
             series: None,
         };
         let body = Bytes::from(manifest.encode());
-        crate::snapshot::commit(&self.repository, session, body, Smaller::Suspect).await.unwrap().id
+        crate::snapshot::commit(&self.repository, session, body, Smaller::Suspect, ()).await.unwrap().id
     }
 
     async fn verify(&self, asked: impl Into<VerifyRequest>) -> VerifyReport {

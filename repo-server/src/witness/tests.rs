@@ -229,7 +229,9 @@ fn a_site_that_cannot_be_listed_says_nothing_and_nothing_is_collected() {
         }
         assert_eq!(site.fired().len(), refused);
     }
-    assert_eq!((objects(&world), alarms(&world.repository)), (before, vec![]));
+    assert_eq!((objects(&world), alarms(&world.repository)), (before, vec!["not_settled".to_owned()]));
+    world.wait(settle_once(&world.repository));
+    assert_eq!(alarms(&world.repository), Vec::<String>::new(), "the site can be listed again");
 }
 
 /// G12: a purged snapshot whose object somebody puts back is no sign of an index that has lost something.

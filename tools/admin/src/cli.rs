@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use format_spec::protection::MAX_REASON_LEN;
-use format_spec::{ChunkId, ClusterName, NodeName, SnapshotId};
+use format_spec::{ChunkId, ClusterName, NodeName, SessionId, SnapshotId};
 use node_client::cli::{ALL_COMMANDS, Output};
 use node_client::config::Settings;
 use node_client::rate::Rate;
@@ -17,7 +17,7 @@ macro_rules! exit_codes {
     () => {
         "Exit codes: 0 done, and nothing is wrong · 2 wrong usage · 3 done, but not all of it ·
 10 not found · 11 conflict · 12 not allowed · 13 stored bytes are damaged ·
-14 not available, try again · 1 a defect of ours"
+14 not available, try again · 15 done, and standard output cannot be written · 1 a defect of ours"
     };
 }
 
@@ -143,6 +143,10 @@ pub(crate) enum Command {
     /// Read packs and compare every byte with its id, those checked longest ago first.
     #[command(after_help = examples!("scrub --max-time 2h --max-rate 50M" "scrub --sample 3%"))]
     Scrub(Scrub),
+    /// List the sessions that are open, or end one. While a session is open, the collector keeps what became garbage
+    /// since it began.
+    #[command(after_help = examples!("sessions" "sessions end 01890a5d-ac96-774b-bcce-b302099a8057"))]
+    Sessions(SessionsArguments),
     /// Find chunks.
     #[command(subcommand)]
     Chunk(ChunkCommand),
@@ -325,6 +329,21 @@ fn size(text: &str) -> Result<u64, String> {
         (_, Ok(rate)) => Ok(rate.bytes_per_second().get()),
         (_, Err(_)) => Err(expected.to_owned()),
     }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SessionsArguments {
+    #[command(subcommand)]
+    pub(crate) command: Option<SessionsCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SessionsCommand {
+    /// End a session without a snapshot. Its push fails or starts again; what it sent stays until it is collected.
+    End {
+        /// The session.
+        session: SessionId,
+    },
 }
 
 #[derive(Debug, Subcommand)]

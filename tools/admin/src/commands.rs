@@ -8,11 +8,12 @@ use node_client::api::{Api, Retry};
 use node_client::config::Config;
 use node_client::error::{ClientError, EXIT_PARTIAL};
 use node_client::show::{show, write_out};
+use node_client::signals::outlive_user_signals;
 
 use crate::cli::{Arguments, ChunkCommand, Command, PackCommand};
 use crate::error::AdminError;
 use crate::show::ServerStatus;
-use crate::{chunk, forget, gc, last, pack, protect, rebuild, snapshot, stats, verify};
+use crate::{chunk, forget, gc, last, pack, protect, rebuild, sessions, snapshot, stats, verify};
 
 /// How the thing that was looked at is, or how much of what was asked for is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +73,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Verdict, AdminError> {
         Command::Undelete { snapshots } => protect::undelete(arguments, snapshots),
         Command::Protect(protect) => protect::protect(arguments, protect),
         Command::Gc(gc) => gc::run(arguments, gc),
+        Command::Sessions(sessions) => sessions::run(arguments, sessions),
         Command::Chunk(ChunkCommand::Locate { id }) => chunk::locate(arguments, *id),
         Command::Rebuild(rebuild) => Err(rebuild::run(rebuild, output)),
         Command::Verify(verify) => verify.run(arguments),
@@ -97,5 +99,7 @@ pub(crate) fn ask<T>(
     let api = Api::new(&config.server(), &config.token()?, Retry::default())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|source| ClientError::Thread { name: "network", source })?;
+    outlive_user_signals(runtime.handle())
+        .map_err(|source| ClientError::Thread { name: "signals", source })?;
     Ok(runtime.block_on(question(api))?)
 }

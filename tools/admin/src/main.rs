@@ -12,6 +12,7 @@ mod missing;
 mod pack;
 mod protect;
 mod rebuild;
+mod sessions;
 mod show;
 mod snapshot;
 mod stats;

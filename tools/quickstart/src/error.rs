@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use format_spec::ErrorClass;
+use format_spec::error::EXIT_UNREPORTED;
 use node_client::error::ClientError;
 use repo_server::config::ConfigError;
 use repo_server::repository::CreateError;
@@ -38,7 +39,8 @@ impl TourError {
             Self::Nested { .. } | Self::Config(_) => ErrorClass::Usage.exit_code(),
             Self::Client(error) => error.exit_code(),
             Self::Create(error) => error.class().exit_code(),
-            Self::Start(_) | Self::Output(_) => ErrorClass::Unavailable.exit_code(),
+            Self::Start(_) => ErrorClass::Unavailable.exit_code(),
+            Self::Output(_) => EXIT_UNREPORTED,
         }
     }
 

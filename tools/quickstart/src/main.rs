@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use repo_server::log::Log;
 
 /// Backs a folder up into a repository of its own, brings it back, and compares the two.
 #[derive(Debug, Parser)]
@@ -38,10 +39,11 @@ not be read, or changed meanwhile · 10 no such folder · 13 it differs · 14 no
 
 fn main() -> ExitCode {
     let Arguments { path, data_dir, serve } = Arguments::parse();
-    let filter = tracing_subscriber::EnvFilter::try_from_env("ASTACUS_LOG").unwrap_or_else(|_| "warn".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let log = Log::start("warn");
     let after = if serve { tour::After::Serve } else { tour::After::Stop };
-    match place::Places::new(&path, &data_dir).and_then(|places| tour::run(&places, after)) {
+    let ended = place::Places::new(&path, &data_dir).and_then(|places| tour::run(&places, after));
+    log.flush();
+    match ended {
         Ok(verdict) => ExitCode::from(verdict.exit_code()),
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "astacus-quickstart: {}", error.chain());

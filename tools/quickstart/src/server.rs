@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use node_client::cancel::Cancel;
-use repo_server::config::{Config, SpaceConfig};
+use repo_server::config::{Config, LimitsConfig, SpaceConfig};
 use repo_server::error::Chain;
 use repo_server::http::{self, Token};
 use repo_server::repository::{Repository, open_or_create};
@@ -41,10 +41,12 @@ impl Server {
         let opened = open_or_create(data, None, settings, on_halt).await?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(TourError::Start)?;
         let address = listener.local_addr().map_err(TourError::Start)?;
+        let limits = http::Limits::within_descriptors(LimitsConfig::default().connections());
         let routes = http::routes(Arc::clone(&opened.repository), Token::new(&opened.token));
         let stop = Cancel::new();
         let stopped = stop.clone();
-        let serving = tokio::spawn(async move { http::serve(listener, routes, stopped.cancelled()).await });
+        let serving =
+            tokio::spawn(async move { http::serve(listener, routes, limits, stopped.cancelled()).await });
         Ok(Self { address, token: opened.token, repository: opened.repository, stop, serving })
     }
 

@@ -11,14 +11,14 @@ use node_client::cancel::Cancel;
 use node_client::cli::Output;
 use node_client::clock::{Clock, SystemClock};
 use node_client::config::{Config, Settings};
-use node_client::error::{ClientError, EXIT_INTERRUPTED, EXIT_PARTIAL};
+use node_client::error::{ClientError, EXIT_PARTIAL};
 use node_client::push::{self, FreezeMode, FreezeOptions, PushOptions, PushReport};
 use node_client::restore::{
     self, Durable, Existing, NodeChoice, Partial, Placement, Progress, RestoreOptions, RestoreReport, Setuid,
     SnapshotChoice,
 };
-use tokio::runtime::{Builder, Handle, Runtime};
-use tokio::signal::unix::{SignalKind, signal};
+use node_client::signals::on_interrupt;
+use tokio::runtime::{Builder, Runtime};
 
 use crate::compare::{Comparison, Trees};
 use crate::error::TourError;
@@ -62,7 +62,7 @@ const OUTPUT: Output = Output { json: false, quiet: false };
 pub(crate) fn run(places: &Places, after: After) -> Result<Verdict, TourError> {
     let runtime = Builder::new_multi_thread().enable_all().build().map_err(TourError::Start)?;
     let cancel = Cancel::new();
-    on_interrupt(runtime.handle(), cancel.clone())?;
+    on_interrupt(runtime.handle(), cancel.clone()).map_err(TourError::Start)?;
     let scratch = places.scratch()?;
     let server = runtime.block_on(Server::start(&places.data))?;
     let verdict = Tour::new(places, scratch, &server, &runtime, &cancel).and_then(Tour::run);
@@ -78,26 +78,6 @@ pub(crate) fn run(places: &Places, after: After) -> Result<Verdict, TourError> {
     }
     runtime.block_on(server.stop());
     verdict
-}
-
-/// Sets `cancel` at the first Ctrl-C or termination; at the second the process ends at once.
-fn on_interrupt(runtime: &Handle, cancel: Cancel) -> Result<(), TourError> {
-    let _inside = runtime.enter();
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(TourError::Start)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(TourError::Start)?;
-    runtime.spawn(async move {
-        loop {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-            if cancel.is_cancelled() {
-                std::process::exit(EXIT_INTERRUPTED.into());
-            }
-            cancel.cancel();
-        }
-    });
-    Ok(())
 }
 
 struct Tour<'a> {

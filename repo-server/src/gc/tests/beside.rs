@@ -94,7 +94,7 @@ fn a_commit_whose_client_leaves_leaves_no_object_behind() {
     let page = world.page(&content);
     let id = world.send(&client, BlobKind::Page, &page).unwrap();
     let body = world.manifest(&client, &[(id, page.len())]);
-    let commit = snapshot::commit(&world.repository, client.id, body, Smaller::Suspect);
+    let commit = snapshot::commit(&world.repository, client.id, body, Smaller::Suspect, ());
 
     client_leaves(&site, &world, "snapshots", commit, || {
         session::abort(&world.repository, client.id).unwrap();

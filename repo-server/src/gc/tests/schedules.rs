@@ -337,10 +337,9 @@ fn stopped_past_its_lease(rules: &[Rule]) -> Result<bool, ServerError> {
     let body = world.manifest(&client, &[(id, page.len())]);
     let committed = world.wait(async {
         let repository = Arc::clone(&world.repository);
-        let commit =
-            tokio::spawn(
-                async move { snapshot::commit(&repository, client.id, body, Smaller::Suspect).await },
-            );
+        let commit = tokio::spawn(async move {
+            snapshot::commit(&repository, client.id, body, Smaller::Suspect, ()).await
+        });
         gate.somebody_waits().await;
         world.expire();
         collect(&world.repository).await;

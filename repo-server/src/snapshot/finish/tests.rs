@@ -7,6 +7,7 @@ use format_spec::key::BlobKind;
 use format_spec::wire::{Delays, GcRequest, Repair};
 
 use super::*;
+use crate::alarm;
 use crate::audit;
 use crate::index::row::ChunkRow;
 use crate::index::{Batch, Index, KeyRange, Row, Rows, Table};
@@ -184,7 +185,7 @@ fn two_requests_for_one_commit_make_one_attempt() {
     let page = world.page(&content);
     let id = world.send(&client, BlobKind::Page, &page).unwrap();
     let body = world.manifest(&client, &[(id, page.len())]);
-    let commit = || snapshot::commit(&world.repository, client.id, body.clone(), Smaller::Suspect);
+    let commit = || snapshot::commit(&world.repository, client.id, body.clone(), Smaller::Suspect, ());
 
     let (one, other) = world.wait(async { tokio::join!(commit(), commit()) });
 
@@ -264,6 +265,25 @@ fn what_cannot_be_read_now_is_finished_later() {
     site.heal();
     cut.world.gc(Delays::Skip);
     assert_eq!(cut.world.read(cut.id).unwrap(), cut.content);
+}
+
+/// S3: a commit that no batch takes is given up: it keeps neither others from being finished nor sessions open.
+#[test]
+fn a_commit_that_is_over_a_limit_is_given_up() {
+    let mut cut = CutOff::new();
+    let other = CutOff { client: cut.world.begin("m"), ..CutOff::new() };
+    let other = CutOff { world: cut.world, ..other };
+    other.commit_without_its_batch();
+    cut.world = other.world;
+
+    cut.world.index.refuse_as_too_large();
+    cut.world.restart();
+
+    assert_eq!(cut.listed().len(), 1, "one of two can be finished");
+    assert!(alarm::list(&cut.world.repository).unwrap().is_empty());
+    cut.world.expire();
+    cut.world.gc(Delays::Skip);
+    assert_eq!((cut.on_site(), cut.world.repository.sessions.count()), (cut.listed(), 0));
 }
 
 /// S1: until what was left is settled, no session ends by its time: a cut commit needs it. One that cannot be read holds

@@ -89,10 +89,9 @@ fn looks_beside_a_commit_raise_no_alarm() {
 
     world.wait(async {
         let repository = Arc::clone(&world.repository);
-        let commits =
-            tokio::spawn(
-                async move { snapshot::commit(&repository, client.id, body, Smaller::Suspect).await },
-            );
+        let commits = tokio::spawn(async move {
+            snapshot::commit(&repository, client.id, body, Smaller::Suspect, ()).await
+        });
         let turn = world.repository.turn.lock().await;
         loop {
             let is_done = commits.is_finished();

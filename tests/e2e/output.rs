@@ -1,0 +1,90 @@
+//! Logs and reports that cannot be written: no program ends because of one, and no work is lost.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+
+use tests::client::Client;
+use tests::server::Server;
+use tests::world::{Folder, World};
+
+fn full_disk() -> File {
+    OpenOptions::new().write(true).open("/dev/full").unwrap()
+}
+
+/// The writing end of a pipe that nobody reads any more.
+fn closed_pipe() -> File {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    File::from(std::os::fd::OwnedFd::from(writer))
+}
+
+#[test]
+fn a_server_whose_log_cannot_be_written_serves_and_stops() {
+    for log in [full_disk(), closed_pipe()] {
+        let folder = Folder::new();
+        let mut server = Server::start_logging_to(&folder.path("data"), log);
+        let node = Client::new(&server, "c", "n", &folder.path("home"));
+        let source = folder.dir("source");
+
+        for content in ["one", "two"] {
+            fs::write(source.join("file"), content).unwrap();
+            node.push(&source);
+        }
+
+        assert!(server.runs());
+        assert!(server.stop().success());
+    }
+}
+
+/// The pipe of its log is full, and nobody reads it.
+#[test]
+fn a_server_whose_log_nobody_reads_serves_and_stops() {
+    let (unread, mut log) = std::io::pipe().unwrap();
+    // As much as a pipe holds.
+    log.write_all(&[b'.'; 64 << 10]).unwrap();
+    let folder = Folder::new();
+    let log = File::from(std::os::fd::OwnedFd::from(log));
+    let mut server = Server::start_logging_to(&folder.path("data"), log);
+    let node = Client::new(&server, "c", "n", &folder.path("home"));
+    let source = folder.dir("source");
+
+    fs::write(source.join("file"), "content").unwrap();
+    node.push(&source);
+
+    assert!(server.stop().success());
+    drop(unread);
+}
+
+#[test]
+fn a_client_whose_log_cannot_be_written_does_its_work() {
+    let world = World::new();
+    let source = world.dir("source");
+    fs::write(source.join("file"), "content").unwrap();
+    let node = world.node("n");
+    for (program, arguments) in
+        [("astacus-client", vec!["push", source.to_str().unwrap()]), ("astacus-admin", vec!["status"])]
+    {
+        let mut command = node.program(program);
+        command.env("ASTACUS_LOG", "trace").args(arguments).stderr(full_disk());
+
+        assert!(command.status().unwrap().success(), "{program}");
+    }
+}
+
+/// C7: the snapshot is there, and the exit code says that it is not told.
+#[test]
+fn a_push_whose_report_cannot_be_written_keeps_its_snapshot_and_exits_with_15() {
+    let world = World::new();
+    let source = world.dir("source");
+    fs::write(source.join("file"), "content").unwrap();
+    let node = world.node("n");
+    let full = node.wrapped(&["sh", "-c", "exec \"$@\" > /dev/full", "sh"]);
+
+    let pushed = full.run(["push", source.to_str().unwrap()]).exits(15);
+    let restored = full.restore("latest", &world.path("restored"), &["--strip-root"]).exits(15);
+
+    let [id] = node.snapshot_ids().try_into().unwrap();
+    assert!(pushed.stderr.contains(&format!("snapshot {id} is committed")), "{}", pushed.stderr);
+    assert!(restored.stderr.contains("1 files of snapshot"), "{}", restored.stderr);
+    assert_eq!(fs::read_to_string(world.path("restored").join("file")).unwrap(), "content");
+}
