@@ -31,9 +31,8 @@ use crate::signals::{on_interrupt, outlive_user_signals};
 pub fn run(arguments: &Arguments) -> Result<u8, ClientError> {
     match &arguments.command {
         Command::Completion { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(*shell, &mut Arguments::command(), "astacus-client", &mut script);
-            write_out(|out| out.write_all(&script)).map(|()| 0)
+            let script = completion(*shell, Arguments::command(), "astacus-client");
+            write_out(|out| out.write_all(script.as_bytes())).map(|()| 0)
         }
         Command::Man { dir } => manual(dir),
         Command::Tidy(tidy) => tidied(tidy, arguments.output),
@@ -47,6 +46,18 @@ pub fn run(arguments: &Arguments) -> Result<u8, ClientError> {
             Client::new(arguments)?.run(command)
         }
     }
+}
+
+/// A completion script for a program of ours.
+///
+/// clap_complete 4.6 gives the commands of a program with a hyphen in its name two names in the script for bash, so that
+/// nothing behind a command would be completed (clap-rs/clap#6386).
+pub fn completion(shell: clap_complete::Shell, mut command: clap::Command, program: &str) -> String {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut command, program, &mut script);
+    let script = String::from_utf8_lossy(&script);
+    let (wrong, right) = (program.replace('-', "__subcmd__"), program.replace('-', "__"));
+    script.replace(&format!("{wrong}__subcmd__"), &format!("{right}__subcmd__"))
 }
 
 /// Removes what killed pushes left. Needs no server.

@@ -226,3 +226,38 @@ fn an_answer_that_cannot_be_written_exits_with_15_and_half_of_one_is_no_failure(
 
     assert_eq!(head.admin(&["completion", "zsh"]).exits(0).stderr, "");
 }
+
+/// What bash offers for the last of these words.
+fn offered(node: &Client, words: &[&str]) -> Vec<String> {
+    let program = words[0];
+    let mut made = node.program(program);
+    made.args(["completion", "bash"]);
+    let script = run_to_end(made).exits(0).stdout;
+    let (last, before) = (words.len() - 1, words[words.len() - 2]);
+    let function = format!("_{}", program.replace('-', "__"));
+    let quoted: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
+    let ask = format!(
+        "{script}\nCOMP_WORDS=({}); COMP_CWORD={last}; {function} {program} '{}' '{before}'\n\
+         printf '%s\\n' \"${{COMPREPLY[@]}}\"",
+        quoted.join(" "),
+        words[last],
+    );
+    let mut bash = std::process::Command::new("bash");
+    bash.args(["--norc", "-c", &ask]);
+    run_to_end(bash).exits(0).stdout.lines().map(str::to_owned).collect()
+}
+
+/// In a real shell, and behind a command, too.
+#[test]
+fn bash_completes_commands_flags_and_values() {
+    let node = World::new().node("n");
+    for (words, expected) in [
+        (&["astacus-client", "res"][..], "restore"),
+        (&["astacus-client", "push", "--freeze-"], "--freeze-dir"),
+        (&["astacus-client", "push", "--freeze", "re"], "reflink"),
+        (&["astacus-client", "restore", "--into"], "--into-existing"),
+        (&["astacus-admin", "forget", "--keep-la"], "--keep-last"),
+    ] {
+        assert_eq!(offered(&node, words), [expected], "{words:?}");
+    }
+}

@@ -340,6 +340,7 @@ pub(crate) struct SessionsArguments {
 #[derive(Debug, Subcommand)]
 pub(crate) enum SessionsCommand {
     /// End a session without a snapshot. Its push fails or starts again; what it sent stays until it is collected.
+    #[command(after_help = examples!("sessions end 01890a5d-ac96-774b-bcce-b302099a8057"))]
     End {
         /// The session.
         session: SessionId,

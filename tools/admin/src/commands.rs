@@ -48,9 +48,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Verdict, AdminError> {
     let output = arguments.output;
     match &arguments.command {
         Command::Completion { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(*shell, &mut Arguments::command(), "astacus-admin", &mut script);
-            write_out(|out| out.write_all(&script))?;
+            let script = node_client::commands::completion(*shell, Arguments::command(), "astacus-admin");
+            write_out(|out| out.write_all(script.as_bytes()))?;
             Ok(Verdict::Sound)
         }
         Command::Man { dir } => manual(dir),

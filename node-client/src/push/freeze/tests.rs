@@ -818,3 +818,22 @@ fn hard_links_take_over_from_copies_without_keeping_one() {
     field.overwrite("f", "CONTENT");
     assert_eq!(frozen_content(&freeze, &held), "CONTENT", "it reads the copy");
 }
+
+/// C4: whoever may write beside the root can keep a lock for ever, and a push goes on all the same.
+#[test]
+fn a_lock_that_somebody_keeps_holds_up_no_push() {
+    let field = Field::new();
+    field.write("f", "content");
+    fs::create_dir(field.base()).unwrap();
+    let kept = File::open(field.base()).unwrap();
+    rustix::fs::flock(&kept, rustix::fs::FlockOperation::LockExclusive).unwrap();
+
+    let freeze = field.hard_links();
+
+    let held = field.hold(&freeze, "f");
+    let folder = Path::new(&freeze.frozen()[0].folder);
+    assert_ne!(folder, field.base(), "the next place is taken");
+    assert_eq!(frozen_content(&freeze, &held), "content");
+    freeze.remove();
+    assert!(tree::sweep(&Base::beside(field.root.parent().unwrap())).is_err(), "and a sweep passes by");
+}

@@ -12,6 +12,7 @@
 use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags, Timestamps};
 use rustix::io::Errno;
@@ -122,7 +123,7 @@ impl Base {
     /// Opens it, for one push at a time, if it is there and a base.
     fn open_there(&self) -> Result<Option<OwnedFd>, Errno> {
         let base = rustix::fs::open(&self.path, FOLDER, Mode::empty())?;
-        rustix::fs::flock(&base, FlockOperation::LockExclusive)?;
+        enter(&base)?;
         if Stat::of_file(&base)?.links == 0 {
             return Ok(None);
         }
@@ -151,6 +152,24 @@ impl Base {
 
 fn is_ours(base: &OwnedFd) -> Result<bool, Errno> {
     Ok(Stat::of_file(base)?.uid == rustix::process::geteuid().as_raw())
+}
+
+/// How often a base is tried to be locked, and how long to wait in between: pushes keep it for a moment.
+const TRIES: u32 = if cfg!(test) { 3 } else { 500 };
+const BETWEEN_TRIES: Duration = Duration::from_millis(10);
+
+/// Keeps other pushes from the base.
+///
+/// # Errors
+/// [`Errno::BUSY`] if somebody keeps the lock, as whoever owns the folder above can, so that a push is not held up.
+fn enter(base: &OwnedFd) -> Result<(), Errno> {
+    for _ in 0..TRIES {
+        match rustix::fs::flock(base, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => std::thread::sleep(BETWEEN_TRIES),
+            locked => return locked,
+        }
+    }
+    Err(Errno::BUSY)
 }
 
 /// Lets other pushes at the base.
@@ -365,7 +384,7 @@ impl Tree {
 
     /// Removes it, and its base if nobody else uses that.
     pub(super) fn remove(self) -> Result<(), Errno> {
-        rustix::fs::flock(&self.base, FlockOperation::LockExclusive)?;
+        enter(&self.base)?;
         remove_tree(&self.base, &self.name)?;
         rustix::fs::unlinkat(&self.base, lock_name(&self.name), AtFlags::empty())?;
         remove_base(self.above.as_ref(), &self.base)
