@@ -250,7 +250,8 @@ fn offered(node: &Client, words: &[&str]) -> Vec<String> {
 /// In a real shell, and behind a command, too.
 #[test]
 fn bash_completes_commands_flags_and_values() {
-    let node = World::new().node("n");
+    let world = World::new();
+    let node = world.node("n");
     for (words, expected) in [
         (&["astacus-client", "res"][..], "restore"),
         (&["astacus-client", "push", "--freeze-"], "--freeze-dir"),

@@ -563,7 +563,7 @@ fn the_judge_sees_objects_and_rows_that_nothing_needs() {
     // An open session holds what becomes idle after its start.
     let node = world.node("n");
     let (_session, _) = world.wire().session("c", "n");
-    node.admin(&["forget", &id]).exits(0);
+    node.admin(&["forget", &id, "--even-last"]).exits(0);
     node.admin(&["gc", "--now"]).exits(0);
     assert!(world.server.stop().success());
     let with_rows = leftovers(world.server.data());

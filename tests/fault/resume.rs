@@ -58,7 +58,7 @@ impl Setup {
     }
 
     fn start(&self, node: &Client, rate: &str) -> Running {
-        node.start_push_of(&[&self.root], &["--max-rate", rate])
+        node.start_push_of(&[&self.root], &["--max-rate", rate, "--retry-for", "5s"])
     }
 
     /// Starts a push at `rate`, and ends it with `end` once it has sent this many bytes, unless it came to
@@ -265,7 +265,7 @@ fn a_push_that_waits_for_room_ends_when_its_server_goes_and_when_it_is_told_to()
     let node = world.node("n").at(relay.address());
     let start = || {
         let before = relay.sent();
-        let push = node.start_push_of(&[&root], &["--max-rate", "8M"]);
+        let push = node.start_push_of(&[&root], &["--max-rate", "8M", "--retry-for", "5s"]);
         wait::for_state("the push to send", || (relay.sent() - before >= SENT).then_some(()));
         push
     };
@@ -302,6 +302,7 @@ fn readers_whose_server_says_no_more_end_when_it_goes_and_when_they_are_told_to(
     let to = world.path("restored").to_str().unwrap().to_owned();
 
     for reader in [vec!["restore", "latest", "--to", &to, "--into-existing"], vec!["verify", "latest"]] {
+        let reader = [&reader[..], &["--retry-for", "5s"]].concat();
         let told = start(&world, &relay, &reader);
         told.interrupt();
         told.wait().exits(130);
