@@ -409,6 +409,17 @@ mod tests {
     }
 
     #[test]
+    fn flags_of_all_commands_stand_under_a_heading_of_their_own() {
+        let command = Arguments::command();
+        let of_all: Vec<_> = command.get_arguments().filter(|flag| flag.is_global_set()).collect();
+
+        assert!(of_all.len() > 5, "{} flags: they are no longer found", of_all.len());
+        for flag in of_all {
+            assert_eq!(flag.get_help_heading(), Some(ALL_COMMANDS), "{}", flag.get_id());
+        }
+    }
+
+    #[test]
     fn flags_may_stand_before_or_behind_the_command() {
         let before = Arguments::try_parse_from(["astacus-client", "--cluster", "c", "push", "/a"]).unwrap();
         let behind = Arguments::try_parse_from(["astacus-client", "push", "/a", "--cluster", "c"]).unwrap();

@@ -261,4 +261,28 @@ mod tests {
         let error = config.node("db 1").unwrap_err();
         assert!(matches!(&error, ClientError::Usage(text) if text.contains("--node")), "{error}");
     }
+    #[test]
+    fn a_configuration_folder_that_is_no_absolute_path_counts_as_not_set() {
+        let (home, system) = files("cluster = \"user\"", "");
+        let elsewhere = home.path().join("elsewhere");
+        fs::create_dir_all(elsewhere.join("astacus")).unwrap();
+        fs::write(elsewhere.join("astacus/client.toml"), "cluster = \"elsewhere\"").unwrap();
+        let cluster = |xdg: &str| {
+            let env = |name: &str| match name {
+                "HOME" => Some(home.path().display().to_string()),
+                "XDG_CONFIG_HOME" => Some(xdg.to_owned()),
+                _ => None,
+            };
+            Config::with_system_file(Settings::default(), &env, &system).unwrap().cluster().to_string()
+        };
+        // A way to the same folder from the current one, which no test may change.
+        let here = std::env::current_dir().unwrap();
+        let up = "../".repeat(here.components().count() - 1);
+        let relative = format!("{up}{}", elsewhere.display().to_string().trim_start_matches('/'));
+        assert!(Path::new(&relative).join("astacus/client.toml").exists());
+
+        assert_eq!(cluster(&elsewhere.display().to_string()), "elsewhere");
+        assert_eq!(cluster(&relative), "user");
+        assert_eq!(cluster(""), "user");
+    }
 }

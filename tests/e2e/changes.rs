@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
-use tests::client::{Client, Running, number, seconds, text};
+use tests::client::{Client, Running, number, run_to_end, seconds, text};
 use tests::compare::{assert_same, differences};
 use tests::corpus::{self, set_time};
 use tests::gear;
@@ -432,6 +432,30 @@ fn state_file(node: &Client) -> PathBuf {
         }
     }
     panic!("the last push was not remembered")
+}
+
+/// S1: a push that cannot be remembered is complete, and says so.
+#[test]
+fn a_state_folder_that_cannot_be_made_costs_the_memory_and_not_the_push() {
+    let world = World::new();
+    let root = world.dir("source");
+    fs::write(root.join("file"), "content").unwrap();
+    let node = world.node("n");
+    let no_folder = world.path("no-folder");
+    fs::write(&no_folder, "a file").unwrap();
+    let push = || {
+        let mut command = node.command();
+        command.env("ASTACUS_STATE_DIR", &no_folder).args(["push", "--json"]).arg(&root);
+        run_to_end(command).exits(0)
+    };
+
+    let first = push();
+
+    assert!(first.stderr.contains("will not be remembered"), "{}", first.stderr);
+    assert_eq!(text(&first.json(), "state"), "complete");
+    assert_eq!(read(&push().json()), 7, "the second push knows nothing of the first");
+    node.restore("latest", &world.path("to"), &["--strip-root"]).exits(0);
+    assert_same(&root, &world.path("to"));
 }
 
 /// S1: what is remembered is only ever a help. Without it, and whatever became of it, everything is read.

@@ -31,3 +31,4 @@ mod session;
 mod site;
 mod two_nodes;
 mod upkeep;
+mod watch;

@@ -391,3 +391,24 @@ fn a_list_is_of_the_node_that_is_named() {
     assert!(text(&no_cluster["error"], "message").ends_with("are: c"), "{no_cluster}");
     assert_eq!(unused, json!([]), "a cluster of the settings may have none yet");
 }
+
+/// A node that somebody wrote down is the one that is meant, also by the environment.
+#[test]
+fn a_node_of_the_environment_is_the_one_that_is_restored_and_verified() {
+    let world = World::new();
+    let root = world.dir("source");
+    fs::write(root.join("file"), "content").unwrap();
+    let (one, two) = (world.node("one"), world.node("two"));
+    let of_one = text(&one.push(&root), "snapshot");
+    let of_two = text(&two.push(&root), "snapshot");
+
+    for (node, id) in [(&one, &of_one), (&two, &of_two)] {
+        let verified = node.run(["verify", "latest", "--json"]).exits(0).json();
+        let restored = node.restore("latest", &world.path(id), &[]).exits(0).json();
+        assert_eq!((&text(&verified, "snapshot"), &text(&restored, "snapshot")), (id, id));
+    }
+    let nobody = world.node("three");
+    nobody.run(["verify", "latest"]).exits(10);
+    nobody.restore("latest", &world.path("none"), &[]).exits(10);
+    assert!(!world.path("none").exists());
+}

@@ -7,6 +7,7 @@ use std::path::Path;
 use tests::client::{Client, run_to_end, text};
 use tests::compare::assert_same;
 use tests::corpus;
+use tests::http::Wire;
 use tests::seed::Random;
 use tests::server::{CONFIG, Server, command};
 use tests::world::{Folder, bytes_below};
@@ -62,6 +63,7 @@ fn an_old_data_folder_over_a_newer_site_takes_nothing_and_is_mended_by_a_rebuild
 
     let node = node_at(&server);
     assert_eq!(alarms(&node), ["index_behind"]);
+    assert_eq!(Wire::to(&server).send("GET", "/readyz", b"").status, 503);
     let asked: [&[&str]; 4] = [
         &["gc", "--now"],
         &["gc", "--dry-run"],
@@ -94,6 +96,7 @@ fn an_old_data_folder_over_a_newer_site_takes_nothing_and_is_mended_by_a_rebuild
     let mut all = vec![first.clone(), second, third.clone()];
     all.sort();
     assert_eq!((ids, alarms(&node)), (all, vec![]));
+    assert_eq!(Wire::to(&server).send("GET", "/readyz", b"").status, 200);
     node.admin(&["forget", &first]).exits(0);
     node.admin(&["gc", "--now"]).exits(0);
     for level in ["refs", "restore"] {

@@ -287,3 +287,26 @@ fn a_policy_counts_the_snapshots_of_each_node_by_itself() {
     assert_eq!((verdicts(&plan), verdicts(&given)), (expected.clone(), expected));
     assert_eq!(years.listed(), [(theirs, false), (one, true), (two, false)]);
 }
+
+/// Only what the named node pushed is looked at, and a node without snapshots is an error.
+#[test]
+fn a_policy_for_one_node_lets_nothing_of_others_go() {
+    let world = World::with_config(BY_HAND);
+    let root = world.dir("source");
+    let (one, two) = (world.node("one"), world.node("two"));
+    for n in 0..2 {
+        fs::write(root.join("file"), format!("content {n}")).unwrap();
+        one.push(&root);
+        two.push(&root);
+    }
+    let policy = ["forget", "--minimum", "1", "--keep-last", "1", "--node"];
+
+    one.admin(&[&policy[..], &["one"]].concat()).exits(0);
+    let unknown = one.admin(&[&policy[..], &["nobody"]].concat()).exits(2);
+
+    let listed = one.admin(&["snapshots", "--json"]).exits(0).json();
+    let going = listed.as_array().unwrap().iter().filter(|found| found["going_until"].is_string());
+    let nodes: Vec<_> = going.map(|found| found["nodes"].clone()).collect();
+    assert_eq!(nodes, [serde_json::json!(["one"])], "{listed}");
+    assert!(unknown.stderr.contains("`nobody`"), "{}", unknown.stderr);
+}

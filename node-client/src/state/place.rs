@@ -33,6 +33,11 @@ pub(crate) fn default_folder(env: &dyn Fn(&str) -> Option<String>) -> Option<Pat
     if rustix::process::geteuid().is_root() {
         return Some(PathBuf::from("/var/lib/astacus"));
     }
+    folder_of_user(env)
+}
+
+/// The folder of a user; none if no absolute path leads there.
+pub(super) fn folder_of_user(env: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
     let folder = |name| env(name).map(PathBuf::from).filter(|folder| folder.is_absolute());
     let home = folder("XDG_STATE_HOME").or_else(|| Some(folder("HOME")?.join(".local/state")))?;
     Some(home.join("astacus"))

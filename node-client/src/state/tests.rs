@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use format_spec::page::{Page, PageBuilder};
 use format_spec::{ChunkId, ClusterName, Entry, EntryKind, EntryPath, Extent, FileEnd, NodeName, SessionId};
 
+use super::place::folder_of_user;
 use super::*;
 use crate::push::Root;
 
@@ -851,8 +852,23 @@ fn the_state_folder_is_asked_for_then_the_users() {
     let env = |set: &'static str| move |name: &str| (name == set).then(|| "/x".to_owned());
 
     assert_eq!(default_folder(&env("ASTACUS_STATE_DIR")), Some(PathBuf::from("/x")));
-    if !rustix::process::geteuid().is_root() {
-        assert_eq!(default_folder(&env("XDG_STATE_HOME")), Some(PathBuf::from("/x/astacus")));
-        assert_eq!(default_folder(&env("HOME")), Some(PathBuf::from("/x/.local/state/astacus")));
+    assert_eq!(folder_of_user(&env("XDG_STATE_HOME")), Some(PathBuf::from("/x/astacus")));
+    assert_eq!(folder_of_user(&env("HOME")), Some(PathBuf::from("/x/.local/state/astacus")));
+}
+
+#[test]
+fn a_state_folder_that_is_no_absolute_path_counts_as_not_set() {
+    for odd in ["", "state", "./state"] {
+        let env = |home: &'static str| {
+            move |name: &str| match name {
+                "XDG_STATE_HOME" => Some(odd.to_owned()),
+                "HOME" => Some(home.to_owned()),
+                _ => None,
+            }
+        };
+
+        let of_home = Some(PathBuf::from("/home/u/.local/state/astacus"));
+        assert_eq!(folder_of_user(&env("/home/u")), of_home, "{odd:?}");
+        assert_eq!(folder_of_user(&env(odd)), None, "{odd:?}");
     }
 }

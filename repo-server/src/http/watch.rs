@@ -13,11 +13,10 @@ use hyper::{StatusCode, header};
 
 use super::respond::Reply;
 use super::{App, alarms};
-use crate::damaged;
 use crate::error::ServerError;
 use crate::repository::Repository;
 use crate::snapshot::series::{by_series, title_of_folders};
-use crate::{snapshot, space, witness};
+use crate::{damaged, session, snapshot, space};
 
 /// The text format of Prometheus.
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -26,7 +25,7 @@ const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub(super) async fn ready(State(app): State<App>) -> Reply {
     let look = |repository: &Arc<Repository>| {
         repository.check_running()?;
-        witness::check_push(repository)?;
+        session::check_push(repository)?;
         space::admit(repository, None)
     };
     Ok(match app.repository.blocking(look).await {

@@ -142,6 +142,21 @@ mod tests {
     }
 
     #[test]
+    fn a_data_folder_of_another_user_is_refused() {
+        let scratch = tempfile::tempdir().unwrap();
+        let dir = scratch.path().join("theirs");
+        own_folder(&dir).unwrap();
+        // Only root can give a folder away.
+        if std::os::unix::fs::chown(&dir, Some(12_345), None).is_err() {
+            return;
+        }
+
+        let refused = own_folder(&dir).unwrap_err();
+
+        assert!(matches!(refused, CreateError::OtherOwner { owner: 12_345, .. }), "{refused}");
+    }
+
+    #[test]
     fn a_secret_that_others_may_read_or_write_is_refused() {
         let scratch = tempfile::tempdir().unwrap();
         let path = scratch.path().join("secret");

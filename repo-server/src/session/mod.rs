@@ -175,6 +175,15 @@ pub(crate) struct Granted {
     pub(crate) adopted: Option<SessionId>,
 }
 
+/// Refuses pushes while an alarm is up that says that none may be taken. Blocks.
+///
+/// # Errors
+/// [`ServerError::Rests`] with the code of the alarm.
+pub(crate) fn check_push(repository: &Repository) -> Result<(), ServerError> {
+    witness::check_push(repository)?;
+    census::check_push(repository)
+}
+
 /// Grants a session. Its row and its token are on disk when this returns (L1).
 ///
 /// If `adopt` names an open session of the same pusher, that one is over from the moment the new one is
@@ -187,8 +196,7 @@ pub(crate) fn open(
     adopt: Option<SessionId>,
 ) -> Result<Granted, ServerError> {
     repository.check_running()?;
-    witness::check_push(repository)?;
-    census::check_push(repository)?;
+    check_push(repository)?;
     let mut random = [0; 10];
     (repository.parts.random)(&mut random);
     let id = SessionId::new(repository.parts.clock.unix_ms(), random);

@@ -12,7 +12,6 @@ use format_spec::{ChunkId, FORMAT_VERSION, ManifestId, SessionId, SnapshotId};
 use super::series::{self, Smaller};
 use super::{get, manifest_object, named_pages, objects, snapshot_object};
 use crate::alarm::{self, AlarmCode};
-use crate::census;
 use crate::error::ServerError;
 use crate::index::row::{ChunkRow, DoomedKey, DoomedRow};
 use crate::index::{IndexError, MAX_VALUE_LEN, Precondition, Table};
@@ -22,7 +21,6 @@ use crate::repository::{Domain, Flight, Repository, take_back};
 use crate::rules::Rule;
 use crate::session::{self, SessionRow, SessionState};
 use crate::site::ObjectName;
-use crate::witness;
 
 /// How many missing ids an error lists.
 const LISTED: usize = 1000;
@@ -64,11 +62,7 @@ async fn commit_to_the_end(
     if let Some(snapshot) = repository.blocking(move |repository| committed(repository, session)).await? {
         return Ok(snapshot);
     }
-    let check = |repository: &Arc<Repository>| {
-        witness::check_push(repository)?;
-        census::check_push(repository)
-    };
-    repository.blocking(check).await?;
+    repository.blocking(|repository| session::check_push(repository)).await?;
     let granted = session::renew(repository, session)?;
     let manifest = decode(repository, body.clone()).await?;
     check_owner(&manifest, &granted)?;

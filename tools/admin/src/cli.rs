@@ -72,7 +72,7 @@ impl Connection {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Show what the repository holds, and alarms if there are any; the exit code is 0 all the same.
+    /// Show what the repository holds, and alarms if there are any.
     #[command(after_help = examples!("status" "status --json | jq .alarms" "status --fail-on-alarm --quiet"))]
     Status {
         /// End with 3 if any alarm is up.
@@ -85,7 +85,7 @@ pub(crate) enum Command {
         /// Only this cluster.
         #[arg(value_name = "CLUSTER")]
         cluster: Option<ClusterName>,
-        /// End with 3 if that of any series is older, such as 26h or 2d, or if there is none.
+        /// End with 3 if that of any series is this old or older, such as 26h or 2d, or if there is none.
         #[arg(long, value_name = "TIME")]
         max_age: Option<Span>,
     },

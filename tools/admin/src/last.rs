@@ -58,7 +58,7 @@ struct Series {
     age_seconds: Option<u64>,
     /// How the newest one is, good or not.
     newest: String,
-    /// Whether the last good one is older than was asked for, or there is none.
+    /// Whether the last good one is as old as was asked for or older, or there is none.
     overdue: bool,
 }
 
@@ -77,7 +77,7 @@ impl Last {
             let newest = of.last()?;
             let good = of.iter().rev().find(|info| is_good(info));
             let age_seconds = good.and_then(|info| age(&info.created, now));
-            let is_old = |max: Duration| age_seconds.is_none_or(|age| age > max.as_secs());
+            let is_old = |max: Duration| age_seconds.is_none_or(|age| age >= max.as_secs());
             Some(Series {
                 cluster,
                 nodes,

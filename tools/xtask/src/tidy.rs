@@ -6,7 +6,7 @@ use crate::tree::{File, Tree};
 
 /// What is untidy, one line each.
 pub(crate) fn check(tree: &Tree) -> Vec<String> {
-    [lints(tree), decisions(tree), suites(tree), invariants(tree)].concat()
+    [lints(tree), decisions(tree), suites(tree), invariants(tree), faults(tree)].concat()
 }
 
 /// Every package has the lints of the workspace.
@@ -97,6 +97,82 @@ fn tested_ids(file: &File) -> Vec<&str> {
     ids
 }
 
+/// Every fault of the page has an id of its own, and tests that exist or a word on what is open.
+fn faults(tree: &Tree) -> Vec<String> {
+    const PAGE: &str = "docs/field-faults.md";
+    let Some(page) = text(tree, PAGE) else { return vec![format!("{PAGE}: is missing")] };
+    let tests: Vec<(&str, Vec<&str>)> =
+        tree.files.iter().map(|file| (file.path.as_str(), names_of_tests(&file.text))).collect();
+    let mut findings = Vec::new();
+    let mut seen = BTreeSet::new();
+    for row in page.lines().filter_map(Fault::of) {
+        let id = row.id;
+        if !is_fault_id(id) {
+            findings.push(format!("{PAGE}: `{id}` is no id of a fault"));
+        }
+        if !seen.insert(id) {
+            findings.push(format!("{PAGE}: {id} is given twice"));
+        }
+        if row.tests.is_empty() && row.open.is_none_or(|open| open.trim().is_empty()) {
+            findings.push(format!("{PAGE}: {id} has neither a test nor `open: ` and what is left"));
+        }
+        let missing = row.tests.iter().filter(|name| !tests.iter().any(|(path, all)| holds(path, all, name)));
+        findings.extend(missing.map(|name| format!("{PAGE}: {id} names `{name}`, which is no test")));
+    }
+    if seen.is_empty() {
+        findings.push(format!("{PAGE}: no row of a fault was found"));
+    }
+    findings
+}
+
+/// A row of the page of faults: `| D1 | a few words | `room::a_test`; open: what is left |`.
+struct Fault<'a> {
+    id: &'a str,
+    /// Between backquotes, before what is open.
+    tests: Vec<&'a str>,
+    open: Option<&'a str>,
+}
+
+impl<'a> Fault<'a> {
+    /// Nothing for the head of a table, the line below it, and what is no table.
+    fn of(line: &'a str) -> Option<Self> {
+        let mut cells = line.strip_prefix("| ")?.split('|').map(str::trim);
+        let (id, _, last) = (cells.next()?, cells.next()?, cells.next()?);
+        let (tests, open) =
+            last.split_once("open: ").map_or((last, None), |(tests, open)| (tests, Some(open)));
+        let tests = tests.split('`').skip(1).step_by(2).collect();
+        (id != "id").then_some(Self { id, tests, open })
+    }
+}
+
+/// One or two capital letters and a number, as in `CL7`.
+fn is_fault_id(word: &str) -> bool {
+    is_id(word) || word.strip_prefix(|first: char| first.is_ascii_uppercase()).is_some_and(is_id)
+}
+
+/// Whether the file at `path` has the test `name`, and lies in the rooms that stand before it: `e2e::push::a_test`.
+fn holds(path: &str, tests: &[&str], name: &str) -> bool {
+    let mut rooms: Vec<&str> = name.split("::").collect();
+    let test = rooms.pop();
+    let is_in = |room: &str| path.trim_end_matches(".rs").split('/').any(|part| part == room);
+    test.is_some_and(|test| tests.contains(&test)) && rooms.into_iter().all(is_in)
+}
+
+/// The functions that a test attribute stands over.
+fn names_of_tests(text: &str) -> Vec<&str> {
+    let mut names = Vec::new();
+    let mut is_test = false;
+    for line in text.lines().map(str::trim_start) {
+        if let Some((_, name)) = line.split_once("fn ").filter(|_| is_test) {
+            names.extend(name.split_once('(').map(|(name, _)| name));
+            is_test = false;
+        } else {
+            is_test |= line.starts_with("#[test]") || line.starts_with("#[tokio::test");
+        }
+    }
+    names
+}
+
 /// A capital letter and a number, as in `S1`.
 fn is_id(word: &str) -> bool {
     let number = word.strip_prefix(|family: char| family.is_ascii_uppercase());
@@ -167,5 +243,35 @@ mod tests {
         );
         let found = invariants(&tree(&[&files[..], &[("a/src/conformance/mod.rs", suite)]].concat()));
         assert_eq!(found.len(), 1, "a check of a conformance suite is a test: {found:?}");
+    }
+    #[test]
+    fn a_fault_without_a_test_an_unknown_test_and_an_id_given_twice_are_reported() {
+        let code =
+            "#[test]\nfn helped() {}\nfn helper() {}\n\n    #[tokio::test]\n    async fn waited() {}\n";
+        let found = |rows: &str| {
+            let page = format!("# Faults\n\n| id | fault | tests |\n|---|---|---|\n{rows}");
+            faults(&tree(&[("docs/field-faults.md", &page), ("tests/e2e/push.rs", code)]))
+        };
+        let sound = "| D1 | x | `e2e::push::helped`, `waited` |\n| CL2 | y | open: no `--flag` |\n\
+                     | N3 | z | `push::waited`; open: the rest |\n";
+
+        assert_eq!(found(sound), Vec::<String>::new());
+        for (row, finding) in [
+            ("| D2 | x | `e2e::push::gone` |\n", "D2 names `e2e::push::gone`, which is no test"),
+            ("| D2 | x | `e2e::pull::helped` |\n", "D2 names `e2e::pull::helped`, which is no test"),
+            ("| D2 | x | `push::helper` |\n", "D2 names `push::helper`, which is no test"),
+            ("| D2 | x | mended |\n", "D2 has neither a test nor `open: ` and what is left"),
+            ("| D2 | x | open: |\n", "D2 has neither a test nor `open: ` and what is left"),
+            ("| D1 | x | `waited` |\n", "D1 is given twice"),
+            ("| CLX2 | x | `waited` |\n", "`CLX2` is no id of a fault"),
+        ] {
+            assert_eq!(
+                found(&format!("{sound}{row}")),
+                [format!("docs/field-faults.md: {finding}")],
+                "{row}"
+            );
+        }
+        assert_eq!(found(""), ["docs/field-faults.md: no row of a fault was found"]);
+        assert_eq!(faults(&tree(&[])), ["docs/field-faults.md: is missing"]);
     }
 }

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use format_spec::ErrorClass;
 use format_spec::wire::{ForgetRequest, GcReport, GcRequest, RetentionPolicy, RunMode};
@@ -204,4 +205,22 @@ fn a_line_without_an_end_is_not_read_further() {
     for error in [verified.unwrap_err(), audited.unwrap_err()] {
         assert!(error.to_string().ends_with("a line has no end"), "{error}");
     }
+}
+
+/// C7: a server that takes a request and says nothing is given up on after a while.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_never_answers_is_given_up_on() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let silence = Duration::from_secs(300);
+    let api = Api::new(&address, "token", Retry { silence: Some(silence), ..Retry::once() }).unwrap();
+    let start = tokio::time::Instant::now();
+
+    let error = api.status().await.unwrap_err();
+
+    assert!(start.elapsed() >= silence, "{:?}", start.elapsed());
+    assert_eq!(error.class(), ErrorClass::Unavailable);
+    let ClientError::Unreachable { server, source, .. } = &error else { panic!("{error}") };
+    assert_eq!(*server, address);
+    assert!(source.to_string().contains("nothing was heard for 300 s"), "{source}");
 }

@@ -349,7 +349,11 @@ fn a_run_that_failed_half_way_has_the_servers_words_and_the_exit_code_of_its_cla
     let text = failed().admin(&["gc"]).exits(14);
     let document = failed().admin(&["gc", "--json"]).exits(14).json();
 
-    assert!(stderr(&text.output).contains("no space is left (full)"), "{}", stderr(&text.output));
+    assert!(
+        stderr(&text.output).contains("no space is left (full, says http://"),
+        "{}",
+        stderr(&text.output)
+    );
     assert_eq!((&document["error"]["code"], &document["error"]["exit_code"]), (&json!("full"), &json!(14)));
 }
 
@@ -431,18 +435,32 @@ fn a_refusal_is_one_document_and_its_class_is_the_exit_code() {
         let document = server().admin(&[arguments, &["--json"]].concat()).exits(code).json();
 
         assert_eq!(stdout(&text.output), "", "{arguments:?}");
-        assert!(stderr(&text.output).contains("its reason (its_code)"), "{}", stderr(&text.output));
+        assert!(
+            stderr(&text.output).contains("its reason (its_code, says http://"),
+            "{}",
+            stderr(&text.output)
+        );
         assert!(!stderr(&text.output).contains("run the command again"), "{}", stderr(&text.output));
         assert_eq!(document["error"]["code"], "its_code", "{arguments:?}");
     }
 }
 
-/// A server of an earlier version does not know these paths.
+/// A server of an earlier version does not know these paths, and says so in its own words; anybody else's 404 is no answer.
 #[test]
 fn a_path_that_the_server_does_not_know_is_not_found() {
-    for arguments in [&["stats"][..], &["gc"], &["forget"], &["undelete", &data::id(1).to_string()]] {
-        let done = Server::default().admin(arguments).exits(10);
-        assert!(stderr(&done.output).contains("404"), "{}", stderr(&done.output));
+    let id = data::id(1).to_string();
+    let unknown = refusal("no_such_route", ErrorClass::NotFound, "there is no such route");
+    for (arguments, request) in [
+        (&["stats"][..], "GET /v1/stats".to_owned()),
+        (&["gc"], "POST /v1/gc".to_owned()),
+        (&["forget"], "POST /v1/forget".to_owned()),
+        (&["undelete", &id], format!("POST /v1/snapshots/{id}/undelete")),
+    ] {
+        let ours = Server::default().refuses(&request, 404, &unknown).admin(arguments).exits(10);
+        let foreign = Server::default().admin(arguments).exits(2);
+
+        assert!(stderr(&ours.output).contains("there is no such route"), "{}", stderr(&ours.output));
+        assert!(stderr(&foreign.output).contains("is no Astacus server"), "{}", stderr(&foreign.output));
     }
 }
 
