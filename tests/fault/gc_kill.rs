@@ -430,12 +430,14 @@ impl Load {
     /// Fails unless every snapshot that must be there is, all that are there are whole, and counts are right.
     fn check(&mut self, when: &str) {
         self.tally.checks += 1;
-        let listed = self.client(0).snapshot_ids();
+        let snapshots = self.client(0).snapshots();
+        let listed: Vec<String> = snapshots.iter().map(|info| text(info, "id")).collect();
         let staying = self.known.keys().filter(|id| !self.going.contains(*id));
         let lost: Vec<&String> = staying.filter(|id| !listed.contains(id)).collect();
         assert!(lost.is_empty(), "{when}: acknowledged, and lost: {lost:?}");
-        for id in &listed {
-            self.check_one(id, when);
+        for info in &snapshots {
+            let node = info["nodes"][0].as_str().expect("each is of a node");
+            self.check_one(&text(info, "id"), node, when);
         }
         self.forget_again(&listed);
         for level in ["read", "refs"] {
@@ -453,9 +455,9 @@ impl Load {
         }
     }
 
-    fn check_one(&mut self, id: &str, when: &str) {
+    fn check_one(&mut self, id: &str, node: &str, when: &str) {
         let to = self.folder.path("restored");
-        self.client(0).restore(id, &to, &["--strip-root"]).exits(0);
+        self.client(0).restore(id, &to, &["--strip-root", "--node", node]).exits(0);
         let restored = read_tree(&to);
         std::fs::remove_dir_all(&to).unwrap();
         self.tally.restored += 1;

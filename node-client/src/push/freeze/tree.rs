@@ -162,6 +162,10 @@ const BETWEEN_TRIES: Duration = Duration::from_millis(10);
 ///
 /// # Errors
 /// [`Errno::BUSY`] if somebody keeps the lock, as whoever owns the folder above can, so that a push is not held up.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the kernel tells nobody when a lock is free, but who waits for ever"
+)]
 fn enter(base: &OwnedFd) -> Result<(), Errno> {
     for _ in 0..TRIES {
         match rustix::fs::flock(base, FlockOperation::NonBlockingLockExclusive) {
