@@ -8,7 +8,7 @@ use format_spec::page::Content;
 use format_spec::{EntryKind, Extent, FileEnd, Xattr};
 
 use super::Scan;
-use super::reading::{Known, Samples, Stayed};
+use super::reading::{Known, ReadAs, Samples, Stayed};
 use crate::push::change::{Change, Habit, Settled, Verdict, pick, verdict};
 use crate::push::class::Class;
 use crate::push::content::{Compared, Layout, Reading, Unread};
@@ -185,8 +185,8 @@ impl Scan<'_> {
         slot: Slot,
     ) -> Result<Kind, Useless> {
         let found = replay.found;
-        let stat = found.stat;
         let before = self.clock.now();
+        let stat = self.replayed_as(&mut replay, slot.habit)?;
         let xattrs = self.xattrs(&mut replay, remembered.entry.xattrs, &slot)?;
         let now = self.slot(found, &stat, before, slot.habit);
         // A new end must be settled as the old start is.
@@ -212,7 +212,7 @@ impl Scan<'_> {
                     replay.file = Some(file);
                 }
                 let from = replay.at;
-                let end = self.read_on(&mut replay, from, digest, slot.habit)?;
+                let end = self.read_on(&mut replay, &stat, from, digest, slot.habit)?;
                 self.end(&stat, group, end)?;
                 return Ok(Kind::Resumed);
             };
@@ -235,8 +235,11 @@ impl Scan<'_> {
                     self.compare(&mut replay, &last)?;
                 }
                 let from = replay.at;
-                let end = self.read_on(&mut replay, from, digest, slot.habit)?;
+                let end = self.read_on(&mut replay, &stat, from, digest, slot.habit)?;
                 self.end(&stat, group, end)?;
+                if stat.identity != found.stat.identity {
+                    self.moved_on(found, &stat);
+                }
                 return Ok(Kind::Appended);
             }
             if let Some(last) = held {
@@ -247,6 +250,27 @@ impl Scan<'_> {
                 Origin::Last | Origin::Moved => Kind::Unchanged,
                 Origin::Journal => Kind::Resumed,
             });
+        }
+    }
+
+    /// As what a file is taken that is in memory: as it was listed. If it grew since and its owner is not known to
+    /// append only, it may have been written to in its middle as well, and then was never of the listed length with
+    /// these bytes: it is taken as it is when it is opened.
+    fn replayed_as(&mut self, replay: &mut Replay<'_>, habit: Habit) -> Result<Stat, Useless> {
+        let found = replay.found;
+        if replay.verdict != Verdict::Prove || found.source == Source::Copy {
+            return Ok(found.stat);
+        }
+        let file = self.opened(replay)?;
+        let at_open = Stat::of_file(&file).map_err(|_| Useless::Moved)?;
+        replay.file = Some(file);
+        match Change::between(&found.stat.identity, &at_open.identity) {
+            Change::None | Change::Stamp => Ok(found.stat),
+            Change::Grown => match self.read_as(found, &at_open, habit) {
+                ReadAs::Frozen(stat) | ReadAs::Later(stat) => Ok(stat),
+                ReadAs::Nothing => Err(Useless::Moved),
+            },
+            Change::Rewritten | Change::Shrunk | Change::Replaced => Err(Useless::Moved),
         }
     }
 
@@ -335,16 +359,16 @@ impl Scan<'_> {
     fn read_on(
         &mut self,
         replay: &mut Replay<'_>,
+        stat: &Stat,
         from: u64,
         mut digest: FileDigester,
         habit: Habit,
     ) -> Result<FileEnd, Useless> {
-        let stat = replay.found.stat;
         let file = self.opened(replay)?;
-        let reference = self.reference(replay.found, &file).ok_or(Useless::Moved)?;
+        let reference = self.reference(replay.found, stat, &file).ok_or(Useless::Moved)?;
         let mut samples = Samples::of(self.draw.seed() ^ replay.hash, habit);
         let (pages, stop) = (&mut *self.pages, self.stop);
-        let reading = Reading { found: replay.found, file: &file, layout: layout(&stat) };
+        let reading = Reading { found: replay.found, file: &file, layout: layout(stat) };
         self.reader.read(&reading, from..stat.identity.size, |at, extent| {
             digest.push(&extent);
             samples.note(at, extent);

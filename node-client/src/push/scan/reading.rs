@@ -68,7 +68,7 @@ enum Read {
 }
 
 /// As what an open file is read.
-enum ReadAs {
+pub(super) enum ReadAs {
     /// As it was frozen, and as far.
     Frozen(Stat),
     /// As it is now: a later state of it, but one.
@@ -242,7 +242,7 @@ impl Scan<'_> {
     }
 
     /// A later state of the file than that which was frozen is in the snapshot.
-    fn moved_on(&mut self, found: &FoundFile, stored: &Stat) {
+    pub(super) fn moved_on(&mut self, found: &FoundFile, stored: &Stat) {
         self.reader.tally.moved_on(MOVED_ON, &found.path);
         // What was cut off is nowhere else in the snapshot, and was to be kept by the second name.
         let is_cut = found.source == Source::Link && stored.identity.size < found.stat.identity.size;
@@ -254,7 +254,7 @@ impl Scan<'_> {
     }
 
     /// As what an open file is read: as it was frozen, as far as that is still there.
-    fn read_as(&mut self, found: &FoundFile, at_open: &Stat, habit: Habit) -> ReadAs {
+    pub(super) fn read_as(&mut self, found: &FoundFile, at_open: &Stat, habit: Habit) -> ReadAs {
         let links = if found.source == Source::Path { at_open.links } else { found.stat.links };
         let later = Stat { links, ..*at_open };
         match (found.source, Change::between(&found.stat.identity, &at_open.identity)) {
@@ -288,12 +288,12 @@ impl Scan<'_> {
         at_open.identity.size == 0 && self.classes.of(&found.path) == Class::Logged
     }
 
-    /// What an open file must still be for its new end to fit the old start: what was listed.
-    pub(super) fn reference(&self, found: &FoundFile, file: &OwnedFd) -> Option<Identity> {
+    /// What an open file must still be for its new end to fit the old start: as what it is read.
+    pub(super) fn reference(&self, found: &FoundFile, read_as: &Stat, file: &OwnedFd) -> Option<Identity> {
         match found.source {
             // A copy has an identity of its own.
             Source::Copy => Some(Stat::of_file(file).ok()?.identity),
-            Source::Path | Source::Link => Some(found.stat.identity),
+            Source::Path | Source::Link => Some(read_as.identity),
         }
     }
 

@@ -52,7 +52,8 @@ impl Random {
 enum Kind {
     /// It is appended to, and at times begun again under its name.
     Log,
-    /// Anything.
+    /// Anything, but it never only grows: a file that did so twice is taken for a log (C8), and what its owner then
+    /// writes in its middle is found by samples, or by the next whole comparison.
     Heap,
     /// It is written once, renamed, linked and deleted.
     Table,
@@ -141,8 +142,10 @@ impl<'a> Owner<'a> {
                 self.overwrite(&name);
                 self.append(&name);
             }
-            (Kind::Heap, 4) => self.grow_by_a_hole(&name),
-            (Kind::Heap, 5) => self.append(&name),
+            (Kind::Heap, 4) => {
+                self.overwrite(&name);
+                self.grow_by_a_hole(&name);
+            }
             (Kind::Heap, _) => self.overwrite(&name),
             (Kind::Table, 0) => self.remove(&name),
             (Kind::Table, 1 | 2) => self.rename(&name),
@@ -195,6 +198,16 @@ impl<'a> Owner<'a> {
         bytes.truncate(len.saturating_sub(at).max(1));
         self.tree.overwrite(name, u64::try_from(at).unwrap(), &bytes);
         self.note(name);
+    }
+
+    /// Writes to the start, and then to the end.
+    fn tear(&mut self, name: &str) {
+        let len = self.tree.read(name).len();
+        for at in [0, len.saturating_sub(100)] {
+            let bytes = self.random.bytes(100);
+            self.tree.overwrite(name, u64::try_from(at).unwrap(), &bytes[..bytes.len().min(len - at)]);
+            self.note(name);
+        }
     }
 
     fn cut(&mut self, name: &str) {
@@ -342,6 +355,11 @@ fn history(seed: u64, rules: &[&str]) -> Vec<String> {
         let places = Mutex::new(places);
         let between = || (0..ops).for_each(|_| owner.lock().unwrap().act());
         let on_read = |read: u64| {
+            // In some histories a file is written to again and again while it is read, and never stays still.
+            if seed % 8 == 7 {
+                let mut owner = owner.lock().unwrap();
+                owner.names(Kind::Heap).first().iter().for_each(|name| owner.tear(name));
+            }
             let mut places = places.lock().unwrap();
             while places.first().is_some_and(|place| *place <= read) {
                 places.pop_first();
