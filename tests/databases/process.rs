@@ -127,11 +127,16 @@ impl Daemon {
         wait::within(wait::PATIENCE, || self.child.try_wait().ok().flatten()).is_some()
     }
 
+    /// The first lines that tell of an error, and the last ones.
     fn log_end(&self) -> String {
         let log = std::fs::read(&self.log).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
         let lines: Vec<&str> = log.lines().collect();
-        lines.get(lines.len().saturating_sub(20)..).unwrap_or_default().join("\n")
+        let is_error =
+            |line: &&&str| ["ERROR", "FATAL", "PANIC", "Exception"].iter().any(|word| line.contains(word));
+        let errors = lines.iter().filter(is_error).take(10).copied();
+        let last = lines.get(lines.len().saturating_sub(20)..).unwrap_or_default();
+        errors.chain(["…"]).chain(last.iter().copied()).collect::<Vec<_>>().join("\n")
     }
 }
 

@@ -126,7 +126,7 @@ impl Machine {
 
     /// What a power cut now would leave: the server stands still until it ends.
     fn freeze(&mut self) -> LoopImage {
-        freeze(self.server.pid());
+        assert!(freeze(self.server.pid()), "the server is there");
         self.tally.cuts += 1;
         let name = format!("disk-{}", self.images);
         self.images += 1;
@@ -288,19 +288,21 @@ fn data(image: &LoopImage) -> PathBuf {
     image.path().join("data")
 }
 
-/// Stops every thread of a process, and returns when all of them stand still.
-pub(crate) fn freeze(pid: Pid) {
-    kill_process(pid, Signal::STOP).expect("our own child can be signalled");
+/// Stops every thread of a process, and returns when all of them stand still. False if it had ended by then.
+pub(crate) fn freeze(pid: Pid) -> bool {
+    if kill_process(pid, Signal::STOP).is_err() {
+        return false;
+    }
     let threads = format!("/proc/{pid}/task", pid = pid.as_raw_nonzero());
     let stands_still = |thread: std::io::Result<std::fs::DirEntry>| {
         let stat = thread.and_then(|thread| std::fs::read_to_string(thread.path().join("stat")));
         // The state comes after the name, which is in brackets and may have any in it.
         stat.is_ok_and(|stat| stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with(['T', 't'])))
     };
-    wait::for_state("a process to stand still", || {
-        let mut threads = std::fs::read_dir(&threads).expect("a stopped process is there");
-        threads.all(stands_still).then_some(())
-    });
+    wait::for_state("a process to stand still", || match std::fs::read_dir(&threads) {
+        Ok(mut threads) => threads.all(stands_still).then_some(true),
+        Err(_) => Some(false),
+    })
 }
 
 /// The objects of the site in the data folder `before` that are not in `after`, or not the same.
@@ -395,7 +397,7 @@ fn cut_the_first_start(kind: FileSystem, pause: Duration) -> Option<bool> {
     let running = Running::start(command);
     let early = running.within(pause);
     assert!(early.is_none(), "{early:?}");
-    freeze(running.pid());
+    assert!(freeze(running.pid()), "it is still running");
     let left = image.after_a_power_cut(&folder, "disk-1");
     running.kill();
 

@@ -114,8 +114,12 @@ impl Setup {
             done.exits(0);
             return None;
         }
-        freeze(push.pid());
-        Some(push)
+        if freeze(push.pid()) {
+            return Some(push);
+        }
+        // It had come to its end meanwhile.
+        push.wait().exits(0);
+        None
     }
 
     /// Fails unless what is listed is exactly `expected`, and all of the repository is sound.
