@@ -1,7 +1,7 @@
 //! The log: lines on standard error that never hold up, and never end, the program that writes them.
 //!
 //! A thread of its own writes. Lines that it cannot write (a full disk, a pipe or a terminal that was closed) are
-//! dropped, and so are lines beyond [`LINES`] that wait for a reader who has stopped reading; the log says how many
+//! dropped, and so are lines beyond `LINES` that wait for a reader who has stopped reading; the log says how many
 //! were dropped once it can be written again.
 
 use std::io::{self, IsTerminal, Write};

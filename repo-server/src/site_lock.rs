@@ -2,11 +2,11 @@
 //!
 //! A site takes objects and never replaces one, so the lock is a chain: objects `locks/<number>`, each with its owner.
 //! Whoever puts the next number, which only one can, holds the lock from then on. The holder puts a new one every
-//! [`RENEW_EVERY`], and deletes all but its last two. No clock of two machines is compared:
+//! `RENEW_EVERY`, and deletes all but its last two. No clock of two machines is compared:
 //!
 //! * A server that starts and finds a foreign lock watches it. If a number comes, its owner is alive, and the start is
-//!   refused. If none comes for [`PERIOD`] of the watcher's own clock, the owner is gone, and the next number is put.
-//! * The holder counts from before each of its own puts. After [`VALID_FOR`], which is shorter, it neither commits nor
+//!   refused. If none comes for `PERIOD` of the watcher's own clock, the owner is gone, and the next number is put.
+//! * The holder counts from before each of its own puts. After `VALID_FOR`, which is shorter, it neither commits nor
 //!   deletes until it has renewed. A suspended machine sees that the time has passed: its clock counts sleep.
 //! * A holder that cannot put its next number, or that finds a higher one than its own, has lost the lock for good, and
 //!   its repository halts. Two are always left, so a listing beside a renewal shows one of them.
