@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use format_spec::blob::{BlobInfo, Compressor};
 use format_spec::key::BlobKind;
 use format_spec::page::MAX_PAGE_LEN;
-use format_spec::wire::{FrameHeader, encode_end};
+use format_spec::wire::{FrameHeader, MAX_IDS, encode_end};
 use format_spec::{ChunkId, SessionId};
 use tokio::runtime::Handle;
 
@@ -166,7 +166,7 @@ impl Uplink<'_> {
             for (id, plain) in batch.chunks() {
                 self.stop.check()?;
                 self.stop.pass(body.push(&mut compressor, kind, id, plain))?;
-                if body.bytes.len() >= body_len {
+                if body.is_full(body_len) {
                     bodies.send(std::mem::take(&mut body)).map_err(|_| Stopped)?;
                 }
             }
@@ -226,6 +226,11 @@ impl Body {
         self.bytes.extend_from_slice(payload);
         self.frames += 1;
         Ok(())
+    }
+
+    /// Whether it is to be sent now: with `len` bytes, or with as many frames as the server takes at once.
+    fn is_full(&self, len: usize) -> bool {
+        self.bytes.len() >= len || self.frames as usize >= MAX_IDS
     }
 
     fn finish(mut self) -> Segments {
