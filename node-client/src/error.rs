@@ -125,6 +125,14 @@ pub enum ClientError {
         /// Why not.
         why: String,
     },
+    /// The command whose output was to be pushed did not end with 0.
+    #[error("the command `{command}` failed ({status}): there is no snapshot")]
+    Command {
+        /// The program.
+        command: String,
+        /// How it ended.
+        status: std::process::ExitStatus,
+    },
     /// A thread could not be started.
     #[error("start the thread `{name}`")]
     Thread {
@@ -168,6 +176,7 @@ impl ClientError {
             Self::Unreachable { .. }
             | Self::Disk { .. }
             | Self::Compression(_)
+            | Self::Command { .. }
             | Self::Thread { .. }
             | Self::Spool(_)
             | Self::Output(_)
@@ -203,6 +212,9 @@ impl ClientError {
             Self::Output(_) | Self::Unreported { .. } => {
                 "all that the command changed stays; make standard output writable to see its report"
             }
+            Self::Command { .. } => {
+                "what the command wrote on standard error says why; run it again when the cause is gone"
+            }
             Self::NotFrozen { .. } => {
                 "choose a folder with --freeze-dir, push a snapshot of the volume, or leave out --require-freeze"
             }
@@ -232,6 +244,7 @@ impl ClientError {
         match self {
             Self::Refused { body, .. } => Some(&body.code),
             Self::Partial { .. } => Some("partial_snapshot"),
+            Self::Command { .. } => Some("command_failed"),
             Self::Stopped { source, .. } => source.code(),
             _ => None,
         }

@@ -37,6 +37,7 @@ mod sets;
 mod source;
 mod stat;
 mod stop;
+mod stream;
 mod upload;
 mod walk;
 mod xattr;
@@ -48,10 +49,10 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 
 use format_spec::key::BlobKind;
-use format_spec::manifest::{Manifest, PageRef};
+use format_spec::manifest::{Manifest, PageRef, RootsAre};
 use format_spec::page::PageBuilder;
 use format_spec::wire::Committed;
-use format_spec::{ChunkId, ClusterName, EntryPath, FORMAT_VERSION, NodeName, SeriesName, Timestamp};
+use format_spec::{About, ChunkId, ClusterName, EntryPath, FORMAT_VERSION, NodeName, SeriesName, Timestamp};
 use tokio::runtime::Handle;
 
 pub use crate::state::Alike;
@@ -65,13 +66,14 @@ pub(crate) use roots::Root;
 pub use roots::existing;
 pub use sets::ClassSet;
 pub(crate) use stat::{Device, Identity};
+pub use stream::{Stream, StreamName, StreamSource, run_stream};
 pub use walk::Mounts;
 
 use crate::api::{Api, Coming};
 use crate::cancel::Cancel;
 use crate::clock::{Clock, SystemClock};
 use crate::error::ClientError;
-use crate::progress::{Progress, Silent};
+use crate::progress::{Phase, Progress, Silent};
 use crate::rate::Rate;
 use crate::state::{Memory, Place, Spool};
 use change::Draw;
@@ -136,6 +138,8 @@ pub struct PushOptions {
     pub state: Option<PathBuf>,
     /// Name of the series; without it, the folders are what tells it from others.
     pub series: Option<SeriesName>,
+    /// Labels and note of the snapshot.
+    pub about: About,
     /// Whether it is meant that there is much less than in the push before.
     pub smaller: Smaller,
 }
@@ -171,6 +175,7 @@ impl PushOptions {
             max_rate: None,
             state: None,
             series: None,
+            about: About::default(),
             smaller: Smaller::default(),
         }
     }
@@ -262,6 +267,7 @@ struct Push<'a> {
     classes: Classes,
     pace: Pace,
     place: Option<Place>,
+    roots_are: Option<RootsAre>,
 }
 
 impl<'a> Push<'a> {
@@ -277,11 +283,10 @@ impl<'a> Push<'a> {
         let excludes: Vec<String> = options.excludes.iter().cloned().chain(never).collect();
         let excludes = Globs::new("--exclude", &excludes)?;
         let classes = Classes::new(&options.classes, &options.class_sets)?;
-        let pace =
-            options.max_rate.map_or_else(Pace::unlimited, |rate| Pace::at_most(rate.bytes_per_second()));
+        let pace = pace(options);
         let place =
             options.state.as_ref().map(|base| Place::new(base, &options.cluster, &options.node, &roots));
-        Ok(Self { api, runtime, options, hooks, roots, excludes, classes, pace, place })
+        Ok(Self { api, runtime, options, hooks, roots, excludes, classes, pace, place, roots_are: None })
     }
 
     /// One run from the start.
@@ -319,25 +324,13 @@ impl<'a> Push<'a> {
         coming: Coming,
     ) -> Result<PushReport, Stopped> {
         let tally = Tally::default();
-        let uplink = Uplink {
-            api: self.api,
-            runtime: self.runtime,
-            session: session.id,
-            stop,
-            tally: &tally,
-            progress: self.hooks.progress,
-            level: self.options.level,
-            jobs: self.options.jobs,
-            max_chunk: session.chunker.params().max_chunk(),
-            pace: &self.pace,
-            clock: self.hooks.clock,
-            late: Mutex::default(),
-        };
+        let uplink = self.uplink(&session, stop, &tally);
         let warnings = self.warnings(&session.memory);
         for warning in &warnings {
             tracing::warn!("{warning}");
         }
         let frozen_at = self.hooks.clock.now();
+        self.hooks.progress.phase(Phase::Listing);
         let mut memory = std::mem::take(&mut session.memory);
         let list = self.list(&mut memory, freeze, stop, &tally)?;
         let missing = uplink.ask_again(&mut memory, session.base)?;
@@ -358,6 +351,23 @@ impl<'a> Push<'a> {
         let report = tally.report(&committed, node, totals, problems);
         let warnings = [warnings, report.warnings.clone()].concat();
         Ok(PushReport { frozen: freeze.frozen().to_vec(), warnings, unmatched: self.unmatched(), ..report })
+    }
+
+    fn uplink<'x>(&'x self, session: &Session, stop: &'x Stop, tally: &'x Tally) -> Uplink<'x> {
+        Uplink {
+            api: self.api,
+            runtime: self.runtime,
+            session: session.id,
+            stop,
+            tally,
+            progress: self.hooks.progress,
+            level: self.options.level,
+            jobs: self.options.jobs,
+            max_chunk: session.chunker.params().max_chunk(),
+            pace: &self.pace,
+            clock: self.hooks.clock,
+            late: Mutex::default(),
+        }
     }
 
     /// The tree at this moment. What will be read of it stays as it is.
@@ -448,10 +458,22 @@ impl<'a> Push<'a> {
         found: Found,
         pages: &mut Pages,
     ) -> Result<(Committed, Manifest), Stopped> {
+        self.hooks.progress.phase(Phase::Sending);
         let Scanned { totals, problems } = self.send_chunks(uplink, session, freeze, found, pages)?;
         let opener = source::Opener::new(&self.roots, freeze);
         uplink.settle(opener, session)?;
-        // The server takes a page only when it has all that the page refers to.
+        self.commit(uplink, session, pages, Scanned { totals, problems })
+    }
+
+    /// Sends the pages, and commits. The server takes a page only when it has all that the page refers to.
+    fn commit(
+        &self,
+        uplink: &Uplink<'_>,
+        session: &Session,
+        pages: &Pages,
+        Scanned { totals, problems }: Scanned,
+    ) -> Result<(Committed, Manifest), Stopped> {
+        self.hooks.progress.phase(Phase::Committing);
         send_pages(uplink, &pages.spool)?;
         let manifest = Manifest {
             push: Some(uplink.tally.stats()),
@@ -516,8 +538,14 @@ impl<'a> Push<'a> {
             host: self.options.host.clone(),
             push: None,
             series: self.options.series.clone(),
+            about: self.options.about.clone().if_any(),
+            roots_are: self.roots_are,
         }
     }
+}
+
+fn pace(options: &PushOptions) -> Pace {
+    options.max_rate.map_or_else(Pace::unlimited, |rate| Pace::at_most(rate.bytes_per_second()))
 }
 
 /// What there is to push, and what is known of it.

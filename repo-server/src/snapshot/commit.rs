@@ -7,7 +7,7 @@ use format_spec::key::BlobKind;
 use format_spec::manifest::{Manifest, Totals};
 use format_spec::object::{self, ObjectKind};
 use format_spec::snapshot::{ManifestRef, Origin, Snapshot, SnapshotState};
-use format_spec::{ChunkId, FORMAT_VERSION, ManifestId, SessionId, SnapshotId};
+use format_spec::{About, ChunkId, FORMAT_VERSION, ManifestId, SessionId, SnapshotId};
 
 use super::series::{self, Smaller};
 use super::{get, manifest_object, named_pages, objects, snapshot_object};
@@ -218,6 +218,7 @@ fn describe(
         }],
         number: None,
         shrunk: None,
+        about: manifest.about.clone().and_then(About::if_any),
     };
     series::place(repository, &mut snapshot, smaller)?;
     Ok(Snapshot { id: SnapshotId::new(snapshot.created_ms, random), ..snapshot })
@@ -304,6 +305,7 @@ mod tests {
             manifests: vec![ManifestRef { node, id, totals: Totals::default(), push, origin: None }],
             number: None,
             shrunk: None,
+            about: None,
         }
     }
 
