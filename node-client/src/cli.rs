@@ -362,6 +362,10 @@ impl Connection {
     }
 }
 
+/// Told where no place for what pushes remember is known.
+const NO_MEMORY: &str = "this push will not be remembered, so the next one reads every file again: set ASTACUS_STATE_DIR to a \
+                         folder, as HOME is not set";
+
 impl PushArguments {
     /// For the library; `host` is this machine's name.
     ///
@@ -370,6 +374,10 @@ impl PushArguments {
     pub fn options(&self, config: &Config, host: &str, env: Env<'_>) -> Result<PushOptions, ClientError> {
         let defaults =
             PushOptions::new(config.cluster(), config.node(host)?, host.to_owned(), self.paths.clone());
+        // Nothing is ever remembered of a stream.
+        let is_remembered = !self.no_state && self.stream().is_none();
+        let state = is_remembered.then(|| crate::state::default_folder(env));
+        let warnings = if state == Some(None) { vec![NO_MEMORY.to_owned()] } else { Vec::new() };
         Ok(PushOptions {
             excludes: self.exclude.clone(),
             mounts: if self.one_file_system { Mounts::Skip } else { Mounts::Enter },
@@ -393,7 +401,8 @@ impl PushArguments {
             series: self.series.clone(),
             about: About { labels: self.labels()?, note: self.note.clone() },
             smaller: if self.accept_smaller { Smaller::Meant } else { Smaller::Suspect },
-            state: self.state(env),
+            state: state.flatten(),
+            warnings,
             ..defaults
         })
     }
@@ -451,17 +460,6 @@ impl PushArguments {
             idle_io: self.idle_io || job.idle_io,
             progress: self.progress,
         }
-    }
-
-    /// The folder of what pushes remember.
-    fn state(&self, env: Env<'_>) -> Option<PathBuf> {
-        let state = (!self.no_state).then(|| crate::state::default_folder(env));
-        if state == Some(None) {
-            tracing::warn!(
-                "nothing is remembered, so every push reads every file: set ASTACUS_STATE_DIR, as HOME is not set"
-            );
-        }
-        state.flatten()
     }
 
     fn rehash(&self) -> Rehash {

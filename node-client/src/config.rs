@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use format_spec::{ClusterName, NodeName};
@@ -159,13 +160,31 @@ impl Config {
             return Err(ClientError::Usage(format!("there is no token: {hint}")));
         };
         match fs::read_to_string(&file) {
-            Ok(text) => not_empty(&text, &file.display().to_string()),
+            Ok(text) => {
+                if let Some(warning) = open_to_others(&file) {
+                    tracing::warn!("{warning}");
+                }
+                not_empty(&text, &file.display().to_string())
+            }
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 Err(ClientError::Usage(format!("the token file `{}` does not exist", file.display())))
             }
             Err(source) => Err(ClientError::Disk { action: "read", path: file, source }),
         }
     }
+}
+
+/// What is wrong with the rights of a token file; `None` if only its owner and its group can read it, and only its
+/// owner can write it.
+fn open_to_others(file: &Path) -> Option<String> {
+    const TOO_OPEN: u32 = 0o026;
+    let mode = fs::metadata(file).ok()?.permissions().mode();
+    let shown = file.display();
+    (mode & TOO_OPEN != 0).then(|| {
+        format!(
+            "other users of this machine can read or replace the token file `{shown}`: chmod 600 `{shown}`"
+        )
+    })
 }
 
 fn not_empty(token: &str, place: &str) -> Result<String, ClientError> {
@@ -287,6 +306,21 @@ mod tests {
         assert_eq!(token(None, None).unwrap(), "other");
         assert!(matches!(token(None, Some(" ")), Err(ClientError::Usage(_))));
         assert!(matches!(token(Some(&home.path().join("gone")), None), Err(ClientError::Usage(_))));
+    }
+
+    #[test]
+    fn a_token_file_that_others_can_read_or_replace_is_named() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for (mode, is_open) in
+            [(0o600, false), (0o400, false), (0o640, false), (0o644, true), (0o660, true), (0o602, true)]
+        {
+            fs::set_permissions(file.path(), fs::Permissions::from_mode(mode)).unwrap();
+
+            let warning = open_to_others(file.path());
+
+            assert_eq!(warning.is_some(), is_open, "{mode:o}");
+            assert!(warning.is_none_or(|text| text.contains(&file.path().display().to_string())));
+        }
     }
 
     #[test]

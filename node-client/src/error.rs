@@ -165,6 +165,18 @@ pub enum ClientError {
     Worker(&'static str),
 }
 
+/// What can be done about an error of a file system: some never go away by themselves.
+fn class_of(kind: io::ErrorKind) -> ErrorClass {
+    use io::ErrorKind::{
+        AlreadyExists, InvalidFilename, IsADirectory, NotADirectory, PermissionDenied, ReadOnlyFilesystem,
+    };
+    match kind {
+        PermissionDenied | ReadOnlyFilesystem => ErrorClass::Denied,
+        AlreadyExists | InvalidFilename | IsADirectory | NotADirectory => ErrorClass::Usage,
+        _ => ErrorClass::Unavailable,
+    }
+}
+
 impl ClientError {
     /// What the caller can do about it.
     pub fn class(&self) -> ErrorClass {
@@ -173,8 +185,8 @@ impl ClientError {
                 ErrorClass::Usage
             }
             Self::NotFound(_) => ErrorClass::NotFound,
+            Self::Disk { source, .. } => class_of(source.kind()),
             Self::Unreachable { .. }
-            | Self::Disk { .. }
             | Self::Compression(_)
             | Self::Command { .. }
             | Self::Thread { .. }
@@ -215,6 +227,9 @@ impl ClientError {
             Self::Command { .. } => {
                 "what the command wrote on standard error says why; run it again when the cause is gone"
             }
+            Self::Disk { .. } if self.class() == ErrorClass::Denied => {
+                "the user who runs this has no right to that: give it, or run this as another user"
+            }
             Self::NotFrozen { .. } => {
                 "choose a folder with --freeze-dir, push a snapshot of the volume, or leave out --require-freeze"
             }
@@ -247,6 +262,29 @@ impl ClientError {
             Self::Command { .. } => Some("command_failed"),
             Self::Stopped { source, .. } => source.code(),
             _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_waiting_mends_is_not_told_to_be_tried_again() {
+        for (kind, code) in [
+            (io::ErrorKind::PermissionDenied, 12),
+            (io::ErrorKind::ReadOnlyFilesystem, 12),
+            (io::ErrorKind::NotADirectory, 2),
+            (io::ErrorKind::AlreadyExists, 2),
+            (io::ErrorKind::StorageFull, 14),
+            (io::ErrorKind::Interrupted, 14),
+        ] {
+            let error =
+                ClientError::Disk { action: "open", path: PathBuf::from("/target"), source: kind.into() };
+
+            assert_eq!(error.exit_code(), code, "{kind:?}");
+            assert_eq!(error.hint() == Some("run the command again when the cause is gone"), code == 14);
         }
     }
 }

@@ -40,6 +40,8 @@ fn standard_input_becomes_a_file_that_is_restored() {
     assert!(restored(&world, &node, "restored", &[]) == expected.as_bytes());
     let mode = fs::metadata(world.path("restored/dump.sql")).unwrap().permissions().mode();
     assert_eq!(mode & 0o7777, 0o600);
+    node.admin(&["verify", "--level", "restore"]).exits(0);
+    node.run(["verify", "latest"]).exits(0);
     // A folder of the node is another series.
     fs::write(world.dir("source").join("file"), "content").unwrap();
     node.push(&world.path("source"));

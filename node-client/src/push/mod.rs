@@ -136,6 +136,8 @@ pub struct PushOptions {
     pub max_rate: Option<Rate>,
     /// Folder for what is remembered from push to push; without it every file is read.
     pub state: Option<PathBuf>,
+    /// What the caller knows to be wrong: it is told at the start, and is in the report.
+    pub warnings: Vec<String>,
     /// Name of the series; without it, the folders are what tells it from others.
     pub series: Option<SeriesName>,
     /// Labels and note of the snapshot.
@@ -174,6 +176,7 @@ impl PushOptions {
             rehash: DEFAULT_REHASH,
             max_rate: None,
             state: None,
+            warnings: Vec::new(),
             series: None,
             about: About::default(),
             smaller: Smaller::default(),
@@ -429,7 +432,7 @@ impl<'a> Push<'a> {
         let emptied = self.roots.iter().filter(|_| memory.last.is_some()).filter(is_empty).map(|root| {
             format!("`{}` is empty: is the file system mounted that belongs there?", root.folder.display())
         });
-        live.chain(emptied).collect()
+        self.options.warnings.iter().cloned().chain(live).chain(emptied).collect()
     }
 
     /// Patterns of the user that matched nothing, each behind its flag.

@@ -312,9 +312,18 @@ mod tests {
     /// X5: what has no room in the index is refused before any of it is put on a site.
     #[test]
     fn a_snapshot_that_is_too_long_for_its_row_is_refused() {
+        use format_spec::label::{MAX_LABEL_VALUE_LEN, MAX_LABELS, MAX_NOTE_LEN};
         use format_spec::manifest::{MAX_FALLBACK_LEN, MAX_FALLBACKS};
+        use format_spec::{Label, Labels};
 
         check_row(&snapshot(MAX_FALLBACKS, MAX_FALLBACK_LEN)).unwrap();
+        let labels = (0..MAX_LABELS).map(|n| Label {
+            key: format!("{n:03}{}", "k".repeat(125)).parse().unwrap(),
+            value: "v".repeat(MAX_LABEL_VALUE_LEN).parse().unwrap(),
+        });
+        let note = Some("n".repeat(MAX_NOTE_LEN).parse().unwrap());
+        let about = Some(About { labels: Labels::new(labels).unwrap(), note });
+        check_row(&Snapshot { about, ..snapshot(MAX_FALLBACKS, MAX_FALLBACK_LEN) }).unwrap();
         let refused = check_row(&snapshot(MAX_FALLBACKS, 700)).unwrap_err();
         assert!(matches!(refused, ServerError::BadRequest { code: "snapshot_too_long", .. }), "{refused:?}");
     }
