@@ -158,6 +158,28 @@ fn fencing_tokens_grow_over_restarts() {
 
 /// P2: blobs of another cluster are not given out, not even their presence.
 #[test]
+fn a_list_of_snapshots_is_asked_for_in_parts() {
+    let world = World::new();
+    let ids: Vec<SnapshotId> = ["one", "two", "three"]
+        .map(|content| {
+            let session = Session::open(&world);
+            let manifest = session.send_file(content.as_bytes());
+            session.commit(&manifest)
+        })
+        .to_vec();
+    let part = |query: &str| {
+        let list = world.wire().send("GET", &format!("/v1/snapshots{query}"), b"").json::<SnapshotList>();
+        (list.snapshots.iter().map(|snapshot| snapshot.id).collect::<Vec<_>>(), list.next)
+    };
+
+    let (first, next) = part("?limit=2");
+    let (second, end) = part(&format!("?limit=2&after={}", next.expect("there is more")));
+
+    assert_eq!([first, second].concat(), ids);
+    assert_eq!((end, part("")), (None, (ids, None)));
+}
+
+#[test]
 fn a_snapshot_gives_out_no_blob_of_another_cluster() {
     let world = World::new();
     let session = Session::open(&world);
