@@ -16,7 +16,6 @@ use super::{App, body, parse};
 use crate::clock_watch::ClockState;
 use crate::damaged::Known;
 use crate::error::ServerError;
-use crate::index::Table;
 use crate::index::row::MarkRow;
 use crate::quarantine;
 use crate::repository::Repository;
@@ -70,8 +69,8 @@ fn base_state(
     base: Option<ManifestId>,
 ) -> Result<wire::BaseState, ServerError> {
     let Some(id) = base else { return Ok(wire::BaseState::Unknown) };
-    let row = repository.parts.index.get(Table::Manifest, id.as_bytes())?;
-    let is_pinned = row.is_some() && !quarantine::any(repository, cluster)?;
+    let is_pinned =
+        snapshot::has_manifest(repository, cluster, id)? && !quarantine::any(repository, cluster)?;
     Ok(if is_pinned { wire::BaseState::Pinned } else { wire::BaseState::Unknown })
 }
 

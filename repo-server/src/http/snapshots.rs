@@ -27,9 +27,13 @@ pub(super) struct ListPart {
 }
 
 /// The next of the snapshots.
-pub(super) async fn list(State(app): State<App>, Query(asked): Query<ListPart>) -> Answer<wire::SnapshotList> {
+pub(super) async fn list(
+    State(app): State<App>,
+    Query(asked): Query<ListPart>,
+) -> Answer<wire::SnapshotList> {
     let cluster: Option<ClusterName> = asked.cluster.as_deref().map(parse).transpose()?;
-    let after = asked.after.as_deref().map(|after| after.parse::<ListPlace>().map_err(bad_query)).transpose()?;
+    let after =
+        asked.after.as_deref().map(|after| after.parse::<ListPlace>().map_err(bad_query)).transpose()?;
     let limit = PartLimit {
         snapshots: limit(asked.limit.as_deref(), wire::MAX_SNAPSHOTS)?,
         len: wire::MAX_SNAPSHOTS_LEN,

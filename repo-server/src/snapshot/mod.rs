@@ -96,6 +96,22 @@ pub(crate) fn get(repository: &Repository, id: SnapshotId) -> Result<Snapshot, S
     decode(id, &value.ok_or(ServerError::NoSnapshot(id))?)
 }
 
+/// Whether a snapshot of this cluster has this manifest.
+pub(crate) fn has_manifest(
+    repository: &Repository,
+    cluster: &ClusterName,
+    id: ManifestId,
+) -> Result<bool, ServerError> {
+    let malformed = || ServerError::Row { object: format!("manifest {id}") };
+    let Some(of) = repository.parts.index.get(Table::Manifest, id.as_bytes())? else { return Ok(false) };
+    let of = SnapshotId::from_bytes(of.try_into().map_err(|_| malformed())?);
+    match get(repository, of) {
+        Ok(snapshot) => Ok(snapshot.cluster == *cluster),
+        Err(ServerError::NoSnapshot(_)) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 fn decode(id: SnapshotId, value: &[u8]) -> Result<Snapshot, ServerError> {
     Snapshot::decode(value).map_err(|_| ServerError::Row { object: format!("snapshot {id}") })
 }

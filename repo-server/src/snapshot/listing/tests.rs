@@ -14,7 +14,7 @@ fn put(world: &World, number: u64) -> SnapshotId {
     let snapshot = Snapshot {
         version: FORMAT_VERSION,
         id: SnapshotId::new(1_700_000_000_000 - number, [seed; 10]),
-        cluster: if number % 2 == 0 { "a" } else { "b" }.parse().unwrap(),
+        cluster: if number.is_multiple_of(2) { "a" } else { "b" }.parse().unwrap(),
         created_ms: 1_700_000_000_000,
         state: SnapshotState::Complete,
         manifests: vec![ManifestRef {
