@@ -63,7 +63,9 @@ pub use folder::Existing;
 pub(crate) use folder::is_temporary;
 pub use lack::Lack;
 pub use report::{RestoreReport, Skipped};
-pub use select::{NodeChoice, Partial, PassedOver, PassedOverFor, SnapshotChoice, by_part};
+pub use select::{
+    NodeChoice, Partial, PassedOver, PassedOverFor, SnapshotChoice, by_part, latest_of_one_series,
+};
 pub use series::SeriesChoice;
 pub use verify::{Damage, VerifyOptions, VerifyReport, verify};
 

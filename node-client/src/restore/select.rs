@@ -171,6 +171,25 @@ pub(super) fn latest(
     Ok((latest, node))
 }
 
+/// What `latest` stands for where nothing chooses a node: the newest complete one of `snapshots`, if they are of one
+/// series.
+///
+/// # Errors
+/// [`ClientError::NotFound`] if there is none; [`ClientError::Usage`] if they are of several series.
+pub fn latest_of_one_series(snapshots: &[SnapshotInfo]) -> Result<SnapshotId, ClientError> {
+    let all: Vec<&SnapshotInfo> = snapshots.iter().collect();
+    let Some(node) = all.first().and_then(|first| first.nodes.first()) else {
+        return Err(ClientError::NotFound("there is no snapshot yet".to_owned()));
+    };
+    let series: BTreeSet<_> = all.iter().map(|info| (&info.cluster, info.series)).collect();
+    match series.len() {
+        1 => newest(&all, node, Partial::Refuse).map(|latest| latest.id),
+        several => Err(ClientError::Usage(format!(
+            "`latest` could be of {several} series: name a snapshot by its id; `astacus-admin last` lists the newest of each"
+        ))),
+    }
+}
+
 /// The newest complete one of `snapshots`, by their commits; with [`Partial::Allow`] the newest.
 ///
 /// As a policy counts them, one that is known to be damaged, was forgotten, holds much less than the one before it or is

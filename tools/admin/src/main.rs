@@ -9,6 +9,7 @@ mod forget;
 mod gc;
 mod last;
 mod missing;
+mod named;
 mod pack;
 mod protect;
 mod rebuild;
