@@ -63,9 +63,7 @@ pub use folder::Existing;
 pub(crate) use folder::is_temporary;
 pub use lack::Lack;
 pub use report::{RestoreReport, Skipped};
-pub use select::{
-    NodeChoice, Partial, PassedOver, PassedOverFor, SnapshotChoice, by_part, latest_of_one_series,
-};
+pub use select::{NodeChoice, Partial, PassedOver, PassedOverFor};
 pub use series::SeriesChoice;
 pub use verify::{Damage, VerifyOptions, VerifyReport, verify};
 
@@ -73,6 +71,7 @@ use crate::api::Api;
 use crate::cancel::Cancel;
 use crate::clock::Clock;
 use crate::error::ClientError;
+use crate::named::{SnapshotChoice, by_part};
 
 /// Where a pushed root goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -323,7 +322,7 @@ fn find(
             return Ok(Found { snapshot: id, node, passed_over });
         }
         SnapshotChoice::Id(id) => *id,
-        SnapshotChoice::Part(part) => select::by_part(&runtime.block_on(api.snapshots(None))?, part)?,
+        SnapshotChoice::Part(part) => by_part(&runtime.block_on(api.snapshots(None))?, part)?,
     };
     let snapshot = runtime.block_on(api.snapshot(id))?;
     if options.cluster.as_ref().is_some_and(|cluster| *cluster != snapshot.cluster) {

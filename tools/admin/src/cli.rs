@@ -9,8 +9,8 @@ use format_spec::protection::MAX_REASON_LEN;
 use format_spec::{ChunkId, ClusterName, NodeName, SessionId};
 use node_client::cli::{ALL_COMMANDS, Output};
 use node_client::config::Settings;
+use node_client::named::SnapshotChoice;
 use node_client::rate::Rate;
-use node_client::restore::SnapshotChoice;
 use node_client::span::Span;
 
 /// What all exit codes mean, in the help of every command.

@@ -3,7 +3,7 @@
 use format_spec::SnapshotId;
 use node_client::api::Api;
 use node_client::error::ClientError;
-use node_client::restore::{SnapshotChoice, by_part, latest_of_one_series};
+use node_client::named::{SnapshotChoice, by_part, latest_of_one_series};
 
 /// The snapshot that `choice` stands for.
 ///

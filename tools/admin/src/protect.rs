@@ -8,7 +8,7 @@ use format_spec::wire::SnapshotInfo;
 use format_spec::{ErrorClass, SnapshotId};
 use node_client::api::Api;
 use node_client::error::ClientError;
-use node_client::restore::SnapshotChoice;
+use node_client::named::SnapshotChoice;
 use node_client::show::{Show, show};
 use serde::Serialize;
 

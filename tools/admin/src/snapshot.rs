@@ -9,7 +9,7 @@ use format_spec::wire::{NodeOrigin, NodePush, SnapshotDetail, SnapshotInfo};
 use format_spec::{ClusterName, NodeName};
 use indicatif::{HumanBytes, HumanCount};
 use node_client::error::ClientError;
-use node_client::restore::SnapshotChoice;
+use node_client::named::SnapshotChoice;
 use node_client::show::snapshot::{changed, folders, state};
 use node_client::show::{Show, show};
 use serde::Serialize;

@@ -13,8 +13,8 @@ use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
 use node_client::api::Api;
 use node_client::cli::Output;
 use node_client::error::ClientError;
+use node_client::named::SnapshotChoice;
 use node_client::rate::Rate;
-use node_client::restore::SnapshotChoice;
 use node_client::show::{Show, show};
 use serde::Serialize;
 
