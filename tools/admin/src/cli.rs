@@ -61,12 +61,15 @@ pub(crate) struct Connection {
     /// File that holds the token for the server.
     #[arg(long, global = true, help_heading = ALL_COMMANDS, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// How long to wait for a server that says nothing, such as 90s, 10m or 2h.
+    #[arg(long, global = true, help_heading = ALL_COMMANDS, value_name = "TIME", default_value = "30m")]
+    pub(crate) timeout: Span,
 }
 
 impl Connection {
     /// The settings that flags gave.
     pub(crate) fn settings(&self) -> Settings {
-        let Self { server, token_file } = self.clone();
+        let Self { server, token_file, timeout: _ } = self.clone();
         Settings { server, token_file, ..Settings::default() }
     }
 }

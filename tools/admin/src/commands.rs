@@ -95,7 +95,8 @@ pub(crate) fn ask<T>(
     question: impl AsyncFnOnce(Api) -> Result<T, ClientError>,
 ) -> Result<T, AdminError> {
     let config = Config::load(arguments.connection.settings(), &|name| std::env::var(name).ok())?;
-    let api = Api::new(&config.server(), &config.token()?, Retry::default())?;
+    let retry = Retry { silence: Some(arguments.connection.timeout.0), ..Retry::default() };
+    let api = Api::new(&config.server(), &config.token()?, retry)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|source| ClientError::Thread { name: "network", source })?;
     outlive_user_signals(runtime.handle())
