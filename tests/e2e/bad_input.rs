@@ -252,6 +252,10 @@ fn ids_names_and_json_that_are_none_are_refused_by_a_stable_code() {
     assert_eq!(refused("GET", &format!("/v1/snapshots/{id}/manifests/a%2fb"), b""), is(400, "bad_id"));
     assert_eq!(refused("GET", "/v1/snapshots?cluster=a%20b", b""), is(400, "bad_id"));
     assert_eq!(refused("GET", "/v1/snapshots?after=1", b""), is(400, "bad_query"));
+    assert_eq!(refused("GET", "/v1/snapshots?cluster=%FF", b""), is(400, "bad_id"));
+    assert_eq!(refused("GET", "/v1/snapshots?limit=1&limit=2", b""), is(400, "bad_query"));
+    assert_eq!(refused("GET", "/v1/snapshots?clustr=c", b""), is(400, "bad_query"));
+    assert_eq!(refused("GET", "/v1/snapshots/%FF", b""), is(400, "bad_id"));
     assert_eq!(refused("GET", "/v1/snapshots?limit=many", b""), is(400, "bad_query"));
     assert_eq!(refused("POST", "/v1/sessions/x/renew", b""), is(400, "bad_id"));
     assert_eq!(refused("POST", "/v1/sessions", b"{"), is(400, "bad_json"));

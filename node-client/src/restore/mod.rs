@@ -71,6 +71,7 @@ use crate::api::Api;
 use crate::cancel::Cancel;
 use crate::clock::Clock;
 use crate::error::ClientError;
+use crate::list::of_cluster;
 use crate::named::{SnapshotChoice, by_part};
 
 /// Where a pushed root goes.
@@ -313,7 +314,7 @@ fn find(
 ) -> Result<Found, ClientError> {
     let id = match &options.snapshot {
         SnapshotChoice::Latest => {
-            let all = runtime.block_on(api.snapshots(options.cluster.as_ref()))?;
+            let all = runtime.block_on(of_cluster(api, options.cluster.as_ref()))?;
             let RestoreOptions { node, series, partial, .. } = options;
             let (Latest { id, passed_over }, node) =
                 select::latest(&all, node, series.as_ref(), filter, *partial)?;

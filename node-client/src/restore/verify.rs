@@ -22,6 +22,7 @@ use super::series::SeriesChoice;
 use super::{Hooks, OnProgress, Progress};
 use crate::api::Api;
 use crate::error::{ClientError, chain};
+use crate::list::of_cluster;
 use crate::named::{SnapshotChoice, by_part};
 
 const WORKERS: usize = 4;
@@ -140,7 +141,7 @@ fn find(
     runtime: &Handle,
     options: &VerifyOptions,
 ) -> Result<(Latest, Vec<NodeName>), ClientError> {
-    let all = |cluster| runtime.block_on(api.snapshots(cluster));
+    let all = |cluster| runtime.block_on(of_cluster(api, cluster));
     let latest = match &options.snapshot {
         SnapshotChoice::Id(id) => Latest { id: *id, passed_over: None },
         SnapshotChoice::Part(part) => Latest { id: by_part(&all(None)?, part)?, passed_over: None },

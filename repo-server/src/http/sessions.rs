@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::{Request, State};
 use axum::response::IntoResponse;
 use format_spec::manifest::Totals;
 use format_spec::snapshot::Snapshot;
@@ -11,6 +11,7 @@ use hyper::StatusCode;
 use serde::Deserialize;
 
 use super::body::{Cost, Whole};
+use super::extract::{Path, Query};
 use super::respond::{self, Answer, Reply};
 use super::{App, body, parse};
 use crate::clock_watch::ClockState;
@@ -86,6 +87,7 @@ pub(super) async fn renew(State(app): State<App>, Path(id): Path<String>) -> Ans
 
 /// How a push wants its snapshot judged.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct HowToCommit {
     /// That it holds much less than the one before is meant.
     #[serde(default)]

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::{Request, State};
 use bytes::Bytes;
 use format_spec::wire::{self, FrameHeader};
 use format_spec::{ClusterName, NodeName, SnapshotId};
 use futures_util::stream;
 use serde::Deserialize;
 
+use super::extract::{Path, Query};
 use super::respond::{self, Answer, Reply};
 use super::{App, body, octets, parse};
 use crate::damaged;
@@ -20,6 +21,7 @@ use crate::snapshot::{self, Cursor, ListPlace, PartLimit};
 
 /// Texts, so that what is wrong with one is told as all errors are.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct ListPart {
     cluster: Option<String>,
     after: Option<String>,
@@ -75,6 +77,7 @@ pub(super) async fn manifest(State(app): State<App>, Path((id, node)): Path<(Str
 
 /// Texts, so that what is wrong with one is told as all errors are.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Part {
     node: Option<String>,
     after: Option<String>,

@@ -9,6 +9,7 @@ use format_spec::wire::{NodeOrigin, NodePush, SnapshotDetail, SnapshotInfo};
 use format_spec::{ClusterName, NodeName};
 use indicatif::{HumanBytes, HumanCount};
 use node_client::error::ClientError;
+use node_client::list::of_cluster;
 use node_client::named::SnapshotChoice;
 use node_client::show::snapshot::{changed, folders, state};
 use node_client::show::{Show, show};
@@ -30,7 +31,7 @@ pub(crate) fn list(
     cluster: Option<&ClusterName>,
     node: Option<&NodeName>,
 ) -> Result<Verdict, AdminError> {
-    let mut snapshots = ask(arguments, async |api| api.snapshots(cluster).await)?;
+    let mut snapshots = ask(arguments, async |api| of_cluster(&api, cluster).await)?;
     if let Some(node) = node {
         snapshots.retain(|info| info.nodes.contains(node));
         if snapshots.is_empty() {
