@@ -134,7 +134,10 @@ impl Decompressor {
     fn inflate(&mut self, payload: &[u8], limit: usize) -> Result<&[u8], FormatError> {
         let malformed = || FormatError::malformed("payload", "not a zstd frame of the declared length");
         if !is_one_frame(payload, limit) {
-            return Err(FormatError::malformed("payload", "not one zstd frame with a window of at most 8 MiB"));
+            return Err(FormatError::malformed(
+                "payload",
+                "not one zstd frame with a window of at most 8 MiB",
+            ));
         }
         if self.buffer.len() < limit {
             self.buffer.resize(limit, 0);
