@@ -302,6 +302,16 @@ pub(crate) struct GcArguments {
     /// [default: as the server is configured].
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) max_copy: Option<u64>,
+    #[command(flatten)]
+    pub(crate) turn: Turn,
+}
+
+/// What to do beside another run.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Turn {
+    /// While another run is in progress, wait so long for it to end, such as 90s, 10m or 2h [default: end with 11].
+    #[arg(long, value_name = "TIME")]
+    pub(crate) wait: Option<Span>,
 }
 
 /// From what a repository is made again.
