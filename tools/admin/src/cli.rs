@@ -111,7 +111,7 @@ pub(crate) enum Command {
         /// Its id, at least four digits that only its id begins or ends with, or `latest`.
         snapshot: SnapshotChoice,
         /// Name at most so many files that are missing, incomplete, torn or fuzzy [default: all].
-        #[arg(long, value_name = "N")]
+        #[arg(long, value_name = "N", value_parser = count::<u64>)]
         limit: Option<u64>,
     },
     /// Count what clusters, nodes and snapshots take, and what each snapshot alone holds.
@@ -242,32 +242,37 @@ pub(crate) struct ForgetArguments {
 #[command(next_help_heading = "Policy")]
 pub(crate) struct PolicyArguments {
     /// Keep snapshots for so many days.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<u32>)]
     pub(crate) keep_days: Option<u32>,
     /// Keep at least so many complete ones [default: 3].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<u32>)]
     pub(crate) minimum: Option<u32>,
     /// Keep no more than so many complete ones.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<u32>)]
     pub(crate) maximum: Option<u32>,
     /// Keep so many of the newest complete ones.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<u32>)]
     pub(crate) keep_last: Option<u32>,
     /// Keep the newest of each of the last N hours that have one.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<u32>)]
     pub(crate) keep_hourly: Option<u32>,
     /// The same for days.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<u32>)]
     pub(crate) keep_daily: Option<u32>,
     /// The same for ISO weeks.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<u32>)]
     pub(crate) keep_weekly: Option<u32>,
     /// The same for months.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<u32>)]
     pub(crate) keep_monthly: Option<u32>,
     /// The same for years.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<u32>)]
     pub(crate) keep_yearly: Option<u32>,
+}
+
+/// A whole number, refused in words that say so.
+fn count<N: std::str::FromStr>(text: &str) -> Result<N, String> {
+    text.parse().map_err(|_| "expected a whole number, 0 or more".to_owned())
 }
 
 /// What must stay, and why.
