@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use format_spec::EntryPath;
 use indicatif::{
     HumanBytes, HumanCount, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle,
 };
@@ -15,7 +16,7 @@ use tokio::task::AbortHandle;
 
 use crate::cli::{Output, ProgressMode};
 use crate::clock::{Clock, SystemClock};
-use crate::progress::{Phase, Progress};
+use crate::progress::{Fate, Phase, Progress};
 use crate::restore;
 use crate::signals::on_user_signal;
 
@@ -29,6 +30,7 @@ const JSON_EVERY: Duration = Duration::from_secs(10);
 pub struct Bar {
     shared: Arc<Shared>,
     tasks: Vec<AbortHandle>,
+    naming: Naming,
 }
 
 /// What the threads of the command count, and what tells of it.
@@ -37,6 +39,44 @@ struct Shared {
     form: Form,
     clock: SystemClock,
     counts: Arc<Counts>,
+}
+
+/// The files that are named while a push deals with them, on standard error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Naming {
+    /// None.
+    #[default]
+    Nothing,
+    /// Those that are new, changed, left out or missing.
+    Changes,
+    /// All.
+    Everything,
+}
+
+impl Naming {
+    /// Asked for so many times.
+    pub fn of(count: u8) -> Self {
+        match count {
+            0 => Self::Nothing,
+            1 => Self::Changes,
+            _ => Self::Everything,
+        }
+    }
+
+    /// The line for a file; `None` if it is not to be named.
+    fn line(self, fate: Fate, path: &EntryPath) -> Option<String> {
+        let (word, from) = match fate {
+            Fate::New => ("new", Self::Changes),
+            Fate::Changed => ("changed", Self::Changes),
+            Fate::Appended => ("appended", Self::Changes),
+            Fate::Resumed => ("resumed", Self::Changes),
+            Fate::Excluded => ("excluded", Self::Changes),
+            Fate::Unreadable => ("unreadable", Self::Changes),
+            Fate::Unchanged => ("unchanged", Self::Everything),
+            Fate::Linked => ("linked", Self::Everything),
+        };
+        (self >= from).then(|| format!("{word:<10} /{path}"))
+    }
 }
 
 /// What a line looks like.
@@ -159,6 +199,12 @@ impl Bar {
         })
     }
 
+    /// The same, which also names files.
+    pub fn naming(mut self, naming: Naming) -> Self {
+        self.naming = naming;
+        self
+    }
+
     /// Progress of a restore or a check, which `phase` tells, with a line at each `SIGUSR1`.
     pub fn for_restore(output: Output, mode: ProgressMode, runtime: &Handle, phase: Phase) -> Self {
         Self::start(output, mode, runtime, phase, |_| {
@@ -193,7 +239,7 @@ impl Bar {
         };
         let told = Arc::clone(&shared);
         let by_time = every.map(|every| runtime.spawn(each(every, move || told.tell())).abort_handle());
-        Self { shared, tasks: asked.into_iter().chain(by_time).collect() }
+        Self { shared, tasks: asked.into_iter().chain(by_time).collect(), naming: Naming::Nothing }
     }
 
     /// Shows how far a restore or a check is.
@@ -242,6 +288,14 @@ impl Progress for Bar {
 
     fn read(&self, bytes: u64) {
         self.shared.counts.read.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn named(&self, fate: Fate, path: &EntryPath) {
+        let Some(line) = self.naming.line(fate, path) else { return };
+        // A standard error that cannot be written is no reason to end a push.
+        self.shared.bar.suspend(|| {
+            let _ = writeln!(std::io::stderr().lock(), "{line}");
+        });
     }
 
     fn sent(&self, bytes: u64) {
@@ -316,5 +370,17 @@ mod tests {
 
         telling.abort();
         assert_eq!(receiver.try_iter().count(), 3);
+    }
+
+    #[test]
+    fn files_are_named_as_far_as_that_was_asked_for_and_move_no_cursor() {
+        let path = EntryPath::new(b"a\x1b[2J\nb\xff".to_vec()).unwrap();
+        let all =
+            [Fate::New, Fate::Appended, Fate::Excluded, Fate::Unreadable, Fate::Unchanged, Fate::Linked];
+        let named = |count| all.iter().filter(|fate| Naming::of(count).line(**fate, &path).is_some()).count();
+
+        assert_eq!([0, 1, 2, 3].map(named), [0, 4, 6, 6]);
+        let line = Naming::Changes.line(Fate::New, &path).unwrap();
+        assert_eq!(line, "new        /a\\u{1b}[2J\\nb\\xff");
     }
 }

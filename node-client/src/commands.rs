@@ -42,10 +42,10 @@ pub fn run(arguments: &Arguments) -> Result<u8, ClientError> {
         Command::Push(push) => {
             let config = config(arguments)?;
             let job = push.job.as_ref().map(|name| config.job(name)).transpose()?;
-            let push = match &job {
-                Some(job) => push.clone().or(&job.push),
-                None => push.clone(),
-            };
+            let push = PushArguments::clone(push).or(&job.map(|job| job.push).unwrap_or_default());
+            if push.dry_run {
+                return planned(&push, &config, arguments.output);
+            }
             // Before any thread is started: each has its own priority, from the one that started it.
             for warning in push.priority().apply() {
                 tracing::warn!("{warning}");
@@ -82,6 +82,29 @@ fn tidied(arguments: &TidyArguments, output: Output) -> Result<u8, ClientError> 
     Ok(if tidied.left.is_empty() { 0 } else { EXIT_PARTIAL })
 }
 
+/// Tells what a push would do. Needs no server.
+fn planned(push: &PushArguments, config: &Config, output: Output) -> Result<u8, ClientError> {
+    let options = push.options(config, &host(), &env)?;
+    raise_file_limit();
+    let runtime = runtime()?;
+    outlive_user_signals(runtime.handle()).map_err(no_signals)?;
+    let bar = Bar::for_push(output, push.progress.mode, runtime.handle()).naming(push.naming(output));
+    let planned = push::dry_run(&options, &bar, &SystemClock::new())?;
+    drop(bar);
+    show(&planned, output)?;
+    Ok(planned.exit_code())
+}
+
+fn runtime() -> Result<Runtime, ClientError> {
+    let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    runtime.map_err(|source| ClientError::Thread { name: "network", source })
+}
+
+/// The name of this machine.
+fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
 fn manual(dir: &Path) -> Result<u8, ClientError> {
     clap_mangen::generate_to(Arguments::command(), dir).map(|()| 0).map_err(|source| ClientError::Disk {
         action: "write the manual to",
@@ -110,11 +133,9 @@ impl Client {
             &config.token()?,
             Retry { silence: Some(SILENCE), ..Retry::asked(arguments.connection.retry_for) },
         )?;
-        let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build();
-        let runtime = runtime.map_err(|source| ClientError::Thread { name: "network", source })?;
+        let runtime = runtime()?;
         outlive_user_signals(runtime.handle()).map_err(no_signals)?;
-        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        Ok(Self { api, runtime, config, host, clock: SystemClock::new(), output: arguments.output })
+        Ok(Self { api, runtime, config, host: host(), clock: SystemClock::new(), output: arguments.output })
     }
 
     /// A switch that Ctrl-C sets. Also makes room for many open folders.
@@ -128,7 +149,8 @@ impl Client {
     fn push(&self, arguments: &PushArguments) -> Result<u8, ClientError> {
         let options = arguments.options(&self.config, &self.host, &env)?;
         let cancel = self.interruptible()?;
-        let bar = Bar::for_push(self.output, arguments.progress.mode, self.runtime.handle());
+        let bar = Bar::for_push(self.output, arguments.progress.mode, self.runtime.handle())
+            .naming(arguments.naming(self.output));
         let hooks = push::Hooks { progress: &bar, cancel, clock: &self.clock };
         let report = match arguments.stream() {
             Some(stream) => push::run_stream(&self.api, self.runtime.handle(), &options, &stream, &hooks)?,

@@ -13,7 +13,8 @@ use crate::error::ClientError;
 use crate::show::{Show, columns};
 
 /// Keys of a job.
-const KEYS: &str = "roots, stdin, command, program, schedule, exclude, one-file-system, level, jobs, no-state, freeze, \
+const KEYS: &str = "roots, stdin, command, program, schedule, exclude, exclude-file, \
+                    exclude-if-present, exclude-caches, exclude-larger-than, files-from, files-from0, one-file-system, level, jobs, no-state, freeze, \
                     freeze-dir, ignore-device, ignore-inode, require-freeze, strict, class, class-set, rehash, \
                     rehash-every, max-rate, series, label, note, nice, idle-io";
 
@@ -76,11 +77,26 @@ fn check(push: &PushArguments) -> Result<(), String> {
         }
         (None, Some(_)) => Ok(()),
         (None, None) if push.paths.is_empty() => Err("`roots` is missing: a list of folders".to_owned()),
-        (None, None) => match push.paths.iter().find(|root| !root.is_absolute()) {
-            Some(root) => Err(format!("`roots`: `{}` is not an absolute path", root.display())),
-            None => Ok(()),
-        },
+        (None, None) => check_paths(push),
     }
+}
+
+/// A job runs in whatever folder it is started in.
+fn check_paths(push: &PushArguments) -> Result<(), String> {
+    let freeze_dir: Vec<PathBuf> = push.freeze_dir.iter().cloned().collect();
+    let keys = [
+        ("roots", &push.paths),
+        ("exclude-file", &push.exclude_file),
+        ("files-from", &push.files_from),
+        ("files-from0", &push.files_from0),
+        ("freeze-dir", &freeze_dir),
+    ];
+    for (key, paths) in keys {
+        if let Some(path) = paths.iter().find(|path| !path.is_absolute()) {
+            return Err(format!("`{key}`: `{}` is not an absolute path", path.display()));
+        }
+    }
+    Ok(())
 }
 
 fn set(push: &mut PushArguments, key: &str, value: &Value) -> Result<(), String> {
@@ -89,6 +105,12 @@ fn set(push: &mut PushArguments, key: &str, value: &Value) -> Result<(), String>
         "stdin" => push.stdin = one(value)?,
         "command" => push.command = one(value)?,
         "exclude" => push.exclude = list(value)?,
+        "exclude-file" => push.exclude_file = list(value)?,
+        "exclude-if-present" => push.exclude_if_present = list(value)?,
+        "exclude-caches" => push.exclude_caches = switch(value)?,
+        "exclude-larger-than" => push.exclude_larger_than = one(value)?,
+        "files-from" => push.files_from = list(value)?,
+        "files-from0" => push.files_from0 = list(value)?,
         "one-file-system" => push.one_file_system = switch(value)?,
         "level" => push.level = one(value)?.map(level).transpose()?,
         "jobs" => push.jobs = one(value)?,
@@ -176,6 +198,12 @@ mod tests {
         roots = ["/etc", "/srv"]
         schedule = "each night at 2"
         exclude = ["*.tmp"]
+        exclude-file = "/etc/astacus/excludes"
+        exclude-if-present = [".nobackup"]
+        exclude-caches = true
+        exclude-larger-than = "1G"
+        files-from = "/etc/astacus/files"
+        files-from0 = []
         one-file-system = true
         level = 3
         jobs = 2
@@ -208,6 +236,9 @@ mod tests {
         assert_eq!(push.classes[0].class, Class::Immutable);
         let switches = [push.one_file_system, push.no_state, push.ignore_device, push.ignore_inode];
         assert_eq!(switches, [true; 4]);
+        assert!(push.exclude_caches && push.exclude_larger_than.is_some() && push.files_from0.is_empty());
+        let lists = [push.exclude_file.len(), push.exclude_if_present.len(), push.files_from.len()];
+        assert_eq!(lists, [1; 3]);
         assert_eq!([push.require_freeze, push.strict, push.idle_io], [true; 3]);
         assert_eq!(push.freeze, Some(Freezing::Hardlink));
         assert!(push.jobs.is_some() && push.freeze_dir.is_some() && push.max_rate.is_some());
@@ -223,6 +254,7 @@ mod tests {
         for (text, named) in [
             ("roots = ['/etc']\nexcludes = ['a']", "`excludes`: no such key"),
             ("roots = ['etc']", "`etc` is not an absolute path"),
+            ("roots = ['/etc']\nfiles-from = '-'", "`files-from`: `-` is not an absolute path"),
             ("exclude = ['a']", "`roots` is missing"),
             ("roots = ['/etc']\nlevel = 20", "`level`: expected a number from 1 to 19"),
             ("roots = ['/etc']\nlevel = 'fast'", "`level`"),
@@ -257,7 +289,7 @@ mod tests {
 
         let both = line.or(&job.push);
 
-        assert_eq!((both.level, both.exclude), (Some(9), vec!["*.log".to_owned(), "*.tmp".to_owned()]));
+        assert_eq!((both.level, both.exclude), (Some(9), vec!["*.tmp".to_owned(), "*.log".to_owned()]));
         let labels: Vec<&str> = both.labels.iter().map(|label| label.value.as_str()).collect();
         assert_eq!(labels, ["prod", "test"], "the last of a key counts");
         assert_eq!((both.rehash, both.rehash_every), (Some(1.0), None));

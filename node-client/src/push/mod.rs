@@ -18,20 +18,25 @@ mod change;
 mod class;
 mod content;
 mod database;
+mod dry;
+mod excludes;
 mod formats;
 mod freeze;
 #[cfg(feature = "fuzz")]
 pub(crate) mod fuzz;
 mod globs;
 mod late;
+mod left_out;
 mod links;
 mod list;
+mod listed;
 mod lister;
 mod moment;
 mod pace;
 mod report;
 mod roots;
 mod scan;
+mod selection;
 mod session;
 mod sets;
 mod source;
@@ -59,8 +64,12 @@ pub use crate::state::Alike;
 pub use change::Rehash;
 pub(crate) use change::{Habit, Settled};
 pub use class::{Class, ClassRule, ParseClassError};
+pub use dry::{DryPush, Planned, dry_run};
 pub(crate) use freeze::Source;
 pub use freeze::{FreezeMode, FreezeOptions, Frozen, Kept, Tidied, Unfrozen, tidy};
+pub(crate) use globs::{check_letters, without_links};
+pub use left_out::LeftOutBy;
+pub use listed::{PathList, Separator};
 pub use report::{ProblemReport, PushReport};
 pub(crate) use roots::Root;
 pub use roots::existing;
@@ -79,13 +88,14 @@ use crate::state::{Memory, Place, Spool};
 use change::Draw;
 use class::Classes;
 use freeze::Freeze;
-use globs::Globs;
 use links::Links;
 use lister::Lister;
 use pace::Pace;
 use report::Tally;
 pub use scan::Strict;
 use scan::{Pages, Scan, Scanned};
+use selection::Selection;
+pub use selection::{Caches, SelectOptions};
 use session::Session;
 use stop::{Failure, Stop, Stopped};
 use upload::Uplink;
@@ -112,8 +122,8 @@ pub struct PushOptions {
     pub host: String,
     /// Folders to push.
     pub roots: Vec<PathBuf>,
-    /// Patterns to pass over: without a slash they match names, with one absolute paths.
-    pub excludes: Vec<String>,
+    /// What of them.
+    pub select: SelectOptions,
     /// What to do at mount points.
     pub mounts: Mounts,
     /// zstd level.
@@ -164,7 +174,7 @@ impl PushOptions {
             node,
             host,
             roots,
-            excludes: Vec::new(),
+            select: SelectOptions::default(),
             mounts: Mounts::Enter,
             level: DEFAULT_LEVEL,
             jobs: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN).min(MOST_JOBS),
@@ -266,7 +276,7 @@ struct Push<'a> {
     options: &'a PushOptions,
     hooks: &'a Hooks<'a>,
     roots: Vec<Root>,
-    excludes: Globs,
+    selection: Selection,
     classes: Classes,
     pace: Pace,
     place: Option<Place>,
@@ -282,14 +292,12 @@ impl<'a> Push<'a> {
     ) -> Result<Self, ClientError> {
         let roots = roots::check(&options.roots)?;
         roots::check_freeze_folder(&options.freeze, &roots)?;
-        let never = options.class_sets.iter().flat_map(|set| set.excludes()).map(|glob| (*glob).to_owned());
-        let excludes: Vec<String> = options.excludes.iter().cloned().chain(never).collect();
-        let excludes = Globs::new("--exclude", &excludes)?;
+        let selection = Selection::new(&options.select, &options.class_sets, &roots)?;
         let classes = Classes::new(&options.classes, &options.class_sets)?;
         let pace = pace(options);
         let place =
             options.state.as_ref().map(|base| Place::new(base, &options.cluster, &options.node, &roots));
-        Ok(Self { api, runtime, options, hooks, roots, excludes, classes, pace, place, roots_are: None })
+        Ok(Self { api, runtime, options, hooks, roots, selection, classes, pace, place, roots_are: None })
     }
 
     /// One run from the start.
@@ -352,8 +360,9 @@ impl<'a> Push<'a> {
         }
         let Manifest { node, totals, problems, .. } = &manifest;
         let report = tally.report(&committed, node, totals, problems);
-        let warnings = [warnings, report.warnings.clone()].concat();
-        Ok(PushReport { frozen: freeze.frozen().to_vec(), warnings, unmatched: self.unmatched(), ..report })
+        let warnings = warnings.into_iter().chain(report.warnings).chain(self.selection.warnings()).collect();
+        let (left_out, unmatched) = (self.selection.left_out(), self.unmatched());
+        Ok(PushReport { frozen: freeze.frozen().to_vec(), warnings, left_out, unmatched, ..report })
     }
 
     fn uplink<'x>(&'x self, session: &Session, stop: &'x Stop, tally: &'x Tally) -> Uplink<'x> {
@@ -400,7 +409,7 @@ impl<'a> Push<'a> {
             frozen: None,
             linked: HashSet::new(),
         };
-        walk::walk(&self.roots, &self.excludes, self.options.mounts, &mut lister)?;
+        walk::walk(&self.roots, &self.selection, self.options.mounts, &mut lister)?;
         lister.finish()?;
         let Lister { memory, list, frozen, .. } = lister;
         let (first, last) = frozen.unwrap_or_default();
@@ -435,13 +444,11 @@ impl<'a> Push<'a> {
         self.options.warnings.iter().cloned().chain(live).chain(emptied).collect()
     }
 
-    /// Patterns of the user that matched nothing, each behind its flag.
+    /// Patterns of the user that matched nothing, each behind its flag, or its file and line.
     fn unmatched(&self) -> Vec<String> {
-        let PushOptions { excludes, classes, .. } = self.options;
-        let excluded = self.excludes.unmatched().filter(|glob| excludes.iter().any(|own| own == glob));
-        let classed = self.classes.unmatched(classes.len());
-        let excluded = excluded.map(|glob| format!("--exclude {glob}"));
-        excluded.chain(classed.map(|(class, glob)| format!("--class {class}={glob}"))).collect()
+        let classed = self.classes.unmatched(self.options.classes.len());
+        let classed = classed.map(|(class, glob)| format!("--class {class}={glob}"));
+        self.selection.unmatched().chain(classed).collect()
     }
 
     /// A file without a name.

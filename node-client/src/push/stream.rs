@@ -23,10 +23,10 @@ use tokio::runtime::Handle;
 
 use super::batch::READ_LEN;
 use super::class::Classes;
-use super::globs::Globs;
 use super::report::{Kind, PushReport, Tally};
 use super::roots::Root;
 use super::scan::{Pages, Scanned, spool_error};
+use super::selection::{SelectOptions, Selection};
 use super::session::{self, Session};
 use super::stop::{Failure, Stop, Stopped};
 use super::upload::Uplink;
@@ -106,7 +106,7 @@ pub fn run_stream(
         options,
         hooks,
         roots: vec![Root { folder: PathBuf::new(), path: stream.name.0.clone() }],
-        excludes: Globs::new::<String>("--exclude", &[])?,
+        selection: Selection::new(&SelectOptions::default(), &[], &[])?,
         classes: Classes::new(&[], &[])?,
         pace: super::pace(options),
         place: None,

@@ -22,16 +22,16 @@ use crate::push::change::Draw;
 use crate::push::class::Classes;
 use crate::push::content::Reader;
 use crate::push::freeze::Freeze;
-use crate::push::globs::Globs;
 use crate::push::links::Links;
 use crate::push::lister::Lister;
 use crate::push::report::Tally;
 use crate::push::roots::Root;
 use crate::push::scan::{Pages, Scan, Scanned};
+use crate::push::selection::of_patterns;
 use crate::push::source::Opener;
 use crate::push::stop::{Failure, Stop, Stopped};
 use crate::push::walk::{Mounts, walk};
-use crate::push::{Alike, ClassRule, FreezeMode, FreezeOptions, Rehash, Strict, list};
+use crate::push::{Alike, ClassRule, ClassSet, FreezeMode, FreezeOptions, Rehash, Strict, list};
 use crate::state::{Known, Likeness, Memory, Place, Spool};
 
 /// Plaintext in a batch.
@@ -61,6 +61,7 @@ pub(super) struct Push<'a> {
     pub(super) remember: Remember,
     pub(super) mode: FreezeMode,
     pub(super) classes: Vec<ClassRule>,
+    pub(super) class_sets: Vec<ClassSet>,
     pub(super) rehash: Rehash,
     pub(super) clock: At,
     pub(super) strict: Strict,
@@ -90,6 +91,11 @@ impl<'a> Push<'a> {
     /// Adds a rule, as on the command line.
     pub(super) fn class(mut self, rule: &str) -> Self {
         self.classes.push(rule.parse().unwrap());
+        self
+    }
+
+    pub(super) fn class_set(mut self, set: ClassSet) -> Self {
+        self.class_sets.push(set);
         self
     }
 
@@ -188,7 +194,7 @@ impl<'a> Push<'a> {
             read: AtomicU64::new(0),
             on_read: std::mem::replace(&mut self.on_read, Box::new(|_| ())),
         };
-        let classes = Classes::new(&self.classes, &[]).unwrap();
+        let classes = Classes::new(&self.classes, &self.class_sets).unwrap();
         let (give, free) = crossbeam_channel::unbounded();
         let (full, batches) = crossbeam_channel::unbounded();
         for _ in 0..3 {
@@ -265,8 +271,7 @@ impl Passes<'_> {
             frozen: None,
             linked: HashSet::new(),
         };
-        let excludes = Globs::new::<&str>("", &[]).unwrap();
-        walk(self.roots, &excludes, Mounts::Enter, &mut lister)?;
+        walk(self.roots, &of_patterns(&[]), Mounts::Enter, &mut lister)?;
         lister.finish()?;
         let Lister { memory, list, .. } = lister;
         self.stop.pass(memory.rewind())?;
