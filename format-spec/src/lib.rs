@@ -15,6 +15,7 @@
 //! | [`checkpoint`] | the directories of many packs, for who makes an index anew |
 //! | [`object`] | the sealed envelope of manifests, snapshots and checkpoints |
 //! | [`descriptor`] | what a repository is, on every site |
+//! | [`notice`] | an alarm on its way to people, and its signature |
 //! | [`wire`] | bodies and headers of the HTTP interface |
 //!
 //! Nothing here does I/O, reads a clock, draws randomness or logs. Salts come in as arguments, so
@@ -32,6 +33,7 @@ pub mod error;
 pub mod id;
 pub mod key;
 pub mod manifest;
+pub mod notice;
 pub mod object;
 pub mod pack;
 pub mod page;

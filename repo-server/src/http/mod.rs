@@ -3,6 +3,7 @@
 //! Every request but `/healthz` and `/readyz` needs the token. Bodies are streamed and capped. Bodies and answers
 //! are described in `format_spec::wire`.
 
+mod alarms;
 mod audit;
 mod auth;
 mod blobs;
@@ -31,11 +32,9 @@ use hyper::header::CONNECTION;
 pub use auth::Token;
 pub use serve::{Limits, serve};
 
-use crate::alarm::{self, AlarmCode};
+use crate::alarm;
 use crate::error::ServerError;
 use crate::repository::Repository;
-use crate::space;
-use crate::time::rfc3339;
 use respond::Answer;
 
 /// What every request can use.
@@ -74,6 +73,9 @@ pub fn routes(repository: Arc<Repository>, token: Token) -> Router {
         .route("/v1/verify", post(verify::verify))
         .route("/v1/audit", post(audit::audit))
         .route("/v1/status", get(status))
+        .route("/v1/alarms", get(alarms::list))
+        .route("/v1/alarms/acknowledge", post(alarms::acknowledge))
+        .route("/v1/freshness", get(alarms::freshness).put(alarms::set_freshness))
         .route("/metrics", get(watch::metrics))
         .fallback(|| async { respond::no_such_route() })
         .method_not_allowed_fallback(|| async { respond::wrong_method() })
@@ -90,7 +92,7 @@ async fn status(State(app): State<App>) -> Answer<wire::Status> {
     let repository = &app.repository;
     let look = |repository: &Arc<Repository>| {
         let snapshots = crate::snapshot::list(repository, None)?.len();
-        Ok((repository.totals()?, snapshots, alarms(repository)?))
+        Ok((repository.totals()?, snapshots, alarm::list(repository)?))
     };
     let (totals, snapshots, alarms) = repository.blocking(look).await?;
     respond::json(wire::Status {
@@ -104,17 +106,6 @@ async fn status(State(app): State<App>) -> Answer<wire::Status> {
         open_sessions: u64::try_from(repository.sessions.count()).unwrap_or(u64::MAX),
         alarms,
     })
-}
-
-/// The alarms that are up, and the one that a full disk could not take.
-fn alarms(repository: &Repository) -> Result<Vec<wire::Alarm>, ServerError> {
-    let mut alarms = alarm::list(repository)?;
-    let code = AlarmCode::LowSpace.name();
-    if let Some(message) = space::low_now(repository).filter(|_| alarms.iter().all(|up| up.code != code)) {
-        let since = rfc3339(repository.parts.clock.unix_ms());
-        alarms.push(wire::Alarm { code: code.to_owned(), message, since });
-    }
-    Ok(alarms)
 }
 
 /// An id or a name out of a path.

@@ -16,8 +16,8 @@ use format_spec::key::BlobKind;
 use format_spec::manifest::Moment;
 use format_spec::snapshot::SnapshotState;
 use format_spec::wire::{
-    Alarm, FileProblem, FileProblems, FileState, GcEvent, GcReport, NotCounted, RunMode, SnapshotDetail,
-    SnapshotList, Status, Verdict,
+    Alarm, FileProblem, FileProblems, FileState, GcEvent, GcReport, NotCounted, RunMode, Severity,
+    SnapshotDetail, SnapshotList, Status, Verdict,
 };
 use serde_json::{Value, json};
 use server::{Done, Server, refusal};
@@ -84,6 +84,9 @@ fn status(alarms: Vec<Alarm>) -> Server {
 #[test]
 fn a_status_tells_of_alarms_first_and_still_exits_with_0() {
     let alarm = |code: &str, message: &str| Alarm {
+        severity: Severity::Warning,
+        subject: None,
+        acknowledged: None,
         code: code.to_owned(),
         message: message.to_owned(),
         since: "2023-12-01T22:13:20Z".to_owned(),
