@@ -232,6 +232,30 @@ fn hang_ups_and_user_signals_stop_no_server() {
     assert!(world.server.runs());
 }
 
+/// A service manager hears when the server takes pushes, and when it begins to stop.
+#[test]
+fn a_service_manager_is_told_of_the_start_and_the_stop() {
+    let folder = Folder::new();
+    let path = folder.path("notify");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    manager.set_read_timeout(Some(wait::PATIENCE)).unwrap();
+    let heard = || {
+        let mut text = [0; 64];
+        let len = manager.recv(&mut text).unwrap();
+        String::from_utf8(text[..len].to_vec()).unwrap()
+    };
+    let mut command = over(&folder.path("data"));
+    let running = Running::start({
+        command.env("NOTIFY_SOCKET", &path);
+        command
+    });
+
+    assert_eq!(heard(), "READY=1");
+    kill_process(running.pid(), Signal::TERM).unwrap();
+    assert_eq!(heard(), "STOPPING=1");
+    running.wait().exits(0);
+}
+
 /// L3: an operator sees who pushes, and can end it.
 #[test]
 fn an_operator_lists_the_open_sessions_and_ends_one() {
