@@ -9,6 +9,7 @@ use format_spec::{ClusterName, NodeName, SeriesName};
 
 use crate::config::{Config, Env, Settings};
 use crate::error::ClientError;
+use crate::named::SnapshotChoice;
 use crate::priority::{DiskClass, Nice, Priority};
 use crate::push::{
     Alike, ClassRule, ClassSet, DEFAULT_LEVEL, FreezeMode, FreezeOptions, Mounts, PushOptions, Rehash,
@@ -16,8 +17,7 @@ use crate::push::{
 };
 use crate::rate::Rate;
 use crate::restore::{
-    Durable, Existing, NodeChoice, Partial, Placement, RestoreOptions, SeriesChoice, Setuid, SnapshotChoice,
-    VerifyOptions,
+    Durable, Existing, NodeChoice, Partial, Placement, RestoreOptions, SeriesChoice, Setuid, VerifyOptions,
 };
 use crate::span::Span;
 

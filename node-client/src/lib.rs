@@ -29,6 +29,7 @@ pub mod error;
 pub mod fuzz;
 pub mod list;
 pub mod log;
+pub mod named;
 pub mod priority;
 pub mod progress;
 pub mod push;

@@ -234,12 +234,11 @@ impl Show for PushReport {
         writeln!(out, "  files  {}", files(stats))?;
         writeln!(
             out,
-            "  bytes  read {}, hashed {}, sent {}, stored {}{}",
+            "  bytes  read {}, hashed {}, sent {}, stored {}",
             HumanBytes(stats.bytes_read),
             HumanBytes(stats.bytes_hashed),
             HumanBytes(stats.bytes_sent),
             HumanBytes(stats.bytes_stored),
-            self.dedup_ratio.map(|ratio| format!(" (1 for {ratio:.1})")).unwrap_or_default(),
         )?;
         for frozen in &self.frozen {
             writeln!(out, "  frozen {}: by {}, in {}", frozen.root, frozen.by, frozen.folder)?;

@@ -181,7 +181,7 @@ pub(crate) fn raise_of_in(
     if before.as_ref().is_some_and(|row| row.message == message) {
         return Ok(());
     }
-    tracing::warn!(code = code.name(), subject, message, "alarm");
+    tracing::warn!(code = code.name(), subject, why = message, "alarm");
     let message = message.to_owned();
     let row = match before {
         Some(row) => AlarmRow { message, ..row },

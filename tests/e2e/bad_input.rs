@@ -251,6 +251,12 @@ fn ids_names_and_json_that_are_none_are_refused_by_a_stable_code() {
     assert_eq!(refused("GET", &format!("/v1/snapshots/{id}/manifests/n"), b""), is(404, "no_such_snapshot"));
     assert_eq!(refused("GET", &format!("/v1/snapshots/{id}/manifests/a%2fb"), b""), is(400, "bad_id"));
     assert_eq!(refused("GET", "/v1/snapshots?cluster=a%20b", b""), is(400, "bad_id"));
+    assert_eq!(refused("GET", "/v1/snapshots?after=1", b""), is(400, "bad_query"));
+    assert_eq!(refused("GET", "/v1/snapshots?cluster=%FF", b""), is(400, "bad_id"));
+    assert_eq!(refused("GET", "/v1/snapshots?limit=1&limit=2", b""), is(400, "bad_query"));
+    assert_eq!(refused("GET", "/v1/snapshots?clustr=c", b""), is(400, "bad_query"));
+    assert_eq!(refused("GET", "/v1/snapshots/%FF", b""), is(400, "bad_id"));
+    assert_eq!(refused("GET", "/v1/snapshots?limit=many", b""), is(400, "bad_query"));
     assert_eq!(refused("POST", "/v1/sessions/x/renew", b""), is(400, "bad_id"));
     assert_eq!(refused("POST", "/v1/sessions", b"{"), is(400, "bad_json"));
     assert_eq!(refused("POST", "/v1/sessions", br#"{"cluster":"a/b","node":"n"}"#), is(400, "bad_json"));

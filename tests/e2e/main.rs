@@ -16,6 +16,7 @@ mod json;
 mod memory;
 mod monitoring;
 mod objects;
+mod openapi;
 mod output;
 mod partial;
 mod push_restore;

@@ -2,22 +2,23 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
 use format_spec::wire::{Held, parse_held};
 use rustix::process::{Signal, kill_process};
 use tests::bodies::{chunk_frame, stream};
-use tests::client::{Client, text};
+use tests::client::{Client, Running, text};
 use tests::compare::assert_same;
 use tests::corpus;
 use tests::http::{Length, Request};
 use tests::seed::Random;
-use tests::server::{CONFIG, Server, refused};
+use tests::server::{CONFIG, Server, over, refused};
 use tests::wait;
 use tests::world::{Folder, World, objects};
 
 /// Every route but `/healthz`, and one that is none.
-const ROUTES: [(&str, &str); 15] = [
+const ROUTES: [(&str, &str); 18] = [
     ("POST", "/v1/sessions"),
     ("POST", "/v1/sessions/01890a5d-ac96-774b-bcce-b302099a8057/renew"),
     ("POST", "/v1/sessions/01890a5d-ac96-774b-bcce-b302099a8057/have"),
@@ -31,6 +32,9 @@ const ROUTES: [(&str, &str); 15] = [
     ("POST", "/v1/snapshots/01890a5d-ac96-774b-bcce-b302099a8057/blobs"),
     ("POST", "/v1/verify"),
     ("GET", "/v1/status"),
+    ("GET", "/v1/alarms"),
+    ("PUT", "/v1/freshness"),
+    ("GET", "/metrics"),
     ("GET", "/"),
     ("GET", "/v1/no/such/route"),
 ];
@@ -44,6 +48,17 @@ fn a_health_check_needs_no_token() {
     let answer = world.wire().try_send(&request).unwrap();
 
     assert_eq!((answer.status, answer.body.as_slice()), (200, &b"ok\n"[..]));
+}
+
+/// Its memory holds the master key.
+#[test]
+fn no_core_dump_is_written_of_a_server() {
+    let world = World::new();
+
+    let limits = fs::read_to_string(format!("/proc/{}/limits", world.server.pid().as_raw_nonzero())).unwrap();
+
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"]);
 }
 
 #[test]

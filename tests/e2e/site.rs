@@ -110,7 +110,8 @@ fn a_second_copy_of_a_running_site_has_all_that_its_snapshots_need() {
     if !gear::has("rsync") {
         return;
     }
-    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/operations.md")).unwrap();
+    let page =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/operations.md")).unwrap();
     let (_, lines) = page.split_once("```sh\nls \"$SITE").unwrap();
     let lines = format!("ls \"$SITE{}", lines.split_once("```").unwrap().0);
     let world = World::new();

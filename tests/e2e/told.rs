@@ -149,7 +149,9 @@ fn an_alarm_reaches_people_by_a_script_and_by_a_webhook_once() {
         wait::for_state("the script to be run", read)
     };
     assert_eq!(lines(1), "raised suspect_snapshot\n");
-    watched.logs("channel=\"command\" event=\"raised\"");
+    for channel in ["command", "webhook"] {
+        watched.logs(&format!("channel=\"{channel}\" event=\"raised\""));
+    }
 
     watched.server.start_again();
     watched.node().push_with(&watched.root(), &["--accept-smaller"]);

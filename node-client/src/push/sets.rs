@@ -108,17 +108,27 @@ impl ClassSet {
 }
 
 /// Whether a file of this name says which others of its folder are needed: the manifests of RocksDB and LevelDB, Redis'
-/// list of append-only files, what Cassandra and M3 write when a table is done. Frozen before the others, it refers to none
-/// that came later.
+/// list of append-only files, what Cassandra and M3 write when a table is done, and Cassandra's log of a compaction, which
+/// says that its new tables replace the old ones. Frozen before the others, it refers to none that came later.
 pub(super) fn refers_to_others(name: &[u8]) -> bool {
     let ends = [&b".manifest"[..], b"-checkpoint.db", b"-TOC.txt"];
-    name.starts_with(b"MANIFEST") || name == b"CURRENT" || ends.iter().any(|end| name.ends_with(end))
+    name.starts_with(b"MANIFEST")
+        || name == b"CURRENT"
+        || ends.iter().any(|end| name.ends_with(end))
+        || (name.ends_with(b".log") && contains(name, b"_txn_"))
+}
+
+fn contains(name: &[u8], part: &[u8]) -> bool {
+    name.windows(part.len()).any(|window| window == part)
 }
 
 // Commit logs are allocated ahead and written through memory maps, and are replayed at the start.
 // `*-Statistics.db` and `*-Summary.db` get new content under the old name: they stay `auto`.
+// The log of a compaction is appended to. Its last line tells the next start to delete the old tables, so it may only be
+// kept as it was when the tables were frozen: with a later line, the new ones might be short.
 const CASSANDRA: &[Rule] = &[
     (Class::Logged, &["CommitLog-*.log"]),
+    (Class::AppendOnly, &["*_txn_*.log"]),
     (Class::Auto, &["*-Statistics.db", "*-Summary.db"]),
     (
         Class::Immutable,

@@ -230,7 +230,7 @@ impl Body {
 
     /// Whether it is to be sent now: with `len` bytes, or with as many frames as the server takes at once.
     fn is_full(&self, len: usize) -> bool {
-        self.bytes.len() >= len || self.frames as usize >= MAX_IDS
+        self.bytes.len() >= len || usize::try_from(self.frames).is_ok_and(|frames| frames >= MAX_IDS)
     }
 
     fn finish(mut self) -> Segments {

@@ -8,6 +8,7 @@ mod audit;
 mod auth;
 mod blobs;
 mod body;
+mod extract;
 mod lines;
 mod patient;
 mod places;
@@ -118,4 +119,38 @@ fn octets(bytes: impl Into<Body>) -> axum::response::Response {
     let octets = hyper::header::HeaderValue::from_static("application/octet-stream");
     response.headers_mut().insert(hyper::header::CONTENT_TYPE, octets);
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    /// Each `method path` of the `.route(…)` lines of this file.
+    fn served() -> BTreeSet<String> {
+        let source = include_str!("mod.rs").split("#[cfg(test)]").next().unwrap();
+        let mut served = BTreeSet::new();
+        for route in source.split(".route(\"").skip(1) {
+            let (path, methods) = route.split_once('"').unwrap();
+            let methods = methods.lines().next().unwrap();
+            for method in ["get", "post", "put", "delete"] {
+                if methods.contains(&format!(" {method}(")) || methods.contains(&format!(".{method}(")) {
+                    served.insert(format!("{method} {path}"));
+                }
+            }
+        }
+        served
+    }
+
+    #[test]
+    fn the_documentation_has_each_route_and_no_other() {
+        let document: serde_json::Value =
+            serde_json::from_str(include_str!("../../../docs/openapi.json")).unwrap();
+        let mut documented = BTreeSet::new();
+        for (path, methods) in document["paths"].as_object().unwrap() {
+            documented.extend(methods.as_object().unwrap().keys().map(|method| format!("{method} {path}")));
+        }
+
+        assert_eq!(served(), documented);
+        assert!(documented.len() > 30, "{documented:?}");
+    }
 }

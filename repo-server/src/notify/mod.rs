@@ -177,10 +177,10 @@ impl Teller {
             if let Err(error) = self.channel.deliver(&choices.notify, &notice, now_ms).await {
                 return self.failed(repository, &error).await;
             }
-            let (code, subject, event) = (&notice.code, notice.subject.as_deref(), notice.event.name());
-            tracing::info!(channel = self.channel.name(), event, code, subject, "a notice was delivered");
             self.works(repository).await?;
             self.note(repository, news).await?;
+            let (code, subject, event) = (&notice.code, notice.subject.as_deref(), notice.event.name());
+            tracing::info!(channel = self.channel.name(), event, code, subject, "a notice was delivered");
         }
         Ok(())
     }

@@ -69,8 +69,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Verdict, AdminError> {
         Command::Alarms(alarms) => alarms::run(arguments, alarms),
         Command::Freshness(freshness) => freshness::run(arguments, freshness),
         Command::Last { cluster, max_age } => last::run(arguments, cluster.as_ref(), *max_age),
-        Command::Snapshots { cluster } => snapshot::list(arguments, cluster.as_ref()),
-        Command::Show { snapshot, limit } => snapshot::detail(arguments, *snapshot, *limit),
+        Command::Snapshots { cluster, node } => snapshot::list(arguments, cluster.as_ref(), node.as_ref()),
+        Command::Show { snapshot, limit } => snapshot::detail(arguments, snapshot, *limit),
         Command::Stats { cluster } => stats::run(arguments, cluster.as_ref()),
         Command::Forget(forget) => forget::run(arguments, forget),
         Command::Undelete { snapshots } => protect::undelete(arguments, snapshots),
@@ -99,7 +99,8 @@ pub(crate) fn ask<T>(
     question: impl AsyncFnOnce(Api) -> Result<T, ClientError>,
 ) -> Result<T, AdminError> {
     let config = Config::load(arguments.connection.settings(), &|name| std::env::var(name).ok())?;
-    let api = Api::new(&config.server(), &config.token()?, Retry::default())?;
+    let retry = Retry { silence: Some(arguments.connection.timeout.0), ..Retry::default() };
+    let api = Api::new(&config.server(), &config.token()?, retry)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|source| ClientError::Thread { name: "network", source })?;
     outlive_user_signals(runtime.handle())

@@ -11,6 +11,7 @@ mod freshness;
 mod gc;
 mod last;
 mod missing;
+mod named;
 mod pack;
 mod protect;
 mod rebuild;

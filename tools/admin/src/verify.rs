@@ -6,7 +6,6 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use format_spec::SnapshotId;
 use format_spec::wire::{
     Finding, FindingKind, Stopped, VerifyLevel, VerifyLimits, VerifyReport, VerifyRequest,
 };
@@ -14,6 +13,7 @@ use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
 use node_client::api::Api;
 use node_client::cli::Output;
 use node_client::error::ClientError;
+use node_client::named::SnapshotChoice;
 use node_client::rate::Rate;
 use node_client::show::{Show, show};
 use serde::Serialize;
@@ -22,6 +22,7 @@ use crate::audit;
 use crate::cli::Arguments;
 use crate::commands::{Verdict, ask};
 use crate::error::AdminError;
+use crate::named;
 use crate::show::table;
 
 /// Files and ranges that the text shows of one finding; `--json` has all that the server names.
@@ -34,8 +35,8 @@ pub(crate) struct Verify {
     #[arg(long, value_enum, default_value_t = Level::Exists)]
     level: Level,
     /// Only what this snapshot needs [default: everything].
-    #[arg(long, value_name = "ID")]
-    snapshot: Option<SnapshotId>,
+    #[arg(long, value_name = "SNAPSHOT")]
+    snapshot: Option<SnapshotChoice>,
     /// With `--level refs`: mend what is wrong.
     #[arg(long)]
     repair: bool,
@@ -102,15 +103,19 @@ impl Verify {
             }
             None => audit::run(arguments, self.repair),
             Some(_) if self.repair => Err(audit::nothing_to_repair()),
-            Some(request) => run(arguments, &request),
+            Some(request) => {
+                let named = self.snapshot.as_ref();
+                let named = named.map(|named| ask(arguments, async |api| named::one(&api, named).await));
+                run(arguments, &VerifyRequest { snapshot: named.transpose()?, ..request })
+            }
         }
     }
 
-    /// What to ask the server for, if it is about stored objects.
+    /// What to ask the server for, if it is about stored objects: of everything.
     fn request(&self) -> Option<VerifyRequest> {
         let level = self.level.of_objects()?;
         let limits = self.limits.wire();
-        Some(VerifyRequest { level, snapshot: self.snapshot, limits, accept_loss: self.accept_loss })
+        Some(VerifyRequest { level, snapshot: None, limits, accept_loss: self.accept_loss })
     }
 }
 

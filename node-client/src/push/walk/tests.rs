@@ -501,6 +501,19 @@ fn manifests_are_frozen_before_the_tables_that_they_name() {
     assert_eq!(order, ["MANIFEST-1", "1.sst", "2.sst"]);
 }
 
+/// C11: the last line of a compaction's log says that its new tables are whole, so no table is older than it.
+#[test]
+fn the_log_of_a_compaction_is_frozen_before_its_tables() {
+    let (_temp, root) = table_folder();
+    fs::write(root.join("nb_txn_compaction_1.log"), "ADD").unwrap();
+    tick(&root);
+    let mut order = Vec::new();
+
+    busy(&root, |name| order.push(name.to_owned()));
+
+    assert_eq!(order, ["MANIFEST-1", "nb_txn_compaction_1.log", "1.sst", "2.sst"]);
+}
+
 /// C11: a manifest that went on while tables came is frozen again, with its new length.
 #[test]
 fn a_file_that_changed_before_its_folder_stayed_still_is_held_again() {

@@ -7,7 +7,7 @@ use format_spec::FileEnd;
 
 use super::tree::{Tree, domain, noise};
 use super::{CUT, MOVED_ON, wide};
-use crate::push::FreezeMode;
+use crate::push::{ClassSet, FreezeMode};
 
 /// What [`upset`] deals with: each name says how.
 const NAMES: [&str; 8] =
@@ -57,6 +57,34 @@ fn a_frozen_file_is_as_it_was_whatever_becomes_of_its_name() {
         assert_eq!((outcome.fallbacks(), outcome.stats.bytes_read), (moved_on, bytes), "{class}");
         assert!(tree.is_clean());
     }
+}
+
+/// C1: a compaction that ended after the freeze has not ended in the snapshot, where its new table is not whole.
+#[test]
+fn the_log_of_a_compaction_is_as_old_as_its_tables() {
+    let tree = Tree::new();
+    for (name, content) in
+        [("nb_txn_compaction_1.log", "ADD"), ("nb-2-big-Data.db", "half"), ("nb-1-big-Data.db", "old")]
+    {
+        tree.write(name, content);
+    }
+
+    let outcome = tree
+        .push()
+        .class_set(ClassSet::Cassandra)
+        .between(|| {
+            tree.append("nb-2-big-Data.db", b" and half");
+            tree.append("nb_txn_compaction_1.log", b" COMMIT");
+            tree.remove("nb-1-big-Data.db");
+        })
+        .run();
+
+    let content = |name| String::from_utf8(outcome.content(name)).unwrap();
+    assert_eq!(outcome.problems.len(), 0);
+    assert_eq!(
+        ["nb_txn_compaction_1.log", "nb-2-big-Data.db", "nb-1-big-Data.db"].map(content),
+        ["ADD", "half", "old"]
+    );
 }
 
 #[test]

@@ -31,7 +31,7 @@ use crate::push::scan::{Pages, Scan, Scanned};
 use crate::push::source::Opener;
 use crate::push::stop::{Failure, Stop, Stopped};
 use crate::push::walk::{Mounts, walk};
-use crate::push::{Alike, ClassRule, FreezeMode, FreezeOptions, Rehash, Strict, list};
+use crate::push::{Alike, ClassRule, ClassSet, FreezeMode, FreezeOptions, Rehash, Strict, list};
 use crate::state::{Known, Likeness, Memory, Place, Spool};
 
 /// Plaintext in a batch.
@@ -61,6 +61,7 @@ pub(super) struct Push<'a> {
     pub(super) remember: Remember,
     pub(super) mode: FreezeMode,
     pub(super) classes: Vec<ClassRule>,
+    pub(super) class_sets: Vec<ClassSet>,
     pub(super) rehash: Rehash,
     pub(super) clock: At,
     pub(super) strict: Strict,
@@ -90,6 +91,11 @@ impl<'a> Push<'a> {
     /// Adds a rule, as on the command line.
     pub(super) fn class(mut self, rule: &str) -> Self {
         self.classes.push(rule.parse().unwrap());
+        self
+    }
+
+    pub(super) fn class_set(mut self, set: ClassSet) -> Self {
+        self.class_sets.push(set);
         self
     }
 
@@ -188,7 +194,7 @@ impl<'a> Push<'a> {
             read: AtomicU64::new(0),
             on_read: std::mem::replace(&mut self.on_read, Box::new(|_| ())),
         };
-        let classes = Classes::new(&self.classes, &[]).unwrap();
+        let classes = Classes::new(&self.classes, &self.class_sets).unwrap();
         let (give, free) = crossbeam_channel::unbounded();
         let (full, batches) = crossbeam_channel::unbounded();
         for _ in 0..3 {

@@ -49,6 +49,7 @@ impl Tree {
             remember: Remember::Pushes,
             mode: FreezeMode::default(),
             classes: Vec::new(),
+            class_sets: Vec::new(),
             rehash: Rehash::Never,
             clock: LATER,
             strict: Strict::No,
