@@ -183,6 +183,15 @@ fn name(scope: &SeriesScope) -> String {
     name
 }
 
+/// As much of a name as an alarm's subject has room for. The configuration sets no limit to a series.
+fn cut(mut name: String) -> String {
+    name.retain(|c| !c.is_control());
+    while name.len() > MAX_SUBJECT_LEN {
+        name.pop();
+    }
+    name
+}
+
 /// All series, and those that a rule expects and that have no snapshot. Blocks.
 pub(crate) fn report(repository: &Repository) -> Result<FreshnessReport, ServerError> {
     let (marks, damaged) = (snapshot::marks(repository)?, damaged::all(repository)?);
@@ -246,7 +255,7 @@ fn judge(history: &History, rules: &[Rule], for_all: Option<Duration>, now_ms: u
 fn missing(rule: &Rule) -> Option<SeriesFreshness> {
     let Expectation::MaxAgeSeconds(seconds) = rule.expect else { return None };
     Some(SeriesFreshness {
-        subject: name(&rule.scope),
+        subject: cut(name(&rule.scope)),
         cluster: rule.scope.cluster.clone(),
         nodes: rule.scope.node.as_ref().map(ToString::to_string).unwrap_or_default(),
         series: rule.scope.series.clone().unwrap_or_default(),

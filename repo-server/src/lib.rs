@@ -152,7 +152,7 @@ async fn look_around(repository: &Arc<Repository>) {
         freshness::look(repository)
     });
     if let Err(error) = looked.await {
-        tracing::error!(error = %Chain(&error), "clock and disk could not be looked at");
+        tracing::error!(error = %Chain(&error), "clock, disk and series could not be looked at");
     }
 }
 

@@ -197,6 +197,19 @@ fn bytes_that_nobody_reads_back_raise_an_alarm() {
     assert_eq!(alarms(&world), Vec::<String>::new());
 }
 
+/// X5: a name of any length is a subject that the index takes.
+#[test]
+fn a_rule_with_a_long_name_raises_its_alarm() {
+    let world = World::new();
+    let long = format!("/{}", "\u{e4}".repeat(4000));
+    choose(&world, Freshness { expect: vec![(scope(None, Some(&long)), DAY)], ..Freshness::default() });
+
+    let [alarm] = alarms(&world).try_into().unwrap();
+    assert!(alarm.starts_with("overdue c:/\u{e4}") && alarm.len() < 256, "{alarm}");
+    let too_long = FreshnessRule { scope: scope(None, Some(&long)), expect: Expectation::Retired };
+    assert_eq!(set(&world.repository, &too_long).unwrap_err().code(), "bad_rule");
+}
+
 #[test]
 fn more_alarms_than_anybody_reads_are_counted() {
     let many = (0..MOST_ALARMS + 7).map(|n| (format!("{n:04}"), "late".to_owned())).collect();
