@@ -11,6 +11,8 @@ use crate::settings::{NotifyCommand, Secret, Webhook};
 use crate::testing::World;
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
+/// How long the kernel may take to end a process.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Longer than any test takes.
 const LONG: Duration = Duration::from_secs(600);
 
@@ -134,9 +136,12 @@ async fn a_command_that_does_not_end_is_killed_with_what_it_started() {
         let stat = std::fs::read_to_string(Path::new("/proc").join(started.trim()).join("stat"));
         stat.is_err() || stat.is_ok_and(|stat| stat.contains(") Z "))
     };
-    while !is_gone() {
-        tokio::task::yield_now().await;
-    }
+    let gone = async {
+        while !is_gone() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, gone).await.unwrap();
 }
 
 /// Reads one request whole, and answers it.
