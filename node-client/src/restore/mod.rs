@@ -192,7 +192,23 @@ pub fn run(
 }
 
 fn nothing_matches(options: &RestoreOptions) -> ClientError {
-    ClientError::NotFound(format!("nothing in the snapshot matches `{}`", options.paths.join("`, `")))
+    let patterns = options.paths.join("`, `");
+    ClientError::NotFound(format!(
+        "nothing in the snapshot matches `{patterns}`{}",
+        links_on_the_way(&options.paths)
+    ))
+}
+
+/// Where patterns lead that go through symbolic links of this machine: a snapshot knows files by their paths without.
+fn links_on_the_way(patterns: &[String]) -> String {
+    let absolute = patterns.iter().filter(|pattern| pattern.starts_with('/'));
+    let led = absolute.filter_map(|pattern| {
+        let pattern = pattern.trim_end_matches('/');
+        let real = crate::push::without_links(pattern)?;
+        (real != pattern)
+            .then(|| format!("; through symbolic links of this machine, `{pattern}` is `{real}`"))
+    });
+    led.collect()
 }
 
 /// What is known before anything is written.

@@ -121,7 +121,7 @@ pub(crate) enum Command {
         /// Its id, at least four digits that only its id begins or ends with, or `latest`.
         snapshot: SnapshotChoice,
         /// Name at most so many files that are missing, incomplete, torn or fuzzy [default: all].
-        #[arg(long, value_name = "N")]
+        #[arg(long, value_name = "N", value_parser = count::<u64>)]
         limit: Option<u64>,
     },
     /// Count what clusters, nodes and snapshots take, and what each snapshot alone holds.
@@ -252,32 +252,37 @@ pub(crate) struct ForgetArguments {
 #[command(next_help_heading = "Policy")]
 pub(crate) struct PolicyArguments {
     /// Keep snapshots for so many days.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<u32>)]
     pub(crate) keep_days: Option<u32>,
     /// Keep at least so many complete ones [default: 3].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<u32>)]
     pub(crate) minimum: Option<u32>,
     /// Keep no more than so many complete ones.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<u32>)]
     pub(crate) maximum: Option<u32>,
     /// Keep so many of the newest complete ones.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<u32>)]
     pub(crate) keep_last: Option<u32>,
     /// Keep the newest of each of the last N hours that have one.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<u32>)]
     pub(crate) keep_hourly: Option<u32>,
     /// The same for days.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<u32>)]
     pub(crate) keep_daily: Option<u32>,
     /// The same for ISO weeks.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<u32>)]
     pub(crate) keep_weekly: Option<u32>,
     /// The same for months.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<u32>)]
     pub(crate) keep_monthly: Option<u32>,
     /// The same for years.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<u32>)]
     pub(crate) keep_yearly: Option<u32>,
+}
+
+/// A whole number, refused in words that say so.
+fn count<N: std::str::FromStr>(text: &str) -> Result<N, String> {
+    text.parse().map_err(|_| "expected a whole number, 0 or more".to_owned())
 }
 
 /// What must stay, and why.
@@ -312,6 +317,16 @@ pub(crate) struct GcArguments {
     /// [default: as the server is configured].
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) max_copy: Option<u64>,
+    #[command(flatten)]
+    pub(crate) turn: Turn,
+}
+
+/// What to do beside another run.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Turn {
+    /// While another run is in progress, wait so long for it to end, such as 90s, 10m or 2h [default: end with 11].
+    #[arg(long, value_name = "TIME")]
+    pub(crate) wait: Option<Span>,
 }
 
 /// From what a repository is made again.

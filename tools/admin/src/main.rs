@@ -30,6 +30,8 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(code) => return code,
     };
+    let default = if arguments.output.quiet { "error" } else { "warn" };
+    node_client::log::start(default);
     match commands::run(&arguments) {
         Ok(verdict) => ExitCode::from(verdict.exit_code()),
         Err(error) => {

@@ -19,8 +19,8 @@ use node_client::show::{Show, show};
 use serde::Serialize;
 
 use crate::audit;
-use crate::cli::Arguments;
-use crate::commands::{Verdict, ask};
+use crate::cli::{Arguments, Turn};
+use crate::commands::{Verdict, ask, in_turn};
 use crate::error::AdminError;
 use crate::named;
 use crate::show::table;
@@ -46,6 +46,8 @@ pub(crate) struct Verify {
     accept_loss: bool,
     #[command(flatten)]
     limits: Limits,
+    #[command(flatten)]
+    turn: Turn,
 }
 
 /// Arguments of `scrub`.
@@ -53,6 +55,8 @@ pub(crate) struct Verify {
 pub(crate) struct Scrub {
     #[command(flatten)]
     limits: Limits,
+    #[command(flatten)]
+    pub(crate) turn: Turn,
 }
 
 /// How much to read, and how fast. Each run goes on with the packs whose last check is longest ago.
@@ -101,12 +105,12 @@ impl Verify {
             None if self.snapshot.is_some() || self.accept_loss || self.limits.are_given() => {
                 Err(audit::counts_everything())
             }
-            None => audit::run(arguments, self.repair),
+            None => audit::run(arguments, self.repair, self.turn),
             Some(_) if self.repair => Err(audit::nothing_to_repair()),
             Some(request) => {
                 let named = self.snapshot.as_ref();
                 let named = named.map(|named| ask(arguments, async |api| named::one(&api, named).await));
-                run(arguments, &VerifyRequest { snapshot: named.transpose()?, ..request })
+                run(arguments, &VerifyRequest { snapshot: named.transpose()?, ..request }, self.turn)
             }
         }
     }
@@ -205,8 +209,10 @@ impl FromStr for Time {
 ///
 /// # Errors
 /// [`AdminError`]: nothing was shown on standard output then.
-pub(crate) fn run(arguments: &Arguments, request: &VerifyRequest) -> Result<Verdict, AdminError> {
-    let report = ask(arguments, async |api| check(&api, request, arguments.output).await)?;
+pub(crate) fn run(arguments: &Arguments, request: &VerifyRequest, turn: Turn) -> Result<Verdict, AdminError> {
+    let report = ask(arguments, async |api| {
+        in_turn(turn, async || check(&api, request, arguments.output).await).await
+    })?;
     let verified = Verified::new(request.level, report);
     show(&verified, arguments.output)?;
     Ok(verified.verdict())

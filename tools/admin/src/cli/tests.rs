@@ -206,3 +206,15 @@ fn examples_in_the_help_are_commands_that_can_be_typed() {
     }
     assert!(examples >= 20, "{examples} examples: they are no longer found");
 }
+
+#[test]
+fn numbers_are_refused_in_words_that_say_what_is_expected() {
+    for line in [
+        &["forget", "--keep-last", "x"][..],
+        &["forget", "--keep-days", "5000000000"],
+        &["show", ID, "--limit", "1.5"],
+    ] {
+        let error = parse(line).unwrap_err().to_string();
+        assert!(error.contains("expected a whole number, 0 or more"), "{error}");
+    }
+}

@@ -99,6 +99,18 @@ fn request(words: &[&str]) -> Result<VerifyRequest, clap::Error> {
     }
 }
 
+/// Whoever runs the quick check must not believe that bytes were read.
+#[test]
+fn a_check_that_reads_nothing_says_so() {
+    let told = |level| text(&Verified::new(level, VerifyReport::default()));
+    let line = "no stored byte was read: `--level read` reads them all\n";
+
+    for level in [VerifyLevel::Index, VerifyLevel::Exists] {
+        assert!(told(level).contains(line), "{}", told(level));
+    }
+    assert!(!told(VerifyLevel::Read).contains(line));
+}
+
 #[test]
 fn limits_are_understood_as_they_are_typed() {
     let asked =
