@@ -16,6 +16,7 @@
 //! | [`checkpoint`] | the directories of many packs, for who makes an index anew |
 //! | [`object`] | the sealed envelope of manifests, snapshots and checkpoints |
 //! | [`descriptor`] | what a repository is, on every site |
+//! | [`notice`] | an alarm on its way to people, and its signature |
 //! | [`wire`] | bodies and headers of the HTTP interface |
 //!
 //! Nothing here does I/O, reads a clock, draws randomness or logs. Salts come in as arguments, so
@@ -34,6 +35,7 @@ pub mod id;
 pub mod key;
 pub mod label;
 pub mod manifest;
+pub mod notice;
 pub mod object;
 pub mod pack;
 pub mod page;

@@ -25,6 +25,10 @@
 //! | `POST /v1/verify` | [`VerifyRequest`] | lines of [`VerifyEvent`] |
 //! | `POST /v1/audit` | [`AuditRequest`] | lines of [`AuditEvent`] |
 //! | `GET /v1/status` | – | [`Status`] |
+//! | `GET /v1/alarms` | – | [`Alarms`] |
+//! | `POST /v1/alarms/acknowledge` | [`AcknowledgeRequest`] | [`Alarms`] |
+//! | `GET /v1/freshness` | – | [`FreshnessReport`] |
+//! | `PUT /v1/freshness` | [`FreshnessRule`] | [`FreshnessReport`] |
 //! | `GET /healthz` | – | `ok` |
 //!
 //! With `coming=wait`, an id that is answered [`Held::Missing`] is promised: its session is going to send
@@ -41,6 +45,7 @@ mod json;
 mod problems;
 mod upkeep;
 mod verify;
+mod watch;
 
 pub use audit::*;
 pub use frame::{
@@ -51,6 +56,7 @@ pub use json::*;
 pub use problems::*;
 pub use upkeep::*;
 pub use verify::*;
+pub use watch::*;
 
 /// Most ids in one `have` request, and in one request for blobs.
 pub const MAX_IDS: usize = 16_384;

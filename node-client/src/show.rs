@@ -110,7 +110,7 @@ pub fn show_error(error: &ClientError, output: Output) {
     let mut stderr = io::stderr().lock();
     let mut out = Plain::new(&mut stderr);
     let _ = restored.map_or(Ok(()), |report| report.text(&mut out));
-    let _ = writeln!(out, "astacus-client: {}", chain(error));
+    let _ = writeln!(out, "astacus-client: {}", Printable(chain(error).as_bytes()));
     if let Some(hint) = error.hint() {
         let _ = writeln!(out, "hint: {hint}");
     }
@@ -247,7 +247,8 @@ impl Show for PushReport {
             writeln!(out, "  NOT ONE MOMENT: {}", not_one(&moment))?;
         }
         for fallback in &stats.fallbacks {
-            writeln!(out, "  note   {}: {} files", fallback.reason, count(fallback.files))?;
+            let reason = Printable(fallback.reason.as_bytes());
+            writeln!(out, "  note   {reason}: {} files", count(fallback.files))?;
         }
         choices(out, &self.left_out, &self.unmatched, &self.warnings)?;
         if let Some(before) = self.suspect {

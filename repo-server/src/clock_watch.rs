@@ -89,7 +89,7 @@ impl ClockWatch {
         if let Some(message) = &watched.untold {
             match alarm::raise(repository, AlarmCode::ClockJumped, message) {
                 Err(ServerError::Full { what }) => {
-                    tracing::warn!(what, message, "the alarm could not be written");
+                    tracing::warn!(what, why = message, "the alarm could not be written");
                 }
                 told => {
                     told?;

@@ -10,10 +10,16 @@ use format_spec::wire::{ChunkerSpec, RetentionPolicy};
 use serde::Deserialize;
 
 use crate::index::Engine;
+use crate::log::Format;
 use crate::settings::{
-    Amount, GcSettings, Percent, PolicyError, Retention, Settings, SpaceSettings, Upkeep, check_policy,
+    Amount, Choices, Freshness, GcSettings, Notify, Percent, PolicyError, Retention, Settings, SpaceSettings,
+    Upkeep, check_policy,
 };
 use crate::site::SiteUrl;
+
+mod watch;
+
+pub use watch::{ExpectConfig, FreshnessConfig, LogConfig, NotifyConfig, WebhookConfig};
 
 /// A configuration that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +53,21 @@ pub enum ConfigError {
     /// A share of more than all.
     #[error("{key} = {value}: need a percentage from 0 to 100")]
     Percentage { key: &'static str, value: u32 },
+    /// A rule of freshness that expects nothing.
+    #[error("freshness.expect of cluster `{cluster}`: max_age_hours must be 1 or more")]
+    NoAge { cluster: ClusterName },
+    /// A command for notices without a program.
+    #[error("notify.command: need a program, and arguments if it takes any")]
+    NoProgram,
+    /// A webhook that is not on this machine, or not plain HTTP.
+    #[error(
+        "notify.webhook.url = {url:?}: need http://, a loopback address such as 127.0.0.1:8080, and a path. For \
+         https:// and other machines set notify.command, for example with curl"
+    )]
+    WebhookUrl { url: String },
+    /// A secret that others may read, or that signs nothing.
+    #[error("notify.webhook.secret_file {}: {why}", path.display())]
+    Secret { path: PathBuf, why: &'static str },
     /// A policy that contradicts itself.
     #[error("section [{section}]")]
     Policy {
@@ -76,6 +97,12 @@ pub struct Config {
     pub site: SiteConfig,
     /// What all requests together may take.
     pub limits: LimitsConfig,
+    /// Conditions of series that become alarms.
+    pub freshness: FreshnessConfig,
+    /// How alarms reach people.
+    pub notify: NotifyConfig,
+    /// The log.
+    pub log: LogConfig,
 }
 
 /// Section `[site]`.
@@ -301,9 +328,33 @@ impl Config {
             engine: self.index.engine,
             chunker: self.chunker.as_ref().map(ChunkerConfig::spec).transpose()?,
             space: self.space.settings(),
-            upkeep: Upkeep { gc: self.gc.settings()?, retention: self.retention.settings()? },
+            upkeep: Upkeep { gc: self.gc.settings()? },
+            choices: self.choices()?,
             memory_bytes: bytes(self.limits.memory_mib.max(LEAST_MEMORY_MIB)),
         })
+    }
+
+    /// The part of it that may change while the server runs. Reads the file of the webhook's secret.
+    ///
+    /// # Errors
+    /// [`ConfigError`], naming the key or the section that cannot be.
+    pub fn choices(&self) -> Result<Choices, ConfigError> {
+        Ok(Choices {
+            retention: self.retention.settings()?,
+            freshness: self.freshness.settings()?,
+            notify: self.notify.settings()?,
+        })
+    }
+
+    /// What of it only the next start takes.
+    #[must_use]
+    pub fn without_choices(&self) -> Self {
+        Self {
+            retention: RetentionConfig::default(),
+            freshness: FreshnessConfig::default(),
+            notify: NotifyConfig::default(),
+            ..self.clone()
+        }
     }
 
     /// The address to listen on; `flag` wins over the file.

@@ -38,6 +38,9 @@ pub enum ServerError {
     /// The snapshot does not hold this node.
     #[error("snapshot {snapshot} does not hold node `{node}`")]
     NoNode { snapshot: SnapshotId, node: NodeName },
+    /// No alarm of this code, and about this subject if one is named, is up.
+    #[error("no alarm `{code}`{} is up", of(subject.as_deref()))]
+    NoAlarm { code: String, subject: Option<String> },
     /// The domain of the snapshot does not have this chunk.
     #[error("there is no {0}")]
     NoChunk(ChunkId),
@@ -95,6 +98,10 @@ pub enum ServerError {
     Bug(&'static str),
 }
 
+fn of(subject: Option<&str>) -> String {
+    subject.map(|subject| format!(" about `{subject}`")).unwrap_or_default()
+}
+
 fn first(missing: &[ChunkId]) -> String {
     missing.first().map(ChunkId::to_string).unwrap_or_default()
 }
@@ -112,6 +119,7 @@ impl ServerError {
             Self::TooManySessions { .. } => "too_many_sessions",
             Self::NoSnapshot(_) => "no_such_snapshot",
             Self::NoNode { .. } => "no_such_node",
+            Self::NoAlarm { .. } => "no_such_alarm",
             Self::NoChunk(_) => "no_such_chunk",
             Self::UnknownChunks { .. } => "unknown_chunks",
             Self::MissingChunks { .. } => "missing_chunks",
@@ -148,7 +156,9 @@ impl ServerError {
             | Self::TooLarge { .. }
             | Self::UnknownChunks { .. } => ErrorClass::Usage,
             Self::Unauthorized => ErrorClass::Denied,
-            Self::NoSnapshot(_) | Self::NoNode { .. } | Self::NoChunk(_) => ErrorClass::NotFound,
+            Self::NoSnapshot(_) | Self::NoNode { .. } | Self::NoAlarm { .. } | Self::NoChunk(_) => {
+                ErrorClass::NotFound
+            }
             Self::SessionOver(_) | Self::MissingChunks { .. } | Self::Busy { .. } | Self::Refused { .. } => {
                 ErrorClass::Conflict
             }

@@ -24,7 +24,7 @@ use crate::ledger::Counts;
 use crate::repository::Repository;
 use crate::settings::{PolicyError, check_policy};
 use crate::snapshot::retention::{self, Candidate, Condition, Policy, Protection, Standing};
-use crate::snapshot::series::{by_series, note_origins, title, watch_suspects};
+use crate::snapshot::series::{by_series, nodes, note_origins, title, title_of_folders, watch_suspects};
 use crate::snapshot::{self, reach};
 use crate::time::{later, rfc3339};
 use crate::witness;
@@ -84,9 +84,9 @@ pub(crate) async fn run(
 fn log(snapshots: &[Snapshot], fates: &Fates) {
     for snapshot in snapshots {
         if let Some((Verdict::Forget, reasons)) = fates.get(&snapshot.id) {
-            let (cluster, of, why) = (&snapshot.cluster, title(snapshot), reasons.join(", "));
-            let created = rfc3339(snapshot.created_ms);
-            tracing::info!(snapshot = %snapshot.id, %cluster, of, created, why, "a snapshot was forgotten");
+            let (cluster, node, series) = (&snapshot.cluster, nodes(snapshot), title_of_folders(snapshot));
+            let (created, why) = (rfc3339(snapshot.created_ms), reasons.join(", "));
+            tracing::info!(snapshot = %snapshot.id, %cluster, node, series, created, why, "a snapshot was forgotten");
         }
     }
 }
@@ -118,7 +118,8 @@ pub(crate) async fn by_policy(repository: &Arc<Repository>) -> Result<u64, Serve
     let with_policy = |repository: &Arc<Repository>| {
         let listed = snapshot::list(repository, None)?;
         let clusters: BTreeSet<ClusterName> = listed.into_iter().map(|snapshot| snapshot.cluster).collect();
-        let retention = &repository.parts.upkeep.retention;
+        let choices = repository.choices();
+        let retention = &choices.retention;
         let has_policy = |cluster: &ClusterName| *retention.policy(cluster) != RetentionPolicy::default();
         Ok(clusters.into_iter().filter(has_policy).collect::<Vec<_>>())
     };
@@ -175,7 +176,8 @@ fn policy_of(
     request: &ForgetRequest,
     cluster: &ClusterName,
 ) -> Result<RetentionPolicy, ServerError> {
-    let policy = request.policy.as_ref().unwrap_or_else(|| repository.parts.upkeep.retention.policy(cluster));
+    let choices = repository.choices();
+    let policy = request.policy.as_ref().unwrap_or_else(|| choices.retention.policy(cluster));
     if *policy == RetentionPolicy::default() {
         let why = format!(
             "no policy for cluster `{cluster}`: name snapshots, give rules such as --keep-daily 7, or \

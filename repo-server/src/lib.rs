@@ -12,7 +12,10 @@
 //! | [`rebuild`] | the index anew, from site and key |
 //! | `ledger` | the one place where rows of chunks and packs, and their counts, change |
 //! | `forget`, `gc` | which snapshots go; what nothing needs goes after them |
+//! | `freshness` | how old the last good snapshot of each series is, and may be |
+//! | `notify` | alarms on their way to people |
 //! | [`log`] | lines on standard error that hold nobody up |
+//! | [`service`] | words to the service manager |
 //! | `stats` | what clusters, nodes and snapshots take |
 //! | `verify` | is everything there, and as it was written? |
 //! | [`space`] | room on the disk: who is refused, and the ballast |
@@ -54,17 +57,20 @@ mod defects;
 pub mod durable;
 pub mod error;
 mod forget;
+mod freshness;
 mod gc;
 pub mod http;
 pub mod index;
 mod ledger;
 pub mod log;
+mod notify;
 mod owed;
 mod pack;
 mod quarantine;
 pub mod rebuild;
 pub mod repository;
 mod rules;
+pub mod service;
 mod session;
 pub mod settings;
 pub mod site;
@@ -110,6 +116,11 @@ pub async fn name_damage(repository: Arc<Repository>) {
     defects::name_as_met(repository).await;
 }
 
+/// Tells people of alarms by the configured channels, for ever.
+pub async fn tell_people(repository: Arc<Repository>) {
+    notify::tell(repository).await;
+}
+
 /// Ends sessions whose time is over, once what the last process left is settled.
 async fn end_sessions(repository: &Arc<Repository>) {
     if !witness::settle_once(repository).await {
@@ -137,10 +148,11 @@ async fn store_left_packs(repository: &Arc<Repository>) {
 async fn look_around(repository: &Arc<Repository>) {
     let looked = repository.blocking(|repository| {
         repository.clock_watch.look(repository)?;
-        space::look(repository)
+        space::look(repository)?;
+        freshness::look(repository)
     });
     if let Err(error) = looked.await {
-        tracing::error!(error = %Chain(&error), "clock and disk could not be looked at");
+        tracing::error!(error = %Chain(&error), "clock, disk and series could not be looked at");
     }
 }
 

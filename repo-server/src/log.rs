@@ -3,21 +3,51 @@
 //! A thread of its own writes. Lines that it cannot write (a full disk, a pipe or a terminal that was closed) are
 //! dropped, and so are lines beyond `LINES` that wait for a reader who has stopped reading; the log says how many
 //! were dropped once it can be written again.
+//!
+//! A line is text for people, or one JSON document for programs. No text of a client, a node or a disk makes two lines
+//! of one or moves a cursor: control characters are written as escapes.
 
+use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 use std::time::Duration;
 
+use serde::Deserialize;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::{FormatFields, Writer, debug_fn};
 
 /// Lines that wait to be written, at most: about half a megabyte.
 const LINES: usize = 4096;
 
 /// How long [`Log::flush`] waits for a reader.
 const FLUSH_WITHIN: Duration = Duration::from_secs(2);
+
+/// How lines are written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON document each, with `timestamp`, `level`, `message`, `target` and the fields of the event.
+    Json,
+}
+
+impl std::str::FromStr for Format {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err("expected `text` or `json`"),
+        }
+    }
+}
 
 enum Order {
     Write(Vec<u8>),
@@ -38,16 +68,19 @@ impl Log {
     ///
     /// # Panics
     /// If the process logs already.
-    pub fn start(default: &str) -> Self {
+    pub fn start(default: &str, format: Format) -> Self {
         let filter = EnvFilter::try_from_env("ASTACUS_LOG").unwrap_or_else(|_| default.into());
         let log = Self::to(io::stderr(), LINES);
         #[expect(clippy::disallowed_methods, reason = "this is the place; errors of the log are dropped")]
-        tracing_subscriber::fmt()
+        let lines = tracing_subscriber::fmt()
             .log_internal_errors(false)
             .with_env_filter(filter)
             .with_ansi(io::stderr().is_terminal())
-            .with_writer(log.clone())
-            .init();
+            .with_writer(log.clone());
+        match format {
+            Format::Text => lines.fmt_fields(plain_fields()).init(),
+            Format::Json => lines.json().flatten_event(true).init(),
+        }
         log
     }
 
@@ -70,6 +103,24 @@ impl Log {
             let _ = answered.recv_timeout(FLUSH_WITHIN);
         }
     }
+}
+
+/// Fields as text, without control characters.
+fn plain_fields() -> impl for<'writer> FormatFields<'writer> + Send + Sync + 'static {
+    debug_fn(|writer: &mut Writer<'_>, field: &tracing::field::Field, value: &dyn fmt::Debug| {
+        let text = plain(&format!("{value:?}"));
+        match field.name() {
+            "message" => write!(writer, "{text}"),
+            name => write!(writer, "{name}={text}"),
+        }
+    })
+    .delimited(" ")
+}
+
+/// A text of one line.
+fn plain(text: &str) -> String {
+    let escape = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(escape).collect()
 }
 
 /// Writes what is ordered until nobody can order any more. A line that fails is lost.
@@ -183,5 +234,32 @@ mod tests {
 
         log.write_all(b"line\n").unwrap();
         log.flush();
+    }
+
+    /// What a line becomes, as a server writes it.
+    fn line(event: impl FnOnce()) -> String {
+        let disk = Disk::default();
+        *disk.room.lock().unwrap() = 1000;
+        let log = Log::to(disk.clone(), 10);
+        #[expect(clippy::disallowed_methods, reason = "it writes to the log that is tested")]
+        let lines =
+            tracing_subscriber::fmt().with_ansi(false).with_writer(log.clone()).fmt_fields(plain_fields());
+        tracing::subscriber::with_default(lines.finish(), event);
+        log.flush();
+        disk.text()
+    }
+
+    #[test]
+    fn no_control_character_of_anybody_reaches_a_log() {
+        let (evil, told) = ("a\nb\u{1b}[2Jc", std::io::Error::other("x\r\ny\u{9b}"));
+
+        let line = line(|| tracing::info!(evil, shown = %evil, error = %told, "read {evil}"));
+
+        assert_eq!(line.matches('\n').count(), 1, "{line:?}");
+        assert!(!line.trim_end().chars().any(char::is_control), "{line:?}");
+        for text in [r#"evil="a\nb\u{1b}[2Jc""#, r"shown=a\nb\u{1b}[2Jc", r"error=x\r\ny\u{9b}", r"read a\nb"]
+        {
+            assert!(line.contains(text), "{text} {line:?}");
+        }
     }
 }

@@ -13,9 +13,10 @@ use format_spec::error::EXIT_UNREPORTED;
 use repo_server::config::{Config, ConfigError};
 use repo_server::error::Chain;
 use repo_server::http::{self, Token};
-use repo_server::log::Log;
+use repo_server::log::{Format, Log};
 use repo_server::rebuild::{self, Plan, RebuildError, RebuildReport};
-use repo_server::repository::{CreateError, OnHalt, check_exists, open_or_create};
+use repo_server::repository::{CreateError, OnHalt, Repository, check_exists, open_or_create};
+use repo_server::service;
 use repo_server::site::SiteUrl;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use tokio::net::TcpListener;
@@ -56,6 +57,9 @@ struct Rebuild {
     /// Configuration file (TOML).
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Write the log as `text` or `json` [default: text].
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<Format>,
     /// Print one JSON document on standard output.
     #[arg(long)]
     json: bool,
@@ -75,9 +79,32 @@ struct Serve {
     /// Address to listen on; port 0 takes a free one [default: 127.0.0.1:5515].
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
-    /// Configuration file (TOML).
+    /// Configuration file (TOML). SIGHUP reads it again: see docs/configuration.md.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Write the log as `text` or `json` [default: text].
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<Format>,
+}
+
+impl Arguments {
+    /// The configuration that is named, or the default one.
+    fn config(&self) -> Result<Config, ConfigError> {
+        let path = match &self.command {
+            Some(Command::Rebuild(rebuild)) => &rebuild.config,
+            None => &self.serve.config,
+        };
+        path.as_deref().map(Config::read).transpose().map(Option::unwrap_or_default)
+    }
+
+    /// How the log is written: a flag wins over the file.
+    fn log_format(&self, config: &Config) -> Format {
+        let flag = match &self.command {
+            Some(Command::Rebuild(rebuild)) => rebuild.log_format,
+            None => self.serve.log_format,
+        };
+        flag.unwrap_or(config.log.format)
+    }
 }
 
 /// Sessions whose time is over are ended this often.
@@ -91,24 +118,30 @@ fn main() -> ExitCode {
     // Whatever is made is open to this user only.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     keep_memory_private();
-    let log = Log::start("info,fjall=warn,lsm_tree=warn");
+    let config = match arguments.config() {
+        Ok(config) => config,
+        Err(error) => return fail(&error.into()),
+    };
+    let log = Log::start("info,fjall=warn,lsm_tree=warn", arguments.log_format(&config));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let ended = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
-        let ended = runtime.block_on(run(arguments, &log));
+        let ended = runtime.block_on(run(arguments, config, &log));
         runtime.shutdown_timeout(END_WITHIN);
         ended
     });
     log.flush();
     match ended {
         Ok(code) => code,
-        Err(error) => {
-            let _ = writeln!(std::io::stderr(), "astacus-server: {error:#}");
-            if let Some(hint) = hint(&error) {
-                let _ = writeln!(std::io::stderr(), "hint: {hint}");
-            }
-            ExitCode::from(class(&error).exit_code())
-        }
+        Err(error) => fail(&error),
     }
+}
+
+fn fail(error: &anyhow::Error) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "astacus-server: {error:#}");
+    if let Some(hint) = hint(error) {
+        let _ = writeln!(std::io::stderr(), "hint: {hint}");
+    }
+    ExitCode::from(class(error).exit_code())
 }
 
 /// The memory of a server holds the master key: no core dump is written of it, and no other process of its user reads
@@ -139,14 +172,14 @@ fn hint(error: &anyhow::Error) -> Option<&'static str> {
     )
 }
 
-async fn run(arguments: Arguments, log: &Log) -> anyhow::Result<ExitCode> {
+async fn run(arguments: Arguments, config: Config, log: &Log) -> anyhow::Result<ExitCode> {
     for unused in [SignalKind::user_defined1(), SignalKind::user_defined2()] {
         // Once it was listened to, it ends the process no more.
         drop(signal(unused)?);
     }
     match arguments.command {
-        Some(Command::Rebuild(rebuild)) => self::rebuild(&rebuild, log).await,
-        None => serve(arguments.serve, log).await.map(|()| ExitCode::SUCCESS),
+        Some(Command::Rebuild(rebuild)) => self::rebuild(&rebuild, &config, log).await,
+        None => serve(arguments.serve, config, log).await.map(|()| ExitCode::SUCCESS),
     }
 }
 
@@ -160,8 +193,7 @@ fn on_halt(log: &Log) -> OnHalt {
     })
 }
 
-async fn rebuild(arguments: &Rebuild, log: &Log) -> anyhow::Result<ExitCode> {
-    let config = arguments.config.as_deref().map(Config::read).transpose()?.unwrap_or_default();
+async fn rebuild(arguments: &Rebuild, config: &Config, log: &Log) -> anyhow::Result<ExitCode> {
     let plan = Plan {
         data_dir: arguments.data_dir.clone(),
         site: arguments.from_site.folder().to_owned(),
@@ -228,8 +260,7 @@ fn tell_address(address: SocketAddr) {
     }
 }
 
-async fn serve(arguments: Serve, log: &Log) -> anyhow::Result<()> {
-    let config = arguments.config.as_deref().map(Config::read).transpose()?.unwrap_or_default();
+async fn serve(arguments: Serve, config: Config, log: &Log) -> anyhow::Result<()> {
     let address = config.listen(arguments.listen)?;
     let data_dir = arguments.data_dir.expect("clap requires it");
     let site = arguments.site.as_ref().or(config.site.url.as_ref());
@@ -246,21 +277,26 @@ async fn serve(arguments: Serve, log: &Log) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hang_up = signal(SignalKind::hangup())?;
     tell_address(listener.local_addr()?);
+    service::tell("READY=1");
     let expiry = tokio::spawn(repo_server::expire_sessions(Arc::clone(&opened.repository), EXPIRE_EVERY));
     let upkeep = tokio::spawn(repo_server::look_after(Arc::clone(&opened.repository)));
     let damage = tokio::spawn(repo_server::name_damage(Arc::clone(&opened.repository)));
+    let people = tokio::spawn(repo_server::tell_people(Arc::clone(&opened.repository)));
     let limits = http::Limits::within_descriptors(config.limits.connections());
     let routes = http::routes(Arc::clone(&opened.repository), Token::new(&opened.token));
     let stopped = async {
-        tokio::select! {
-            _ = stop.recv() => {}
-            _ = interrupt.recv() => {}
-            _ = hang_up.recv() => {}
+        loop {
+            tokio::select! {
+                _ = stop.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = hang_up.recv() => reload(arguments.config.as_deref(), &config, &opened.repository),
+            }
         }
+        service::tell("STOPPING=1");
         tracing::info!("stopping: requests in flight may finish");
     };
-    http::serve(listener, routes, limits, stopped).await;
-    for task in [expiry, upkeep, damage] {
+    http::serve(listener, routes, limits, opened.repository.done(), stopped).await;
+    for task in [expiry, upkeep, damage, people] {
         task.abort();
         // It begins nothing more from here on: the end of the runtime would cut that off.
         let _ = task.await;
@@ -269,4 +305,28 @@ async fn serve(arguments: Serve, log: &Log) -> anyhow::Result<()> {
     repo_server::release(&opened.repository).await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Reads the configuration again, and takes from it what may change while the server runs. One that cannot be used
+/// changes nothing.
+fn reload(path: Option<&Path>, at_start: &Config, repository: &Repository) {
+    let Some(path) = path else {
+        tracing::info!("SIGHUP: the server was started without a configuration to read again");
+        return;
+    };
+    let read = Config::read(path).and_then(|config| Ok((config.settings()?, config)));
+    let (settings, config) = match read {
+        Ok(read) => read,
+        Err(error) => {
+            tracing::warn!(error = %Chain(&error), "SIGHUP: the configuration cannot be used, and the former one stays");
+            return;
+        }
+    };
+    repository.choose(settings.choices);
+    tracing::info!("SIGHUP: [retention], [freshness] and [notify] are as the configuration says now");
+    if config.without_choices() != at_start.without_choices() {
+        tracing::warn!(
+            "other sections of the configuration have changed: they take effect at the next start"
+        );
+    }
 }

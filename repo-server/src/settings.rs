@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use format_spec::ClusterName;
-use format_spec::wire::{ChunkerSpec, RetentionPolicy};
+use format_spec::wire::{ChunkerSpec, RetentionPolicy, SeriesScope};
 
 use crate::index::Engine;
 
@@ -23,6 +23,8 @@ pub struct Settings {
     pub space: SpaceSettings,
     /// What is deleted, and when.
     pub upkeep: Upkeep,
+    /// All that may change while the server runs.
+    pub choices: Choices,
     /// Bytes of bodies and answers that requests may hold in memory at once.
     pub memory_bytes: u64,
 }
@@ -51,8 +53,80 @@ pub enum Amount {
 pub struct Upkeep {
     /// How garbage is collected.
     pub gc: GcSettings,
+}
+
+/// What an operator may choose anew while the server runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Choices {
     /// Which snapshots stay.
     pub retention: Retention,
+    /// How old the last good snapshot of a series may be, and other conditions that become alarms.
+    pub freshness: Freshness,
+    /// How alarms reach people.
+    pub notify: Notify,
+}
+
+/// Conditions of series, and of the repository, that become alarms.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Freshness {
+    /// How old the last good snapshot of a series may be that no rule is about; `None`: as its own history says.
+    pub max_age: Option<Duration>,
+    /// So many partial snapshots of a series in a row are an alarm; 0: no number is.
+    pub partial_in_a_row: u64,
+    /// Stored bytes are to be read back within this time; `None`: nothing tells if they are not.
+    pub verify_within: Option<Duration>,
+    /// Series that are expected, and how old their last good snapshot may be.
+    pub expect: Vec<(SeriesScope, Duration)>,
+}
+
+impl Default for Freshness {
+    fn default() -> Self {
+        let verify_within = Some(Duration::from_secs(35 * 24 * 60 * 60));
+        Self { max_age: None, partial_in_a_row: 3, verify_within, expect: Vec::new() }
+    }
+}
+
+/// How alarms reach people.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Notify {
+    /// A program that is run for each notice.
+    pub command: Option<NotifyCommand>,
+    /// An address that each notice is posted to.
+    pub webhook: Option<Webhook>,
+    /// An alarm that stays up is told again after this time; `None`: it is not.
+    pub repeat_every: Option<Duration>,
+    /// How long one attempt may take.
+    pub within: Duration,
+}
+
+/// A program that is run for each notice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotifyCommand {
+    /// The program.
+    pub program: String,
+    /// Its arguments.
+    pub arguments: Vec<String>,
+}
+
+/// An address on this machine that notices are posted to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Webhook {
+    /// Host and port, as in a URL: `127.0.0.1:8080`, `[::1]:80`, `localhost:80`.
+    pub authority: String,
+    /// Path and query, from `/` on.
+    pub path: String,
+    /// Signs each body.
+    pub secret: Secret,
+}
+
+/// Bytes that no log may show.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub Vec<u8>);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(..)")
+    }
 }
 
 /// How garbage is collected.

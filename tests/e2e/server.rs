@@ -2,22 +2,23 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
 use format_spec::wire::{Held, parse_held};
 use rustix::process::{Signal, kill_process};
 use tests::bodies::{chunk_frame, stream};
-use tests::client::{Client, text};
+use tests::client::{Client, Running, text};
 use tests::compare::assert_same;
 use tests::corpus;
 use tests::http::{Length, Request};
 use tests::seed::Random;
-use tests::server::{CONFIG, Server, refused};
+use tests::server::{CONFIG, Server, over, refused};
 use tests::wait;
 use tests::world::{Folder, World, objects};
 
 /// Every route but `/healthz`, and one that is none.
-const ROUTES: [(&str, &str); 15] = [
+const ROUTES: [(&str, &str); 18] = [
     ("POST", "/v1/sessions"),
     ("POST", "/v1/sessions/01890a5d-ac96-774b-bcce-b302099a8057/renew"),
     ("POST", "/v1/sessions/01890a5d-ac96-774b-bcce-b302099a8057/have"),
@@ -31,6 +32,9 @@ const ROUTES: [(&str, &str); 15] = [
     ("POST", "/v1/snapshots/01890a5d-ac96-774b-bcce-b302099a8057/blobs"),
     ("POST", "/v1/verify"),
     ("GET", "/v1/status"),
+    ("GET", "/v1/alarms"),
+    ("PUT", "/v1/freshness"),
+    ("GET", "/metrics"),
     ("GET", "/"),
     ("GET", "/v1/no/such/route"),
 ];
@@ -249,18 +253,38 @@ fn a_port_that_is_taken_leaves_no_repository_behind() {
 }
 
 #[test]
-fn a_hang_up_stops_the_server_and_user_signals_do_nothing() {
+fn hang_ups_and_user_signals_stop_no_server() {
     let mut world = World::new();
-    for signal in [Signal::USR1, Signal::USR2] {
+    for signal in [Signal::USR1, Signal::USR2, Signal::HUP] {
         kill_process(world.server.pid(), signal).unwrap();
         assert_eq!(world.wire().send("GET", "/healthz", b"").status, 200);
     }
+    wait::for_state("the hang-up to be seen", || world.server.log().contains("SIGHUP").then_some(()));
+    assert!(world.server.runs());
+}
 
-    kill_process(world.server.pid(), Signal::HUP).unwrap();
+/// A service manager hears when the server takes pushes, and when it begins to stop.
+#[test]
+fn a_service_manager_is_told_of_the_start_and_the_stop() {
+    let folder = Folder::new();
+    let path = folder.path("notify");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    manager.set_read_timeout(Some(wait::PATIENCE)).unwrap();
+    let heard = || {
+        let mut text = [0; 64];
+        let len = manager.recv(&mut text).unwrap();
+        String::from_utf8(text[..len].to_vec()).unwrap()
+    };
+    let mut command = over(&folder.path("data"));
+    let running = Running::start({
+        command.env("NOTIFY_SOCKET", &path);
+        command
+    });
 
-    wait::for_state("the server to stop", || (!world.server.runs()).then_some(()));
-    assert!(world.server.log().contains("stopped"), "{}", world.server.log());
-    world.server.start_again();
+    assert_eq!(heard(), "READY=1");
+    kill_process(running.pid(), Signal::TERM).unwrap();
+    assert_eq!(heard(), "STOPPING=1");
+    running.wait().exits(0);
 }
 
 /// L3: an operator sees who pushes, and can end it.

@@ -3,8 +3,10 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use tests::client::{run_to_end, text};
+use tests::gear;
 use tests::server::{CONFIG, Server, command, refused};
 use tests::world::{Folder, World};
 
@@ -99,4 +101,47 @@ fn packs_that_are_taken_as_lost_are_sent_again() {
     assert_eq!(node.status()["alarms"][0]["code"], "damaged_blobs");
     node.push(&root);
     node.restore(&snapshot, &world.path("to"), &[]).exits(0);
+}
+
+/// The documented way to a second copy: whatever is committed meanwhile, an index can be made from the copy, and
+/// nothing that its snapshots need is missing.
+#[test]
+fn a_second_copy_of_a_running_site_has_all_that_its_snapshots_need() {
+    if !gear::has("rsync") {
+        return;
+    }
+    let page =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/operations.md")).unwrap();
+    let (_, lines) = page.split_once("```sh\nls \"$SITE").unwrap();
+    let lines = format!("ls \"$SITE{}", lines.split_once("```").unwrap().0);
+    let world = World::new();
+    let (node, root, copy) = (world.node("n"), world.dir("source"), world.path("copy"));
+    let push = |content: &str| {
+        fs::write(root.join("file"), content).unwrap();
+        text(&node.push(&root), "snapshot")
+    };
+    let first = push("first");
+    let run = |line: &str| {
+        let mut shell = Command::new("sh");
+        shell.args(["-ec", line]).env("SITE", world.server.data().join("site")).env("COPY", &copy);
+        run_to_end({
+            shell.env("LIST", world.path("list"));
+            shell
+        })
+        .exits(0);
+    };
+
+    for line in lines.lines() {
+        run(line);
+        push(line);
+    }
+
+    let (data, key) = (world.path("rebuilt"), world.server.data().join("master.key"));
+    let mut rebuild = command();
+    rebuild.arg("rebuild").arg("--json").arg("--data-dir").arg(&data).arg("--from-site").arg(&copy);
+    rebuild.arg("--keyring").arg(key);
+    let report = run_to_end(rebuild).exits(0).json();
+    assert_eq!(report["snapshots"], 1, "{report}");
+    let copied = fs::read_dir(copy.join("snapshots")).unwrap().next().unwrap().unwrap();
+    assert_eq!(copied.file_name().to_str(), Some(first.as_str()));
 }

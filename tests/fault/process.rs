@@ -17,7 +17,7 @@ use repo_server::clock::{Clock, SystemClock};
 use repo_server::http::{self, Token};
 use repo_server::index::{Index, MemoryIndex};
 use repo_server::repository::{Parts, Repository};
-use repo_server::settings::Upkeep;
+use repo_server::settings::{Choices, Upkeep};
 use repo_server::site::{ObjectName, Site, StoreSite};
 use repo_server::site_lock::SiteLock;
 use repo_server::space::Space;
@@ -105,12 +105,12 @@ impl Process {
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a free port");
         let address = format!("http://{}", listener.local_addr().expect("it is bound"));
         let (stop, stopped) = oneshot::channel();
-        let routes = http::routes(Arc::clone(repository), Token::new(token));
+        let (routes, done) = (http::routes(Arc::clone(repository), Token::new(token)), repository.done());
         runtime.spawn(async move {
             let stopped = async move {
                 let _ = stopped.await;
             };
-            http::serve(listener, routes, http::Limits::within_descriptors(1024), stopped).await;
+            http::serve(listener, routes, http::Limits::within_descriptors(1024), done, stopped).await;
         });
         Self { api: api(&address, token), halts, runtime: Some(runtime), _stop: stop }
     }
@@ -160,6 +160,7 @@ fn parts(index: Arc<dyn Index>, site: Arc<dyn Site>, space: Space, heard: Arc<At
         }),
         space,
         upkeep: Upkeep::default(),
+        choices: Choices::default(),
         engine: "memory",
         cores: 2,
         memory_bytes: 64 << 20,

@@ -11,6 +11,7 @@
 //! | [`world`] | one temporary folder with all of it |
 //! | [`corpus`] | trees of files from a seed, with everything that a file system can hold |
 //! | [`compare`] | are two trees the same? ours, and `rsync` |
+//! | [`schema`] | an answer fits what `docs/openapi.json` says of it |
 //! | [`seed`] | randomness that a failed test prints and that replays |
 //! | [`wait`] | waiting for a state, with a deadline |
 //! | [`gear`] | tools that a machine may lack, and the visible skip |
@@ -28,6 +29,7 @@ pub mod http;
 pub mod loop_image;
 pub mod mount;
 pub mod relay;
+pub mod schema;
 pub mod seed;
 pub mod server;
 #[path = "../fuzz/targets/mod.rs"]

@@ -391,17 +391,6 @@ pub struct ChunkLocation {
     pub damaged: Option<String>,
 }
 
-/// Something that an operator must look at.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Alarm {
-    /// Stable name, for programs: `counts_differ`, `clock_jumped`, `damaged_blobs`, `low_space`, …
-    pub code: String,
-    /// What is wrong and what to do, for people.
-    pub message: String,
-    /// Since when.
-    pub since: String,
-}
-
 /// One snapshot with all that is known of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotDetail {

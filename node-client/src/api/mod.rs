@@ -9,6 +9,7 @@ mod body;
 mod connection;
 mod retry;
 mod upkeep;
+mod watch;
 
 use std::net::IpAddr;
 use std::ops::ControlFlow;

@@ -305,3 +305,30 @@ impl Tally {
 fn ratio(bytes: u64, stored: u64) -> Option<f64> {
     (stored > 0).then(|| bytes as f64 / stored as f64)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// S9: whoever pushes hears at once that the snapshot may bear a wrong time.
+    #[test]
+    fn a_push_warns_when_the_clock_of_the_server_jumped() {
+        let warnings = |clock_jumped: bool| {
+            let committed = serde_json::json!({
+                "snapshot": {
+                    "id": "018bcfe5-6800-7707-8707-070707070707", "cluster": "c", "nodes": ["n"],
+                    "created": "2042-01-01T00:00:00Z", "state": "complete", "files": 0, "bytes": 0, "problems": 0,
+                },
+                "manifest": format!("manifest:{}", "0".repeat(64)),
+                "durability": "local",
+                "clock_jumped": clock_jumped,
+            });
+            let committed: Committed = serde_json::from_value(committed).unwrap();
+            let node = "n".parse().unwrap();
+            Tally::default().report(&committed, &node, &Totals::default(), &[]).warnings
+        };
+
+        assert_eq!(warnings(true), [CLOCK_JUMPED]);
+        assert_eq!(warnings(false), Vec::<String>::new());
+    }
+}

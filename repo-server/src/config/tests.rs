@@ -60,13 +60,20 @@ fn the_documented_example_is_the_default() {
 /// The error for an unknown key names all that there are.
 #[test]
 fn every_key_is_documented_and_every_documented_key_exists() {
-    let full = documented_in_full();
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("secret");
+    std::fs::write(&secret, "0123456789abcdef").unwrap();
+    std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let full = documented_in_full().replace("/etc/astacus/webhook.secret", secret.to_str().unwrap());
     toml::from_str::<Config>(&full).unwrap().settings().unwrap();
     let example: toml::Table = full.parse().unwrap();
     let place = |section: &str| section.split('.').fold(&example, |at, name| at[name].as_table().unwrap());
 
     let policies = ["retention", "retention.clusters.metrics"];
-    for section in ["index", "chunker", "site", "space", "gc"].into_iter().chain(policies) {
+    for section in ["index", "chunker", "site", "space", "limits", "gc", "freshness", "notify", "log"]
+        .into_iter()
+        .chain(policies)
+    {
         let keys = if policies.contains(&section) {
             known_keys(&toml::from_str::<RetentionPolicy>("nobody = 1").unwrap_err())
         } else {
@@ -80,6 +87,10 @@ fn every_key_is_documented_and_every_documented_key_exists() {
         }
         assert!(!keys.is_empty() && !shown.is_empty(), "[{section}]");
     }
+    let mut expect = example["freshness"]["expect"][0].as_table().unwrap().clone();
+    expect.insert("nobody".to_owned(), 1.into());
+    let keys = known_keys(&expect.try_into::<ExpectConfig>().unwrap_err());
+    assert!(keys.iter().all(|key| example["freshness"]["expect"][0].get(key).is_some()), "{keys:?}");
     let top = known_keys(&toml::from_str::<Config>("nobody = 1").unwrap_err());
     assert!(top.iter().all(|key| example.contains_key(key)), "{top:?}");
 }
@@ -142,8 +153,32 @@ fn a_policy_that_contradicts_itself_is_refused_by_its_section() {
     assert_eq!(section("[retention]\nminimum = 4\nmaximum = 3"), "retention");
     assert_eq!(section("[retention.clusters.c]\nmaximum = 2"), "retention.clusters.c");
     let fine = settings("[retention]\nkeep_daily = 7\n[retention.clusters.c]\nmaximum = 5").unwrap();
-    let retention = fine.upkeep.retention;
+    let retention = fine.choices.retention;
     assert_eq!(retention.default.keep_daily, Some(7));
     assert_eq!(retention.policy(&"c".parse().unwrap()).maximum, Some(5));
     assert_eq!(retention.policy(&"c".parse().unwrap()).keep_daily, None);
+}
+
+#[test]
+fn what_cannot_reach_people_is_refused_at_the_start() {
+    let refused = |text: &str| settings(text).unwrap_err();
+    assert!(matches!(refused("[notify]\ncommand = []"), ConfigError::NoProgram));
+    let webhook =
+        |url: &str| refused(&format!("[notify]\nwebhook = {{ url = '{url}', secret_file = '/x' }}"));
+    for url in ["https://127.0.0.1/", "http://192.0.2.1/", "127.0.0.1:80", "http://127.0.0.1/a b"] {
+        assert!(matches!(webhook(url), ConfigError::WebhookUrl { .. }), "{url}");
+    }
+    assert!(matches!(webhook("http://127.0.0.1/a"), ConfigError::Read { .. }), "there is no secret");
+    let no_age = "[[freshness.expect]]\ncluster = 'c'\nmax_age_hours = 0";
+    assert!(matches!(refused(no_age), ConfigError::NoAge { .. }));
+}
+
+#[test]
+fn only_some_sections_may_change_while_the_server_runs() {
+    let config = |text: &str| toml::from_str::<Config>(text).unwrap();
+    let same = |one: &str, other: &str| config(one).without_choices() == config(other).without_choices();
+
+    let choices = "[retention]\nkeep_last = 9\n[freshness]\nmax_age_hours = 2\n[notify]\ncommand = ['true']";
+    assert!(same("", choices));
+    assert!(!same("", "[gc]\nevery_minutes = 1") && !same("", "[log]\nformat = 'json'"));
 }

@@ -23,6 +23,7 @@ mod repack;
 mod sweep;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use format_spec::key::BlobKind;
 use format_spec::wire::{GcReport, GcRequest, RunMode};
@@ -119,9 +120,26 @@ async fn run_as(
     tell: Tell,
 ) -> Result<GcReport, ServerError> {
     let Ok(turn) = repository.turn.try_lock() else { return Err(busy()) };
+    let mode = request.mode;
+    let outcome = in_turn(repository, request, progress, tell, &turn).await;
+    if mode == RunMode::Apply {
+        let done = &repository.done;
+        let count = if outcome.is_ok() { &done.collector_runs } else { &done.collector_failures };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+    outcome
+}
+
+async fn in_turn(
+    repository: &Arc<Repository>,
+    request: GcRequest,
+    progress: Progress<'_>,
+    tell: Tell,
+    turn: &tokio::sync::MutexGuard<'_, ()>,
+) -> Result<GcReport, ServerError> {
     match request.mode {
-        RunMode::Plan => witness::look(repository, &turn).await?,
-        RunMode::Apply => witness::settle(repository, &turn).await?,
+        RunMode::Plan => witness::look(repository, turn).await?,
+        RunMode::Apply => witness::settle(repository, turn).await?,
     };
     let check = |repository: &Arc<Repository>| {
         witness::check(repository)?;

@@ -3,6 +3,7 @@
 //! Every request but `/healthz` and `/readyz` needs the token. Bodies are streamed and capped. Bodies and answers
 //! are described in `format_spec::wire`.
 
+mod alarms;
 mod audit;
 mod auth;
 mod blobs;
@@ -32,11 +33,9 @@ use hyper::header::CONNECTION;
 pub use auth::Token;
 pub use serve::{Limits, serve};
 
-use crate::alarm::{self, AlarmCode};
+use crate::alarm;
 use crate::error::ServerError;
 use crate::repository::Repository;
-use crate::space;
-use crate::time::rfc3339;
 use respond::Answer;
 
 /// What every request can use.
@@ -75,6 +74,9 @@ pub fn routes(repository: Arc<Repository>, token: Token) -> Router {
         .route("/v1/verify", post(verify::verify))
         .route("/v1/audit", post(audit::audit))
         .route("/v1/status", get(status))
+        .route("/v1/alarms", get(alarms::list))
+        .route("/v1/alarms/acknowledge", post(alarms::acknowledge))
+        .route("/v1/freshness", get(alarms::freshness).put(alarms::set_freshness))
         .route("/metrics", get(watch::metrics))
         .fallback(|| async { respond::no_such_route() })
         .method_not_allowed_fallback(|| async { respond::wrong_method() })
@@ -91,7 +93,7 @@ async fn status(State(app): State<App>) -> Answer<wire::Status> {
     let repository = &app.repository;
     let look = |repository: &Arc<Repository>| {
         let snapshots = crate::snapshot::list(repository, None)?.len();
-        Ok((repository.totals()?, snapshots, alarms(repository)?))
+        Ok((repository.totals()?, snapshots, alarm::list(repository)?))
     };
     let (totals, snapshots, alarms) = repository.blocking(look).await?;
     respond::json(wire::Status {
@@ -107,17 +109,6 @@ async fn status(State(app): State<App>) -> Answer<wire::Status> {
     })
 }
 
-/// The alarms that are up, and the one that a full disk could not take.
-fn alarms(repository: &Repository) -> Result<Vec<wire::Alarm>, ServerError> {
-    let mut alarms = alarm::list(repository)?;
-    let code = AlarmCode::LowSpace.name();
-    if let Some(message) = space::low_now(repository).filter(|_| alarms.iter().all(|up| up.code != code)) {
-        let since = rfc3339(repository.parts.clock.unix_ms());
-        alarms.push(wire::Alarm { code: code.to_owned(), message, since });
-    }
-    Ok(alarms)
-}
-
 /// An id or a name out of a path.
 fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, ServerError> {
     text.parse().map_err(|error: T::Err| ServerError::BadRequest { code: "bad_id", why: error.to_string() })
@@ -128,4 +119,38 @@ fn octets(bytes: impl Into<Body>) -> axum::response::Response {
     let octets = hyper::header::HeaderValue::from_static("application/octet-stream");
     response.headers_mut().insert(hyper::header::CONTENT_TYPE, octets);
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    /// Each `method path` of the `.route(…)` lines of this file.
+    fn served() -> BTreeSet<String> {
+        let source = include_str!("mod.rs").split("#[cfg(test)]").next().unwrap();
+        let mut served = BTreeSet::new();
+        for route in source.split(".route(\"").skip(1) {
+            let (path, methods) = route.split_once('"').unwrap();
+            let methods = methods.lines().next().unwrap();
+            for method in ["get", "post", "put", "delete"] {
+                if methods.contains(&format!(" {method}(")) || methods.contains(&format!(".{method}(")) {
+                    served.insert(format!("{method} {path}"));
+                }
+            }
+        }
+        served
+    }
+
+    #[test]
+    fn the_documentation_has_each_route_and_no_other() {
+        let document: serde_json::Value =
+            serde_json::from_str(include_str!("../../../docs/openapi.json")).unwrap();
+        let mut documented = BTreeSet::new();
+        for (path, methods) in document["paths"].as_object().unwrap() {
+            documented.extend(methods.as_object().unwrap().keys().map(|method| format!("{method} {path}")));
+        }
+
+        assert_eq!(served(), documented);
+        assert!(documented.len() > 30, "{documented:?}");
+    }
 }

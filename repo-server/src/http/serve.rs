@@ -1,5 +1,6 @@
 //! The accept loop: one task per connection, limits of places and of time, graceful stop.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::{Extension, Router};
@@ -11,6 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::patient::Patient;
 use super::places::{Place, Places};
+use crate::repository::Done;
 
 /// A client that has not sent the whole header of its next request by then is dropped.
 const HEADER_WITHIN: Duration = Duration::from_secs(10);
@@ -61,8 +63,14 @@ fn most_descriptors() -> u64 {
     getrlimit(Resource::Nofile).current.or(current).unwrap_or(u64::MAX)
 }
 
-/// Serves `routes` until `stop` is ready, then lets requests in flight finish.
-pub async fn serve(listener: TcpListener, routes: Router, limits: Limits, stop: impl Future<Output = ()>) {
+/// Serves `routes` until `stop` is ready, then lets requests in flight finish. Counts the bytes of all connections.
+pub async fn serve(
+    listener: TcpListener,
+    routes: Router,
+    limits: Limits,
+    done: Arc<Done>,
+    stop: impl Future<Output = ()>,
+) {
     let graceful = GracefulShutdown::new();
     let places = Places::new(limits.connections, STRANGERS);
     tokio::pin!(stop);
@@ -72,7 +80,10 @@ pub async fn serve(listener: TcpListener, routes: Router, limits: Limits, stop: 
             () = &mut stop => break,
         };
         match accepted {
-            Ok((stream, _)) => connect(stream, routes.clone(), &limits, &graceful, places.enter()),
+            Ok((stream, _)) => {
+                let stream = patient(stream, &limits, &done);
+                connect(stream, routes.clone(), &limits, &graceful, places.enter());
+            }
             Err(error) => {
                 // Out of file handles, most likely: wait for some to close.
                 tracing::warn!(%error, "a connection could not be accepted");
@@ -90,11 +101,20 @@ pub async fn serve(listener: TcpListener, routes: Router, limits: Limits, stop: 
     }
 }
 
-fn connect(stream: TcpStream, routes: Router, limits: &Limits, graceful: &GracefulShutdown, place: Place) {
+fn patient(stream: TcpStream, limits: &Limits, done: &Arc<Done>) -> Patient<TcpStream> {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "small answers may be late");
     }
-    let stream = Patient::new(stream, limits.reads_within);
+    Patient::new(stream, limits.reads_within, Arc::clone(done))
+}
+
+fn connect(
+    stream: Patient<TcpStream>,
+    routes: Router,
+    limits: &Limits,
+    graceful: &GracefulShutdown,
+    place: Place,
+) {
     let routes = routes.layer(Extension(place.clone()));
     // Without a timer the header timeout is off, silently.
     let connection = http1::Builder::new()

@@ -1,6 +1,7 @@
 //! Sessions: open, renew, commit, abort.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::response::IntoResponse;
@@ -107,8 +108,9 @@ pub(super) async fn commit(
     app.repository.blocking(move |repository| session::check_known(repository, id)).await?;
     let Whole { bytes, reserved } =
         body::whole(request, limit, &app.repository.bodies, Cost::Decoded).await?;
+    let age = app.repository.sessions.age(id, app.repository.parts.clock.monotonic());
     let snapshot = snapshot::commit(&app.repository, id, bytes, smaller, reserved).await?;
-    log(&snapshot);
+    log(&snapshot, age);
     let look = |repository: &Arc<Repository>| repository.clock_watch.look(repository);
     let clock = app.repository.blocking(look).await?;
     let now_ms = app.repository.parts.clock.unix_ms();
@@ -121,17 +123,21 @@ pub(super) async fn commit(
     })
 }
 
-fn log(snapshot: &Snapshot) {
+/// Tells the log of a commit; `age` is that of its session, which a restart of the server begins anew.
+fn log(snapshot: &Snapshot, age: Option<Duration>) {
     let sum = |of: fn(&Totals) -> u64| snapshot.manifests.iter().map(|share| of(&share.totals)).sum::<u64>();
     let sent: u64 = snapshot.manifests.iter().filter_map(|share| Some(share.push.as_ref()?.bytes_sent)).sum();
     tracing::info!(
         snapshot = %snapshot.id,
         cluster = %snapshot.cluster,
-        of = snapshot::series::title(snapshot),
+        node = snapshot::series::nodes(snapshot),
+        series = snapshot::series::title_of_folders(snapshot),
+        state = ?snapshot.state,
         files = sum(|totals| totals.files),
         bytes = sum(|totals| totals.bytes),
         missing = sum(|totals| totals.problems),
         sent,
+        duration_ms = age.and_then(|age| u64::try_from(age.as_millis()).ok()),
         "committed"
     );
 }

@@ -3,20 +3,21 @@
 //! Names and labels are stable, and listed in `docs/operations.md`. No id is a label: the number of lines depends on
 //! series and alarms, and not on snapshots.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::extract::State;
 use axum::response::IntoResponse;
-use format_spec::snapshot::{Snapshot, SnapshotState};
+use format_spec::wire::{Alarm, FreshnessState, SeriesFreshness};
 use hyper::{StatusCode, header};
 
+use super::App;
 use super::respond::Reply;
-use super::{App, alarms};
 use crate::error::ServerError;
-use crate::repository::Repository;
-use crate::snapshot::series::{by_series, title_of_folders};
-use crate::{damaged, session, snapshot, space};
+use crate::repository::{Done, Repository};
+use crate::{alarm, freshness, session, snapshot, space};
 
 /// The text format of Prometheus.
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -41,52 +42,85 @@ pub(super) async fn metrics(State(app): State<App>) -> Reply {
     Ok(([(header::CONTENT_TYPE, TEXT)], text).into_response())
 }
 
+/// Series that have lines of their own, at most.
+const MOST_SERIES: usize = 1000;
+
 fn figures(repository: &Arc<Repository>) -> Result<String, ServerError> {
-    let (totals, alarms) = (repository.totals()?, alarms(repository)?);
-    let snapshots = snapshot::list(repository, None)?;
-    let (marks, damaged) = (snapshot::marks(repository)?, damaged::all(repository)?);
-    let now_ms = repository.parts.clock.unix_ms();
+    let (totals, alarms) = (repository.totals()?, alarm::list(repository)?);
+    let (series, sums) = (freshness::report(repository)?.series, freshness::pack_sums(repository)?);
+    let snapshots = snapshot::list(repository, None)?.len();
     let mut text = Text::default();
     text.one("astacus_sessions_open", "Sessions that are open.", wide(repository.sessions.count()));
-    text.one("astacus_snapshots", "Snapshots that are listed.", wide(snapshots.len()));
+    text.one("astacus_snapshots", "Snapshots that are listed.", wide(snapshots));
     text.one("astacus_packs", "Packs on the site.", totals.packs.into());
     text.one("astacus_blobs", "Chunks and pages.", totals.chunks);
     text.one("astacus_stored_bytes", "Bytes of all packs.", totals.stored_bytes);
-    text.head("astacus_alarm", "1 for each alarm that is up.");
-    for alarm in &alarms {
-        text.line("astacus_alarm", &[("code", &alarm.code)], 1);
-    }
-    let series = by_series(&snapshots);
-    let is_good = |snapshot: &&&Snapshot| {
-        let is_listed = marks.get(&snapshot.id).is_none_or(|mark| mark.tombstone.is_none());
-        let is_sound = damaged.against(snapshot).is_none() && snapshot.shrunk.is_none();
-        snapshot.state == SnapshotState::Complete && is_listed && is_sound
-    };
-    let age = "astacus_last_complete_age_seconds";
-    text.head(age, "Since the last complete snapshot of a series that is sound.");
-    for of in series.values() {
-        if let Some(last) = of.iter().rev().find(is_good) {
-            text.line(age, &labels(last), now_ms.saturating_sub(last.created_ms) / 1000);
-        }
-    }
-    let count = "astacus_series_snapshots";
-    text.head(count, "Snapshots of a series.");
-    for of in series.values() {
-        if let Some(last) = of.last() {
-            text.line(count, &labels(last), wide(of.len()));
-        }
-    }
+    let unreferenced = "Bytes in packs that nothing needs and the collector has not freed.";
+    text.one("astacus_unreferenced_bytes", unreferenced, sums.unreferenced_bytes);
+    of_process(&mut text, &repository.done());
+    of_alarms(&mut text, &alarms);
+    of_series(&mut text, &series);
     Ok(text.0)
 }
 
-/// What tells a series from others.
-fn labels(snapshot: &Snapshot) -> [(&'static str, String); 3] {
-    let nodes: Vec<&str> = snapshot.manifests.iter().map(|share| share.node.as_str()).collect();
-    [
-        ("cluster", snapshot.cluster.to_string()),
-        ("nodes", nodes.join(",")),
-        ("series", title_of_folders(snapshot)),
-    ]
+/// What this process has done.
+fn of_process(text: &mut Text, done: &Done) {
+    let count = |of: &AtomicU64| of.load(Ordering::Relaxed);
+    let name = "astacus_network_bytes_total";
+    text.begin(name, "counter", "Bytes over connections since the start of the server.");
+    text.line(name, &[("direction", "received")], count(&done.received_bytes));
+    text.line(name, &[("direction", "sent")], count(&done.sent_bytes));
+    let name = "astacus_collector_runs_total";
+    text.begin(name, "counter", "Runs of the collector since the start of the server.");
+    text.line(name, &[("result", "done")], count(&done.collector_runs));
+    text.line(name, &[("result", "failed")], count(&done.collector_failures));
+}
+
+fn of_alarms(text: &mut Text, alarms: &[Alarm]) {
+    text.head("astacus_alarm", "1 for each code of which an alarm is up.");
+    let codes: BTreeSet<&str> = alarms.iter().map(|alarm| alarm.code.as_str()).collect();
+    for code in codes {
+        text.line("astacus_alarm", &[("code", code)], 1);
+    }
+    text.head("astacus_alarms", "Alarms that are up.");
+    let mut counts: BTreeMap<[(&str, &str); 3], u64> = BTreeMap::new();
+    for alarm in alarms {
+        let acknowledged = if alarm.acknowledged.is_some() { "yes" } else { "no" };
+        let (code, severity) = (alarm.code.as_str(), alarm.severity.name());
+        *counts
+            .entry([("code", code), ("severity", severity), ("acknowledged", acknowledged)])
+            .or_default() += 1;
+    }
+    for (labels, count) in counts {
+        text.line("astacus_alarms", &labels, count);
+    }
+}
+
+fn of_series(text: &mut Text, series: &[SeriesFreshness]) {
+    let left_out = series.len().saturating_sub(MOST_SERIES);
+    text.one(
+        "astacus_series_left_out",
+        "Series without lines of their own, as there are too many.",
+        wide(left_out),
+    );
+    let told = series.get(..MOST_SERIES).unwrap_or(series);
+    text.of_each(
+        "astacus_last_complete_age_seconds",
+        "Since the last complete snapshot of a series that is sound.",
+        told,
+        |series| series.age_seconds,
+    );
+    let limit = "How old the last complete snapshot of a series may be.";
+    text.of_each("astacus_last_complete_max_age_seconds", limit, told, |series| series.max_age_seconds);
+    text.of_each(
+        "astacus_series_snapshots",
+        "Snapshots of a series that are not forgotten.",
+        told,
+        |series| Some(series.snapshots),
+    );
+    text.of_each("astacus_series_overdue", "1 if a series is overdue, else 0.", told, |series| {
+        Some((series.state == FreshnessState::Overdue).into())
+    });
 }
 
 fn wide(len: usize) -> u64 {
@@ -99,7 +133,32 @@ struct Text(String);
 
 impl Text {
     fn head(&mut self, name: &str, help: &str) {
-        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} gauge");
+        self.begin(name, "gauge", help);
+    }
+
+    fn begin(&mut self, name: &str, kind: &str, help: &str) {
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    /// A figure of each series that has it.
+    fn of_each(
+        &mut self,
+        name: &str,
+        help: &str,
+        series: &[SeriesFreshness],
+        value: impl Fn(&SeriesFreshness) -> Option<u64>,
+    ) {
+        self.head(name, help);
+        for series in series {
+            if let Some(value) = value(series) {
+                let labels = [
+                    ("cluster", series.cluster.as_str()),
+                    ("nodes", &series.nodes),
+                    ("series", &series.series),
+                ];
+                self.line(name, &labels, value);
+            }
+        }
     }
 
     fn line(&mut self, name: &str, labels: &[(&str, impl AsRef<str>)], value: u64) {

@@ -15,7 +15,7 @@ use crate::error::ServerError;
 use crate::index::{self, Engine, Index, OpenError};
 use crate::repository::create::{self, MARKER};
 use crate::repository::{CreateError, OnHalt, Repository};
-use crate::settings::{Settings, SpaceSettings, Upkeep};
+use crate::settings::{Choices, Settings, SpaceSettings, Upkeep};
 use crate::site::StoreSite;
 
 /// What a rebuild is made of.
@@ -95,6 +95,7 @@ pub async fn run(
         chunker: Some(descriptor.chunker),
         space: SpaceSettings::default(),
         upkeep: Upkeep::default(),
+        choices: Choices::default(),
         memory_bytes: REBUILD_MEMORY,
     };
     let site = StoreSite::folder_in_use(&site).map_err(CreateError::from)?;

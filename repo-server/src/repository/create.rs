@@ -277,7 +277,7 @@ pub(crate) fn parts(
     settings: Settings,
     on_halt: OnHalt,
 ) -> Parts {
-    let Settings { engine, space, upkeep, memory_bytes, .. } = settings;
+    let Settings { engine, space, upkeep, choices, memory_bytes, .. } = settings;
     Parts {
         index,
         site,
@@ -288,6 +288,7 @@ pub(crate) fn parts(
         on_halt,
         space: Space::of(dir, space),
         upkeep,
+        choices,
         cores: std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get),
         engine: engine.name(),
         memory_bytes,

@@ -19,7 +19,8 @@ use std::error::Error;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use format_spec::descriptor::Descriptor;
@@ -37,11 +38,12 @@ use crate::audit::Watch;
 use crate::clock::Clock;
 use crate::clock_watch::ClockWatch;
 use crate::error::ServerError;
+use crate::freshness::PackSums;
 use crate::index::row::{ChunkRow, PackNumber, PackRow, Totals};
 use crate::index::{Batch, Index, IndexError, KeyRange, Table};
 use crate::rules::Rules;
 use crate::session::Sessions;
-use crate::settings::Upkeep;
+use crate::settings::{Choices, Upkeep};
 use crate::site::{ObjectName, Site, SiteError};
 use crate::site_lock::SiteLock;
 use crate::snapshot;
@@ -75,6 +77,8 @@ pub struct Parts {
     pub space: Space,
     /// What is deleted, and when.
     pub upkeep: Upkeep,
+    /// What may be chosen anew while the process runs, as it is at first.
+    pub choices: Choices,
     /// Folder for temporary files, which may be missing. Nothing in it outlives the process.
     pub scratch: PathBuf,
     /// Name of the index engine, for people.
@@ -128,6 +132,24 @@ pub struct Repository {
     pub(crate) damage_met: tokio::sync::Notify,
     /// Held while it is decided what to forget, until that is done.
     pub(crate) forgetting: tokio::sync::Mutex<()>,
+    /// What the rows of packs add up to, and when they were counted.
+    pub(crate) pack_sums: Mutex<Option<(Duration, PackSums)>>,
+    /// What this process has done so far.
+    pub(crate) done: Arc<Done>,
+    choices: RwLock<Arc<Choices>>,
+}
+
+/// What a process has done so far, for whoever watches it.
+#[derive(Debug, Default)]
+pub struct Done {
+    /// Bytes that came in over connections.
+    pub received_bytes: AtomicU64,
+    /// Bytes that went out over connections.
+    pub sent_bytes: AtomicU64,
+    /// Runs of the collector that came to their end.
+    pub(crate) collector_runs: AtomicU64,
+    /// Runs of the collector that failed.
+    pub(crate) collector_failures: AtomicU64,
 }
 
 /// Keys that a thread looks up at once: about 5 ms of work, which pays for a thread.
@@ -166,6 +188,9 @@ impl Repository {
             damage_met: tokio::sync::Notify::new(),
             forgetting: tokio::sync::Mutex::default(),
             commits: AtomicU64::default(),
+            pack_sums: Mutex::default(),
+            done: Arc::default(),
+            choices: RwLock::new(Arc::new(parts.choices.clone())),
             parts,
             descriptor,
             sessions,
@@ -179,6 +204,21 @@ impl Repository {
     /// The number of a commit that begins now: greater than that of each snapshot that is there.
     pub(crate) fn next_commit(&self) -> u64 {
         self.commits.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// What is chosen now.
+    pub(crate) fn choices(&self) -> Arc<Choices> {
+        Arc::clone(&self.choices.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// From now on `choices` are what is chosen. What runs goes on as it began.
+    pub fn choose(&self, choices: Choices) {
+        *self.choices.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(choices);
+    }
+
+    /// What this process has done so far.
+    pub fn done(&self) -> Arc<Done> {
+        Arc::clone(&self.done)
     }
 
     /// Its id.

@@ -13,7 +13,7 @@ use super::create::descriptor_name;
 use super::{Parts, Repository};
 use crate::clock::{Clock, SystemClock};
 use crate::index::{Index, MemoryIndex};
-use crate::settings::Upkeep;
+use crate::settings::{Choices, Upkeep};
 use crate::site::{Site, StoreSite};
 use crate::site_lock::SiteLock;
 use crate::space::Space;
@@ -30,6 +30,7 @@ impl Default for Parts {
             on_halt: Arc::new(|error| panic!("halted: {error}")),
             space: Space::unlimited(),
             upkeep: Upkeep::default(),
+            choices: Choices::default(),
             scratch: std::env::temp_dir(),
             engine: "memory",
             cores: 1,

@@ -138,6 +138,11 @@ impl Sessions {
         rows
     }
 
+    /// How long ago a session that is open was granted, or known again by a server that started.
+    pub(crate) fn age(&self, id: SessionId, now: Duration) -> Option<Duration> {
+        lock(&self.open).get(&id).map(|open| now.saturating_sub(open.since))
+    }
+
     /// The sessions that are open, the oldest first, as they are at `now`.
     pub(crate) fn list(&self, now: Duration) -> Vec<Listed> {
         let mut listed: Vec<Listed> = lock(&self.open)

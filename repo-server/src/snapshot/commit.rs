@@ -275,7 +275,8 @@ pub(super) fn apply(
         }
         take_back(batch, &objects(snapshot));
         if let Some(suspicion) = series::suspicion(snapshot) {
-            alarm::raise_in(repository, ledger.batch(), AlarmCode::SuspectSnapshot, &suspicion)?;
+            let (code, subject) = (AlarmCode::SuspectSnapshot, series::subject(snapshot));
+            alarm::raise_of_in(repository, ledger.batch(), code, Some(&subject), &suspicion)?;
         }
         ledger.count(pages)?.map_err(|missing| ServerError::MissingChunks { missing })
     })?;

@@ -9,10 +9,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use format_spec::object::{self, ObjectKind};
-use format_spec::protection::{MAX_REASON_LEN, ProtectionRecord};
+use format_spec::protection::ProtectionRecord;
 use format_spec::{FORMAT_VERSION, SnapshotId, id};
 
 use super::get;
+use crate::alarm::check_reason;
 use crate::error::ServerError;
 use crate::index::row::{DoomedKey, DoomedKind, DoomedRow, MarkRow, Protection, Tombstone};
 use crate::index::{Batch, KeyRange, Precondition, Table};
@@ -150,18 +151,6 @@ async fn protect_to_the_end(
         })
     };
     repository.blocking(record).await.map(drop)
-}
-
-/// A reason is a line that any terminal and any table can show.
-fn check_reason(reason: &str) -> Result<(), ServerError> {
-    let why = if reason.is_empty() || reason.len() > MAX_REASON_LEN {
-        format!("a reason has 1 to {MAX_REASON_LEN} bytes, and this one {}", reason.len())
-    } else if reason.chars().any(char::is_control) {
-        "a reason is one line, without control characters".to_owned()
-    } else {
-        return Ok(());
-    };
-    Err(ServerError::BadRequest { code: "bad_reason", why })
 }
 
 fn check_stays(id: SnapshotId, mark: &MarkRow) -> Result<(), ServerError> {

@@ -11,7 +11,7 @@ use format_spec::snapshot::{ManifestRef, Origin, Shrunk, Snapshot, SnapshotState
 use format_spec::{SeriesId, SnapshotId};
 
 use super::{list, marks, open_manifest};
-use crate::alarm::{self, AlarmCode};
+use crate::alarm::{self, AlarmCode, MAX_SUBJECT_LEN};
 use crate::clock_watch::JUMP_MS;
 use crate::error::ServerError;
 use crate::index::{Batch, IndexError, Precondition, Table};
@@ -59,6 +59,26 @@ pub(crate) fn title_of_folders(snapshot: &Snapshot) -> String {
         None => of_folders(origin),
     };
     origins.map(of).collect::<Vec<_>>().join(" | ")
+}
+
+/// The names of its nodes, with commas between them.
+pub(crate) fn nodes(snapshot: &Snapshot) -> String {
+    let nodes: Vec<&str> = snapshot.manifests.iter().map(|share| share.node.as_str()).collect();
+    nodes.join(",")
+}
+
+/// A series as alarms name it: `CLUSTER/NODES:SERIES`. One that is too long is cut, and ends with a part of its id.
+pub(crate) fn subject(snapshot: &Snapshot) -> String {
+    let mut subject = format!("{}/{}:{}", snapshot.cluster, nodes(snapshot), title_of_folders(snapshot));
+    subject.retain(|c| !c.is_control());
+    if subject.len() > MAX_SUBJECT_LEN {
+        let id: String = format_spec::id::to_hex(snapshot.series().as_bytes()).chars().take(16).collect();
+        while subject.len() + id.len() + 1 > MAX_SUBJECT_LEN {
+            subject.pop();
+        }
+        subject = format!("{subject}#{id}");
+    }
+    subject
 }
 
 fn of_folders(origin: &Origin) -> String {
@@ -119,22 +139,16 @@ fn is_much_less(before: u64, now: u64, few: u64) -> bool {
     gone > before / 2 && gone >= few
 }
 
-/// Raises the alarm for series whose newest snapshot is suspect, or takes it down if there are none. Blocks.
+/// Raises an alarm for each series whose newest snapshot is suspect, and takes all others down. Blocks.
 pub(crate) fn watch_suspects(repository: &Repository) -> Result<(), ServerError> {
     let marks = marks(repository)?;
     let mut snapshots = list(repository, None)?;
     snapshots.retain(|snapshot| marks.get(&snapshot.id).is_none_or(|mark| mark.tombstone.is_none()));
     let series = by_series(&snapshots);
-    let suspects: Vec<&&Snapshot> =
-        series.values().filter_map(|series| series.last()).filter(|last| last.shrunk.is_some()).collect();
-    match suspects.first().and_then(|first| suspicion(first)) {
-        Some(first) if suspects.len() == 1 => alarm::raise(repository, AlarmCode::SuspectSnapshot, &first),
-        Some(first) => {
-            let text = format!("{first}; so it is with {} series in all", suspects.len());
-            alarm::raise(repository, AlarmCode::SuspectSnapshot, &text)
-        }
-        None => alarm::clear(repository, AlarmCode::SuspectSnapshot),
-    }
+    let last = series.values().filter_map(|series| series.last());
+    let suspects: Vec<(String, String)> =
+        last.filter_map(|last| Some((subject(last), suspicion(last)?))).collect();
+    alarm::keep_only(repository, AlarmCode::SuspectSnapshot, &suspects)
 }
 
 /// What the alarm says of a suspect snapshot.

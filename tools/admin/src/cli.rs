@@ -79,10 +79,20 @@ pub(crate) enum Command {
     /// Show what the repository holds, and alarms if there are any.
     #[command(after_help = examples!("status" "status --json | jq .alarms" "status --fail-on-alarm --quiet"))]
     Status {
-        /// End with 3 if any alarm is up.
+        /// End with 3 if any alarm is up that nobody has acknowledged.
         #[arg(long)]
         fail_on_alarm: bool,
     },
+    /// List the alarms that are up, or acknowledge one: then it is still shown, and fails no `status --fail-on-alarm`
+    /// and notifies nobody until it is over.
+    #[command(after_help = examples!("alarms" "alarms ack overdue db1 --reason 'node is being repaired' --for 7d"))]
+    Alarms(AlarmsArguments),
+    /// Show how old the last good snapshot of each series is and may be, or say how old it may be. Good means
+    /// complete, and neither damaged, suspect nor forgotten.
+    #[command(after_help = examples!(
+        "freshness" "freshness set orders --node db1 --max-age 26h" "freshness retire orders --node db0"
+    ))]
+    Freshness(FreshnessArguments),
     /// Show how old the last complete snapshot of each series is that is neither damaged nor suspect.
     #[command(after_help = examples!("last" "last orders --max-age 26h"))]
     Last {
@@ -360,6 +370,78 @@ fn size(text: &str) -> Result<u64, String> {
         (_, Ok(rate)) => Ok(rate.bytes_per_second().get()),
         (_, Err(_)) => Err(expected.to_owned()),
     }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AlarmsArguments {
+    #[command(subcommand)]
+    pub(crate) command: Option<AlarmsCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AlarmsCommand {
+    /// Acknowledge an alarm until it is over. One that comes up again later is not acknowledged.
+    #[command(after_help = examples!(
+        "alarms ack clock_jumped --reason 'clock is being set'"
+        "alarms ack overdue orders/db1 --reason 'node is being repaired' --for 7d"
+    ))]
+    Ack {
+        /// Its code, as `alarms` lists it.
+        code: String,
+        /// The series or channel that it is about, or a part of that; needed if several alarms have the code.
+        subject: Option<String>,
+        /// Why it may stay up.
+        #[arg(long, value_name = "TEXT", value_parser = reason)]
+        reason: String,
+        /// For how long, such as 12h or 7d [default: until it is over].
+        #[arg(long = "for", value_name = "TIME")]
+        lasts: Option<Span>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FreshnessArguments {
+    #[command(subcommand)]
+    pub(crate) command: Option<FreshnessCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum FreshnessCommand {
+    /// Say how old the last good snapshot may be; series that have none are overdue at once.
+    #[command(after_help = examples!("freshness set orders --max-age 26h"))]
+    Set {
+        #[command(flatten)]
+        scope: ScopeArguments,
+        /// The age, such as 26h or 2d.
+        #[arg(long, value_name = "TIME")]
+        max_age: Span,
+    },
+    /// Say that nothing is pushed any more: no alarm is raised for that.
+    #[command(after_help = examples!("freshness retire orders --node db0"))]
+    Retire {
+        #[command(flatten)]
+        scope: ScopeArguments,
+    },
+    /// Take back what `set` or `retire` said: the configuration and the history of the series decide again.
+    #[command(after_help = examples!("freshness usual orders --node db0"))]
+    Usual {
+        #[command(flatten)]
+        scope: ScopeArguments,
+    },
+}
+
+/// The series that are meant.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ScopeArguments {
+    /// Their cluster.
+    #[arg(value_name = "CLUSTER")]
+    pub(crate) cluster: ClusterName,
+    /// Only those of this node.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) node: Option<NodeName>,
+    /// Only the series of this name, or with this folder.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) series: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -16,7 +16,9 @@ use tokio::time::Instant;
 use crate::cli::{Arguments, ChunkCommand, Command, PackCommand, Turn};
 use crate::error::AdminError;
 use crate::show::ServerStatus;
-use crate::{chunk, forget, gc, last, pack, protect, rebuild, sessions, snapshot, stats, verify};
+use crate::{
+    alarms, chunk, forget, freshness, gc, last, pack, protect, rebuild, sessions, snapshot, stats, verify,
+};
 
 /// How the thing that was looked at is, or how much of what was asked for is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,10 +65,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Verdict, AdminError> {
         }
         Command::Status { fail_on_alarm } => {
             let status = ask(arguments, async |api| api.status().await)?;
-            let is_up = !status.alarms.is_empty();
+            let is_up = alarms::need_a_look(&status.alarms);
             show(&ServerStatus(status), output)?;
             Ok(if *fail_on_alarm && is_up { Verdict::Partial } else { Verdict::Sound })
         }
+        Command::Alarms(alarms) => alarms::run(arguments, alarms),
+        Command::Freshness(freshness) => freshness::run(arguments, freshness),
         Command::Last { cluster, max_age } => last::run(arguments, cluster.as_ref(), *max_age),
         Command::Snapshots { cluster, node, labels } => {
             snapshot::list(arguments, cluster.as_ref(), node.as_ref(), labels)

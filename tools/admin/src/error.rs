@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 
+use format_spec::path::Printable;
 use format_spec::{ErrorClass, FormatError};
 use node_client::cli::Output;
 use node_client::error::ClientError;
@@ -99,7 +100,7 @@ impl AdminError {
             let _ = writeln!(io::stdout(), "{document}");
         }
         // When nobody reads, nobody minds: the exit code still tells.
-        let _ = writeln!(io::stderr(), "astacus-admin: {message}");
+        let _ = writeln!(io::stderr(), "astacus-admin: {}", Printable(message.as_bytes()));
         if let Some(hint) = self.hint() {
             let _ = writeln!(io::stderr(), "hint: {hint}");
         }

@@ -101,7 +101,7 @@ fn age(created: &str, now: Timestamp) -> Option<u64> {
 }
 
 /// An age in its two largest units.
-fn told(seconds: u64) -> String {
+pub(crate) fn told(seconds: u64) -> String {
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
     match (days, hours) {
         (0, 0) => format!("{minutes}m"),

@@ -1,11 +1,13 @@
 //! `astacus-admin`: the operator's command line. Parse, run, exit code.
 
+mod alarms;
 mod audit;
 mod chunk;
 mod cli;
 mod commands;
 mod error;
 mod forget;
+mod freshness;
 mod gc;
 mod last;
 mod missing;

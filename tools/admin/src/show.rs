@@ -3,10 +3,12 @@
 use std::io::{self, Write};
 
 use format_spec::path::Printable;
-use format_spec::wire::{Alarm, Status};
+use format_spec::wire::Status;
 use indicatif::{HumanBytes, HumanCount};
 use node_client::show::Show;
 use serde::Serialize;
+
+use crate::alarms::show_alarms;
 
 /// What a server has.
 #[derive(Debug, Serialize)]
@@ -15,7 +17,11 @@ pub(crate) struct ServerStatus(pub(crate) Status);
 impl Show for ServerStatus {
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
         let Status { server, repository, engine, alarms, .. } = &self.0;
-        show_alarms(alarms, out)?;
+        // Before all else, as the exit code does not tell of them.
+        if !alarms.is_empty() {
+            show_alarms(alarms, out)?;
+            writeln!(out)?;
+        }
         let rows = [
             ["server", server],
             ["repository", &repository.to_string()],
@@ -32,19 +38,6 @@ impl Show for ServerStatus {
     fn is_news(&self) -> bool {
         true
     }
-}
-
-/// Before all else, as the exit code does not tell of them.
-fn show_alarms(alarms: &[Alarm], out: &mut dyn Write) -> io::Result<()> {
-    if alarms.is_empty() {
-        return Ok(());
-    }
-    writeln!(out, "ALARMS: {}", HumanCount(wide(alarms.len())))?;
-    for Alarm { code, message, since } in alarms {
-        let message = Printable(message.as_bytes());
-        writeln!(out, "  {code}, since {since}: {message}")?;
-    }
-    writeln!(out)
 }
 
 /// A length as a count.

@@ -219,8 +219,8 @@ fn pushes(pushes: &[NodePush], out: &mut dyn Write) -> io::Result<()> {
     table(out, &rows)?;
     for push in pushes {
         for fallback in &push.stats.fallbacks {
-            let files = HumanCount(fallback.files);
-            writeln!(out, "note on {}: {}: {files} files", push.node, fallback.reason)?;
+            let (reason, files) = (Printable(fallback.reason.as_bytes()), HumanCount(fallback.files));
+            writeln!(out, "note on {}: {reason}: {files} files", push.node)?;
         }
     }
     Ok(())

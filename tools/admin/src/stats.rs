@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use format_spec::ClusterName;
+use format_spec::path::Printable;
 use format_spec::wire::{ClusterStats, NodeStats, NotCounted, SnapshotStats, Space, StatsReport};
 use indicatif::{HumanBytes, HumanCount};
 use node_client::error::ClientError;
@@ -71,7 +72,7 @@ impl Show for Stats {
         writeln!(out)?;
         table(out, &rows)?;
         for NotCounted { id, why, .. } in not_counted {
-            writeln!(out, "NOT COUNTED: {id}: {why}")?;
+            writeln!(out, "NOT COUNTED: {id}: {}", Printable(why.as_bytes()))?;
         }
         let count = HumanCount(packs.count);
         let [bytes, directories, dead] =

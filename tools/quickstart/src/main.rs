@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use repo_server::log::Log;
+use repo_server::log::{Format, Log};
 
 /// Backs a folder up into a repository of its own, brings it back, and compares the two.
 #[derive(Debug, Parser)]
@@ -39,7 +39,7 @@ not be read, or changed meanwhile · 10 no such folder · 13 it differs · 14 no
 
 fn main() -> ExitCode {
     let Arguments { path, data_dir, serve } = Arguments::parse();
-    let log = Log::start("warn");
+    let log = Log::start("warn", Format::Text);
     let after = if serve { tour::After::Serve } else { tour::After::Stop };
     let ended = place::Places::new(&path, &data_dir).and_then(|places| tour::run(&places, after));
     log.flush();

@@ -43,10 +43,12 @@ impl Server {
         let address = listener.local_addr().map_err(TourError::Start)?;
         let limits = http::Limits::within_descriptors(LimitsConfig::default().connections());
         let routes = http::routes(Arc::clone(&opened.repository), Token::new(&opened.token));
-        let stop = Cancel::new();
+        let (stop, done) = (Cancel::new(), opened.repository.done());
         let stopped = stop.clone();
         let serving =
-            tokio::spawn(async move { http::serve(listener, routes, limits, stopped.cancelled()).await });
+            tokio::spawn(
+                async move { http::serve(listener, routes, limits, done, stopped.cancelled()).await },
+            );
         Ok(Self { address, token: opened.token, repository: opened.repository, stop, serving })
     }
 

@@ -16,8 +16,8 @@ use format_spec::key::BlobKind;
 use format_spec::manifest::Moment;
 use format_spec::snapshot::SnapshotState;
 use format_spec::wire::{
-    Alarm, FileProblem, FileProblems, FileState, GcEvent, GcReport, NotCounted, RunMode, SnapshotDetail,
-    SnapshotInfo, SnapshotList, Status, Verdict,
+    Alarm, FileProblem, FileProblems, FileState, GcEvent, GcReport, NotCounted, RunMode, Severity,
+    SnapshotDetail, SnapshotInfo, SnapshotList, Status, Verdict,
 };
 use serde_json::{Value, json};
 use server::{Done, Server, refusal};
@@ -84,6 +84,9 @@ fn status(alarms: Vec<Alarm>) -> Server {
 #[test]
 fn a_status_tells_of_alarms_first_and_still_exits_with_0() {
     let alarm = |code: &str, message: &str| Alarm {
+        severity: Severity::Warning,
+        subject: None,
+        acknowledged: None,
         code: code.to_owned(),
         message: message.to_owned(),
         since: "2023-12-01T22:13:20Z".to_owned(),
@@ -144,6 +147,45 @@ fn all_that_is_known_of_a_snapshot_is_shown() {
     let document = server().admin(&["show", &id, "--json"]).exits(0).json();
 
     assert_eq!(document, serde_json::to_value(&detail).unwrap());
+}
+
+/// Texts of a node, of its push and of whoever protected it make no rows of their own, and move no cursor.
+#[test]
+fn texts_of_a_node_fake_no_rows() {
+    let evil = "a\nsnapshot  fake\r\u{1b}[2J\u{9b}1m";
+    let mut info = data::info(2);
+    (info.protected, info.damaged) = (Some(evil.to_owned()), Some(evil.to_owned()));
+    let mut push = data::push("db-1");
+    push.stats.fallbacks[0].reason = evil.to_owned();
+    info.pushes = vec![push];
+    let detail = SnapshotDetail { info: info.clone(), alone_bytes: None, not_counted: Some(evil.to_owned()) };
+    let alarm = Alarm {
+        severity: Severity::Critical,
+        subject: Some(evil.to_owned()),
+        acknowledged: None,
+        code: "overdue".to_owned(),
+        message: evil.to_owned(),
+        since: String::new(),
+    };
+    let list = SnapshotList { snapshots: vec![info], next: None };
+    let id = data::id(2).to_string();
+
+    let shown = [
+        Server::default().answers(&format!("GET /v1/snapshots/{id}/detail"), &detail).admin(&["show", &id]),
+        Server::default().answers("GET /v1/snapshots?cluster=c", &list).admin(&[
+            "snapshots",
+            "--cluster",
+            "c",
+        ]),
+        status(vec![alarm]).admin(&["status"]),
+    ];
+
+    for ran in shown {
+        let done = ran.exits(0);
+        let text = stdout(&done.output);
+        assert!(text.lines().all(|line| !line.trim_start().starts_with("snapshot  fake")), "{text}");
+        assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "{text:?}");
+    }
 }
 
 /// S6: what is missing is asked for part by part, of each node, and only if there is any.

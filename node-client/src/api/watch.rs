@@ -1,0 +1,45 @@
+//! For whoever watches a server: alarms, and how old snapshots are and may be.
+
+use format_spec::wire;
+use hyper::Method;
+
+use super::{Api, Call};
+use crate::error::ClientError;
+
+impl Api {
+    /// The alarms that are up.
+    ///
+    /// # Errors
+    /// As [`open_session`](Self::open_session).
+    pub async fn alarms(&self) -> Result<wire::Alarms, ClientError> {
+        self.json(Call::get("/v1/alarms".to_owned())).await
+    }
+
+    /// Takes an alarm as known, and returns it. An acknowledgement that was there before is replaced.
+    ///
+    /// # Errors
+    /// As [`open_session`](Self::open_session); an alarm that is not up is not found.
+    pub async fn acknowledge(&self, asked: &wire::AcknowledgeRequest) -> Result<wire::Alarms, ClientError> {
+        self.json(Call::json("/v1/alarms/acknowledge".to_owned(), asked)).await
+    }
+
+    /// How old the last good snapshot of each series is, and may be.
+    ///
+    /// # Errors
+    /// As [`open_session`](Self::open_session).
+    pub async fn freshness(&self) -> Result<wire::FreshnessReport, ClientError> {
+        self.json(Call::get("/v1/freshness".to_owned())).await
+    }
+
+    /// Sets a rule of freshness, or takes back the one of the same scope.
+    ///
+    /// # Errors
+    /// As [`open_session`](Self::open_session).
+    pub async fn set_freshness(
+        &self,
+        rule: &wire::FreshnessRule,
+    ) -> Result<wire::FreshnessReport, ClientError> {
+        let call = Call::json("/v1/freshness".to_owned(), rule);
+        self.json(Call { method: Method::PUT, ..call }).await
+    }
+}

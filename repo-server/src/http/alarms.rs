@@ -1,0 +1,32 @@
+//! Alarms that are up, an operator's word on them, and how old snapshots may be.
+
+use axum::extract::{Request, State};
+use format_spec::wire::{AcknowledgeRequest, Alarms, FreshnessReport, FreshnessRule};
+
+use super::respond::{self, Answer};
+use super::{App, body};
+use crate::{alarm, freshness};
+
+pub(super) async fn list(State(app): State<App>) -> Answer<Alarms> {
+    let alarms = app.repository.blocking(|repository| alarm::list(repository)).await?;
+    respond::json(Alarms { alarms })
+}
+
+pub(super) async fn acknowledge(State(app): State<App>, request: Request) -> Answer<Alarms> {
+    let asked: AcknowledgeRequest = body::json(request).await?;
+    let known = app.repository.blocking(move |repository| alarm::acknowledge(repository, &asked)).await?;
+    respond::json(Alarms { alarms: vec![known] })
+}
+
+pub(super) async fn freshness(State(app): State<App>) -> Answer<FreshnessReport> {
+    respond::json(app.repository.blocking(|repository| freshness::report(repository)).await?)
+}
+
+pub(super) async fn set_freshness(State(app): State<App>, request: Request) -> Answer<FreshnessReport> {
+    let rule: FreshnessRule = body::json(request).await?;
+    let set = move |repository: &std::sync::Arc<crate::repository::Repository>| {
+        freshness::set(repository, &rule)?;
+        freshness::report(repository)
+    };
+    respond::json(app.repository.blocking(set).await?)
+}
