@@ -125,6 +125,12 @@ pub enum ClientError {
         /// Why not.
         why: String,
     },
+    /// What leads to a folder that is to be pushed was replaced while it was looked up.
+    #[error("`{}` was replaced by something else while it was opened", path.display())]
+    Replaced {
+        /// The folder, as it was named.
+        path: PathBuf,
+    },
     /// A thread could not be started.
     #[error("start the thread `{name}`")]
     Thread {
@@ -165,6 +171,7 @@ impl ClientError {
                 ErrorClass::Usage
             }
             Self::NotFound(_) => ErrorClass::NotFound,
+            Self::Replaced { .. } => ErrorClass::Conflict,
             Self::Unreachable { .. }
             | Self::Disk { .. }
             | Self::Compression(_)

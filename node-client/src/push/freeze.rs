@@ -181,7 +181,7 @@ impl Freeze {
         for root in roots {
             let bases = place::bases(options.folder.as_deref(), &root.folder, state);
             // A root that has gone by now is a problem of the walk.
-            let Ok(stat) = Stat::of_name(rustix::fs::CWD, &cstring(&root.folder)) else { continue };
+            let Ok(stat) = root.stat() else { continue };
             let dev = stat.identity.dev;
             if mode == FreezeMode::Off || freeze.trees.contains_key(&dev) {
                 bases.iter().for_each(sweep);

@@ -61,7 +61,6 @@ pub use class::{Class, ClassRule, ParseClassError};
 pub(crate) use freeze::Source;
 pub use freeze::{FreezeMode, FreezeOptions, Frozen, Kept, Tidied, Unfrozen, tidy};
 pub use report::{ProblemReport, PushReport};
-pub(crate) use roots::Root;
 pub use roots::existing;
 pub use sets::ClassSet;
 pub(crate) use stat::{Device, Identity};
@@ -82,6 +81,7 @@ use links::Links;
 use lister::Lister;
 use pace::Pace;
 use report::Tally;
+use roots::Root;
 pub use scan::Strict;
 use scan::{Pages, Scan, Scanned};
 use session::Session;
@@ -279,8 +279,9 @@ impl<'a> Push<'a> {
         let classes = Classes::new(&options.classes, &options.class_sets)?;
         let pace =
             options.max_rate.map_or_else(Pace::unlimited, |rate| Pace::at_most(rate.bytes_per_second()));
+        let paths = paths_of(&roots);
         let place =
-            options.state.as_ref().map(|base| Place::new(base, &options.cluster, &options.node, &roots));
+            options.state.as_ref().map(|base| Place::new(base, &options.cluster, &options.node, &paths));
         Ok(Self { api, runtime, options, hooks, roots, excludes, classes, pace, place })
     }
 
@@ -307,8 +308,8 @@ impl<'a> Push<'a> {
     /// Tells the second names of this push from those of pushes of other folders.
     fn key(&self) -> String {
         let PushOptions { cluster, node, .. } = self.options;
-        let here = PathBuf::new();
-        self.place.as_ref().map_or_else(|| Place::new(&here, cluster, node, &self.roots).key(), Place::key)
+        let (here, roots) = (PathBuf::new(), paths_of(&self.roots));
+        self.place.as_ref().map_or_else(|| Place::new(&here, cluster, node, &roots).key(), Place::key)
     }
 
     fn push(
@@ -508,7 +509,7 @@ impl<'a> Push<'a> {
             version: FORMAT_VERSION,
             cluster: self.options.cluster.clone(),
             node: self.options.node.clone(),
-            roots: self.roots.iter().map(|root| root.path.clone()).collect(),
+            roots: paths_of(&self.roots),
             pages: pages.to_vec(),
             totals,
             problems,
@@ -518,6 +519,10 @@ impl<'a> Push<'a> {
             series: self.options.series.clone(),
         }
     }
+}
+
+fn paths_of(roots: &[Root]) -> Vec<EntryPath> {
+    roots.iter().map(|root| root.path.clone()).collect()
 }
 
 /// What there is to push, and what is known of it.

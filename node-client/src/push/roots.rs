@@ -1,22 +1,44 @@
 //! The folders to push, checked before anything is sent.
 
 use std::io::ErrorKind;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use format_spec::EntryPath;
 use format_spec::manifest::MAX_ROOTS;
+use rustix::io::Errno;
 
 use super::freeze::{BASE_NAME, FreezeMode, FreezeOptions, MARK, Unfrozen};
+use super::source::FOLDER;
+use super::stat::Stat;
+use crate::beneath::open_real;
 use crate::error::ClientError;
 
-/// One folder to push.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One folder to push. It was opened once, and is reached by that handle whatever becomes of its path.
+#[derive(Debug)]
 pub(crate) struct Root {
-    /// Where it lies, without links in it.
+    /// Where it lay when it was opened, without links in it.
     pub(crate) folder: PathBuf,
     /// The same without the leading slash.
     pub(crate) path: EntryPath,
+    handle: OwnedFd,
+}
+
+impl Root {
+    /// A handle of the folder itself.
+    ///
+    /// # Errors
+    /// [`Errno::NOENT`] if it was deleted.
+    pub(crate) fn open(&self) -> Result<OwnedFd, Errno> {
+        let handle = rustix::io::fcntl_dupfd_cloexec(&self.handle, 0)?;
+        if Stat::of_file(&handle)?.links == 0 { Err(Errno::NOENT) } else { Ok(handle) }
+    }
+
+    /// What it is at this moment.
+    pub(crate) fn stat(&self) -> Result<Stat, Errno> {
+        Stat::of_file(&self.handle)
+    }
 }
 
 /// The roots that `paths` name, in path order.
@@ -65,8 +87,7 @@ fn root(path: &Path) -> Result<Root, ClientError> {
     if !folder.is_dir() {
         return Err(ClientError::Usage(format!("`{shown}` is not a folder: push the folder that holds it")));
     }
-    // Better said now than by a snapshot with nothing in it.
-    folder.read_dir().map_err(|source| ClientError::Disk { action: "open", path: folder.clone(), source })?;
+    let handle = open_resolved(path, &folder)?;
     if folder.ancestors().any(is_frozen) {
         return Err(ClientError::Usage(format!(
             "`{shown}` lies where pushes keep their second names of files"
@@ -78,7 +99,16 @@ fn root(path: &Path) -> Result<Root, ClientError> {
     };
     let path = EntryPath::new(below.to_vec())
         .map_err(|error| ClientError::Usage(format!("`{shown}` cannot be pushed: {error}")))?;
-    Ok(Root { folder, path })
+    Ok(Root { folder, path, handle })
+}
+
+/// Opens the folder that `named` was resolved to. Somebody who may write to a folder above it could have put a link in its
+/// place meanwhile, to get other files into the snapshot under a name that he can ask for.
+fn open_resolved(named: &Path, folder: &Path) -> Result<OwnedFd, ClientError> {
+    open_real(folder, FOLDER).map_err(|error| match error {
+        Errno::LOOP | Errno::NOTDIR | Errno::NOENT => ClientError::Replaced { path: named.to_owned() },
+        error => ClientError::Disk { action: "open", path: folder.to_owned(), source: error.into() },
+    })
 }
 
 /// Checks how files are to be frozen, and the folder that the user chose for second names.
@@ -135,6 +165,22 @@ mod tests {
         let names: Vec<_> = roots.iter().map(|root| root.folder.file_name().unwrap().to_owned()).collect();
         assert_eq!(names, ["a", "a-b"]);
         assert!(!roots[0].path.as_bytes().starts_with(b"/"));
+    }
+
+    /// C3: between the look at a path and the opening of it, a link took the place of a folder.
+    #[test]
+    fn a_path_that_was_replaced_by_a_link_is_refused_by_name() {
+        let temp = tempfile::tempdir().unwrap();
+        let top = temp.path().canonicalize().unwrap();
+        std::fs::create_dir_all(top.join("secret/data")).unwrap();
+        std::os::unix::fs::symlink("secret", top.join("theirs")).unwrap();
+        let (named, resolved) = (top.join("named"), top.join("theirs/data"));
+
+        assert!(open_resolved(&named, &top.join("secret/data")).is_ok());
+        let error = open_resolved(&named, &resolved).unwrap_err();
+
+        assert!(matches!(&error, ClientError::Replaced { path } if *path == named), "{error}");
+        assert_eq!(error.exit_code(), 11);
     }
 
     #[test]

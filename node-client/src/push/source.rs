@@ -63,8 +63,7 @@ impl<'a> Opener<'a> {
         if self.folders.is_empty() {
             let root = self.roots.iter().find(|root| path.below(&root.path).is_some());
             let root = root.ok_or(Errno::NOENT)?;
-            let opened = rustix::fs::open(&root.folder, FOLDER, Mode::empty())?;
-            self.folders.push((root.path.clone(), opened));
+            self.folders.push((root.path.clone(), root.open()?));
         }
         let (last, _) = self.folders.last().ok_or(Errno::NOENT)?;
         let below = path.below(last).unwrap_or_default().to_vec();

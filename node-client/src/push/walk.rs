@@ -139,8 +139,7 @@ pub(super) struct Level {
 
 impl Walker<'_> {
     fn root(&mut self, root: &Root) -> Result<(), Stopped> {
-        let opened = open_folder(rustix::fs::CWD, root.folder.as_os_str().as_encoded_bytes());
-        match opened.and_then(|folder| Ok((Stat::of_file(&folder)?.identity.dev, folder))) {
+        match root.open().and_then(|folder| Ok((Stat::of_file(&folder)?.identity.dev, folder))) {
             Ok((device, folder)) => {
                 self.device = device;
                 let level = self.enter(root.path.clone(), folder)?;

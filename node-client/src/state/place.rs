@@ -10,11 +10,11 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use format_spec::manifest::MAX_ROOTS;
-use format_spec::{ClusterName, ManifestId, NodeName, RepositoryId, SessionId};
+use format_spec::{ClusterName, EntryPath, ManifestId, NodeName, RepositoryId, SessionId};
 use rustix::fs::FlockOperation;
 
 use super::{DEVICE_LEN, FIXED_LEN, Fields, MAGIC, Preamble, VERSION};
-use crate::push::{Device, Root};
+use crate::push::Device;
 
 /// Extension of the state of a finished push.
 const STATE: &str = "state";
@@ -87,11 +87,11 @@ impl Header {
 
 impl Place {
     /// The place below the state folder `base`.
-    pub(crate) fn new(base: &Path, cluster: &ClusterName, node: &NodeName, roots: &[Root]) -> Self {
+    pub(crate) fn new(base: &Path, cluster: &ClusterName, node: &NodeName, roots: &[EntryPath]) -> Self {
         let folder = base.join("push").join(cluster.as_str()).join(node.as_str());
         let mut bytes = Vec::new();
         for root in roots {
-            bytes.extend_from_slice(root.path.as_bytes());
+            bytes.extend_from_slice(root.as_bytes());
             bytes.push(0);
         }
         Self { folder, roots: bytes }

@@ -613,3 +613,53 @@ fn one_look_at_a_folder_misses_what_came() {
 
     assert!(!steps.contains(&"file 3.sst".to_owned()), "{steps:?}");
 }
+
+/// C3: whoever may write above a root cannot make a push read another folder under the root's name.
+#[test]
+fn a_link_that_is_put_above_a_root_leads_no_push_elsewhere() {
+    let temp = tempfile::tempdir().unwrap();
+    let top = temp.path().canonicalize().unwrap();
+    for (folder, content) in [("theirs/data", "own"), ("secret/data", "key")] {
+        fs::create_dir_all(top.join(folder)).unwrap();
+        fs::write(top.join(folder).join("file"), content).unwrap();
+    }
+    let roots = roots_of(&[&top.join("theirs/data")]);
+    let freeze_with =
+        |mode| Freeze::new(&FreezeOptions { mode, ..FreezeOptions::default() }, KEY, &roots, None).unwrap();
+    rustix::fs::rename(top.join("theirs"), top.join("moved")).unwrap();
+    symlink("secret", top.join("theirs")).unwrap();
+
+    let mut seen = Seen::new(|_: &Place<'_>| Ok(true));
+    walk(&roots, &no_globs(), Mounts::Enter, &mut seen).unwrap();
+    let files = seen.steps().into_iter().filter_map(|step| match step {
+        Step::File(found) => Some(found),
+        _ => None,
+    });
+    let files: Vec<_> = files.collect();
+    let freeze = freeze_with(FreezeMode::Hardlink);
+    let mut content = String::new();
+    let opened = Opener::new(&roots, &freeze).open(&files[0]).unwrap();
+    fs::File::from(opened).read_to_string(&mut content).unwrap();
+
+    assert_eq!((files.len(), content.as_str()), (1, "own"));
+    let looked = Opener::new(&roots, &freeze).look(&files[0].path).unwrap();
+    assert_eq!(looked.identity, files[0].stat.identity);
+    assert!(!top.join("secret/.astacus").exists(), "nor are second names made there");
+    freeze.remove();
+    assert_eq!(fs::read_dir(top.join("secret")).unwrap().count(), 1);
+}
+
+/// A root that was deleted is missing from the snapshot, though its handle is still open.
+#[test]
+fn a_root_that_was_deleted_is_reported() {
+    let temp = tempfile::tempdir().unwrap();
+    let root = temp.path().canonicalize().unwrap().join("root");
+    fs::create_dir(&root).unwrap();
+    let roots = roots_of(&[&root]);
+    fs::remove_dir(&root).unwrap();
+
+    let mut seen = Seen::new(|_: &Place<'_>| Ok(true));
+    walk(&roots, &no_globs(), Mounts::Enter, &mut seen).unwrap();
+
+    assert_eq!(shown(&seen.steps(), &roots[0].path), ["problem "]);
+}

@@ -84,7 +84,8 @@ impl Tree {
 
     pub(super) fn place(&self) -> Place {
         let (cluster, node) = ("c".parse().unwrap(), "n".parse().unwrap());
-        Place::new(&self.temp.path().join("state"), &cluster, &node, &self.roots())
+        let roots: Vec<_> = self.roots().into_iter().map(|root| root.path).collect();
+        Place::new(&self.temp.path().join("state"), &cluster, &node, &roots)
     }
 
     /// The files in which pushes are remembered that have this extension.
