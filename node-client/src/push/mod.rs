@@ -18,6 +18,7 @@ mod change;
 mod class;
 mod content;
 mod database;
+mod doubt;
 mod formats;
 mod freeze;
 #[cfg(feature = "fuzz")]
@@ -75,6 +76,7 @@ use crate::rate::Rate;
 use crate::state::{Memory, Place, Spool};
 use change::Draw;
 use class::Classes;
+use doubt::{Doubts, Purse};
 use freeze::Freeze;
 use globs::Globs;
 use links::Links;
@@ -340,13 +342,13 @@ impl<'a> Push<'a> {
         }
         let frozen_at = self.hooks.clock.now();
         let mut memory = std::mem::take(&mut session.memory);
-        let list = self.list(&mut memory, freeze, stop, &tally)?;
+        let (list, purse) = self.list(&mut memory, freeze, stop, &tally)?;
         let missing = uplink.ask_again(&mut memory, session.base)?;
         let Session { repository, ref domain, id, number, .. } = session;
         let spool = Spool::create(self.place.as_ref(), domain.clone(), repository, id, number);
         let spool = stop.pass(spool.map_err(scan::spool_error))?;
         let mut pages = Pages { builder: PageBuilder::new(domain.clone()), spool };
-        let found = Found { list, memory, missing, frozen_at, coming };
+        let found = Found { list, purse, memory, missing, frozen_at, coming };
         let sent = self.send(&uplink, &session, freeze, found, &mut pages);
         // After a failure as after a commit: what the files are without their second names is remembered.
         let released = pages.spool.release(|identity| freeze.release(identity));
@@ -368,7 +370,7 @@ impl<'a> Push<'a> {
         freeze: &Freeze,
         stop: &Stop,
         tally: &Tally,
-    ) -> Result<list::Reader, Stopped> {
+    ) -> Result<(list::Reader, Purse), Stopped> {
         let data_folders = self.data_folders();
         let scratch = || self.scratch(stop);
         let files = [scratch()?, scratch()?, scratch()?];
@@ -384,13 +386,14 @@ impl<'a> Push<'a> {
             strict: self.options.strict,
             data_folders: &data_folders,
             roots: &self.roots,
+            doubts: Doubts::default(),
             late: Vec::new(),
             frozen: None,
             linked: HashSet::new(),
         };
         walk::walk(&self.roots, &self.excludes, self.options.mounts, &mut lister)?;
         lister.finish()?;
-        let Lister { memory, list, frozen, .. } = lister;
+        let Lister { memory, list, frozen, doubts, .. } = lister;
         let (first, last) = frozen.unwrap_or_default();
         tally.frozen_in(last.saturating_sub(first));
         stop.pass(memory.rewind())?;
@@ -400,7 +403,7 @@ impl<'a> Push<'a> {
                 moment::mark_changed(&mut list, &mut source::Opener::new(&self.roots, freeze), tally);
             stop.pass(looked.map_err(scan::spool_error))?;
         }
-        Ok(list)
+        Ok((list, doubts.purse()))
     }
 
     /// The roots in which a database has its data.
@@ -473,13 +476,14 @@ impl<'a> Push<'a> {
         pages: &mut Pages,
     ) -> Result<Scanned, Stopped> {
         let (stop, domain) = (uplink.stop, &session.domain);
-        let Found { mut list, memory, missing, frozen_at, coming } = found;
+        let Found { mut list, purse, memory, missing, frozen_at, coming } = found;
         uplink.upload(BlobKind::Chunk, coming, |feeder| {
             let mut scan = Scan {
                 reader: uplink.reader(session, feeder),
                 pages,
                 stop,
                 memory,
+                purse,
                 missing,
                 opener: source::Opener::new(&self.roots, freeze),
                 frozen_at,
@@ -528,6 +532,7 @@ fn paths_of(roots: &[Root]) -> Vec<EntryPath> {
 /// What there is to push, and what is known of it.
 struct Found {
     list: list::Reader,
+    purse: Purse,
     memory: Memory,
     /// Chunks that are remembered and that the server does not have.
     missing: HashSet<ChunkId>,

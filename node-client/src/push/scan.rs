@@ -15,6 +15,7 @@ use format_spec::{Entry, EntryKind, EntryPath, Extent, FileEnd, Timestamp, Xattr
 use super::change::{Draw, Habit, Settled};
 use super::class::Classes;
 use super::content::Reader;
+use super::doubt::Purse;
 use super::freeze::Source;
 use super::links::Links;
 use super::list::{FoundFile, Step};
@@ -75,6 +76,7 @@ pub(super) struct Scan<'a> {
     pub(super) pages: &'a mut Pages,
     pub(super) stop: &'a Stop,
     pub(super) memory: Memory,
+    pub(super) purse: Purse,
     /// Chunks that are remembered and that the server does not have.
     pub(super) missing: std::collections::HashSet<format_spec::ChunkId>,
     pub(super) opener: Opener<'a>,
@@ -230,7 +232,7 @@ impl Scan<'_> {
             Source::Copy => ticked(identity.ctime, self.frozen_at),
             Source::Path => settled(identity.ctime, identity.mtime, self.frozen_at, before),
         };
-        Slot { identity, settled, source: found.source, habit }
+        Slot { identity, settled, source: found.source, habit, links: stat.links }
     }
 }
 

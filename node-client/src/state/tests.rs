@@ -43,6 +43,7 @@ fn slot(n: u64) -> Slot {
         } else {
             Habit::Appends(u8::try_from(n % 7).unwrap())
         },
+        links: u32::try_from(n).unwrap() + 3,
     }
 }
 
