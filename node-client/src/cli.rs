@@ -108,7 +108,7 @@ pub enum Command {
 /// What to push, and how.
 #[derive(Debug, Args)]
 pub struct PushArguments {
-    /// Folders to back up.
+    /// Folders and files to back up. What lies in another of them is pushed once, as a part of it.
     #[arg(required = true, value_name = "PATH")]
     pub paths: Vec<PathBuf>,
     /// Pass over what matches: a name in any folder, or with a slash in it an absolute path, where

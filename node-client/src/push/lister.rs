@@ -96,7 +96,7 @@ impl Lister<'_> {
         }
         let link = Path::new("/").join(OsStr::from_bytes(entry.path.as_bytes()));
         let Ok(target) = link.canonicalize() else { return };
-        if target.is_dir() && !self.roots.iter().any(|root| target.starts_with(&root.folder)) {
+        if target.is_dir() && !self.roots.iter().any(|root| target.starts_with(&root.place)) {
             tracing::warn!(link = %link.display(), target = %target.display(), "{LEADS_OUT}");
             self.tally.fallback(LEADS_OUT, &entry.path);
         }

@@ -30,6 +30,7 @@ mod list;
 mod lister;
 mod moment;
 mod pace;
+mod pseudo;
 mod report;
 mod roots;
 mod scan;
@@ -110,7 +111,7 @@ pub struct PushOptions {
     pub node: NodeName,
     /// Name of this machine, for the record.
     pub host: String,
-    /// Folders to push.
+    /// Folders and files to push.
     pub roots: Vec<PathBuf>,
     /// Patterns to pass over: without a slash they match names, with one absolute paths.
     pub excludes: Vec<String>,
@@ -278,6 +279,7 @@ impl<'a> Push<'a> {
         let never = options.class_sets.iter().flat_map(|set| set.excludes()).map(|glob| (*glob).to_owned());
         let excludes: Vec<String> = options.excludes.iter().cloned().chain(never).collect();
         let excludes = Globs::new("--exclude", &excludes)?;
+        roots::check_covered(&roots, &excludes, options.mounts)?;
         let classes = Classes::new(&options.classes, &options.class_sets)?;
         let pace =
             options.max_rate.map_or_else(Pace::unlimited, |rate| Pace::at_most(rate.bytes_per_second()));
@@ -408,7 +410,7 @@ impl<'a> Push<'a> {
 
     /// The roots in which a database has its data.
     fn data_folders(&self) -> Vec<EntryPath> {
-        let is_data = |root: &&Root| database::looks_like_data(&root.folder).is_some();
+        let is_data = |root: &&Root| database::looks_like_data(&root.place).is_some();
         self.roots.iter().filter(is_data).map(|root| root.path.clone()).collect()
     }
 
@@ -416,14 +418,18 @@ impl<'a> Push<'a> {
     fn warnings(&self, memory: &Memory) -> Vec<String> {
         let is_frozen = self.options.freeze.mode == FreezeMode::Off;
         let live = self.roots.iter().filter(|_| !is_frozen).filter_map(|root| {
-            let set = database::looks_live(&root.folder)?;
-            (!self.options.class_sets.contains(&set)).then(|| database::warning(&root.folder, set))
+            let set = database::looks_live(&root.place)?;
+            (!self.options.class_sets.contains(&set)).then(|| database::warning(&root.place, set))
         });
-        let is_empty = |root: &&Root| root.folder.read_dir().is_ok_and(|mut names| names.next().is_none());
+        let is_empty = |root: &&Root| root.place.read_dir().is_ok_and(|mut names| names.next().is_none());
         let emptied = self.roots.iter().filter(|_| memory.last.is_some()).filter(is_empty).map(|root| {
-            format!("`{}` is empty: is the file system mounted that belongs there?", root.folder.display())
+            format!("`{}` is empty: is the file system mounted that belongs there?", root.place.display())
         });
-        live.chain(emptied).collect()
+        let covered = self.roots.iter().flat_map(|root| root.covers.iter().map(move |inner| (root, inner)));
+        let covered = covered.map(|(root, inner)| {
+            format!("`/{inner}` is pushed once, as a part of `{}`", root.place.display())
+        });
+        live.chain(emptied).chain(covered).collect()
     }
 
     /// Patterns of the user that matched nothing, each behind its flag.

@@ -1,5 +1,6 @@
-//! The folders to push, checked before anything is sent.
+//! The folders and files to push, checked and opened before anything is sent.
 
+use std::ffi::{CStr, CString};
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -10,42 +11,81 @@ use format_spec::manifest::MAX_ROOTS;
 use rustix::io::Errno;
 
 use super::freeze::{BASE_NAME, FreezeMode, FreezeOptions, MARK, Unfrozen};
+use super::globs::Globs;
 use super::source::FOLDER;
 use super::stat::Stat;
+use super::walk::Mounts;
 use crate::beneath::open_real;
 use crate::error::ClientError;
 
-/// One folder to push. It was opened once, and is reached by that handle whatever becomes of its path.
+/// One folder or file to push. It was opened once, and is reached by that handle whatever becomes of its path.
 #[derive(Debug)]
 pub(crate) struct Root {
     /// Where it lay when it was opened, without links in it.
-    pub(crate) folder: PathBuf,
+    pub(crate) place: PathBuf,
     /// The same without the leading slash.
     pub(crate) path: EntryPath,
-    handle: OwnedFd,
+    /// What else was named and lies in it, or is it: it is pushed as a part of this one.
+    pub(crate) covers: Vec<EntryPath>,
+    anchor: Anchor,
+}
+
+/// The handle by which a root is reached.
+#[derive(Debug)]
+enum Anchor {
+    /// That of the folder itself.
+    Folder(OwnedFd),
+    /// That of the folder that a file lies in, and its name there.
+    File(OwnedFd, CString),
+}
+
+/// A root, opened.
+pub(crate) enum Opened<'a> {
+    /// A folder.
+    Folder(OwnedFd),
+    /// A file: the folder that it lies in, and its name there.
+    File(OwnedFd, &'a CStr),
 }
 
 impl Root {
-    /// A handle of the folder itself.
+    /// A handle of the root.
     ///
     /// # Errors
-    /// [`Errno::NOENT`] if it was deleted.
-    pub(crate) fn open(&self) -> Result<OwnedFd, Errno> {
-        let handle = rustix::io::fcntl_dupfd_cloexec(&self.handle, 0)?;
-        if Stat::of_file(&handle)?.links == 0 { Err(Errno::NOENT) } else { Ok(handle) }
+    /// [`Errno::NOENT`] if the folder was deleted.
+    pub(crate) fn open(&self) -> Result<Opened<'_>, Errno> {
+        let (Anchor::Folder(handle) | Anchor::File(handle, _)) = &self.anchor;
+        let handle = rustix::io::fcntl_dupfd_cloexec(handle, 0)?;
+        if Stat::of_file(&handle)?.links == 0 {
+            return Err(Errno::NOENT);
+        }
+        Ok(match &self.anchor {
+            Anchor::Folder(_) => Opened::Folder(handle),
+            Anchor::File(_, name) => Opened::File(handle, name),
+        })
     }
 
     /// What it is at this moment.
     pub(crate) fn stat(&self) -> Result<Stat, Errno> {
-        Stat::of_file(&self.handle)
+        match &self.anchor {
+            Anchor::Folder(handle) => Stat::of_file(handle),
+            Anchor::File(within, name) => Stat::of_name(within, name),
+        }
+    }
+
+    /// The folder itself, or the one that a file lies in.
+    pub(crate) fn folder(&self) -> &Path {
+        match &self.anchor {
+            Anchor::Folder(_) => &self.place,
+            Anchor::File(..) => self.place.parent().unwrap_or(&self.place),
+        }
     }
 }
 
-/// The roots that `paths` name, in path order.
+/// The roots that `paths` name, in path order. One that is named twice, or that lies in another, is pushed once, as a part
+/// of the other: so the same folders are the same series however they are named.
 ///
 /// # Errors
-/// [`ClientError::NotFound`] for one that is not there, [`ClientError::Usage`] for one that is no
-/// folder, that is given twice, or that lies in another.
+/// [`ClientError::NotFound`] for one that is not there, [`ClientError::Usage`] for one that is neither folder nor file.
 pub(crate) fn check(paths: &[PathBuf]) -> Result<Vec<Root>, ClientError> {
     if paths.is_empty() {
         return Err(ClientError::Usage("no folder to push was given".to_owned()));
@@ -55,15 +95,40 @@ pub(crate) fn check(paths: &[PathBuf]) -> Result<Vec<Root>, ClientError> {
     }
     let mut roots = paths.iter().map(|path| root(path)).collect::<Result<Vec<_>, _>>()?;
     roots.sort_by(|a, b| a.path.cmp(&b.path));
-    for (outer, inner) in roots.iter().zip(roots.iter().skip(1)) {
-        if inner.path.below(&outer.path).is_some() {
-            let (outer, inner) = (outer.folder.display(), inner.folder.display());
+    roots.dedup_by(|inner, outer| {
+        let is_in = inner.path.below(&outer.path).is_some();
+        if is_in {
+            outer.covers.push(inner.path.clone());
+        }
+        is_in
+    });
+    Ok(roots)
+}
+
+/// Checks that what lies in a root and was named beside it is pushed with it.
+///
+/// # Errors
+/// [`ClientError::Usage`] for one that `excludes` match or that may lie on a file system which is not entered.
+pub(crate) fn check_covered(roots: &[Root], excludes: &Globs, mounts: Mounts) -> Result<(), ClientError> {
+    for (outer, inner) in
+        roots.iter().flat_map(|root| root.covers.iter().map(move |inner| (&root.path, inner)))
+    {
+        let mut on_the_way = Some(inner.clone());
+        while let Some(path) = on_the_way.filter(|path| path != outer) {
+            if excludes.matches(&path) {
+                return Err(ClientError::Usage(format!(
+                    "`/{inner}` is to be pushed and lies in `/{outer}`, of which an --exclude leaves it out"
+                )));
+            }
+            on_the_way = path.split_last().map(|(folder, _)| folder);
+        }
+        if mounts == Mounts::Skip && inner != outer {
             return Err(ClientError::Usage(format!(
-                "`{inner}` is given twice or lies in `{outer}`: push it once"
+                "`/{inner}` lies in `/{outer}`, and with --one-file-system it may not be pushed with it: push it by itself"
             )));
         }
     }
-    Ok(roots)
+    Ok(())
 }
 
 /// The folders that `paths` name, without links in them.
@@ -80,26 +145,37 @@ pub fn existing(paths: &[PathBuf]) -> Result<Vec<PathBuf>, ClientError> {
 
 fn root(path: &Path) -> Result<Root, ClientError> {
     let shown = path.display();
-    let folder = path.canonicalize().map_err(|error| match error.kind() {
+    let disk = |source| ClientError::Disk { action: "open", path: path.to_owned(), source };
+    let place = path.canonicalize().map_err(|error| match error.kind() {
         ErrorKind::NotFound => ClientError::NotFound(format!("`{shown}` does not exist")),
-        _ => ClientError::Disk { action: "open", path: path.to_owned(), source: error },
+        _ => disk(error),
     })?;
-    if !folder.is_dir() {
-        return Err(ClientError::Usage(format!("`{shown}` is not a folder: push the folder that holds it")));
+    let kind = place.symlink_metadata().map_err(disk)?.file_type();
+    if !kind.is_dir() && !kind.is_file() {
+        return Err(ClientError::Usage(format!(
+            "`{shown}` is neither a folder nor a file: push the folder that holds it"
+        )));
     }
-    let handle = open_resolved(path, &folder)?;
-    if folder.ancestors().any(is_frozen) {
+    if place.ancestors().any(is_frozen) {
         return Err(ClientError::Usage(format!(
             "`{shown}` lies where pushes keep their second names of files"
         )));
     }
-    let bytes = folder.as_os_str().as_bytes();
-    let Some(below @ [_, ..]) = bytes.strip_prefix(b"/") else {
-        return Err(ClientError::Usage("`/` cannot be pushed as a whole: name the folders in it".to_owned()));
+    let entry_path = match place.as_os_str().as_bytes().strip_prefix(b"/") {
+        None | Some(b"") => EntryPath::top(),
+        Some(below) => EntryPath::new(below.to_vec())
+            .map_err(|error| ClientError::Usage(format!("`{shown}` cannot be pushed: {error}")))?,
     };
-    let path = EntryPath::new(below.to_vec())
-        .map_err(|error| ClientError::Usage(format!("`{shown}` cannot be pushed: {error}")))?;
-    Ok(Root { folder, path, handle })
+    // Better said now than by a snapshot with nothing in it.
+    let anchor = match (place.parent(), place.file_name()) {
+        (Some(within), Some(name)) if kind.is_file() => {
+            let within = open_resolved(path, within)?;
+            let name = CString::new(name.as_bytes()).map_err(|error| disk(error.into()))?;
+            Anchor::File(within, name)
+        }
+        _ => Anchor::Folder(open_resolved(path, &place)?),
+    };
+    Ok(Root { place, path: entry_path, covers: Vec::new(), anchor })
 }
 
 /// Opens the folder that `named` was resolved to. Somebody who may write to a folder above it could have put a link in its
@@ -134,11 +210,11 @@ pub(crate) fn check_freeze_folder(options: &FreezeOptions, roots: &[Root]) -> Re
             "`{shown}` is not empty: second names need a folder of their own"
         )));
     }
-    match roots.iter().find(|root| root.folder.starts_with(&real)) {
+    match roots.iter().find(|root| root.place.starts_with(&real)) {
         None => Ok(()),
         Some(root) => Err(ClientError::Usage(format!(
             "`{}` lies in the folder for second names, `{shown}`: choose another with --freeze-dir",
-            root.folder.display()
+            root.place.display()
         ))),
     }
 }
@@ -162,7 +238,7 @@ mod tests {
 
         let roots = check(&[temp.path().join("link"), temp.path().join("a/../a")]).unwrap();
 
-        let names: Vec<_> = roots.iter().map(|root| root.folder.file_name().unwrap().to_owned()).collect();
+        let names: Vec<_> = roots.iter().map(|root| root.place.file_name().unwrap().to_owned()).collect();
         assert_eq!(names, ["a", "a-b"]);
         assert!(!roots[0].path.as_bytes().starts_with(b"/"));
     }
@@ -198,18 +274,40 @@ mod tests {
     fn roots_that_make_no_sense_are_refused() {
         let temp = tempfile::tempdir().unwrap();
         let at = |name: &str| temp.path().join(name);
-        std::fs::create_dir_all(at("a/b")).unwrap();
-        std::fs::write(at("file"), "").unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
 
         assert!(matches!(check(&[at("gone")]), Err(ClientError::NotFound(_))));
-        for paths in [
-            vec![],
-            vec![at("file")],
-            vec![at("a"), at("a")],
-            vec![at("a/b"), at("a")],
-            vec![PathBuf::from("/")],
-        ] {
+        for paths in [vec![], vec![at("socket")]] {
             assert!(matches!(check(&paths), Err(ClientError::Usage(_))), "{paths:?}");
         }
+    }
+
+    /// S11: however often a folder is named, and whatever in it, it is the same series.
+    #[test]
+    fn what_lies_in_another_root_is_a_part_of_it() {
+        let temp = tempfile::tempdir().unwrap();
+        let top = temp.path().canonicalize().unwrap();
+        let at = |name: &str| top.join(name);
+        std::fs::create_dir_all(at("a/b")).unwrap();
+        std::fs::create_dir_all(at("a-b")).unwrap();
+        std::fs::write(at("a/file"), "").unwrap();
+        let globs = |patterns: &[&str]| Globs::new("--exclude", patterns).unwrap();
+
+        let roots = check(&[at("a/b"), at("a/file"), at("a"), at("a"), at("a-b")]).unwrap();
+
+        let places: Vec<_> = roots.iter().map(|root| root.place.clone()).collect();
+        assert_eq!(places, [at("a"), at("a-b")]);
+        let covered: Vec<_> = roots[0].covers.iter().map(EntryPath::to_string).collect();
+        let shown = |path: PathBuf| path.to_str().unwrap()[1..].to_owned();
+        assert_eq!(covered, [at("a"), at("a/b"), at("a/file")].map(shown));
+        assert!(check_covered(&roots, &globs(&["*.tmp"]), Mounts::Enter).is_ok());
+        for (excludes, mounts) in
+            [(vec!["b"], Mounts::Enter), (vec!["file"], Mounts::Enter), (vec![], Mounts::Skip)]
+        {
+            let refused = check_covered(&roots, &globs(&excludes), mounts);
+            assert!(matches!(refused, Err(ClientError::Usage(_))), "{excludes:?}");
+        }
+        let all = check(&[at("a"), PathBuf::from("/")]).unwrap();
+        assert!(all.len() == 1 && all[0].path.is_top());
     }
 }

@@ -14,7 +14,8 @@ use rustix::io::Errno;
 use super::freeze::{Held, is_base};
 use super::globs::Globs;
 use super::list::{FoundFile, Step};
-use super::roots::Root;
+use super::pseudo::Pseudo;
+use super::roots::{Opened, Root};
 use super::source::FOLDER;
 use super::stat::{Identity, Stat};
 use super::stop::Stopped;
@@ -24,7 +25,8 @@ use crate::restore::is_temporary;
 /// Bytes that one call for names may fill.
 const LISTING_LEN: usize = 64 << 10;
 
-/// Whether the walk enters other file systems that are mounted below a root.
+/// Whether the walk enters other file systems that are mounted below a root. Those that hold no data, such as procfs, it
+/// does not enter in any case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mounts {
     /// It does.
@@ -107,7 +109,8 @@ pub(crate) fn walk(
     visitor: &mut dyn Visitor,
 ) -> Result<(), Stopped> {
     let buffer = Vec::with_capacity(LISTING_LEN);
-    let mut walker = Walker { excludes, mounts, visitor, buffer, inserts: 0, device: 0 };
+    let pseudo = Pseudo::mounted();
+    let mut walker = Walker { excludes, mounts, pseudo, visitor, buffer, inserts: 0, device: 0 };
     roots.iter().try_for_each(|root| walker.root(root))
 }
 
@@ -115,6 +118,7 @@ pub(crate) fn walk(
 pub(super) struct Walker<'a> {
     pub(super) excludes: &'a Globs,
     mounts: Mounts,
+    pseudo: Pseudo,
     pub(super) visitor: &'a mut dyn Visitor,
     pub(super) buffer: Vec<u8>,
     /// How many folders that appeared late it is in: their steps come out of order.
@@ -139,14 +143,37 @@ pub(super) struct Level {
 
 impl Walker<'_> {
     fn root(&mut self, root: &Root) -> Result<(), Stopped> {
-        match root.open().and_then(|folder| Ok((Stat::of_file(&folder)?.identity.dev, folder))) {
-            Ok((device, folder)) => {
-                self.device = device;
+        match root.open().and_then(|opened| Ok((root.stat()?, opened))) {
+            Ok((stat, Opened::Folder(folder))) => {
+                self.device = stat.identity.dev;
                 let level = self.enter(root.path.clone(), folder)?;
                 level.map_or(Ok(()), |level| self.go_through(level))
             }
+            Ok((stat, Opened::File(within, name))) if stat.kind() == FileType::RegularFile => {
+                self.file_root(&root.path, within, name, stat)
+            }
+            Ok(_) => self.problem(root.path.clone(), "cannot be opened", Errno::NOTDIR),
             Err(error) => self.problem(root.path.clone(), "cannot be opened", error),
         }
+    }
+
+    /// Deals with a file that was named itself.
+    fn file_root(
+        &mut self,
+        path: &EntryPath,
+        within: OwnedFd,
+        name: &CStr,
+        stat: Stat,
+    ) -> Result<(), Stopped> {
+        let place = Place { folder: &within, name, path };
+        let row = self.visitor.file(place, stat)?;
+        let Row::Waiting(row) = row else { return Ok(()) };
+        let held = self.hold(place)?;
+        if held.is_none() {
+            let gone = "vanished, or was replaced again and again, before it was frozen";
+            self.visitor.insert(Step::Problem(path.clone(), gone.to_owned()))?;
+        }
+        self.visitor.held(row, path.clone(), held)
     }
 
     /// Deals with all names in a folder and below it.
@@ -210,7 +237,7 @@ impl Walker<'_> {
         stat: Stat,
     ) -> Result<Option<Level>, Stopped> {
         match stat.kind() {
-            FileType::Directory if self.mounts == Mounts::Skip && stat.identity.dev != self.device => {
+            FileType::Directory if self.stays_out(stat.identity.dev) => {
                 let xattrs = xattr::of_name(at, name).unwrap_or_default();
                 self.step(Step::Plain(stat.entry(path, EntryKind::Folder, xattrs)))?;
             }
@@ -219,6 +246,11 @@ impl Walker<'_> {
             _ => self.step(Step::Skipped(path))?,
         }
         Ok(None)
+    }
+
+    /// Whether a file system that is mounted below the root is not entered.
+    fn stays_out(&self, dev: u64) -> bool {
+        dev != self.device && (self.mounts == Mounts::Skip || self.pseudo.has(dev))
     }
 
     /// The next step, or one more.
@@ -282,6 +314,8 @@ impl Walker<'_> {
             return Ok(None);
         }
         match about.and_then(|stat| Ok((stat, xattr::of_file(&folder)?))) {
+            // The format has no entry for `/` itself.
+            Ok(_) if path.is_top() => {}
             Ok((stat, xattrs)) => {
                 self.step(Step::Plain(stat.entry(path.clone(), EntryKind::Folder, xattrs)))?;
             }

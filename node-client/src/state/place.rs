@@ -229,8 +229,9 @@ pub(crate) fn remembered_roots(base: &Path) -> Vec<PathBuf> {
 
 /// The folders in a list of roots.
 fn roots_of(roots: &[u8]) -> impl Iterator<Item = PathBuf> {
-    let roots = roots.split(|byte| *byte == 0).filter(|root| !root.is_empty());
-    roots.map(|root| Path::new("/").join(OsStr::from_bytes(root)))
+    // Each ends with a NUL, and that of `/` is nothing else.
+    let roots = roots.strip_suffix(&[0]).map(|roots| roots.split(|byte| *byte == 0));
+    roots.into_iter().flatten().map(|root| Path::new("/").join(OsStr::from_bytes(root)))
 }
 
 /// Tells sets of roots apart in file names. A collision costs a full push: the header has the roots.

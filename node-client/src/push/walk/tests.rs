@@ -238,6 +238,7 @@ fn a_mount_point_is_entered_only_if_wanted() {
             device: u64::MAX,
             excludes: &excludes,
             mounts,
+            pseudo: Pseudo::default(),
             visitor: &mut seen,
             buffer: Vec::with_capacity(LISTING_LEN),
         };
@@ -662,4 +663,80 @@ fn a_root_that_was_deleted_is_reported() {
     walk(&roots, &no_globs(), Mounts::Enter, &mut seen).unwrap();
 
     assert_eq!(shown(&seen.steps(), &roots[0].path), ["problem "]);
+}
+
+#[test]
+fn a_file_is_a_root_as_well() {
+    let temp = tempfile::tempdir().unwrap();
+    let top = temp.path().canonicalize().unwrap();
+    for name in ["b", "c"] {
+        fs::write(top.join(name), name).unwrap();
+    }
+    let excludes = Globs::new("--exclude", &["b"]).unwrap();
+    let roots = roots_of(&[&top.join("b")]);
+
+    let mut seen = Seen::new(|_: &Place<'_>| Ok(true));
+    walk(&roots, &excludes, Mounts::Enter, &mut seen).unwrap();
+    let steps = seen.steps();
+
+    assert_eq!(shown(&steps, &roots[0].path), ["file "], "nothing beside it, and it was named");
+    let Step::File(found) = &steps[0] else { panic!("{steps:?}") };
+    let options = FreezeOptions { mode: FreezeMode::Hardlink, ..FreezeOptions::default() };
+    let freeze = Freeze::new(&options, KEY, &roots, None).unwrap();
+    let content = |found: &FoundFile| {
+        let mut content = String::new();
+        let opened = Opener::new(&roots, &freeze).open(found).unwrap();
+        fs::File::from(opened).read_to_string(&mut content).map(|_| content).unwrap()
+    };
+    assert_eq!(content(found), "b");
+    let identity = Opener::new(&roots, &freeze).look(&found.path).unwrap().identity;
+    assert_eq!(identity, found.stat.identity);
+    freeze.remove();
+}
+
+/// S6: who names a file is told that it has gone.
+#[test]
+fn a_file_that_was_named_and_has_gone_is_reported() {
+    let temp = tempfile::tempdir().unwrap();
+    let file = temp.path().canonicalize().unwrap().join("file");
+    fs::write(&file, "").unwrap();
+    let roots = roots_of(&[&file]);
+
+    let frozen_too_late = {
+        let mut seen = Seen::new(|_: &Place<'_>| {
+            fs::remove_file(&file).unwrap();
+            Ok(false)
+        });
+        walk(&roots, &no_globs(), Mounts::Enter, &mut seen).unwrap();
+        shown(&seen.steps(), &roots[0].path)
+    };
+    let gone = {
+        let mut seen = Seen::new(|_: &Place<'_>| Ok(true));
+        walk(&roots, &no_globs(), Mounts::Enter, &mut seen).unwrap();
+        shown(&seen.steps(), &roots[0].path)
+    };
+    fs::create_dir(&file).unwrap();
+    let replaced = {
+        let mut seen = Seen::new(|_: &Place<'_>| Ok(true));
+        walk(&roots, &no_globs(), Mounts::Enter, &mut seen).unwrap();
+        shown(&seen.steps(), &roots[0].path)
+    };
+
+    for steps in [frozen_too_late, gone, replaced] {
+        assert_eq!(steps, ["problem "]);
+    }
+}
+
+/// Views of the kernel are not data. What else is mounted is entered.
+#[test]
+fn file_systems_of_the_kernel_below_the_top_are_empty_folders() {
+    let is_data = |name: &Path| !["proc", "sys"].iter().any(|pseudo| name == Path::new("/").join(pseudo));
+    let others = fs::read_dir("/").unwrap().map(|found| found.unwrap().path()).filter(|name| is_data(name));
+    let excludes: Vec<String> = others.map(|name| name.to_str().unwrap().to_owned()).collect();
+    let roots = roots_of(&[Path::new("/")]);
+
+    let mut seen = Seen::new(|_: &Place<'_>| Ok(true));
+    walk(&roots, &Globs::new("--exclude", &excludes).unwrap(), Mounts::Enter, &mut seen).unwrap();
+
+    assert_eq!(shown(&seen.steps(), &roots[0].path), ["folder proc", "folder sys"]);
 }
