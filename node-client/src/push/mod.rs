@@ -24,6 +24,7 @@ mod freeze;
 #[cfg(feature = "fuzz")]
 pub(crate) mod fuzz;
 mod globs;
+mod guest;
 mod late;
 mod links;
 mod list;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use format_spec::EntryPath;
 use format_spec::manifest::MAX_ROOTS;
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::freeze::{BASE_NAME, FreezeMode, FreezeOptions, MARK, Unfrozen};
@@ -181,7 +182,11 @@ fn root(path: &Path) -> Result<Root, ClientError> {
 /// Opens the folder that `named` was resolved to. Somebody who may write to a folder above it could have put a link in its
 /// place meanwhile, to get other files into the snapshot under a name that he can ask for.
 fn open_resolved(named: &Path, folder: &Path) -> Result<OwnedFd, ClientError> {
-    open_real(folder, FOLDER).map_err(|error| match error {
+    let opened = match open_real(folder, FOLDER | OFlags::NOATIME) {
+        Err(Errno::PERM) => open_real(folder, FOLDER),
+        opened => opened,
+    };
+    opened.map_err(|error| match error {
         Errno::LOOP | Errno::NOTDIR | Errno::NOENT => ClientError::Replaced { path: named.to_owned() },
         error => ClientError::Disk { action: "open", path: folder.to_owned(), source: error.into() },
     })

@@ -8,6 +8,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::freeze::{Freeze, Source};
+use super::guest;
 use super::list::FoundFile;
 use super::roots::{Opened, Root};
 use super::stat::Stat;
@@ -52,7 +53,7 @@ impl<'a> Opener<'a> {
 
     fn open_path(&mut self, path: &EntryPath) -> Result<OwnedFd, Errno> {
         let (_, name) = path.split_last().ok_or(Errno::NOENT)?;
-        rustix::fs::openat(self.folder_of(path)?, name, READ, Mode::empty())
+        guest::open(self.folder_of(path)?, name, READ)
     }
 
     /// The folder that the file at `path` lies in.

@@ -8,11 +8,12 @@ use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
 
 use format_spec::{EntryKind, EntryPath, Timestamp};
-use rustix::fs::{FileType, Mode, RawDir, SeekFrom};
+use rustix::fs::{FileType, RawDir, SeekFrom};
 use rustix::io::Errno;
 
 use super::freeze::{Held, is_base};
 use super::globs::Globs;
+use super::guest;
 use super::list::{FoundFile, Step};
 use super::pseudo::Pseudo;
 use super::roots::{Opened, Root};
@@ -365,7 +366,7 @@ pub(crate) fn reason(what: &str, error: Errno) -> String {
 }
 
 fn open_folder(at: impl AsFd, name: &[u8]) -> Result<OwnedFd, Errno> {
-    rustix::fs::openat(at, name, FOLDER, Mode::empty())
+    guest::open(at, name, FOLDER)
 }
 
 /// The names in a folder, sorted by bytes, in two allocations.

@@ -21,6 +21,7 @@ use format_spec::Xattr;
 
 use super::{FreezeMode, Kept, cstring};
 use crate::beneath::open_real;
+use crate::push::guest;
 use crate::push::source::{FOLDER, READ};
 use crate::push::stat::{Identity, Stat};
 use crate::push::xattr;
@@ -315,7 +316,7 @@ impl Tree {
         let ino = stat.identity.ino;
         self.make_fan(ino)?;
         let second = name_of(ino);
-        let file = rustix::fs::openat(folder, name, READ, Mode::empty())?;
+        let file = guest::open(folder, name, READ)?;
         if !Stat::of_file(&file)?.identity.is_same_inode(&stat.identity) {
             return Err(Errno::STALE);
         }
@@ -356,7 +357,7 @@ impl Tree {
     }
 
     pub(super) fn open_file(&self, ino: u64) -> Result<OwnedFd, Errno> {
-        rustix::fs::openat(&self.folder, name_of(ino), READ, Mode::empty())
+        guest::open(&self.folder, &*name_of(ino), READ)
     }
 
     pub(super) fn release(&self, identity: &Identity) -> Option<Identity> {

@@ -5,6 +5,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::Mode;
+
 use super::*;
 use crate::push::freeze::{Freeze, FreezeMode, FreezeOptions, MARK, Source};
 use crate::push::list::Writer;

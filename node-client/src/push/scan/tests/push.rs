@@ -24,6 +24,7 @@ use crate::push::content::Reader;
 use crate::push::doubt::{Doubts, Purse};
 use crate::push::freeze::Freeze;
 use crate::push::globs::Globs;
+use crate::push::guest::Guest;
 use crate::push::links::Links;
 use crate::push::lister::Lister;
 use crate::push::report::Tally;
@@ -226,6 +227,7 @@ impl<'a> Push<'a> {
                         tally,
                         progress: &watch,
                         scratch: Vec::new(),
+                        guest: Guest::default(),
                     },
                     pages,
                     stop,
