@@ -16,8 +16,8 @@ use crate::push::{
 };
 use crate::rate::Rate;
 use crate::restore::{
-    Durable, Existing, NodeChoice, Partial, Placement, RestoreOptions, SeriesChoice, Setuid, SnapshotChoice,
-    VerifyOptions,
+    Durable, Existing, Foreign, NodeChoice, Partial, Placement, RestoreOptions, SeriesChoice, Setuid,
+    SnapshotChoice, Unset, VerifyOptions,
 };
 use crate::span::Span;
 
@@ -243,6 +243,13 @@ pub struct RestoreArguments {
     /// with the same content and time are not fetched, so a restore that was cut short goes on.
     #[arg(long)]
     pub into_existing: bool,
+    /// Restore as root into a folder that belongs to another user, or that all may write to: they can change what is in it
+    /// while it is restored.
+    #[arg(long)]
+    pub into_foreign: bool,
+    /// End with 3 if owners, modes, times or attributes could not be set as they were pushed.
+    #[arg(long)]
+    pub strict_attributes: bool,
     /// List what would be restored, and write nothing. Neither chunks nor the target are looked at.
     #[arg(long)]
     pub dry_run: bool,
@@ -364,6 +371,8 @@ impl RestoreArguments {
             excludes: self.exclude.clone(),
             placement: if self.strip_root { Placement::StripRoot } else { Placement::WholePath },
             existing: if self.into_existing { Existing::Replace } else { Existing::Refuse },
+            foreign: if self.into_foreign { Foreign::Meant } else { Foreign::Refuse },
+            unset: if self.strict_attributes { Unset::IsPartial } else { Unset::IsNoted },
             setuid: if self.keep_setuid { Setuid::Keep } else { Setuid::Drop },
             durable: if self.sync { Durable::Synced } else { Durable::Later },
         })

@@ -16,7 +16,7 @@ use super::change::{Draw, Habit, Settled};
 use super::class::Classes;
 use super::content::Reader;
 use super::doubt::Purse;
-use super::freeze::Source;
+use super::freeze::{BASE_NAME, Source};
 use super::links::Links;
 use super::list::{FoundFile, Step};
 use super::source::Opener;
@@ -122,6 +122,9 @@ impl Scan<'_> {
             }
             Step::Skipped(path) if path.components().last().is_some_and(is_temporary) => {
                 self.reader.tally.fallback("an unfinished file of a restore: passed over", &path);
+            }
+            Step::Skipped(path) if path.components().last() == Some(BASE_NAME.as_bytes()) => {
+                self.reader.tally.fallback("second names of another user's push: passed over", &path);
             }
             Step::Skipped(path) => {
                 tracing::debug!(%path, "passed over: a socket, device or pipe");

@@ -11,7 +11,7 @@ use format_spec::{EntryKind, EntryPath, Timestamp};
 use rustix::fs::{FileType, RawDir, SeekFrom};
 use rustix::io::Errno;
 
-use super::freeze::{Held, is_base};
+use super::freeze::{BASE_NAME, Held, is_base};
 use super::globs::Globs;
 use super::guest;
 use super::list::{FoundFile, Step};
@@ -310,9 +310,14 @@ impl Walker<'_> {
         let at = self.visitor.now();
         let about = Stat::of_file(&folder);
         let names = Names::list(&folder, &mut self.buffer);
-        // Second names of a push, this one or another, are no data.
+        // Second names of a push, this one or another, are no data. Those of another user's are told of: he could have made
+        // such a folder to hide something.
         if names.as_ref().is_ok_and(|names| is_base(names.iter())) {
-            return Ok(None);
+            match whose(about.as_ref().ok(), &path) {
+                Whose::Ours => return Ok(None),
+                Whose::Theirs => return self.step(Step::Skipped(path)).map(|()| None),
+                Whose::Data => {}
+            }
         }
         match about.and_then(|stat| Ok((stat, xattr::of_file(&folder)?))) {
             // The format has no entry for `/` itself.
@@ -348,6 +353,25 @@ impl Walker<'_> {
 
     fn problem(&mut self, path: EntryPath, what: &str, error: Errno) -> Result<(), Stopped> {
         self.step(Step::Problem(path, reason(what, error)))
+    }
+}
+
+/// Whose a folder is that holds nothing but second names.
+enum Whose {
+    /// A push of this user or of root has made it.
+    Ours,
+    /// A push of another user may have made it.
+    Theirs,
+    /// It is of another user, and pushes give such folders another name.
+    Data,
+}
+
+fn whose(about: Option<&Stat>, path: &EntryPath) -> Whose {
+    let is_ours = about.is_some_and(|stat| [0, rustix::process::geteuid().as_raw()].contains(&stat.uid));
+    match path.components().last() {
+        _ if is_ours => Whose::Ours,
+        Some(name) if name == BASE_NAME.as_bytes() => Whose::Theirs,
+        _ => Whose::Data,
     }
 }
 

@@ -142,9 +142,23 @@ impl Target {
         self.handle.as_fd()
     }
 
-    /// Who owned the target before, unless this restore made it.
+    /// What the target was before, unless this restore made it.
     pub(super) fn was(&self) -> Option<&Stat> {
         self.was.as_ref()
+    }
+
+    /// Who else than root may write to the target as it was, for people; `None` if nobody, or if this restore made it.
+    pub(super) fn other_writer(&self) -> Option<String> {
+        let was = self.was.as_ref()?;
+        let mode = Mode::from_raw_mode(was.st_mode);
+        match was.st_uid {
+            // In a sticky folder nobody renames what is another's.
+            0 if mode.contains(Mode::WOTH) && !mode.contains(Mode::SVTX) => {
+                Some("can be written to by every user".to_owned())
+            }
+            0 => None,
+            owner => Some(format!("belongs to user {owner}")),
+        }
     }
 
     /// The target itself, which all folders lie in. To be asked for once.

@@ -14,8 +14,8 @@ use node_client::config::{Config, Settings};
 use node_client::error::{ClientError, EXIT_PARTIAL};
 use node_client::push::{self, FreezeMode, FreezeOptions, PushOptions, PushReport};
 use node_client::restore::{
-    self, Durable, Existing, NodeChoice, Partial, Placement, Progress, RestoreOptions, RestoreReport, Setuid,
-    SnapshotChoice,
+    self, Durable, Existing, Foreign, NodeChoice, Partial, Placement, Progress, RestoreOptions,
+    RestoreReport, Setuid, SnapshotChoice, Unset,
 };
 use node_client::signals::on_interrupt;
 use tokio::runtime::{Builder, Runtime};
@@ -151,6 +151,8 @@ impl<'a> Tour<'a> {
             excludes: Vec::new(),
             placement: Placement::StripRoot,
             existing: Existing::Refuse,
+            foreign: Foreign::Refuse,
+            unset: Unset::IsNoted,
             // The scratch folder is open to nobody else.
             setuid: Setuid::Keep,
             durable: Durable::Later,
