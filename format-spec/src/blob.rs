@@ -98,9 +98,7 @@ impl Decompressor {
     /// # Errors
     /// An `io::Error` from zstd: out of memory.
     pub fn new() -> io::Result<Self> {
-        let mut zstd = zstd::bulk::Decompressor::new()?;
-        zstd.window_log_max(23)?;
-        Ok(Self { zstd, buffer: Vec::new() })
+        Ok(Self { zstd: zstd::bulk::Decompressor::new()?, buffer: Vec::new() })
     }
 
     /// The plaintext of `payload`, which must be exactly `plain_len` bytes long.
@@ -135,6 +133,12 @@ impl Decompressor {
     /// The content of a zstd frame that holds at most `limit` bytes.
     fn inflate(&mut self, payload: &[u8], limit: usize) -> Result<&[u8], FormatError> {
         let malformed = || FormatError::malformed("payload", "not a zstd frame of the declared length");
+        if !is_one_frame(payload, limit) {
+            return Err(FormatError::malformed(
+                "payload",
+                "not one zstd frame with a window of at most 8 MiB",
+            ));
+        }
         if self.buffer.len() < limit {
             self.buffer.resize(limit, 0);
         }
@@ -142,6 +146,27 @@ impl Decompressor {
         let len = self.zstd.decompress_to_buffer(payload, target).map_err(|_| malformed())?;
         self.buffer.get(..len).ok_or_else(malformed)
     }
+}
+
+/// Longest window of a frame, in bytes.
+const MAX_WINDOW: u64 = 8 << 20;
+
+/// Whether `payload` is one zstd frame of `len` bytes, without a dictionary, whose window is not too long. zstd takes more:
+/// several frames in a row, frames to be skipped, and in memory a window of any length.
+fn is_one_frame(payload: &[u8], len: usize) -> bool {
+    const MAGIC: [u8; 4] = 0xFD2F_B528_u32.to_le_bytes();
+    let Some([descriptor, window, ..]) = payload.strip_prefix(&MAGIC) else { return false };
+    let has_dictionary = descriptor & 0b11 != 0;
+    let is_single_segment = descriptor & 0b10_0000 != 0;
+    let window = if is_single_segment {
+        u64::try_from(len).unwrap_or(u64::MAX)
+    } else {
+        let base = 1_u64 << (10 + (window >> 3));
+        base + base / 8 * u64::from(window & 0b111)
+    };
+    !has_dictionary
+        && window <= MAX_WINDOW
+        && zstd::zstd_safe::find_frame_compressed_size(payload).is_ok_and(|frame| frame == payload.len())
 }
 
 /// Where blobs belong: sealed into each, so that none opens elsewhere.
@@ -241,6 +266,46 @@ mod tests {
             id: ChunkId::from_bytes([5; 32]),
             plain_len: 9,
             compression: Compression::Raw,
+        }
+    }
+
+    /// What zstd takes and the format does not.
+    #[test]
+    fn a_payload_is_one_frame_with_a_short_window() {
+        let plain = b"some text, some text, some text, some text".repeat(400);
+        let len = u32::try_from(plain.len()).unwrap();
+        let (compression, payload) = {
+            let mut compressor = Compressor::new(3).unwrap();
+            let (compression, payload) = compressor.compress(&plain).unwrap();
+            (compression, payload.to_vec())
+        };
+        assert_eq!(compression, Compression::Zstd);
+        let half = zstd::bulk::compress(&plain[..plain.len() / 2], 3).unwrap();
+        let rest = zstd::bulk::compress(&plain[plain.len() / 2..], 3).unwrap();
+        let skipped = [&0x184D_2A50_u32.to_le_bytes()[..], &4_u32.to_le_bytes(), b"none"].concat();
+        let wide = {
+            let mut wide = zstd::stream::Encoder::new(Vec::new(), 3).unwrap();
+            wide.window_log(24).unwrap();
+            std::io::Write::write_all(&mut wide, &plain).unwrap();
+            wide.finish().unwrap()
+        };
+        let mut decompressor = Decompressor::new().unwrap();
+        let mut inflate =
+            |payload: &[u8]| decompressor.decompress(Compression::Zstd, payload, len).map(<[u8]>::to_vec);
+
+        assert_eq!(inflate(&payload).unwrap(), plain);
+        for (what, bad) in [
+            ("two frames", [half, rest].concat()),
+            ("a frame to be skipped behind", [&payload[..], &skipped].concat()),
+            ("a frame to be skipped before", [&skipped[..], &payload].concat()),
+            ("a byte behind", [&payload[..], b"x"].concat()),
+            ("a byte less", payload[..payload.len() - 1].to_vec()),
+            ("a window of 16 MiB", wide),
+            ("an old format", [&[0x27, 0xB5, 0x2F, 0xFD][..], &payload[4..]].concat()),
+            ("nothing", Vec::new()),
+            ("the magic alone", payload[..4].to_vec()),
+        ] {
+            assert!(matches!(inflate(&bad), Err(FormatError::Malformed { .. })), "{what}");
         }
     }
 

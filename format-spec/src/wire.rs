@@ -8,7 +8,7 @@
 //! | `POST /v1/sessions/{id}/blobs` | frames | [`BlobsStored`] |
 //! | `POST /v1/sessions/{id}/commit` | a manifest (CBOR) | [`Committed`] |
 //! | `DELETE /v1/sessions/{id}` | – | 204 |
-//! | `GET /v1/snapshots[?cluster=NAME]` | – | [`SnapshotList`] |
+//! | `GET /v1/snapshots[?cluster=NAME][&after=NEXT][&limit=N]` | – | [`SnapshotList`] |
 //! | `GET /v1/snapshots/{id}` | – | [`SnapshotInfo`] |
 //! | `GET /v1/snapshots/{id}/manifests/{node}` | – | a manifest (CBOR) |
 //! | `GET /v1/snapshots/{id}/key` | – | [`SnapshotKey`] |

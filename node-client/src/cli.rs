@@ -3,22 +3,25 @@
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand};
 use clap_complete::Shell;
 use format_spec::{ClusterName, NodeName, SeriesName};
 
+use crate::bar::Naming;
 use crate::config::{Config, Env, Settings};
 use crate::error::ClientError;
+use crate::named::SnapshotChoice;
 use crate::priority::{DiskClass, Nice, Priority};
 use crate::push::{
-    Alike, ClassRule, ClassSet, DEFAULT_LEVEL, FreezeMode, FreezeOptions, Mounts, PushOptions, Rehash,
-    Smaller, Strict, Unfrozen,
+    Alike, Caches, ClassRule, ClassSet, DEFAULT_LEVEL, FreezeMode, FreezeOptions, Mounts, PathList,
+    PushOptions, Rehash, SelectOptions, Separator, Smaller, Strict, Unfrozen,
 };
 use crate::rate::Rate;
 use crate::restore::{
-    Durable, Existing, Foreign, NodeChoice, Partial, Placement, RestoreOptions, SeriesChoice, Setuid,
-    SnapshotChoice, Unset, VerifyOptions,
+    Durable, Existing, Foreign, NodeChoice, Partial, Placement, RestoreOptions, SeriesChoice, Setuid, Unset,
+    VerifyOptions,
 };
+use crate::size::Size;
 use crate::span::Span;
 
 /// Backs up folders of this machine into an Astacus repository, and brings them back.
@@ -112,9 +115,36 @@ pub struct PushArguments {
     #[arg(required = true, value_name = "PATH")]
     pub paths: Vec<PathBuf>,
     /// Pass over what matches: a name in any folder, or with a slash in it an absolute path, where
-    /// `*` stays within a name and `**` does not.
+    /// `*` stays within a name and `**` does not. `!GLOB` takes what matches after all; of several that match, the last
+    /// decides. A folder that is passed over is not entered.
     #[arg(long, value_name = "GLOB")]
     pub exclude: Vec<String>,
+    /// Read such patterns from a file, one on each line; empty lines, and lines that begin with `#`, are none. They come
+    /// before those of --exclude.
+    #[arg(long, value_name = "FILE")]
+    pub exclude_file: Vec<PathBuf>,
+    /// Of a folder that holds this name, take only the folder itself and what has this name.
+    #[arg(long, value_name = "NAME")]
+    pub exclude_if_present: Vec<String>,
+    /// Of a folder that is marked as a cache, take only the folder itself and its CACHEDIR.TAG.
+    #[arg(long)]
+    pub exclude_caches: bool,
+    /// Pass over files that are longer: a number of bytes, with K, M or G.
+    #[arg(long, value_name = "SIZE")]
+    pub exclude_larger_than: Option<Size>,
+    /// Of the folders to back up, take only the files and whole folders that this file names, one path on each line; `-`
+    /// is standard input.
+    #[arg(long, value_name = "FILE")]
+    pub files_from: Vec<PathBuf>,
+    /// As --files-from, with a NUL behind each path, as `find -print0` writes them.
+    #[arg(long, value_name = "FILE")]
+    pub files_from0: Vec<PathBuf>,
+    /// Tell what would be read and left out; read no file, send nothing, and ask no server.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Name each file that is new, changed, left out or missing, on standard error; twice: each file.
+    #[arg(long, short, action = ArgAction::Count)]
+    pub verbose: u8,
     /// Do not enter file systems that are mounted below the folders.
     #[arg(long)]
     pub one_file_system: bool,
@@ -122,7 +152,7 @@ pub struct PushArguments {
     #[arg(long, value_name = "N", default_value_t = DEFAULT_LEVEL, value_parser = clap::value_parser!(i32).range(1..=19))]
     pub level: i32,
     /// Threads that compress [default: one for each processor, at most 16].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = jobs)]
     pub jobs: Option<NonZeroUsize>,
     /// Read every file, and remember nothing for the next push.
     #[arg(long)]
@@ -163,7 +193,7 @@ pub struct PushArguments {
     #[arg(long, value_name = "PERCENT", num_args = 0..=1, require_equals = true, default_missing_value = "100", value_parser = percent)]
     pub rehash: Option<f64>,
     /// Hash everything again once in so many pushes, spread over the second half of them; 0 for never.
-    #[arg(long, value_name = "N", default_value_t = 30, conflicts_with = "rehash")]
+    #[arg(long, value_name = "N", default_value_t = 30, conflicts_with = "rehash", value_parser = pushes)]
     pub rehash_every: u32,
     /// Send at most so many bytes per second: a number with K, M or G.
     #[arg(long, value_name = "RATE")]
@@ -210,6 +240,14 @@ pub struct TidyArguments {
 fn percent(text: &str) -> Result<f64, String> {
     let share: f64 = text.trim_end_matches('%').parse().map_err(|_| EXPECTED_PERCENT.to_owned())?;
     if (0.0..=100.0).contains(&share) { Ok(share / 100.0) } else { Err(EXPECTED_PERCENT.to_owned()) }
+}
+
+fn jobs(text: &str) -> Result<NonZeroUsize, String> {
+    text.parse().map_err(|_| "expected a number of threads, at least 1".to_owned())
+}
+
+fn pushes(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| "expected a number of pushes, or 0 for never".to_owned())
 }
 
 const EXPECTED_PERCENT: &str = "expected a number from 0 to 100";
@@ -288,10 +326,11 @@ impl PushArguments {
     /// # Errors
     /// [`ClientError::Usage`] if the node has no usable name.
     pub fn options(&self, config: &Config, host: &str, env: Env<'_>) -> Result<PushOptions, ClientError> {
+        self.check_numbers()?;
         let defaults =
             PushOptions::new(config.cluster(), config.node(host)?, host.to_owned(), self.paths.clone());
         Ok(PushOptions {
-            excludes: self.exclude.clone(),
+            select: self.select(),
             mounts: if self.one_file_system { Mounts::Skip } else { Mounts::Enter },
             level: self.level,
             jobs: self.jobs.unwrap_or(defaults.jobs),
@@ -315,6 +354,46 @@ impl PushArguments {
             state: self.state(env),
             ..defaults
         })
+    }
+
+    /// A number behind an option that takes it with `=` only would be a folder to push.
+    fn check_numbers(&self) -> Result<(), ClientError> {
+        for path in self.paths.iter().filter(|path| path.symlink_metadata().is_err()) {
+            let Some(text) = path.to_str() else { continue };
+            let flags = [
+                ("nice", self.nice.is_some() && text.parse::<Nice>().is_ok()),
+                ("rehash", self.rehash.is_some() && percent(text).is_ok()),
+            ];
+            if let Some((flag, _)) = flags.iter().find(|(_, takes_it)| *takes_it) {
+                return Err(ClientError::Usage(format!(
+                    "`{text}` is taken for a folder to push, and is not there: a number for --{flag} is written with \
+                     `=`, as in `--{flag}={text}`"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Which names are pushed.
+    fn select(&self) -> SelectOptions {
+        let lists = |files: &[PathBuf], separator| -> Vec<PathList> {
+            files.iter().map(|file| PathList { file: file.clone(), separator }).collect()
+        };
+        let (lines, nuls) =
+            (lists(&self.files_from, Separator::NewLine), lists(&self.files_from0, Separator::Nul));
+        SelectOptions {
+            excludes: self.exclude.clone(),
+            exclude_files: self.exclude_file.clone(),
+            if_present: self.exclude_if_present.clone(),
+            caches: if self.exclude_caches { Caches::LeaveOut } else { Caches::Take },
+            larger_than: self.exclude_larger_than,
+            lists: [lines, nuls].concat(),
+        }
+    }
+
+    /// The files to name.
+    pub fn naming(&self, output: Output) -> Naming {
+        if output.quiet { Naming::Nothing } else { Naming::of(self.verbose) }
     }
 
     /// The folder of what pushes remember.
@@ -435,6 +514,46 @@ mod tests {
 
         assert_eq!(before.connection.cluster, behind.connection.cluster);
         assert!(before.connection.cluster.is_some());
+    }
+
+    fn push(line: &[&str]) -> Result<PushArguments, clap::Error> {
+        let line = [&["astacus-client", "push"], line].concat();
+        Arguments::try_parse_from(line).map(|arguments| match arguments.command {
+            Command::Push(push) => push,
+            other => panic!("{other:?}"),
+        })
+    }
+
+    /// It would be taken for a folder, and the number for its default.
+    #[test]
+    fn a_number_that_lacks_its_sign_is_refused_with_the_way_to_write_it() {
+        for (line, way_out) in [
+            (["--nice", "10", "/etc"], "--nice=10"),
+            (["/etc", "--rehash", "50"], "--rehash=50"),
+            (["--rehash", "50%", "/etc"], "--rehash=50%"),
+        ] {
+            let error = push(&line).unwrap().check_numbers().unwrap_err();
+
+            assert_eq!(error.exit_code(), 2);
+            assert!(error.to_string().contains(way_out), "{error}");
+        }
+        assert!(push(&["--nice=10", "/etc"]).unwrap().check_numbers().is_ok());
+        assert!(push(&["10", "/etc"]).unwrap().check_numbers().is_ok(), "a folder that is not there");
+    }
+
+    #[test]
+    fn numbers_are_refused_in_words_that_say_what_is_expected() {
+        for (line, words) in [
+            (&["/a", "--jobs", "0"][..], "a number of threads, at least 1"),
+            (&["/a", "--jobs", "many"], "a number of threads, at least 1"),
+            (&["/a", "--rehash-every", "-1"], "a number of pushes"),
+            (&["/a", "--rehash-every", "x"], "a number of pushes"),
+            (&["/a", "--exclude-larger-than", "0"], "is not a size"),
+        ] {
+            let error = push(line).unwrap_err().to_string();
+            assert!(error.contains(words) || line.contains(&"-1"), "{error}");
+            assert!(!error.contains("non-zero type") && !error.contains("invalid digit"), "{error}");
+        }
     }
 
     #[test]

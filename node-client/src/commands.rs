@@ -36,6 +36,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, ClientError> {
         }
         Command::Man { dir } => manual(dir),
         Command::Tidy(tidy) => tidied(tidy, arguments.output),
+        Command::Push(push) if push.dry_run => planned(push, arguments),
         command => {
             // Before any thread is started: each has its own priority, from the one that started it.
             if let Command::Push(push) = command {
@@ -72,6 +73,23 @@ fn tidied(arguments: &TidyArguments, output: Output) -> Result<u8, ClientError> 
     Ok(if tidied.left.is_empty() { 0 } else { EXIT_PARTIAL })
 }
 
+/// Tells what a push would do. Needs no server.
+fn planned(push: &PushArguments, arguments: &Arguments) -> Result<u8, ClientError> {
+    let config = Config::load(arguments.connection.settings(), &env)?;
+    let options = push.options(&config, &host(), &env)?;
+    raise_file_limit();
+    let bar = Bar::for_push(arguments.output).naming(push.naming(arguments.output));
+    let planned = push::dry_run(&options, &bar, &SystemClock::new())?;
+    drop(bar);
+    show(&planned, arguments.output)?;
+    Ok(planned.exit_code())
+}
+
+/// The name of this machine.
+fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
 fn manual(dir: &Path) -> Result<u8, ClientError> {
     clap_mangen::generate_to(Arguments::command(), dir).map(|()| 0).map_err(|source| ClientError::Disk {
         action: "write the manual to",
@@ -104,8 +122,7 @@ impl Client {
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build();
         let runtime = runtime.map_err(|source| ClientError::Thread { name: "network", source })?;
         outlive_user_signals(runtime.handle()).map_err(no_signals)?;
-        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        Ok(Self { api, runtime, config, host, clock: SystemClock::new(), output: arguments.output })
+        Ok(Self { api, runtime, config, host: host(), clock: SystemClock::new(), output: arguments.output })
     }
 
     fn run(&self, command: &Command) -> Result<u8, ClientError> {
@@ -128,7 +145,7 @@ impl Client {
     fn push(&self, arguments: &PushArguments) -> Result<u8, ClientError> {
         let options = arguments.options(&self.config, &self.host, &env)?;
         let cancel = self.interruptible()?;
-        let bar = Bar::for_push(self.output);
+        let bar = Bar::for_push(self.output).naming(arguments.naming(self.output));
         let hooks = push::Hooks { progress: &bar, cancel, clock: &self.clock };
         let report = push::run(&self.api, self.runtime.handle(), &options, &hooks)?;
         drop(bar);

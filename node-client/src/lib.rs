@@ -9,6 +9,7 @@
 //! | [`cancel`] | one switch that ends a push |
 //! | [`clock`] | time as an argument |
 //! | [`rate`], [`span`], [`priority`] | how a push steps back behind other work |
+//! | [`size`] | bytes as they are named on a command line |
 //! | [`progress`] | who wants to know how far a push is |
 //! | [`cli`], [`config`] | what can be asked for, and where settings come from |
 //! | [`list`] | which snapshots are listed |
@@ -30,6 +31,7 @@ pub mod error;
 pub mod fuzz;
 pub mod list;
 pub mod log;
+pub mod named;
 pub mod priority;
 pub mod progress;
 pub mod push;
@@ -37,6 +39,7 @@ pub mod rate;
 pub mod restore;
 pub mod show;
 pub mod signals;
+pub mod size;
 pub mod span;
 mod state;
 mod twin;

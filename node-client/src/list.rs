@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use format_spec::wire::SnapshotInfo;
 use format_spec::{ClusterName, NodeName};
 
+use crate::api::Api;
 use crate::error::ClientError;
 
 /// The snapshots that the user asks `list` for.
@@ -26,8 +27,7 @@ pub fn choose(mut all: Vec<SnapshotInfo>, wanted: &Wanted) -> Result<Vec<Snapsho
     if let Some(name) = &wanted.named_cluster
         && all.iter().all(|info| info.cluster != *name)
     {
-        let clusters = all.iter().map(|info| info.cluster.as_str()).collect();
-        return Err(nothing("cluster", name.as_str(), &clusters));
+        return Err(no_cluster(name, &all));
     }
     all.retain(|info| wanted.cluster.as_ref().is_none_or(|cluster| info.cluster == *cluster));
     let Some(name) = &wanted.named_node else { return Ok(all) };
@@ -37,6 +37,23 @@ pub fn choose(mut all: Vec<SnapshotInfo>, wanted: &Wanted) -> Result<Vec<Snapsho
         return Err(nothing("node", name.as_str(), &nodes));
     }
     Ok(of_node)
+}
+
+/// Snapshots of `cluster`, or of all clusters.
+///
+/// # Errors
+/// As [`Api::snapshots`]. [`ClientError::NotFound`], naming the clusters that there are, if the one has none.
+pub async fn of_cluster(api: &Api, cluster: Option<&ClusterName>) -> Result<Vec<SnapshotInfo>, ClientError> {
+    let found = api.snapshots(cluster).await?;
+    match cluster {
+        Some(cluster) if found.is_empty() => Err(no_cluster(cluster, &api.snapshots(None).await?)),
+        _ => Ok(found),
+    }
+}
+
+fn no_cluster(name: &ClusterName, all: &[SnapshotInfo]) -> ClientError {
+    let clusters = all.iter().map(|info| info.cluster.as_str()).collect();
+    nothing("cluster", name.as_str(), &clusters)
 }
 
 fn nothing(kind: &str, name: &str, others: &BTreeSet<&str>) -> ClientError {

@@ -1,5 +1,28 @@
 //! Who wants to know how far a push is. The bar itself is drawn by the program, not by the library.
 
+use format_spec::EntryPath;
+
+/// How a push deals with a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It was not known, and is read.
+    New,
+    /// It is known, and read whole.
+    Changed,
+    /// It is known, and only its end is read.
+    Appended,
+    /// Its content is that of the last push.
+    Unchanged,
+    /// What a push that was cut short read of it is kept.
+    Resumed,
+    /// It is one more name of a file that came already.
+    Linked,
+    /// An option leaves it out.
+    Excluded,
+    /// It is missing from the snapshot, or not as it should be.
+    Unreadable,
+}
+
 /// Hears of progress, often and from several threads: it must be quick.
 pub trait Progress: Send + Sync {
     /// One more file was listed; it has `bytes` bytes of content. All are listed before any is dealt with.
@@ -15,6 +38,12 @@ pub trait Progress: Send + Sync {
     /// This many bytes of files were read.
     fn read(&self, bytes: u64) {
         let _ = bytes;
+    }
+
+    /// This is how the push deals with what is at `path`; of folders, links and pipes only what is left out or missing is
+    /// told. A push that starts again tells it again.
+    fn named(&self, fate: Fate, path: &EntryPath) {
+        let _ = (fate, path);
     }
 
     /// This many bytes went to the server.

@@ -46,15 +46,20 @@ impl FromStr for Rate {
 
 impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let bytes = self.0.get();
-        match UNITS.iter().find(|(_, unit)| bytes.is_multiple_of(*unit)) {
-            Some((suffix, unit)) => write!(f, "{}{suffix}", bytes / unit),
-            None => write!(f, "{bytes}"),
-        }
+        write(f, self.0.get())
     }
 }
 
-fn parse(text: &str) -> Option<NonZeroU64> {
+/// Writes bytes with the largest suffix that leaves a whole number.
+pub(crate) fn write(f: &mut fmt::Formatter<'_>, bytes: u64) -> fmt::Result {
+    match UNITS.iter().find(|(_, unit)| bytes.is_multiple_of(*unit)) {
+        Some((suffix, unit)) => write!(f, "{}{suffix}", bytes / unit),
+        None => write!(f, "{bytes}"),
+    }
+}
+
+/// The bytes that a text names; `None` if it is no number of them, or zero.
+pub(crate) fn parse(text: &str) -> Option<NonZeroU64> {
     let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
     let unit = unit(text.strip_prefix(digits)?)?;
     // `u64` would take a plus sign as well.

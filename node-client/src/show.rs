@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::cli::Output;
 use crate::error::{ClientError, DAMAGE_HINT, chain};
-use crate::push::{PushReport, Tidied};
+use crate::push::{DryPush, LeftOutBy, Planned, PushReport, Tidied};
 use crate::restore::{
     DamagedPage, DryRun, FailedFor, NotSet, PassedOver, PlannedKind, RestoreReport, VerifyReport,
 };
@@ -234,12 +234,11 @@ impl Show for PushReport {
         writeln!(out, "  files  {}", files(stats))?;
         writeln!(
             out,
-            "  bytes  read {}, hashed {}, sent {}, stored {}{}",
+            "  bytes  read {}, hashed {}, sent {}, stored {}",
             HumanBytes(stats.bytes_read),
             HumanBytes(stats.bytes_hashed),
             HumanBytes(stats.bytes_sent),
             HumanBytes(stats.bytes_stored),
-            self.dedup_ratio.map(|ratio| format!(" (1 for {ratio:.1})")).unwrap_or_default(),
         )?;
         for frozen in &self.frozen {
             writeln!(out, "  frozen {}: by {}, in {}", frozen.root, frozen.by, frozen.folder)?;
@@ -250,12 +249,7 @@ impl Show for PushReport {
         for fallback in &stats.fallbacks {
             writeln!(out, "  note   {}: {} files", fallback.reason, count(fallback.files))?;
         }
-        for pattern in &self.unmatched {
-            writeln!(out, "  note   {pattern} matched nothing")?;
-        }
-        for warning in &self.warnings {
-            writeln!(out, "  WARNING {warning}")?;
-        }
+        choices(out, &self.left_out, &self.unmatched, &self.warnings)?;
         if let Some(before) = self.suspect {
             writeln!(
                 out,
@@ -280,6 +274,75 @@ impl Show for PushReport {
 
     fn is_news(&self) -> bool {
         self.state == SnapshotState::Partial || self.suspect.is_some()
+    }
+}
+
+/// What options did to a push.
+fn choices(
+    out: &mut dyn Write,
+    left_out: &[LeftOutBy],
+    unmatched: &[String],
+    warnings: &[String],
+) -> io::Result<()> {
+    for LeftOutBy { by, entries, folders, bytes } in left_out {
+        let folders =
+            if *folders > 0 { format!(" ({} folders)", HumanCount(*folders)) } else { String::new() };
+        let (entries, bytes) = (HumanCount(*entries), HumanBytes(*bytes));
+        writeln!(out, "  left out {entries} entries{folders}, {bytes}: {by}")?;
+    }
+    for pattern in unmatched {
+        writeln!(out, "  note   {pattern} matched nothing")?;
+    }
+    for warning in warnings {
+        writeln!(out, "  WARNING {warning}")?;
+    }
+    Ok(())
+}
+
+impl Show for DryPush {
+    fn text(&self, out: &mut dyn Write) -> io::Result<()> {
+        let count = HumanCount;
+        writeln!(out, "dry run: nothing is read, sent or remembered")?;
+        writeln!(
+            out,
+            "  {} files, {} folders, {} links, {}",
+            count(self.files),
+            count(self.folders),
+            count(self.symlinks),
+            HumanBytes(self.bytes),
+        )?;
+        if !self.is_remembered {
+            writeln!(out, "  no push of these folders is remembered: every file counts as new")?;
+        }
+        let kinds = [
+            ("new", self.new),
+            ("changed", self.changed),
+            ("appended", self.appended),
+            ("unchanged", self.unchanged),
+        ];
+        let some = kinds.into_iter().filter(|(_, planned)| planned.files > 0);
+        for (kind, Planned { files, bytes, bytes_to_read }) in some {
+            let (bytes, to_read) = (HumanBytes(bytes), HumanBytes(bytes_to_read));
+            writeln!(out, "  {kind:<9} {} files, {bytes}, of which {to_read} would be read", count(files))?;
+        }
+        if self.gone > 0 {
+            writeln!(out, "  gone      {} files of the last push", count(self.gone))?;
+        }
+        choices(out, &self.left_out, &self.unmatched, &self.warnings)?;
+        if self.skipped > 0 {
+            writeln!(out, "  passed over {} sockets, devices and pipes", self.skipped)?;
+        }
+        if self.problem_count > 0 {
+            writeln!(out, "  PARTIAL: {} files would be missing", self.problem_count)?;
+        }
+        for problem in &self.problems {
+            writeln!(out, "    {}: {}", problem.path, problem.reason)?;
+        }
+        Ok(())
+    }
+
+    fn is_news(&self) -> bool {
+        self.state == SnapshotState::Partial
     }
 }
 

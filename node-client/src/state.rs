@@ -186,6 +186,14 @@ struct Preamble {
 
 impl Preamble {
     fn encode(&self, domain: &DomainKey) -> Vec<u8> {
+        let mut bytes = self.body();
+        let check = check(domain, self.session.as_bytes(), 0, &[&bytes]);
+        bytes.extend_from_slice(&check);
+        bytes
+    }
+
+    /// All but its check.
+    fn body(&self) -> Vec<u8> {
         let mut bytes = MAGIC.to_vec();
         bytes.extend_from_slice(&VERSION.to_le_bytes());
         bytes.extend_from_slice(self.repository.as_bytes());
@@ -200,8 +208,6 @@ impl Preamble {
             bytes.extend_from_slice(&dev.to_le_bytes());
             bytes.extend_from_slice(&file_system.to_le_bytes());
         }
-        let check = check(domain, self.session.as_bytes(), 0, &[&bytes]);
-        bytes.extend_from_slice(&check);
         bytes
     }
 }

@@ -1,4 +1,4 @@
-//! Counting: are the packs and manifests that the index names on the site at all?
+//! Counting: are the packs, manifests and snapshots that the index names on the site at all?
 //!
 //! One listing answers for all of them, without reading one. A few that are missing are damage: their blobs go in
 //! quarantine, and the next push sends them again. A site that lacks most of its packs is not damaged but not there: a
@@ -12,7 +12,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use format_spec::ManifestId;
+use format_spec::{ManifestId, SnapshotId};
 
 use crate::alarm::{self, AlarmCode};
 use crate::damaged::{self, Object};
@@ -24,7 +24,7 @@ use crate::pack::object_name;
 use crate::quarantine::{self, Place};
 use crate::repository::{Repository, create, lock};
 use crate::site::{Area, Listed, ObjectName, Prefix, SiteError};
-use crate::snapshot::manifest_object;
+use crate::snapshot::{manifest_object, snapshot_object};
 use crate::verify;
 
 const CODE: &str = "site_incomplete";
@@ -40,7 +40,8 @@ const WAY_OUT: &str = "bring the disk of the site back and restart the server; i
 #[derive(Debug, Default)]
 struct Missing {
     packs: HashSet<PackNumber>,
-    manifests: Vec<ManifestId>,
+    /// Manifests, and snapshots' own objects.
+    objects: Vec<Object>,
     /// Packs that the site should have, those aside that are known to be lost.
     of_packs: usize,
     /// The site does not even have the descriptor of the repository.
@@ -142,7 +143,7 @@ pub(crate) fn check_push(repository: &Repository) -> Result<(), ServerError> {
 }
 
 async fn write_down(repository: &Arc<Repository>, missing: Missing) -> Result<u64, ServerError> {
-    let Missing { packs, manifests, .. } = missing;
+    let Missing { packs, objects, .. } = missing;
     let mut marked = 0;
     if !packs.is_empty() {
         let mark = move |repository: &Arc<Repository>| {
@@ -156,8 +157,8 @@ async fn write_down(repository: &Arc<Repository>, missing: Missing) -> Result<u6
         marked = if_there_is_room(repository.blocking(mark).await)?;
     }
     let note = move |repository: &Arc<Repository>| {
-        for id in manifests {
-            damaged::note(repository, Object::Manifest(id), "is not on the site")?;
+        for object in objects {
+            damaged::note(repository, object, "is not on the site")?;
         }
         alarm::clear(repository, AlarmCode::SiteIncomplete)
     };
@@ -173,7 +174,8 @@ async fn count(repository: &Arc<Repository>) -> Result<Missing, ServerError> {
         Err(error) => return Err(repository.site_error(error)),
     };
     let packs = list(repository, Area::Packs).await?;
-    let manifests = list(repository, Area::Manifests).await?;
+    let mut objects = list(repository, Area::Manifests).await?;
+    objects.extend(list(repository, Area::Snapshots).await?);
     let compare = move |repository: &Arc<Repository>| {
         let still = Named::read(repository)?;
         let mut missing = Missing { of_packs: still.packs.len(), no_descriptor, ..Missing::default() };
@@ -182,9 +184,11 @@ async fn count(repository: &Arc<Repository>) -> Result<Missing, ServerError> {
                 missing.packs.insert(number);
             }
         }
-        let is_missing =
-            |id: &ManifestId| still.manifests.contains(id) && !manifests.contains(&manifest_object(id));
-        missing.manifests = before.manifests.into_iter().filter(is_missing).collect();
+        let is_missing = |object: &Object| {
+            let is_there = name(*object).is_none_or(|name| objects.contains(&name));
+            still.objects.contains(object) && !is_there
+        };
+        missing.objects = before.objects.into_iter().filter(is_missing).collect();
         Ok(missing)
     };
     repository.blocking(compare).await
@@ -199,7 +203,16 @@ async fn list(repository: &Repository, area: Area) -> Result<HashSet<ObjectName>
 /// What the index names.
 struct Named {
     packs: HashMap<PackNumber, PackRow>,
-    manifests: HashSet<ManifestId>,
+    objects: HashSet<Object>,
+}
+
+/// Where an object lies that has a name of its own.
+fn name(object: Object) -> Option<ObjectName> {
+    match object {
+        Object::Manifest(id) => Some(manifest_object(&id)),
+        Object::Snapshot(id) => Some(snapshot_object(&id)),
+        Object::Pack(_) => None,
+    }
 }
 
 impl Named {
@@ -213,13 +226,20 @@ impl Named {
                 packs.insert(number, row.clone());
             }
         })?;
-        let mut manifests = HashSet::new();
+        let mut objects = HashSet::new();
         repository.for_each_row(Table::Manifest, &KeyRange::all(), |key, _| {
             let id = key.try_into().map(ManifestId::from_bytes);
-            manifests.insert(id.map_err(|_| ServerError::Row { object: "a manifest".to_owned() })?);
+            let id = id.map_err(|_| ServerError::Row { object: "a manifest".to_owned() })?;
+            objects.insert(Object::Manifest(id));
             Ok(())
         })?;
-        Ok(Self { packs, manifests })
+        repository.for_each_row(Table::Snapshot, &KeyRange::all(), |key, _| {
+            let id = key.try_into().map(SnapshotId::from_bytes);
+            let id = id.map_err(|_| ServerError::Row { object: "a snapshot".to_owned() })?;
+            objects.insert(Object::Snapshot(id));
+            Ok(())
+        })?;
+        Ok(Self { packs, objects })
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a request can fail with. `code` is stable for programs, `class` says what the caller can do.
 
-use format_spec::{ChunkId, ErrorClass, FormatError, NodeName, SessionId, SnapshotId};
+use format_spec::{ChunkId, ClusterName, ErrorClass, FormatError, NodeName, SessionId, SnapshotId};
 
 use crate::index::IndexError;
 use crate::site::SiteError;
@@ -25,6 +25,13 @@ pub enum ServerError {
     /// The session never was, has expired, or has ended.
     #[error("session {0} is over: start the push again")]
     SessionOver(SessionId),
+    /// A node has as many sessions open as one may have.
+    #[error(
+        "node `{node}` of cluster `{cluster}` has {most} sessions open, and may have no more: `astacus-admin sessions` \
+         lists them, and one that its push has left ends after two minutes",
+        most = crate::session::MOST_OF_A_NODE
+    )]
+    TooManySessions { cluster: ClusterName, node: NodeName },
     /// Nothing has this id.
     #[error("there is no snapshot {0}")]
     NoSnapshot(SnapshotId),
@@ -102,6 +109,7 @@ impl ServerError {
             Self::TooLarge { .. } => "too_large",
             Self::Unauthorized => "unauthorized",
             Self::SessionOver(_) => "session_over",
+            Self::TooManySessions { .. } => "too_many_sessions",
             Self::NoSnapshot(_) => "no_such_snapshot",
             Self::NoNode { .. } => "no_such_node",
             Self::NoChunk(_) => "no_such_chunk",
@@ -146,6 +154,7 @@ impl ServerError {
             }
             Self::Full { .. }
             | Self::NotStored { .. }
+            | Self::TooManySessions { .. }
             | Self::Rests { .. }
             | Self::Halted
             | Self::Scratch(_) => ErrorClass::Unavailable,

@@ -17,6 +17,7 @@ use repo_server::log::Log;
 use repo_server::rebuild::{self, Plan, RebuildError, RebuildReport};
 use repo_server::repository::{CreateError, OnHalt, check_exists, open_or_create};
 use repo_server::site::SiteUrl;
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -89,6 +90,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     // Whatever is made is open to this user only.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    keep_memory_private();
     let log = Log::start("info,fjall=warn,lsm_tree=warn");
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let ended = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
@@ -107,6 +109,14 @@ fn main() -> ExitCode {
             ExitCode::from(class(&error).exit_code())
         }
     }
+}
+
+/// The memory of a server holds the master key: no core dump is written of it, and no other process of its user reads
+/// it. A kernel that refuses that is passed over.
+fn keep_memory_private() {
+    let nothing = Rlimit { current: Some(0), maximum: Some(0) };
+    let _ = setrlimit(Resource::Core, nothing);
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
 }
 
 fn class(error: &anyhow::Error) -> ErrorClass {

@@ -212,6 +212,24 @@ fn a_body_over_its_limit_is_refused_with_413() {
     }
 }
 
+/// A stranger's body takes no memory: who asks for a session that is none is refused before any of it has come.
+#[test]
+fn a_session_is_looked_at_before_a_body_is_waited_for() {
+    let world = World::new();
+    let wire = world.wire();
+
+    for what in ["commit", "blobs"] {
+        let path = format!("/v1/sessions/01890a5d-ac96-774b-bcce-b302099a8057/{what}");
+        let authorization = Some(wire.authorization());
+        let length = Length::Claimed(1 << 20);
+        let request = Request { method: "POST", path: &path, authorization, body: b"", length };
+
+        let answer = wire.try_send(&request).unwrap_or_else(|| panic!("no answer to {what}"));
+
+        assert_eq!(answer.refusal(), (409, "session_over".to_owned()), "{what}");
+    }
+}
+
 /// P4: a body that ends before its claimed length is no body.
 #[test]
 fn a_body_that_breaks_off_changes_nothing() {
@@ -251,6 +269,12 @@ fn ids_names_and_json_that_are_none_are_refused_by_a_stable_code() {
     assert_eq!(refused("GET", &format!("/v1/snapshots/{id}/manifests/n"), b""), is(404, "no_such_snapshot"));
     assert_eq!(refused("GET", &format!("/v1/snapshots/{id}/manifests/a%2fb"), b""), is(400, "bad_id"));
     assert_eq!(refused("GET", "/v1/snapshots?cluster=a%20b", b""), is(400, "bad_id"));
+    assert_eq!(refused("GET", "/v1/snapshots?after=1", b""), is(400, "bad_query"));
+    assert_eq!(refused("GET", "/v1/snapshots?cluster=%FF", b""), is(400, "bad_id"));
+    assert_eq!(refused("GET", "/v1/snapshots?limit=1&limit=2", b""), is(400, "bad_query"));
+    assert_eq!(refused("GET", "/v1/snapshots?clustr=c", b""), is(400, "bad_query"));
+    assert_eq!(refused("GET", "/v1/snapshots/%FF", b""), is(400, "bad_id"));
+    assert_eq!(refused("GET", "/v1/snapshots?limit=many", b""), is(400, "bad_query"));
     assert_eq!(refused("POST", "/v1/sessions/x/renew", b""), is(400, "bad_id"));
     assert_eq!(refused("POST", "/v1/sessions", b"{"), is(400, "bad_json"));
     assert_eq!(refused("POST", "/v1/sessions", br#"{"cluster":"a/b","node":"n"}"#), is(400, "bad_json"));

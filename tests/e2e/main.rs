@@ -25,6 +25,7 @@ mod reflink;
 mod restore;
 mod retention;
 mod scrub;
+mod select;
 mod series;
 mod server;
 mod session;

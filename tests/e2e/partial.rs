@@ -412,3 +412,29 @@ fn a_node_of_the_environment_is_the_one_that_is_restored_and_verified() {
     nobody.restore("latest", &world.path("none"), &[]).exits(10);
     assert!(!world.path("none").exists());
 }
+
+/// Whoever mistypes a cluster must not take an empty answer for an empty repository.
+#[test]
+fn a_cluster_without_snapshots_is_not_found_by_any_command() {
+    let world = World::new();
+    let node = world.node("one");
+    node.push(&world.dir("source"));
+    let elsewhere = ["--cluster", "nosuch"];
+
+    let to = world.path("restored");
+    let asked = [
+        node.run([&["list"][..], &elsewhere].concat()),
+        node.run([&["verify", "latest"][..], &elsewhere].concat()),
+        node.restore("latest", &to, &elsewhere),
+        node.admin(&[&["snapshots"][..], &elsewhere].concat()),
+        node.admin(&[&["stats"][..], &elsewhere].concat()),
+        node.admin(&[&["last", "nosuch"][..]].concat()),
+        node.admin(&[&["forget", "--dry-run"][..], &elsewhere].concat()),
+    ];
+
+    for done in asked {
+        let done = done.exits(10);
+        assert!(done.stderr.contains("nosuch"), "{done:?}");
+    }
+    assert!(!to.exists());
+}

@@ -46,6 +46,17 @@ fn a_health_check_needs_no_token() {
     assert_eq!((answer.status, answer.body.as_slice()), (200, &b"ok\n"[..]));
 }
 
+/// Its memory holds the master key.
+#[test]
+fn no_core_dump_is_written_of_a_server() {
+    let world = World::new();
+
+    let limits = fs::read_to_string(format!("/proc/{}/limits", world.server.pid().as_raw_nonzero())).unwrap();
+
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"]);
+}
+
 #[test]
 fn every_other_route_wants_the_token() {
     let world = World::new();

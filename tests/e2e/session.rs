@@ -1,8 +1,11 @@
 //! The interface as a client uses it, step by step and in the wrong order.
 
 use format_spec::key::{BlobKind, DomainKey};
-use format_spec::wire::{Committed, ErrorBody, Held, SessionOpened, SnapshotList, encode_ids, parse_held};
-use format_spec::{ChunkId, SessionId, SnapshotId};
+use format_spec::wire::{
+    BaseState, Committed, ErrorBody, Held, SessionOpened, SnapshotList, encode_ids, parse_held,
+};
+use format_spec::{ChunkId, ManifestId, SessionId, SnapshotId};
+use serde_json::json;
 use tests::bodies::{chunk_frame, frame, manifest_of, page_of, stream};
 use tests::http::{Answer, Wire};
 use tests::world::World;
@@ -157,6 +160,47 @@ fn fencing_tokens_grow_over_restarts() {
 }
 
 /// P2: blobs of another cluster are not given out, not even their presence.
+#[test]
+fn a_list_of_snapshots_is_asked_for_in_parts() {
+    let world = World::new();
+    let ids: Vec<SnapshotId> = ["one", "two", "three"]
+        .map(|content| {
+            let session = Session::open(&world);
+            let manifest = session.send_file(content.as_bytes());
+            session.commit(&manifest)
+        })
+        .to_vec();
+    let part = |query: &str| {
+        let list = world.wire().send("GET", &format!("/v1/snapshots{query}"), b"").json::<SnapshotList>();
+        (list.snapshots.iter().map(|snapshot| snapshot.id).collect::<Vec<_>>(), list.next)
+    };
+
+    let (first, next) = part("?limit=2");
+    let (second, end) = part(&format!("?limit=2&after={}", next.expect("there is more")));
+
+    assert_eq!([first, second].concat(), ids);
+    assert_eq!((end, part("")), (None, (ids, None)));
+}
+
+/// What a server has of one cluster is nothing that another one is told.
+#[test]
+fn a_manifest_is_a_base_for_its_own_cluster_only() {
+    let world = World::new();
+    let session = Session::open(&world);
+    let committed = session.post("commit", &session.send_file(b"content")).json::<Committed>();
+    let base = committed.manifest;
+
+    let ask = |cluster: &str, base: Option<ManifestId>| {
+        let asked = json!({ "cluster": cluster, "node": "n", "base": base });
+        let answer = world.wire().send("POST", "/v1/sessions", asked.to_string().as_bytes());
+        answer.json::<SessionOpened>().base
+    };
+
+    assert_eq!(ask("c", Some(base)), BaseState::Pinned);
+    assert_eq!(ask("other", Some(base)), BaseState::Unknown);
+    assert_eq!(ask("c", Some(ManifestId::from_bytes([7; 32]))), BaseState::Unknown);
+}
+
 #[test]
 fn a_snapshot_gives_out_no_blob_of_another_cluster() {
     let world = World::new();

@@ -224,11 +224,20 @@ pub struct NodePush {
     pub stats: PushStats,
 }
 
-/// Snapshots, oldest first.
+/// Most snapshots that one answer lists.
+pub const MAX_SNAPSHOTS: u32 = 1_000;
+
+/// Length of a list in one answer, in bytes; a single snapshot may be longer.
+pub const MAX_SNAPSHOTS_LEN: usize = 8 << 20;
+
+/// Snapshots in the order of their commits: all of them, or a part.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotList {
     /// The snapshots.
     pub snapshots: Vec<SnapshotInfo>,
+    /// `after` of the question for the next part; `None` if this was the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
 }
 
 /// What a reader needs to check the chunks of a snapshot.

@@ -225,9 +225,20 @@ impl Api {
         &self,
         cluster: Option<&format_spec::ClusterName>,
     ) -> Result<Vec<wire::SnapshotInfo>, ClientError> {
-        let query = cluster.map(|cluster| format!("?cluster={cluster}")).unwrap_or_default();
-        let list: wire::SnapshotList = self.json(Call::get(format!("/v1/snapshots{query}"))).await?;
-        Ok(list.snapshots)
+        let mut all = Vec::new();
+        let mut after = None;
+        loop {
+            let words = [
+                cluster.map(|cluster| format!("cluster={cluster}")),
+                after.map(|after: String| format!("after={after}")),
+            ];
+            let query = words.into_iter().flatten().collect::<Vec<_>>().join("&");
+            let path = if query.is_empty() { String::new() } else { format!("?{query}") };
+            let list: wire::SnapshotList = self.json(Call::get(format!("/v1/snapshots{path}"))).await?;
+            all.extend(list.snapshots);
+            let Some(next) = list.next else { return Ok(all) };
+            after = Some(next);
+        }
     }
 
     /// One snapshot.

@@ -10,35 +10,40 @@ use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
 use crate::error::ClientError;
 
-/// A set of patterns. It matches what any of them matches, and knows which of them never did.
+/// A list of patterns. It matches what any of them matches, and knows which of them never did.
 #[derive(Debug)]
 pub(crate) struct Globs {
     /// Patterns without a slash: they match a name in any folder.
     names: Set,
     /// Patterns with a slash: they match the absolute path; `**` crosses folders.
     paths: Set,
+    /// Each pattern as it was written, and whether it has matched anything.
+    written: Vec<(String, AtomicBool)>,
 }
 
 #[derive(Debug)]
 struct Set {
     globs: GlobSet,
-    /// Each pattern as it was written, and whether it has matched anything.
-    written: Vec<(String, AtomicBool)>,
+    /// The place of each of them in the whole list.
+    places: Vec<usize>,
 }
 
 impl Set {
-    fn is_match(&self, path: &Path) -> bool {
+    fn matches(&self, path: &Path) -> Vec<usize> {
         // Most paths match nothing, and that is told at once.
-        if self.written.is_empty() || !self.globs.is_match(path) {
-            return false;
+        if self.places.is_empty() || !self.globs.is_match(path) {
+            return Vec::new();
         }
-        for nth in self.globs.matches(path) {
-            if let Some((_, has_matched)) = self.written.get(nth) {
-                has_matched.store(true, Ordering::Relaxed);
-            }
-        }
-        true
+        let matches = self.globs.matches(path);
+        matches.into_iter().filter_map(|nth| self.places.get(nth).copied()).collect()
     }
+}
+
+/// A pattern, and where somebody wrote it: a flag, or a line of a file.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Written<'a> {
+    pub(crate) place: &'a str,
+    pub(crate) glob: &'a str,
 }
 
 impl Globs {
@@ -47,24 +52,57 @@ impl Globs {
     /// # Errors
     /// [`ClientError::Usage`] names the one that is none, or that could match nothing.
     pub(crate) fn new<S: AsRef<str>>(flag: &str, patterns: &[S]) -> Result<Self, ClientError> {
-        let all = patterns.iter().map(|pattern| pattern.as_ref());
-        let is_path =
-            |pattern: &&str| pattern.trim_end_matches('/').contains('/') || pattern.starts_with('/');
-        let (paths, names) = all.partition::<Vec<&str>, _>(is_path);
-        Ok(Self { names: set(flag, &names)?, paths: set(flag, &paths)? })
+        let written = patterns.iter().map(|pattern| Written { place: flag, glob: pattern.as_ref() });
+        Self::of(&written.collect::<Vec<_>>())
+    }
+
+    /// These patterns, in this order.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub(crate) fn of(patterns: &[Written<'_>]) -> Result<Self, ClientError> {
+        let is_path = |glob: &str| glob.trim_end_matches('/').contains('/') || glob.starts_with('/');
+        let (paths, names) = (0..).zip(patterns).partition::<Vec<_>, _>(|(_, pattern)| is_path(pattern.glob));
+        let written = patterns.iter().map(|pattern| (pattern.glob.to_owned(), AtomicBool::new(false)));
+        Ok(Self { names: set(&names)?, paths: set(&paths)?, written: written.collect() })
     }
 
     /// The patterns that have matched nothing, as they were written.
     pub(crate) fn unmatched(&self) -> impl Iterator<Item = &str> {
-        let all = self.names.written.iter().chain(&self.paths.written);
+        let all = self.written.iter();
         all.filter(|(_, has_matched)| !has_matched.load(Ordering::Relaxed)).map(|(written, _)| &**written)
+    }
+
+    /// Whether the pattern in this place of the list has matched anything.
+    pub(crate) fn has_matched(&self, nth: usize) -> bool {
+        self.written.get(nth).is_some_and(|(_, has_matched)| has_matched.load(Ordering::Relaxed))
+    }
+
+    /// Forgets which patterns have matched anything.
+    pub(crate) fn reset(&self) {
+        self.written.iter().for_each(|(_, has_matched)| has_matched.store(false, Ordering::Relaxed));
     }
 
     /// Whether any pattern matches.
     pub(crate) fn matches(&self, path: &EntryPath) -> bool {
-        let by_name = || path.components().last().is_some_and(|name| self.names.is_match(as_path(name)));
-        let by_path = || self.paths.is_match(as_path(&[b"/", path.as_bytes()].concat()));
-        (!self.names.written.is_empty() && by_name()) || (!self.paths.written.is_empty() && by_path())
+        self.all_matches(path).next().is_some()
+    }
+
+    /// The places in the list of all patterns that match, in no order.
+    pub(crate) fn all_matches(&self, path: &EntryPath) -> impl Iterator<Item = usize> {
+        let name = path.components().last().filter(|_| !self.names.places.is_empty());
+        let by_name = name.map(|name| self.names.matches(as_path(name))).unwrap_or_default();
+        let by_path = if self.paths.places.is_empty() {
+            Vec::new()
+        } else {
+            self.paths.matches(as_path(&[b"/", path.as_bytes()].concat()))
+        };
+        for nth in by_name.iter().chain(&by_path) {
+            if let Some((_, has_matched)) = self.written.get(*nth) {
+                has_matched.store(true, Ordering::Relaxed);
+            }
+        }
+        by_name.into_iter().chain(by_path)
     }
 }
 
@@ -72,28 +110,59 @@ fn as_path(bytes: &[u8]) -> &Path {
     Path::new(OsStr::from_bytes(bytes))
 }
 
-fn set(flag: &str, patterns: &[&str]) -> Result<Set, ClientError> {
-    let refused = |error: globset::Error| ClientError::Usage(format!("{flag}: {error}"));
+fn set(patterns: &[(usize, &Written<'_>)]) -> Result<Set, ClientError> {
     let mut set = GlobSetBuilder::new();
-    for pattern in patterns {
-        let resolved = resolved(flag, pattern.trim_end_matches('/'))?;
-        set.add(GlobBuilder::new(&resolved).literal_separator(true).build().map_err(refused)?);
+    for (_, Written { place, glob }) in patterns {
+        check_letters(place, glob)?;
+        let resolved = resolved(place, glob.trim_end_matches('/'))?;
+        let built = GlobBuilder::new(&resolved).literal_separator(true).build();
+        set.add(built.map_err(|error| ClientError::Usage(format!("{place}: {error}")))?);
     }
-    let written = patterns.iter().map(|pattern| ((*pattern).to_owned(), AtomicBool::new(false))).collect();
-    Ok(Set { globs: set.build().map_err(refused)?, written })
+    let globs = set.build().map_err(|error| ClientError::Usage(format!("patterns: {error}")))?;
+    Ok(Set { globs, places: patterns.iter().map(|(place, _)| *place).collect() })
+}
+
+/// Refuses letters in brackets that take several bytes: brackets and `?` stand for one byte of a name.
+///
+/// # Errors
+/// [`ClientError::Usage`] names the pattern, and how to write it.
+pub(crate) fn check_letters(place: &str, pattern: &str) -> Result<(), ClientError> {
+    let (mut is_within, mut is_escaped) = (false, false);
+    for letter in pattern.chars() {
+        match letter {
+            _ if is_escaped => is_escaped = false,
+            '\\' if !is_within => is_escaped = true,
+            '[' => is_within = true,
+            ']' => is_within = false,
+            letter if is_within && !letter.is_ascii() => {
+                return Err(ClientError::Usage(format!(
+                    "{place} `{pattern}`: `{letter}` takes several bytes, and brackets stand for one: list such \
+                     letters in braces, as in `{{é,è}}`"
+                )));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// A pattern by the paths under which a push knows files: without symbolic links on the way to them, as far as they are
 /// written out.
-fn resolved(flag: &str, pattern: &str) -> Result<String, ClientError> {
+fn resolved(place: &str, pattern: &str) -> Result<String, ClientError> {
     if pattern.starts_with("**") || !pattern.contains('/') {
         return Ok(pattern.to_owned());
     }
     if !pattern.starts_with('/') {
         return Err(ClientError::Usage(format!(
-            "{flag} `{pattern}` can match nothing: a pattern with a slash begins with `/`, or with `**/` for any folder"
+            "{place} `{pattern}` can match nothing: a pattern with a slash begins with `/`, or with `**/` for any folder"
         )));
     }
+    Ok(without_links(pattern).unwrap_or_else(|| pattern.to_owned()))
+}
+
+/// An absolute pattern without the symbolic links of this machine on the way to its files, as far as they are written
+/// out; `None` if its folder is not there.
+pub(crate) fn without_links(pattern: &str) -> Option<String> {
     let names: Vec<&str> = pattern.split('/').skip(1).collect();
     let is_plain = |name: &&&str| !name.contains(['*', '?', '[', '{', '\\']);
     let plain = names.iter().take_while(is_plain).count();
@@ -103,7 +172,7 @@ fn resolved(flag: &str, pattern: &str) -> Result<String, ClientError> {
     let folder = std::path::absolute(format!("/{}", on_the_way.join("/"))).ok();
     let real = folder.and_then(|folder| folder.canonicalize().ok());
     let real = real.as_deref().and_then(Path::to_str).map(|real| globset::escape(real.trim_end_matches('/')));
-    Ok(real.map_or_else(|| pattern.to_owned(), |real| format!("{real}/{}", rest.join("/"))))
+    real.map(|real| format!("{real}/{}", rest.join("/")))
 }
 
 #[cfg(test)]
@@ -154,6 +223,22 @@ mod tests {
 
         assert!(hit("re[a]l/cache") && hit("re[a]l/x.db"));
         assert!(hit("link") && !hit("re[a]l"), "a link that is named is meant itself");
+    }
+
+    /// Names are bytes: a letter of several is not one of the brackets, and is as many `?` as it has bytes.
+    #[test]
+    fn letters_of_several_bytes_are_refused_in_brackets_and_take_a_question_mark_for_each_byte() {
+        for pattern in ["caf[é]", "[a-ü]x", "x[!é]", "/a/**/[ñ]"] {
+            let error = Globs::new("--exclude", &[pattern]).unwrap_err();
+            assert_eq!(error.exit_code(), 2);
+            assert!(error.to_string().contains(pattern) && error.to_string().contains('{'), "{error}");
+        }
+        let globs = Globs::new("--exclude", &["caf??", "th{é,è}", "[ab]c", "é\\[ü]"]).unwrap();
+        let hit = |path: &str| globs.matches(&EntryPath::new(path.as_bytes().to_vec()).unwrap());
+        assert!(hit("café") && hit("thé") && hit("thè") && hit("bc") && hit("é[ü]"));
+        assert!(!hit("caf") && !hit("thê"));
+        let one = Globs::new("--exclude", &["caf?"]).unwrap();
+        assert!(!one.matches(&EntryPath::new("café".into()).unwrap()));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
@@ -22,12 +23,29 @@ use super::stop::{Stop, Stopped};
 use super::walk::{Place, Row, Visitor};
 use crate::clock::Clock;
 use crate::error::ClientError;
-use crate::progress::Progress;
+use crate::progress::{Fate, Progress};
 use crate::state::{Memory, Remembered};
 
 const RESTLESS: &str = "names in it came and went each time it was listed: its files are not of one moment";
 
 const LEADS_OUT: &str = "a link of a database leads to a folder that is not pushed: what lies there is not in the snapshot, name it too";
+
+const NOT_LISTED_THERE: &str = "is not there, and a list of paths names it";
+
+const NOT_REACHED: &str =
+    "named by a list of paths and not pushed: another option leaves it out, or its folder cannot be listed";
+
+/// Why a path of a list is missing from the snapshot; `None` if it is there and was left out.
+pub(super) fn why_unseen(path: &EntryPath) -> Option<String> {
+    let at = Path::new("/").join(OsStr::from_bytes(path.as_bytes()));
+    match at.symlink_metadata() {
+        Ok(_) => None,
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            Some(NOT_LISTED_THERE.to_owned())
+        }
+        Err(error) => Some(format!("cannot be looked at: {error}")),
+    }
+}
 
 /// A list in the making.
 pub(super) struct Lister<'a> {
@@ -184,6 +202,18 @@ impl Visitor for Lister<'_> {
                 Ok(())
             }
         }
+    }
+
+    fn left_out(&mut self, path: &EntryPath) {
+        self.progress.named(Fate::Excluded, path);
+    }
+
+    fn unseen(&mut self, path: &EntryPath) -> Result<(), Stopped> {
+        match why_unseen(path) {
+            Some(why) => self.late.push(Step::Problem(path.clone(), why)),
+            None => self.tally.fallback(NOT_REACHED, path),
+        }
+        Ok(())
     }
 
     fn now(&self) -> Timestamp {

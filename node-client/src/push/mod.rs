@@ -19,6 +19,8 @@ mod class;
 mod content;
 mod database;
 mod doubt;
+mod dry;
+mod excludes;
 mod formats;
 mod freeze;
 #[cfg(feature = "fuzz")]
@@ -26,8 +28,10 @@ pub(crate) mod fuzz;
 mod globs;
 mod guest;
 mod late;
+mod left_out;
 mod links;
 mod list;
+mod listed;
 mod lister;
 mod moment;
 mod pace;
@@ -35,6 +39,7 @@ mod pseudo;
 mod report;
 mod roots;
 mod scan;
+mod selection;
 mod session;
 mod sets;
 mod source;
@@ -61,8 +66,12 @@ pub use crate::state::Alike;
 pub use change::Rehash;
 pub(crate) use change::{Habit, Settled};
 pub use class::{Class, ClassRule, ParseClassError};
+pub use dry::{DryPush, Planned, dry_run};
 pub(crate) use freeze::Source;
 pub use freeze::{FreezeMode, FreezeOptions, Frozen, Kept, Tidied, Unfrozen, tidy};
+pub(crate) use globs::{check_letters, without_links};
+pub use left_out::LeftOutBy;
+pub use listed::{PathList, Separator};
 pub use report::{ProblemReport, PushReport};
 pub use roots::existing;
 pub use sets::ClassSet;
@@ -80,7 +89,6 @@ use change::Draw;
 use class::Classes;
 use doubt::{Doubts, Purse};
 use freeze::Freeze;
-use globs::Globs;
 use links::Links;
 use lister::Lister;
 use pace::Pace;
@@ -88,6 +96,8 @@ use report::Tally;
 use roots::Root;
 pub use scan::Strict;
 use scan::{Pages, Scan, Scanned};
+use selection::Selection;
+pub use selection::{Caches, SelectOptions};
 use session::Session;
 use stop::{Failure, Stop, Stopped};
 use upload::Uplink;
@@ -114,8 +124,8 @@ pub struct PushOptions {
     pub host: String,
     /// Folders and files to push.
     pub roots: Vec<PathBuf>,
-    /// Patterns to pass over: without a slash they match names, with one absolute paths.
-    pub excludes: Vec<String>,
+    /// What of them.
+    pub select: SelectOptions,
     /// What to do at mount points.
     pub mounts: Mounts,
     /// zstd level.
@@ -162,7 +172,7 @@ impl PushOptions {
             node,
             host,
             roots,
-            excludes: Vec::new(),
+            select: SelectOptions::default(),
             mounts: Mounts::Enter,
             level: DEFAULT_LEVEL,
             jobs: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN).min(MOST_JOBS),
@@ -262,7 +272,7 @@ struct Push<'a> {
     options: &'a PushOptions,
     hooks: &'a Hooks<'a>,
     roots: Vec<Root>,
-    excludes: Globs,
+    selection: Selection,
     classes: Classes,
     pace: Pace,
     place: Option<Place>,
@@ -277,17 +287,15 @@ impl<'a> Push<'a> {
     ) -> Result<Self, ClientError> {
         let roots = roots::check(&options.roots)?;
         roots::check_freeze_folder(&options.freeze, &roots)?;
-        let never = options.class_sets.iter().flat_map(|set| set.excludes()).map(|glob| (*glob).to_owned());
-        let excludes: Vec<String> = options.excludes.iter().cloned().chain(never).collect();
-        let excludes = Globs::new("--exclude", &excludes)?;
-        roots::check_covered(&roots, &excludes, options.mounts)?;
+        let selection = Selection::new(&options.select, &options.class_sets, &roots)?;
+        roots::check_covered(&roots, &selection, options.mounts)?;
         let classes = Classes::new(&options.classes, &options.class_sets)?;
         let pace =
             options.max_rate.map_or_else(Pace::unlimited, |rate| Pace::at_most(rate.bytes_per_second()));
         let paths = paths_of(&roots);
         let place =
             options.state.as_ref().map(|base| Place::new(base, &options.cluster, &options.node, &paths));
-        Ok(Self { api, runtime, options, hooks, roots, excludes, classes, pace, place })
+        Ok(Self { api, runtime, options, hooks, roots, selection, classes, pace, place })
     }
 
     /// One run from the start.
@@ -362,8 +370,9 @@ impl<'a> Push<'a> {
         }
         let Manifest { node, totals, problems, .. } = &manifest;
         let report = tally.report(&committed, node, totals, problems);
-        let warnings = [warnings, report.warnings.clone()].concat();
-        Ok(PushReport { frozen: freeze.frozen().to_vec(), warnings, unmatched: self.unmatched(), ..report })
+        let warnings = warnings.into_iter().chain(report.warnings).chain(self.selection.warnings()).collect();
+        let (left_out, unmatched) = (self.selection.left_out(), self.unmatched());
+        Ok(PushReport { frozen: freeze.frozen().to_vec(), warnings, left_out, unmatched, ..report })
     }
 
     /// The tree at this moment. What will be read of it stays as it is.
@@ -394,7 +403,7 @@ impl<'a> Push<'a> {
             frozen: None,
             linked: HashSet::new(),
         };
-        walk::walk(&self.roots, &self.excludes, self.options.mounts, &mut lister)?;
+        walk::walk(&self.roots, &self.selection, self.options.mounts, &mut lister)?;
         lister.finish()?;
         let Lister { memory, list, frozen, doubts, .. } = lister;
         let (first, last) = frozen.unwrap_or_default();
@@ -433,13 +442,11 @@ impl<'a> Push<'a> {
         live.chain(emptied).chain(covered).collect()
     }
 
-    /// Patterns of the user that matched nothing, each behind its flag.
+    /// Patterns of the user that matched nothing, each behind its flag, or its file and line.
     fn unmatched(&self) -> Vec<String> {
-        let PushOptions { excludes, classes, .. } = self.options;
-        let excluded = self.excludes.unmatched().filter(|glob| excludes.iter().any(|own| own == glob));
-        let classed = self.classes.unmatched(classes.len());
-        let excluded = excluded.map(|glob| format!("--exclude {glob}"));
-        excluded.chain(classed.map(|(class, glob)| format!("--class {class}={glob}"))).collect()
+        let classed = self.classes.unmatched(self.options.classes.len());
+        let classed = classed.map(|(class, glob)| format!("--class {class}={glob}"));
+        self.selection.unmatched().chain(classed).collect()
     }
 
     /// A file without a name.

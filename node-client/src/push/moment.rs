@@ -11,13 +11,14 @@ use std::ffi::{CStr, CString};
 use std::io;
 use std::time::Duration;
 
-use format_spec::Timestamp;
+use format_spec::{EntryPath, Timestamp};
 use rustix::fs::FileType;
 
 use super::change::Change;
 use super::freeze::{Held, Source};
 use super::list::{Reader, Step};
 use super::report::Tally;
+use super::selection::Refusal;
 use super::sets::refers_to_others;
 use super::source::Opener;
 use super::stat::{Identity, Stat};
@@ -79,7 +80,7 @@ struct Moment {
     known: BTreeMap<CString, Known>,
 }
 
-impl Walker<'_> {
+impl<'a> Walker<'a> {
     /// Freezes the files of a folder that is done, as one moment of it.
     pub(super) fn leave(&mut self, level: Level) -> Result<(), Stopped> {
         let held = level.waiting.iter().map(|_| None).collect();
@@ -174,9 +175,17 @@ impl Walker<'_> {
             // It went at this moment, which the folder will show.
             return Ok(());
         };
-        if self.excludes.matches(&path) || is_unfinished(name, &stat) {
+        if is_unfinished(name, &stat) {
             return Ok(());
         }
+        if let Err(refusal) = self.refused(moment, name, &path, &stat) {
+            if !moment.known.contains_key(name) {
+                self.leave_out(&moment.level.folder, name, &path, refusal);
+                moment.known.insert(name.clone(), Known::Other);
+            }
+            return Ok(());
+        }
+        self.selection.saw(&path);
         if stat.kind() != FileType::RegularFile {
             return self.look_at_other(moment, name, stat);
         }
@@ -199,6 +208,22 @@ impl Walker<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Why a name of this folder is not taken. A file that was taken already stays, whatever its length is by now.
+    fn refused(
+        &self,
+        moment: &Moment,
+        name: &CStr,
+        path: &EntryPath,
+        stat: &Stat,
+    ) -> Result<(), Refusal<'a>> {
+        self.selection.name(path, moment.level.marked)?;
+        let is_taken = !matches!(moment.known.get(name), None | Some(Known::Other));
+        if is_taken || stat.kind() != FileType::RegularFile {
+            return Ok(());
+        }
+        self.selection.file(path, stat)
     }
 
     fn look_at_other(&mut self, moment: &mut Moment, name: &CString, stat: Stat) -> Result<(), Stopped> {

@@ -12,6 +12,8 @@ use format_spec::{ClusterName, EntryPath, NodeName, SnapshotId};
 use serde::Serialize;
 
 use super::freeze::Frozen;
+use super::left_out::LeftOutBy;
+use crate::progress::Fate;
 
 /// Files that are named for each reason of a fallback.
 const NAMED: usize = 10;
@@ -60,7 +62,10 @@ pub struct PushReport {
     pub frozen: Vec<Frozen>,
     /// What is wrong with what was pushed, as far as that can be told.
     pub warnings: Vec<String>,
-    /// Patterns of excludes and classes that matched nothing, each behind its flag.
+    /// What options left out, for each pattern that did.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<LeftOutBy>,
+    /// Patterns of excludes and classes that matched nothing, each behind its flag, or its file and line.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unmatched: Vec<String>,
     /// If the snapshot is suspect: the one before it in its series, which held more than twice as much.
@@ -98,6 +103,18 @@ pub(super) enum Kind {
     Unchanged,
     /// Its content comes from a push that was cut short, as far as that got.
     Resumed,
+}
+
+impl From<Kind> for Fate {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::New => Self::New,
+            Kind::Whole => Self::Changed,
+            Kind::Appended => Self::Appended,
+            Kind::Unchanged => Self::Unchanged,
+            Kind::Resumed => Self::Resumed,
+        }
+    }
 }
 
 /// Counts of one attempt, added to by several threads.
@@ -275,6 +292,7 @@ impl Tally {
             seconds: 0.0,
             frozen: Vec::new(),
             warnings: committed.clock_jumped.then(|| CLOCK_JUMPED.to_owned()).into_iter().collect(),
+            left_out: Vec::new(),
             unmatched: Vec::new(),
             suspect: snapshot.suspect,
             problem_count: totals.problems,

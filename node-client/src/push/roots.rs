@@ -12,7 +12,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::freeze::{BASE_NAME, FreezeMode, FreezeOptions, MARK, Unfrozen};
-use super::globs::Globs;
+use super::selection::{Refusal, Selection};
 use super::source::FOLDER;
 use super::stat::Stat;
 use super::walk::Mounts;
@@ -109,16 +109,20 @@ pub(crate) fn check(paths: &[PathBuf]) -> Result<Vec<Root>, ClientError> {
 /// Checks that what lies in a root and was named beside it is pushed with it.
 ///
 /// # Errors
-/// [`ClientError::Usage`] for one that `excludes` match or that may lie on a file system which is not entered.
-pub(crate) fn check_covered(roots: &[Root], excludes: &Globs, mounts: Mounts) -> Result<(), ClientError> {
+/// [`ClientError::Usage`] for one that the options leave out, or that may lie on a file system which is not entered.
+pub(crate) fn check_covered(
+    roots: &[Root],
+    selection: &Selection,
+    mounts: Mounts,
+) -> Result<(), ClientError> {
     for (outer, inner) in
         roots.iter().flat_map(|root| root.covers.iter().map(move |inner| (&root.path, inner)))
     {
         let mut on_the_way = Some(inner.clone());
         while let Some(path) = on_the_way.filter(|path| path != outer) {
-            if excludes.matches(&path) {
+            if matches!(selection.name(&path, None), Err(Refusal::LeftOut(_))) {
                 return Err(ClientError::Usage(format!(
-                    "`/{inner}` is to be pushed and lies in `/{outer}`, of which an --exclude leaves it out"
+                    "`/{inner}` is to be pushed and lies in `/{outer}`, of which an exclude leaves it out"
                 )));
             }
             on_the_way = path.split_last().map(|(folder, _)| folder);
@@ -296,7 +300,7 @@ mod tests {
         std::fs::create_dir_all(at("a/b")).unwrap();
         std::fs::create_dir_all(at("a-b")).unwrap();
         std::fs::write(at("a/file"), "").unwrap();
-        let globs = |patterns: &[&str]| Globs::new("--exclude", patterns).unwrap();
+        let globs = |patterns: &[&str]| crate::push::selection::of_patterns(patterns);
 
         let roots = check(&[at("a/b"), at("a/file"), at("a"), at("a"), at("a-b")]).unwrap();
 

@@ -24,6 +24,7 @@ use super::stat::Stat;
 use super::stop::{Failure, Stop, Stopped};
 use crate::clock::Clock;
 use crate::error::ClientError;
+use crate::progress::Fate;
 use crate::restore::is_temporary;
 use crate::state::{Memory, Slot, Spool, SpoolMark};
 use crate::twin::{Old, is_back};
@@ -150,6 +151,7 @@ impl Scan<'_> {
     fn problem(&mut self, path: &EntryPath, reason: String) {
         tracing::debug!(%path, reason, "not in the snapshot");
         self.totals.problems += 1;
+        self.reader.progress.named(Fate::Unreadable, path);
         if self.problems.len() < MAX_PROBLEMS {
             self.problems.push(Problem { path: path.clone(), reason });
         }

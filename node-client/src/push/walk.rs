@@ -12,11 +12,11 @@ use rustix::fs::{FileType, RawDir, SeekFrom};
 use rustix::io::Errno;
 
 use super::freeze::{BASE_NAME, Held, is_base};
-use super::globs::Globs;
 use super::guest;
 use super::list::{FoundFile, Step};
 use super::pseudo::Pseudo;
 use super::roots::{Opened, Root};
+use super::selection::{Marked, Refusal, Selection};
 use super::source::FOLDER;
 use super::stat::{Identity, Stat};
 use super::stop::Stopped;
@@ -90,8 +90,22 @@ pub(crate) trait Visitor {
     /// [`Stopped`] ends the walk.
     fn restless(&mut self, path: &EntryPath) -> Result<(), Stopped>;
 
+    /// An option leaves this name out.
+    fn left_out(&mut self, path: &EntryPath);
+
+    /// A list names this path, and the walk did not come to it.
+    ///
+    /// # Errors
+    /// [`Stopped`] ends the walk.
+    fn unseen(&mut self, path: &EntryPath) -> Result<(), Stopped>;
+
     /// What time it is.
     fn now(&self) -> Timestamp;
+
+    /// Whether the files of a folder are to be of one moment: a folder in which names come and go is listed again.
+    fn needs_one_moment(&self) -> bool {
+        true
+    }
 }
 
 /// A name in an open folder.
@@ -105,19 +119,21 @@ pub(crate) struct Place<'a> {
 /// Walks one root after the other and hands each step to `visitor`.
 pub(crate) fn walk(
     roots: &[Root],
-    excludes: &Globs,
+    selection: &Selection,
     mounts: Mounts,
     visitor: &mut dyn Visitor,
 ) -> Result<(), Stopped> {
     let buffer = Vec::with_capacity(LISTING_LEN);
+    selection.reset();
     let pseudo = Pseudo::mounted();
-    let mut walker = Walker { excludes, mounts, pseudo, visitor, buffer, inserts: 0, device: 0 };
-    roots.iter().try_for_each(|root| walker.root(root))
+    let mut walker = Walker { selection, mounts, pseudo, visitor, buffer, inserts: 0, device: 0 };
+    roots.iter().try_for_each(|root| walker.root(root))?;
+    selection.unseen().try_for_each(|path| walker.visitor.unseen(path))
 }
 
 /// A walk in progress. What it does when it leaves a folder is in [`moment`](super::moment).
 pub(super) struct Walker<'a> {
-    pub(super) excludes: &'a Globs,
+    pub(super) selection: &'a Selection,
     mounts: Mounts,
     pseudo: Pseudo,
     pub(super) visitor: &'a mut dyn Visitor,
@@ -135,6 +151,8 @@ pub(super) struct Level {
     /// What the folder was before it was listed, and when that was.
     pub(super) listed: Option<(Stat, Timestamp)>,
     pub(super) names: Names,
+    /// Why only its markers are taken.
+    pub(super) marked: Option<Marked>,
     next: usize,
     /// The regular files among the names, and the ctime of each. Memory: 24 bytes for each.
     pub(super) files: Vec<(usize, Timestamp)>,
@@ -144,6 +162,7 @@ pub(super) struct Level {
 
 impl Walker<'_> {
     fn root(&mut self, root: &Root) -> Result<(), Stopped> {
+        self.selection.saw(&root.path);
         match root.open().and_then(|opened| Ok((root.stat()?, opened))) {
             Ok((stat, Opened::Folder(folder))) => {
                 self.device = stat.identity.dev;
@@ -166,6 +185,10 @@ impl Walker<'_> {
         name: &CStr,
         stat: Stat,
     ) -> Result<(), Stopped> {
+        // It was named, so no pattern leaves it out; but of lists only what they name is taken.
+        if matches!(self.selection.name(path, None), Err(Refusal::NotListed)) {
+            return Ok(());
+        }
         let place = Place { folder: &within, name, path };
         let row = self.visitor.file(place, stat)?;
         let Row::Waiting(row) = row else { return Ok(()) };
@@ -203,20 +226,29 @@ impl Walker<'_> {
                 return Ok(None);
             }
         };
-        if self.excludes.matches(&path) {
+        if let Err(refusal) = self.selection.name(&path, level.marked) {
+            self.leave_out(&level.folder, name, &path, refusal);
             return Ok(None);
         }
         let stat = match Stat::of_name(&level.folder, name) {
             Ok(stat) => stat,
             // Its folder shows that, and is listed again.
             Err(Errno::NOENT) => return Ok(None),
-            Err(error) => return self.problem(path, "cannot be looked at", error).map(|()| None),
+            Err(error) => {
+                self.selection.saw(&path);
+                return self.problem(path, "cannot be looked at", error).map(|()| None);
+            }
         };
+        self.selection.saw(&path);
         if is_unfinished(name, &stat) {
             return self.step(Step::Skipped(path)).map(|()| None);
         }
         if stat.kind() != FileType::RegularFile {
             return self.other(&level.folder, name, path, stat);
+        }
+        if let Err(refusal) = self.selection.file(&path, &stat) {
+            self.leave_out(&level.folder, name, &path, refusal);
+            return Ok(None);
         }
         let index = level.next.saturating_sub(1);
         level.files.push((index, stat.identity.ctime));
@@ -227,6 +259,20 @@ impl Walker<'_> {
             level.waiting.push((index, row));
         }
         Ok(None)
+    }
+
+    /// Counts a name that is not taken.
+    pub(super) fn leave_out(
+        &mut self,
+        folder: &OwnedFd,
+        name: &CStr,
+        path: &EntryPath,
+        refusal: Refusal<'_>,
+    ) {
+        if let Refusal::LeftOut(by) = refusal {
+            by.name(folder, name);
+            self.visitor.left_out(path);
+        }
     }
 
     /// Deals with a name that is no regular file.
@@ -327,11 +373,12 @@ impl Walker<'_> {
             }
             Err(error) => self.problem(path.clone(), "cannot be looked at", error)?,
         }
-        let listed = about.ok().map(|stat| (stat, at));
+        let listed = about.ok().filter(|_| self.visitor.needs_one_moment()).map(|stat| (stat, at));
         match names {
             Ok(names) => {
                 let (files, waiting) = (Vec::new(), Vec::new());
-                Ok(Some(Level { path, folder, listed, names, next: 0, files, waiting }))
+                let marked = self.selection.marker(&folder, &names);
+                Ok(Some(Level { path, folder, listed, names, marked, next: 0, files, waiting }))
             }
             Err(error) => self.problem(path, "cannot be listed", error).map(|()| None),
         }
@@ -394,7 +441,7 @@ fn open_folder(at: impl AsFd, name: &[u8]) -> Result<OwnedFd, Errno> {
 }
 
 /// The names in a folder, sorted by bytes, in two allocations.
-pub(super) struct Names {
+pub(crate) struct Names {
     /// Each name with its NUL.
     bytes: Vec<u8>,
     ranges: Vec<(usize, usize)>,
@@ -426,6 +473,13 @@ impl Names {
     /// Without their NULs.
     fn iter(&self) -> impl Iterator<Item = &[u8]> {
         self.ranges.iter().filter_map(|(start, end)| self.bytes.get(*start..end.checked_sub(1)?))
+    }
+
+    /// Whether this name is among them.
+    pub(super) fn contains(&self, name: &[u8]) -> bool {
+        let of =
+            |(start, end): &(usize, usize)| self.bytes.get(*start..end.saturating_sub(1)).unwrap_or_default();
+        self.ranges.binary_search_by(|range| of(range).cmp(name)).is_ok()
     }
 
     pub(super) fn get(&self, index: usize) -> Option<&CStr> {

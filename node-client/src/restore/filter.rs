@@ -10,6 +10,7 @@ use format_spec::EntryPath;
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
 use crate::error::ClientError;
+use crate::push::check_letters;
 
 /// Patterns over whole entry paths. `*` and `?` stay within a name, `**` crosses folders. A pattern
 /// without `/` is looked for in every folder; a leading `/` is the node's root.
@@ -27,6 +28,7 @@ impl Patterns {
     fn new(flag: &str, patterns: &[String]) -> Result<Self, ClientError> {
         let mut set = GlobSetBuilder::new();
         for pattern in patterns {
+            check_letters(flag, pattern)?;
             let glob =
                 GlobBuilder::new(&whole(pattern)).literal_separator(true).backslash_escape(true).build();
             set.add(glob.map_err(|error| ClientError::Usage(format!("{flag} `{pattern}`: {error}")))?);
@@ -219,6 +221,17 @@ mod tests {
         let error = Filter::new(&["a[".to_owned()], &[]).unwrap_err();
 
         assert!(matches!(&error, ClientError::Usage(text) if text.contains("`a[`")), "{error}");
+    }
+
+    /// Names are bytes, and brackets stand for one.
+    #[test]
+    fn letters_of_several_bytes_are_refused_in_brackets() {
+        let bad = "caf[é]".to_owned();
+        for (paths, excludes) in [(vec![bad.clone()], vec![]), (vec![], vec![bad])] {
+            let error = Filter::new(&paths, &excludes).unwrap_err();
+            assert!(matches!(&error, ClientError::Usage(text) if text.contains("`caf[é]`")), "{error}");
+        }
+        assert!(Filter::new(&["caf{é,è}".to_owned()], &[]).unwrap().fits("caf\u{e9}".as_bytes()));
     }
 
     #[test]

@@ -63,7 +63,7 @@ pub use folder::Existing;
 pub(crate) use folder::is_temporary;
 pub use lack::Lack;
 pub use report::{RestoreReport, Skipped};
-pub use select::{NodeChoice, Partial, PassedOver, PassedOverFor, SnapshotChoice, by_part};
+pub use select::{NodeChoice, Partial, PassedOver, PassedOverFor};
 pub use series::SeriesChoice;
 pub use verify::{Damage, VerifyOptions, VerifyReport, verify};
 
@@ -71,6 +71,8 @@ use crate::api::Api;
 use crate::cancel::Cancel;
 use crate::clock::Clock;
 use crate::error::ClientError;
+use crate::list::of_cluster;
+use crate::named::{SnapshotChoice, by_part};
 
 /// Where a pushed root goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -212,7 +214,23 @@ pub fn run(
 }
 
 fn nothing_matches(options: &RestoreOptions) -> ClientError {
-    ClientError::NotFound(format!("nothing in the snapshot matches `{}`", options.paths.join("`, `")))
+    let patterns = options.paths.join("`, `");
+    ClientError::NotFound(format!(
+        "nothing in the snapshot matches `{patterns}`{}",
+        links_on_the_way(&options.paths)
+    ))
+}
+
+/// Where patterns lead that go through symbolic links of this machine: a snapshot knows files by their paths without.
+fn links_on_the_way(patterns: &[String]) -> String {
+    let absolute = patterns.iter().filter(|pattern| pattern.starts_with('/'));
+    let led = absolute.filter_map(|pattern| {
+        let pattern = pattern.trim_end_matches('/');
+        let real = crate::push::without_links(pattern)?;
+        (real != pattern)
+            .then(|| format!("; through symbolic links of this machine, `{pattern}` is `{real}`"))
+    });
+    led.collect()
 }
 
 /// What is known before anything is written.
@@ -341,7 +359,7 @@ fn find(
 ) -> Result<Found, ClientError> {
     let id = match &options.snapshot {
         SnapshotChoice::Latest => {
-            let all = runtime.block_on(api.snapshots(options.cluster.as_ref()))?;
+            let all = runtime.block_on(of_cluster(api, options.cluster.as_ref()))?;
             let RestoreOptions { node, series, partial, .. } = options;
             let (Latest { id, passed_over }, node) =
                 select::latest(&all, node, series.as_ref(), filter, *partial)?;
@@ -350,7 +368,7 @@ fn find(
             return Ok(Found { snapshot: id, node, passed_over });
         }
         SnapshotChoice::Id(id) => *id,
-        SnapshotChoice::Part(part) => select::by_part(&runtime.block_on(api.snapshots(None))?, part)?,
+        SnapshotChoice::Part(part) => by_part(&runtime.block_on(api.snapshots(None))?, part)?,
     };
     let snapshot = runtime.block_on(api.snapshot(id))?;
     if options.cluster.as_ref().is_some_and(|cluster| *cluster != snapshot.cluster) {

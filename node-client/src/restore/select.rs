@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::str::FromStr;
 
 use format_spec::path::Printable;
 use format_spec::snapshot::SnapshotState;
@@ -14,59 +13,8 @@ use serde::Serialize;
 use super::filter::Filter;
 use super::series::{self, SeriesChoice};
 use crate::error::ClientError;
+use crate::named::rank;
 use crate::twin::{Old, is_back};
-
-/// A snapshot as it is named on a command line.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SnapshotChoice {
-    /// The newest complete one that fits.
-    Latest,
-    /// This one.
-    Id(SnapshotId),
-    /// The only one whose id begins or ends so.
-    Part(String),
-}
-
-impl FromStr for SnapshotChoice {
-    type Err = format_spec::id::ParseIdError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let is_part = |text: &str| {
-            (LEAST_PART..36).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-')
-        };
-        match text.parse() {
-            _ if text == "latest" => Ok(Self::Latest),
-            Err(_) if is_part(text) => Ok(Self::Part(text.to_ascii_lowercase())),
-            id => id.map(Self::Id),
-        }
-    }
-}
-
-/// Hex digits that a part of an id has, at least.
-const LEAST_PART: usize = 4;
-
-/// The only one of `snapshots` whose id begins or ends with `part`.
-///
-/// # Errors
-/// [`ClientError::NotFound`] if there is none; [`ClientError::Usage`], with their ids, if there are several.
-pub fn by_part(snapshots: &[SnapshotInfo], part: &str) -> Result<SnapshotId, ClientError> {
-    let fits = |info: &&SnapshotInfo| {
-        let id = info.id.to_string();
-        id.starts_with(part) || id.ends_with(part)
-    };
-    match snapshots.iter().filter(fits).collect::<Vec<_>>().as_slice() {
-        [] => Err(ClientError::NotFound(format!("no snapshot has an id that begins or ends with `{part}`"))),
-        [one] => Ok(one.id),
-        several => {
-            let some: Vec<String> = several.iter().take(5).map(|info| info.id.to_string()).collect();
-            Err(ClientError::Usage(format!(
-                "{} snapshots have ids that begin or end with `{part}`, such as {}",
-                several.len(),
-                some.join(", ")
-            )))
-        }
-    }
-}
 
 /// Whose share of a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -182,13 +130,9 @@ fn newest(snapshots: &[&SnapshotInfo], node: &NodeName, partial: Partial) -> Res
     let may_lack = partial == Partial::Allow || is_back(Old::LatestMayLack);
     let will_do = |info: &&SnapshotInfo| may_lack || info.state == SnapshotState::Complete;
     let order = |info: &&SnapshotInfo| (info.number, info.id);
-    let rank = |info: &&SnapshotInfo| {
-        let is_sound = info.damaged.is_none();
-        (info.going_until.is_none(), !info.ahead_of_clock, is_sound, info.suspect.is_none(), order(info))
-    };
     let all = || snapshots.iter().copied();
-    let Some(taken) = all().filter(will_do).max_by_key(rank) else {
-        return Err(ClientError::NotFound(only_partial(all().max_by_key(rank), node)));
+    let Some(taken) = all().filter(will_do).max_by_key(|info| rank(info)) else {
+        return Err(ClientError::NotFound(only_partial(all().max_by_key(|info| rank(info)), node)));
     };
     let newer = all().filter(|info| order(info) > order(&taken) && info.going_until.is_none());
     Ok(Latest { id: taken.id, passed_over: newer.max_by_key(order).map(passed_over) })
@@ -415,23 +359,5 @@ mod tests {
         let found = newest_of(&all, Partial::Refuse).unwrap();
 
         assert_eq!((found.id, found.passed_over.unwrap().why), (all[0].id, PassedOverFor::Suspect));
-    }
-
-    #[test]
-    fn a_part_of_an_id_stands_for_the_only_snapshot_that_it_fits() {
-        let all =
-            [snapshot(1, &["a"]), SnapshotInfo { id: SnapshotId::new(1, [7; 10]), ..snapshot(1, &["a"]) }];
-        let (first, second) = (all[0].id.to_string(), all[1].id.to_string());
-
-        assert_eq!(by_part(&all, &second[28..]).unwrap(), all[1].id, "how it ends");
-        assert_eq!(by_part(&all[..1], &first[..8]).unwrap(), all[0].id, "how it begins");
-        let several = by_part(&all, &first[..8]).unwrap_err();
-        assert_eq!(several.exit_code(), 2);
-        assert!(several.to_string().contains(&second), "{several}");
-        assert_eq!(by_part(&all, "ffff").unwrap_err().exit_code(), 10);
-        for (text, choice) in [("0000", true), ("000", false), ("xyz1", false), ("latest", false)] {
-            let parsed = text.parse::<SnapshotChoice>();
-            assert_eq!(matches!(parsed, Ok(SnapshotChoice::Part(_))), choice, "{text}");
-        }
     }
 }

@@ -469,6 +469,28 @@ fn each_pattern_that_matches_nothing_is_named() {
     assert_eq!((report.unmatched, report.state), (vec!["/srv/mistyped".to_owned()], SnapshotState::Partial));
 }
 
+/// C17: a snapshot knows files by their paths without links; who asks through one is told where it leads.
+#[test]
+fn a_path_through_a_link_that_matches_nothing_is_told_where_it_leads() {
+    let server = sample().serve();
+    let to = tempfile::tempdir().unwrap();
+    let top = to.path().canonicalize().unwrap();
+    std::fs::create_dir(top.join("real")).unwrap();
+    std::os::unix::fs::symlink("real", top.join("link")).unwrap();
+    let through = |name: &str| top.join(name).display().to_string();
+
+    for (path, hint) in [("link/x", Some("real/x")), ("real/x", None), ("link", None)] {
+        let paths = vec![through(path)];
+        let error =
+            restore(&server, &RestoreOptions { paths, ..options(&to.path().join("new")) }).unwrap_err();
+
+        assert_eq!(error.exit_code(), 10);
+        let text = error.to_string();
+        assert_eq!(text.contains("symbolic links of this machine"), hint.is_some(), "{text}");
+        assert!(hint.is_none_or(|hint| text.contains(&through(hint))), "{text}");
+    }
+}
+
 #[test]
 fn what_is_excluded_does_not_come_back() {
     let server = sample().serve();

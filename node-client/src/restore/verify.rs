@@ -17,11 +17,13 @@ use super::filter::Filter;
 use super::layout::Layout;
 use super::pages;
 use super::plan::{Planner, Step};
-use super::select::{self, Latest, NodeChoice, Partial, PassedOver, SnapshotChoice};
+use super::select::{self, Latest, NodeChoice, Partial, PassedOver};
 use super::series::SeriesChoice;
 use super::{Hooks, OnProgress, Progress};
 use crate::api::Api;
 use crate::error::{ClientError, chain};
+use crate::list::of_cluster;
+use crate::named::{SnapshotChoice, by_part};
 
 const WORKERS: usize = 4;
 const QUEUE: usize = 4;
@@ -139,10 +141,10 @@ fn find(
     runtime: &Handle,
     options: &VerifyOptions,
 ) -> Result<(Latest, Vec<NodeName>), ClientError> {
-    let all = |cluster| runtime.block_on(api.snapshots(cluster));
+    let all = |cluster| runtime.block_on(of_cluster(api, cluster));
     let latest = match &options.snapshot {
         SnapshotChoice::Id(id) => Latest { id: *id, passed_over: None },
-        SnapshotChoice::Part(part) => Latest { id: select::by_part(&all(None)?, part)?, passed_over: None },
+        SnapshotChoice::Part(part) => Latest { id: by_part(&all(None)?, part)?, passed_over: None },
         SnapshotChoice::Latest => {
             let VerifyOptions { cluster, node, series, partial, .. } = options;
             let everything = Filter::new(&[], &[])?;

@@ -1,6 +1,7 @@
 use format_spec::wire::{NodeOrigin, NodePush};
 
 use super::*;
+use crate::push::ProblemReport;
 
 fn snapshot(state: SnapshotState) -> SnapshotInfo {
     SnapshotInfo {
@@ -110,4 +111,57 @@ fn a_restore_names_what_it_lacks_one_line_each() {
     assert_eq!(text.lines().count(), SHOWN + 1, "{text}");
     assert!(text.ends_with("    and 1,150 more\n"), "{text}");
     assert!(text.starts_with("  d/000: no\\n  restored 9 files\n"), "{text}");
+}
+
+#[test]
+fn a_dry_run_names_what_there_is_of_each_kind_and_what_each_option_left_out() {
+    let none = Planned::default();
+    let planned = DryPush {
+        dry_run: true,
+        cluster: "c".parse().unwrap(),
+        node: "n".parse().unwrap(),
+        state: SnapshotState::Partial,
+        is_remembered: true,
+        files: 4,
+        folders: 2,
+        symlinks: 0,
+        bytes: 3072,
+        skipped: 0,
+        new: Planned { files: 1, bytes: 1024, bytes_to_read: 1024 },
+        changed: none,
+        appended: Planned { files: 1, bytes: 2048, bytes_to_read: 1024 },
+        unchanged: none,
+        linked: 1,
+        gone: 2,
+        bytes_to_read: 2048,
+        left_out: vec![LeftOutBy {
+            by: "--exclude *.tmp\u{1b}".to_owned(),
+            entries: 3,
+            folders: 1,
+            bytes: 5,
+        }],
+        unmatched: vec!["/etc/not:3 x".to_owned()],
+        warnings: Vec::new(),
+        problem_count: 1,
+        problems: vec![ProblemReport { path: "/r/gone".to_owned(), reason: "is not there".to_owned() }],
+    };
+    let mut text = Vec::new();
+
+    planned.text(&mut Plain::new(&mut text)).unwrap();
+
+    assert_eq!(
+        String::from_utf8(text).unwrap().lines().collect::<Vec<_>>(),
+        [
+            "dry run: nothing is read, sent or remembered",
+            "  4 files, 2 folders, 0 links, 3.00 KiB",
+            "  new       1 files, 1.00 KiB, of which 1.00 KiB would be read",
+            "  appended  1 files, 2.00 KiB, of which 1.00 KiB would be read",
+            "  gone      2 files of the last push",
+            "  left out 3 entries (1 folders), 5 B: --exclude *.tmp\\u{1b}",
+            "  note   /etc/not:3 x matched nothing",
+            "  PARTIAL: 1 files would be missing",
+            "    /r/gone: is not there",
+        ]
+    );
+    assert!(planned.is_news() && planned.exit_code() == 3);
 }

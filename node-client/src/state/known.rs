@@ -35,7 +35,8 @@ enum Finished {
 
 /// The blocks of a state or a journal, read wherever they are asked for.
 struct Blocks {
-    domain: DomainKey,
+    /// The key of the checks; without it none is checked.
+    domain: Option<DomainKey>,
     session: SessionId,
     finished: Finished,
     file: File,
@@ -67,8 +68,11 @@ impl Blocks {
         let mut bytes = vec![0; page_len + slots_len];
         self.file.read_exact_at(&mut bytes, position + wide(BLOCK_HEAD_LEN))?;
         let (page, slot_bytes) = bytes.split_at(page_len);
-        let id = self.domain.id_of(BlobKind::Page, page);
-        if block_check(&self.domain, self.session.as_bytes(), position, &id, slot_bytes) != found {
+        let is_as_written = self.domain.as_ref().is_none_or(|domain| {
+            let id = domain.id_of(BlobKind::Page, page);
+            block_check(domain, self.session.as_bytes(), position, &id, slot_bytes) == found
+        });
+        if !is_as_written {
             return Err(Damaged);
         }
         let records = page::decode(page).map_err(|_| Damaged)?;
@@ -107,13 +111,27 @@ impl Known {
         if !expected.ends_with(&found) {
             return Err(Damaged);
         }
+        Self::behind(Header { preamble, file }, Some(domain))
+    }
+
+    /// The same without the key, and so without any check but that of the grammar: good for a forecast, and for nothing
+    /// that is kept.
+    ///
+    /// # Errors
+    /// [`Damaged`] if it is shorter than its header says.
+    pub(crate) fn open_unchecked(header: Header) -> Result<Self, Damaged> {
+        Self::behind(header, None)
+    }
+
+    fn behind(header: Header, domain: Option<DomainKey>) -> Result<Self, Damaged> {
+        let Header { preamble, file } = header;
         let len = file.metadata()?.len();
         let (finished, end) =
             if preamble.end == 0 { (Finished::No, len) } else { (Finished::Yes, preamble.end) };
         if end > len {
             return Err(Damaged);
         }
-        let start = u64::try_from(expected.len()).map_err(|_| Damaged)?;
+        let start = wide(preamble.body().len() + CHECK_LEN);
         let session = preamble.session;
         Ok(Self::over(Arc::new(Blocks { domain, session, finished, file, start, end })))
     }

@@ -354,6 +354,41 @@ fn damage_anywhere_is_noticed() {
     assert!(read(&place, 700).is_ok(), "the checks refuse what is good");
 }
 
+/// C20: a forecast has no key. It reads the same from what is good, and from what is damaged something or an error.
+#[test]
+fn without_the_key_the_same_is_read_and_damage_ends_nothing_but_the_reading() {
+    let temp = tempfile::tempdir().unwrap();
+    let place = place(temp.path());
+    write(&place, 700);
+    let path = state_file(&place);
+    let good = fs::read(&path).unwrap();
+    let read = || {
+        let mut memory = Memory::new(
+            Some(Known::open_unchecked(place.newest().ok_or(Damaged)?)?),
+            None,
+            Likeness::default(),
+        );
+        let mut found = 0;
+        for n in 0..700 {
+            found += u64::from(memory.find(&path_of(n), &slot(n).identity)?.is_some());
+        }
+        memory.count_gone().map(|gone| (found, gone))
+    };
+    assert_eq!(read().ok(), Some((700, 0)));
+
+    let end = end_of_blocks(&good);
+    for position in (0..end).step_by(397).chain(0..200).chain(end - 60..end) {
+        let mut bad = good.clone();
+        bad[position] ^= 0x10;
+        fs::write(&path, &bad).unwrap();
+        let _ = read();
+    }
+    for len in (0..end).step_by(4013).filter(|len| *len < end) {
+        fs::write(&path, &good[..len]).unwrap();
+        assert!(read().is_err(), "cut at {len}");
+    }
+}
+
 /// C14: what is wrong with the rows of inodes costs files that are not found, never one that is another.
 #[test]
 fn damaged_rows_of_inodes_find_the_right_file_or_none() {

@@ -120,16 +120,25 @@ fn a_whole_site_raises_nothing() {
     assert!(alarm::list(&world.repository).unwrap().is_empty());
 }
 
-/// P2: a missing manifest is remembered at the start.
+/// P2: a missing manifest is remembered at the start, and so is the missing object of a snapshot, without which no
+/// rebuild would find it.
 #[test]
-fn a_missing_manifest_is_damage() {
-    let (_, world, _) = pushed(2);
-    let name = world.objects("manifests").remove(0);
-    world.wait(world.site.delete(&ObjectName::new(&name).unwrap())).unwrap();
+fn a_missing_manifest_or_snapshot_is_damage() {
+    for area in ["manifests", "snapshots"] {
+        let (_, world, snapshots) = pushed(2);
+        let name = world.objects(area).remove(0);
+        world.wait(world.site.delete(&ObjectName::new(&name).unwrap())).unwrap();
 
-    world.wait(take(&world.repository)).unwrap();
+        world.wait(take(&world.repository)).unwrap();
 
-    assert!(is_up(&world, AlarmCode::DamagedObjects));
+        assert!(is_up(&world, AlarmCode::DamagedObjects), "{area}");
+        let known = damaged::all(&world.repository).unwrap();
+        let hurt = snapshots.iter().filter(|id| {
+            let snapshot = crate::snapshot::get(&world.repository, **id).unwrap();
+            known.against(&snapshot).is_some()
+        });
+        assert_eq!(hurt.count(), 1, "{area}");
+    }
 }
 
 /// X2: wherever a crash cuts the count, the next one finds the same.

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::{Request, State};
 use format_spec::SessionId;
 use format_spec::key::BlobKind;
 use format_spec::page::MAX_PAGE_LEN;
@@ -15,6 +15,7 @@ use serde::Deserialize;
 use tokio::task::JoinHandle;
 
 use super::body::{Pieces, UNCOUNTED};
+use super::extract::{Path, Query};
 use super::respond::{self, Answer, Reply};
 use super::{App, body, octets, parse};
 use crate::error::ServerError;
@@ -35,6 +36,7 @@ const MAX_FRAMES: usize = wire::MAX_IDS;
 const GROUPS: usize = 3;
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Asked {
     coming: Option<String>,
 }

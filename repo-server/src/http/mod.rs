@@ -7,6 +7,7 @@ mod audit;
 mod auth;
 mod blobs;
 mod body;
+mod extract;
 mod lines;
 mod patient;
 mod places;

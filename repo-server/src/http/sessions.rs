@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::{Request, State};
 use axum::response::IntoResponse;
 use format_spec::manifest::Totals;
 use format_spec::snapshot::Snapshot;
@@ -11,12 +11,12 @@ use hyper::StatusCode;
 use serde::Deserialize;
 
 use super::body::{Cost, Whole};
+use super::extract::{Path, Query};
 use super::respond::{self, Answer, Reply};
 use super::{App, body, parse};
 use crate::clock_watch::ClockState;
 use crate::damaged::Known;
 use crate::error::ServerError;
-use crate::index::Table;
 use crate::index::row::MarkRow;
 use crate::quarantine;
 use crate::repository::Repository;
@@ -70,8 +70,8 @@ fn base_state(
     base: Option<ManifestId>,
 ) -> Result<wire::BaseState, ServerError> {
     let Some(id) = base else { return Ok(wire::BaseState::Unknown) };
-    let row = repository.parts.index.get(Table::Manifest, id.as_bytes())?;
-    let is_pinned = row.is_some() && !quarantine::any(repository, cluster)?;
+    let is_pinned =
+        snapshot::has_manifest(repository, cluster, id)? && !quarantine::any(repository, cluster)?;
     Ok(if is_pinned { wire::BaseState::Pinned } else { wire::BaseState::Unknown })
 }
 
@@ -87,6 +87,7 @@ pub(super) async fn renew(State(app): State<App>, Path(id): Path<String>) -> Ans
 
 /// How a push wants its snapshot judged.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct HowToCommit {
     /// That it holds much less than the one before is meant.
     #[serde(default)]

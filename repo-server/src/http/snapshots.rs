@@ -3,43 +3,56 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::{Request, State};
 use bytes::Bytes;
-use format_spec::snapshot::Snapshot;
 use format_spec::wire::{self, FrameHeader};
 use format_spec::{ClusterName, NodeName, SnapshotId};
 use futures_util::stream;
 use serde::Deserialize;
 
+use super::extract::{Path, Query};
 use super::respond::{self, Answer, Reply};
 use super::{App, body, octets, parse};
 use crate::damaged;
 use crate::error::ServerError;
-use crate::index::row::MarkRow;
 use crate::pack::{self, Blob};
 use crate::repository::Repository;
-use crate::snapshot::{self, Cursor};
+use crate::snapshot::{self, Cursor, ListPlace, PartLimit};
 
+/// Texts, so that what is wrong with one is told as all errors are.
 #[derive(Deserialize)]
-pub(super) struct Filter {
+#[serde(deny_unknown_fields)]
+pub(super) struct ListPart {
     cluster: Option<String>,
+    after: Option<String>,
+    limit: Option<String>,
 }
 
-pub(super) async fn list(State(app): State<App>, Query(filter): Query<Filter>) -> Answer<wire::SnapshotList> {
-    let cluster: Option<ClusterName> = filter.cluster.as_deref().map(parse).transpose()?;
-    let list = move |repository: &Arc<Repository>| {
-        let marks = snapshot::marks(repository)?;
-        let none = MarkRow::default();
-        let found = snapshot::list(repository, cluster.as_ref())?;
-        let damaged = damaged::all(repository)?;
-        let now_ms = repository.parts.clock.unix_ms();
-        let info = |found: &Snapshot| {
-            let mark = marks.get(&found.id).unwrap_or(&none);
-            snapshot::info(found, mark, &damaged, now_ms)
-        };
-        Ok(found.iter().map(info).collect())
+/// The next of the snapshots.
+pub(super) async fn list(
+    State(app): State<App>,
+    Query(asked): Query<ListPart>,
+) -> Answer<wire::SnapshotList> {
+    let cluster: Option<ClusterName> = asked.cluster.as_deref().map(parse).transpose()?;
+    let after =
+        asked.after.as_deref().map(|after| after.parse::<ListPlace>().map_err(bad_query)).transpose()?;
+    let limit = PartLimit {
+        snapshots: limit(asked.limit.as_deref(), wire::MAX_SNAPSHOTS)?,
+        len: wire::MAX_SNAPSHOTS_LEN,
     };
-    respond::json(wire::SnapshotList { snapshots: app.repository.blocking(list).await? })
+    let _reserved = app.repository.answers.reserve(wire::MAX_READ_LEN).await?;
+    let part = move |repository: &Arc<Repository>| snapshot::part(repository, cluster.as_ref(), after, limit);
+    respond::json(app.repository.blocking(part).await?)
+}
+
+fn bad_query(why: &str) -> ServerError {
+    ServerError::BadRequest { code: "bad_query", why: why.to_owned() }
+}
+
+/// How many of something one answer may hold: what was asked for, from 1 to `most`.
+fn limit(asked: Option<&str>, most: u32) -> Result<usize, ServerError> {
+    let asked = asked.map(|limit| limit.parse::<u32>().map_err(|_| bad_query("`limit` is not a number")));
+    Ok(usize::try_from(asked.transpose()?.unwrap_or(most).clamp(1, most)).unwrap_or(1))
 }
 
 pub(super) async fn show(State(app): State<App>, Path(id): Path<String>) -> Answer<wire::SnapshotInfo> {
@@ -64,6 +77,7 @@ pub(super) async fn manifest(State(app): State<App>, Path((id, node)): Path<(Str
 
 /// Texts, so that what is wrong with one is told as all errors are.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Part {
     node: Option<String>,
     after: Option<String>,
@@ -77,14 +91,11 @@ pub(super) async fn problems(
     Query(part): Query<Part>,
 ) -> Answer<wire::FileProblems> {
     let id: SnapshotId = parse(&id)?;
-    let bad = |why: &str| ServerError::BadRequest { code: "bad_query", why: why.to_owned() };
-    let node = part.node.as_deref().ok_or_else(|| bad("`node` is missing: whose files?"))?;
+    let node = part.node.as_deref().ok_or_else(|| bad_query("`node` is missing: whose files?"))?;
     let node: NodeName = parse(node)?;
-    let from = part.after.as_deref().map(|after| after.parse::<Cursor>().map_err(bad)).transpose()?;
-    let limit = part.limit.map(|limit| limit.parse::<u32>().map_err(|_| bad("`limit` is not a number")));
-    let limit = limit.transpose()?.unwrap_or(wire::MAX_FILE_PROBLEMS).clamp(1, wire::MAX_FILE_PROBLEMS);
+    let from = part.after.as_deref().map(|after| after.parse::<Cursor>().map_err(bad_query)).transpose()?;
+    let limit = limit(part.limit.as_deref(), wire::MAX_FILE_PROBLEMS)?;
     let _reserved = app.repository.answers.reserve(wire::MAX_READ_LEN).await?;
-    let limit = usize::try_from(limit).unwrap_or(1);
     respond::json(snapshot::problems(&app.repository, id, &node, from.unwrap_or_default(), limit).await?)
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::{Request, State};
 use format_spec::wire::{
     ChunkLocation, ForgetReport, ForgetRequest, GcEvent, GcRequest, ProtectRequest, SnapshotDetail,
     SnapshotInfo, StatsReport,
@@ -10,6 +10,7 @@ use format_spec::wire::{
 use format_spec::{ChunkId, ClusterName, SnapshotId};
 use serde::Deserialize;
 
+use super::extract::{Path, Query};
 use super::lines;
 use super::respond::{self, Answer, Reply, describe};
 use super::{App, body, parse};
@@ -84,6 +85,7 @@ async fn info(app: &App, id: SnapshotId) -> Result<SnapshotInfo, ServerError> {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct OfCluster {
     cluster: Option<String>,
 }

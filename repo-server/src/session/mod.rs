@@ -36,6 +36,9 @@ pub(crate) const TTL: Duration = Duration::from_secs(120);
 /// How long a session lives at most, whatever it does: while it is open, garbage of its time stays (G3).
 pub(crate) const LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// Sessions that one node may have open at once. One that its client has left ends by itself after [`TTL`].
+pub(crate) const MOST_OF_A_NODE: usize = 64;
+
 /// How long the row of a committed session is kept, for clients that ask again.
 const DONE_KEPT_MS: u64 = 24 * 60 * 60 * 1000;
 
@@ -153,6 +156,12 @@ impl Sessions {
         lock(&self.open).values().map(|open| open.row.cluster.clone()).collect()
     }
 
+    /// How many sessions of one node are open.
+    fn count_of(&self, pusher: &Pusher) -> usize {
+        let open = lock(&self.open);
+        open.values().filter(|open| pusher.has(&open.row)).count()
+    }
+
     /// How many sessions are open.
     pub(crate) fn count(&self) -> usize {
         lock(&self.open).len()
@@ -164,6 +173,12 @@ impl Sessions {
 pub(crate) struct Pusher {
     pub(crate) cluster: ClusterName,
     pub(crate) node: NodeName,
+}
+
+impl Pusher {
+    fn has(&self, row: &SessionRow) -> bool {
+        row.cluster == self.cluster && row.node == self.node
+    }
 }
 
 /// A new session.
@@ -190,6 +205,9 @@ pub(crate) fn check_push(repository: &Repository) -> Result<(), ServerError> {
 /// granted (L4): who still holds it is refused. Any other is left alone, and the new one granted all the
 /// same. What the old session had promised to send is released, not handed over: its client forgot what
 /// was on its way, and the new one asks for each chunk again.
+///
+/// # Errors
+/// [`ServerError::TooManySessions`] if the node has [`MOST_OF_A_NODE`] others open.
 pub(crate) fn open(
     repository: &Repository,
     pusher: Pusher,
@@ -203,6 +221,10 @@ pub(crate) fn open(
     // The collector looks at open sessions in the same exclusion: it sees this one, or is done before it.
     let granted = repository.exclusively(|| {
         let old = adopt.and_then(|old| adoptable(repository, old, &pusher));
+        if old.is_none() && repository.sessions.count_of(&pusher) >= MOST_OF_A_NODE {
+            let Pusher { cluster, node } = pusher.clone();
+            return Err(ServerError::TooManySessions { cluster, node });
+        }
         let granted = match grant(repository, id, &pusher, old.as_ref()) {
             // The old session was committed or ended first: it is not ours to adopt any more.
             Err(ServerError::Index(IndexError::Precondition { .. })) if old.is_some() => {
@@ -225,7 +247,7 @@ fn adoptable(repository: &Repository, id: SessionId, pusher: &Pusher) -> Option<
     let now = repository.parts.clock.monotonic();
     let open = lock(&repository.sessions.open);
     let Open { row, .. } = open.get(&id).filter(|session| session.deadline > now)?;
-    (row.cluster == pusher.cluster && row.node == pusher.node).then(|| (id, row.clone()))
+    pusher.has(row).then(|| (id, row.clone()))
 }
 
 fn grant(

@@ -56,6 +56,25 @@ fn commit(index: &MemoryIndex, id: SessionId, row: &SessionRow, at_ms: u64) -> S
     snapshot
 }
 
+/// Whoever opens sessions without an end holds back garbage and takes memory.
+#[test]
+fn a_node_has_no_more_sessions_open_than_it_may() {
+    let (index, clock) = world();
+    let repository = start(&index, &clock);
+    let first: Vec<SessionId> = (0..MOST_OF_A_NODE).map(|_| grant(&repository).0).collect();
+    let refused = || open(&repository, pusher("c", "n"), None);
+
+    assert!(matches!(refused(), Err(ServerError::TooManySessions { .. })));
+    assert!(open(&repository, pusher("c", "m"), None).is_ok(), "another node");
+    assert!(open(&repository, pusher("d", "n"), None).is_ok(), "another cluster");
+    assert_eq!(open(&repository, pusher("c", "n"), Some(first[0])).unwrap().adopted, Some(first[0]));
+    abort(&repository, first[1]).unwrap();
+    assert!(refused().is_ok(), "one has ended");
+    clock.advance(TTL);
+    expire(&repository).unwrap();
+    assert!(refused().is_ok(), "all have expired");
+}
+
 /// L1: a restart forgets no token.
 #[test]
 fn tokens_grow_across_restarts() {

@@ -9,6 +9,7 @@
 mod anew;
 mod commit;
 pub(crate) mod finish;
+mod listing;
 mod marks;
 mod problems;
 pub(crate) mod reach;
@@ -29,6 +30,7 @@ use format_spec::{ClusterName, FormatError, ManifestId, NodeName, SnapshotId, wi
 
 pub(crate) use anew::write_anew;
 pub(crate) use commit::commit;
+pub(crate) use listing::{ListPlace, PartLimit, part};
 pub(crate) use marks::{forget, mark, marks, protect, undelete, unprotect};
 pub(crate) use problems::{Cursor, problems};
 pub(crate) use reach::{Freed, freed, freed_with_idle, references_of_idle_pages};
@@ -92,6 +94,22 @@ pub(crate) fn named_pages(manifest: &Manifest) -> Counts {
 pub(crate) fn get(repository: &Repository, id: SnapshotId) -> Result<Snapshot, ServerError> {
     let value = repository.parts.index.get(Table::Snapshot, id.as_bytes())?;
     decode(id, &value.ok_or(ServerError::NoSnapshot(id))?)
+}
+
+/// Whether a snapshot of this cluster has this manifest.
+pub(crate) fn has_manifest(
+    repository: &Repository,
+    cluster: &ClusterName,
+    id: ManifestId,
+) -> Result<bool, ServerError> {
+    let malformed = || ServerError::Row { object: format!("manifest {id}") };
+    let Some(of) = repository.parts.index.get(Table::Manifest, id.as_bytes())? else { return Ok(false) };
+    let of = SnapshotId::from_bytes(of.try_into().map_err(|_| malformed())?);
+    match get(repository, of) {
+        Ok(snapshot) => Ok(snapshot.cluster == *cluster),
+        Err(ServerError::NoSnapshot(_)) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 fn decode(id: SnapshotId, value: &[u8]) -> Result<Snapshot, ServerError> {

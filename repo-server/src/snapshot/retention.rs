@@ -165,6 +165,22 @@ pub(crate) enum Period {
 }
 
 impl Period {
+    fn plural(self) -> &'static str {
+        match self {
+            Self::Hour => "hours",
+            Self::Day => "days",
+            Self::Week => "weeks",
+            Self::Month => "months",
+            Self::Year => "years",
+        }
+    }
+
+    /// Whether the oldest snapshot stays until all periods that were asked for have one. Those of a young series would go
+    /// as weeks pass, and the first of them to be worth a month or a year be one that is made much later.
+    fn keeps_oldest(self) -> bool {
+        matches!(self, Self::Month | Self::Year)
+    }
+
     /// The name of the period that a moment is in.
     fn of(self, unix_ms: u64) -> String {
         let format = match self {
@@ -199,6 +215,8 @@ pub(crate) enum Reason {
     Young(u32),
     /// The newest complete one of a period.
     Newest(Period, String),
+    /// The oldest complete one, while fewer periods than asked for have any.
+    Oldest(Period, u32),
     /// Only `maximum` lets snapshots go, and there are not more.
     WithinMaximum(u32),
     /// Partial, and no complete one is newer.
@@ -233,6 +251,9 @@ impl fmt::Display for Reason {
             Self::Newest(Period::Week, week) => write!(f, "weekly for {week}"),
             Self::Newest(Period::Month, month) => write!(f, "monthly for {month}"),
             Self::Newest(Period::Year, year) => write!(f, "yearly for {year}"),
+            Self::Oldest(period, count) => {
+                write!(f, "the oldest, until {count} {} have one", period.plural())
+            }
             Self::WithinMaximum(maximum) => write!(f, "one of the {maximum} newest (maximum)"),
             Self::NewerThanComplete => f.write_str("partial, but no complete one is newer"),
             Self::Maximum(maximum) => write!(f, "more than {maximum} (maximum)"),
@@ -351,18 +372,23 @@ fn keep_first(newest_first: &mut [&mut Judged<'_>], count: u32, reason: &Reason)
     newest_first.iter_mut().take(count).for_each(|snapshot| snapshot.stays.push(reason.clone()));
 }
 
-/// The newest one of each of the last `count` periods that have any.
+/// The newest one of each of the last `count` periods that have any; of long ones the oldest too, while there are fewer.
 fn keep_periods(newest_first: &mut [&mut Judged<'_>], period: Period, count: u32) {
     // A period need not be in one piece: a clock may have gone wrong in the middle of it.
     let mut kept = BTreeSet::new();
-    for snapshot in newest_first {
-        if kept.len() >= usize::try_from(count).unwrap_or(usize::MAX) {
+    let all = usize::try_from(count).unwrap_or(usize::MAX);
+    for snapshot in newest_first.iter_mut() {
+        if kept.len() >= all {
             return;
         }
         let name = period.of(snapshot.candidate.created_ms);
         if kept.insert(name.clone()) {
             snapshot.stays.push(Reason::Newest(period, name));
         }
+    }
+    let is_short = kept.len() < all && period.keeps_oldest();
+    if let Some(oldest) = newest_first.last_mut().filter(|_| is_short) {
+        oldest.stays.push(Reason::Oldest(period, count));
     }
 }
 

@@ -3,10 +3,10 @@
 use format_spec::EntryPath;
 use node_client::config::Settings;
 use node_client::fuzz;
+use node_client::named::SnapshotChoice;
 use node_client::priority::Nice;
 use node_client::push::{ClassRule, ClassSet};
 use node_client::rate::Rate;
-use node_client::restore::SnapshotChoice;
 
 use super::server::hostile_toml;
 use super::{Seed, Verdict, seed, text};

@@ -10,16 +10,16 @@ use node_client::error::ClientError;
 use node_client::show::{Show, show};
 use serde::Serialize;
 
-use crate::cli::Arguments;
-use crate::commands::{Verdict, ask};
+use crate::cli::{Arguments, Turn};
+use crate::commands::{Verdict, ask, in_turn};
 use crate::error::AdminError;
 use crate::show::table;
 use crate::verify::bar;
 
 /// Runs an audit and shows what it found.
-pub(crate) fn run(arguments: &Arguments, repair: bool) -> Result<Verdict, AdminError> {
+pub(crate) fn run(arguments: &Arguments, repair: bool, turn: Turn) -> Result<Verdict, AdminError> {
     let (output, repair) = (arguments.output, if repair { Repair::Yes } else { Repair::No });
-    let report = ask(arguments, async |api| audit(&api, repair, output).await)?;
+    let report = ask(arguments, async |api| in_turn(turn, async || audit(&api, repair, output).await).await)?;
     let audited = Audited { level: "refs", sound: report.is_sound(), report };
     show(&audited, output)?;
     Ok(if audited.sound { Verdict::Sound } else { Verdict::Damaged })

@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use format_spec::protection::MAX_REASON_LEN;
-use format_spec::{ChunkId, ClusterName, NodeName, SessionId, SnapshotId};
+use format_spec::{ChunkId, ClusterName, NodeName, SessionId};
 use node_client::cli::{ALL_COMMANDS, Output};
 use node_client::config::Settings;
+use node_client::named::SnapshotChoice;
 use node_client::rate::Rate;
 use node_client::span::Span;
 
@@ -60,12 +61,15 @@ pub(crate) struct Connection {
     /// File that holds the token for the server.
     #[arg(long, global = true, help_heading = ALL_COMMANDS, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// How long to wait for a server that says nothing, such as 90s, 10m or 2h.
+    #[arg(long, global = true, help_heading = ALL_COMMANDS, value_name = "TIME", default_value = "30m")]
+    pub(crate) timeout: Span,
 }
 
 impl Connection {
     /// The settings that flags gave.
     pub(crate) fn settings(&self) -> Settings {
-        let Self { server, token_file } = self.clone();
+        let Self { server, token_file, timeout: _ } = self.clone();
         Settings { server, token_file, ..Settings::default() }
     }
 }
@@ -90,21 +94,24 @@ pub(crate) enum Command {
         max_age: Option<Span>,
     },
     /// List snapshots, oldest first, with those that are going or protected marked.
-    #[command(after_help = examples!("snapshots" "snapshots --cluster orders --json"))]
+    #[command(after_help = examples!("snapshots" "snapshots --cluster orders --node db-3 --json"))]
     Snapshots {
         /// Only those of this cluster.
         #[arg(long, value_name = "NAME")]
         cluster: Option<ClusterName>,
+        /// Only those of this node.
+        #[arg(long, value_name = "NAME")]
+        node: Option<NodeName>,
     },
     /// Show all that is known of one snapshot, with every file that is missing from it or torn.
     #[command(after_help = examples!(
         "show 018bcfe5-6800-7707-8707-070707070707" "show 018bcfe5-6800-7707-8707-070707070707 --limit 20"
     ))]
     Show {
-        /// Its id.
-        snapshot: SnapshotId,
+        /// Its id, at least four digits that only its id begins or ends with, or `latest`.
+        snapshot: SnapshotChoice,
         /// Name at most so many files that are missing, incomplete, torn or fuzzy [default: all].
-        #[arg(long, value_name = "N")]
+        #[arg(long, value_name = "N", value_parser = count::<u64>)]
         limit: Option<u64>,
     },
     /// Count what clusters, nodes and snapshots take, and what each snapshot alone holds.
@@ -120,9 +127,9 @@ pub(crate) enum Command {
     /// Bring back snapshots that were forgotten.
     #[command(after_help = examples!("undelete 018bcfe5-6800-7707-8707-070707070707"))]
     Undelete {
-        /// Their ids.
+        /// Their ids, or at least four digits that only one id begins or ends with.
         #[arg(required = true, value_name = "SNAPSHOT")]
-        snapshots: Vec<SnapshotId>,
+        snapshots: Vec<SnapshotChoice>,
     },
     /// Make a snapshot stay whatever policies say, until that is taken back.
     #[command(after_help = examples!(
@@ -206,9 +213,10 @@ its exit code are what you get. Exit code 10 if it is not installed.
 /// What to forget.
 #[derive(Debug, Args)]
 pub(crate) struct ForgetArguments {
-    /// Ids of the snapshots; without any, a policy decides.
+    /// Ids of the snapshots, or at least four digits that only one id begins or ends with; without any, a policy
+    /// decides.
     #[arg(value_name = "SNAPSHOT", conflicts_with_all = ["PolicyArguments", "cluster", "node"])]
-    pub(crate) snapshots: Vec<SnapshotId>,
+    pub(crate) snapshots: Vec<SnapshotChoice>,
     /// Only snapshots of this cluster [default: of each cluster, each by itself].
     #[arg(long, value_name = "NAME")]
     pub(crate) cluster: Option<ClusterName>,
@@ -234,39 +242,44 @@ pub(crate) struct ForgetArguments {
 #[command(next_help_heading = "Policy")]
 pub(crate) struct PolicyArguments {
     /// Keep snapshots for so many days.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<u32>)]
     pub(crate) keep_days: Option<u32>,
     /// Keep at least so many complete ones [default: 3].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<u32>)]
     pub(crate) minimum: Option<u32>,
     /// Keep no more than so many complete ones.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<u32>)]
     pub(crate) maximum: Option<u32>,
     /// Keep so many of the newest complete ones.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<u32>)]
     pub(crate) keep_last: Option<u32>,
     /// Keep the newest of each of the last N hours that have one.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<u32>)]
     pub(crate) keep_hourly: Option<u32>,
     /// The same for days.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<u32>)]
     pub(crate) keep_daily: Option<u32>,
     /// The same for ISO weeks.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<u32>)]
     pub(crate) keep_weekly: Option<u32>,
     /// The same for months.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<u32>)]
     pub(crate) keep_monthly: Option<u32>,
     /// The same for years.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<u32>)]
     pub(crate) keep_yearly: Option<u32>,
+}
+
+/// A whole number, refused in words that say so.
+fn count<N: std::str::FromStr>(text: &str) -> Result<N, String> {
+    text.parse().map_err(|_| "expected a whole number, 0 or more".to_owned())
 }
 
 /// What must stay, and why.
 #[derive(Debug, Args)]
 pub(crate) struct ProtectArguments {
-    /// Id of the snapshot.
-    pub(crate) snapshot: SnapshotId,
+    /// Id of the snapshot, or at least four digits that only its id begins or ends with.
+    pub(crate) snapshot: SnapshotChoice,
     /// Why it must stay.
     #[arg(long, value_name = "TEXT", value_parser = reason, required_unless_present = "off")]
     pub(crate) reason: Option<String>,
@@ -294,6 +307,16 @@ pub(crate) struct GcArguments {
     /// [default: as the server is configured].
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) max_copy: Option<u64>,
+    #[command(flatten)]
+    pub(crate) turn: Turn,
+}
+
+/// What to do beside another run.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Turn {
+    /// While another run is in progress, wait so long for it to end, such as 90s, 10m or 2h [default: end with 11].
+    #[arg(long, value_name = "TIME")]
+    pub(crate) wait: Option<Span>,
 }
 
 /// From what a repository is made again.

@@ -16,6 +16,7 @@ use serde::Serialize;
 use crate::cli::{Arguments, ForgetArguments, PolicyArguments};
 use crate::commands::{self, ask};
 use crate::error::AdminError;
+use crate::named;
 use crate::show::{table, wide};
 
 /// Forgets snapshots, or tells which it would forget.
@@ -23,8 +24,12 @@ use crate::show::{table, wide};
 /// # Errors
 /// [`AdminError::Client`]; a cluster without snapshots is not found.
 pub(crate) fn run(arguments: &Arguments, forget: &ForgetArguments) -> Result<commands::Verdict, AdminError> {
-    let request = ForgetRequest::from(forget);
-    let report = ask(arguments, async |api| api.forget(&request).await)?;
+    let (request, report) = ask(arguments, async |api| {
+        let snapshots = named::all_to_change(&api, &forget.snapshots).await?;
+        let request = ForgetRequest { snapshots, ..ForgetRequest::from(forget) };
+        let report = api.forget(&request).await?;
+        Ok((request, report))
+    })?;
     if let Some(cluster) = request.cluster.as_ref().filter(|_| report.snapshots.is_empty()) {
         return Err(ClientError::NotFound(format!("there is no snapshot of a cluster `{cluster}`")).into());
     }
@@ -33,11 +38,12 @@ pub(crate) fn run(arguments: &Arguments, forget: &ForgetArguments) -> Result<com
     Ok(forgotten.verdict())
 }
 
+/// All but the snapshots, which have to be looked up.
 impl From<&ForgetArguments> for ForgetRequest {
     fn from(forget: &ForgetArguments) -> Self {
         Self {
             mode: if forget.dry_run { RunMode::Plan } else { RunMode::Apply },
-            snapshots: forget.snapshots.clone(),
+            snapshots: Vec::new(),
             cluster: forget.cluster.clone(),
             node: forget.node.clone(),
             policy: policy(&forget.policy),

@@ -13,7 +13,7 @@ use node_client::show::{Show, show};
 use serde::Serialize;
 
 use crate::cli::{Arguments, GcArguments};
-use crate::commands::{Verdict, ask};
+use crate::commands::{Verdict, ask, in_turn};
 use crate::error::AdminError;
 use crate::show::{table, wide};
 
@@ -26,7 +26,9 @@ const SHORT: usize = 5;
 /// [`AdminError::Client`]: what was done before stays done.
 pub(crate) fn run(arguments: &Arguments, gc: &GcArguments) -> Result<Verdict, AdminError> {
     let request = GcRequest::from(gc);
-    let report = ask(arguments, async |api| collect(&api, &request, arguments.output).await)?;
+    let report = ask(arguments, async |api| {
+        in_turn(gc.turn, async || collect(&api, &request, arguments.output).await).await
+    })?;
     let lists = if gc.explain { Lists::Whole } else { Lists::Short };
     let collected = Collected { report, lists };
     show(&collected, arguments.output)?;

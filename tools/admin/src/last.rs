@@ -8,7 +8,7 @@ use format_spec::snapshot::SnapshotState;
 use format_spec::wire::SnapshotInfo;
 use format_spec::{ClusterName, SeriesId, SnapshotId};
 use jiff::Timestamp;
-use node_client::error::ClientError;
+use node_client::list::of_cluster;
 use node_client::show::snapshot::{folders, state};
 use node_client::show::{Show, show};
 use node_client::span::Span;
@@ -28,10 +28,7 @@ pub(crate) fn run(
     cluster: Option<&ClusterName>,
     max_age: Option<Span>,
 ) -> Result<Verdict, AdminError> {
-    let snapshots = ask(arguments, async |api| api.snapshots(cluster).await)?;
-    if let Some(cluster) = cluster.filter(|_| snapshots.is_empty()) {
-        return Err(ClientError::NotFound(format!("there is no snapshot of a cluster `{cluster}`")).into());
-    }
+    let snapshots = ask(arguments, async |api| of_cluster(&api, cluster).await)?;
     let last = Last::of(&snapshots, now(), max_age.map(|Span(age)| age));
     show(&last, arguments.output)?;
     Ok(if last.series.iter().any(|series| series.overdue) { Verdict::Partial } else { Verdict::Sound })

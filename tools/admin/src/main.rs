@@ -9,6 +9,7 @@ mod forget;
 mod gc;
 mod last;
 mod missing;
+mod named;
 mod pack;
 mod protect;
 mod rebuild;
@@ -27,6 +28,8 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(code) => return code,
     };
+    let default = if arguments.output.quiet { "error" } else { "warn" };
+    node_client::log::start(default);
     match commands::run(&arguments) {
         Ok(verdict) => ExitCode::from(verdict.exit_code()),
         Err(error) => {

@@ -8,24 +8,28 @@ use format_spec::wire::SnapshotInfo;
 use format_spec::{ErrorClass, SnapshotId};
 use node_client::api::Api;
 use node_client::error::ClientError;
+use node_client::named::SnapshotChoice;
 use node_client::show::{Show, show};
 use serde::Serialize;
 
 use crate::cli::{Arguments, ProtectArguments};
 use crate::commands::{Verdict, ask};
 use crate::error::{AdminError, chain};
+use crate::named;
 
 /// Makes a snapshot stay, or takes that back.
 ///
 /// # Errors
 /// [`AdminError::Client`].
 pub(crate) fn protect(arguments: &Arguments, protect: &ProtectArguments) -> Result<Verdict, AdminError> {
-    let id = protect.snapshot;
-    let info = match &protect.reason {
-        Some(reason) => ask(arguments, async |api| api.protect(id, reason.clone()).await),
-        None => ask(arguments, async |api| api.unprotect(id).await),
-    };
-    show(&Protection(info?), arguments.output)?;
+    let info = ask(arguments, async |api| {
+        let id = named::to_change(&api, &protect.snapshot).await?;
+        match &protect.reason {
+            Some(reason) => api.protect(id, reason.clone()).await,
+            None => api.unprotect(id).await,
+        }
+    })?;
+    show(&Protection(info), arguments.output)?;
     Ok(Verdict::Sound)
 }
 
@@ -53,8 +57,11 @@ impl Show for Protection {
 ///
 /// # Errors
 /// [`AdminError::Client`] if none came back: why the first did not.
-pub(crate) fn undelete(arguments: &Arguments, ids: &[SnapshotId]) -> Result<Verdict, AdminError> {
-    let restored = ask(arguments, async |api| bring_back(&api, ids).await)?;
+pub(crate) fn undelete(arguments: &Arguments, snapshots: &[SnapshotChoice]) -> Result<Verdict, AdminError> {
+    let restored = ask(arguments, async |api| {
+        let ids = named::all_to_change(&api, snapshots).await?;
+        bring_back(&api, &ids).await
+    })?;
     let verdict = if restored.failed.is_empty() { Verdict::Sound } else { Verdict::Partial };
     show(&restored, arguments.output)?;
     Ok(verdict)

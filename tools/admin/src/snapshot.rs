@@ -6,8 +6,11 @@ use format_spec::manifest::PushStats;
 use format_spec::path::Printable;
 use format_spec::snapshot::Shrunk;
 use format_spec::wire::{NodeOrigin, NodePush, SnapshotDetail, SnapshotInfo};
-use format_spec::{ClusterName, SnapshotId};
+use format_spec::{ClusterName, NodeName};
 use indicatif::{HumanBytes, HumanCount};
+use node_client::error::ClientError;
+use node_client::list::of_cluster;
+use node_client::named::SnapshotChoice;
 use node_client::show::snapshot::{changed, folders, state};
 use node_client::show::{Show, show};
 use serde::Serialize;
@@ -16,14 +19,25 @@ use crate::cli::Arguments;
 use crate::commands::{Verdict, ask};
 use crate::error::AdminError;
 use crate::missing::{self, NotWhole};
+use crate::named;
 use crate::show::table;
 
-/// Lists the snapshots of one cluster, or of all.
+/// Lists the snapshots of one cluster, or of all, and of one node, or of all.
 ///
 /// # Errors
 /// [`AdminError::Client`].
-pub(crate) fn list(arguments: &Arguments, cluster: Option<&ClusterName>) -> Result<Verdict, AdminError> {
-    let snapshots = ask(arguments, async |api| api.snapshots(cluster).await)?;
+pub(crate) fn list(
+    arguments: &Arguments,
+    cluster: Option<&ClusterName>,
+    node: Option<&NodeName>,
+) -> Result<Verdict, AdminError> {
+    let mut snapshots = ask(arguments, async |api| of_cluster(&api, cluster).await)?;
+    if let Some(node) = node {
+        snapshots.retain(|info| info.nodes.contains(node));
+        if snapshots.is_empty() {
+            return Err(ClientError::NotFound(format!("there is no snapshot of node `{node}`")).into());
+        }
+    }
     show(&Snapshots(snapshots), arguments.output)?;
     Ok(Verdict::Sound)
 }
@@ -34,12 +48,12 @@ pub(crate) fn list(arguments: &Arguments, cluster: Option<&ClusterName>) -> Resu
 /// [`AdminError::Client`].
 pub(crate) fn detail(
     arguments: &Arguments,
-    id: SnapshotId,
+    snapshot: &SnapshotChoice,
     limit: Option<u64>,
 ) -> Result<Verdict, AdminError> {
     let output = arguments.output;
     ask(arguments, async |api| {
-        let detail = api.snapshot_detail(id).await?;
+        let detail = api.snapshot_detail(named::one(&api, snapshot).await?).await?;
         if !missing::are_any(&detail.info) {
             return show(&Detail { detail, files: None }, output);
         }

@@ -21,11 +21,12 @@ use crate::show::table;
 /// [`AdminError::Client`]; a cluster of which there is nothing is not found.
 pub(crate) fn run(arguments: &Arguments, cluster: Option<&ClusterName>) -> Result<Verdict, AdminError> {
     let mut report = ask(arguments, async |api| api.stats().await)?;
+    let directory_bytes = directories(&report);
     if let Some(cluster) = cluster {
         only(cluster, &mut report)?;
     }
     let verdict = if report.not_counted.is_empty() { Verdict::Sound } else { Verdict::Partial };
-    show(&Stats(report), arguments.output)?;
+    show(&Stats { report, directory_bytes }, arguments.output)?;
     Ok(verdict)
 }
 
@@ -40,12 +41,22 @@ fn only(cluster: &ClusterName, report: &mut StatsReport) -> Result<(), ClientErr
     Ok(())
 }
 
+/// What packs hold beside blobs, in bytes: directories, keys, and what fills them up to a round length.
+fn directories(all: &StatsReport) -> u64 {
+    let blobs: u64 = all.clusters.iter().map(|stats| stats.space.stored_bytes).sum();
+    all.packs.bytes.saturating_sub(blobs).saturating_sub(all.dead_bytes)
+}
+
 #[derive(Debug, Serialize)]
-struct Stats(StatsReport);
+struct Stats {
+    #[serde(flatten)]
+    report: StatsReport,
+    directory_bytes: u64,
+}
 
 impl Show for Stats {
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
-        let StatsReport { clusters, nodes, snapshots, not_counted, packs, dead_bytes } = &self.0;
+        let StatsReport { clusters, nodes, snapshots, not_counted, packs, dead_bytes } = &self.report;
         let mut rows = vec![["CLUSTER", "SNAPSHOTS", "LOGICAL", "UNIQUE", "STORED"].map(str::to_owned)];
         rows.extend(clusters.iter().map(cluster_row));
         table(out, &rows)?;
@@ -62,9 +73,14 @@ impl Show for Stats {
         for NotCounted { id, why, .. } in not_counted {
             writeln!(out, "NOT COUNTED: {id}: {why}")?;
         }
-        let (count, bytes, dead) =
-            (HumanCount(packs.count), HumanBytes(packs.bytes), HumanBytes(*dead_bytes));
-        writeln!(out, "\nthe site holds {count} packs of all clusters, {bytes}; nothing needs {dead} of that")
+        let count = HumanCount(packs.count);
+        let [bytes, directories, dead] =
+            [packs.bytes, self.directory_bytes, *dead_bytes].map(|bytes| HumanBytes(bytes).to_string());
+        writeln!(
+            out,
+            "\nthe site holds {count} packs of all clusters, {bytes}: {directories} of that are directories of packs and \
+             padding, and nothing needs {dead}"
+        )
     }
 
     fn is_news(&self) -> bool {

@@ -6,7 +6,6 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use format_spec::SnapshotId;
 use format_spec::wire::{
     Finding, FindingKind, Stopped, VerifyLevel, VerifyLimits, VerifyReport, VerifyRequest,
 };
@@ -14,14 +13,16 @@ use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
 use node_client::api::Api;
 use node_client::cli::Output;
 use node_client::error::ClientError;
+use node_client::named::SnapshotChoice;
 use node_client::rate::Rate;
 use node_client::show::{Show, show};
 use serde::Serialize;
 
 use crate::audit;
-use crate::cli::Arguments;
-use crate::commands::{Verdict, ask};
+use crate::cli::{Arguments, Turn};
+use crate::commands::{Verdict, ask, in_turn};
 use crate::error::AdminError;
+use crate::named;
 use crate::show::table;
 
 /// Files and ranges that the text shows of one finding; `--json` has all that the server names.
@@ -34,8 +35,8 @@ pub(crate) struct Verify {
     #[arg(long, value_enum, default_value_t = Level::Exists)]
     level: Level,
     /// Only what this snapshot needs [default: everything].
-    #[arg(long, value_name = "ID")]
-    snapshot: Option<SnapshotId>,
+    #[arg(long, value_name = "SNAPSHOT")]
+    snapshot: Option<SnapshotChoice>,
     /// With `--level refs`: mend what is wrong.
     #[arg(long)]
     repair: bool,
@@ -45,6 +46,8 @@ pub(crate) struct Verify {
     accept_loss: bool,
     #[command(flatten)]
     limits: Limits,
+    #[command(flatten)]
+    turn: Turn,
 }
 
 /// Arguments of `scrub`.
@@ -52,6 +55,8 @@ pub(crate) struct Verify {
 pub(crate) struct Scrub {
     #[command(flatten)]
     limits: Limits,
+    #[command(flatten)]
+    pub(crate) turn: Turn,
 }
 
 /// How much to read, and how fast. Each run goes on with the packs whose last check is longest ago.
@@ -100,17 +105,21 @@ impl Verify {
             None if self.snapshot.is_some() || self.accept_loss || self.limits.are_given() => {
                 Err(audit::counts_everything())
             }
-            None => audit::run(arguments, self.repair),
+            None => audit::run(arguments, self.repair, self.turn),
             Some(_) if self.repair => Err(audit::nothing_to_repair()),
-            Some(request) => run(arguments, &request),
+            Some(request) => {
+                let named = self.snapshot.as_ref();
+                let named = named.map(|named| ask(arguments, async |api| named::one(&api, named).await));
+                run(arguments, &VerifyRequest { snapshot: named.transpose()?, ..request }, self.turn)
+            }
         }
     }
 
-    /// What to ask the server for, if it is about stored objects.
+    /// What to ask the server for, if it is about stored objects: of everything.
     fn request(&self) -> Option<VerifyRequest> {
         let level = self.level.of_objects()?;
         let limits = self.limits.wire();
-        Some(VerifyRequest { level, snapshot: self.snapshot, limits, accept_loss: self.accept_loss })
+        Some(VerifyRequest { level, snapshot: None, limits, accept_loss: self.accept_loss })
     }
 }
 
@@ -200,8 +209,10 @@ impl FromStr for Time {
 ///
 /// # Errors
 /// [`AdminError`]: nothing was shown on standard output then.
-pub(crate) fn run(arguments: &Arguments, request: &VerifyRequest) -> Result<Verdict, AdminError> {
-    let report = ask(arguments, async |api| check(&api, request, arguments.output).await)?;
+pub(crate) fn run(arguments: &Arguments, request: &VerifyRequest, turn: Turn) -> Result<Verdict, AdminError> {
+    let report = ask(arguments, async |api| {
+        in_turn(turn, async || check(&api, request, arguments.output).await).await
+    })?;
     let verified = Verified::new(request.level, report);
     show(&verified, arguments.output)?;
     Ok(verified.verdict())

@@ -12,10 +12,11 @@ use node_client::cli::Output;
 use node_client::clock::{Clock, SystemClock};
 use node_client::config::{Config, Settings};
 use node_client::error::{ClientError, EXIT_PARTIAL};
+use node_client::named::SnapshotChoice;
 use node_client::push::{self, FreezeMode, FreezeOptions, PushOptions, PushReport};
 use node_client::restore::{
     self, Durable, Existing, Foreign, NodeChoice, Partial, Placement, Progress, RestoreOptions,
-    RestoreReport, Setuid, SnapshotChoice, Unset,
+    RestoreReport, Setuid, Unset,
 };
 use node_client::signals::on_interrupt;
 use tokio::runtime::{Builder, Runtime};

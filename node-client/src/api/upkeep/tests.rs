@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -10,6 +11,34 @@ use format_spec::wire::{ForgetRequest, GcReport, GcRequest, RetentionPolicy, Run
 
 use super::*;
 use crate::api::Retry;
+
+/// What this thread logs.
+#[derive(Debug, Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    /// Hears what is logged until the answer is dropped.
+    #[expect(clippy::disallowed_methods, reason = "memory can always be written")]
+    fn start(&self) -> tracing::subscriber::DefaultGuard {
+        let log = self.clone();
+        let logs = tracing_subscriber::fmt().with_writer(move || log.clone()).with_ansi(false).finish();
+        tracing::subscriber::set_default(logs)
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
 
 /// Runs `question` against a server that answers one request so; returns the request as well.
 fn asked<T>(
@@ -215,8 +244,13 @@ async fn a_server_that_never_answers_is_given_up_on() {
     let silence = Duration::from_secs(300);
     let api = Api::new(&address, "token", Retry { silence: Some(silence), ..Retry::once() }).unwrap();
     let start = tokio::time::Instant::now();
+    let log = Log::default();
+    let _logs = log.start();
 
     let error = api.status().await.unwrap_err();
+
+    let expected = format!("no answer from {address} for 5 s: waiting for 295 s more");
+    assert!(log.text().contains(&expected), "{}", log.text());
 
     assert!(start.elapsed() >= silence, "{:?}", start.elapsed());
     assert_eq!(error.class(), ErrorClass::Unavailable);

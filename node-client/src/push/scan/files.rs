@@ -9,6 +9,7 @@ use format_spec::{EntryKind, Extent, FileEnd, Xattr};
 
 use super::Scan;
 use super::reading::{Known, ReadAs, Samples, Stayed};
+use crate::progress::Fate;
 use crate::push::change::{Change, Habit, Settled, Verdict, pick, verdict};
 use crate::push::class::Class;
 use crate::push::content::{Compared, Layout, Reading, Unread};
@@ -86,6 +87,7 @@ impl Scan<'_> {
             let mut entry = found.stat.entry(found.path.clone(), EntryKind::HardLink, Vec::new());
             entry.link_group = Some(group);
             self.totals.files += 1;
+            self.reader.progress.named(Fate::Linked, &found.path);
             self.reader.progress.scanned(0);
             return self.entry(&entry);
         }
@@ -182,6 +184,7 @@ impl Scan<'_> {
         let replayed = match self.try_replay(replay, remembered, slot) {
             Ok(kind) => {
                 self.reader.tally.file(kind);
+                self.reader.progress.named(kind.into(), &found.path);
                 return Ok(Replayed::Done);
             }
             Err(Useless::Stopped) => return Err(Stopped),

@@ -143,6 +143,7 @@ impl Scan<'_> {
                 Read::Whole => {
                     let kind = if known == Known::Yes { Kind::Whole } else { Kind::New };
                     self.reader.tally.file(kind);
+                    self.reader.progress.named(kind.into(), &found.path);
                     return Ok(());
                 }
                 Read::Reported => return Ok(()),

@@ -11,6 +11,7 @@ use super::*;
 use crate::push::freeze::{Freeze, FreezeMode, FreezeOptions, MARK, Source};
 use crate::push::list::Writer;
 use crate::push::roots;
+use crate::push::selection::{Caches, SelectOptions, of_patterns};
 use crate::push::source::Opener;
 use crate::twin::{Old, with_old};
 
@@ -23,13 +24,22 @@ pub(in crate::push) struct Seen<H> {
     /// When it is, for folders.
     pub(in crate::push) now: Timestamp,
     pub(in crate::push) restless: u32,
+    left_out: Vec<String>,
+    unseen: Vec<String>,
 }
 
 impl<H> Seen<H> {
     pub(in crate::push) fn new(hold: H) -> Self {
         let file = || tempfile::tempfile().unwrap();
         let now = Timestamp { seconds: i64::MAX, nanos: 0 };
-        Self { list: Writer::new([file(), file(), file()]), hold, now, restless: 0 }
+        Self {
+            list: Writer::new([file(), file(), file()]),
+            hold,
+            now,
+            restless: 0,
+            left_out: Vec::new(),
+            unseen: Vec::new(),
+        }
     }
 
     pub(in crate::push) fn steps(self) -> Vec<Step> {
@@ -72,13 +82,22 @@ impl<H: FnMut(&Place<'_>) -> Result<bool, Stopped>> Visitor for Seen<H> {
         Ok(())
     }
 
+    fn left_out(&mut self, path: &EntryPath) {
+        self.left_out.push(path.to_string());
+    }
+
+    fn unseen(&mut self, path: &EntryPath) -> Result<(), Stopped> {
+        self.unseen.push(path.to_string());
+        Ok(())
+    }
+
     fn now(&self) -> Timestamp {
         self.now
     }
 }
 
-fn no_globs() -> Globs {
-    Globs::new::<&str>("--exclude", &[]).unwrap()
+fn everything() -> Selection {
+    of_patterns(&[])
 }
 
 fn roots_of(paths: &[&Path]) -> Vec<Root> {
@@ -106,16 +125,16 @@ fn shown(steps: &[Step], base: &EntryPath) -> Vec<String> {
 /// All steps of a walk through `roots`, with paths below the first of them.
 fn steps(roots: &[&Path], excludes: &[&str], mounts: Mounts) -> Vec<String> {
     let roots = roots_of(roots);
-    let excludes = Globs::new("--exclude", excludes).unwrap();
+    let selection = of_patterns(excludes);
     let mut seen = Seen::new(|_: &Place<'_>| Ok(true));
-    walk(&roots, &excludes, mounts, &mut seen).unwrap();
+    walk(&roots, &selection, mounts, &mut seen).unwrap();
     shown(&seen.steps(), &roots[0].path)
 }
 
 /// All steps of a walk through `root`, where `hold` may change what it finds.
 fn steps_with(root: &Path, hold: impl FnMut(&Place<'_>) -> Result<bool, Stopped>) -> Vec<Step> {
     let mut seen = Seen::new(hold);
-    walk(&roots_of(&[root]), &no_globs(), Mounts::Enter, &mut seen).unwrap();
+    walk(&roots_of(&[root]), &everything(), Mounts::Enter, &mut seen).unwrap();
     seen.steps()
 }
 
@@ -233,12 +252,12 @@ fn a_mount_point_is_entered_only_if_wanted() {
     fs::create_dir(temp.path().join("mounted")).unwrap();
     fs::write(temp.path().join("mounted/f"), "").unwrap();
     let walked = |mounts| {
-        let excludes = no_globs();
+        let selection = everything();
         let mut seen = Seen::new(|_: &Place<'_>| Ok(true));
         let mut walker = Walker {
             inserts: 0,
             device: u64::MAX,
-            excludes: &excludes,
+            selection: &selection,
             mounts,
             pseudo: Pseudo::default(),
             visitor: &mut seen,
@@ -280,6 +299,12 @@ fn the_walk_ends_when_nobody_listens() {
             Ok(())
         }
 
+        fn left_out(&mut self, _: &EntryPath) {}
+
+        fn unseen(&mut self, _: &EntryPath) -> Result<(), Stopped> {
+            Ok(())
+        }
+
         fn now(&self) -> Timestamp {
             Timestamp { seconds: i64::MAX, nanos: 0 }
         }
@@ -301,12 +326,12 @@ fn the_walk_ends_when_nobody_listens() {
     for steps in [1, 2, 3] {
         let mut deaf = Deaf(steps);
 
-        let ended = walk(&roots, &no_globs(), Mounts::Enter, &mut deaf);
+        let ended = walk(&roots, &everything(), Mounts::Enter, &mut deaf);
 
         assert!(ended.is_err() && deaf.0 == 0);
     }
     let mut seen = Seen::new(|_: &Place<'_>| Err(Stopped));
-    let ended = walk(&roots, &no_globs(), Mounts::Enter, &mut seen);
+    let ended = walk(&roots, &everything(), Mounts::Enter, &mut seen);
     assert!(ended.is_err() && seen.steps().len() == 1, "a file that is not held does not end it");
 }
 
@@ -365,7 +390,7 @@ fn the_push_does_not_find_its_own_second_names_wherever_they_lie() {
         };
         let mut seen = Seen::new(hold);
 
-        walk(&roots, &no_globs(), Mounts::Enter, &mut seen).unwrap();
+        walk(&roots, &everything(), Mounts::Enter, &mut seen).unwrap();
 
         let expected: &[&str] =
             if is_chosen { &["folder ", "file f"] } else { &["folder ", "folder chosen", "file f"] };
@@ -394,7 +419,7 @@ fn a_name_that_moves_again_and_again_is_a_problem() {
     });
     let roots = roots_of(&[&root]);
 
-    walk(&roots, &no_globs(), Mounts::Enter, &mut seen).unwrap();
+    walk(&roots, &everything(), Mounts::Enter, &mut seen).unwrap();
 
     assert_eq!(seen.restless, 1);
     let steps = seen.steps();
@@ -440,7 +465,7 @@ fn busy(root: &Path, mut owner: impl FnMut(&str)) -> (Vec<String>, u32) {
         owner(at.name.to_str().unwrap());
         Ok(true)
     });
-    walk(&roots, &no_globs(), Mounts::Enter, &mut seen).unwrap();
+    walk(&roots, &everything(), Mounts::Enter, &mut seen).unwrap();
     let restless = seen.restless;
     (shown(&seen.steps(), &roots[0].path), restless)
 }
@@ -594,7 +619,7 @@ fn a_folder_that_changed_a_moment_ago_is_listed_again() {
     // A clock that stands still: it is always too early to tell.
     seen.now = now.unwrap().identity.ctime;
 
-    walk(&roots, &no_globs(), Mounts::Enter, &mut seen).unwrap();
+    walk(&roots, &everything(), Mounts::Enter, &mut seen).unwrap();
 
     assert_eq!(seen.restless, 1);
     assert_eq!(seen.steps().len(), 5);
@@ -633,7 +658,7 @@ fn a_link_that_is_put_above_a_root_leads_no_push_elsewhere() {
     symlink("secret", top.join("theirs")).unwrap();
 
     let mut seen = Seen::new(|_: &Place<'_>| Ok(true));
-    walk(&roots, &no_globs(), Mounts::Enter, &mut seen).unwrap();
+    walk(&roots, &everything(), Mounts::Enter, &mut seen).unwrap();
     let files = seen.steps().into_iter().filter_map(|step| match step {
         Step::File(found) => Some(found),
         _ => None,
@@ -662,7 +687,7 @@ fn a_root_that_was_deleted_is_reported() {
     fs::remove_dir(&root).unwrap();
 
     let mut seen = Seen::new(|_: &Place<'_>| Ok(true));
-    walk(&roots, &no_globs(), Mounts::Enter, &mut seen).unwrap();
+    walk(&roots, &everything(), Mounts::Enter, &mut seen).unwrap();
 
     assert_eq!(shown(&seen.steps(), &roots[0].path), ["problem "]);
 }
@@ -674,7 +699,7 @@ fn a_file_is_a_root_as_well() {
     for name in ["b", "c"] {
         fs::write(top.join(name), name).unwrap();
     }
-    let excludes = Globs::new("--exclude", &["b"]).unwrap();
+    let excludes = of_patterns(&["b"]);
     let roots = roots_of(&[&top.join("b")]);
 
     let mut seen = Seen::new(|_: &Place<'_>| Ok(true));
@@ -709,18 +734,18 @@ fn a_file_that_was_named_and_has_gone_is_reported() {
             fs::remove_file(&file).unwrap();
             Ok(false)
         });
-        walk(&roots, &no_globs(), Mounts::Enter, &mut seen).unwrap();
+        walk(&roots, &everything(), Mounts::Enter, &mut seen).unwrap();
         shown(&seen.steps(), &roots[0].path)
     };
     let gone = {
         let mut seen = Seen::new(|_: &Place<'_>| Ok(true));
-        walk(&roots, &no_globs(), Mounts::Enter, &mut seen).unwrap();
+        walk(&roots, &everything(), Mounts::Enter, &mut seen).unwrap();
         shown(&seen.steps(), &roots[0].path)
     };
     fs::create_dir(&file).unwrap();
     let replaced = {
         let mut seen = Seen::new(|_: &Place<'_>| Ok(true));
-        walk(&roots, &no_globs(), Mounts::Enter, &mut seen).unwrap();
+        walk(&roots, &everything(), Mounts::Enter, &mut seen).unwrap();
         shown(&seen.steps(), &roots[0].path)
     };
 
@@ -735,10 +760,218 @@ fn file_systems_of_the_kernel_below_the_top_are_empty_folders() {
     let is_data = |name: &Path| !["proc", "sys"].iter().any(|pseudo| name == Path::new("/").join(pseudo));
     let others = fs::read_dir("/").unwrap().map(|found| found.unwrap().path()).filter(|name| is_data(name));
     let excludes: Vec<String> = others.map(|name| name.to_str().unwrap().to_owned()).collect();
+    let excludes: Vec<&str> = excludes.iter().map(String::as_str).collect();
     let roots = roots_of(&[Path::new("/")]);
 
     let mut seen = Seen::new(|_: &Place<'_>| Ok(true));
-    walk(&roots, &Globs::new("--exclude", &excludes).unwrap(), Mounts::Enter, &mut seen).unwrap();
+    walk(&roots, &of_patterns(&excludes), Mounts::Enter, &mut seen).unwrap();
 
     assert_eq!(shown(&seen.steps(), &roots[0].path), ["folder proc", "folder sys"]);
+}
+
+/// A walk through `root` with these options: what was found, what was left out, by which option and how much of it, and
+/// which paths of lists were not there.
+fn selected(root: &Path, options: &SelectOptions) -> (Vec<String>, Vec<String>, Selection, Vec<String>) {
+    let roots = roots_of(&[root]);
+    let selection = Selection::new(options, &[], &roots).unwrap();
+    let mut seen = Seen::new(|_: &Place<'_>| Ok(true));
+    walk(&roots, &selection, Mounts::Enter, &mut seen).unwrap();
+    let base = &roots[0].path;
+    let below = |path: String| path.strip_prefix(&format!("{base}/")).unwrap().to_owned();
+    let (left_out, unseen) = (std::mem::take(&mut seen.left_out), std::mem::take(&mut seen.unseen));
+    let left_out = left_out.into_iter().map(below).collect();
+    let unseen = unseen.into_iter().map(below).collect();
+    (shown(&seen.steps(), base), left_out, selection, unseen)
+}
+
+fn counts(selection: &Selection) -> Vec<(String, u64, u64, u64)> {
+    selection.left_out().into_iter().map(|by| (by.by, by.entries, by.folders, by.bytes)).collect()
+}
+
+#[test]
+fn what_patterns_leave_out_is_counted_and_a_folder_is_not_entered() {
+    let temp = tempfile::tempdir().unwrap();
+    let root = temp.path().join("root");
+    fs::create_dir_all(root.join("a/cache/deep")).unwrap();
+    for name in ["a/x.tmp", "a/keep.tmp", "y.tmp", "a/cache/z", "a/file"] {
+        fs::write(root.join(name), "12345").unwrap();
+    }
+    symlink("x", root.join("link.tmp")).unwrap();
+    let patterns = ["*.tmp", "!keep.tmp", "cache", "*.bak"].map(str::to_owned);
+    let options = SelectOptions { excludes: patterns.to_vec(), ..SelectOptions::default() };
+
+    let (steps, left_out, selection, _) = selected(&root, &options);
+
+    assert_eq!(steps, ["folder ", "folder a", "file a/file", "file a/keep.tmp"]);
+    assert_eq!(left_out, ["a/cache", "a/x.tmp", "link.tmp", "y.tmp"]);
+    assert_eq!(
+        counts(&selection),
+        [("--exclude *.tmp".to_owned(), 3, 0, 10), ("--exclude cache".to_owned(), 1, 1, 0)]
+    );
+    assert_eq!(selection.unmatched().collect::<Vec<_>>(), ["--exclude *.bak"]);
+    assert!(selection.warnings().unwrap().contains("1 folders whole"), "of a `!` that does not reach there");
+
+    let (_, _, again, _) = selected(&root, &options);
+    assert_eq!(counts(&again), counts(&selection));
+}
+
+#[test]
+fn a_folder_with_a_marker_keeps_itself_and_its_markers() {
+    let temp = tempfile::tempdir().unwrap();
+    let root = temp.path().join("root");
+    for folder in ["marked/sub", "cache", "fake", "short", "plain", "pipe"] {
+        fs::create_dir_all(root.join(folder)).unwrap();
+        fs::write(root.join(folder).join("data"), "123").unwrap();
+    }
+    fs::write(root.join("marked/.nobackup"), "").unwrap();
+    fs::write(root.join("marked/data"), "123").unwrap();
+    let tag = "Signature: 8a477f597d28d172789f06886806bc55";
+    fs::write(root.join("cache/CACHEDIR.TAG"), format!("{tag}\n# of a program")).unwrap();
+    fs::write(root.join("fake/CACHEDIR.TAG"), tag.replace("8a", "8b")).unwrap();
+    fs::write(root.join("short/CACHEDIR.TAG"), &tag[..42]).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, root.join("pipe/CACHEDIR.TAG"), Mode::RUSR).unwrap();
+    let options = SelectOptions {
+        if_present: vec![".nobackup".to_owned(), ".none".to_owned()],
+        caches: Caches::LeaveOut,
+        ..SelectOptions::default()
+    };
+
+    let (steps, left_out, selection, _) = selected(&root, &options);
+
+    assert_eq!(
+        steps,
+        [
+            "folder ",
+            "folder cache",
+            "file cache/CACHEDIR.TAG",
+            "folder fake",
+            "file fake/CACHEDIR.TAG",
+            "file fake/data",
+            "folder marked",
+            "file marked/.nobackup",
+            "folder pipe",
+            "skipped pipe/CACHEDIR.TAG",
+            "file pipe/data",
+            "folder plain",
+            "file plain/data",
+            "folder short",
+            "file short/CACHEDIR.TAG",
+            "file short/data",
+        ]
+    );
+    assert_eq!(left_out, ["cache/data", "marked/data", "marked/sub"]);
+    assert_eq!(
+        counts(&selection),
+        [("--exclude-if-present .nobackup".to_owned(), 2, 1, 3), ("--exclude-caches".to_owned(), 1, 0, 3)]
+    );
+    assert_eq!(selection.unmatched().collect::<Vec<_>>(), ["--exclude-if-present .none"]);
+    let (steps, ..) = selected(&root.join("cache"), &SelectOptions::default());
+    assert_eq!(steps.len(), 3, "a cache is pushed unless somebody asked: {steps:?}");
+}
+
+#[test]
+fn a_marker_is_a_name() {
+    for name in ["", "a/b", "/x", ".", ".."] {
+        let options = SelectOptions { if_present: vec![name.to_owned()], ..SelectOptions::default() };
+        assert_eq!(Selection::new(&options, &[], &[]).unwrap_err().exit_code(), 2, "{name}");
+    }
+}
+
+#[test]
+fn files_that_are_longer_than_asked_for_are_left_out_and_nothing_else() {
+    let temp = tempfile::tempdir().unwrap();
+    let root = temp.path().join("root");
+    fs::create_dir_all(root.join("folder")).unwrap();
+    fs::write(root.join("as-long"), [0; 1024]).unwrap();
+    fs::write(root.join("folder/longer"), [0; 1025]).unwrap();
+    symlink("x".repeat(2000), root.join("link")).unwrap();
+    let options = SelectOptions { larger_than: Some("1K".parse().unwrap()), ..SelectOptions::default() };
+
+    let (steps, left_out, selection, _) = selected(&root, &options);
+
+    assert_eq!(steps, ["folder ", "file as-long", "folder folder", "link link"]);
+    assert_eq!(left_out, ["folder/longer"]);
+    assert_eq!(counts(&selection), [("--exclude-larger-than 1K".to_owned(), 1, 0, 1025)]);
+}
+
+#[test]
+fn of_a_list_files_come_with_the_folders_on_their_way_and_folders_whole() {
+    let temp = tempfile::tempdir().unwrap();
+    let root = temp.path().canonicalize().unwrap().join("root");
+    for folder in ["a/b", "a/c", "a/c/d", "e"] {
+        fs::create_dir_all(root.join(folder)).unwrap();
+        for name in ["1", "2.tmp"] {
+            fs::write(root.join(folder).join(name), "").unwrap();
+        }
+    }
+    let list = temp.path().join("list");
+    let paths =
+        ["a/b/1", "a/c", "a/gone", "e/gone/deep", "a/c/2.tmp", "a/b/1/no"].map(|path| root.join(path));
+    fs::write(&list, paths.iter().map(|path| format!("{}\n", path.display())).collect::<String>()).unwrap();
+    let options = SelectOptions {
+        excludes: vec!["*.tmp".to_owned()],
+        lists: vec![crate::push::PathList { file: list, separator: crate::push::Separator::NewLine }],
+        ..SelectOptions::default()
+    };
+
+    let (steps, left_out, _, unseen) = selected(&root, &options);
+
+    assert_eq!(
+        steps,
+        [
+            "folder ",
+            "folder a",
+            "folder a/b",
+            "file a/b/1",
+            "folder a/c",
+            "file a/c/1",
+            "folder a/c/d",
+            "file a/c/d/1",
+            "folder e"
+        ]
+    );
+    assert_eq!(left_out, ["a/c/2.tmp", "a/c/d/2.tmp"]);
+    assert_eq!(unseen, ["a/b/1/no", "a/c/2.tmp", "a/gone", "e/gone/deep"]);
+    let why = |path: &str| {
+        let path = root.join(path).into_os_string().into_vec();
+        crate::push::lister::why_unseen(&EntryPath::new(path[1..].to_vec()).unwrap())
+    };
+    assert!(why("a/gone").unwrap().contains("is not there") && why("a/b/1/no").is_some());
+    assert_eq!(why("a/c/2.tmp"), None, "it is there, and was left out");
+}
+
+/// While names come and go a folder is listed again: its options hold for what came.
+#[test]
+fn names_that_come_late_are_left_out_all_the_same() {
+    let temp = tempfile::tempdir().unwrap();
+    let root = temp.path().join("root");
+    fs::create_dir(&root).unwrap();
+    for name in ["a", "early.tmp"] {
+        fs::write(root.join(name), "1").unwrap();
+    }
+    fs::write(root.join("early-long"), [0; 2000]).unwrap();
+    let roots = roots_of(&[&root]);
+    let options = SelectOptions {
+        excludes: vec!["*.tmp".to_owned()],
+        larger_than: Some("1K".parse().unwrap()),
+        ..SelectOptions::default()
+    };
+    let selection = Selection::new(&options, &[], &roots).unwrap();
+    let late = root.clone();
+    let mut seen = Seen::new(move |_: &Place<'_>| {
+        if !late.join("late.tmp").exists() {
+            fs::write(late.join("late.tmp"), "12").unwrap();
+            fs::write(late.join("late-long"), [0; 3000]).unwrap();
+            fs::write(late.join("late"), "1").unwrap();
+        }
+        Ok(true)
+    });
+
+    walk(&roots, &selection, Mounts::Enter, &mut seen).unwrap();
+
+    assert_eq!(shown(&seen.steps(), &roots[0].path), ["folder ", "file a", "file late"]);
+    assert_eq!(
+        counts(&selection),
+        [("--exclude *.tmp".to_owned(), 2, 0, 3), ("--exclude-larger-than 1K".to_owned(), 2, 0, 5000)]
+    );
 }

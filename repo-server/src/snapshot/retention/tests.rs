@@ -186,6 +186,29 @@ fn the_newest_one_of_each_month_and_each_year_stays() {
     assert_eq!(told_by(&policy, &of(&times)), [first, gone(), stay("yearly for 2025"), gone()]);
 }
 
+/// What is worth a month or a year is there from the first day on, and goes when all places are taken.
+#[test]
+fn the_oldest_one_stays_until_there_are_as_many_months_or_years_as_asked_for() {
+    let times =
+        ["2026-11-20T00:00:00Z", "2026-11-10T00:00:00Z", "2026-11-03T00:00:00Z", "2026-11-01T00:00:00Z"];
+
+    let policy = Policy { keep_monthly: Some(3), ..BARE };
+    let first = stay("the newest complete snapshot, monthly for 2026-11");
+    let gone = || go("no rule keeps it");
+    let oldest = stay("the oldest, until 3 months have one");
+    assert_eq!(told_by(&policy, &of(&times)), [first.clone(), gone(), gone(), oldest]);
+
+    let full =
+        of(&[&times[..1], &["2026-10-20T00:00:00Z", "2026-09-20T00:00:00Z", "2026-09-01T00:00:00Z"]]
+            .concat());
+    let [october, september] = ["monthly for 2026-10", "monthly for 2026-09"].map(stay);
+    assert_eq!(told_by(&policy, &full), [first, october, september, gone()]);
+
+    let policy = Policy { keep_daily: Some(9), ..BARE };
+    let days = of(&["2026-11-20T09:00:00Z", "2026-11-20T08:00:00Z"]);
+    assert_eq!(told_by(&policy, &days)[1], gone(), "short periods are soon full");
+}
+
 #[test]
 fn all_reasons_to_keep_one_are_told() {
     let policy = Policy { minimum: 1, keep_last: Some(1), keep_daily: Some(1), keep_yearly: Some(1), ..BARE };

@@ -1,6 +1,7 @@
 //! The shapes of what is shown are compared with text files next to this one.
 
 use clap::Parser;
+use format_spec::SnapshotId;
 use format_spec::wire::{Amount, FileRef, FindingCounts, LostRange};
 
 use super::*;
@@ -98,6 +99,18 @@ fn request(words: &[&str]) -> Result<VerifyRequest, clap::Error> {
     }
 }
 
+/// Whoever runs the quick check must not believe that bytes were read.
+#[test]
+fn a_check_that_reads_nothing_says_so() {
+    let told = |level| text(&Verified::new(level, VerifyReport::default()));
+    let line = "no stored byte was read: `--level read` reads them all\n";
+
+    for level in [VerifyLevel::Index, VerifyLevel::Exists] {
+        assert!(told(level).contains(line), "{}", told(level));
+    }
+    assert!(!told(VerifyLevel::Read).contains(line));
+}
+
 #[test]
 fn limits_are_understood_as_they_are_typed() {
     let asked =
@@ -110,9 +123,12 @@ fn limits_are_understood_as_they_are_typed() {
     };
     assert_eq!(asked.unwrap(), VerifyRequest { limits, ..VerifyLevel::Read.into() });
 
-    let id = SnapshotId::new(1_700_000_000_000, [7; 10]);
-    let asked = request(&["verify", "--level", "restore", "--snapshot", &id.to_string()]).unwrap();
-    assert_eq!((asked.level, asked.snapshot), (VerifyLevel::Restore, Some(id)));
+    let asked = request(&["verify", "--level", "restore", "--snapshot", "latest"]).unwrap();
+    assert_eq!(
+        (asked.level, asked.snapshot),
+        (VerifyLevel::Restore, None),
+        "it is asked for when the server is"
+    );
     assert_eq!(request(&["verify"]).unwrap(), VerifyRequest::from(VerifyLevel::Exists));
 }
 

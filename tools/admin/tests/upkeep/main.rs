@@ -17,7 +17,7 @@ use format_spec::manifest::Moment;
 use format_spec::snapshot::SnapshotState;
 use format_spec::wire::{
     Alarm, FileProblem, FileProblems, FileState, GcEvent, GcReport, NotCounted, RunMode, SnapshotDetail,
-    SnapshotList, Status, Verdict,
+    SnapshotInfo, SnapshotList, Status, Verdict,
 };
 use serde_json::{Value, json};
 use server::{Done, Server, refusal};
@@ -108,13 +108,25 @@ fn snapshots_that_are_damaged_going_or_protected_are_marked() {
     snapshots[0].going_until = Some("2024-01-01T22:13:20Z".to_owned());
     snapshots[1].protected = Some("audit of 2023".to_owned());
     snapshots[2].pushes = vec![data::push("db-1"), data::push("db-2")];
-    let list = SnapshotList { snapshots };
-    let server = || Server::default().answers("GET /v1/snapshots?cluster=orders", &list);
+    // The server tells of the first two, and of the others when it is asked for what comes next.
+    let parts = [
+        SnapshotList { snapshots: snapshots[..2].to_vec(), next: Some("2.a".to_owned()) },
+        SnapshotList { snapshots: snapshots[2..].to_vec(), next: None },
+    ];
+    let server = || {
+        Server::default()
+            .answers("GET /v1/snapshots?cluster=orders", &parts[0])
+            .answers("GET /v1/snapshots?cluster=orders&after=2.a", &parts[1])
+    };
 
     server().admin(&["snapshots", "--cluster", "orders"]).exits(0).prints("snapshots.txt");
     let document = server().admin(&["snapshots", "--cluster", "orders", "--json"]).exits(0).json();
+    let of_node =
+        server().admin(&["snapshots", "--cluster", "orders", "--node", "db-1", "--json"]).exits(0).json();
+    server().admin(&["snapshots", "--cluster", "orders", "--node", "nobody"]).exits(10);
 
-    assert_eq!(document, serde_json::to_value(&list.snapshots).unwrap());
+    assert_eq!(document, serde_json::to_value(&snapshots).unwrap());
+    assert_eq!(of_node, document, "all of them hold `db-1`");
 }
 
 #[test]
@@ -249,6 +261,40 @@ fn a_snapshot_that_was_named_and_stays_is_told_by_exit_code_3() {
     assert_eq!(missing.json()["stayed"], json!([unknown]));
 }
 
+/// A script or a tired operator names a snapshot by a part of its id; what changes one is sure which it is.
+#[test]
+fn a_snapshot_can_be_named_by_a_part_of_its_id_or_as_the_latest() {
+    let mut two_series = vec![data::info(1), data::info(2)];
+    two_series[1].cluster = "other".parse().unwrap();
+    let one_series = vec![data::info(1), data::info(2)];
+    let id = data::id(2).to_string();
+    let detail = SnapshotDetail { info: data::info(2), alone_bytes: Some(1), not_counted: None };
+    let server = |snapshots: &[SnapshotInfo]| {
+        let list = SnapshotList { snapshots: snapshots.to_vec(), next: None };
+        Server::default()
+            .answers("GET /v1/snapshots", &list)
+            .answers(&format!("GET /v1/snapshots/{id}/detail"), &detail)
+            .answers("POST /v1/forget", &data::forget(RunMode::Apply))
+    };
+
+    server(&two_series).admin(&["show", &id[28..]]).exits(0);
+    server(&one_series).admin(&["show", "latest"]).exits(0);
+    let several = server(&two_series).admin(&["show", "latest"]).exits(2);
+    let none = server(&one_series).admin(&["show", "ffff"]).exits(10);
+    let two_fit = server(&one_series).admin(&["forget", &id[..4]]).exits(2);
+    let latest = server(&one_series).admin(&["forget", "latest"]).exits(2);
+    let forgotten = server(&one_series).admin(&["forget", &id[28..]]).exits(0);
+
+    assert!(stderr(&several.output).contains("2 series"));
+    assert!(stderr(&none.output).contains("`ffff`"));
+    assert!(stderr(&two_fit.output).contains("2 snapshots have ids"));
+    assert!(stderr(&latest.output).contains("name the one that is to change by its id"));
+    for refused in [&two_fit, &latest] {
+        assert!(!refused.asked.iter().any(|(line, _)| line.starts_with("POST")), "{:?}", refused.asked);
+    }
+    assert_eq!(forgotten.asked.last().unwrap().1["snapshots"], json!([id]));
+}
+
 #[test]
 fn snapshots_come_back_each_by_itself() {
     let ids = [1, 2, 3].map(|day| data::id(day).to_string());
@@ -367,7 +413,9 @@ fn statistics_are_by_cluster_node_and_snapshot() {
     server().admin(&["stats", "--cluster", "logs", "--json"]).exits(0).prints("stats-cluster.json");
     let none = server().admin(&["stats", "--cluster", "lgos"]).exits(10);
 
-    assert_eq!(all, serde_json::to_value(data::stats()).unwrap());
+    let mut expected = serde_json::to_value(data::stats()).unwrap();
+    expected["directory_bytes"] = json!(26_004_685);
+    assert_eq!(all, expected);
     assert!(stderr(&none.output).contains("`lgos`"));
 }
 

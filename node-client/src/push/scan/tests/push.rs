@@ -23,13 +23,13 @@ use crate::push::class::Classes;
 use crate::push::content::Reader;
 use crate::push::doubt::{Doubts, Purse};
 use crate::push::freeze::Freeze;
-use crate::push::globs::Globs;
 use crate::push::guest::Guest;
 use crate::push::links::Links;
 use crate::push::lister::Lister;
 use crate::push::report::Tally;
 use crate::push::roots::Root;
 use crate::push::scan::{Pages, Scan, Scanned};
+use crate::push::selection::of_patterns;
 use crate::push::source::Opener;
 use crate::push::stop::{Failure, Stop, Stopped};
 use crate::push::walk::{Mounts, walk};
@@ -289,8 +289,7 @@ impl Passes<'_> {
             frozen: None,
             linked: HashSet::new(),
         };
-        let excludes = Globs::new::<&str>("", &[]).unwrap();
-        walk(self.roots, &excludes, Mounts::Enter, &mut lister)?;
+        walk(self.roots, &of_patterns(&[]), Mounts::Enter, &mut lister)?;
         lister.finish()?;
         let Lister { memory, list, doubts, .. } = lister;
         self.stop.pass(memory.rewind())?;

@@ -1,0 +1,134 @@
+//! Snapshots as a command line names them: by an id, by how an id begins or ends, or as `latest`.
+
+use std::collections::BTreeSet;
+use std::str::FromStr;
+
+use format_spec::SnapshotId;
+use format_spec::snapshot::SnapshotState;
+use format_spec::wire::SnapshotInfo;
+
+use crate::error::ClientError;
+
+/// A snapshot as it is named on a command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SnapshotChoice {
+    /// The newest complete one that fits.
+    Latest,
+    /// This one.
+    Id(SnapshotId),
+    /// The only one whose id begins or ends so.
+    Part(String),
+}
+
+impl FromStr for SnapshotChoice {
+    type Err = format_spec::id::ParseIdError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let is_part = |text: &str| {
+            (LEAST_PART..36).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-')
+        };
+        match text.parse() {
+            _ if text == "latest" => Ok(Self::Latest),
+            Err(_) if is_part(text) => Ok(Self::Part(text.to_ascii_lowercase())),
+            id => id.map(Self::Id),
+        }
+    }
+}
+
+/// Hex digits that a part of an id has, at least.
+const LEAST_PART: usize = 4;
+
+/// The only one of `snapshots` whose id begins or ends with `part`.
+///
+/// # Errors
+/// [`ClientError::NotFound`] if there is none; [`ClientError::Usage`], with their ids, if there are several.
+pub fn by_part(snapshots: &[SnapshotInfo], part: &str) -> Result<SnapshotId, ClientError> {
+    let fits = |info: &&SnapshotInfo| {
+        let id = info.id.to_string();
+        id.starts_with(part) || id.ends_with(part)
+    };
+    match snapshots.iter().filter(fits).collect::<Vec<_>>().as_slice() {
+        [] => Err(ClientError::NotFound(format!("no snapshot has an id that begins or ends with `{part}`"))),
+        [one] => Ok(one.id),
+        several => {
+            let some: Vec<String> = several.iter().take(5).map(|info| info.id.to_string()).collect();
+            Err(ClientError::Usage(format!(
+                "{} snapshots have ids that begin or end with `{part}`, such as {}",
+                several.len(),
+                some.join(", ")
+            )))
+        }
+    }
+}
+
+/// What `latest` stands for where nothing chooses a node: the newest complete one of `snapshots`, if they are of one
+/// series.
+///
+/// # Errors
+/// [`ClientError::NotFound`] if there is none; [`ClientError::Usage`] if they are of several series.
+pub fn latest_of_one_series(snapshots: &[SnapshotInfo]) -> Result<SnapshotId, ClientError> {
+    let series: BTreeSet<_> =
+        snapshots.iter().map(|info| (&info.cluster, &info.nodes, info.series)).collect();
+    if series.len() > 1 {
+        return Err(ClientError::Usage(format!(
+            "`latest` could be of {} series: name a snapshot by its id; `astacus-admin last` lists the newest of each",
+            series.len()
+        )));
+    }
+    let complete = snapshots.iter().filter(|info| info.state == SnapshotState::Complete);
+    let newest = complete.max_by_key(|info| rank(info)).map(|info| info.id);
+    newest.ok_or_else(|| ClientError::NotFound("there is no complete snapshot yet".to_owned()))
+}
+
+/// The greater, the sooner `latest` takes it: what was forgotten, is ahead of the server's clock, is known to be damaged or
+/// holds much less than the one before stands back behind all others (G9), and a later commit comes before an older one.
+pub(crate) fn rank(info: &SnapshotInfo) -> impl Ord + use<> {
+    let is_sound = info.damaged.is_none();
+    (
+        info.going_until.is_none(),
+        !info.ahead_of_clock,
+        is_sound,
+        info.suspect.is_none(),
+        (info.number, info.id),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn snapshot(at_ms: u64) -> SnapshotInfo {
+        let text = r#"{"cluster":"c","nodes":["n"],"created":"2026-11-30T00:00:00Z","state":"complete","files":0,"bytes":0,"problems":0"#;
+        let id = SnapshotId::new(at_ms, [u8::try_from(at_ms).unwrap(); 10]);
+        serde_json::from_str(&format!(r#"{text},"id":"{id}"}}"#)).unwrap()
+    }
+
+    #[test]
+    fn latest_is_the_newest_complete_one_of_one_series() {
+        let mut all = vec![snapshot(1), snapshot(2), snapshot(3)];
+        all[2].state = SnapshotState::Partial;
+
+        assert_eq!(latest_of_one_series(&all).unwrap(), all[1].id);
+        assert_eq!(latest_of_one_series(&all[2..]).unwrap_err().exit_code(), 10);
+        assert_eq!(latest_of_one_series(&[]).unwrap_err().exit_code(), 10);
+        all[1].cluster = "other".parse().unwrap();
+        assert_eq!(latest_of_one_series(&all).unwrap_err().exit_code(), 2);
+    }
+
+    #[test]
+    fn a_part_of_an_id_stands_for_the_only_snapshot_that_it_fits() {
+        let all = [snapshot(1), SnapshotInfo { id: SnapshotId::new(1, [7; 10]), ..snapshot(1) }];
+        let (first, second) = (all[0].id.to_string(), all[1].id.to_string());
+
+        assert_eq!(by_part(&all, &second[28..]).unwrap(), all[1].id, "how it ends");
+        assert_eq!(by_part(&all[..1], &first[..8]).unwrap(), all[0].id, "how it begins");
+        let several = by_part(&all, &first[..8]).unwrap_err();
+        assert_eq!(several.exit_code(), 2);
+        assert!(several.to_string().contains(&second), "{several}");
+        assert_eq!(by_part(&all, "ffff").unwrap_err().exit_code(), 10);
+        for (text, choice) in [("0000", true), ("000", false), ("xyz1", false), ("latest", false)] {
+            let parsed = text.parse::<SnapshotChoice>();
+            assert_eq!(matches!(parsed, Ok(SnapshotChoice::Part(_))), choice, "{text}");
+        }
+    }
+}
