@@ -107,6 +107,7 @@ impl Entry {
             return Err(FormatError::TooLong { what: "extended attributes", len, limit });
         }
         let rules = [
+            (!self.path.is_top(), "an entry without a name"),
             (self.mtime.nanos < 1_000_000_000, "a second of more than 10^9 nanoseconds"),
             (self.mode <= 0o7777, "mode bits over 07777"),
             (self.kind == EntryKind::File || self.size == 0, "a size on something that is not a file"),

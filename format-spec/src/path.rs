@@ -32,6 +32,16 @@ impl EntryPath {
         Ok(Self(bytes))
     }
 
+    /// `/` itself: only a root of a push, and the path of what concerns all of it. No entry has this path.
+    pub fn top() -> Self {
+        Self(Vec::new())
+    }
+
+    /// Whether it is `/` itself.
+    pub fn is_top(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The path of `name` in this folder.
     ///
     /// # Errors
@@ -39,8 +49,10 @@ impl EntryPath {
     pub fn join(&self, name: &[u8]) -> Result<Self, FormatError> {
         check_component(name)?;
         let mut bytes = Vec::with_capacity(self.0.len() + 1 + name.len());
-        bytes.extend_from_slice(&self.0);
-        bytes.push(b'/');
+        if !self.is_top() {
+            bytes.extend_from_slice(&self.0);
+            bytes.push(b'/');
+        }
         bytes.extend_from_slice(name);
         if bytes.len() > MAX_PATH_LEN {
             return Err(too_long(bytes.len(), MAX_PATH_LEN));
@@ -53,22 +65,25 @@ impl EntryPath {
         &self.0
     }
 
-    /// Its components, outermost first.
+    /// Its components, outermost first; none of `/` itself.
     pub fn components(&self) -> impl Iterator<Item = &[u8]> {
-        self.0.split(|&b| b == b'/')
+        self.0.split(|&b| b == b'/').filter(|component| !component.is_empty())
     }
 
-    /// The folder that it lies in and its name there; `None` for a single component.
+    /// The folder that it lies in and its name there; `None` for `/` itself.
     pub fn split_last(&self) -> Option<(Self, &[u8])> {
-        let slash = self.0.iter().rposition(|&byte| byte == b'/')?;
-        let (folder, name) = self.0.split_at_checked(slash)?;
-        Some((Self(folder.to_vec()), name.strip_prefix(b"/")?))
+        if self.is_top() {
+            return None;
+        }
+        let slash = self.0.iter().rposition(|&byte| byte == b'/');
+        let (folder, name) = self.0.split_at_checked(slash.unwrap_or_default())?;
+        Some((Self(folder.to_vec()), name.strip_prefix(b"/").unwrap_or(name)))
     }
 
     /// What is left of this path below `folder`; `None` if it is neither `folder` nor inside it.
     pub fn below(&self, folder: &EntryPath) -> Option<&[u8]> {
         let rest = self.0.strip_prefix(folder.as_bytes())?;
-        if rest.is_empty() { Some(rest) } else { rest.strip_prefix(b"/") }
+        if rest.is_empty() || folder.is_top() { Some(rest) } else { rest.strip_prefix(b"/") }
     }
 }
 
@@ -142,7 +157,10 @@ impl<C> minicbor::Encode<C> for EntryPath {
 
 impl<'b, C> minicbor::Decode<'b, C> for EntryPath {
     fn decode(d: &mut minicbor::Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
-        Self::new(d.bytes()?.to_vec()).map_err(minicbor::decode::Error::custom)
+        match d.bytes()? {
+            b"" => Ok(Self::top()),
+            bytes => Self::new(bytes.to_vec()).map_err(minicbor::decode::Error::custom),
+        }
     }
 }
 
@@ -158,7 +176,19 @@ mod tests {
     fn a_path_is_its_folder_and_its_name() {
         let split = |text: &str| path(text).split_last().map(|(folder, name)| (folder, name.to_vec()));
         assert_eq!(split("a/b/c"), Some((path("a/b"), b"c".to_vec())));
-        assert_eq!(split("a"), None);
+        assert_eq!(split("a"), Some((EntryPath::top(), b"a".to_vec())));
+        assert_eq!(EntryPath::top().split_last(), None);
+    }
+
+    #[test]
+    fn all_paths_lie_below_the_top_and_come_behind_it() {
+        let top = EntryPath::top();
+
+        assert_eq!(top.join(b"a").unwrap(), path("a"));
+        assert_eq!(path("a/b").below(&top), Some(&b"a/b"[..]));
+        assert_eq!((top.below(&top), top.below(&path("a"))), (Some(&b""[..]), None));
+        assert!(top < path("a") && top.components().next().is_none());
+        assert_eq!(minicbor::decode::<EntryPath>(&minicbor::to_vec(&top).unwrap()).unwrap(), top);
     }
 
     #[test]

@@ -19,7 +19,8 @@ use crate::push::{
 };
 use crate::rate::Rate;
 use crate::restore::{
-    Durable, Existing, NodeChoice, Partial, Placement, RestoreOptions, SeriesChoice, Setuid, VerifyOptions,
+    Durable, Existing, Foreign, NodeChoice, Partial, Placement, RestoreOptions, SeriesChoice, Setuid, Unset,
+    VerifyOptions,
 };
 use crate::size::Size;
 use crate::span::Span;
@@ -148,7 +149,8 @@ const OF_FILES: [&str; 21] = [
 /// What to push, and how.
 #[derive(Debug, Clone, Default, Args)]
 pub struct PushArguments {
-    /// Folders to back up; with --command, the program and its arguments, behind `--`.
+    /// Folders and files to back up: what lies in another of them is pushed once, as a part of it. With --command, the
+    /// program and its arguments, behind `--`.
     #[arg(required_unless_present_any = ["stdin", "job"], value_name = "PATH")]
     pub paths: Vec<PathBuf>,
     /// Back up standard input as the one file NAME of the snapshot. Its end is taken for the end of the data: a program
@@ -367,6 +369,13 @@ pub struct RestoreArguments {
     /// with the same content and time are not fetched, so a restore that was cut short goes on.
     #[arg(long)]
     pub into_existing: bool,
+    /// Restore as root into a folder that belongs to another user, or that all may write to: they can change what is in it
+    /// while it is restored.
+    #[arg(long)]
+    pub into_foreign: bool,
+    /// End with 3 if owners, modes, times or attributes could not be set as they were pushed.
+    #[arg(long)]
+    pub strict_attributes: bool,
     /// List what would be restored, and write nothing. Neither chunks nor the target are looked at.
     #[arg(long)]
     pub dry_run: bool,
@@ -606,6 +615,8 @@ impl RestoreArguments {
             excludes: self.exclude.clone(),
             placement: if self.strip_root { Placement::StripRoot } else { Placement::WholePath },
             existing: if self.into_existing { Existing::Replace } else { Existing::Refuse },
+            foreign: if self.into_foreign { Foreign::Meant } else { Foreign::Refuse },
+            unset: if self.strict_attributes { Unset::IsPartial } else { Unset::IsNoted },
             setuid: if self.keep_setuid { Setuid::Keep } else { Setuid::Drop },
             durable: if self.sync { Durable::Synced } else { Durable::Later },
         })

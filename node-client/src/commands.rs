@@ -197,7 +197,7 @@ impl Client {
         drop(bar);
         let done = || format!("{} files of snapshot {} are restored", report.files, report.snapshot);
         show(&report, self.output).map_err(|error| error.after(done))?;
-        Ok(report.exit_code())
+        Ok(report.exit_code_of(&options))
     }
 
     fn bar(&self, progress: ProgressArguments, phase: Phase) -> Bar {

@@ -133,6 +133,12 @@ pub enum ClientError {
         /// How it ended.
         status: std::process::ExitStatus,
     },
+    /// What leads to a folder that is to be pushed was replaced while it was looked up.
+    #[error("`{}` was replaced by something else while it was opened", path.display())]
+    Replaced {
+        /// The folder, as it was named.
+        path: PathBuf,
+    },
     /// A thread could not be started.
     #[error("start the thread `{name}`")]
     Thread {
@@ -186,6 +192,7 @@ impl ClientError {
             }
             Self::NotFound(_) => ErrorClass::NotFound,
             Self::Disk { source, .. } => class_of(source.kind()),
+            Self::Replaced { .. } => ErrorClass::Conflict,
             Self::Unreachable { .. }
             | Self::Compression(_)
             | Self::Command { .. }

@@ -19,6 +19,7 @@
 
 pub mod api;
 pub mod bar;
+mod beneath;
 pub mod cancel;
 pub mod cli;
 pub mod clock;

@@ -15,7 +15,7 @@
 //! ```text
 //! magic "ASTSTATE" · version u16 · repository 16 · session 16 · manifest 32 · end u64 · number u64
 //!   · length of the roots u32 · devices u32 · roots, each with a NUL · of each root, device u64 and file system u64 · check 32
-//! blocks:  length of the page u32 · slots u32 · check 32 · page · slots of 62 bytes
+//! blocks:  length of the page u32 · slots u32 · check 32 · page · slots of 66 bytes
 //! ```
 //! Behind the blocks of a finished state lie its files by their inodes ([`inodes`]). Numbers are little-endian. A check is the keyed hash of what it covers, with session and position.
 //! In a journal, manifest and end are zero, and the last block may be cut short.
@@ -40,13 +40,13 @@ pub(crate) use spool::{Spool, SpoolMark};
 use crate::push::{Device, Habit, Identity, Settled, Source};
 
 const MAGIC: &[u8; 8] = b"ASTSTATE";
-const VERSION: u16 = 3;
+const VERSION: u16 = 4;
 /// Bytes of a header before the roots.
 const FIXED_LEN: usize = 98;
 const DEVICE_LEN: usize = 16;
 const CHECK_LEN: usize = 32;
 const BLOCK_HEAD_LEN: usize = 40;
-const SLOT_LEN: usize = 62;
+const SLOT_LEN: usize = 66;
 
 /// Bits of a slot's first byte.
 const PRESENT: u8 = 1;
@@ -65,6 +65,8 @@ pub(crate) struct Slot {
     pub(crate) source: Source,
     /// How it has been seen to be written.
     pub(crate) habit: Habit,
+    /// How many names it had, ours not counted.
+    pub(crate) links: u32,
 }
 
 /// Binds a part of the file to the file and to its place in it.
@@ -90,7 +92,7 @@ fn block_check(
 
 /// Appends one slot.
 fn push_slot(out: &mut Vec<u8>, slot: Option<&Slot>) {
-    let Some(Slot { identity, settled, source, habit }) = slot else {
+    let Some(Slot { identity, settled, source, habit, links }) = slot else {
         out.extend_from_slice(&[0; SLOT_LEN]);
         return;
     };
@@ -108,6 +110,7 @@ fn push_slot(out: &mut Vec<u8>, slot: Option<&Slot>) {
         out.extend_from_slice(&time.seconds.to_le_bytes());
         out.extend_from_slice(&time.nanos.to_le_bytes());
     }
+    out.extend_from_slice(&links.to_le_bytes());
 }
 
 /// The slot in `bytes`; the outer `None` means that it is none.
@@ -128,6 +131,7 @@ fn parse_slot(bytes: &[u8; SLOT_LEN]) -> Option<Option<Slot>> {
         settled: if tag & UNSETTLED == 0 { Settled::Yes } else { Settled::No },
         source: if tag & IN_TREE == 0 { Source::Path } else { Source::Link },
         habit: if tag & IN_PLACE == 0 { Habit::Appends(growths) } else { Habit::InPlace },
+        links: fields.u32()?,
     }))
 }
 

@@ -21,6 +21,8 @@ pub(crate) enum Old {
     SecondNamesWithin,
     /// A file of a class that never grows, which grew while it was read, was one that never stayed still.
     NothingMayGrow,
+    /// A file whose ctime changed without a reason was taken for the same if samples of it were.
+    StampsAreSampled,
     /// A file that could not be frozen was read without a word.
     UnfrozenUnsaid,
 }

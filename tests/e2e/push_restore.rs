@@ -273,3 +273,74 @@ fn an_interrupted_push_exits_with_130_and_leaves_no_snapshot() {
     assert_eq!(node.snapshot_ids(), Vec::<String>::new());
     node.push(&root);
 }
+
+/// S11: a file that is named is a root; what lies in another root is a part of that, and said.
+#[test]
+fn a_file_that_is_named_comes_back_and_what_is_named_twice_is_pushed_once() {
+    let world = World::new();
+    let top = world.path("top");
+    fs::create_dir_all(top.join("data")).unwrap();
+    for name in ["hosts", "other", "data/file"] {
+        fs::write(top.join(name), name).unwrap();
+    }
+    let node = world.node("n");
+    let (hosts, inner) = (top.join("hosts"), top.join("data/file"));
+
+    let both = node.push_with(&top.join("data"), &[hosts.to_str().unwrap(), inner.to_str().unwrap()]);
+    let again = node.push_with(&hosts, &[top.join("data").to_str().unwrap()]);
+    let file = node.push_with(&hosts, &[]);
+
+    assert_eq!(
+        (number(&both, "files"), number(&again, "files"), number(&again, "new")),
+        (2, 2, 0),
+        "the same series"
+    );
+    let told = both["warnings"].to_string();
+    assert!(told.contains("data/file` is pushed once, as a part of"), "{told}");
+    let to = world.path("restored");
+    node.restore(&text(&both, "snapshot"), &to, &[]).exits(0);
+    assert_eq!(names(&restored(&to, &top)), ["data", "hosts"]);
+    let to = world.path("stripped");
+    node.restore(&text(&file, "snapshot"), &to, &["--strip-root"]).exits(0);
+    assert_eq!(
+        (names(&to), fs::read(to.join("hosts")).unwrap()),
+        (vec!["hosts".to_owned()], b"hosts".to_vec())
+    );
+}
+
+/// Patterns for all that lies beside `path`, whatever comes there while the test runs.
+fn all_but(path: &Path) -> Vec<String> {
+    let (folder, name) = (path.parent().unwrap(), path.file_name().unwrap().to_str().unwrap());
+    let folder = folder.to_str().unwrap().trim_end_matches('/');
+    let cut = |at: usize| format!("{folder}/{}", &name[..at]);
+    let others = (0..name.len()).map(|at| format!("{}[!{}]*", cut(at), &name[at..=at]));
+    let shorter = (1..name.len()).map(cut);
+    others.chain(shorter).chain([format!("{folder}/{name}?*")]).collect()
+}
+
+/// All of a machine is one root.
+#[test]
+fn the_top_of_the_tree_is_a_root() {
+    let world = World::new();
+    let source = world.path("source");
+    fs::create_dir_all(source.join("folder")).unwrap();
+    fs::write(source.join("folder/file"), "content").unwrap();
+    let on_the_way = source.ancestors().filter(|folder| *folder != Path::new("/"));
+    let excludes: Vec<String> =
+        on_the_way.flat_map(all_but).flat_map(|glob| ["--exclude".to_owned(), glob]).collect();
+    let more: Vec<&str> = excludes.iter().map(String::as_str).collect();
+    let node = world.node("n");
+
+    let first = node.push_with(Path::new("/"), &more);
+    let second = node.push_with(Path::new("/"), &more);
+
+    assert_eq!((number(&first, "files"), number(&second, "new")), (1, 0));
+    assert_eq!(text(&first, "state"), "complete");
+    let to = world.path("restored");
+    node.restore("latest", &to, &["--series", "/"]).exits(0);
+    assert_same(&source, &restored(&to, &source));
+    let to = world.path("stripped");
+    node.restore("latest", &to, &["--strip-root"]).exits(0);
+    assert_same(&source, &restored(&to, &source));
+    node.run(["verify", "latest"]).exits(0);
+}

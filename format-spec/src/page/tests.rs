@@ -320,6 +320,8 @@ fn entries_that_break_their_own_rules_are_refused() {
         assert!(decode(&page_of(&[Record::Entry(entry)])).is_err());
     }
     assert!(link(b"../anywhere").check().is_ok());
+    let top = Entry { path: EntryPath::top(), ..entry("a", EntryKind::Folder) };
+    assert!(top.check().is_err() && decode(&page_of(&[Record::Entry(top)])).is_err());
 }
 
 #[test]

@@ -5,8 +5,8 @@
 use std::num::NonZeroU32;
 
 use super::class::Class;
-use super::stat::Identity;
-use crate::state::Sure;
+use super::stat::{Identity, Stat};
+use crate::state::{Origin, Remembered, Slot, Sure};
 use crate::twin::{Old, is_back};
 
 /// What the kernel says happened to a name.
@@ -14,8 +14,10 @@ use crate::twin::{Old, is_back};
 pub(crate) enum Change {
     /// Nothing of its identity changed.
     None,
-    /// Only its ctime: it got another link, mode or attribute, or was written and its mtime set back.
+    /// Only its ctime: it got another mode or attribute, or was written and its mtime set back.
     Stamp,
+    /// Only its ctime, as the names of the inode changed; or nothing, and it is only taken for the same file.
+    Named,
     /// The same inode is longer.
     Grown,
     /// The same inode has the same length and another mtime: it was written in place.
@@ -45,9 +47,14 @@ impl Change {
 }
 
 impl Change {
-    /// The same, where nothing changed but it is not sure that it is the same file.
-    pub(crate) fn as_sure(self, sure: Sure) -> Self {
-        if self == Self::None && sure == Sure::Sampled { Self::Stamp } else { self }
+    /// From what is remembered of a file, as `slot`, to `now`. Names that came or went explain another ctime.
+    pub(crate) fn since(slot: &Slot, remembered: &Remembered, now: &Stat) -> Self {
+        let is_named_otherwise = slot.links != now.links || remembered.origin == Origin::Moved;
+        match (Self::between(&slot.identity, &now.identity), remembered.sure) {
+            (Self::None | Self::Stamp, Sure::Sampled) => Self::Named,
+            (Self::Stamp, Sure::Yes) if is_named_otherwise || is_back(Old::StampsAreSampled) => Self::Named,
+            (change, _) => change,
+        }
     }
 }
 
@@ -83,7 +90,7 @@ impl Habit {
         match change {
             Change::Replaced => Self::UNKNOWN,
             Change::Rewritten | Change::Shrunk => Self::InPlace,
-            Change::None | Change::Stamp | Change::Grown => self,
+            Change::None | Change::Stamp | Change::Named | Change::Grown => self,
         }
     }
 
@@ -126,6 +133,8 @@ pub(crate) enum Verdict {
     Reuse,
     /// Take what is known if samples of it match: the last chunk and a few others.
     Check,
+    /// Take what is known if all of it matches; as [`Check`](Self::Check), where too many files are in doubt.
+    Compare,
     /// As [`Check`](Self::Check), and read on from the start of the last chunk.
     Append,
     /// As [`Append`](Self::Append), if every old chunk matches.
@@ -145,12 +154,17 @@ pub(crate) fn verdict(class: Class, change: Change, settled: Settled, trust: Tru
             Trust::NotYet => Verdict::Prove,
             Trust::Never => Verdict::Whole,
         },
-        (Class::AppendOnly | Class::Immutable, Change::None | Change::Stamp) => Verdict::Reuse,
-        (Class::Auto | Class::Logged, Change::None | Change::Stamp) if settled == Settled::No => {
+        (Class::AppendOnly | Class::Immutable, Change::None | Change::Stamp | Change::Named) => {
+            Verdict::Reuse
+        }
+        (Class::Auto | Class::Logged, Change::None | Change::Stamp | Change::Named)
+            if settled == Settled::No =>
+        {
             Verdict::Whole
         }
         (Class::Auto | Class::Logged, Change::None) => Verdict::Reuse,
-        (Class::Auto | Class::Logged, Change::Stamp) => Verdict::Check,
+        (Class::Auto | Class::Logged, Change::Stamp) => Verdict::Compare,
+        (Class::Auto | Class::Logged, Change::Named) => Verdict::Check,
     }
 }
 

@@ -11,6 +11,7 @@ use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
 use super::batch::{Feeder, READ_LEN, Whence};
+use super::guest::Guest;
 use super::list::FoundFile;
 use super::report::Tally;
 use super::stop::Stopped;
@@ -56,6 +57,8 @@ pub(super) struct Reader<'a> {
     pub(super) progress: &'a dyn Progress,
     /// A chunk that is compared.
     pub(super) scratch: Vec<u8>,
+    /// The part of the file that is being read.
+    pub(super) guest: Guest,
 }
 
 /// A file that is being read.
@@ -74,6 +77,7 @@ impl Reader<'_> {
         range: Range<u64>,
         mut sink: impl FnMut(u64, Extent) -> Result<(), Stopped>,
     ) -> Result<(), Unread> {
+        self.guest = Guest::new(range.clone());
         let mut at = range.start;
         while at < range.end {
             let (data, end) = match reading.layout {
@@ -160,7 +164,7 @@ impl Reader<'_> {
         let room = self.feeder.room();
         let room_len = room.len().min(left);
         let room = room.get_mut(..room_len).expect("it was just measured");
-        let read = pread(file, room, at)?;
+        let read = pread(&mut self.guest, file, room, at)?;
         self.feeder.filled(read);
         let read = u64::try_from(read).expect("a length fits in 64 bits");
         self.tally.read(read);
@@ -199,8 +203,10 @@ impl Reader<'_> {
     fn load(&mut self, file: &OwnedFd, at: u64, id: ChunkId, len: u32) -> Result<Compared, Unread> {
         self.scratch.resize(usize::try_from(len).expect("a chunk is at most 16 MiB"), 0);
         let mut filled = 0;
+        let mut guest = Guest::new(at..at + u64::from(len));
         while let Some(room @ [_, ..]) = self.scratch.get_mut(filled..) {
-            match pread(file, room, at + u64::try_from(filled).expect("a length fits in 64 bits")) {
+            match pread(&mut guest, file, room, at + u64::try_from(filled).expect("a length fits in 64 bits"))
+            {
                 Err(Unread::Shrunk) => return Ok(Compared::Differs),
                 read => filled += read?,
             }
@@ -213,8 +219,8 @@ impl Reader<'_> {
 }
 
 /// Reads once, at least a byte unless the call was interrupted.
-fn pread(file: &OwnedFd, room: &mut [u8], at: u64) -> Result<usize, Unread> {
-    match rustix::io::pread(file, room, at) {
+fn pread(guest: &mut Guest, file: &OwnedFd, room: &mut [u8], at: u64) -> Result<usize, Unread> {
+    match guest.read(file, room, at) {
         Ok(0) => Err(Unread::Shrunk),
         Ok(read) => Ok(read),
         Err(Errno::INTR) => Ok(0),

@@ -179,9 +179,9 @@ impl Freeze {
         }
         let mut freeze = Self { mode, unfrozen, trees: BTreeMap::new(), frozen: Vec::new() };
         for root in roots {
-            let bases = place::bases(options.folder.as_deref(), &root.folder, state);
+            let bases = place::bases(options.folder.as_deref(), root.folder(), state);
             // A root that has gone by now is a problem of the walk.
-            let Ok(stat) = Stat::of_name(rustix::fs::CWD, &cstring(&root.folder)) else { continue };
+            let Ok(stat) = root.stat() else { continue };
             let dev = stat.identity.dev;
             if mode == FreezeMode::Off || freeze.trees.contains_key(&dev) {
                 bases.iter().for_each(sweep);
@@ -205,7 +205,7 @@ impl Freeze {
     }
 
     fn note(&mut self, root: &Root, tree: &Tree, folder: &Path) {
-        let (root, folder) = (root.folder.display().to_string(), folder.display().to_string());
+        let (root, folder) = (root.place.display().to_string(), folder.display().to_string());
         self.frozen.push(Frozen { root, by: tree.kept(), folder });
     }
 

@@ -167,8 +167,8 @@ impl PathList {
             ClientError::Usage(format!("{list}, path {number}: `{shown}` {why}"))
         };
         let real = real(written).map_err(|error| refused(format!("cannot be looked up: {error}")))?;
-        if !roots.iter().any(|root| real.starts_with(&root.folder)) {
-            let roots: Vec<_> = roots.iter().map(|root| format!("`{}`", root.folder.display())).collect();
+        if !roots.iter().any(|root| real.starts_with(&root.place)) {
+            let roots: Vec<_> = roots.iter().map(|root| format!("`{}`", root.place.display())).collect();
             return Err(refused(format!("lies in none of the pushed folders, {}", roots.join(", "))));
         }
         let bytes = real.as_os_str().as_bytes();

@@ -11,6 +11,7 @@ use format_spec::{Entry, EntryKind, EntryPath, Timestamp};
 
 use super::change::{Change, Verdict, verdict};
 use super::class::Classes;
+use super::doubt::Doubts;
 use super::freeze::{Freeze, Held, HoldError};
 use super::links::{InodeKey, key};
 use super::list::{FoundFile, Step, Writer};
@@ -60,6 +61,8 @@ pub(super) struct Lister<'a> {
     /// Links in these, data folders of databases, may lead to more of their data.
     pub(super) data_folders: &'a [EntryPath],
     pub(super) roots: &'a [Root],
+    /// Files that are looked at although little speaks for a change.
+    pub(super) doubts: Doubts,
     /// What is put behind all that has a place in path order.
     pub(super) late: Vec<Step>,
     /// When the first file was frozen, and when the last.
@@ -76,9 +79,11 @@ impl Lister<'_> {
         }
         let remembered = self.memory.find(at.path, &stat.identity);
         let remembered = self.stop.pass(remembered)?;
-        let Some(Remembered { slot: Some(slot), sure, .. }) = remembered else { return Ok(true) };
-        let change = Change::between(&slot.identity, &stat.identity).as_sure(sure);
-        Ok(verdict(self.classes.of(at.path), change, slot.settled, slot.habit.trust()) != Verdict::Reuse)
+        let Some(remembered @ Remembered { slot: Some(slot), .. }) = &remembered else { return Ok(true) };
+        let change = Change::since(slot, remembered, stat);
+        let verdict = verdict(self.classes.of(at.path), change, slot.settled, slot.habit.trust());
+        self.doubts.note(verdict, remembered.sure, stat.identity.size);
+        Ok(verdict != Verdict::Reuse)
     }
 
     /// The steps that the format takes: without attributes that are over its limit, which is a problem.
@@ -109,7 +114,7 @@ impl Lister<'_> {
         }
         let link = Path::new("/").join(OsStr::from_bytes(entry.path.as_bytes()));
         let Ok(target) = link.canonicalize() else { return };
-        if target.is_dir() && !self.roots.iter().any(|root| target.starts_with(&root.folder)) {
+        if target.is_dir() && !self.roots.iter().any(|root| target.starts_with(&root.place)) {
             tracing::warn!(link = %link.display(), target = %target.display(), "{LEADS_OUT}");
             self.tally.fallback(LEADS_OUT, &entry.path);
         }
@@ -136,6 +141,7 @@ impl Lister<'_> {
 impl Visitor for Lister<'_> {
     fn file(&mut self, at: Place<'_>, stat: Stat) -> Result<Row, Stopped> {
         self.stop.check()?;
+        self.doubts.listed(stat.identity.size);
         let will_be_read = self.will_be_read(at, &stat)?;
         if stat.links > 1 {
             self.linked.insert(key(&stat));

@@ -18,6 +18,7 @@ mod change;
 mod class;
 mod content;
 mod database;
+mod doubt;
 mod dry;
 mod excludes;
 mod formats;
@@ -25,6 +26,7 @@ mod freeze;
 #[cfg(feature = "fuzz")]
 pub(crate) mod fuzz;
 mod globs;
+mod guest;
 mod late;
 mod left_out;
 mod links;
@@ -33,6 +35,7 @@ mod listed;
 mod lister;
 mod moment;
 mod pace;
+mod pseudo;
 mod report;
 mod roots;
 mod scan;
@@ -71,7 +74,6 @@ pub(crate) use globs::{check_letters, without_links};
 pub use left_out::LeftOutBy;
 pub use listed::{PathList, Separator};
 pub use report::{ProblemReport, PushReport};
-pub(crate) use roots::Root;
 pub use roots::existing;
 pub use sets::ClassSet;
 pub(crate) use stat::{Device, Identity};
@@ -87,11 +89,13 @@ use crate::rate::Rate;
 use crate::state::{Memory, Place, Spool};
 use change::Draw;
 use class::Classes;
+use doubt::{Doubts, Purse};
 use freeze::Freeze;
 use links::Links;
 use lister::Lister;
 use pace::Pace;
 use report::Tally;
+use roots::Root;
 pub use scan::Strict;
 use scan::{Pages, Scan, Scanned};
 use selection::Selection;
@@ -120,7 +124,7 @@ pub struct PushOptions {
     pub node: NodeName,
     /// Name of this machine, for the record.
     pub host: String,
-    /// Folders to push.
+    /// Folders and files to push.
     pub roots: Vec<PathBuf>,
     /// What of them.
     pub select: SelectOptions,
@@ -280,7 +284,8 @@ struct Push<'a> {
     classes: Classes,
     pace: Pace,
     place: Option<Place>,
-    roots_are: Option<RootsAre>,
+    /// The name of a stream, which is pushed in the place of roots.
+    stream: Option<EntryPath>,
 }
 
 impl<'a> Push<'a> {
@@ -293,11 +298,13 @@ impl<'a> Push<'a> {
         let roots = roots::check(&options.roots)?;
         roots::check_freeze_folder(&options.freeze, &roots)?;
         let selection = Selection::new(&options.select, &options.class_sets, &roots)?;
+        roots::check_covered(&roots, &selection, options.mounts)?;
         let classes = Classes::new(&options.classes, &options.class_sets)?;
         let pace = pace(options);
+        let paths = paths_of(&roots);
         let place =
-            options.state.as_ref().map(|base| Place::new(base, &options.cluster, &options.node, &roots));
-        Ok(Self { api, runtime, options, hooks, roots, selection, classes, pace, place, roots_are: None })
+            options.state.as_ref().map(|base| Place::new(base, &options.cluster, &options.node, &paths));
+        Ok(Self { api, runtime, options, hooks, roots, selection, classes, pace, place, stream: None })
     }
 
     /// One run from the start.
@@ -323,8 +330,8 @@ impl<'a> Push<'a> {
     /// Tells the second names of this push from those of pushes of other folders.
     fn key(&self) -> String {
         let PushOptions { cluster, node, .. } = self.options;
-        let here = PathBuf::new();
-        self.place.as_ref().map_or_else(|| Place::new(&here, cluster, node, &self.roots).key(), Place::key)
+        let (here, roots) = (PathBuf::new(), paths_of(&self.roots));
+        self.place.as_ref().map_or_else(|| Place::new(&here, cluster, node, &roots).key(), Place::key)
     }
 
     fn push(
@@ -343,13 +350,13 @@ impl<'a> Push<'a> {
         let frozen_at = self.hooks.clock.now();
         self.hooks.progress.phase(Phase::Listing);
         let mut memory = std::mem::take(&mut session.memory);
-        let list = self.list(&mut memory, freeze, stop, &tally)?;
+        let (list, purse) = self.list(&mut memory, freeze, stop, &tally)?;
         let missing = uplink.ask_again(&mut memory, session.base)?;
         let Session { repository, ref domain, id, number, .. } = session;
         let spool = Spool::create(self.place.as_ref(), domain.clone(), repository, id, number);
         let spool = stop.pass(spool.map_err(scan::spool_error))?;
         let mut pages = Pages { builder: PageBuilder::new(domain.clone()), spool };
-        let found = Found { list, memory, missing, frozen_at, coming };
+        let found = Found { list, purse, memory, missing, frozen_at, coming };
         let sent = self.send(&uplink, &session, freeze, found, &mut pages);
         // After a failure as after a commit: what the files are without their second names is remembered.
         let released = pages.spool.release(|identity| freeze.release(identity));
@@ -389,7 +396,7 @@ impl<'a> Push<'a> {
         freeze: &Freeze,
         stop: &Stop,
         tally: &Tally,
-    ) -> Result<list::Reader, Stopped> {
+    ) -> Result<(list::Reader, Purse), Stopped> {
         let data_folders = self.data_folders();
         let scratch = || self.scratch(stop);
         let files = [scratch()?, scratch()?, scratch()?];
@@ -405,13 +412,14 @@ impl<'a> Push<'a> {
             strict: self.options.strict,
             data_folders: &data_folders,
             roots: &self.roots,
+            doubts: Doubts::default(),
             late: Vec::new(),
             frozen: None,
             linked: HashSet::new(),
         };
         walk::walk(&self.roots, &self.selection, self.options.mounts, &mut lister)?;
         lister.finish()?;
-        let Lister { memory, list, frozen, .. } = lister;
+        let Lister { memory, list, frozen, doubts, .. } = lister;
         let (first, last) = frozen.unwrap_or_default();
         tally.frozen_in(last.saturating_sub(first));
         stop.pass(memory.rewind())?;
@@ -421,12 +429,12 @@ impl<'a> Push<'a> {
                 moment::mark_changed(&mut list, &mut source::Opener::new(&self.roots, freeze), tally);
             stop.pass(looked.map_err(scan::spool_error))?;
         }
-        Ok(list)
+        Ok((list, doubts.purse()))
     }
 
     /// The roots in which a database has its data.
     fn data_folders(&self) -> Vec<EntryPath> {
-        let is_data = |root: &&Root| database::looks_like_data(&root.folder).is_some();
+        let is_data = |root: &&Root| database::looks_like_data(&root.place).is_some();
         self.roots.iter().filter(is_data).map(|root| root.path.clone()).collect()
     }
 
@@ -434,14 +442,18 @@ impl<'a> Push<'a> {
     fn warnings(&self, memory: &Memory) -> Vec<String> {
         let is_frozen = self.options.freeze.mode == FreezeMode::Off;
         let live = self.roots.iter().filter(|_| !is_frozen).filter_map(|root| {
-            let set = database::looks_live(&root.folder)?;
-            (!self.options.class_sets.contains(&set)).then(|| database::warning(&root.folder, set))
+            let set = database::looks_live(&root.place)?;
+            (!self.options.class_sets.contains(&set)).then(|| database::warning(&root.place, set))
         });
-        let is_empty = |root: &&Root| root.folder.read_dir().is_ok_and(|mut names| names.next().is_none());
+        let is_empty = |root: &&Root| root.place.read_dir().is_ok_and(|mut names| names.next().is_none());
         let emptied = self.roots.iter().filter(|_| memory.last.is_some()).filter(is_empty).map(|root| {
-            format!("`{}` is empty: is the file system mounted that belongs there?", root.folder.display())
+            format!("`{}` is empty: is the file system mounted that belongs there?", root.place.display())
         });
-        self.options.warnings.iter().cloned().chain(live).chain(emptied).collect()
+        let covered = self.roots.iter().flat_map(|root| root.covers.iter().map(move |inner| (root, inner)));
+        let covered = covered.map(|(root, inner)| {
+            format!("`/{inner}` is pushed once, as a part of `{}`", root.place.display())
+        });
+        self.options.warnings.iter().cloned().chain(live).chain(emptied).chain(covered).collect()
     }
 
     /// Patterns of the user that matched nothing, each behind its flag, or its file and line.
@@ -504,13 +516,14 @@ impl<'a> Push<'a> {
         pages: &mut Pages,
     ) -> Result<Scanned, Stopped> {
         let (stop, domain) = (uplink.stop, &session.domain);
-        let Found { mut list, memory, missing, frozen_at, coming } = found;
+        let Found { mut list, purse, memory, missing, frozen_at, coming } = found;
         uplink.upload(BlobKind::Chunk, coming, |feeder| {
             let mut scan = Scan {
                 reader: uplink.reader(session, feeder),
                 pages,
                 stop,
                 memory,
+                purse,
                 missing,
                 opener: source::Opener::new(&self.roots, freeze),
                 frozen_at,
@@ -540,7 +553,7 @@ impl<'a> Push<'a> {
             version: FORMAT_VERSION,
             cluster: self.options.cluster.clone(),
             node: self.options.node.clone(),
-            roots: self.roots.iter().map(|root| root.path.clone()).collect(),
+            roots: self.stream.as_ref().map_or_else(|| paths_of(&self.roots), |name| vec![name.clone()]),
             pages: pages.to_vec(),
             totals,
             problems,
@@ -549,7 +562,7 @@ impl<'a> Push<'a> {
             push: None,
             series: self.options.series.clone(),
             about: self.options.about.clone().if_any(),
-            roots_are: self.roots_are,
+            roots_are: self.stream.as_ref().map(|_| RootsAre::Stream),
         }
     }
 }
@@ -558,9 +571,14 @@ fn pace(options: &PushOptions) -> Pace {
     options.max_rate.map_or_else(Pace::unlimited, |rate| Pace::at_most(rate.bytes_per_second()))
 }
 
+fn paths_of(roots: &[Root]) -> Vec<EntryPath> {
+    roots.iter().map(|root| root.path.clone()).collect()
+}
+
 /// What there is to push, and what is known of it.
 struct Found {
     list: list::Reader,
+    purse: Purse,
     memory: Memory,
     /// Chunks that are remembered and that the server does not have.
     missing: HashSet<ChunkId>,

@@ -1,29 +1,92 @@
-//! The folders to push, checked before anything is sent.
+//! The folders and files to push, checked and opened before anything is sent.
 
+use std::ffi::{CStr, CString};
 use std::io::ErrorKind;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use format_spec::EntryPath;
 use format_spec::manifest::MAX_ROOTS;
+use rustix::fs::OFlags;
+use rustix::io::Errno;
 
 use super::freeze::{BASE_NAME, FreezeMode, FreezeOptions, MARK, Unfrozen};
+use super::selection::{Refusal, Selection};
+use super::source::FOLDER;
+use super::stat::Stat;
+use super::walk::Mounts;
+use crate::beneath::open_real;
 use crate::error::ClientError;
 
-/// One folder to push.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One folder or file to push. It was opened once, and is reached by that handle whatever becomes of its path.
+#[derive(Debug)]
 pub(crate) struct Root {
-    /// Where it lies, without links in it.
-    pub(crate) folder: PathBuf,
+    /// Where it lay when it was opened, without links in it.
+    pub(crate) place: PathBuf,
     /// The same without the leading slash.
     pub(crate) path: EntryPath,
+    /// What else was named and lies in it, or is it: it is pushed as a part of this one.
+    pub(crate) covers: Vec<EntryPath>,
+    anchor: Anchor,
 }
 
-/// The roots that `paths` name, in path order.
+/// The handle by which a root is reached.
+#[derive(Debug)]
+enum Anchor {
+    /// That of the folder itself.
+    Folder(OwnedFd),
+    /// That of the folder that a file lies in, and its name there.
+    File(OwnedFd, CString),
+}
+
+/// A root, opened.
+pub(crate) enum Opened<'a> {
+    /// A folder.
+    Folder(OwnedFd),
+    /// A file: the folder that it lies in, and its name there.
+    File(OwnedFd, &'a CStr),
+}
+
+impl Root {
+    /// A handle of the root.
+    ///
+    /// # Errors
+    /// [`Errno::NOENT`] if the folder was deleted.
+    pub(crate) fn open(&self) -> Result<Opened<'_>, Errno> {
+        let (Anchor::Folder(handle) | Anchor::File(handle, _)) = &self.anchor;
+        let handle = rustix::io::fcntl_dupfd_cloexec(handle, 0)?;
+        if Stat::of_file(&handle)?.links == 0 {
+            return Err(Errno::NOENT);
+        }
+        Ok(match &self.anchor {
+            Anchor::Folder(_) => Opened::Folder(handle),
+            Anchor::File(_, name) => Opened::File(handle, name),
+        })
+    }
+
+    /// What it is at this moment.
+    pub(crate) fn stat(&self) -> Result<Stat, Errno> {
+        match &self.anchor {
+            Anchor::Folder(handle) => Stat::of_file(handle),
+            Anchor::File(within, name) => Stat::of_name(within, name),
+        }
+    }
+
+    /// The folder itself, or the one that a file lies in.
+    pub(crate) fn folder(&self) -> &Path {
+        match &self.anchor {
+            Anchor::Folder(_) => &self.place,
+            Anchor::File(..) => self.place.parent().unwrap_or(&self.place),
+        }
+    }
+}
+
+/// The roots that `paths` name, in path order. One that is named twice, or that lies in another, is pushed once, as a part
+/// of the other: so the same folders are the same series however they are named.
 ///
 /// # Errors
-/// [`ClientError::NotFound`] for one that is not there, [`ClientError::Usage`] for one that is no
-/// folder, that is given twice, or that lies in another.
+/// [`ClientError::NotFound`] for one that is not there, [`ClientError::Usage`] for one that is neither folder nor file.
 pub(crate) fn check(paths: &[PathBuf]) -> Result<Vec<Root>, ClientError> {
     if paths.is_empty() {
         return Err(ClientError::Usage("no folder to push was given".to_owned()));
@@ -33,15 +96,44 @@ pub(crate) fn check(paths: &[PathBuf]) -> Result<Vec<Root>, ClientError> {
     }
     let mut roots = paths.iter().map(|path| root(path)).collect::<Result<Vec<_>, _>>()?;
     roots.sort_by(|a, b| a.path.cmp(&b.path));
-    for (outer, inner) in roots.iter().zip(roots.iter().skip(1)) {
-        if inner.path.below(&outer.path).is_some() {
-            let (outer, inner) = (outer.folder.display(), inner.folder.display());
+    roots.dedup_by(|inner, outer| {
+        let is_in = inner.path.below(&outer.path).is_some();
+        if is_in {
+            outer.covers.push(inner.path.clone());
+        }
+        is_in
+    });
+    Ok(roots)
+}
+
+/// Checks that what lies in a root and was named beside it is pushed with it.
+///
+/// # Errors
+/// [`ClientError::Usage`] for one that the options leave out, or that may lie on a file system which is not entered.
+pub(crate) fn check_covered(
+    roots: &[Root],
+    selection: &Selection,
+    mounts: Mounts,
+) -> Result<(), ClientError> {
+    for (outer, inner) in
+        roots.iter().flat_map(|root| root.covers.iter().map(move |inner| (&root.path, inner)))
+    {
+        let mut on_the_way = Some(inner.clone());
+        while let Some(path) = on_the_way.filter(|path| path != outer) {
+            if matches!(selection.name(&path, None), Err(Refusal::LeftOut(_))) {
+                return Err(ClientError::Usage(format!(
+                    "`/{inner}` is to be pushed and lies in `/{outer}`, of which an exclude leaves it out"
+                )));
+            }
+            on_the_way = path.split_last().map(|(folder, _)| folder);
+        }
+        if mounts == Mounts::Skip && inner != outer {
             return Err(ClientError::Usage(format!(
-                "`{inner}` is given twice or lies in `{outer}`: push it once"
+                "`/{inner}` lies in `/{outer}`, and with --one-file-system it may not be pushed with it: push it by itself"
             )));
         }
     }
-    Ok(roots)
+    Ok(())
 }
 
 /// The folders that `paths` name, without links in them.
@@ -58,27 +150,50 @@ pub fn existing(paths: &[PathBuf]) -> Result<Vec<PathBuf>, ClientError> {
 
 fn root(path: &Path) -> Result<Root, ClientError> {
     let shown = path.display();
-    let folder = path.canonicalize().map_err(|error| match error.kind() {
+    let disk = |source| ClientError::Disk { action: "open", path: path.to_owned(), source };
+    let place = path.canonicalize().map_err(|error| match error.kind() {
         ErrorKind::NotFound => ClientError::NotFound(format!("`{shown}` does not exist")),
-        _ => ClientError::Disk { action: "open", path: path.to_owned(), source: error },
+        _ => disk(error),
     })?;
-    if !folder.is_dir() {
-        return Err(ClientError::Usage(format!("`{shown}` is not a folder: push the folder that holds it")));
+    let kind = place.symlink_metadata().map_err(disk)?.file_type();
+    if !kind.is_dir() && !kind.is_file() {
+        return Err(ClientError::Usage(format!(
+            "`{shown}` is neither a folder nor a file: push the folder that holds it"
+        )));
     }
-    // Better said now than by a snapshot with nothing in it.
-    folder.read_dir().map_err(|source| ClientError::Disk { action: "open", path: folder.clone(), source })?;
-    if folder.ancestors().any(is_frozen) {
+    if place.ancestors().any(is_frozen) {
         return Err(ClientError::Usage(format!(
             "`{shown}` lies where pushes keep their second names of files"
         )));
     }
-    let bytes = folder.as_os_str().as_bytes();
-    let Some(below @ [_, ..]) = bytes.strip_prefix(b"/") else {
-        return Err(ClientError::Usage("`/` cannot be pushed as a whole: name the folders in it".to_owned()));
+    let entry_path = match place.as_os_str().as_bytes().strip_prefix(b"/") {
+        None | Some(b"") => EntryPath::top(),
+        Some(below) => EntryPath::new(below.to_vec())
+            .map_err(|error| ClientError::Usage(format!("`{shown}` cannot be pushed: {error}")))?,
     };
-    let path = EntryPath::new(below.to_vec())
-        .map_err(|error| ClientError::Usage(format!("`{shown}` cannot be pushed: {error}")))?;
-    Ok(Root { folder, path })
+    // Better said now than by a snapshot with nothing in it.
+    let anchor = match (place.parent(), place.file_name()) {
+        (Some(within), Some(name)) if kind.is_file() => {
+            let within = open_resolved(path, within)?;
+            let name = CString::new(name.as_bytes()).map_err(|error| disk(error.into()))?;
+            Anchor::File(within, name)
+        }
+        _ => Anchor::Folder(open_resolved(path, &place)?),
+    };
+    Ok(Root { place, path: entry_path, covers: Vec::new(), anchor })
+}
+
+/// Opens the folder that `named` was resolved to. Somebody who may write to a folder above it could have put a link in its
+/// place meanwhile, to get other files into the snapshot under a name that he can ask for.
+fn open_resolved(named: &Path, folder: &Path) -> Result<OwnedFd, ClientError> {
+    let opened = match open_real(folder, FOLDER | OFlags::NOATIME) {
+        Err(Errno::PERM) => open_real(folder, FOLDER),
+        opened => opened,
+    };
+    opened.map_err(|error| match error {
+        Errno::LOOP | Errno::NOTDIR | Errno::NOENT => ClientError::Replaced { path: named.to_owned() },
+        error => ClientError::Disk { action: "open", path: folder.to_owned(), source: error.into() },
+    })
 }
 
 /// Checks how files are to be frozen, and the folder that the user chose for second names.
@@ -104,11 +219,11 @@ pub(crate) fn check_freeze_folder(options: &FreezeOptions, roots: &[Root]) -> Re
             "`{shown}` is not empty: second names need a folder of their own"
         )));
     }
-    match roots.iter().find(|root| root.folder.starts_with(&real)) {
+    match roots.iter().find(|root| root.place.starts_with(&real)) {
         None => Ok(()),
         Some(root) => Err(ClientError::Usage(format!(
             "`{}` lies in the folder for second names, `{shown}`: choose another with --freeze-dir",
-            root.folder.display()
+            root.place.display()
         ))),
     }
 }
@@ -132,9 +247,25 @@ mod tests {
 
         let roots = check(&[temp.path().join("link"), temp.path().join("a/../a")]).unwrap();
 
-        let names: Vec<_> = roots.iter().map(|root| root.folder.file_name().unwrap().to_owned()).collect();
+        let names: Vec<_> = roots.iter().map(|root| root.place.file_name().unwrap().to_owned()).collect();
         assert_eq!(names, ["a", "a-b"]);
         assert!(!roots[0].path.as_bytes().starts_with(b"/"));
+    }
+
+    /// C3: between the look at a path and the opening of it, a link took the place of a folder.
+    #[test]
+    fn a_path_that_was_replaced_by_a_link_is_refused_by_name() {
+        let temp = tempfile::tempdir().unwrap();
+        let top = temp.path().canonicalize().unwrap();
+        std::fs::create_dir_all(top.join("secret/data")).unwrap();
+        std::os::unix::fs::symlink("secret", top.join("theirs")).unwrap();
+        let (named, resolved) = (top.join("named"), top.join("theirs/data"));
+
+        assert!(open_resolved(&named, &top.join("secret/data")).is_ok());
+        let error = open_resolved(&named, &resolved).unwrap_err();
+
+        assert!(matches!(&error, ClientError::Replaced { path } if *path == named), "{error}");
+        assert_eq!(error.exit_code(), 11);
     }
 
     #[test]
@@ -152,18 +283,40 @@ mod tests {
     fn roots_that_make_no_sense_are_refused() {
         let temp = tempfile::tempdir().unwrap();
         let at = |name: &str| temp.path().join(name);
-        std::fs::create_dir_all(at("a/b")).unwrap();
-        std::fs::write(at("file"), "").unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
 
         assert!(matches!(check(&[at("gone")]), Err(ClientError::NotFound(_))));
-        for paths in [
-            vec![],
-            vec![at("file")],
-            vec![at("a"), at("a")],
-            vec![at("a/b"), at("a")],
-            vec![PathBuf::from("/")],
-        ] {
+        for paths in [vec![], vec![at("socket")]] {
             assert!(matches!(check(&paths), Err(ClientError::Usage(_))), "{paths:?}");
         }
+    }
+
+    /// S11: however often a folder is named, and whatever in it, it is the same series.
+    #[test]
+    fn what_lies_in_another_root_is_a_part_of_it() {
+        let temp = tempfile::tempdir().unwrap();
+        let top = temp.path().canonicalize().unwrap();
+        let at = |name: &str| top.join(name);
+        std::fs::create_dir_all(at("a/b")).unwrap();
+        std::fs::create_dir_all(at("a-b")).unwrap();
+        std::fs::write(at("a/file"), "").unwrap();
+        let globs = |patterns: &[&str]| crate::push::selection::of_patterns(patterns);
+
+        let roots = check(&[at("a/b"), at("a/file"), at("a"), at("a"), at("a-b")]).unwrap();
+
+        let places: Vec<_> = roots.iter().map(|root| root.place.clone()).collect();
+        assert_eq!(places, [at("a"), at("a-b")]);
+        let covered: Vec<_> = roots[0].covers.iter().map(EntryPath::to_string).collect();
+        let shown = |path: PathBuf| path.to_str().unwrap()[1..].to_owned();
+        assert_eq!(covered, [at("a"), at("a/b"), at("a/file")].map(shown));
+        assert!(check_covered(&roots, &globs(&["*.tmp"]), Mounts::Enter).is_ok());
+        for (excludes, mounts) in
+            [(vec!["b"], Mounts::Enter), (vec!["file"], Mounts::Enter), (vec![], Mounts::Skip)]
+        {
+            let refused = check_covered(&roots, &globs(&excludes), mounts);
+            assert!(matches!(refused, Err(ClientError::Usage(_))), "{excludes:?}");
+        }
+        let all = check(&[at("a"), PathBuf::from("/")]).unwrap();
+        assert!(all.len() == 1 && all[0].path.is_top());
     }
 }

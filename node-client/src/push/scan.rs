@@ -15,7 +15,8 @@ use format_spec::{Entry, EntryKind, EntryPath, Extent, FileEnd, Timestamp, Xattr
 use super::change::{Draw, Habit, Settled};
 use super::class::Classes;
 use super::content::Reader;
-use super::freeze::Source;
+use super::doubt::Purse;
+use super::freeze::{BASE_NAME, Source};
 use super::links::Links;
 use super::list::{FoundFile, Step};
 use super::source::Opener;
@@ -76,6 +77,7 @@ pub(super) struct Scan<'a> {
     pub(super) pages: &'a mut Pages,
     pub(super) stop: &'a Stop,
     pub(super) memory: Memory,
+    pub(super) purse: Purse,
     /// Chunks that are remembered and that the server does not have.
     pub(super) missing: std::collections::HashSet<format_spec::ChunkId>,
     pub(super) opener: Opener<'a>,
@@ -121,6 +123,9 @@ impl Scan<'_> {
             }
             Step::Skipped(path) if path.components().last().is_some_and(is_temporary) => {
                 self.reader.tally.fallback("an unfinished file of a restore: passed over", &path);
+            }
+            Step::Skipped(path) if path.components().last() == Some(BASE_NAME.as_bytes()) => {
+                self.reader.tally.fallback("second names of another user's push: passed over", &path);
             }
             Step::Skipped(path) => {
                 tracing::debug!(%path, "passed over: a socket, device or pipe");
@@ -232,7 +237,7 @@ impl Scan<'_> {
             Source::Copy => ticked(identity.ctime, self.frozen_at),
             Source::Path => settled(identity.ctime, identity.mtime, self.frozen_at, before),
         };
-        Slot { identity, settled, source: found.source, habit }
+        Slot { identity, settled, source: found.source, habit, links: stat.links }
     }
 }
 

@@ -98,7 +98,7 @@ impl Selection {
     ) -> Result<Self, ClientError> {
         let names = options.if_present.iter().map(|name| Marker::named(name));
         let tag = (options.caches == Caches::LeaveOut).then(|| Marker::new(TAG, MarkerKind::CacheTag));
-        let folders: Vec<_> = roots.iter().map(|root| root.folder.as_path()).collect();
+        let folders: Vec<_> = roots.iter().map(|root| root.place.as_path()).collect();
         Ok(Self {
             excludes: Excludes::new(sets, &options.exclude_files, &options.excludes, &folders)?,
             listed: Listed::read(&options.lists, roots)?,

@@ -8,8 +8,9 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::freeze::{Freeze, Source};
+use super::guest;
 use super::list::FoundFile;
-use super::roots::Root;
+use super::roots::{Opened, Root};
 use super::stat::Stat;
 
 /// How a file is opened: whatever took its place in the meantime is not waited for, nor followed.
@@ -45,26 +46,43 @@ impl<'a> Opener<'a> {
 
     /// What a name stands for at this moment.
     pub(super) fn look(&mut self, path: &EntryPath) -> Result<Stat, Errno> {
-        let (parent, name) = path.split_last().ok_or(Errno::NOENT)?;
+        let (_, name) = path.split_last().ok_or(Errno::NOENT)?;
         let name = CString::new(name).map_err(|_| Errno::INVAL)?;
-        Stat::of_name(self.folder(&parent)?, &name)
+        Stat::of_name(self.folder_of(path)?, &name)
     }
 
     fn open_path(&mut self, path: &EntryPath) -> Result<OwnedFd, Errno> {
-        let (parent, name) = path.split_last().ok_or(Errno::NOENT)?;
-        let folder = self.folder(&parent)?;
-        rustix::fs::openat(folder, name, READ, Mode::empty())
+        let (_, name) = path.split_last().ok_or(Errno::NOENT)?;
+        guest::open(self.folder_of(path)?, name, READ)
     }
 
-    fn folder(&mut self, path: &EntryPath) -> Result<&OwnedFd, Errno> {
+    /// The folder that the file at `path` lies in.
+    fn folder_of(&mut self, path: &EntryPath) -> Result<&OwnedFd, Errno> {
+        let (parent, _) = path.split_last().ok_or(Errno::NOENT)?;
+        let root = self.root_of(path)?;
+        if root.path != *path {
+            return self.folder(&parent, root);
+        }
+        let Opened::File(within, _) = root.open()? else { return Err(Errno::NOTDIR) };
+        // No other file of a root lies in what is open.
+        self.folders = vec![(path.clone(), within)];
+        self.folders.last().map(|(_, folder)| folder).ok_or(Errno::NOENT)
+    }
+
+    /// The root that `path` lies in. They are in path order, and none lies in another.
+    fn root_of(&self, path: &EntryPath) -> Result<&'a Root, Errno> {
+        let behind = self.roots.partition_point(|root| root.path <= *path);
+        let root = behind.checked_sub(1).and_then(|last| self.roots.get(last));
+        root.filter(|root| path.below(&root.path).is_some()).ok_or(Errno::NOENT)
+    }
+
+    fn folder(&mut self, path: &EntryPath, root: &Root) -> Result<&OwnedFd, Errno> {
         while self.folders.last().is_some_and(|(open, _)| path.below(open).is_none()) {
             self.folders.pop();
         }
         if self.folders.is_empty() {
-            let root = self.roots.iter().find(|root| path.below(&root.path).is_some());
-            let root = root.ok_or(Errno::NOENT)?;
-            let opened = rustix::fs::open(&root.folder, FOLDER, Mode::empty())?;
-            self.folders.push((root.path.clone(), opened));
+            let Opened::Folder(folder) = root.open()? else { return Err(Errno::NOTDIR) };
+            self.folders.push((root.path.clone(), folder));
         }
         let (last, _) = self.folders.last().ok_or(Errno::NOENT)?;
         let below = path.below(last).unwrap_or_default().to_vec();

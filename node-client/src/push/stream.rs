@@ -15,7 +15,7 @@ use std::time::Duration;
 use chunker::EndOfInput;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, after, bounded};
 use format_spec::key::{BlobKind, FileDigester};
-use format_spec::manifest::{Manifest, RootsAre, Totals};
+use format_spec::manifest::{Manifest, Totals};
 use format_spec::page::PageBuilder;
 use format_spec::{ChunkId, Entry, EntryKind, EntryPath, Extent, FileEnd};
 use rustix::process::{Pid, Signal, kill_process};
@@ -24,7 +24,6 @@ use tokio::runtime::Handle;
 use super::batch::READ_LEN;
 use super::class::Classes;
 use super::report::{Kind, PushReport, Tally};
-use super::roots::Root;
 use super::scan::{Pages, Scanned, spool_error};
 use super::selection::{SelectOptions, Selection};
 use super::session::{self, Session};
@@ -105,12 +104,12 @@ pub fn run_stream(
         runtime,
         options,
         hooks,
-        roots: vec![Root { folder: PathBuf::new(), path: stream.name.0.clone() }],
+        roots: Vec::new(),
         selection: Selection::new(&SelectOptions::default(), &[], &[])?,
         classes: Classes::new(&[], &[])?,
         pace: super::pace(options),
         place: None,
-        roots_are: Some(RootsAre::Stream),
+        stream: Some(stream.name.0.clone()),
     };
     let session = Session::open(api, runtime, options, None, Remember::Nothing, &hooks.cancel);
     let session = session.map_err(for_caller)?;

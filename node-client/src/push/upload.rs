@@ -20,6 +20,7 @@ use tokio::runtime::Handle;
 
 use super::batch::{Batch, Feeder, Late, READ_LEN};
 use super::content::Reader;
+use super::guest::Guest;
 use super::pace::Pace;
 use super::report::Tally;
 use super::session::Session;
@@ -143,6 +144,7 @@ impl Uplink<'_> {
             tally: self.tally,
             progress: self.progress,
             scratch: Vec::new(),
+            guest: Guest::default(),
         }
     }
 

@@ -8,12 +8,14 @@ use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
 
 use format_spec::{EntryKind, EntryPath, Timestamp};
-use rustix::fs::{FileType, Mode, RawDir, SeekFrom};
+use rustix::fs::{FileType, RawDir, SeekFrom};
 use rustix::io::Errno;
 
-use super::freeze::{Held, is_base};
+use super::freeze::{BASE_NAME, Held, is_base};
+use super::guest;
 use super::list::{FoundFile, Step};
-use super::roots::Root;
+use super::pseudo::Pseudo;
+use super::roots::{Opened, Root};
 use super::selection::{Marked, Refusal, Selection};
 use super::source::FOLDER;
 use super::stat::{Identity, Stat};
@@ -24,7 +26,8 @@ use crate::restore::is_temporary;
 /// Bytes that one call for names may fill.
 const LISTING_LEN: usize = 64 << 10;
 
-/// Whether the walk enters other file systems that are mounted below a root.
+/// Whether the walk enters other file systems that are mounted below a root. Those that hold no data, such as procfs, it
+/// does not enter in any case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mounts {
     /// It does.
@@ -122,7 +125,8 @@ pub(crate) fn walk(
 ) -> Result<(), Stopped> {
     let buffer = Vec::with_capacity(LISTING_LEN);
     selection.reset();
-    let mut walker = Walker { selection, mounts, visitor, buffer, inserts: 0, device: 0 };
+    let pseudo = Pseudo::mounted();
+    let mut walker = Walker { selection, mounts, pseudo, visitor, buffer, inserts: 0, device: 0 };
     roots.iter().try_for_each(|root| walker.root(root))?;
     selection.unseen().try_for_each(|path| walker.visitor.unseen(path))
 }
@@ -131,6 +135,7 @@ pub(crate) fn walk(
 pub(super) struct Walker<'a> {
     pub(super) selection: &'a Selection,
     mounts: Mounts,
+    pseudo: Pseudo,
     pub(super) visitor: &'a mut dyn Visitor,
     pub(super) buffer: Vec<u8>,
     /// How many folders that appeared late it is in: their steps come out of order.
@@ -158,15 +163,41 @@ pub(super) struct Level {
 impl Walker<'_> {
     fn root(&mut self, root: &Root) -> Result<(), Stopped> {
         self.selection.saw(&root.path);
-        let opened = open_folder(rustix::fs::CWD, root.folder.as_os_str().as_encoded_bytes());
-        match opened.and_then(|folder| Ok((Stat::of_file(&folder)?.identity.dev, folder))) {
-            Ok((device, folder)) => {
-                self.device = device;
+        match root.open().and_then(|opened| Ok((root.stat()?, opened))) {
+            Ok((stat, Opened::Folder(folder))) => {
+                self.device = stat.identity.dev;
                 let level = self.enter(root.path.clone(), folder)?;
                 level.map_or(Ok(()), |level| self.go_through(level))
             }
+            Ok((stat, Opened::File(within, name))) if stat.kind() == FileType::RegularFile => {
+                self.file_root(&root.path, within, name, stat)
+            }
+            Ok(_) => self.problem(root.path.clone(), "cannot be opened", Errno::NOTDIR),
             Err(error) => self.problem(root.path.clone(), "cannot be opened", error),
         }
+    }
+
+    /// Deals with a file that was named itself.
+    fn file_root(
+        &mut self,
+        path: &EntryPath,
+        within: OwnedFd,
+        name: &CStr,
+        stat: Stat,
+    ) -> Result<(), Stopped> {
+        // It was named, so no pattern leaves it out; but of lists only what they name is taken.
+        if matches!(self.selection.name(path, None), Err(Refusal::NotListed)) {
+            return Ok(());
+        }
+        let place = Place { folder: &within, name, path };
+        let row = self.visitor.file(place, stat)?;
+        let Row::Waiting(row) = row else { return Ok(()) };
+        let held = self.hold(place)?;
+        if held.is_none() {
+            let gone = "vanished, or was replaced again and again, before it was frozen";
+            self.visitor.insert(Step::Problem(path.clone(), gone.to_owned()))?;
+        }
+        self.visitor.held(row, path.clone(), held)
     }
 
     /// Deals with all names in a folder and below it.
@@ -253,7 +284,7 @@ impl Walker<'_> {
         stat: Stat,
     ) -> Result<Option<Level>, Stopped> {
         match stat.kind() {
-            FileType::Directory if self.mounts == Mounts::Skip && stat.identity.dev != self.device => {
+            FileType::Directory if self.stays_out(stat.identity.dev) => {
                 let xattrs = xattr::of_name(at, name).unwrap_or_default();
                 self.step(Step::Plain(stat.entry(path, EntryKind::Folder, xattrs)))?;
             }
@@ -262,6 +293,11 @@ impl Walker<'_> {
             _ => self.step(Step::Skipped(path))?,
         }
         Ok(None)
+    }
+
+    /// Whether a file system that is mounted below the root is not entered.
+    fn stays_out(&self, dev: u64) -> bool {
+        dev != self.device && (self.mounts == Mounts::Skip || self.pseudo.has(dev))
     }
 
     /// The next step, or one more.
@@ -320,11 +356,18 @@ impl Walker<'_> {
         let at = self.visitor.now();
         let about = Stat::of_file(&folder);
         let names = Names::list(&folder, &mut self.buffer);
-        // Second names of a push, this one or another, are no data.
+        // Second names of a push, this one or another, are no data. Those of another user's are told of: he could have made
+        // such a folder to hide something.
         if names.as_ref().is_ok_and(|names| is_base(names.iter())) {
-            return Ok(None);
+            match whose(about.as_ref().ok(), &path) {
+                Whose::Ours => return Ok(None),
+                Whose::Theirs => return self.step(Step::Skipped(path)).map(|()| None),
+                Whose::Data => {}
+            }
         }
         match about.and_then(|stat| Ok((stat, xattr::of_file(&folder)?))) {
+            // The format has no entry for `/` itself.
+            Ok(_) if path.is_top() => {}
             Ok((stat, xattrs)) => {
                 self.step(Step::Plain(stat.entry(path.clone(), EntryKind::Folder, xattrs)))?;
             }
@@ -360,6 +403,25 @@ impl Walker<'_> {
     }
 }
 
+/// Whose a folder is that holds nothing but second names.
+enum Whose {
+    /// A push of this user or of root has made it.
+    Ours,
+    /// A push of another user may have made it.
+    Theirs,
+    /// It is of another user, and pushes give such folders another name.
+    Data,
+}
+
+fn whose(about: Option<&Stat>, path: &EntryPath) -> Whose {
+    let is_ours = about.is_some_and(|stat| [0, rustix::process::geteuid().as_raw()].contains(&stat.uid));
+    match path.components().last() {
+        _ if is_ours => Whose::Ours,
+        Some(name) if name == BASE_NAME.as_bytes() => Whose::Theirs,
+        _ => Whose::Data,
+    }
+}
+
 /// Whether it is what a restore has not finished: no data of anybody's.
 pub(super) fn is_unfinished(name: &CStr, stat: &Stat) -> bool {
     is_temporary(name.to_bytes()) && matches!(stat.kind(), FileType::RegularFile | FileType::Symlink)
@@ -375,7 +437,7 @@ pub(crate) fn reason(what: &str, error: Errno) -> String {
 }
 
 fn open_folder(at: impl AsFd, name: &[u8]) -> Result<OwnedFd, Errno> {
-    rustix::fs::openat(at, name, FOLDER, Mode::empty())
+    guest::open(at, name, FOLDER)
 }
 
 /// The names in a folder, sorted by bytes, in two allocations.

@@ -56,6 +56,13 @@ impl NotSet {
     pub fn is_none(&self) -> bool {
         *self == Self::default()
     }
+
+    /// Whether a name lacks something that was asked for: setuid and setgid bits and file capabilities only with
+    /// [`Setuid::Keep`].
+    pub fn lacks(&self, setuid: Setuid) -> bool {
+        let powers = if setuid == Setuid::Keep { self.powers } else { 0 };
+        !Self { powers, ..*self }.is_none()
+    }
 }
 
 /// What a name does not have.
@@ -88,6 +95,12 @@ impl Notes {
             Kind::Power => &mut not_set.powers,
         };
         *count += 1;
+    }
+
+    /// Nothing of what belongs to a name could be set.
+    pub(super) fn add_all(&self, entry: &Entry, note: String) {
+        [Kind::Mode, Kind::Time].into_iter().for_each(|kind| self.count(kind));
+        self.say(entry, note);
     }
 
     /// Adds a note about something that is not an attribute of its own.

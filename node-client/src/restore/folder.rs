@@ -15,20 +15,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use format_spec::Entry;
-use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, UTIME_OMIT,
-};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
 
 use super::failed::{Obstacle, Why, ends_all};
 use super::layout::TargetPath;
+use crate::beneath::open_beneath;
 use crate::error::ClientError;
 
 pub(crate) use before::is_temporary;
 pub(super) use before::{Before, Inode, TEMPORARY};
-
-/// How often a path is looked up again when somebody renames folders meanwhile.
-const RACES: u32 = 16;
 
 /// What becomes of what is in the target already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,9 +142,23 @@ impl Target {
         self.handle.as_fd()
     }
 
-    /// Who owned the target before, unless this restore made it.
+    /// What the target was before, unless this restore made it.
     pub(super) fn was(&self) -> Option<&Stat> {
         self.was.as_ref()
+    }
+
+    /// Who else than root may write to the target as it was, for people; `None` if nobody, or if this restore made it.
+    pub(super) fn other_writer(&self) -> Option<String> {
+        let was = self.was.as_ref()?;
+        let mode = Mode::from_raw_mode(was.st_mode);
+        match was.st_uid {
+            // In a sticky folder nobody renames what is another's.
+            0 if mode.contains(Mode::WOTH) && !mode.contains(Mode::SVTX) => {
+                Some("can be written to by every user".to_owned())
+            }
+            0 => None,
+            owner => Some(format!("belongs to user {owner}")),
+        }
     }
 
     /// The target itself, which all folders lie in. To be asked for once.
@@ -162,13 +172,14 @@ impl Target {
     /// A handle of the folder at `at` that names can be made, renamed and removed in.
     pub(super) fn folder(&self, at: &[u8]) -> Result<OwnedFd, Obstacle> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        open_beneath(self.handle(), at, flags).map_err(|error| self.obstacle("open its folder", at, error))
+        open_beneath(self.handle(), at, flags)
+            .map_err(|error| self.obstacle("open its folder", at, error.into()))
     }
 
     /// A handle of the folder at `at` that attributes can be set with.
     pub(super) fn folder_itself(&self, at: &[u8]) -> Result<OwnedFd, Obstacle> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        open_beneath(self.handle(), at, flags).map_err(|error| self.obstacle("open folder", at, error))
+        open_beneath(self.handle(), at, flags).map_err(|error| self.obstacle("open folder", at, error.into()))
     }
 
     /// Makes the folder at `at` in `parent`, open to nobody else until its attributes come, or takes the one that
@@ -305,31 +316,6 @@ impl FolderCache {
         self.last = Some((at.to_vec(), Arc::clone(&handle)));
         Ok(handle)
     }
-}
-
-/// Opens the folder at `path` below `root`.
-fn open_beneath(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> io::Result<OwnedFd> {
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    let name = if path.is_empty() { &b"."[..] } else { path };
-    for _ in 0..RACES {
-        match rustix::fs::openat2(root, name, flags, Mode::empty(), resolve) {
-            Err(Errno::AGAIN | Errno::INTR) => {}
-            // An old kernel, or a sandbox that does not know the call.
-            Err(Errno::NOSYS | Errno::PERM) => return walk_beneath(root, path, flags),
-            done => return done.map_err(io::Error::from),
-        }
-    }
-    walk_beneath(root, path, flags)
-}
-
-/// The same, one component at a time.
-fn walk_beneath(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> io::Result<OwnedFd> {
-    let walk = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mut folder = rustix::fs::openat(root, ".", walk, Mode::empty())?;
-    for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
-        folder = rustix::fs::openat(&folder, name, walk, Mode::empty())?;
-    }
-    Ok(rustix::fs::openat(&folder, ".", flags, Mode::empty())?)
 }
 
 #[cfg(test)]

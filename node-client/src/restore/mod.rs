@@ -92,6 +92,24 @@ pub enum Durable {
     Synced,
 }
 
+/// What becomes of a restore by root into a folder that others may write to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Foreign {
+    /// It is refused.
+    Refuse,
+    /// That is meant.
+    Meant,
+}
+
+/// What an owner, mode, time or attribute that could not be set is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unset {
+    /// Counted and named.
+    IsNoted,
+    /// The same, and the exit code says that not all is done.
+    IsPartial,
+}
+
 /// What to restore, and how.
 #[derive(Debug, Clone)]
 pub struct RestoreOptions {
@@ -118,6 +136,10 @@ pub struct RestoreOptions {
     pub placement: Placement,
     /// Whether the target may hold something.
     pub existing: Existing,
+    /// Whether others may write to the target.
+    pub foreign: Foreign,
+    /// What attributes are that could not be set.
+    pub unset: Unset,
     /// Whether programs keep their powers.
     pub setuid: Setuid,
     /// Whether to wait for the disk.
@@ -172,7 +194,7 @@ pub fn run(
     let start = hooks.clock.elapsed();
     let prepared = Prepared::new(api, runtime, options, hooks)?;
     let mut target = Target::open(&options.to, options.existing)?;
-    warn_of_owner(&target, options);
+    check_owner(&target, options)?;
     let top = target.top()?;
     let writer = Writer::new(target, Attributes::new(options.setuid))?;
     let total = total(&prepared.manifest);
@@ -308,12 +330,19 @@ enum PassNumber<'a> {
     Second,
 }
 
-/// Who owns the target can change files while they are restored, though nothing outside of it.
-fn warn_of_owner(target: &Target, options: &RestoreOptions) {
-    let owner = target.was().map_or(0, |stat| stat.st_uid);
-    if folder::is_root() && owner != 0 {
-        let to = options.to.display();
-        tracing::warn!("`{to}` belongs to user {owner}, who can change what is in it while it is restored");
+/// Others who may write to the target can change files while they are restored, though nothing outside of it.
+fn check_owner(target: &Target, options: &RestoreOptions) -> Result<(), ClientError> {
+    let to = options.to.display();
+    match (target.other_writer(), options.foreign) {
+        (Some(writer), Foreign::Refuse) if folder::is_root() => Err(ClientError::Usage(format!(
+            "`{to}` {writer}, who can change what is in it while it is restored: choose a folder of root's, and move the \
+             result, or --into-foreign"
+        ))),
+        (Some(writer), _) if folder::is_root() => {
+            tracing::warn!("`{to}` {writer}, who can change what is in it while it is restored");
+            Ok(())
+        }
+        _ => Ok(()),
     }
 }
 

@@ -291,7 +291,9 @@ impl Planner {
     fn check_parent(&mut self, entry: &Entry) -> Result<(), ClientError> {
         let parent = match parent_of(&entry.path) {
             Some(parent) => parent,
-            None if self.is_above_a_root(&entry.path) => return Ok(()),
+            None if self.is_above_a_root(&entry.path) || self.roots.iter().any(EntryPath::is_top) => {
+                return Ok(());
+            }
             None => return Err(broken(&entry.path, "it lies in no root")),
         };
         if self.frames.last().is_some_and(|frame| frame.path == parent) {

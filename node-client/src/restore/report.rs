@@ -8,13 +8,13 @@ use format_spec::snapshot::SnapshotState;
 use format_spec::{EntryPath, ErrorClass, NodeName, SnapshotId};
 use serde::Serialize;
 
-use super::Prepared;
 use super::attributes::{NotSet, Note};
 use super::failed::{DamagedPage, Failed, Found};
 use super::filter::Filter;
 use super::plan::Mixture;
 use super::select::PassedOver;
 use super::work::Work;
+use super::{Prepared, RestoreOptions, Unset};
 use crate::error::EXIT_PARTIAL;
 
 /// A file that was wanted and is not in the snapshot.
@@ -197,6 +197,15 @@ impl RestoreReport {
             _ if self.is_damaged() => ErrorClass::Integrity.exit_code(),
             SnapshotState::Partial => EXIT_PARTIAL,
             SnapshotState::Complete => 0,
+        }
+    }
+
+    /// The same, for a restore with these options.
+    pub fn exit_code_of(&self, options: &RestoreOptions) -> u8 {
+        let is_partial = options.unset == Unset::IsPartial && self.not_set.lacks(options.setuid);
+        match self.exit_code() {
+            0 if is_partial => EXIT_PARTIAL,
+            code => code,
         }
     }
 

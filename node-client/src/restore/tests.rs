@@ -1,7 +1,7 @@
 mod server;
 
 use std::collections::HashSet;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Mutex;
 
@@ -9,7 +9,7 @@ use super::*;
 use crate::clock::SystemClock;
 use format_spec::manifest::Problem;
 use format_spec::snapshot::SnapshotState;
-use format_spec::{Entry, EntryKind, ErrorClass, FileEnd, wire};
+use format_spec::{Entry, EntryKind, ErrorClass, FileEnd, Xattr, wire};
 use server::{Fate, Server, Store, entry, path};
 
 fn elsewhere() -> NodeChoice {
@@ -29,6 +29,8 @@ fn options(to: &Path) -> RestoreOptions {
         excludes: Vec::new(),
         placement: Placement::WholePath,
         existing: Existing::Refuse,
+        foreign: Foreign::Refuse,
+        unset: Unset::IsNoted,
         setuid: Setuid::Drop,
         durable: Durable::Later,
     }
@@ -188,6 +190,56 @@ fn a_second_restore_replaces_what_is_there_only_when_told() {
 
     assert!(matches!(refused, Err(ClientError::Usage(_))));
     assert_eq!(tree(to.path()), before);
+}
+
+/// C3: where others may write, they could change what root restores.
+#[test]
+fn root_restores_into_no_folder_that_others_may_write_to_unless_told() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let server = sample().serve();
+    let other = |owner: u32, mode: u32| {
+        let to = tempfile::tempdir().unwrap();
+        std::os::unix::fs::chown(to.path(), Some(owner), None).unwrap();
+        std::fs::set_permissions(to.path(), std::fs::Permissions::from_mode(mode)).unwrap();
+        to
+    };
+
+    for (owner, mode) in [(12_345, 0o700), (0, 0o777)] {
+        let to = other(owner, mode);
+        let refused = restore(&server, &options(to.path()));
+        assert!(matches!(refused, Err(ClientError::Usage(_))) && names(to.path()).is_empty(), "{mode:o}");
+        let meant = RestoreOptions { foreign: Foreign::Meant, ..options(to.path()) };
+        assert_eq!(restore(&server, &meant).unwrap().files, 5);
+    }
+    for mode in [0o700, 0o775, 0o1777] {
+        restore(&server, &options(other(0, mode).path())).unwrap();
+    }
+}
+
+/// What could not be set is counted; who asks for it gets it as an exit code.
+#[test]
+fn an_attribute_that_could_not_be_set_can_be_an_exit_code() {
+    let mut store = Store::new(&["r"]);
+    store.add(&folder("r"));
+    let odd = Xattr { name: b"nosuch.attribute".to_vec(), value: Vec::new() };
+    store.file(Entry { xattrs: vec![odd], mode: 0o4755, ..file("r/file") }, &[b"content"]);
+    let server = store.serve();
+    let to = tempfile::tempdir().unwrap();
+    let options = options(to.path());
+
+    let report = restore(&server, &options).unwrap();
+
+    assert_eq!((report.not_set.attributes, report.not_set.powers), (1, 1));
+    let code = |unset, setuid| report.exit_code_of(&RestoreOptions { unset, setuid, ..options.clone() });
+    assert_eq!(code(Unset::IsNoted, Setuid::Drop), 0);
+    assert_eq!(code(Unset::IsPartial, Setuid::Drop), 3);
+    let powers = NotSet { powers: 1, ..NotSet::default() };
+    assert!(
+        powers.lacks(Setuid::Keep) && !powers.lacks(Setuid::Drop),
+        "left out only as they were asked to be"
+    );
 }
 
 #[test]

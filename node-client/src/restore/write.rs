@@ -265,7 +265,7 @@ impl Writer {
                 Err(Obstacle::All(error)) => return Err(error),
                 Err(Obstacle::Name(why)) => {
                     if let Ending::Pushed(entry) = &job.ending {
-                        self.attributes.notes.say(entry, format!("its attributes were not set: {why}"));
+                        self.attributes.notes.add_all(entry, format!("its attributes were not set: {why}"));
                     }
                 }
             }

@@ -134,6 +134,7 @@ fn slot(n: u64) -> Slot {
         settled: Settled::Yes,
         source: Source::Path,
         habit: Habit::UNKNOWN,
+        links: 1,
     }
 }
 

@@ -195,6 +195,7 @@ mod tests {
             settled: Settled::Yes,
             source: Source::Path,
             habit: Habit::UNKNOWN,
+            links: 1,
         };
         let cases = [
             (Alike::Exact, device(1, 7), device(2, 7), true),

@@ -10,11 +10,11 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use format_spec::manifest::MAX_ROOTS;
-use format_spec::{ClusterName, ManifestId, NodeName, RepositoryId, SessionId};
+use format_spec::{ClusterName, EntryPath, ManifestId, NodeName, RepositoryId, SessionId};
 use rustix::fs::FlockOperation;
 
 use super::{DEVICE_LEN, FIXED_LEN, Fields, MAGIC, Preamble, VERSION};
-use crate::push::{Device, Root};
+use crate::push::Device;
 
 /// Extension of the state of a finished push.
 const STATE: &str = "state";
@@ -93,11 +93,11 @@ impl Header {
 
 impl Place {
     /// The place below the state folder `base`.
-    pub(crate) fn new(base: &Path, cluster: &ClusterName, node: &NodeName, roots: &[Root]) -> Self {
+    pub(crate) fn new(base: &Path, cluster: &ClusterName, node: &NodeName, roots: &[EntryPath]) -> Self {
         let folder = base.join("push").join(cluster.as_str()).join(node.as_str());
         let mut bytes = Vec::new();
         for root in roots {
-            bytes.extend_from_slice(root.path.as_bytes());
+            bytes.extend_from_slice(root.as_bytes());
             bytes.push(0);
         }
         Self { folder, roots: bytes }
@@ -235,8 +235,9 @@ pub(crate) fn remembered_roots(base: &Path) -> Vec<PathBuf> {
 
 /// The folders in a list of roots.
 fn roots_of(roots: &[u8]) -> impl Iterator<Item = PathBuf> {
-    let roots = roots.split(|byte| *byte == 0).filter(|root| !root.is_empty());
-    roots.map(|root| Path::new("/").join(OsStr::from_bytes(root)))
+    // Each ends with a NUL, and that of `/` is nothing else.
+    let roots = roots.strip_suffix(&[0]).map(|roots| roots.split(|byte| *byte == 0));
+    roots.into_iter().flatten().map(|root| Path::new("/").join(OsStr::from_bytes(root)))
 }
 
 /// Tells sets of roots apart in file names. A collision costs a full push: the header has the roots.

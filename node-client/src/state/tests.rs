@@ -6,7 +6,6 @@ use format_spec::{ChunkId, ClusterName, Entry, EntryKind, EntryPath, Extent, Fil
 
 use super::place::folder_of_user;
 use super::*;
-use crate::push::Root;
 
 const REPOSITORY: RepositoryId = RepositoryId::from_bytes([7; 16]);
 const SESSION: SessionId = SessionId::from_bytes([8; 16]);
@@ -19,9 +18,8 @@ fn domain() -> DomainKey {
 
 fn place_of(base: &Path, root: &str) -> Place {
     let path = EntryPath::new(root.as_bytes().to_vec()).unwrap();
-    let roots = [Root { folder: PathBuf::from(format!("/{root}")), path }];
     let (cluster, node): (ClusterName, NodeName) = ("c".parse().unwrap(), "n".parse().unwrap());
-    Place::new(base, &cluster, &node, &roots)
+    Place::new(base, &cluster, &node, &[path])
 }
 
 fn place(base: &Path) -> Place {
@@ -45,6 +43,7 @@ fn slot(n: u64) -> Slot {
         } else {
             Habit::Appends(u8::try_from(n % 7).unwrap())
         },
+        links: u32::try_from(n).unwrap() + 3,
     }
 }
 

@@ -16,7 +16,8 @@ use node_client::named::SnapshotChoice;
 use node_client::progress::Phase;
 use node_client::push::{self, FreezeMode, FreezeOptions, PushOptions, PushReport};
 use node_client::restore::{
-    self, Durable, Existing, NodeChoice, Partial, Placement, Progress, RestoreOptions, RestoreReport, Setuid,
+    self, Durable, Existing, Foreign, NodeChoice, Partial, Placement, Progress, RestoreOptions,
+    RestoreReport, Setuid, Unset,
 };
 use node_client::signals::on_interrupt;
 use tokio::runtime::{Builder, Runtime};
@@ -153,6 +154,8 @@ impl<'a> Tour<'a> {
             excludes: Vec::new(),
             placement: Placement::StripRoot,
             existing: Existing::Refuse,
+            foreign: Foreign::Refuse,
+            unset: Unset::IsNoted,
             // The scratch folder is open to nobody else.
             setuid: Setuid::Keep,
             durable: Durable::Later,

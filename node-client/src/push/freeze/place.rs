@@ -27,18 +27,23 @@ pub(super) enum Unusable {
 /// Where second names of files below `root` may lie, the best place first.
 pub(super) fn bases(chosen: Option<&Path>, root: &Path, state: Option<&Path>) -> Vec<Base> {
     if let Some(folder) = chosen {
-        return vec![Base::chosen(&folder.canonicalize().unwrap_or_else(|_| folder.to_owned()))];
+        return vec![Base::chosen(&real(folder))];
     }
     if is_back(Old::SecondNamesWithin) {
         return vec![Base::within(root)];
     }
     let mount = Mount::of(root);
     let is_near = |folder: &Path| mount.is_some() && Mount::of(folder) == mount;
-    let state = state.filter(|state| is_near(state)).map(Path::to_owned);
+    let state = state.filter(|state| is_near(state)).map(real);
     let above = root.ancestors().skip(1).take_while(|folder| is_near(folder));
     let above = above.filter(|folder| !is_in_sight(folder)).map(Path::to_owned);
     let beside = state.into_iter().chain(above).map(|folder| Base::beside(&folder));
     beside.chain([Base::within(root)]).collect()
+}
+
+/// The path of a folder without symbolic links, which whoever chose it may have gone through.
+fn real(folder: &Path) -> PathBuf {
+    folder.canonicalize().unwrap_or_else(|_| folder.to_owned())
 }
 
 /// Whether a database looks at what lies in this folder.
@@ -94,7 +99,7 @@ pub fn tidy(roots: &[PathBuf], chosen: Option<&Path>, state: Option<&Path>) -> T
     let mut tidied = Tidied::default();
     let mut seen = std::collections::BTreeSet::new();
     let mut bases: Vec<Base> = roots.iter().flat_map(|root| bases(chosen, root, state)).collect();
-    bases.extend(state.map(Base::beside));
+    bases.extend(state.map(|state| Base::beside(&real(state))));
     for base in bases {
         if !seen.insert(base.path().to_owned()) {
             continue;

@@ -20,6 +20,8 @@ use rustix::io::Errno;
 use format_spec::Xattr;
 
 use super::{FreezeMode, Kept, cstring};
+use crate::beneath::open_real;
+use crate::push::guest;
 use crate::push::source::{FOLDER, READ};
 use crate::push::stat::{Identity, Stat};
 use crate::push::xattr;
@@ -81,28 +83,35 @@ impl Base {
 
     /// The folder that it lies in, if it is ours to make there.
     fn open_above(&self) -> Result<Option<OwnedFd>, Errno> {
-        self.is_ours_to_make().then(|| rustix::fs::open(&self.above, FOLDER, Mode::empty())).transpose()
+        self.is_ours_to_make().then(|| open_real(&self.above, FOLDER)).transpose()
     }
 
-    /// Opens it for one push at a time, and makes it if it is ours to make.
-    fn open(&self) -> Result<OwnedFd, Errno> {
+    /// Opens it, in `above` if it is ours to make there, without following any link.
+    fn open_in(&self, above: Option<&OwnedFd>) -> Result<OwnedFd, Errno> {
+        match above {
+            Some(above) => rustix::fs::openat(above, BASE_NAME, FOLDER, Mode::empty()),
+            None => open_real(&self.path, FOLDER),
+        }
+    }
+
+    /// Opens it for one push at a time, and makes it if it is ours to make, in `above`.
+    fn open(&self, above: Option<&OwnedFd>) -> Result<OwnedFd, Errno> {
         loop {
-            if let Some(above) = self.open_above()? {
-                keeping_mtime(&above, || rustix::fs::mkdirat(&above, BASE_NAME, PRIVATE))
-                    .or_else(if_there)?;
+            if let Some(above) = above {
+                keeping_mtime(above, || rustix::fs::mkdirat(above, BASE_NAME, PRIVATE)).or_else(if_there)?;
             }
-            match self.open_there() {
+            match self.open_there(above) {
                 // Another push removed it at this moment.
                 Ok(None) | Err(Errno::NOENT) if self.is_ours_to_make() => {}
                 opened => {
                     let opened = opened?.ok_or(Errno::NOENT)?;
                     // Who owns it could give us other files in place of our second names.
-                    if !is_ours(&opened)? && !self.take_over(&opened)? {
+                    if !is_ours(&opened)? && !take_over(above, &opened)? {
                         return Err(Errno::ACCESS);
                     }
                     if is_ours(&opened)? {
                         make_mark(&opened)?;
-                        self.show_to_group(&opened)?;
+                        self.show_to_group(above, &opened)?;
                         return Ok(opened);
                     }
                 }
@@ -110,19 +119,9 @@ impl Base {
         }
     }
 
-    /// Removes the base of another user, if no push of theirs is running and we may. Then we can make our own.
-    fn take_over(&self, theirs: &OwnedFd) -> Result<bool, Errno> {
-        remove_dead(theirs, "");
-        match remove_base(self.open_above()?.as_ref(), theirs) {
-            Ok(()) => Ok(Stat::of_file(theirs)?.links == 0),
-            Err(Errno::ACCESS | Errno::PERM) => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
     /// Opens it, for one push at a time, if it is there and a base.
-    fn open_there(&self) -> Result<Option<OwnedFd>, Errno> {
-        let base = rustix::fs::open(&self.path, FOLDER, Mode::empty())?;
+    fn open_there(&self, above: Option<&OwnedFd>) -> Result<Option<OwnedFd>, Errno> {
+        let base = self.open_in(above)?;
         enter(&base)?;
         if Stat::of_file(&base)?.links == 0 {
             return Ok(None);
@@ -137,16 +136,24 @@ impl Base {
 
     /// Lets the group of the pushed folder look into a folder of ours in it. Programs of its owner list all
     /// folders there, and must neither fail nor be able to change what lies in ours.
-    fn show_to_group(&self, made: &OwnedFd) -> Result<(), Errno> {
-        if self.kind != BaseKind::Within {
-            return Ok(());
-        }
-        let group = Stat::of_name(rustix::fs::CWD, &cstring(&self.above))?.gid;
+    fn show_to_group(&self, above: Option<&OwnedFd>, made: &OwnedFd) -> Result<(), Errno> {
+        let Some(above) = above.filter(|_| self.kind == BaseKind::Within) else { return Ok(()) };
+        let group = Stat::of_file(above)?.gid;
         // Who may not give a folder to that group is in it, or cannot help it.
         let given = rustix::fs::fchown(made, None, Some(rustix::fs::Gid::from_raw(group)));
         given.or_else(|error| if error == Errno::PERM { Ok(()) } else { Err(error) })?;
         let is_folder = Stat::of_file(made)?.kind() == rustix::fs::FileType::Directory;
         rustix::fs::fchmod(made, if is_folder { Mode::from(0o750) } else { Mode::from(0o640) })
+    }
+}
+
+/// Removes the base of another user, if no push of theirs is running and we may. Then we can make our own.
+fn take_over(above: Option<&OwnedFd>, theirs: &OwnedFd) -> Result<bool, Errno> {
+    remove_dead(theirs, "");
+    match remove_base(above, theirs) {
+        Ok(()) => Ok(Stat::of_file(theirs)?.links == 0),
+        Err(Errno::ACCESS | Errno::PERM) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -216,14 +223,14 @@ impl Tree {
     /// dead pushes are removed. What `mode` asks for is tried once: a file system either has shared copies or not.
     pub(super) fn open(base: &Base, key: &str, mode: FreezeMode) -> Result<Self, Errno> {
         let above = base.open_above()?;
-        let folder = base.open()?;
+        let folder = base.open(above.as_ref())?;
         let (name, lock) = lock_first(&folder, key)?;
-        base.show_to_group(&folder)?;
+        base.show_to_group(above.as_ref(), &folder)?;
         remove_dead(&folder, &name);
         rustix::fs::mkdirat(&folder, &name, PRIVATE).or_else(if_there)?;
         let tree = rustix::fs::openat(&folder, &name, FOLDER, Mode::empty())?;
         for made in [&tree, &rustix::fs::openat(&folder, MARK, READ, Mode::empty())?, &lock] {
-            base.show_to_group(made)?;
+            base.show_to_group(above.as_ref(), made)?;
         }
         leave(&folder)?;
         let place = Base { above: base.above.clone(), path: base.path.clone(), kind: base.kind };
@@ -309,7 +316,7 @@ impl Tree {
         let ino = stat.identity.ino;
         self.make_fan(ino)?;
         let second = name_of(ino);
-        let file = rustix::fs::openat(folder, name, READ, Mode::empty())?;
+        let file = guest::open(folder, name, READ)?;
         if !Stat::of_file(&file)?.identity.is_same_inode(&stat.identity) {
             return Err(Errno::STALE);
         }
@@ -343,13 +350,14 @@ impl Tree {
             Err(Errno::EXIST) => Ok(()),
             made => {
                 made?;
-                self.place.show_to_group(&rustix::fs::openat(&self.folder, &fan, FOLDER, Mode::empty())?)
+                let fan = rustix::fs::openat(&self.folder, &fan, FOLDER, Mode::empty())?;
+                self.place.show_to_group(self.above.as_ref(), &fan)
             }
         }
     }
 
     pub(super) fn open_file(&self, ino: u64) -> Result<OwnedFd, Errno> {
-        rustix::fs::openat(&self.folder, name_of(ino), READ, Mode::empty())
+        guest::open(&self.folder, &*name_of(ino), READ)
     }
 
     pub(super) fn release(&self, identity: &Identity) -> Option<Identity> {
@@ -411,16 +419,17 @@ pub(super) enum Left {
 /// # Errors
 /// [`Errno::ACCESS`] if it is another user's and we may not, or if it holds data; what the file system says.
 pub(super) fn sweep(base: &Base) -> Result<Left, Errno> {
-    let opened = match base.open_there() {
-        Ok(Some(opened)) => opened,
-        Ok(None) | Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(Left::Nothing),
+    let there = base.open_above().and_then(|above| Ok((base.open_there(above.as_ref())?, above)));
+    let (opened, above) = match there {
+        Ok((Some(opened), above)) => (opened, above),
+        Ok((None, _)) | Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(Left::Nothing),
         Err(error) => return Err(error),
     };
     if !names(&opened)?.iter().any(|name| name.to_bytes() == MARK.as_bytes()) {
         return Ok(Left::Nothing);
     }
     remove_dead(&opened, "");
-    remove_base(base.open_above()?.as_ref(), &opened)?;
+    remove_base(above.as_ref(), &opened)?;
     if names(&opened)?.is_empty() { Ok(Left::Removed) } else { Ok(Left::InUse) }
 }
 

@@ -28,6 +28,9 @@ const SAMPLES: u64 = 3;
 
 const SAMPLE_DIFFERS: &str = "a sample of the old content was not what it should be";
 
+/// Why a file is not compared whole that may have been written to without another mtime.
+const TOO_MANY: &str = "only the ctime changed, as that of many files: samples were compared, if anything";
+
 /// Why what is remembered of a file was of no use.
 pub(super) enum Useless {
     Stopped,
@@ -97,10 +100,11 @@ impl Scan<'_> {
             return self.whole(found, Known::No, Habit::UNKNOWN);
         };
         let Some(slot) = remembered.slot else { return self.whole(found, Known::Yes, Habit::UNKNOWN) };
-        let change = Change::between(&slot.identity, &found.stat.identity).as_sure(remembered.sure);
+        let change = Change::since(&slot, &remembered, &found.stat);
         let class = self.classes.of(&found.path);
         let habit = self.habit(found, &slot, change, class, &remembered);
         let verdict = verdict(class, change, slot.settled, habit.trust());
+        let verdict = self.affordable(found, verdict, remembered.sure);
         let replayed = match verdict {
             Verdict::Whole => return self.whole(found, Known::Yes, habit),
             Verdict::Append | Verdict::Prove if class == Class::Auto => habit.grown(),
@@ -111,6 +115,20 @@ impl Scan<'_> {
             Replayed::Differs => self.whole(found, Known::Yes, Habit::InPlace),
             Replayed::Moved => self.whole(found, Known::Yes, habit),
         }
+    }
+
+    /// What can be done of a verdict that many files have.
+    fn affordable(&mut self, found: &FoundFile, verdict: Verdict, sure: Sure) -> Verdict {
+        let is_in_doubt = verdict == Verdict::Compare || (verdict == Verdict::Check && sure == Sure::Yes);
+        if !is_in_doubt {
+            return verdict;
+        }
+        let seed = self.draw.seed() ^ self.domain.link_group(found.path.as_bytes());
+        let affordable = self.purse.afford(verdict, found.stat.identity.size, seed);
+        if verdict == Verdict::Compare && affordable != Verdict::Compare {
+            self.reader.tally.fallback(TOO_MANY, &found.path);
+        }
+        affordable
     }
 
     /// How the file is written, as far as that was seen.
@@ -268,7 +286,7 @@ impl Scan<'_> {
         let at_open = Stat::of_file(&file).map_err(|_| Useless::Moved)?;
         replay.file = Some(file);
         match Change::between(&found.stat.identity, &at_open.identity) {
-            Change::None | Change::Stamp => Ok(found.stat),
+            Change::None | Change::Stamp | Change::Named => Ok(found.stat),
             Change::Grown => match self.read_as(found, &at_open, habit) {
                 ReadAs::Frozen(stat) | ReadAs::Later(stat) => Ok(stat),
                 ReadAs::Nothing => Err(Useless::Moved),
@@ -306,7 +324,7 @@ impl Scan<'_> {
         let place = replay.at..replay.at + extent.covered();
         let sampled = match replay.verdict {
             Verdict::Reuse => false,
-            Verdict::Prove => true,
+            Verdict::Prove | Verdict::Compare => true,
             Verdict::Check | Verdict::Append | Verdict::Whole => {
                 last == Last::Yes || replay.samples.iter().any(|sample| place.contains(sample))
             }

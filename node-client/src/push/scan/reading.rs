@@ -261,8 +261,8 @@ impl Scan<'_> {
         match (found.source, Change::between(&found.stat.identity, &at_open.identity)) {
             // A copy is a file of its own, and nobody writes to it.
             (Source::Copy, _) => ReadAs::Frozen(found.stat),
-            (Source::Path, Change::None | Change::Stamp) => ReadAs::Frozen(*at_open),
-            (Source::Link, Change::None | Change::Stamp) => ReadAs::Frozen(found.stat),
+            (Source::Path, Change::None | Change::Stamp | Change::Named) => ReadAs::Frozen(*at_open),
+            (Source::Link, Change::None | Change::Stamp | Change::Named) => ReadAs::Frozen(found.stat),
             (_, Change::Grown) if self.may_append(found, habit) => ReadAs::Frozen(found.stat),
             (Source::Path, _) => ReadAs::Later(later),
             // Not our second name.
@@ -329,14 +329,14 @@ impl Scan<'_> {
     ) -> Result<Stayed, Stopped> {
         let Ok(now) = Stat::of_file(file) else { return Ok(Stayed::No) };
         let most = match (Change::between(reference, &now.identity), self.classes.of(&found.path)) {
-            (Change::None, _) | (Change::Stamp, Class::AppendOnly | Class::Immutable) => {
+            (Change::None, _) | (Change::Stamp | Change::Named, Class::AppendOnly | Class::Immutable) => {
                 return Ok(Stayed::Yes);
             }
             (Change::Grown, Class::Immutable) if is_back(Old::NothingMayGrow) => return Ok(Stayed::Grew),
             // A table that is being written when it is listed is read as far as it was listed.
             (Change::Grown, Class::AppendOnly | Class::Immutable) => return Ok(Stayed::Yes),
             // Who deletes, moves or links a file changes its ctime: that is what it was frozen against.
-            (Change::Stamp, Class::Auto | Class::Mutable | Class::Logged) => SAMPLES,
+            (Change::Stamp | Change::Named, Class::Auto | Class::Mutable | Class::Logged) => SAMPLES,
             (Change::Grown, Class::Auto) => match habit.trust() {
                 Trust::Earned => SAMPLES,
                 Trust::NotYet => MOST_SAMPLES,

@@ -5,6 +5,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::Mode;
+
 use super::*;
 use crate::push::freeze::{Freeze, FreezeMode, FreezeOptions, MARK, Source};
 use crate::push::list::Writer;
@@ -257,6 +259,7 @@ fn a_mount_point_is_entered_only_if_wanted() {
             device: u64::MAX,
             selection: &selection,
             mounts,
+            pseudo: Pseudo::default(),
             visitor: &mut seen,
             buffer: Vec::with_capacity(LISTING_LEN),
         };
@@ -637,6 +640,133 @@ fn one_look_at_a_folder_misses_what_came() {
     });
 
     assert!(!steps.contains(&"file 3.sst".to_owned()), "{steps:?}");
+}
+
+/// C3: whoever may write above a root cannot make a push read another folder under the root's name.
+#[test]
+fn a_link_that_is_put_above_a_root_leads_no_push_elsewhere() {
+    let temp = tempfile::tempdir().unwrap();
+    let top = temp.path().canonicalize().unwrap();
+    for (folder, content) in [("theirs/data", "own"), ("secret/data", "key")] {
+        fs::create_dir_all(top.join(folder)).unwrap();
+        fs::write(top.join(folder).join("file"), content).unwrap();
+    }
+    let roots = roots_of(&[&top.join("theirs/data")]);
+    let freeze_with =
+        |mode| Freeze::new(&FreezeOptions { mode, ..FreezeOptions::default() }, KEY, &roots, None).unwrap();
+    rustix::fs::rename(top.join("theirs"), top.join("moved")).unwrap();
+    symlink("secret", top.join("theirs")).unwrap();
+
+    let mut seen = Seen::new(|_: &Place<'_>| Ok(true));
+    walk(&roots, &everything(), Mounts::Enter, &mut seen).unwrap();
+    let files = seen.steps().into_iter().filter_map(|step| match step {
+        Step::File(found) => Some(found),
+        _ => None,
+    });
+    let files: Vec<_> = files.collect();
+    let freeze = freeze_with(FreezeMode::Hardlink);
+    let mut content = String::new();
+    let opened = Opener::new(&roots, &freeze).open(&files[0]).unwrap();
+    fs::File::from(opened).read_to_string(&mut content).unwrap();
+
+    assert_eq!((files.len(), content.as_str()), (1, "own"));
+    let looked = Opener::new(&roots, &freeze).look(&files[0].path).unwrap();
+    assert_eq!(looked.identity, files[0].stat.identity);
+    assert!(!top.join("secret/.astacus").exists(), "nor are second names made there");
+    freeze.remove();
+    assert_eq!(fs::read_dir(top.join("secret")).unwrap().count(), 1);
+}
+
+/// A root that was deleted is missing from the snapshot, though its handle is still open.
+#[test]
+fn a_root_that_was_deleted_is_reported() {
+    let temp = tempfile::tempdir().unwrap();
+    let root = temp.path().canonicalize().unwrap().join("root");
+    fs::create_dir(&root).unwrap();
+    let roots = roots_of(&[&root]);
+    fs::remove_dir(&root).unwrap();
+
+    let mut seen = Seen::new(|_: &Place<'_>| Ok(true));
+    walk(&roots, &everything(), Mounts::Enter, &mut seen).unwrap();
+
+    assert_eq!(shown(&seen.steps(), &roots[0].path), ["problem "]);
+}
+
+#[test]
+fn a_file_is_a_root_as_well() {
+    let temp = tempfile::tempdir().unwrap();
+    let top = temp.path().canonicalize().unwrap();
+    for name in ["b", "c"] {
+        fs::write(top.join(name), name).unwrap();
+    }
+    let excludes = of_patterns(&["b"]);
+    let roots = roots_of(&[&top.join("b")]);
+
+    let mut seen = Seen::new(|_: &Place<'_>| Ok(true));
+    walk(&roots, &excludes, Mounts::Enter, &mut seen).unwrap();
+    let steps = seen.steps();
+
+    assert_eq!(shown(&steps, &roots[0].path), ["file "], "nothing beside it, and it was named");
+    let Step::File(found) = &steps[0] else { panic!("{steps:?}") };
+    let options = FreezeOptions { mode: FreezeMode::Hardlink, ..FreezeOptions::default() };
+    let freeze = Freeze::new(&options, KEY, &roots, None).unwrap();
+    let content = |found: &FoundFile| {
+        let mut content = String::new();
+        let opened = Opener::new(&roots, &freeze).open(found).unwrap();
+        fs::File::from(opened).read_to_string(&mut content).map(|_| content).unwrap()
+    };
+    assert_eq!(content(found), "b");
+    let identity = Opener::new(&roots, &freeze).look(&found.path).unwrap().identity;
+    assert_eq!(identity, found.stat.identity);
+    freeze.remove();
+}
+
+/// S6: who names a file is told that it has gone.
+#[test]
+fn a_file_that_was_named_and_has_gone_is_reported() {
+    let temp = tempfile::tempdir().unwrap();
+    let file = temp.path().canonicalize().unwrap().join("file");
+    fs::write(&file, "").unwrap();
+    let roots = roots_of(&[&file]);
+
+    let frozen_too_late = {
+        let mut seen = Seen::new(|_: &Place<'_>| {
+            fs::remove_file(&file).unwrap();
+            Ok(false)
+        });
+        walk(&roots, &everything(), Mounts::Enter, &mut seen).unwrap();
+        shown(&seen.steps(), &roots[0].path)
+    };
+    let gone = {
+        let mut seen = Seen::new(|_: &Place<'_>| Ok(true));
+        walk(&roots, &everything(), Mounts::Enter, &mut seen).unwrap();
+        shown(&seen.steps(), &roots[0].path)
+    };
+    fs::create_dir(&file).unwrap();
+    let replaced = {
+        let mut seen = Seen::new(|_: &Place<'_>| Ok(true));
+        walk(&roots, &everything(), Mounts::Enter, &mut seen).unwrap();
+        shown(&seen.steps(), &roots[0].path)
+    };
+
+    for steps in [frozen_too_late, gone, replaced] {
+        assert_eq!(steps, ["problem "]);
+    }
+}
+
+/// Views of the kernel are not data. What else is mounted is entered.
+#[test]
+fn file_systems_of_the_kernel_below_the_top_are_empty_folders() {
+    let is_data = |name: &Path| !["proc", "sys"].iter().any(|pseudo| name == Path::new("/").join(pseudo));
+    let others = fs::read_dir("/").unwrap().map(|found| found.unwrap().path()).filter(|name| is_data(name));
+    let excludes: Vec<String> = others.map(|name| name.to_str().unwrap().to_owned()).collect();
+    let excludes: Vec<&str> = excludes.iter().map(String::as_str).collect();
+    let roots = roots_of(&[Path::new("/")]);
+
+    let mut seen = Seen::new(|_: &Place<'_>| Ok(true));
+    walk(&roots, &of_patterns(&excludes), Mounts::Enter, &mut seen).unwrap();
+
+    assert_eq!(shown(&seen.steps(), &roots[0].path), ["folder proc", "folder sys"]);
 }
 
 /// A walk through `root` with these options: what was found, what was left out, by which option and how much of it, and

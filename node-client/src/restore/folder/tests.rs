@@ -1,4 +1,5 @@
 use super::*;
+use crate::beneath::walk_beneath;
 use std::os::unix::fs::symlink;
 
 fn target() -> (tempfile::TempDir, Target) {

@@ -274,3 +274,26 @@ fn a_file_that_moved_on_is_counted_and_with_strict_a_problem() {
         assert!(outcome.is_whole("file") && outcome.content("file") == tree.read("file"));
     }
 }
+
+/// C4: whoever makes a folder look like second names hides nothing with it.
+#[test]
+fn second_names_of_another_user_are_passed_over_and_told_of() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let tree = Tree::new();
+    let names = ["d/.astacus", "e/.astacus", "f/other"];
+    for name in names {
+        tree.write(&format!("{name}/astacus-freeze"), "");
+        tree.write(&format!("{name}/0123456789abcdef-0/hidden"), "data");
+    }
+    for name in &names[1..] {
+        std::os::unix::fs::chown(tree.path(name), Some(12_345), None).unwrap();
+    }
+
+    let pushed = tree.push().run();
+
+    assert_eq!(pushed.fallbacks(), [("second names of another user's push: passed over", 1)]);
+    assert_eq!(pushed.content("f/other/0123456789abcdef-0/hidden"), b"data");
+    assert_eq!(pushed.kinds(), "2 new", "the mark, and what was hidden beside it");
+}

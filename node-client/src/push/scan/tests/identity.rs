@@ -9,6 +9,10 @@ use rustix::io::Errno;
 
 use super::tree::{Tree, noise};
 use super::{DIFFERS, Deed, MAX_CHUNK, wide};
+use crate::push::doubt::{Few, Purse};
+use crate::twin::{Old, with_old};
+
+const TOO_MANY: &str = "only the ctime changed, as that of many files: samples were compared, if anything";
 
 /// Chunks that a check reads of one file at most: its last and three others.
 const CHECKED: usize = 4;
@@ -37,13 +41,87 @@ fn whatever_changes_of_a_file_it_is_looked_at() {
     again.assert_same(&tree.afresh());
 }
 
+/// C8: only the ctime tells of it, and it hits no sample.
 #[test]
-fn another_mode_or_a_passing_link_costs_a_look_at_some_chunks() {
-    let changes: [Deed; 2] = [
-        ("chmod", |tree| ["large", "small"].iter().for_each(|name| tree.chmod(name, 0o640))),
-        ("link", |tree| ["large", "small"].iter().for_each(|name| tree.link_and_unlink(name))),
+fn a_change_in_the_middle_of_a_large_file_is_seen_though_its_time_was_set_back() {
+    let tree = Tree::new();
+    tree.write("large", noise(500_000, 1));
+    tree.push().run();
+    let before = tree.push().run();
+    // Behind the samples of any seed there are chunks enough: each of these is none of them at some push.
+    for (at, bytes) in [(100_000, b"one"), (250_000, b"two"), (400_000, b"six")] {
+        tree.overwrite_in_secret("large", at, bytes);
+
+        let now = tree.push().run();
+
+        assert_eq!((now.kinds(), now.fallbacks()), ("1 whole".to_owned(), vec![(DIFFERS, 1)]), "{at}");
+        now.assert_same(&tree.afresh());
+        assert_eq!(tree.push().run().stats.bytes_read, 0, "the new content is remembered");
+    }
+    assert_eq!(before.stats.bytes_read, 0);
+}
+
+/// The twin: with samples alone, what they do not meet is taken for the old content.
+#[test]
+fn samples_alone_miss_a_change_in_the_middle() {
+    let tree = Tree::new();
+    tree.write("large", noise(500_000, 1));
+    tree.push().run();
+    tree.overwrite_in_secret("large", 250_000, b"two");
+
+    let now = with_old(Some(Old::StampsAreSampled), || tree.push().run());
+
+    assert_eq!(now.kinds(), "1 unchanged");
+    assert!(now.content("large") != tree.read("large"));
+}
+
+/// C8: what changes the ctime of all files costs no reading of all files.
+#[test]
+fn where_all_ctimes_changed_samples_do_and_that_is_told() {
+    let tree = Tree::new();
+    let names = ["a", "b", "c"];
+    names.iter().for_each(|name| drop(tree.write(name, noise(2_500_000, 1))));
+    tree.push().run();
+    names.iter().for_each(|name| tree.link_and_unlink(name));
+
+    // Enough beyond samples, which count as 1.4 MB, for one of the three.
+    let now = tree.push().purse(Purse { few: Few::No, left: 2_000_000, share: 1, sampled: 0 }).run();
+
+    assert_eq!((now.kinds(), now.fallbacks()), ("3 unchanged".to_owned(), vec![(TOO_MANY, 2)]));
+    let most = 2_500_000 + 2 * wide(CHECKED * MAX_CHUNK);
+    assert!((2_500_000..=most).contains(&now.stats.bytes_read), "{}", now.stats.bytes_read);
+    assert_eq!(tree.push().run().stats.bytes_read, 0, "the new identities are remembered");
+}
+
+/// A database's own snapshot gives each file a name: some of them are sampled.
+#[test]
+fn links_of_all_files_cost_samples_or_nothing() {
+    let tree = Tree::new();
+    let names: Vec<String> = (0..40).map(|n| format!("table-{n}")).collect();
+    names.iter().for_each(|name| drop(tree.write(name, noise(100, 1))));
+    tree.push().run();
+    names.iter().for_each(|name| tree.link(name));
+
+    let all = tree.push().run();
+    names.iter().for_each(|name| tree.link(name));
+    let some = tree.push().purse(Purse { few: Few::No, left: 0, share: 1, sampled: 4 }).run();
+
+    assert_eq!((all.kinds(), all.stats.bytes_read), ("40 unchanged".to_owned(), 4_000));
+    assert_eq!((some.kinds(), some.fallbacks()), ("40 unchanged".to_owned(), vec![]));
+    assert!((100..4_000).contains(&some.stats.bytes_read), "{}", some.stats.bytes_read);
+}
+
+#[test]
+fn another_mode_costs_a_comparison_and_another_link_a_look_at_some_chunks() {
+    let changes: [(Deed, u64); 3] = [
+        (("chmod", |tree| ["large", "small"].iter().for_each(|name| tree.chmod(name, 0o640))), 500_000),
+        (
+            ("link and unlink", |tree| ["large", "small"].iter().for_each(|name| tree.link_and_unlink(name))),
+            500_000,
+        ),
+        (("link", |tree| ["large", "small"].iter().for_each(|name| tree.link(name))), 0),
     ];
-    for (what, change) in changes {
+    for ((what, change), whole) in changes {
         let tree = Tree::new();
         tree.write("large", noise(500_000, 1));
         tree.write("small", noise(60, 2));
@@ -54,11 +132,9 @@ fn another_mode_or_a_passing_link_costs_a_look_at_some_chunks() {
 
         assert_eq!((now.kinds(), now.fallbacks()), ("2 unchanged".to_owned(), vec![]), "{what}");
         let last = now.last_extent("large").1;
-        assert!(
-            (60 + last..=60 + wide(CHECKED * MAX_CHUNK)).contains(&now.stats.bytes_read),
-            "{}",
-            now.stats.bytes_read
-        );
+        let (least, most) =
+            if whole > 0 { (60 + whole, 60 + whole) } else { (60 + last, 60 + wide(CHECKED * MAX_CHUNK)) };
+        assert!((least..=most).contains(&now.stats.bytes_read), "{what}: {}", now.stats.bytes_read);
         now.assert_same(&tree.afresh());
         assert_eq!(tree.push().run().stats.bytes_read, 0, "the new identity is remembered: {what}");
     }
@@ -66,7 +142,7 @@ fn another_mode_or_a_passing_link_costs_a_look_at_some_chunks() {
 
 #[test]
 fn new_attributes_are_taken_without_the_content() {
-    for (class, most) in [("auto=*", wide(CHECKED * MAX_CHUNK)), ("append-only=*", 0), ("immutable=*", 0)] {
+    for (class, most) in [("auto=*", 500_000), ("append-only=*", 0), ("immutable=*", 0)] {
         let tree = Tree::new();
         let path = tree.write("file", noise(500_000, 1));
         tree.push().class(class).run();

@@ -21,7 +21,9 @@ use crate::push::batch::{Batch, Feeder, READ_LEN};
 use crate::push::change::Draw;
 use crate::push::class::Classes;
 use crate::push::content::Reader;
+use crate::push::doubt::{Doubts, Purse};
 use crate::push::freeze::Freeze;
+use crate::push::guest::Guest;
 use crate::push::links::Links;
 use crate::push::lister::Lister;
 use crate::push::report::Tally;
@@ -66,6 +68,8 @@ pub(super) struct Push<'a> {
     pub(super) clock: At,
     pub(super) strict: Strict,
     pub(super) alike: Alike,
+    /// What may be read of files of which only the ctime changed, in place of a share of the tree.
+    pub(super) purse: Option<Purse>,
     pub(super) cancel: Cancel,
     pub(super) between: Box<dyn FnOnce() + 'a>,
     pub(super) on_read: Box<dyn Fn(u64) + Send + Sync + 'a>,
@@ -113,6 +117,11 @@ impl<'a> Push<'a> {
 
     pub(super) fn at(self, clock: At) -> Self {
         Self { clock, ..self }
+    }
+
+    /// Reads no more than this of files of which only the ctime changed.
+    pub(super) fn purse(self, purse: Purse) -> Self {
+        Self { purse: Some(purse), ..self }
     }
 
     /// Knows nothing, and is not remembered. What it feeds goes nowhere.
@@ -190,6 +199,7 @@ impl<'a> Push<'a> {
         pages: &mut Pages,
     ) -> (Result<Scanned, Stopped>, Vec<ChunkId>) {
         let Passes { stop, tally, .. } = *passes;
+        let purse = self.purse.clone();
         let watch = Watch {
             read: AtomicU64::new(0),
             on_read: std::mem::replace(&mut self.on_read, Box::new(|_| ())),
@@ -206,7 +216,7 @@ impl<'a> Push<'a> {
         std::thread::scope(|scope| {
             let server = &*self.server;
             let fed = scope.spawn(move || receive(&batches, &give, server));
-            let scanned = listed.and_then(|mut list| {
+            let scanned = listed.and_then(|(mut list, affordable)| {
                 let algorithm = Algorithm::FastCdc { min: MIN_CHUNK, avg: 256, max: MAX_CHUNK };
                 let params = Params::new(algorithm).unwrap();
                 let mut scan = Scan {
@@ -217,10 +227,12 @@ impl<'a> Push<'a> {
                         tally,
                         progress: &watch,
                         scratch: Vec::new(),
+                        guest: Guest::default(),
                     },
                     pages,
                     stop,
                     memory,
+                    purse: purse.unwrap_or(affordable),
                     missing,
                     opener: Opener::new(passes.roots, passes.freeze),
                     frozen_at: self.clock.now(),
@@ -254,7 +266,12 @@ struct Passes<'a> {
 }
 
 impl Passes<'_> {
-    fn list(&self, classes: &Classes, memory: &mut Memory, clock: &At) -> Result<list::Reader, Stopped> {
+    fn list(
+        &self,
+        classes: &Classes,
+        memory: &mut Memory,
+        clock: &At,
+    ) -> Result<(list::Reader, Purse), Stopped> {
         let mut lister = Lister {
             freeze: self.freeze,
             classes,
@@ -267,15 +284,16 @@ impl Passes<'_> {
             strict: self.strict,
             data_folders: &[],
             roots: self.roots,
+            doubts: Doubts::default(),
             late: Vec::new(),
             frozen: None,
             linked: HashSet::new(),
         };
         walk(self.roots, &of_patterns(&[]), Mounts::Enter, &mut lister)?;
         lister.finish()?;
-        let Lister { memory, list, .. } = lister;
+        let Lister { memory, list, doubts, .. } = lister;
         self.stop.pass(memory.rewind())?;
-        Ok(list.finish().unwrap())
+        Ok((list.finish().unwrap(), doubts.purse()))
     }
 }
 

@@ -54,6 +54,7 @@ impl Tree {
             clock: LATER,
             strict: Strict::No,
             alike: Alike::Exact,
+            purse: None,
             cancel: Cancel::new(),
             between: Box::new(|| ()),
             on_read: Box::new(|_| ()),
@@ -84,7 +85,8 @@ impl Tree {
 
     pub(super) fn place(&self) -> Place {
         let (cluster, node) = ("c".parse().unwrap(), "n".parse().unwrap());
-        Place::new(&self.temp.path().join("state"), &cluster, &node, &self.roots())
+        let roots: Vec<_> = self.roots().into_iter().map(|root| root.path).collect();
+        Place::new(&self.temp.path().join("state"), &cluster, &node, &roots)
     }
 
     /// The files in which pushes are remembered that have this extension.
@@ -162,6 +164,14 @@ impl Tree {
     pub(super) fn chmod(&self, name: &str, mode: u32) {
         self.until_changed(name, || {
             fs::set_permissions(self.path(name), Permissions::from_mode(mode)).unwrap()
+        });
+    }
+
+    /// Gives the file one more name outside the tree.
+    pub(super) fn link(&self, name: &str) {
+        self.until_changed(name, || {
+            let other = self.temp.path().join(format!("{name} {}", self.links(name)));
+            fs::hard_link(self.path(name), other).unwrap();
         });
     }
 
