@@ -517,6 +517,8 @@ fn manifest_of(node: &str, pages: Vec<PageRef>) -> Outcome<Manifest> {
         host: "bench".to_owned(),
         push: None,
         series: None,
+        about: None,
+        roots_are: None,
     })
 }
 

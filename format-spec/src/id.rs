@@ -9,9 +9,9 @@ use crate::error::FormatError;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is not a {kind}: expected {expected}")]
 pub struct ParseIdError {
-    text: String,
-    kind: &'static str,
-    expected: &'static str,
+    pub(crate) text: String,
+    pub(crate) kind: &'static str,
+    pub(crate) expected: &'static str,
 }
 
 fn push_hex(out: &mut String, bytes: &[u8]) {
@@ -302,6 +302,10 @@ name!(
 name!(
     /// Pushes of a node that take each other's place, by the name that they give themselves.
     SeriesName, "series"
+);
+name!(
+    /// The key of a label: one thing that a push says of its snapshot.
+    LabelKey, "label"
 );
 
 fn is_name(text: &str) -> bool {

@@ -12,6 +12,7 @@
 //! | [`page`] | runs of entries with content-defined boundaries |
 //! | [`manifest`] | the pages of one node |
 //! | [`snapshot`] | the manifests of one moment |
+//! | [`label`] | labels and the note of a snapshot |
 //! | [`checkpoint`] | the directories of many packs, for who makes an index anew |
 //! | [`object`] | the sealed envelope of manifests, snapshots and checkpoints |
 //! | [`descriptor`] | what a repository is, on every site |
@@ -31,6 +32,7 @@ pub mod entry;
 pub mod error;
 pub mod id;
 pub mod key;
+pub mod label;
 pub mod manifest;
 pub mod object;
 pub mod pack;
@@ -43,9 +45,10 @@ pub mod wire;
 pub use entry::{Entry, EntryKind, Extent, FileEnd, Timestamp, Xattr};
 pub use error::{ErrorClass, FormatError};
 pub use id::{
-    CheckpointId, ChunkId, ClusterName, FileDigest, ManifestId, NodeName, PackId, RepositoryId, SeriesId,
-    SeriesName, SessionId, SnapshotId,
+    CheckpointId, ChunkId, ClusterName, FileDigest, LabelKey, ManifestId, NodeName, PackId, RepositoryId,
+    SeriesId, SeriesName, SessionId, SnapshotId,
 };
+pub use label::{About, Label, LabelChoice, LabelValue, Labels, Note};
 pub use path::EntryPath;
 
 /// Version of everything this crate writes. Readers refuse any other.

@@ -5,6 +5,7 @@ use minicbor::{Decode, Encode};
 use crate::cbor;
 use crate::error::FormatError;
 use crate::id::{ChunkId, ClusterName, NodeName, SeriesName};
+use crate::label::About;
 use crate::path::EntryPath;
 
 /// Longest encoded manifest that a reader takes: enough for 400 million file entries.
@@ -201,6 +202,22 @@ pub struct Manifest {
     /// The name of its series, if the push gave one; else its folders are what tells it from others.
     #[n(10)]
     pub series: Option<SeriesName>,
+    /// Labels and note of the push, if it gave any.
+    #[n(11)]
+    pub about: Option<About>,
+    /// What its roots are; absent if they are folders and files of the node.
+    #[n(12)]
+    pub roots_are: Option<RootsAre>,
+}
+
+/// What the roots of a manifest are, if they are not paths on the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode, serde::Serialize, serde::Deserialize)]
+#[cbor(index_only)]
+#[serde(rename_all = "snake_case")]
+pub enum RootsAre {
+    /// The only root is the name that a push gave to its input, or to the output of a command.
+    #[n(0)]
+    Stream,
 }
 
 /// Cuts `text` to at most `limit` bytes, between two characters.
@@ -266,6 +283,8 @@ mod tests {
             host: "h".to_owned(),
             push: None,
             series: None,
+            about: None,
+            roots_are: None,
         }
     }
 

@@ -5,7 +5,8 @@ use minicbor::{Decode, Encode};
 use crate::cbor;
 use crate::error::FormatError;
 use crate::id::{ClusterName, ManifestId, NodeName, SeriesId, SeriesName, SnapshotId};
-use crate::manifest::{Manifest, PushStats, Totals};
+use crate::label::About;
+use crate::manifest::{Manifest, PushStats, RootsAre, Totals};
 use crate::path::EntryPath;
 
 /// Folders that an [`Origin`] names, at most.
@@ -51,7 +52,7 @@ pub struct ManifestRef {
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(array)]
 pub struct Origin {
-    /// BLAKE3 of the name of its series, or else of all folders in path order.
+    /// BLAKE3 of the name of its series, or else of all folders in path order, or of the name of the stream.
     #[n(0)]
     pub id: SeriesId,
     /// The name of its series, if the push gave one.
@@ -64,7 +65,13 @@ pub struct Origin {
     #[n(3)]
     #[cbor(decode_with = "crate::cbor::at_most::decode::<_, _, MAX_NAMED_ROOTS>")]
     pub roots: Vec<EntryPath>,
+    /// What they are; absent if they are folders and files of the node.
+    #[n(4)]
+    pub roots_are: Option<RootsAre>,
 }
+
+/// The text of a stream begins with this where that of a folder begins with a slash.
+pub const STREAM_PREFIX: &str = "stream:";
 
 impl Origin {
     /// Where the share that `manifest` lists comes from.
@@ -72,7 +79,13 @@ impl Origin {
         let mut hasher = series_hasher();
         match &manifest.series {
             Some(name) => add(&mut hasher, b"name", name.as_str().as_bytes()),
-            None => manifest.roots.iter().for_each(|root| add(&mut hasher, b"root", root.as_bytes())),
+            None => {
+                let kind = match manifest.roots_are {
+                    None => b"root",
+                    Some(RootsAre::Stream) => b"strm",
+                };
+                manifest.roots.iter().for_each(|root| add(&mut hasher, kind, root.as_bytes()));
+            }
         }
         let mut room = MAX_NAMED_ROOTS_LEN;
         let fits = |root: &&EntryPath| {
@@ -85,6 +98,15 @@ impl Origin {
             series: manifest.series.clone(),
             folders: u32::try_from(manifest.roots.len()).unwrap_or(u32::MAX),
             roots: manifest.roots.iter().take(MAX_NAMED_ROOTS).take_while(fits).cloned().collect(),
+            roots_are: manifest.roots_are,
+        }
+    }
+
+    /// The text that comes before each root: a slash makes an absolute path of it, and no path begins with the other.
+    pub fn prefix(&self) -> &'static str {
+        match self.roots_are {
+            None => "/",
+            Some(RootsAre::Stream) => STREAM_PREFIX,
         }
     }
 }
@@ -143,6 +165,9 @@ pub struct Snapshot {
     /// If it is suspect: it holds much less than the one before it.
     #[n(7)]
     pub shrunk: Option<Shrunk>,
+    /// Labels and note, if the push gave any.
+    #[n(8)]
+    pub about: Option<About>,
 }
 
 impl Snapshot {
@@ -202,6 +227,8 @@ mod tests {
             host: String::new(),
             push: None,
             series: series.map(|name| name.parse().unwrap()),
+            about: None,
+            roots_are: None,
         }
     }
 
@@ -217,6 +244,7 @@ mod tests {
             manifests: vec![ManifestRef { node, id, totals: Totals::default(), push: None, origin }],
             number: None,
             shrunk: None,
+            about: None,
         }
     }
 
@@ -242,6 +270,18 @@ mod tests {
         assert_eq!(named, series("c", "n", of(&["var"], Some("daily"))), "a name takes the place of folders");
     }
 
+    /// A name of a stream is of another series than a folder of the same name.
+    #[test]
+    fn a_stream_is_a_series_of_its_own() {
+        let of = |roots_are| Origin::of(&Manifest { roots_are, ..manifest(&["dump.sql"], None) });
+        let (folder, stream) = (of(None), of(Some(RootsAre::Stream)));
+
+        assert_ne!(folder.id, stream.id);
+        assert_eq!((folder.prefix(), stream.prefix()), ("/", "stream:"));
+        let read = snapshot("c", "n", Some(stream));
+        assert_eq!(Snapshot::decode(&read.encode()).unwrap(), read);
+    }
+
     #[test]
     fn an_origin_names_some_folders_and_counts_all() {
         let long = vec!["x".repeat(250); 7].join("/");
@@ -264,7 +304,8 @@ mod tests {
     fn what_a_snapshot_does_not_say_takes_no_byte() {
         let plain = snapshot("c", "n", None);
         let shrunk = Shrunk { since: plain.id, files: 1, bytes: 2 };
-        let full = Snapshot { number: Some(7), shrunk: Some(shrunk), ..plain.clone() };
+        let about = About { note: Some("before the upgrade".parse().unwrap()), ..About::default() };
+        let full = Snapshot { number: Some(7), shrunk: Some(shrunk), about: Some(about), ..plain.clone() };
 
         assert_eq!(plain.encode()[0], 0xa6, "a map of six");
         assert_eq!(Snapshot::decode(&full.encode()).unwrap(), full);

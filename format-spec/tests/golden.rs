@@ -178,6 +178,8 @@ fn manifest() -> Manifest {
         host: "db-1.example".to_owned(),
         push: None,
         series: None,
+        about: None,
+        roots_are: None,
     }
 }
 
@@ -201,6 +203,7 @@ fn snapshot() -> Snapshot {
         }],
         number: None,
         shrunk: None,
+        about: None,
     }
 }
 

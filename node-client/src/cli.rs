@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 use clap_complete::Shell;
-use format_spec::{ClusterName, NodeName, SeriesName};
+use format_spec::{About, ClusterName, Label, LabelChoice, Labels, NodeName, Note, SeriesName};
 
 use crate::bar::Naming;
 use crate::config::{Config, Env, Settings};
@@ -13,8 +13,9 @@ use crate::error::ClientError;
 use crate::named::SnapshotChoice;
 use crate::priority::{DiskClass, Nice, Priority};
 use crate::push::{
-    Alike, Caches, ClassRule, ClassSet, DEFAULT_LEVEL, FreezeMode, FreezeOptions, Mounts, PathList,
-    PushOptions, Rehash, SelectOptions, Separator, Smaller, Strict, Unfrozen,
+    Alike, Caches, ClassRule, ClassSet, DEFAULT_REHASH, FreezeMode, FreezeOptions, Mounts, PathList,
+    PushOptions, Rehash, SelectOptions, Separator, Smaller, Stream, StreamName, StreamSource, Strict,
+    Unfrozen,
 };
 use crate::rate::Rate;
 use crate::restore::{
@@ -47,9 +48,11 @@ Settings come from flags, then from the environment (ASTACUS_SERVER, ASTACUS_TOK
 ASTACUS_TOKEN, ASTACUS_CLUSTER, ASTACUS_NODE), then from ~/.config/astacus/client.toml, then from
 /etc/astacus/client.toml (keys: server, token_file, cluster, node).
 
+A file may also hold jobs, which `push --job NAME` runs and `jobs` lists: [job.NAME] with roots and other flags of push.
+
 Exit codes: 0 done · 2 wrong usage · 3 done, but files are missing, torn or could not be made ·
 10 not found · 11 conflict · 12 not allowed · 13 stored bytes are damaged, all else is done ·
-14 not available, try again · 15 done, and standard output cannot be written ·
+14 not available, or a command that was to be pushed failed: try again · 15 done, and standard output cannot be written ·
 1 a defect of ours · 130 interrupted";
 
 /// Where the server is, and who we are.
@@ -87,9 +90,11 @@ pub struct Output {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Back up folders as a new snapshot.
-    Push(PushArguments),
+    Push(Box<PushArguments>),
     /// List snapshots, oldest first: of the cluster in the settings, and of one node with --node.
-    List,
+    List(ListArguments),
+    /// List the jobs of the configuration files, which `push --job` runs.
+    Jobs,
     /// Remove the second names of files that pushes left which were killed.
     Tidy(TidyArguments),
     /// Bring the files of a snapshot back.
@@ -108,12 +113,57 @@ pub enum Command {
     },
 }
 
-/// What to push, and how.
+/// Which snapshots to list.
 #[derive(Debug, Args)]
+pub struct ListArguments {
+    /// Only snapshots that have this label; repeated: all of them.
+    #[arg(long = "label", value_name = "KEY[=VALUE]")]
+    pub labels: Vec<LabelChoice>,
+}
+
+/// Flags of a push that are about files, and so not for a stream.
+const OF_FILES: [&str; 21] = [
+    "exclude_file",
+    "exclude_if_present",
+    "exclude_caches",
+    "exclude_larger_than",
+    "files_from",
+    "files_from0",
+    "dry_run",
+    "verbose",
+    "exclude",
+    "one_file_system",
+    "no_state",
+    "freeze",
+    "freeze_dir",
+    "ignore_device",
+    "ignore_inode",
+    "require_freeze",
+    "strict",
+    "classes",
+    "class_sets",
+    "rehash",
+    "rehash_every",
+];
+
+/// What to push, and how.
+#[derive(Debug, Clone, Default, Args)]
 pub struct PushArguments {
-    /// Folders and files to back up. What lies in another of them is pushed once, as a part of it.
-    #[arg(required = true, value_name = "PATH")]
+    /// Folders and files to back up; what lies in another of them is pushed once, as a part of it. With --command, the program and its arguments, behind `--`.
+    #[arg(required_unless_present_any = ["stdin", "job"], value_name = "PATH")]
     pub paths: Vec<PathBuf>,
+    /// Back up standard input as the one file NAME of the snapshot. Its end is taken for the end of the data: a program
+    /// before the pipe that fails is not seen, --command sees it.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["paths", "command", "job"], conflicts_with_all = OF_FILES)]
+    pub stdin: Option<StreamName>,
+    /// Run the program behind `--`, and back up its standard output as the one file NAME of the snapshot. There is a
+    /// snapshot only if the program ends with 0; else the exit code is 14.
+    #[arg(long, value_name = "NAME", conflicts_with = "job", conflicts_with_all = OF_FILES)]
+    pub command: Option<StreamName>,
+    /// Run a job of the configuration files. Flags on the command line are stronger than its keys; patterns and labels
+    /// are added to its own.
+    #[arg(long, value_name = "NAME", conflicts_with = "paths")]
+    pub job: Option<String>,
     /// Pass over what matches: a name in any folder, or with a slash in it an absolute path, where
     /// `*` stays within a name and `**` does not. `!GLOB` takes what matches after all; of several that match, the last
     /// decides. A folder that is passed over is not entered.
@@ -148,9 +198,9 @@ pub struct PushArguments {
     /// Do not enter file systems that are mounted below the folders.
     #[arg(long)]
     pub one_file_system: bool,
-    /// Compression: 1 is fast, 19 is small.
-    #[arg(long, value_name = "N", default_value_t = DEFAULT_LEVEL, value_parser = clap::value_parser!(i32).range(1..=19))]
-    pub level: i32,
+    /// Compression: 1 is fast, 19 is small [default: 1].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=19))]
+    pub level: Option<i32>,
     /// Threads that compress [default: one for each processor, at most 16].
     #[arg(long, value_name = "N", value_parser = jobs)]
     pub jobs: Option<NonZeroUsize>,
@@ -159,9 +209,9 @@ pub struct PushArguments {
     pub no_state: bool,
     /// How files are kept as they are until they were read: `hardlink` is safe from deletion, replacement and
     /// appending, `reflink` also from writes in place, `auto` takes the better one of each file system, `none` is
-    /// for folders that are frozen already.
-    #[arg(long, value_name = "MODE", value_enum, default_value_t = Freezing::Auto)]
-    pub freeze: Freezing,
+    /// for folders that are frozen already [default: auto].
+    #[arg(long, value_name = "MODE", value_enum)]
+    pub freeze: Option<Freezing>,
     /// Folder for the second names of files while they are read, on their file system [default: a folder
     /// beside the pushed ones, made and removed again].
     #[arg(long, value_name = "DIR")]
@@ -192,9 +242,9 @@ pub struct PushArguments {
     /// Hash this share of the content again though nothing says that it changed [without a number: all].
     #[arg(long, value_name = "PERCENT", num_args = 0..=1, require_equals = true, default_missing_value = "100", value_parser = percent)]
     pub rehash: Option<f64>,
-    /// Hash everything again once in so many pushes, spread over the second half of them; 0 for never.
-    #[arg(long, value_name = "N", default_value_t = 30, conflicts_with = "rehash", value_parser = pushes)]
-    pub rehash_every: u32,
+    /// Hash everything again once in so many pushes, spread over the second half of them; 0 for never [default: 30].
+    #[arg(long, value_name = "N", conflicts_with = "rehash", value_parser = pushes)]
+    pub rehash_every: Option<u32>,
     /// Send at most so many bytes per second: a number with K, M or G.
     #[arg(long, value_name = "RATE")]
     pub max_rate: Option<Rate>,
@@ -202,6 +252,12 @@ pub struct PushArguments {
     /// the same name here, whatever their folders.
     #[arg(long, value_name = "NAME")]
     pub series: Option<SeriesName>,
+    /// Give the snapshot a label, for lists and for choosing among snapshots; repeated: up to 16.
+    #[arg(long = "label", value_name = "KEY=VALUE")]
+    pub labels: Vec<Label>,
+    /// Give the snapshot a note for people: at most 1024 bytes in one line.
+    #[arg(long, value_name = "TEXT")]
+    pub note: Option<Note>,
     /// It is meant that there is much less than in the push before: the snapshot is not suspect.
     #[arg(long)]
     pub accept_smaller: bool,
@@ -211,6 +267,34 @@ pub struct PushArguments {
     /// Use the disks only when no other program wants them.
     #[arg(long)]
     pub idle_io: bool,
+    /// Progress on standard error.
+    #[command(flatten)]
+    pub progress: ProgressArguments,
+}
+
+/// Progress on standard error.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub struct ProgressArguments {
+    /// How progress is told on standard error: `auto` is a bar on a terminal and nothing elsewhere, `lines` a line each
+    /// 30 s, `json` a JSON object on a line each 10 s and at each phase. SIGUSR1 asks for one line whatever is said here.
+    #[arg(long = "progress", value_name = "MODE", value_enum, default_value_t)]
+    pub mode: ProgressMode,
+}
+
+/// How progress is told.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum ProgressMode {
+    /// A bar on a terminal, else not at all.
+    #[default]
+    Auto,
+    /// A bar on a terminal, with --quiet too.
+    Bar,
+    /// Lines of text.
+    Lines,
+    /// Lines of JSON.
+    Json,
+    /// Not at all.
+    None,
 }
 
 /// How files are kept as they are until they were read.
@@ -237,7 +321,7 @@ pub struct TidyArguments {
     pub freeze_dir: Option<PathBuf>,
 }
 
-fn percent(text: &str) -> Result<f64, String> {
+pub(crate) fn percent(text: &str) -> Result<f64, String> {
     let share: f64 = text.trim_end_matches('%').parse().map_err(|_| EXPECTED_PERCENT.to_owned())?;
     if (0.0..=100.0).contains(&share) { Ok(share / 100.0) } else { Err(EXPECTED_PERCENT.to_owned()) }
 }
@@ -258,8 +342,11 @@ pub struct RestoreArguments {
     /// Id of the snapshot, its first or last digits, or `latest` for the newest complete one.
     pub snapshot: SnapshotChoice,
     /// The series that `latest` is of, by its name or by a folder (an absolute path), where a node has several.
-    #[arg(long, value_name = "NAME|/FOLDER")]
+    #[arg(long, value_name = "NAME|/FOLDER|stream:NAME")]
     pub series: Option<SeriesChoice>,
+    /// The label that `latest` must have; repeated: all of them.
+    #[arg(long = "label", value_name = "KEY[=VALUE]")]
+    pub labels: Vec<LabelChoice>,
     /// Folder to restore to; it is made if it is missing, and must be empty.
     #[arg(long, value_name = "DIR")]
     pub to: PathBuf,
@@ -297,6 +384,9 @@ pub struct RestoreArguments {
     /// Return when the files are on stable storage.
     #[arg(long)]
     pub sync: bool,
+    /// Progress on standard error.
+    #[command(flatten)]
+    pub progress: ProgressArguments,
 }
 
 /// What to verify.
@@ -305,20 +395,30 @@ pub struct VerifyArguments {
     /// Id of the snapshot, its first or last digits, or `latest` for the newest complete one.
     pub snapshot: SnapshotChoice,
     /// The series that `latest` is of, by its name or by a folder (an absolute path), where a node has several.
-    #[arg(long, value_name = "NAME|/FOLDER")]
+    #[arg(long, value_name = "NAME|/FOLDER|stream:NAME")]
     pub series: Option<SeriesChoice>,
+    /// The label that `latest` must have; repeated: all of them.
+    #[arg(long = "label", value_name = "KEY[=VALUE]")]
+    pub labels: Vec<LabelChoice>,
     /// Let `latest` be the newest snapshot, complete or partial.
     #[arg(long)]
     pub allow_partial: bool,
+    /// Progress on standard error.
+    #[command(flatten)]
+    pub progress: ProgressArguments,
 }
 
 impl Connection {
     /// The settings that flags gave.
     pub fn settings(&self) -> Settings {
         let Self { server, token_file, cluster, node, retry_for: _ } = self.clone();
-        Settings { server, token_file, cluster, node }
+        Settings { server, token_file, cluster, node, ..Settings::default() }
     }
 }
+
+/// Told where no place for what pushes remember is known.
+const NO_MEMORY: &str = "this push will not be remembered, so the next one reads every file again: set ASTACUS_STATE_DIR to a \
+                         folder, as HOME is not set";
 
 impl PushArguments {
     /// For the library; `host` is this machine's name.
@@ -329,13 +429,17 @@ impl PushArguments {
         self.check_numbers()?;
         let defaults =
             PushOptions::new(config.cluster(), config.node(host)?, host.to_owned(), self.paths.clone());
+        // Nothing is ever remembered of a stream.
+        let is_remembered = !self.no_state && self.stream().is_none();
+        let state = is_remembered.then(|| crate::state::default_folder(env));
+        let warnings = if state == Some(None) { vec![NO_MEMORY.to_owned()] } else { Vec::new() };
         Ok(PushOptions {
             select: self.select(),
             mounts: if self.one_file_system { Mounts::Skip } else { Mounts::Enter },
-            level: self.level,
+            level: self.level.unwrap_or(defaults.level),
             jobs: self.jobs.unwrap_or(defaults.jobs),
             freeze: FreezeOptions {
-                mode: self.freeze.into(),
+                mode: self.freeze.unwrap_or(Freezing::Auto).into(),
                 folder: self.freeze_dir.clone(),
                 unfrozen: if self.require_freeze { Unfrozen::Refused } else { Unfrozen::Reported },
             },
@@ -350,14 +454,19 @@ impl PushArguments {
             rehash: self.rehash(),
             max_rate: self.max_rate,
             series: self.series.clone(),
+            about: About { labels: self.labels()?, note: self.note.clone() },
             smaller: if self.accept_smaller { Smaller::Meant } else { Smaller::Suspect },
-            state: self.state(env),
+            state: state.flatten(),
+            warnings,
             ..defaults
         })
     }
 
     /// A number behind an option that takes it with `=` only would be a folder to push.
     fn check_numbers(&self) -> Result<(), ClientError> {
+        if self.stream().is_some() {
+            return Ok(());
+        }
         for path in self.paths.iter().filter(|path| path.symlink_metadata().is_err()) {
             let Some(text) = path.to_str() else { continue };
             let flags = [
@@ -396,22 +505,75 @@ impl PushArguments {
         if output.quiet { Naming::Nothing } else { Naming::of(self.verbose) }
     }
 
-    /// The folder of what pushes remember.
-    fn state(&self, env: Env<'_>) -> Option<PathBuf> {
-        let state = (!self.no_state).then(|| crate::state::default_folder(env));
-        if state == Some(None) {
-            tracing::warn!(
-                "nothing is remembered, so every push reads every file: set ASTACUS_STATE_DIR, as HOME is not set"
-            );
+    /// The stream to push, if it is one and not folders.
+    pub fn stream(&self) -> Option<Stream> {
+        let program = || self.paths.iter().cloned().map(PathBuf::into_os_string).collect();
+        match (&self.stdin, &self.command) {
+            (Some(name), _) => Some(Stream { name: name.clone(), source: StreamSource::Input }),
+            (None, Some(name)) => {
+                Some(Stream { name: name.clone(), source: StreamSource::Command(program()) })
+            }
+            (None, None) => None,
         }
-        state.flatten()
+    }
+
+    fn labels(&self) -> Result<Labels, ClientError> {
+        Labels::new(self.labels.iter().cloned()).map_err(|error| ClientError::Usage(error.to_string()))
+    }
+
+    /// These arguments, and the keys of a job where they say nothing. Lists are added: those of the command line come
+    /// first among classes, where the first that matches counts, and last among excludes and labels, where the last does.
+    #[must_use]
+    pub fn or(self, job: &Self) -> Self {
+        let job = job.clone();
+        let is_rehash_told = self.rehash.is_some() || self.rehash_every.is_some();
+        let (rehash, rehash_every) =
+            if is_rehash_told { (self.rehash, self.rehash_every) } else { (job.rehash, job.rehash_every) };
+        Self {
+            paths: [self.paths, job.paths].concat(),
+            stdin: self.stdin.or(job.stdin),
+            command: self.command.or(job.command),
+            job: self.job,
+            exclude: [job.exclude, self.exclude].concat(),
+            exclude_file: [job.exclude_file, self.exclude_file].concat(),
+            exclude_if_present: [job.exclude_if_present, self.exclude_if_present].concat(),
+            exclude_caches: self.exclude_caches || job.exclude_caches,
+            exclude_larger_than: self.exclude_larger_than.or(job.exclude_larger_than),
+            files_from: [job.files_from, self.files_from].concat(),
+            files_from0: [job.files_from0, self.files_from0].concat(),
+            dry_run: self.dry_run,
+            verbose: self.verbose,
+            one_file_system: self.one_file_system || job.one_file_system,
+            level: self.level.or(job.level),
+            jobs: self.jobs.or(job.jobs),
+            no_state: self.no_state || job.no_state,
+            freeze: self.freeze.or(job.freeze),
+            freeze_dir: self.freeze_dir.or(job.freeze_dir),
+            ignore_device: self.ignore_device || job.ignore_device,
+            ignore_inode: self.ignore_inode || job.ignore_inode,
+            require_freeze: self.require_freeze || job.require_freeze,
+            strict: self.strict || job.strict,
+            classes: [self.classes, job.classes].concat(),
+            class_sets: [self.class_sets, job.class_sets].concat(),
+            rehash,
+            rehash_every,
+            max_rate: self.max_rate.or(job.max_rate),
+            series: self.series.or(job.series),
+            labels: [job.labels, self.labels].concat(),
+            note: self.note.or(job.note),
+            accept_smaller: self.accept_smaller || job.accept_smaller,
+            nice: self.nice.or(job.nice),
+            idle_io: self.idle_io || job.idle_io,
+            progress: self.progress,
+        }
     }
 
     fn rehash(&self) -> Rehash {
-        match (self.rehash, NonZeroU32::new(self.rehash_every)) {
+        match (self.rehash, self.rehash_every.map(NonZeroU32::new)) {
             (Some(share), _) => Rehash::Share(share),
-            (None, Some(pushes)) => Rehash::Every(pushes),
-            (None, None) => Rehash::Never,
+            (None, Some(Some(pushes))) => Rehash::Every(pushes),
+            (None, Some(None)) => Rehash::Never,
+            (None, None) => DEFAULT_REHASH,
         }
     }
 
@@ -439,11 +601,13 @@ impl RestoreArguments {
     /// # Errors
     /// [`ClientError::Usage`] if the node has no usable name.
     pub fn options(&self, config: &Config, host: &str) -> Result<RestoreOptions, ClientError> {
+        check_labels(&self.snapshot, &self.labels)?;
         Ok(RestoreOptions {
             snapshot: self.snapshot.clone(),
             cluster: config.chosen_cluster(),
             node: node(config, host)?,
             series: self.series.clone(),
+            labels: self.labels.clone(),
             partial: allowed(self.allow_partial),
             to: self.to.clone(),
             paths: self.paths.clone(),
@@ -464,11 +628,13 @@ impl VerifyArguments {
     /// # Errors
     /// [`ClientError::Usage`] if the node has no usable name.
     pub fn options(&self, config: &Config, host: &str) -> Result<VerifyOptions, ClientError> {
+        check_labels(&self.snapshot, &self.labels)?;
         Ok(VerifyOptions {
             snapshot: self.snapshot.clone(),
             cluster: config.chosen_cluster(),
             node: node(config, host)?,
             series: self.series.clone(),
+            labels: self.labels.clone(),
             partial: allowed(self.allow_partial),
         })
     }
@@ -480,6 +646,16 @@ fn node(config: &Config, host: &str) -> Result<NodeChoice, ClientError> {
         Some(node) => Ok(NodeChoice::Named(node)),
         None => config.node(host).map(NodeChoice::Assumed),
     }
+}
+
+/// Labels choose what `latest` stands for, and nothing else.
+fn check_labels(snapshot: &SnapshotChoice, labels: &[LabelChoice]) -> Result<(), ClientError> {
+    if labels.is_empty() || *snapshot == SnapshotChoice::Latest {
+        return Ok(());
+    }
+    Err(ClientError::Usage(
+        "--label is for `latest`: a snapshot that is named by its id needs none".to_owned(),
+    ))
 }
 
 fn allowed(allow_partial: bool) -> Partial {
@@ -519,7 +695,7 @@ mod tests {
     fn push(line: &[&str]) -> Result<PushArguments, clap::Error> {
         let line = [&["astacus-client", "push"], line].concat();
         Arguments::try_parse_from(line).map(|arguments| match arguments.command {
-            Command::Push(push) => push,
+            Command::Push(push) => *push,
             other => panic!("{other:?}"),
         })
     }
@@ -539,6 +715,8 @@ mod tests {
         }
         assert!(push(&["--nice=10", "/etc"]).unwrap().check_numbers().is_ok());
         assert!(push(&["10", "/etc"]).unwrap().check_numbers().is_ok(), "a folder that is not there");
+        let words = push(&["--nice=5", "--command", "a", "--", "head", "-c", "10"]).unwrap();
+        assert!(words.check_numbers().is_ok(), "a word of a program");
     }
 
     #[test]
@@ -570,6 +748,16 @@ mod tests {
             &["push", "/a", "--max-rate", "0"],
             &["push", "/a", "--nice=20"],
             &["push", "/a", "--node", "a b"],
+            &["push", "/a", "--label", "release"],
+            &["push", "/a", "--note", "two\nlines"],
+            &["push", "--stdin", "a/b"],
+            &["push", "--stdin", "a", "/a"],
+            &["push", "--stdin", "a", "--freeze", "none"],
+            &["push", "--stdin", "a", "--command", "b", "true"],
+            &["push", "--command", "a"],
+            &["push", "--command", "a", "--exclude", "b", "true"],
+            &["push", "--job", "a", "/a"],
+            &["push", "/a", "--progress", "dots"],
             &["restore", "newest", "--to", "/a"],
             &["restore", "latest"],
             &["completion", "tcl"],

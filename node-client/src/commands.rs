@@ -13,12 +13,14 @@ use crate::api::{Api, Retry};
 use crate::bar::Bar;
 use crate::cancel::Cancel;
 use crate::cli::{
-    Arguments, Command, Output, PushArguments, RestoreArguments, TidyArguments, VerifyArguments,
+    Arguments, Command, ListArguments, Output, ProgressArguments, PushArguments, RestoreArguments,
+    TidyArguments, VerifyArguments,
 };
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::error::{ClientError, EXIT_PARTIAL};
 use crate::list::{Wanted, choose};
+use crate::progress::Phase;
 use crate::push;
 use crate::restore;
 use crate::show::{show, write_out};
@@ -36,16 +38,23 @@ pub fn run(arguments: &Arguments) -> Result<u8, ClientError> {
         }
         Command::Man { dir } => manual(dir),
         Command::Tidy(tidy) => tidied(tidy, arguments.output),
-        Command::Push(push) if push.dry_run => planned(push, arguments),
-        command => {
-            // Before any thread is started: each has its own priority, from the one that started it.
-            if let Command::Push(push) = command {
-                for warning in push.priority().apply() {
-                    tracing::warn!("{warning}");
-                }
+        Command::Jobs => show(&config(arguments)?.jobs()?, arguments.output).map(|()| 0),
+        Command::Push(push) => {
+            let config = config(arguments)?;
+            let job = push.job.as_ref().map(|name| config.job(name)).transpose()?;
+            let push = PushArguments::clone(push).or(&job.map(|job| job.push).unwrap_or_default());
+            if push.dry_run {
+                return planned(&push, &config, arguments.output);
             }
-            Client::new(arguments)?.run(command)
+            // Before any thread is started: each has its own priority, from the one that started it.
+            for warning in push.priority().apply() {
+                tracing::warn!("{warning}");
+            }
+            Client::new(arguments, config)?.push(&push)
         }
+        Command::Restore(restore) => Client::new(arguments, config(arguments)?)?.restore(restore),
+        Command::Verify(verify) => Client::new(arguments, config(arguments)?)?.verify(verify),
+        Command::List(list) => Client::new(arguments, config(arguments)?)?.list(list),
     }
 }
 
@@ -74,15 +83,21 @@ fn tidied(arguments: &TidyArguments, output: Output) -> Result<u8, ClientError> 
 }
 
 /// Tells what a push would do. Needs no server.
-fn planned(push: &PushArguments, arguments: &Arguments) -> Result<u8, ClientError> {
-    let config = Config::load(arguments.connection.settings(), &env)?;
-    let options = push.options(&config, &host(), &env)?;
+fn planned(push: &PushArguments, config: &Config, output: Output) -> Result<u8, ClientError> {
+    let options = push.options(config, &host(), &env)?;
     raise_file_limit();
-    let bar = Bar::for_push(arguments.output).naming(push.naming(arguments.output));
+    let runtime = runtime()?;
+    outlive_user_signals(runtime.handle()).map_err(no_signals)?;
+    let bar = Bar::for_push(output, push.progress.mode, runtime.handle()).naming(push.naming(output));
     let planned = push::dry_run(&options, &bar, &SystemClock::new())?;
     drop(bar);
-    show(&planned, arguments.output)?;
+    show(&planned, output)?;
     Ok(planned.exit_code())
+}
+
+fn runtime() -> Result<Runtime, ClientError> {
+    let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    runtime.map_err(|source| ClientError::Thread { name: "network", source })
 }
 
 /// The name of this machine.
@@ -112,26 +127,15 @@ struct Client {
 }
 
 impl Client {
-    fn new(arguments: &Arguments) -> Result<Self, ClientError> {
-        let config = Config::load(arguments.connection.settings(), &env)?;
+    fn new(arguments: &Arguments, config: Config) -> Result<Self, ClientError> {
         let api = Api::new(
             &config.server(),
             &config.token()?,
             Retry { silence: Some(SILENCE), ..Retry::asked(arguments.connection.retry_for) },
         )?;
-        let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build();
-        let runtime = runtime.map_err(|source| ClientError::Thread { name: "network", source })?;
+        let runtime = runtime()?;
         outlive_user_signals(runtime.handle()).map_err(no_signals)?;
         Ok(Self { api, runtime, config, host: host(), clock: SystemClock::new(), output: arguments.output })
-    }
-
-    fn run(&self, command: &Command) -> Result<u8, ClientError> {
-        match command {
-            Command::Push(arguments) => self.push(arguments),
-            Command::Restore(arguments) => self.restore(arguments),
-            Command::Verify(arguments) => self.verify(arguments),
-            _ => self.list(),
-        }
     }
 
     /// A switch that Ctrl-C sets. Also makes room for many open folders.
@@ -145,9 +149,13 @@ impl Client {
     fn push(&self, arguments: &PushArguments) -> Result<u8, ClientError> {
         let options = arguments.options(&self.config, &self.host, &env)?;
         let cancel = self.interruptible()?;
-        let bar = Bar::for_push(self.output).naming(arguments.naming(self.output));
+        let bar = Bar::for_push(self.output, arguments.progress.mode, self.runtime.handle())
+            .naming(arguments.naming(self.output));
         let hooks = push::Hooks { progress: &bar, cancel, clock: &self.clock };
-        let report = push::run(&self.api, self.runtime.handle(), &options, &hooks)?;
+        let report = match arguments.stream() {
+            Some(stream) => push::run_stream(&self.api, self.runtime.handle(), &options, &stream, &hooks)?,
+            None => push::run(&self.api, self.runtime.handle(), &options, &hooks)?,
+        };
         drop(bar);
         let done = || match report.state {
             SnapshotState::Complete => format!("snapshot {} is committed", report.snapshot),
@@ -157,11 +165,12 @@ impl Client {
         Ok(if report.suspect.is_some() { EXIT_PARTIAL } else { partial(report.state) })
     }
 
-    fn list(&self) -> Result<u8, ClientError> {
+    fn list(&self, arguments: &ListArguments) -> Result<u8, ClientError> {
         let wanted = Wanted {
             cluster: self.config.chosen_cluster(),
             named_cluster: self.config.named_cluster(),
             named_node: self.config.named_node(),
+            labels: arguments.labels.clone(),
         };
         let ask = |cluster: Option<&ClusterName>| self.runtime.block_on(self.api.snapshots(cluster));
         let found = match ask(wanted.cluster.as_ref())? {
@@ -176,7 +185,7 @@ impl Client {
     fn restore(&self, arguments: &RestoreArguments) -> Result<u8, ClientError> {
         let options = arguments.options(&self.config, &self.host)?;
         let cancel = self.interruptible()?;
-        let bar = Bar::for_restore(self.output);
+        let bar = self.bar(arguments.progress, Phase::Restoring);
         let hooks = restore::Hooks { progress: &|at| bar.at(at), cancel, clock: &self.clock };
         if arguments.dry_run {
             let planned = restore::dry_run(&self.api, self.runtime.handle(), &options, &hooks)?;
@@ -191,16 +200,24 @@ impl Client {
         Ok(report.exit_code_of(&options))
     }
 
+    fn bar(&self, progress: ProgressArguments, phase: Phase) -> Bar {
+        Bar::for_restore(self.output, progress.mode, self.runtime.handle(), phase)
+    }
+
     fn verify(&self, arguments: &VerifyArguments) -> Result<u8, ClientError> {
         let options = arguments.options(&self.config, &self.host)?;
         let cancel = self.interruptible()?;
-        let bar = Bar::for_restore(self.output);
+        let bar = self.bar(arguments.progress, Phase::Verifying);
         let hooks = restore::Hooks { progress: &|at| bar.at(at), cancel, clock: &self.clock };
         let report = restore::verify(&self.api, self.runtime.handle(), &options, &hooks)?;
         drop(bar);
         show(&report, self.output)?;
         Ok(if report.is_sound() { 0 } else { ErrorClass::Integrity.exit_code() })
     }
+}
+
+fn config(arguments: &Arguments) -> Result<Config, ClientError> {
+    Config::load(arguments.connection.settings(), &env)
 }
 
 fn env(name: &str) -> Option<String> {

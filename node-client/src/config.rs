@@ -1,13 +1,16 @@
 //! Where the settings come from: flags, then the environment, then the user's file, then the machine's.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use format_spec::{ClusterName, NodeName};
 use serde::Deserialize;
 
 use crate::error::ClientError;
+use crate::jobs::Job;
 
 /// The server on the same machine.
 pub const DEFAULT_SERVER: &str = "http://127.0.0.1:5515";
@@ -15,7 +18,7 @@ const SYSTEM_FILE: &str = "/etc/astacus/client.toml";
 const DEFAULT_CLUSTER: &str = "default";
 
 /// Settings from one place. What is not given there is looked for in the next.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     /// Address of the server.
@@ -26,6 +29,10 @@ pub struct Settings {
     pub cluster: Option<ClusterName>,
     /// Name of this node.
     pub node: Option<NodeName>,
+    /// Jobs by name, as a file has them: [`Job`] reads one when it is asked for, so that a mistake in a job is in the
+    /// way of nothing else.
+    #[serde(default)]
+    pub job: BTreeMap<String, toml::Table>,
 }
 
 /// What a look into the environment gives.
@@ -36,7 +43,7 @@ pub struct Config {
     flags: Settings,
     token: Option<String>,
     env: Settings,
-    files: Vec<Settings>,
+    files: Vec<(PathBuf, Settings)>,
 }
 
 impl Config {
@@ -52,13 +59,14 @@ impl Config {
         let folder = |name| env(name).map(PathBuf::from).filter(|folder| folder.is_absolute());
         let home = folder("XDG_CONFIG_HOME").or_else(|| Some(folder("HOME")?.join(".config")));
         let user = home.map(|home| home.join("astacus/client.toml"));
-        let files = user.as_deref().into_iter().chain([system]).map(read_file);
+        let read = |path: &Path| Ok((path.to_owned(), read_file(path)?));
+        let files = user.as_deref().into_iter().chain([system]).map(read);
         let files = files.collect::<Result<Vec<_>, _>>()?;
         Ok(Self { flags, token: env("ASTACUS_TOKEN"), env: from_env(env)?, files })
     }
 
     fn find<T: Clone>(&self, field: impl Fn(&Settings) -> &Option<T>) -> Option<T> {
-        let all = [&self.flags, &self.env].into_iter().chain(&self.files);
+        let all = [&self.flags, &self.env].into_iter().chain(self.files.iter().map(|(_, file)| file));
         all.into_iter().find_map(|settings| field(settings).clone())
     }
 
@@ -107,6 +115,35 @@ impl Config {
         }
     }
 
+    /// All jobs of the files by name; one in the user's file hides one of the same name in the machine's.
+    ///
+    /// # Errors
+    /// As [`job`](Self::job), for the first that cannot be used.
+    pub fn jobs(&self) -> Result<Vec<Job>, ClientError> {
+        let names: BTreeSet<&String> = self.files.iter().flat_map(|(_, file)| file.job.keys()).collect();
+        names.into_iter().map(|name| self.job(name)).collect()
+    }
+
+    /// The job of this name.
+    ///
+    /// # Errors
+    /// [`ClientError::NotFound`], with the jobs that there are; [`ClientError::Usage`], naming file, job and key, if a
+    /// key is unknown or its value cannot be.
+    pub fn job(&self, name: &str) -> Result<Job, ClientError> {
+        let found = self.files.iter().find_map(|(file, settings)| Some((file, settings.job.get(name)?)));
+        let Some((file, keys)) = found else {
+            let names: BTreeSet<&str> =
+                self.files.iter().flat_map(|(_, file)| file.job.keys()).map(String::as_str).collect();
+            let files: Vec<String> = self.files.iter().map(|(file, _)| file.display().to_string()).collect();
+            let there = match names.into_iter().collect::<Vec<_>>().join(", ") {
+                none if none.is_empty() => format!("there is none in {}", files.join(" and ")),
+                names => format!("jobs are: {names}"),
+            };
+            return Err(ClientError::NotFound(format!("no job `{name}`; {there}")));
+        };
+        Job::read(name, file, keys)
+    }
+
     /// The token: from the file of a flag, from `ASTACUS_TOKEN`, or from a file named elsewhere.
     ///
     /// # Errors
@@ -123,13 +160,31 @@ impl Config {
             return Err(ClientError::Usage(format!("there is no token: {hint}")));
         };
         match fs::read_to_string(&file) {
-            Ok(text) => not_empty(&text, &file.display().to_string()),
+            Ok(text) => {
+                if let Some(warning) = open_to_others(&file) {
+                    tracing::warn!("{warning}");
+                }
+                not_empty(&text, &file.display().to_string())
+            }
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 Err(ClientError::Usage(format!("the token file `{}` does not exist", file.display())))
             }
             Err(source) => Err(ClientError::Disk { action: "read", path: file, source }),
         }
     }
+}
+
+/// What is wrong with the rights of a token file; `None` if only its owner and its group can read it, and only its
+/// owner can write it.
+fn open_to_others(file: &Path) -> Option<String> {
+    const TOO_OPEN: u32 = 0o026;
+    let mode = fs::metadata(file).ok()?.permissions().mode();
+    let shown = file.display();
+    (mode & TOO_OPEN != 0).then(|| {
+        format!(
+            "other users of this machine can read or replace the token file `{shown}`: chmod 600 `{shown}`"
+        )
+    })
 }
 
 fn not_empty(token: &str, place: &str) -> Result<String, ClientError> {
@@ -147,6 +202,7 @@ fn from_env(env: Env<'_>) -> Result<Settings, ClientError> {
         token_file: get("ASTACUS_TOKEN_FILE").map(PathBuf::from),
         cluster: parse("ASTACUS_CLUSTER", get("ASTACUS_CLUSTER"))?,
         node: parse("ASTACUS_NODE", get("ASTACUS_NODE"))?,
+        job: BTreeMap::new(),
     })
 }
 
@@ -250,6 +306,21 @@ mod tests {
         assert_eq!(token(None, None).unwrap(), "other");
         assert!(matches!(token(None, Some(" ")), Err(ClientError::Usage(_))));
         assert!(matches!(token(Some(&home.path().join("gone")), None), Err(ClientError::Usage(_))));
+    }
+
+    #[test]
+    fn a_token_file_that_others_can_read_or_replace_is_named() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for (mode, is_open) in
+            [(0o600, false), (0o400, false), (0o640, false), (0o644, true), (0o660, true), (0o602, true)]
+        {
+            fs::set_permissions(file.path(), fs::Permissions::from_mode(mode)).unwrap();
+
+            let warning = open_to_others(file.path());
+
+            assert_eq!(warning.is_some(), is_open, "{mode:o}");
+            assert!(warning.is_none_or(|text| text.contains(&file.path().display().to_string())));
+        }
     }
 
     #[test]

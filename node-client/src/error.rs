@@ -131,6 +131,14 @@ pub enum ClientError {
         /// The folder, as it was named.
         path: PathBuf,
     },
+    /// The command whose output was to be pushed did not end with 0.
+    #[error("the command `{command}` failed ({status}): there is no snapshot")]
+    Command {
+        /// The program.
+        command: String,
+        /// How it ended.
+        status: std::process::ExitStatus,
+    },
     /// A thread could not be started.
     #[error("start the thread `{name}`")]
     Thread {
@@ -163,6 +171,18 @@ pub enum ClientError {
     Worker(&'static str),
 }
 
+/// What can be done about an error of a file system: some never go away by themselves.
+fn class_of(kind: io::ErrorKind) -> ErrorClass {
+    use io::ErrorKind::{
+        AlreadyExists, InvalidFilename, IsADirectory, NotADirectory, PermissionDenied, ReadOnlyFilesystem,
+    };
+    match kind {
+        PermissionDenied | ReadOnlyFilesystem => ErrorClass::Denied,
+        AlreadyExists | InvalidFilename | IsADirectory | NotADirectory => ErrorClass::Usage,
+        _ => ErrorClass::Unavailable,
+    }
+}
+
 impl ClientError {
     /// What the caller can do about it.
     pub fn class(&self) -> ErrorClass {
@@ -172,9 +192,10 @@ impl ClientError {
             }
             Self::NotFound(_) => ErrorClass::NotFound,
             Self::Replaced { .. } => ErrorClass::Conflict,
+            Self::Disk { source, .. } => class_of(source.kind()),
             Self::Unreachable { .. }
-            | Self::Disk { .. }
             | Self::Compression(_)
+            | Self::Command { .. }
             | Self::Thread { .. }
             | Self::Spool(_)
             | Self::Output(_)
@@ -210,6 +231,12 @@ impl ClientError {
             Self::Output(_) | Self::Unreported { .. } => {
                 "all that the command changed stays; make standard output writable to see its report"
             }
+            Self::Command { .. } => {
+                "what the command wrote on standard error says why; run it again when the cause is gone"
+            }
+            Self::Disk { .. } if self.class() == ErrorClass::Denied => {
+                "the user who runs this has no right to that: give it, or run this as another user"
+            }
             Self::NotFrozen { .. } => {
                 "choose a folder with --freeze-dir, push a snapshot of the volume, or leave out --require-freeze"
             }
@@ -239,8 +266,32 @@ impl ClientError {
         match self {
             Self::Refused { body, .. } => Some(&body.code),
             Self::Partial { .. } => Some("partial_snapshot"),
+            Self::Command { .. } => Some("command_failed"),
             Self::Stopped { source, .. } => source.code(),
             _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_waiting_mends_is_not_told_to_be_tried_again() {
+        for (kind, code) in [
+            (io::ErrorKind::PermissionDenied, 12),
+            (io::ErrorKind::ReadOnlyFilesystem, 12),
+            (io::ErrorKind::NotADirectory, 2),
+            (io::ErrorKind::AlreadyExists, 2),
+            (io::ErrorKind::StorageFull, 14),
+            (io::ErrorKind::Interrupted, 14),
+        ] {
+            let error =
+                ClientError::Disk { action: "open", path: PathBuf::from("/target"), source: kind.into() };
+
+            assert_eq!(error.exit_code(), code, "{kind:?}");
+            assert_eq!(error.hint() == Some("run the command again when the cause is gone"), code == 14);
         }
     }
 }

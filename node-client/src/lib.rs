@@ -11,7 +11,7 @@
 //! | [`rate`], [`span`], [`priority`] | how a push steps back behind other work |
 //! | [`size`] | bytes as they are named on a command line |
 //! | [`progress`] | who wants to know how far a push is |
-//! | [`cli`], [`config`] | what can be asked for, and where settings come from |
+//! | [`cli`], [`config`], [`jobs`] | what can be asked for, and where settings come from |
 //! | [`list`] | which snapshots are listed |
 //! | [`commands`], [`show`], [`bar`] | the program around the library |
 //!
@@ -29,6 +29,7 @@ mod durable;
 pub mod error;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
+pub mod jobs;
 pub mod list;
 pub mod log;
 pub mod named;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use format_spec::wire::SnapshotInfo;
-use format_spec::{ClusterName, NodeName};
+use format_spec::{ClusterName, LabelChoice, NodeName};
 
 use crate::api::Api;
 use crate::error::ClientError;
@@ -17,6 +17,8 @@ pub struct Wanted {
     pub named_cluster: Option<ClusterName>,
     /// Only this node, which the command line names: an error if it has no snapshot.
     pub named_node: Option<NodeName>,
+    /// Only snapshots with these labels.
+    pub labels: Vec<LabelChoice>,
 }
 
 /// Those of `all` that are wanted, in their order.
@@ -30,6 +32,7 @@ pub fn choose(mut all: Vec<SnapshotInfo>, wanted: &Wanted) -> Result<Vec<Snapsho
         return Err(no_cluster(name, &all));
     }
     all.retain(|info| wanted.cluster.as_ref().is_none_or(|cluster| info.cluster == *cluster));
+    all.retain(|info| info.about.fits(&wanted.labels));
     let Some(name) = &wanted.named_node else { return Ok(all) };
     let (of_node, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|info| info.nodes.contains(name));
     if of_node.is_empty() {
@@ -68,8 +71,8 @@ fn nothing(kind: &str, name: &str, others: &BTreeSet<&str>) -> ClientError {
 
 #[cfg(test)]
 mod tests {
-    use format_spec::SnapshotId;
     use format_spec::snapshot::SnapshotState;
+    use format_spec::{About, SnapshotId};
 
     use super::*;
 
@@ -92,6 +95,7 @@ mod tests {
             number: 0,
             ahead_of_clock: false,
             suspect: None,
+            about: About::default(),
         }
     }
 
@@ -109,7 +113,7 @@ mod tests {
         let cluster: Option<ClusterName> = Some("c".parse().unwrap());
         let node: Option<NodeName> = Some("a".parse().unwrap());
 
-        let of_cluster = Wanted { cluster: cluster.clone(), named_cluster: cluster, named_node: None };
+        let of_cluster = Wanted { cluster: cluster.clone(), named_cluster: cluster, ..Wanted::default() };
         assert_eq!(chosen(&Wanted::default()), ids);
         assert_eq!(chosen(&of_cluster), ids[..2]);
         assert_eq!(chosen(&Wanted { named_node: node.clone(), ..Wanted::default() }), [ids[0], ids[2]]);
@@ -120,7 +124,7 @@ mod tests {
     fn a_name_without_snapshots_is_not_found_and_others_are_named() {
         let cluster = |name: &str| {
             let name: Option<ClusterName> = Some(name.parse().unwrap());
-            Wanted { cluster: name.clone(), named_cluster: name, named_node: None }
+            Wanted { cluster: name.clone(), named_cluster: name, ..Wanted::default() }
         };
         let node = |wanted: Wanted| Wanted { named_node: Some("z".parse().unwrap()), ..wanted };
 

@@ -2,6 +2,25 @@
 
 use format_spec::EntryPath;
 
+/// What a push is doing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// The server is asked for a session.
+    #[default]
+    Starting,
+    /// Files are listed and frozen.
+    Listing,
+    /// Content is read and sent.
+    Sending,
+    /// The list of files is sent, and the snapshot committed.
+    Committing,
+    /// Files are restored.
+    Restoring,
+    /// A snapshot is checked.
+    Verifying,
+}
+
 /// How a push deals with a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
@@ -25,6 +44,11 @@ pub enum Fate {
 
 /// Hears of progress, often and from several threads: it must be quick.
 pub trait Progress: Send + Sync {
+    /// Another phase has begun.
+    fn phase(&self, phase: Phase) {
+        let _ = phase;
+    }
+
     /// One more file was listed; it has `bytes` bytes of content. All are listed before any is dealt with.
     fn listed(&self, bytes: u64) {
         let _ = bytes;

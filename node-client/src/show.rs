@@ -3,11 +3,11 @@
 use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
 
-use format_spec::ErrorClass;
 use format_spec::manifest::{Moment, PushStats};
 use format_spec::path::Printable;
 use format_spec::snapshot::SnapshotState;
 use format_spec::wire::SnapshotInfo;
+use format_spec::{About, ErrorClass};
 use indicatif::{HumanBytes, HumanCount};
 use serde::Serialize;
 
@@ -361,22 +361,32 @@ fn files(stats: &PushStats) -> String {
     if some.is_empty() { "none".to_owned() } else { some.join(", ") }
 }
 
+/// Writes rows of cells, each column as wide as its widest cell.
+pub(crate) fn columns<const N: usize>(out: &mut dyn Write, rows: &[[String; N]]) -> io::Result<()> {
+    let widths: Vec<usize> = (0..N)
+        .map(|column| rows.iter().filter_map(|row| row.get(column)).map(String::len).max().unwrap_or(0))
+        .collect();
+    for row in rows {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        writeln!(out, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
+    }
+    Ok(())
+}
+
 impl Show for Vec<SnapshotInfo> {
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
         let head = [
             "SNAPSHOT", "CLUSTER", "NODES", "FOLDERS", "CREATED", "STATE", "FILES", "BYTES", "CHANGED",
-            "READ", "SENT",
+            "READ", "SENT", "LABELS",
         ];
-        let head = head.map(str::to_owned);
-        let rows: Vec<_> = std::iter::once(head).chain(self.iter().map(row)).collect();
-        let widths: Vec<usize> = (0..11)
-            .map(|column| rows.iter().filter_map(|row| row.get(column)).map(String::len).max().unwrap_or(0))
-            .collect();
-        for row in &rows {
-            let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
-            writeln!(out, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
+        let mut head = head.map(str::to_owned);
+        if let [.., labels] = &mut head
+            && self.iter().all(|info| info.about == About::default())
+        {
+            labels.clear();
         }
-        Ok(())
+        let rows: Vec<_> = std::iter::once(head).chain(self.iter().map(row)).collect();
+        columns(out, &rows)
     }
 
     fn is_news(&self) -> bool {
@@ -384,7 +394,7 @@ impl Show for Vec<SnapshotInfo> {
     }
 }
 
-fn row(info: &SnapshotInfo) -> [String; 11] {
+fn row(info: &SnapshotInfo) -> [String; 12] {
     let sum = |of: fn(&PushStats) -> u64| info.pushes.iter().map(|push| of(&push.stats)).sum::<u64>();
     let known = |text: String| if info.pushes.is_empty() { "-".to_owned() } else { text };
     let nodes: Vec<&str> = info.nodes.iter().map(|node| node.as_str()).collect();
@@ -400,6 +410,7 @@ fn row(info: &SnapshotInfo) -> [String; 11] {
         known(HumanCount(sum(snapshot::changed)).to_string()),
         known(HumanBytes(sum(|stats| stats.bytes_read)).to_string()),
         known(HumanBytes(sum(|stats| stats.bytes_sent)).to_string()),
+        snapshot::about(&info.about),
     ]
 }
 

@@ -5,11 +5,12 @@ use std::process::exit;
 
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::AbortHandle;
 
 use crate::cancel::Cancel;
 use crate::error::EXIT_INTERRUPTED;
 
-/// Lets `SIGUSR1` and `SIGUSR2` do nothing, for as long as the process lives.
+/// Lets `SIGUSR1` and `SIGUSR2` end nothing, for as long as the process lives.
 ///
 /// # Errors
 /// The system refuses to listen to signals.
@@ -20,6 +21,21 @@ pub fn outlive_user_signals(runtime: &Handle) -> io::Result<()> {
         drop(signal(unused)?);
     }
     Ok(())
+}
+
+/// Calls `tell` at each `SIGUSR1`, until the task that is returned is aborted.
+///
+/// # Errors
+/// The system refuses to listen to signals.
+pub fn on_user_signal(runtime: &Handle, tell: impl Fn() + Send + 'static) -> io::Result<AbortHandle> {
+    let _inside = runtime.enter();
+    let mut asked = signal(SignalKind::user_defined1())?;
+    let listens = runtime.spawn(async move {
+        while asked.recv().await.is_some() {
+            tell();
+        }
+    });
+    Ok(listens.abort_handle())
 }
 
 /// Sets `cancel` at the first Ctrl-C, termination or hang-up, as of a terminal that was closed. At the second the

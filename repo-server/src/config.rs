@@ -65,7 +65,7 @@ pub struct Config {
     /// The index.
     pub index: IndexConfig,
     /// How a new repository cuts its chunks.
-    pub chunker: ChunkerConfig,
+    pub chunker: Option<ChunkerConfig>,
     /// What is kept free on the disk.
     pub space: SpaceConfig,
     /// How garbage is collected.
@@ -299,7 +299,7 @@ impl Config {
     pub fn settings(&self) -> Result<Settings, ConfigError> {
         Ok(Settings {
             engine: self.index.engine,
-            chunker: self.chunker.spec()?,
+            chunker: self.chunker.as_ref().map(ChunkerConfig::spec).transpose()?,
             space: self.space.settings(),
             upkeep: Upkeep { gc: self.gc.settings()?, retention: self.retention.settings()? },
             memory_bytes: bytes(self.limits.memory_mib.max(LEAST_MEMORY_MIB)),

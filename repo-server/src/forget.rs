@@ -12,7 +12,7 @@ use format_spec::snapshot::{Snapshot, SnapshotState};
 use format_spec::wire::{
     ForgetLine, ForgetReport, ForgetRequest, LastComplete, RetentionPolicy, RunMode, Verdict,
 };
-use format_spec::{ClusterName, NodeName, SnapshotId};
+use format_spec::{About, ClusterName, SnapshotId};
 
 use crate::census;
 use crate::clock_watch::ClockState;
@@ -60,7 +60,7 @@ pub(crate) async fn run(
             repository.clock_watch.accept(repository)?;
         }
         let marks = snapshot::marks(repository)?;
-        let snapshots = wanted(snapshot::list(repository, asked.cluster.as_ref())?, asked.node.as_ref())?;
+        let snapshots = wanted(snapshot::list(repository, asked.cluster.as_ref())?, &asked)?;
         let fates = decide(repository, &asked, &snapshots, &marks)?;
         Ok((snapshots, marks, fates))
     };
@@ -91,9 +91,16 @@ fn log(snapshots: &[Snapshot], fates: &Fates) {
     }
 }
 
-/// Those with a share of `node`, if one is named.
-fn wanted(snapshots: Vec<Snapshot>, node: Option<&NodeName>) -> Result<Vec<Snapshot>, ServerError> {
-    let Some(node) = node else { return Ok(snapshots) };
+/// Those with the labels that are asked for, and with a share of the node, if one is named.
+fn wanted(mut snapshots: Vec<Snapshot>, asked: &ForgetRequest) -> Result<Vec<Snapshot>, ServerError> {
+    let none = About::default();
+    snapshots.retain(|snapshot| snapshot.about.as_ref().unwrap_or(&none).fits(&asked.labels));
+    if snapshots.is_empty() && !asked.labels.is_empty() {
+        let labels: Vec<String> = asked.labels.iter().map(ToString::to_string).collect();
+        let why = format!("no snapshot has the label {}", labels.join(" and "));
+        return Err(ServerError::BadRequest { code: "no_such_label", why });
+    }
+    let Some(node) = &asked.node else { return Ok(snapshots) };
     let all = snapshots.into_iter();
     let of_node: Vec<Snapshot> = all.filter(|snapshot| snapshot.manifest_of(node).is_some()).collect();
     if of_node.is_empty() {

@@ -8,13 +8,17 @@ use format_spec::wire::{ChunkerSpec, RetentionPolicy};
 
 use crate::index::Engine;
 
+/// How a repository cuts its chunks unless its first server was told otherwise.
+pub const DEFAULT_CHUNKER: ChunkerSpec =
+    ChunkerSpec::FastCdc { min_len: 64 << 10, avg_len: 256 << 10, max_len: 1 << 20 };
+
 /// All that a server is told about its repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Who keeps the rows.
     pub engine: Engine,
-    /// How a new repository cuts its chunks.
-    pub chunker: ChunkerSpec,
+    /// How a new repository cuts its chunks: [`DEFAULT_CHUNKER`] unless given.
+    pub chunker: Option<ChunkerSpec>,
     /// What is kept free on the disk.
     pub space: SpaceSettings,
     /// What is deleted, and when.

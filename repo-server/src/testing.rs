@@ -334,6 +334,8 @@ impl World {
             host: "test".to_owned(),
             push: None,
             series: None,
+            about: None,
+            roots_are: None,
         };
         Bytes::from(manifest.encode())
     }

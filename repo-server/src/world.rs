@@ -93,6 +93,8 @@ impl World {
             host: "test".to_owned(),
             push: None,
             series: None,
+            about: None,
+            roots_are: None,
         };
         let committed = snapshot::commit(
             &self.repository,

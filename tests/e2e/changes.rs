@@ -1,8 +1,8 @@
 //! A push costs what changed: what is appended, replaced or new is read and sent, and nothing else.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::{Read, Write};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -456,6 +456,38 @@ fn a_state_folder_that_cannot_be_made_costs_the_memory_and_not_the_push() {
     assert_eq!(read(&push().json()), 7, "the second push knows nothing of the first");
     node.restore("latest", &world.path("to"), &["--strip-root"]).exits(0);
     assert_same(&root, &world.path("to"));
+}
+
+/// A service user has no home: each of its pushes says that it is not remembered.
+#[test]
+fn a_push_without_a_home_says_that_it_is_not_remembered() {
+    let world = World::new();
+    let root = world.dir("source");
+    fs::write(root.join("file"), "content").unwrap();
+    let node = world.node("n");
+    // Root has a folder of the machine.
+    let user = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--"];
+    let wrapper: &[&str] = if gear::is_root() { &user } else { &[] };
+    let command = || {
+        let mut command = node.wrapped(wrapper).command();
+        command.env_remove("HOME").env_remove("ASTACUS_STATE_DIR").env_remove("ASTACUS_TOKEN_FILE");
+        command.env("ASTACUS_TOKEN", world.server.token());
+        command
+    };
+    fs::set_permissions(root.parent().unwrap(), Permissions::from_mode(0o755)).unwrap();
+    let mut version = command();
+    version.arg("--version");
+    if gear::is_root() && (!gear::has("setpriv") || run_to_end(version).code != Some(0)) {
+        return;
+    }
+    let mut push = command();
+    push.args(["push", "--json"]).arg(&root);
+
+    let pushed = run_to_end(push).exits(0);
+
+    for text in [&pushed.stderr, &pushed.json()["warnings"].to_string()] {
+        assert!(text.contains("will not be remembered") && text.contains("ASTACUS_STATE_DIR"), "{text}");
+    }
 }
 
 /// S1: what is remembered is only ever a help. Without it, and whatever became of it, everything is read.

@@ -143,6 +143,33 @@ fn an_address_that_is_none_is_wrong_usage() {
     }
 }
 
+/// The token is in each request, and a request to another machine can be read on its way.
+#[test]
+fn the_token_does_not_leave_this_machine() {
+    let world = World::new();
+    let node = node_with_tree(&world);
+
+    for address in ["http://192.0.2.2:5515", "http://backup.example:5515", "http://[2001:db8::1]:5515"] {
+        hints(node.at(address).run(["list"]), 2, "tunnel");
+    }
+    let port = node.at(&world.server.address().replace("127.0.0.1", "localhost"));
+    port.run(["list"]).exits(0);
+}
+
+/// What no waiting mends is not answered with `try again`.
+#[test]
+fn a_target_that_is_a_file_is_wrong_usage_and_is_named() {
+    let world = World::new();
+    let node = node_with_tree(&world);
+    node.push(&world.path("source"));
+    let target = world.path("file");
+    fs::write(&target, "content").unwrap();
+
+    hints(node.restore("latest", &target, &[]), 2, target.to_str().unwrap());
+    hints(node.restore("latest", &target.join("below"), &[]), 2, target.to_str().unwrap());
+    assert_eq!(fs::read_to_string(target).unwrap(), "content");
+}
+
 #[test]
 fn settings_come_from_a_file_in_the_home_folder_when_nothing_else_gives_them() {
     let world = World::new();

@@ -63,6 +63,23 @@ fn a_file_larger_than_the_memory_limit_is_pushed_and_restored_within_it() {
     assert!(server < 512 * MIB, "the server took {} MiB", server / MIB);
 }
 
+/// C6, S12: a stream has no length before its end, and is not kept until then.
+#[test]
+fn a_stream_larger_than_the_memory_limit_is_pushed_within_it() {
+    let world = World::new();
+    let node = world.node("n");
+    let len = 256 * MIB;
+    let mut command = node.command();
+    command.args(["push", "--json", "--jobs", "1", "--command", "large", "--", "head", "-c"]);
+    command.args([&len.to_string(), "/dev/urandom"]);
+
+    let push = peak_of(Running::start(command));
+
+    println!("push {} MiB", push / MIB);
+    assert_eq!(number(&node.snapshots()[0], "bytes"), len);
+    assert!(push < 128 * MIB, "the push took {} MiB", push / MIB);
+}
+
 /// C6: what a push remembers of many files is read and written as it goes, and so is the list of them.
 #[test]
 fn a_second_push_of_many_small_files_takes_no_memory_for_each() {

@@ -186,6 +186,22 @@ fn a_lost_or_foreign_master_key_is_told_before_anything_is_served() {
 }
 
 #[test]
+fn chunk_lengths_that_a_repository_does_not_have_are_told_at_its_start() {
+    let folder = Folder::new();
+    let (data, config) = (folder.path("data"), folder.path("server.toml"));
+    let mut server = Server::start(&data);
+    assert!(server.stop().success());
+
+    for (chunker, is_told) in [("[chunker]\navg_kib = 512\n", true), ("", false)] {
+        fs::write(&config, chunker).unwrap();
+        let server = Server::start_with(&data, &config);
+
+        let log = server.log();
+        assert_eq!(log.contains("[chunker]") && log.contains("avg_kib = 256"), is_told, "{log}");
+    }
+}
+
+#[test]
 fn a_lost_token_is_made_again_and_a_short_one_is_refused() {
     let folder = Folder::new();
     let data = folder.path("data");

@@ -125,5 +125,7 @@ pub fn plain_manifest(node: &str, pages: Vec<PageRef>) -> Manifest {
         host: "test".to_owned(),
         push: None,
         series: None,
+        about: None,
+        roots_are: None,
     }
 }

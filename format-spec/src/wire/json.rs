@@ -6,6 +6,7 @@ use crate::error::ErrorClass;
 use crate::id::{
     ChunkId, ClusterName, ManifestId, NodeName, RepositoryId, SeriesId, SeriesName, SessionId, SnapshotId,
 };
+use crate::label::About;
 use crate::manifest::PushStats;
 use crate::snapshot::{Shrunk, SnapshotState};
 
@@ -198,6 +199,9 @@ pub struct SnapshotInfo {
     /// If it is suspect: the snapshot that held more than twice as much, and what that held.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspect: Option<Shrunk>,
+    /// Its labels and its note.
+    #[serde(flatten)]
+    pub about: About,
 }
 
 /// Where one node's share of a snapshot comes from.
@@ -208,7 +212,8 @@ pub struct NodeOrigin {
     /// The name that the push gave its series.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub series: Option<SeriesName>,
-    /// The first 16 of its folders at most, as absolute paths; bytes that are no UTF-8 are replaced.
+    /// The first 16 of its folders at most, as absolute paths; or `stream:NAME` for a stream. Bytes that are no UTF-8
+    /// are replaced.
     pub roots: Vec<String>,
     /// How many folders there are.
     pub folders: u32,

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::json::{ErrorBody, NodeOrigin, SnapshotInfo};
 use crate::id::{ChunkId, ClusterName, NodeName, PackId, SeriesId, SessionId, SnapshotId};
 use crate::key::BlobKind;
+use crate::label::LabelChoice;
 use crate::snapshot::SnapshotState;
 
 /// Which snapshots of a series stay: of the same nodes of a cluster, and of the same folders or the same name. Without
@@ -75,6 +76,8 @@ pub struct ForgetRequest {
     pub cluster: Option<ClusterName>,
     /// Only series of this node; otherwise each by itself.
     pub node: Option<NodeName>,
+    /// Only snapshots with these labels: a policy counts no others.
+    pub labels: Vec<LabelChoice>,
     /// The policy; if there is none, that of the server's configuration.
     pub policy: Option<RetentionPolicy>,
     /// Whether the last complete one may go.

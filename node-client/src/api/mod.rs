@@ -10,6 +10,7 @@ mod connection;
 mod retry;
 mod upkeep;
 
+use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -99,6 +100,14 @@ impl Call {
 
 const OCTETS: &str = "application/octet-stream";
 
+/// Whether a request to `server` stays on this machine, as the token must: it goes in clear.
+fn is_this_machine(server: &str) -> bool {
+    let uri = server.parse::<Uri>().ok();
+    let host = uri.as_ref().and_then(Uri::host).unwrap_or_default();
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    address.map_or_else(|_| host.eq_ignore_ascii_case("localhost"), |address| address.is_loopback())
+}
+
 impl Api {
     /// A client of `server` (`http://HOST:PORT`). Nothing is sent yet.
     ///
@@ -112,6 +121,12 @@ impl Api {
                 && uri.path() == "/"
                 && uri.query().is_none()
         });
+        if usable && !is_this_machine(&server) {
+            return Err(ClientError::Usage(format!(
+                "`{server}` is another machine, and the token would cross the network for anybody to read: open a tunnel, \
+                 such as `ssh -N -L 5515:127.0.0.1:5515 HOST`, and use http://127.0.0.1:5515"
+            )));
+        }
         if !usable {
             let hint = "expected http://HOST:PORT, such as http://127.0.0.1:5515";
             return Err(ClientError::Usage(format!("`{server}` is not a server address: {hint}")));

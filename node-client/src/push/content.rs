@@ -105,12 +105,11 @@ impl Reader<'_> {
             let pending = self.feeder.pending();
             match self.chunker.cut(pending, end).and_then(|len| pending.get(..len)) {
                 Some(plain) => {
-                    let (id, len) = (self.domain.id_of(BlobKind::Chunk, plain), plain.len());
-                    self.feeder.cut(id, len, Some(Whence { found: Arc::clone(reading.found), at: cut }))?;
-                    self.tally.chunk(len);
-                    let len = u32::try_from(len).expect("a chunk is at most 16 MiB");
-                    sink(cut, Extent::Chunk { id, len })?;
-                    cut += u64::from(len);
+                    let len = plain.len();
+                    let whence = Whence { found: Arc::clone(reading.found), at: cut };
+                    let extent = self.cut_off(len, Some(whence))?;
+                    sink(cut, extent)?;
+                    cut += extent.covered();
                 }
                 None if end == EndOfInput::Reached => return Ok(()),
                 None => {
@@ -119,6 +118,44 @@ impl Reader<'_> {
                 }
             }
         }
+    }
+
+    /// Takes the next bytes of a stream, and hands each chunk that they complete to `sink`: at the end of the stream,
+    /// all that is left.
+    pub(super) fn take(
+        &mut self,
+        mut bytes: &[u8],
+        end: EndOfInput,
+        mut sink: impl FnMut(Extent) -> Result<(), Stopped>,
+    ) -> Result<(), Stopped> {
+        let read = u64::try_from(bytes.len()).expect("a length fits in 64 bits");
+        self.tally.read(read);
+        self.progress.read(read);
+        loop {
+            let so_far = if bytes.is_empty() { end } else { EndOfInput::NotReached };
+            let pending = self.feeder.pending();
+            match self.chunker.cut(pending, so_far).and_then(|len| pending.get(..len)).map(<[u8]>::len) {
+                // Its bytes cannot be read again: no other node's promise to send them will do.
+                Some(len) => sink(self.cut_off(len, None)?)?,
+                None if bytes.is_empty() => return Ok(()),
+                None => {
+                    let room = self.feeder.room();
+                    let (now, later) = bytes.split_at(room.len().min(bytes.len()));
+                    room.get_mut(..now.len()).expect("it was just measured").copy_from_slice(now);
+                    self.feeder.filled(now.len());
+                    bytes = later;
+                }
+            }
+        }
+    }
+
+    /// Sends the first `len` bytes of what is pending on their way as a chunk.
+    fn cut_off(&mut self, len: usize, whence: Option<Whence>) -> Result<Extent, Stopped> {
+        let plain = self.feeder.pending().get(..len).expect("a chunk is cut from what is pending");
+        let id = self.domain.id_of(BlobKind::Chunk, plain);
+        self.feeder.cut(id, len, whence)?;
+        self.tally.chunk(len);
+        Ok(Extent::Chunk { id, len: u32::try_from(len).expect("a chunk is at most 16 MiB") })
     }
 
     /// Reads once, and returns how far that went.

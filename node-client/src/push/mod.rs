@@ -45,6 +45,7 @@ mod sets;
 mod source;
 mod stat;
 mod stop;
+mod stream;
 mod upload;
 mod walk;
 mod xattr;
@@ -56,10 +57,10 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 
 use format_spec::key::BlobKind;
-use format_spec::manifest::{Manifest, PageRef};
+use format_spec::manifest::{Manifest, PageRef, RootsAre};
 use format_spec::page::PageBuilder;
 use format_spec::wire::Committed;
-use format_spec::{ChunkId, ClusterName, EntryPath, FORMAT_VERSION, NodeName, SeriesName, Timestamp};
+use format_spec::{About, ChunkId, ClusterName, EntryPath, FORMAT_VERSION, NodeName, SeriesName, Timestamp};
 use tokio::runtime::Handle;
 
 pub use crate::state::Alike;
@@ -76,13 +77,14 @@ pub use report::{ProblemReport, PushReport};
 pub use roots::existing;
 pub use sets::ClassSet;
 pub(crate) use stat::{Device, Identity};
+pub use stream::{Stream, StreamName, StreamSource, run_stream};
 pub use walk::Mounts;
 
 use crate::api::{Api, Coming};
 use crate::cancel::Cancel;
 use crate::clock::{Clock, SystemClock};
 use crate::error::ClientError;
-use crate::progress::{Progress, Silent};
+use crate::progress::{Phase, Progress, Silent};
 use crate::rate::Rate;
 use crate::state::{Memory, Place, Spool};
 use change::Draw;
@@ -148,8 +150,12 @@ pub struct PushOptions {
     pub max_rate: Option<Rate>,
     /// Folder for what is remembered from push to push; without it every file is read.
     pub state: Option<PathBuf>,
+    /// What the caller knows to be wrong: it is told at the start, and is in the report.
+    pub warnings: Vec<String>,
     /// Name of the series; without it, the folders are what tells it from others.
     pub series: Option<SeriesName>,
+    /// Labels and note of the snapshot.
+    pub about: About,
     /// Whether it is meant that there is much less than in the push before.
     pub smaller: Smaller,
 }
@@ -184,7 +190,9 @@ impl PushOptions {
             rehash: DEFAULT_REHASH,
             max_rate: None,
             state: None,
+            warnings: Vec::new(),
             series: None,
+            about: About::default(),
             smaller: Smaller::default(),
         }
     }
@@ -276,6 +284,7 @@ struct Push<'a> {
     classes: Classes,
     pace: Pace,
     place: Option<Place>,
+    roots_are: Option<RootsAre>,
 }
 
 impl<'a> Push<'a> {
@@ -290,12 +299,11 @@ impl<'a> Push<'a> {
         let selection = Selection::new(&options.select, &options.class_sets, &roots)?;
         roots::check_covered(&roots, &selection, options.mounts)?;
         let classes = Classes::new(&options.classes, &options.class_sets)?;
-        let pace =
-            options.max_rate.map_or_else(Pace::unlimited, |rate| Pace::at_most(rate.bytes_per_second()));
+        let pace = pace(options);
         let paths = paths_of(&roots);
         let place =
             options.state.as_ref().map(|base| Place::new(base, &options.cluster, &options.node, &paths));
-        Ok(Self { api, runtime, options, hooks, roots, selection, classes, pace, place })
+        Ok(Self { api, runtime, options, hooks, roots, selection, classes, pace, place, roots_are: None })
     }
 
     /// One run from the start.
@@ -333,25 +341,13 @@ impl<'a> Push<'a> {
         coming: Coming,
     ) -> Result<PushReport, Stopped> {
         let tally = Tally::default();
-        let uplink = Uplink {
-            api: self.api,
-            runtime: self.runtime,
-            session: session.id,
-            stop,
-            tally: &tally,
-            progress: self.hooks.progress,
-            level: self.options.level,
-            jobs: self.options.jobs,
-            max_chunk: session.chunker.params().max_chunk(),
-            pace: &self.pace,
-            clock: self.hooks.clock,
-            late: Mutex::default(),
-        };
+        let uplink = self.uplink(&session, stop, &tally);
         let warnings = self.warnings(&session.memory);
         for warning in &warnings {
             tracing::warn!("{warning}");
         }
         let frozen_at = self.hooks.clock.now();
+        self.hooks.progress.phase(Phase::Listing);
         let mut memory = std::mem::take(&mut session.memory);
         let (list, purse) = self.list(&mut memory, freeze, stop, &tally)?;
         let missing = uplink.ask_again(&mut memory, session.base)?;
@@ -373,6 +369,23 @@ impl<'a> Push<'a> {
         let warnings = warnings.into_iter().chain(report.warnings).chain(self.selection.warnings()).collect();
         let (left_out, unmatched) = (self.selection.left_out(), self.unmatched());
         Ok(PushReport { frozen: freeze.frozen().to_vec(), warnings, left_out, unmatched, ..report })
+    }
+
+    fn uplink<'x>(&'x self, session: &Session, stop: &'x Stop, tally: &'x Tally) -> Uplink<'x> {
+        Uplink {
+            api: self.api,
+            runtime: self.runtime,
+            session: session.id,
+            stop,
+            tally,
+            progress: self.hooks.progress,
+            level: self.options.level,
+            jobs: self.options.jobs,
+            max_chunk: session.chunker.params().max_chunk(),
+            pace: &self.pace,
+            clock: self.hooks.clock,
+            late: Mutex::default(),
+        }
     }
 
     /// The tree at this moment. What will be read of it stays as it is.
@@ -439,7 +452,7 @@ impl<'a> Push<'a> {
         let covered = covered.map(|(root, inner)| {
             format!("`/{inner}` is pushed once, as a part of `{}`", root.place.display())
         });
-        live.chain(emptied).chain(covered).collect()
+        self.options.warnings.iter().cloned().chain(live).chain(emptied).chain(covered).collect()
     }
 
     /// Patterns of the user that matched nothing, each behind its flag, or its file and line.
@@ -466,10 +479,22 @@ impl<'a> Push<'a> {
         found: Found,
         pages: &mut Pages,
     ) -> Result<(Committed, Manifest), Stopped> {
+        self.hooks.progress.phase(Phase::Sending);
         let Scanned { totals, problems } = self.send_chunks(uplink, session, freeze, found, pages)?;
         let opener = source::Opener::new(&self.roots, freeze);
         uplink.settle(opener, session)?;
-        // The server takes a page only when it has all that the page refers to.
+        self.commit(uplink, session, pages, Scanned { totals, problems })
+    }
+
+    /// Sends the pages, and commits. The server takes a page only when it has all that the page refers to.
+    fn commit(
+        &self,
+        uplink: &Uplink<'_>,
+        session: &Session,
+        pages: &Pages,
+        Scanned { totals, problems }: Scanned,
+    ) -> Result<(Committed, Manifest), Stopped> {
+        self.hooks.progress.phase(Phase::Committing);
         send_pages(uplink, &pages.spool)?;
         let manifest = Manifest {
             push: Some(uplink.tally.stats()),
@@ -535,12 +560,18 @@ impl<'a> Push<'a> {
             host: self.options.host.clone(),
             push: None,
             series: self.options.series.clone(),
+            about: self.options.about.clone().if_any(),
+            roots_are: self.roots_are,
         }
     }
 }
 
 fn paths_of(roots: &[Root]) -> Vec<EntryPath> {
     roots.iter().map(|root| root.path.clone()).collect()
+}
+
+fn pace(options: &PushOptions) -> Pace {
+    options.max_rate.map_or_else(Pace::unlimited, |rate| Pace::at_most(rate.bytes_per_second()))
 }
 
 /// What there is to push, and what is known of it.

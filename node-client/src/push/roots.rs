@@ -38,6 +38,8 @@ enum Anchor {
     Folder(OwnedFd),
     /// That of the folder that a file lies in, and its name there.
     File(OwnedFd, CString),
+    /// None: it is a stream.
+    Nowhere,
 }
 
 /// A root, opened.
@@ -49,20 +51,25 @@ pub(crate) enum Opened<'a> {
 }
 
 impl Root {
+    /// A stream of this name, which lies in no folder.
+    pub(crate) fn stream(path: EntryPath) -> Self {
+        Self { place: PathBuf::new(), path, covers: Vec::new(), anchor: Anchor::Nowhere }
+    }
+
     /// A handle of the root.
     ///
     /// # Errors
     /// [`Errno::NOENT`] if the folder was deleted.
     pub(crate) fn open(&self) -> Result<Opened<'_>, Errno> {
-        let (Anchor::Folder(handle) | Anchor::File(handle, _)) = &self.anchor;
-        let handle = rustix::io::fcntl_dupfd_cloexec(handle, 0)?;
-        if Stat::of_file(&handle)?.links == 0 {
-            return Err(Errno::NOENT);
+        let again = |handle: &OwnedFd| {
+            let handle = rustix::io::fcntl_dupfd_cloexec(handle, 0)?;
+            if Stat::of_file(&handle)?.links == 0 { Err(Errno::NOENT) } else { Ok(handle) }
+        };
+        match &self.anchor {
+            Anchor::Folder(handle) => again(handle).map(Opened::Folder),
+            Anchor::File(within, name) => again(within).map(|within| Opened::File(within, name)),
+            Anchor::Nowhere => Err(Errno::NOENT),
         }
-        Ok(match &self.anchor {
-            Anchor::Folder(_) => Opened::Folder(handle),
-            Anchor::File(_, name) => Opened::File(handle, name),
-        })
     }
 
     /// What it is at this moment.
@@ -70,13 +77,14 @@ impl Root {
         match &self.anchor {
             Anchor::Folder(handle) => Stat::of_file(handle),
             Anchor::File(within, name) => Stat::of_name(within, name),
+            Anchor::Nowhere => Err(Errno::NOENT),
         }
     }
 
     /// The folder itself, or the one that a file lies in.
     pub(crate) fn folder(&self) -> &Path {
         match &self.anchor {
-            Anchor::Folder(_) => &self.place,
+            Anchor::Folder(_) | Anchor::Nowhere => &self.place,
             Anchor::File(..) => self.place.parent().unwrap_or(&self.place),
         }
     }

@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::fmt;
 use std::str::FromStr;
 
+use format_spec::snapshot::STREAM_PREFIX;
 use format_spec::wire::{NodeOrigin, SnapshotInfo};
 use format_spec::{EntryPath, NodeName, SeriesId};
 
@@ -15,7 +16,7 @@ use crate::show::snapshot::folders;
 /// A series as it is named on a command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SeriesChoice {
-    /// By a folder that it holds: an absolute path.
+    /// By a folder that it holds, an absolute path; or by its stream, as `stream:NAME`.
     Folder(String),
     /// By the name that its pushes gave.
     Name(String),
@@ -28,6 +29,7 @@ impl FromStr for SeriesChoice {
         Ok(match text.strip_prefix('/') {
             Some(_) if text.len() > 1 => Self::Folder(text.trim_end_matches('/').to_owned()),
             Some(_) => Self::Folder(text.to_owned()),
+            None if text.starts_with(STREAM_PREFIX) => Self::Folder(text.to_owned()),
             None => Self::Name(text.to_owned()),
         })
     }
@@ -111,7 +113,8 @@ pub(super) fn only<'a>(
 /// Whether a path that the filter fits could lie in a folder of the snapshot.
 fn may_hold(info: &SnapshotInfo, filter: &Filter) -> bool {
     let in_root = |root: &String| {
-        let root = root.strip_prefix('/').and_then(|root| EntryPath::new(root.as_bytes().to_vec()).ok());
+        let name = root.strip_prefix(STREAM_PREFIX).or_else(|| root.strip_prefix('/'));
+        let root = name.and_then(|root| EntryPath::new(root.as_bytes().to_vec()).ok());
         root.is_none_or(|root| filter.may_reach_into(&root))
     };
     let in_origin = |origin: &NodeOrigin| {
@@ -132,8 +135,8 @@ fn names<'a>(series: impl Iterator<Item = &'a Vec<&'a SnapshotInfo>>) -> String 
 
 #[cfg(test)]
 mod tests {
-    use format_spec::SnapshotId;
     use format_spec::snapshot::SnapshotState;
+    use format_spec::{About, SnapshotId};
 
     use super::*;
 
@@ -164,6 +167,7 @@ mod tests {
             number: at,
             ahead_of_clock: false,
             suspect: None,
+            about: About::default(),
         }
     }
 
@@ -191,6 +195,18 @@ mod tests {
 
         let old = SnapshotInfo { series: None, origins: Vec::new(), ..snapshot(1, 1, None, &[]) };
         assert_eq!(chosen(&[old.clone(), old], None, &["x"]).unwrap(), [1, 1], "a server that does not say");
+    }
+
+    #[test]
+    fn a_stream_is_chosen_by_its_prefix_and_name_and_never_for_a_folder() {
+        let stream = SnapshotInfo { number: 9, ..snapshot(9, 9, None, &["stream:dump.sql"]) };
+        let all = [snapshot(1, 1, None, &["/dump.sql"]), stream];
+
+        assert_eq!(chosen(&all, Some("stream:dump.sql"), &[]).unwrap(), [9]);
+        assert_eq!(chosen(&all, Some("/dump.sql"), &[]).unwrap(), [1]);
+        let all = [snapshot(1, 1, None, &["/etc"]), all[1].clone()];
+        assert_eq!(chosen(&all, None, &["/etc/hosts"]).unwrap(), [1]);
+        assert_eq!(chosen(&all, None, &["/dump.sql"]).unwrap(), [9]);
     }
 
     #[test]

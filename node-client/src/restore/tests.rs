@@ -22,6 +22,7 @@ fn options(to: &Path) -> RestoreOptions {
         cluster: None,
         node: elsewhere(),
         series: None,
+        labels: Vec::new(),
         partial: Partial::Refuse,
         to: to.to_owned(),
         paths: Vec::new(),
@@ -53,6 +54,7 @@ fn check_with(server: &Server, partial: Partial) -> Result<VerifyReport, ClientE
         cluster: None,
         node: elsewhere(),
         series: None,
+        labels: Vec::new(),
         partial,
     };
     verify(&server.api, server.runtime.handle(), &options, &hooks)

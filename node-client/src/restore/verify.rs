@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use format_spec::key::DomainKey;
 use format_spec::manifest::Manifest;
-use format_spec::{ChunkId, ClusterName, EntryPath, NodeName, SnapshotId};
+use format_spec::{ChunkId, ClusterName, EntryPath, LabelChoice, NodeName, SnapshotId};
 use serde::Serialize;
 use tokio::runtime::Handle;
 
@@ -41,6 +41,8 @@ pub struct VerifyOptions {
     pub node: NodeChoice,
     /// Which series of the node `latest` is of; without it, the only one that can be meant.
     pub series: Option<SeriesChoice>,
+    /// Labels that `latest` must have.
+    pub labels: Vec<LabelChoice>,
     /// Whether `latest` may be a partial one. One that is named is checked either way.
     pub partial: Partial,
 }
@@ -148,7 +150,8 @@ fn find(
         SnapshotChoice::Latest => {
             let VerifyOptions { cluster, node, series, partial, .. } = options;
             let everything = Filter::new(&[], &[])?;
-            select::latest(&all(cluster.as_ref())?, node, series.as_ref(), &everything, *partial)?.0
+            let all = select::labelled(all(cluster.as_ref())?, &options.labels)?;
+            select::latest(&all, node, series.as_ref(), &everything, *partial)?.0
         }
     };
     let snapshot = runtime.block_on(api.snapshot(latest.id))?;

@@ -1,5 +1,6 @@
 //! How good a snapshot is, in a few words: for the lists of all programs.
 
+use format_spec::About;
 use format_spec::manifest::{Moment, PushStats};
 use format_spec::path::Printable;
 use format_spec::snapshot::SnapshotState;
@@ -20,6 +21,16 @@ pub fn state(info: &SnapshotInfo) -> String {
     match not_one(&moment) {
         None => state,
         Some(why) => format!("{state}, not one moment ({why})"),
+    }
+}
+
+/// The labels and the note of a snapshot in one line; empty if there are none.
+pub fn about(about: &About) -> String {
+    let labels = about.labels.to_string();
+    match &about.note {
+        None => labels,
+        Some(note) if labels.is_empty() => format!("\"{note}\""),
+        Some(note) => format!("{labels} \"{note}\""),
     }
 }
 
@@ -113,6 +124,7 @@ mod tests {
             number: 0,
             ahead_of_clock: false,
             suspect: None,
+            about: About::default(),
         }
     }
 

@@ -27,6 +27,7 @@ fn snapshot(state: SnapshotState) -> SnapshotInfo {
         number: 0,
         ahead_of_clock: false,
         suspect: None,
+        about: About::default(),
     }
 }
 

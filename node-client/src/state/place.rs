@@ -25,7 +25,8 @@ const JOURNAL: &str = "journal";
 /// Longest list of roots that is believed.
 const MAX_ROOTS_LEN: u32 = 16 << 20;
 
-/// Where states lie unless someone says otherwise: for root the machine's folder, else the user's.
+/// Where states lie unless someone says otherwise: for root the machine's folder, else that of the systemd unit
+/// (`StateDirectory=`), else the user's.
 pub(crate) fn default_folder(env: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
     if let Some(folder) = env("ASTACUS_STATE_DIR").filter(|folder| !folder.is_empty()) {
         return Some(PathBuf::from(folder));
@@ -39,6 +40,11 @@ pub(crate) fn default_folder(env: &dyn Fn(&str) -> Option<String>) -> Option<Pat
 /// The folder of a user; none if no absolute path leads there.
 pub(super) fn folder_of_user(env: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
     let folder = |name| env(name).map(PathBuf::from).filter(|folder| folder.is_absolute());
+    // A unit may have several, joined by colons.
+    let of_unit = env("STATE_DIRECTORY").and_then(|all| all.split(':').next().map(PathBuf::from));
+    if let Some(of_unit) = of_unit.filter(|folder| folder.is_absolute()) {
+        return Some(of_unit);
+    }
     let home = folder("XDG_STATE_HOME").or_else(|| Some(folder("HOME")?.join(".local/state")))?;
     Some(home.join("astacus"))
 }

@@ -888,6 +888,10 @@ fn the_state_folder_is_asked_for_then_the_users() {
     assert_eq!(default_folder(&env("ASTACUS_STATE_DIR")), Some(PathBuf::from("/x")));
     assert_eq!(folder_of_user(&env("XDG_STATE_HOME")), Some(PathBuf::from("/x/astacus")));
     assert_eq!(folder_of_user(&env("HOME")), Some(PathBuf::from("/x/.local/state/astacus")));
+    assert_eq!(folder_of_user(&env("STATE_DIRECTORY")), Some(PathBuf::from("/x")));
+    let several = |name: &str| (name == "STATE_DIRECTORY").then(|| "/one:/two".to_owned());
+    assert_eq!(folder_of_user(&several), Some(PathBuf::from("/one")));
+    assert_eq!(folder_of_user(&|_| None), None, "nobody knows of a place");
 }
 
 #[test]

@@ -92,7 +92,7 @@ pub async fn run(
     create::sweep_scratch(dir)?;
     let settings = Settings {
         engine: plan.engine,
-        chunker: descriptor.chunker,
+        chunker: Some(descriptor.chunker),
         space: SpaceSettings::default(),
         upkeep: Upkeep::default(),
         memory_bytes: REBUILD_MEMORY,

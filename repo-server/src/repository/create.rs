@@ -30,7 +30,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::durable::{self, Disk, DurableError, FileName, RealDisk};
 use crate::error::{Chain, ServerError};
 use crate::index::{self, Index, KeyRange, Missing, OpenError, Table};
-use crate::settings::Settings;
+use crate::settings::{DEFAULT_CHUNKER, Settings};
 use crate::site::{ObjectName, Site, SiteError, SiteUrl, StoreSite};
 use crate::site_lock::{self, LockError, Owner, SiteLock};
 use crate::space::{self, Space};
@@ -236,9 +236,12 @@ async fn open_or_create_on(
         let text =
             read_secret(&master_path)?.ok_or_else(|| CreateError::Missing { path: master_path.clone() })?;
         let (master, descriptor) = (parse_key(&master_path, &text)?, read_descriptor(&site).await?);
+        if let Some(warning) = not_heeded(chunker.as_ref(), &descriptor.chunker) {
+            tracing::warn!("{warning}");
+        }
         (master, descriptor, token_or_new(disk.as_ref(), dir)?)
     } else {
-        let created = create(disk.as_ref(), dir, &site, chunker).await?;
+        let created = create(disk.as_ref(), dir, &site, chunker.unwrap_or(DEFAULT_CHUNKER)).await?;
         tracing::warn!(
             data_dir = %dir.display(),
             "a new repository was made: keep copies of its `master.key` and `repository.json` on another machine, \
@@ -315,6 +318,21 @@ fn check_empty(index: &dyn Index, dir: &Path, site: &Path) -> Result<(), CreateE
         }
     }
     Ok(())
+}
+
+/// Tells of chunk lengths in the configuration that are not those of the repository, which keeps its own for its life.
+fn not_heeded(configured: Option<&ChunkerSpec>, kept: &ChunkerSpec) -> Option<String> {
+    let other = configured.filter(|configured| *configured != kept)?;
+    let lengths = |spec: &ChunkerSpec| match *spec {
+        ChunkerSpec::FastCdc { min_len, avg_len, max_len } => {
+            format!("min_kib = {}, avg_kib = {}, max_kib = {}", min_len >> 10, avg_len >> 10, max_len >> 10)
+        }
+        ChunkerSpec::Fixed { len } => format!("pieces of {len} bytes"),
+    };
+    let (other, kept) = (lengths(other), lengths(kept));
+    Some(format!(
+        "section [chunker] of the configuration ({other}) is not heeded: a repository keeps the lengths it was made with ({kept})"
+    ))
 }
 
 /// Compares the descriptor with its copy beside the key, which is made if there is none: without a descriptor

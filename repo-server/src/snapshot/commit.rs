@@ -7,7 +7,7 @@ use format_spec::key::BlobKind;
 use format_spec::manifest::{Manifest, Totals};
 use format_spec::object::{self, ObjectKind};
 use format_spec::snapshot::{ManifestRef, Origin, Snapshot, SnapshotState};
-use format_spec::{ChunkId, FORMAT_VERSION, ManifestId, SessionId, SnapshotId};
+use format_spec::{About, ChunkId, FORMAT_VERSION, ManifestId, SessionId, SnapshotId};
 
 use super::series::{self, Smaller};
 use super::{get, manifest_object, named_pages, objects, snapshot_object};
@@ -218,6 +218,7 @@ fn describe(
         }],
         number: None,
         shrunk: None,
+        about: manifest.about.clone().and_then(About::if_any),
     };
     series::place(repository, &mut snapshot, smaller)?;
     Ok(Snapshot { id: SnapshotId::new(snapshot.created_ms, random), ..snapshot })
@@ -304,15 +305,25 @@ mod tests {
             manifests: vec![ManifestRef { node, id, totals: Totals::default(), push, origin: None }],
             number: None,
             shrunk: None,
+            about: None,
         }
     }
 
     /// X5: what has no room in the index is refused before any of it is put on a site.
     #[test]
     fn a_snapshot_that_is_too_long_for_its_row_is_refused() {
+        use format_spec::label::{MAX_LABEL_VALUE_LEN, MAX_LABELS, MAX_NOTE_LEN};
         use format_spec::manifest::{MAX_FALLBACK_LEN, MAX_FALLBACKS};
+        use format_spec::{Label, Labels};
 
         check_row(&snapshot(MAX_FALLBACKS, MAX_FALLBACK_LEN)).unwrap();
+        let labels = (0..MAX_LABELS).map(|n| Label {
+            key: format!("{n:03}{}", "k".repeat(125)).parse().unwrap(),
+            value: "v".repeat(MAX_LABEL_VALUE_LEN).parse().unwrap(),
+        });
+        let note = Some("n".repeat(MAX_NOTE_LEN).parse().unwrap());
+        let about = Some(About { labels: Labels::new(labels).unwrap(), note });
+        check_row(&Snapshot { about, ..snapshot(MAX_FALLBACKS, MAX_FALLBACK_LEN) }).unwrap();
         let refused = check_row(&snapshot(MAX_FALLBACKS, 700)).unwrap_err();
         assert!(matches!(refused, ServerError::BadRequest { code: "snapshot_too_long", .. }), "{refused:?}");
     }

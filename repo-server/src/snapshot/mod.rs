@@ -162,6 +162,7 @@ pub(crate) fn info(snapshot: &Snapshot, mark: &MarkRow, damaged: &Known, now_ms:
         number: snapshot.number.unwrap_or(0),
         ahead_of_clock: snapshot.created_ms > now_ms.saturating_add(JUMP_MS),
         suspect: snapshot.shrunk,
+        about: snapshot.about.clone().unwrap_or_default(),
     }
 }
 
@@ -173,7 +174,9 @@ pub(crate) fn origins(snapshot: &Snapshot) -> Vec<wire::NodeOrigin> {
         Some(wire::NodeOrigin {
             node: share.node.clone(),
             series: origin.series.clone(),
-            roots: roots.map(|root| format!("/{}", String::from_utf8_lossy(root.as_bytes()))).collect(),
+            roots: roots
+                .map(|root| format!("{}{}", origin.prefix(), String::from_utf8_lossy(root.as_bytes())))
+                .collect(),
             folders: origin.folders,
         })
     };

@@ -62,7 +62,7 @@ pub(crate) fn title_of_folders(snapshot: &Snapshot) -> String {
 }
 
 fn of_folders(origin: &Origin) -> String {
-    let roots: Vec<String> = origin.roots.iter().map(|root| format!("/{root}")).collect();
+    let roots: Vec<String> = origin.roots.iter().map(|root| format!("{}{root}", origin.prefix())).collect();
     let named = u32::try_from(origin.roots.len()).unwrap_or(u32::MAX);
     let more = match origin.folders.saturating_sub(named) {
         0 => String::new(),

@@ -123,6 +123,8 @@ impl World {
             host: "test".to_owned(),
             push: None,
             series: None,
+            about: None,
+            roots_are: None,
         };
         let body = Bytes::from(manifest.encode());
         crate::snapshot::commit(&self.repository, session, body, Smaller::Suspect, ()).await.unwrap().id

@@ -238,6 +238,8 @@ fn whole_manifest() -> Manifest {
         host: "db-1.example".to_owned(),
         push: Some(push_stats()),
         series: Some("daily".parse().expect("a plain name")),
+        about: None,
+        roots_are: None,
     }
 }
 
@@ -273,6 +275,7 @@ pub fn snapshots() -> Vec<Seed> {
         }],
         number: Some(17),
         shrunk: Some(Shrunk { since: SnapshotId::from_bytes([7; 16]), files: 300, bytes: 1 << 30 }),
+        about: None,
     };
     let mut seeds = vec![
         seed("whole", good.encode()),

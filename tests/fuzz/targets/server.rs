@@ -32,7 +32,7 @@ pub fn config(bytes: &[u8]) -> Verdict {
     if let Ok(address) = config.listen(None) {
         assert!(address.ip().is_loopback(), "it listens on {address}");
     }
-    if let Ok(spec) = config.chunker.spec() {
+    if let Some(Ok(spec)) = config.chunker.as_ref().map(|chunker| chunker.spec()) {
         let ChunkerSpec::FastCdc { min_len, avg_len, max_len } = spec else { panic!("another chunker") };
         assert!(min_len < avg_len && avg_len < max_len && max_len <= format_spec::MAX_CHUNK_LEN);
         assert!([min_len, avg_len, max_len].iter().all(|len| len.is_power_of_two()));

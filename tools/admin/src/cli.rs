@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use format_spec::protection::MAX_REASON_LEN;
-use format_spec::{ChunkId, ClusterName, NodeName, SessionId};
+use format_spec::{ChunkId, ClusterName, LabelChoice, NodeName, SessionId};
 use node_client::cli::{ALL_COMMANDS, Output};
 use node_client::config::Settings;
 use node_client::named::SnapshotChoice;
@@ -94,7 +94,9 @@ pub(crate) enum Command {
         max_age: Option<Span>,
     },
     /// List snapshots, oldest first, with those that are going or protected marked.
-    #[command(after_help = examples!("snapshots" "snapshots --cluster orders --node db-3 --json"))]
+    #[command(after_help = examples!(
+        "snapshots" "snapshots --cluster orders --node db-3 --json" "snapshots --label release=4.2"
+    ))]
     Snapshots {
         /// Only those of this cluster.
         #[arg(long, value_name = "NAME")]
@@ -102,6 +104,9 @@ pub(crate) enum Command {
         /// Only those of this node.
         #[arg(long, value_name = "NAME")]
         node: Option<NodeName>,
+        /// Only those that have this label; repeated: all of them.
+        #[arg(long = "label", value_name = "KEY[=VALUE]")]
+        labels: Vec<LabelChoice>,
     },
     /// Show all that is known of one snapshot, with every file that is missing from it or torn.
     #[command(after_help = examples!(
@@ -215,7 +220,7 @@ its exit code are what you get. Exit code 10 if it is not installed.
 pub(crate) struct ForgetArguments {
     /// Ids of the snapshots, or at least four digits that only one id begins or ends with; without any, a policy
     /// decides.
-    #[arg(value_name = "SNAPSHOT", conflicts_with_all = ["PolicyArguments", "cluster", "node"])]
+    #[arg(value_name = "SNAPSHOT", conflicts_with_all = ["PolicyArguments", "cluster", "node", "labels"])]
     pub(crate) snapshots: Vec<SnapshotChoice>,
     /// Only snapshots of this cluster [default: of each cluster, each by itself].
     #[arg(long, value_name = "NAME")]
@@ -223,6 +228,9 @@ pub(crate) struct ForgetArguments {
     /// Only snapshots of this node.
     #[arg(long, value_name = "NAME")]
     pub(crate) node: Option<NodeName>,
+    /// Only snapshots that have this label; repeated: all of them. A rule counts no other snapshots then.
+    #[arg(long = "label", value_name = "KEY[=VALUE]")]
+    pub(crate) labels: Vec<LabelChoice>,
     /// Change nothing, and tell what would be done.
     #[arg(long)]
     pub(crate) dry_run: bool,

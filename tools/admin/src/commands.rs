@@ -68,7 +68,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Verdict, AdminError> {
             Ok(if *fail_on_alarm && is_up { Verdict::Partial } else { Verdict::Sound })
         }
         Command::Last { cluster, max_age } => last::run(arguments, cluster.as_ref(), *max_age),
-        Command::Snapshots { cluster, node } => snapshot::list(arguments, cluster.as_ref(), node.as_ref()),
+        Command::Snapshots { cluster, node, labels } => {
+            snapshot::list(arguments, cluster.as_ref(), node.as_ref(), labels)
+        }
         Command::Show { snapshot, limit } => snapshot::detail(arguments, snapshot, *limit),
         Command::Stats { cluster } => stats::run(arguments, cluster.as_ref()),
         Command::Forget(forget) => forget::run(arguments, forget),

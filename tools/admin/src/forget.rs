@@ -46,6 +46,7 @@ impl From<&ForgetArguments> for ForgetRequest {
             snapshots: Vec::new(),
             cluster: forget.cluster.clone(),
             node: forget.node.clone(),
+            labels: forget.labels.clone(),
             policy: policy(&forget.policy),
             last_complete: if forget.even_last { LastComplete::MayGo } else { LastComplete::Stays },
             accept_clock: forget.accept_clock,

@@ -6,12 +6,12 @@ use format_spec::manifest::PushStats;
 use format_spec::path::Printable;
 use format_spec::snapshot::Shrunk;
 use format_spec::wire::{NodeOrigin, NodePush, SnapshotDetail, SnapshotInfo};
-use format_spec::{ClusterName, NodeName};
+use format_spec::{ClusterName, LabelChoice, NodeName};
 use indicatif::{HumanBytes, HumanCount};
 use node_client::error::ClientError;
 use node_client::list::of_cluster;
 use node_client::named::SnapshotChoice;
-use node_client::show::snapshot::{changed, folders, state};
+use node_client::show::snapshot::{about, changed, folders, state};
 use node_client::show::{Show, show};
 use serde::Serialize;
 
@@ -30,6 +30,7 @@ pub(crate) fn list(
     arguments: &Arguments,
     cluster: Option<&ClusterName>,
     node: Option<&NodeName>,
+    labels: &[LabelChoice],
 ) -> Result<Verdict, AdminError> {
     let mut snapshots = ask(arguments, async |api| of_cluster(&api, cluster).await)?;
     if let Some(node) = node {
@@ -38,6 +39,7 @@ pub(crate) fn list(
             return Err(ClientError::NotFound(format!("there is no snapshot of node `{node}`")).into());
         }
     }
+    snapshots.retain(|info| info.about.fits(labels));
     show(&Snapshots(snapshots), arguments.output)?;
     Ok(Verdict::Sound)
 }
@@ -110,12 +112,13 @@ fn nodes(info: &SnapshotInfo) -> Vec<&str> {
     info.nodes.iter().map(|node| node.as_str()).collect()
 }
 
-/// What is to become of it.
+/// What is to become of it, and what its push said of it.
 fn note(info: &SnapshotInfo) -> String {
     let going = info.going_until.iter().map(|until| format!("GOING until {until}"));
     let protected = info.protected.iter().map(|reason| format!("protected: {reason}"));
     let damaged = info.damaged.iter().map(|problem| format!("DAMAGED: {problem}"));
-    damaged.chain(going).chain(protected).collect::<Vec<_>>().join(", ")
+    let about = Some(about(&info.about)).filter(|about| !about.is_empty());
+    damaged.chain(going).chain(protected).chain(about).collect::<Vec<_>>().join(", ")
 }
 
 fn alone(detail: &SnapshotDetail) -> String {
@@ -151,6 +154,10 @@ impl Show for Detail {
         let protected = info.protected.iter().map(|reason| ["protected", reason].map(str::to_owned));
         let damaged = info.damaged.iter().map(|problem| ["DAMAGED", problem].map(str::to_owned));
         let suspect = info.suspect.map(|before| ["SUSPECT".to_owned(), held(&before)]);
+        let labels =
+            (!info.about.labels.is_empty()).then(|| ["labels".to_owned(), info.about.labels.to_string()]);
+        let said = info.about.note.as_ref().map(|note| ["note".to_owned(), note.to_string()]);
+        rows.extend(labels.into_iter().chain(said));
         rows.extend(damaged.chain(suspect).chain(going).chain(protected));
         table(out, &rows)?;
         pushes(&info.pushes, out)

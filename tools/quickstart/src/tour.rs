@@ -8,11 +8,12 @@ use format_spec::Timestamp;
 use node_client::api::{Api, Retry};
 use node_client::bar::Bar;
 use node_client::cancel::Cancel;
-use node_client::cli::Output;
+use node_client::cli::{Output, ProgressMode};
 use node_client::clock::{Clock, SystemClock};
 use node_client::config::{Config, Settings};
 use node_client::error::{ClientError, EXIT_PARTIAL};
 use node_client::named::SnapshotChoice;
+use node_client::progress::Phase;
 use node_client::push::{self, FreezeMode, FreezeOptions, PushOptions, PushReport};
 use node_client::restore::{
     self, Durable, Existing, Foreign, NodeChoice, Partial, Placement, Progress, RestoreOptions,
@@ -134,7 +135,7 @@ impl<'a> Tour<'a> {
     }
 
     fn push(&self) -> Result<PushReport, TourError> {
-        let bar = Bar::for_push(OUTPUT);
+        let bar = Bar::for_push(OUTPUT, ProgressMode::Auto, self.runtime.handle());
         let hooks = push::Hooks { progress: &bar, cancel: self.cancel.clone(), clock: &self.clock };
         Ok(push::run(&self.api, self.runtime.handle(), &self.options, &hooks)?)
     }
@@ -145,6 +146,7 @@ impl<'a> Tour<'a> {
             cluster: Some(pushed.cluster.clone()),
             node: NodeChoice::Named(pushed.node.clone()),
             series: None,
+            labels: Vec::new(),
             // The report compares what is there with what the push said.
             partial: Partial::Allow,
             to: self.copy(),
@@ -158,16 +160,20 @@ impl<'a> Tour<'a> {
             setuid: Setuid::Keep,
             durable: Durable::Later,
         };
-        let bar = Bar::for_restore(OUTPUT);
+        let bar = self.bar(Phase::Restoring);
         let progress = &|at| bar.at(at);
         let hooks = restore::Hooks { progress, cancel: self.cancel.clone(), clock: &self.clock };
         Ok(restore::run(&self.api, self.runtime.handle(), &options, &hooks)?)
     }
 
+    fn bar(&self, phase: Phase) -> Bar {
+        Bar::for_restore(OUTPUT, ProgressMode::Auto, self.runtime.handle(), phase)
+    }
+
     fn compare(&self, pushed_at: Timestamp, pushed: &PushReport) -> Result<Comparison, TourError> {
         let copy = self.copy();
         let trees = Trees { source: &self.places.source, copy: &copy, pushed_at };
-        let bar = Bar::for_restore(OUTPUT);
+        let bar = self.bar(Phase::Verifying);
         let compared = trees.compare(&mut |found| {
             let (files_total, bytes_total) = (pushed.files, pushed.bytes);
             bar.at(Progress { files: found.files, bytes: found.bytes, files_total, bytes_total });

@@ -56,6 +56,8 @@ fn manifest(problems: &[&str]) -> Manifest {
         host: String::new(),
         push: None,
         series: None,
+        about: None,
+        roots_are: None,
     }
 }
 

@@ -13,7 +13,9 @@ use format_spec::manifest::{Manifest, PageRef, Problem, Totals};
 use format_spec::page::PageBuilder;
 use format_spec::snapshot::SnapshotState;
 use format_spec::wire::{self, FrameHeader, SnapshotInfo};
-use format_spec::{ChunkId, Entry, EntryKind, EntryPath, ErrorClass, Extent, FileEnd, SnapshotId, Timestamp};
+use format_spec::{
+    About, ChunkId, Entry, EntryKind, EntryPath, ErrorClass, Extent, FileEnd, SnapshotId, Timestamp,
+};
 
 use crate::api::{Api, Retry};
 
@@ -178,6 +180,7 @@ impl Store {
             number: 0,
             ahead_of_clock: false,
             suspect: None,
+            about: About::default(),
         }
     }
 
@@ -194,6 +197,8 @@ impl Store {
             host: String::new(),
             push: None,
             series: None,
+            about: None,
+            roots_are: None,
         }
     }
 

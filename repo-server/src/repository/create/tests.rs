@@ -141,6 +141,20 @@ async fn a_first_start_syncs_what_it_makes_and_what_it_finds_and_nothing_else() 
     assert_eq!(not_needed, [], "of {syncs:#?}");
 }
 
+#[test]
+fn chunk_lengths_that_a_repository_was_not_made_with_are_told() {
+    let spec = |text: &str| toml::from_str::<Config>(text).unwrap().settings().unwrap().chunker;
+    let other = spec("[chunker]\navg_kib = 512").unwrap();
+
+    assert_eq!(spec("[chunker]"), Some(DEFAULT_CHUNKER), "the defaults are stated twice");
+    assert_eq!((spec(""), not_heeded(None, &other)), (None, None), "nothing was configured");
+    assert_eq!(not_heeded(Some(&other), &other), None);
+    let told = not_heeded(Some(&DEFAULT_CHUNKER), &other).unwrap();
+    for part in ["[chunker]", "avg_kib = 256", "avg_kib = 512"] {
+        assert!(told.contains(part), "{told}");
+    }
+}
+
 #[tokio::test]
 async fn the_folders_of_a_repository_can_be_symlinks() {
     let world = tempfile::tempdir().unwrap();

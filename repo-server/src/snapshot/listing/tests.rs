@@ -26,6 +26,7 @@ fn put(world: &World, number: u64) -> SnapshotId {
         }],
         number: Some(number),
         shrunk: None,
+        about: None,
     };
     let mut batch = Batch::new();
     batch.put(Table::Snapshot, *snapshot.id.as_bytes(), snapshot.encode());

@@ -21,6 +21,8 @@ fn origin(root: &str) -> Origin {
         host: String::new(),
         push: None,
         series: None,
+        about: None,
+        roots_are: None,
     })
 }
 
@@ -43,6 +45,7 @@ fn draft(root: &str, at_ms: u64, files: u64, bytes: u64) -> Snapshot {
         }],
         number: None,
         shrunk: None,
+        about: None,
     }
 }
 

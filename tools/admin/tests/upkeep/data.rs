@@ -45,6 +45,7 @@ pub(crate) fn info(day: u8) -> SnapshotInfo {
         number: 0,
         ahead_of_clock: false,
         suspect: None,
+        about: format_spec::About::default(),
     }
 }
 
