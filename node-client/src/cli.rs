@@ -10,7 +10,7 @@ use format_spec::{About, ClusterName, Label, LabelChoice, Labels, NodeName, Note
 use crate::bar::Naming;
 use crate::config::{Config, Env, Settings};
 use crate::error::ClientError;
-use crate::named::SnapshotChoice;
+use crate::named::{Among, Moment, SnapshotChoice};
 use crate::priority::{DiskClass, Nice, Priority};
 use crate::push::{
     Alike, Caches, ClassRule, ClassSet, DEFAULT_REHASH, FreezeMode, FreezeOptions, Mounts, PathList,
@@ -345,9 +345,9 @@ pub struct RestoreArguments {
     /// The series that `latest` is of, by its name or by a folder (an absolute path), where a node has several.
     #[arg(long, value_name = "NAME|/FOLDER|stream:NAME")]
     pub series: Option<SeriesChoice>,
-    /// The label that `latest` must have; repeated: all of them.
-    #[arg(long = "label", value_name = "KEY[=VALUE]")]
-    pub labels: Vec<LabelChoice>,
+    /// What else `latest` must fit.
+    #[command(flatten)]
+    pub among: AmongArguments,
     /// Folder to restore to; it is made if it is missing, and must be empty.
     #[arg(long, value_name = "DIR")]
     pub to: PathBuf,
@@ -398,15 +398,44 @@ pub struct VerifyArguments {
     /// The series that `latest` is of, by its name or by a folder (an absolute path), where a node has several.
     #[arg(long, value_name = "NAME|/FOLDER|stream:NAME")]
     pub series: Option<SeriesChoice>,
-    /// The label that `latest` must have; repeated: all of them.
-    #[arg(long = "label", value_name = "KEY[=VALUE]")]
-    pub labels: Vec<LabelChoice>,
+    /// What else `latest` must fit.
+    #[command(flatten)]
+    pub among: AmongArguments,
     /// Let `latest` be the newest snapshot, complete or partial.
     #[arg(long)]
     pub allow_partial: bool,
     /// Progress on standard error.
     #[command(flatten)]
     pub progress: ProgressArguments,
+}
+
+/// Which snapshots `latest` may be.
+#[derive(Debug, Clone, Default, Args)]
+pub struct AmongArguments {
+    /// The label that `latest` must have; repeated: all of them.
+    #[arg(long = "label", value_name = "KEY[=VALUE]")]
+    pub labels: Vec<LabelChoice>,
+    /// Let `latest` be the newest of those that were made at this time or before: a date (its beginning) or a time, in
+    /// UTC unless it says otherwise, such as 2026-11-30, 2026-11-30T02:00 or 2026-11-30T02:00:00+01:00.
+    #[arg(long, value_name = "TIME")]
+    pub before: Option<Moment>,
+}
+
+impl AmongArguments {
+    /// For the library.
+    ///
+    /// # Errors
+    /// [`ClientError::Usage`] for a snapshot that is named by its id.
+    fn choice(&self, snapshot: &SnapshotChoice) -> Result<Among, ClientError> {
+        let Self { labels, before } = self.clone();
+        let flag = if before.is_some() { "--before" } else { "--label" };
+        if *snapshot != SnapshotChoice::Latest && (before.is_some() || !labels.is_empty()) {
+            return Err(ClientError::Usage(format!(
+                "{flag} chooses among snapshots for `latest`, and not by an id"
+            )));
+        }
+        Ok(Among { labels, before })
+    }
 }
 
 impl Connection {
@@ -602,13 +631,12 @@ impl RestoreArguments {
     /// # Errors
     /// [`ClientError::Usage`] if the node has no usable name.
     pub fn options(&self, config: &Config, host: &str) -> Result<RestoreOptions, ClientError> {
-        check_labels(&self.snapshot, &self.labels)?;
         Ok(RestoreOptions {
             snapshot: self.snapshot.clone(),
             cluster: config.chosen_cluster(),
             node: node(config, host)?,
             series: self.series.clone(),
-            labels: self.labels.clone(),
+            among: self.among.choice(&self.snapshot)?,
             partial: allowed(self.allow_partial),
             to: self.to.clone(),
             paths: self.paths.clone(),
@@ -629,13 +657,12 @@ impl VerifyArguments {
     /// # Errors
     /// [`ClientError::Usage`] if the node has no usable name.
     pub fn options(&self, config: &Config, host: &str) -> Result<VerifyOptions, ClientError> {
-        check_labels(&self.snapshot, &self.labels)?;
         Ok(VerifyOptions {
             snapshot: self.snapshot.clone(),
             cluster: config.chosen_cluster(),
             node: node(config, host)?,
             series: self.series.clone(),
-            labels: self.labels.clone(),
+            among: self.among.choice(&self.snapshot)?,
             partial: allowed(self.allow_partial),
         })
     }
@@ -647,16 +674,6 @@ fn node(config: &Config, host: &str) -> Result<NodeChoice, ClientError> {
         Some(node) => Ok(NodeChoice::Named(node)),
         None => config.node(host).map(NodeChoice::Assumed),
     }
-}
-
-/// Labels choose what `latest` stands for, and nothing else.
-fn check_labels(snapshot: &SnapshotChoice, labels: &[LabelChoice]) -> Result<(), ClientError> {
-    if labels.is_empty() || *snapshot == SnapshotChoice::Latest {
-        return Ok(());
-    }
-    Err(ClientError::Usage(
-        "--label is for `latest`: a snapshot that is named by its id needs none".to_owned(),
-    ))
 }
 
 fn allowed(allow_partial: bool) -> Partial {

@@ -1,11 +1,15 @@
 //! Snapshots as a command line names them: by an id, by how an id begins or ends, or as `latest`.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::str::FromStr;
 
-use format_spec::SnapshotId;
 use format_spec::snapshot::SnapshotState;
 use format_spec::wire::SnapshotInfo;
+use format_spec::{LabelChoice, SnapshotId};
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
 
 use crate::error::ClientError;
 
@@ -32,6 +36,74 @@ impl FromStr for SnapshotChoice {
             Err(_) if is_part(text) => Ok(Self::Part(text.to_ascii_lowercase())),
             id => id.map(Self::Id),
         }
+    }
+}
+
+/// Which snapshots `latest` may be.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Among {
+    /// Labels that it must have.
+    pub labels: Vec<LabelChoice>,
+    /// It was made at this time or before.
+    pub before: Option<Moment>,
+}
+
+impl Among {
+    /// Those of `all` that may be it.
+    ///
+    /// # Errors
+    /// [`ClientError::NotFound`], saying what none of them fits.
+    pub(crate) fn choose(&self, mut all: Vec<SnapshotInfo>) -> Result<Vec<SnapshotInfo>, ClientError> {
+        let is_some = !all.is_empty();
+        all.retain(|info| info.about.fits(&self.labels));
+        if all.is_empty() && is_some {
+            let labels: Vec<String> = self.labels.iter().map(ToString::to_string).collect();
+            return Err(ClientError::NotFound(format!("no snapshot has the label {}", labels.join(" and "))));
+        }
+        let Some(before) = self.before else { return Ok(all) };
+        let oldest = all.iter().map(|info| info.created.clone()).min();
+        all.retain(|info| before.is_not_before(&info.created));
+        match oldest {
+            Some(oldest) if all.is_empty() => Err(ClientError::NotFound(format!(
+                "no snapshot is of {before} or before: the oldest is of {oldest}"
+            ))),
+            _ => Ok(all),
+        }
+    }
+}
+
+/// A time as it is named on a command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment(Timestamp);
+
+impl Moment {
+    /// Whether a time of the server is this one or an earlier one; what is no time is not.
+    fn is_not_before(self, created: &str) -> bool {
+        created.parse::<Timestamp>().is_ok_and(|created| created <= self.0)
+    }
+}
+
+impl fmt::Display for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Text that is no time.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{0}` is no time: expected a date or a time, such as 2026-11-30, 2026-11-30T02:00 or 2026-11-30T02:00:00Z"
+)]
+pub struct ParseMomentError(String);
+
+impl FromStr for Moment {
+    type Err = ParseMomentError;
+
+    fn from_str(text: &str) -> Result<Self, ParseMomentError> {
+        let in_utc =
+            || text.parse::<DateTime>().ok()?.to_zoned(TimeZone::UTC).ok().map(|time| time.timestamp());
+        let time = text.parse::<Timestamp>().ok().or_else(in_utc);
+        time.map(Self).ok_or_else(|| ParseMomentError(text.to_owned()))
     }
 }
 
@@ -95,6 +167,8 @@ pub(crate) fn rank(info: &SnapshotInfo) -> impl Ord + use<> {
 
 #[cfg(test)]
 mod tests {
+    use format_spec::{About, Labels};
+
     use super::*;
 
     fn snapshot(at_ms: u64) -> SnapshotInfo {
@@ -113,6 +187,51 @@ mod tests {
         assert_eq!(latest_of_one_series(&[]).unwrap_err().exit_code(), 10);
         all[1].cluster = "other".parse().unwrap();
         assert_eq!(latest_of_one_series(&all).unwrap_err().exit_code(), 2);
+    }
+
+    #[test]
+    fn labels_choose_among_snapshots_and_one_that_none_has_is_not_found() {
+        let about = |label: &str| About {
+            labels: Labels::new([label.parse().unwrap()]).unwrap(),
+            ..About::default()
+        };
+        let all = vec![
+            SnapshotInfo { about: about("release=4.1"), ..snapshot(1) },
+            SnapshotInfo { about: about("release=4.2"), ..snapshot(2) },
+            snapshot(3),
+        ];
+        let fitting =
+            |label: &str| Among { labels: vec![label.parse().unwrap()], before: None }.choose(all.clone());
+
+        assert_eq!(fitting("release").unwrap(), all[..2]);
+        assert_eq!(fitting("release=4.1").unwrap(), all[..1]);
+        assert_eq!(Among::default().choose(all.clone()).unwrap(), all);
+        let error = fitting("team=db").unwrap_err();
+        assert!(error.exit_code() == 10 && error.to_string().contains("team=db"), "{error}");
+    }
+
+    #[test]
+    fn what_is_newer_than_a_time_is_not_chosen() {
+        let all: Vec<SnapshotInfo> =
+            ["2026-11-29T23:59:59.5Z", "2026-11-30T00:00:00Z", "2026-11-30T02:00:00.001Z"]
+                .into_iter()
+                .zip(1..)
+                .map(|(created, n)| SnapshotInfo { created: created.to_owned(), ..snapshot(n) })
+                .collect();
+        let until = |time: &str| {
+            Among { before: Some(time.parse().unwrap()), labels: Vec::new() }.choose(all.clone())
+        };
+
+        assert_eq!(until("2026-12-01").unwrap(), all);
+        assert_eq!(until("2026-11-30T02:00").unwrap(), all[..2]);
+        assert_eq!(until("2026-11-30").unwrap(), all[..2], "a date is its beginning");
+        assert_eq!(until("2026-11-30T00:30:00+01:00").unwrap_err().exit_code(), 10);
+        assert_eq!(until("2026-11-30T00:59:59.6+01:00").unwrap(), all[..1]);
+        let error = until("2026-11-29").unwrap_err().to_string();
+        assert!(error.contains("the oldest is of 2026-11-29T23:59:59.5Z"), "{error}");
+        for none in ["", "yesterday", "2026-13-01", "26h", "2026-11-30T25:00"] {
+            assert!(none.parse::<Moment>().is_err(), "{none}");
+        }
     }
 
     #[test]

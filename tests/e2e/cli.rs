@@ -283,7 +283,7 @@ fn bash_completes_commands_flags_and_values() {
         (&["astacus-client", "res"][..], "restore"),
         (&["astacus-client", "push", "--freeze-"], "--freeze-dir"),
         (&["astacus-client", "push", "--freeze", "re"], "reflink"),
-        (&["astacus-client", "restore", "--into"], "--into-existing"),
+        (&["astacus-client", "restore", "--into-e"], "--into-existing"),
         (&["astacus-admin", "forget", "--keep-la"], "--keep-last"),
     ] {
         assert_eq!(offered(&node, words), [expected], "{words:?}");

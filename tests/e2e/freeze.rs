@@ -5,6 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{CWD, Mode, mkfifoat};
 use rustix::process::{Signal, kill_process};
 use serde_json::Value;
 use tests::client::{Client, Running, number, text};
@@ -184,19 +185,18 @@ fn roots_and_folders_that_make_no_sense_are_refused_before_a_session_is_opened()
     let world = World::new();
     let root = world.path("source");
     small_tree(&root.join("inner"), 2);
-    let (gone, file, used) = (world.path("gone"), root.join("inner/file-0"), world.path("used"));
+    let (gone, pipe, used) = (world.path("gone"), root.join("inner/pipe"), world.path("used"));
+    mkfifoat(CWD, &pipe, Mode::RUSR).unwrap();
     small_tree(&used, 1);
     let token = || world.wire().open_session("c", "other", None).fencing_token;
     let before = token();
     let inner = root.join("inner");
     let freeze_dir = |dir: &Path| ["--freeze-dir".to_owned(), dir.to_str().unwrap().to_owned()];
     let both = ["--require-freeze", "--freeze", "none"].map(str::to_owned).to_vec();
-    let cases: [(i32, &[&Path], Vec<String>); 8] = [
+    let cases: [(i32, &[&Path], Vec<String>); 6] = [
         (2, &[&inner], both),
         (10, &[&gone], vec![]),
-        (2, &[&file], vec![]),
-        (2, &[&root, &inner], vec![]),
-        (2, &[&inner, &inner], vec![]),
+        (2, &[&pipe], vec![]),
         (10, &[&inner], freeze_dir(&gone).to_vec()),
         (2, &[&inner], freeze_dir(&root).to_vec()),
         (2, &[&inner], freeze_dir(&used).to_vec()),

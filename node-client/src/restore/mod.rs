@@ -41,7 +41,7 @@ use format_spec::manifest::Manifest;
 use format_spec::page::Record;
 use format_spec::path::Printable;
 use format_spec::wire::SnapshotInfo;
-use format_spec::{ClusterName, EntryPath, LabelChoice, NodeName, SnapshotId};
+use format_spec::{ClusterName, EntryPath, NodeName, SnapshotId};
 use tokio::runtime::Handle;
 
 use attributes::Attributes;
@@ -72,7 +72,7 @@ use crate::cancel::Cancel;
 use crate::clock::Clock;
 use crate::error::ClientError;
 use crate::list::of_cluster;
-use crate::named::{SnapshotChoice, by_part};
+use crate::named::{Among, SnapshotChoice, by_part};
 
 /// Where a pushed root goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,8 +121,8 @@ pub struct RestoreOptions {
     pub node: NodeChoice,
     /// Which series of the node `latest` is of; without it, the only one that can be meant.
     pub series: Option<SeriesChoice>,
-    /// Labels that `latest` must have.
-    pub labels: Vec<LabelChoice>,
+    /// Which snapshots `latest` may be.
+    pub among: Among,
     /// Whether files may be missing or torn.
     pub partial: Partial,
     /// The target: a folder that is made if it is missing.
@@ -362,7 +362,7 @@ fn find(
     let id = match &options.snapshot {
         SnapshotChoice::Latest => {
             let all = runtime.block_on(of_cluster(api, options.cluster.as_ref()))?;
-            let all = select::labelled(all, &options.labels)?;
+            let all = options.among.choose(all)?;
             let RestoreOptions { node, series, partial, .. } = options;
             let (Latest { id, passed_over }, node) =
                 select::latest(&all, node, series.as_ref(), filter, *partial)?;

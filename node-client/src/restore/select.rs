@@ -6,7 +6,7 @@ use std::fmt;
 use format_spec::path::Printable;
 use format_spec::snapshot::SnapshotState;
 use format_spec::wire::SnapshotInfo;
-use format_spec::{LabelChoice, NodeName, SnapshotId};
+use format_spec::{NodeName, SnapshotId};
 use indicatif::HumanCount;
 use serde::Serialize;
 
@@ -95,23 +95,6 @@ pub(crate) fn of_files(count: u64) -> String {
 pub(super) struct Latest {
     pub(super) id: SnapshotId,
     pub(super) passed_over: Option<PassedOver>,
-}
-
-/// Those of `all` that have each of `labels`.
-///
-/// # Errors
-/// [`ClientError::NotFound`], naming the labels, if there is none.
-pub(super) fn labelled(
-    mut all: Vec<SnapshotInfo>,
-    labels: &[LabelChoice],
-) -> Result<Vec<SnapshotInfo>, ClientError> {
-    let is_some = !all.is_empty();
-    all.retain(|info| info.about.fits(labels));
-    if all.is_empty() && is_some {
-        let labels: Vec<String> = labels.iter().map(ToString::to_string).collect();
-        return Err(ClientError::NotFound(format!("no snapshot has the label {}", labels.join(" and "))));
-    }
-    Ok(all)
 }
 
 /// What `latest` stands for among the snapshots that hold the chosen node, and that node.
@@ -205,7 +188,7 @@ fn choose(nodes: BTreeSet<&NodeName>, choice: &NodeChoice, who: &str) -> Result<
 
 #[cfg(test)]
 mod tests {
-    use format_spec::{About, Labels};
+    use format_spec::About;
 
     use super::*;
     use crate::twin::with_old;
@@ -304,25 +287,6 @@ mod tests {
     }
 
     /// S8: what is not there cannot be had from a snapshot that lacks it, however new that is.
-    #[test]
-    fn labels_choose_among_snapshots_and_one_that_none_has_is_not_found() {
-        let about = |label: &str| About {
-            labels: Labels::new([label.parse().unwrap()]).unwrap(),
-            ..About::default()
-        };
-        let all = vec![
-            SnapshotInfo { about: about("release=4.1"), ..snapshot(1, &["a"]) },
-            SnapshotInfo { about: about("release=4.2"), ..snapshot(2, &["a"]) },
-            snapshot(3, &["a"]),
-        ];
-        let fitting = |label: &str| labelled(all.clone(), &[label.parse().unwrap()]);
-
-        assert_eq!(fitting("release").unwrap(), all[..2]);
-        assert_eq!(fitting("release=4.1").unwrap(), all[..1]);
-        assert_eq!(labelled(all.clone(), &[]).unwrap(), all);
-        let error = fitting("team=db").unwrap_err();
-        assert!(error.exit_code() == 10 && error.to_string().contains("team=db"), "{error}");
-    }
 
     #[test]
     fn the_latest_is_complete_and_names_the_newer_partial_one() {

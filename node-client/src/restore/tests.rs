@@ -22,7 +22,7 @@ fn options(to: &Path) -> RestoreOptions {
         cluster: None,
         node: elsewhere(),
         series: None,
-        labels: Vec::new(),
+        among: Among::default(),
         partial: Partial::Refuse,
         to: to.to_owned(),
         paths: Vec::new(),
@@ -54,7 +54,7 @@ fn check_with(server: &Server, partial: Partial) -> Result<VerifyReport, ClientE
         cluster: None,
         node: elsewhere(),
         series: None,
-        labels: Vec::new(),
+        among: Among::default(),
         partial,
     };
     verify(&server.api, server.runtime.handle(), &options, &hooks)

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use format_spec::key::DomainKey;
 use format_spec::manifest::Manifest;
-use format_spec::{ChunkId, ClusterName, EntryPath, LabelChoice, NodeName, SnapshotId};
+use format_spec::{ChunkId, ClusterName, EntryPath, NodeName, SnapshotId};
 use serde::Serialize;
 use tokio::runtime::Handle;
 
@@ -23,7 +23,7 @@ use super::{Hooks, OnProgress, Progress};
 use crate::api::Api;
 use crate::error::{ClientError, chain};
 use crate::list::of_cluster;
-use crate::named::{SnapshotChoice, by_part};
+use crate::named::{Among, SnapshotChoice, by_part};
 
 const WORKERS: usize = 4;
 const QUEUE: usize = 4;
@@ -41,8 +41,8 @@ pub struct VerifyOptions {
     pub node: NodeChoice,
     /// Which series of the node `latest` is of; without it, the only one that can be meant.
     pub series: Option<SeriesChoice>,
-    /// Labels that `latest` must have.
-    pub labels: Vec<LabelChoice>,
+    /// Which snapshots `latest` may be.
+    pub among: Among,
     /// Whether `latest` may be a partial one. One that is named is checked either way.
     pub partial: Partial,
 }
@@ -150,7 +150,7 @@ fn find(
         SnapshotChoice::Latest => {
             let VerifyOptions { cluster, node, series, partial, .. } = options;
             let everything = Filter::new(&[], &[])?;
-            let all = select::labelled(all(cluster.as_ref())?, &options.labels)?;
+            let all = options.among.choose(all(cluster.as_ref())?)?;
             select::latest(&all, node, series.as_ref(), &everything, *partial)?.0
         }
     };

@@ -12,7 +12,7 @@ use node_client::cli::{Output, ProgressMode};
 use node_client::clock::{Clock, SystemClock};
 use node_client::config::{Config, Settings};
 use node_client::error::{ClientError, EXIT_PARTIAL};
-use node_client::named::SnapshotChoice;
+use node_client::named::{Among, SnapshotChoice};
 use node_client::progress::Phase;
 use node_client::push::{self, FreezeMode, FreezeOptions, PushOptions, PushReport};
 use node_client::restore::{
@@ -146,7 +146,7 @@ impl<'a> Tour<'a> {
             cluster: Some(pushed.cluster.clone()),
             node: NodeChoice::Named(pushed.node.clone()),
             series: None,
-            labels: Vec::new(),
+            among: Among::default(),
             // The report compares what is there with what the push said.
             partial: Partial::Allow,
             to: self.copy(),
