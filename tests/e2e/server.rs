@@ -198,8 +198,9 @@ fn chunk_lengths_that_a_repository_does_not_have_are_told_at_its_start() {
 
     for (chunker, is_told) in [("[chunker]\navg_kib = 512\n", true), ("", false)] {
         fs::write(&config, chunker).unwrap();
-        let server = Server::start_with(&data, &config);
+        let mut server = Server::start_with(&data, &config);
 
+        assert!(server.stop().success());
         let log = server.log();
         assert_eq!(log.contains("[chunker]") && log.contains("avg_kib = 256"), is_told, "{log}");
     }
@@ -210,7 +211,7 @@ fn a_lost_token_is_made_again_and_a_short_one_is_refused() {
     let folder = Folder::new();
     let data = folder.path("data");
     let mut server = Server::start(&data);
-    assert!(server.log().contains("a new repository was made"), "{}", server.log());
+    server.logged("a new repository was made", 1);
     let (token, file) = (server.token(), server.token_file());
     assert!(server.stop().success());
 
@@ -221,7 +222,7 @@ fn a_lost_token_is_made_again_and_a_short_one_is_refused() {
 
     assert!(short.stderr.contains("remove the file"), "{}", short.stderr);
     assert_ne!(server.token(), token);
-    assert!(server.log().contains("a new one was made"), "{}", server.log());
+    server.logged("a new one was made", 1);
     let mode = fs::metadata(&data).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o700, "the data folder is closed to others");
 }
@@ -259,7 +260,7 @@ fn hang_ups_and_user_signals_stop_no_server() {
         kill_process(world.server.pid(), signal).unwrap();
         assert_eq!(world.wire().send("GET", "/healthz", b"").status, 200);
     }
-    wait::for_state("the hang-up to be seen", || world.server.log().contains("SIGHUP").then_some(()));
+    world.server.logged("SIGHUP", 1);
     assert!(world.server.runs());
 }
 

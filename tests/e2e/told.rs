@@ -105,7 +105,7 @@ impl Watched {
 
     #[track_caller]
     fn logs(&self, what: &str) {
-        wait::for_state(what, || self.server.log().contains(what).then_some(()));
+        self.server.logged(what, 1);
     }
 
     /// Codes of the alarms that are up.
@@ -260,7 +260,7 @@ fn a_log_in_json_names_what_was_committed_and_why_a_policy_let_it_go() {
         .into();
     node.admin(&["forget", "--keep-last", "1", "--minimum", "1"]).exits(0);
 
-    let log = watched.server.log();
+    let log = watched.server.logged("a snapshot was forgotten", 3);
     let lines: Vec<Value> =
         log.lines().map(|line| serde_json::from_str(line.trim_start_matches("  | ")).unwrap()).collect();
     let of =
@@ -294,7 +294,7 @@ fn a_log_in_text_names_the_rule_that_let_a_snapshot_go() {
     }
     node.admin(&["forget", "--maximum", "1", "--minimum", "1"]).exits(0);
 
-    let log = world.server.log();
+    let log = world.server.logged("a snapshot was forgotten", 1);
     let line = log.lines().find(|line| line.contains("a snapshot was forgotten")).unwrap();
     for part in ["cluster=c", "node=\"n\"", &format!("series={root:?}"), "why=\"more than 1 (maximum)\""] {
         assert!(line.contains(part), "{part} {line}");

@@ -222,6 +222,17 @@ impl Server {
         })
     }
 
+    /// Waits until so many lines of its log contain `text`, and returns the log. A log is written beside the work.
+    ///
+    /// # Panics
+    /// If there are fewer after a while.
+    pub fn logged(&self, text: &str, times: usize) -> String {
+        wait::for_state(text, || {
+            let log = self.log();
+            (log.lines().filter(|line| line.contains(text)).count() >= times).then_some(log)
+        })
+    }
+
     /// Lines of its log that no test may see unless it allowed them.
     pub fn errors(&self) -> Vec<String> {
         let is_allowed = |line: &&String| !self.allowed.iter().any(|text| line.contains(text));
