@@ -43,6 +43,24 @@ fn everything_that_a_file_system_holds_comes_back() {
     assert_eq!(report["skipped"], serde_json::json!([]));
 }
 
+/// What compresses a hundred times over fits into one body, and is more than a server inflates at once.
+#[test]
+fn content_that_compresses_very_well_is_sent_in_several_bodies() {
+    let world = World::new();
+    let root = world.dir("source");
+    let mut content = vec![0; 80 << 20];
+    for (n, block) in (0_u64..).zip(content.chunks_mut(4096)) {
+        block[..8].copy_from_slice(&n.to_le_bytes());
+    }
+    fs::write(root.join("file"), content).unwrap();
+    let node = world.node("n");
+
+    let report = node.push_with(&root, &["--jobs", "1"]);
+
+    assert!(number(&report, "bytes_sent") < 8 << 20, "all of it would fit into one body: {report}");
+    node.run(["verify", "latest"]).exits(0);
+}
+
 #[test]
 fn with_strip_root_the_content_lies_in_the_target_itself() {
     let world = World::new();

@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use format_spec::blob::{BlobInfo, Compressor};
 use format_spec::key::BlobKind;
 use format_spec::page::MAX_PAGE_LEN;
-use format_spec::wire::{FrameHeader, MAX_IDS, encode_end};
+use format_spec::wire::{FrameHeader, MAX_IDS, MAX_READ_LEN, encode_end};
 use format_spec::{ChunkId, SessionId};
 use tokio::runtime::Handle;
 
@@ -167,10 +167,10 @@ impl Uplink<'_> {
         for batch in todo {
             for (id, plain) in batch.chunks() {
                 self.stop.check()?;
-                self.stop.pass(body.push(&mut compressor, kind, id, plain))?;
-                if body.is_full(body_len) {
+                if body.bytes.len() >= body_len || !body.has_room(plain) {
                     bodies.send(std::mem::take(&mut body)).map_err(|_| Stopped)?;
                 }
+                self.stop.pass(body.push(&mut compressor, kind, id, plain))?;
             }
             let _ = free.send(batch.cleared());
         }
@@ -211,6 +211,8 @@ impl Uplink<'_> {
 struct Body {
     bytes: Vec<u8>,
     frames: u32,
+    /// Bytes of its blobs before compression.
+    plain_len: u64,
 }
 
 impl Body {
@@ -227,12 +229,14 @@ impl Body {
         self.bytes.extend_from_slice(&header.encode());
         self.bytes.extend_from_slice(payload);
         self.frames += 1;
+        self.plain_len += u64::from(info.plain_len);
         Ok(())
     }
 
-    /// Whether it is to be sent now: with `len` bytes, or with as many frames as the server takes at once.
-    fn is_full(&self, len: usize) -> bool {
-        self.bytes.len() >= len || usize::try_from(self.frames).is_ok_and(|frames| frames >= MAX_IDS)
+    /// Whether the server takes one more blob in the same body: it bounds frames, and what they are inflated to.
+    fn has_room(&self, plain: &[u8]) -> bool {
+        let has_frame = usize::try_from(self.frames).is_ok_and(|frames| frames < MAX_IDS);
+        has_frame && self.plain_len + u64::from(short(plain.len())) <= MAX_READ_LEN
     }
 
     fn finish(mut self) -> Segments {
