@@ -14,8 +14,11 @@
 
 mod examine;
 mod findings;
+mod judge;
 mod limits;
+mod objects;
 mod packs;
+mod pages;
 mod piecewise;
 mod replay;
 mod snapshots;
@@ -40,7 +43,8 @@ use findings::{Findings, Problem};
 use limits::Due;
 use packs::Known;
 pub(crate) use packs::for_each_pack;
-use snapshots::{CleanPages, Walked};
+use pages::CleanPages;
+use snapshots::Walked;
 
 /// Hears of steps done and steps in all.
 pub(crate) type OnProgress<'a> = &'a (dyn Fn(u64, u64) + Send + Sync);
