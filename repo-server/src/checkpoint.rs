@@ -24,16 +24,16 @@ use format_spec::{CheckpointId, FORMAT_VERSION, FormatError, PackId, id};
 use futures_util::{StreamExt, stream};
 use tokio::runtime::Handle;
 
-use crate::census;
-use crate::damaged::Object;
 use crate::defects;
+use crate::defects::census;
+use crate::defects::objects::Object;
 use crate::error::ServerError;
 use crate::index::row::{DoomedKey, DoomedKind, DoomedRow, PackNumber, PackRow};
 use crate::index::{Batch, KeyRange, Table};
 use crate::pack::{read_directory, unreadable};
-use crate::repository::Repository;
 use crate::site::ObjectName;
-use crate::witness;
+use crate::start::compare;
+use crate::store::Repository;
 
 /// New packs from which on a checkpoint is due.
 const DUE_PACKS: usize = 1024;
@@ -75,7 +75,7 @@ pub struct Written {
 pub async fn run(repository: &Arc<Repository>, when: When) -> Result<Written, ServerError> {
     let _turn = repository.turn.lock().await;
     let check = |repository: &Arc<Repository>| {
-        witness::check(repository)?;
+        compare::check(repository)?;
         census::check(repository)
     };
     repository.blocking(check).await?;

@@ -14,20 +14,20 @@ use format_spec::wire::{
 };
 use format_spec::{About, ClusterName, SnapshotId};
 
-use crate::census;
-use crate::clock_watch::ClockState;
-use crate::damaged::{self, Known};
+use crate::catalog::ledger::Counts;
 use crate::defects;
+use crate::defects::census;
+use crate::defects::objects::{self, Known};
 use crate::error::{Chain, ServerError};
+use crate::health::clock::ClockState;
 use crate::index::row::MarkRow;
-use crate::ledger::Counts;
-use crate::repository::Repository;
 use crate::settings::{PolicyError, check_policy};
 use crate::snapshot::retention::{self, Candidate, Condition, Policy, Protection, Standing};
 use crate::snapshot::series::{by_series, nodes, note_origins, title, title_of_folders, watch_suspects};
 use crate::snapshot::{self, reach};
+use crate::start::compare;
+use crate::store::Repository;
 use crate::time::{later, rfc3339};
-use crate::witness;
 
 type Marks = HashMap<SnapshotId, MarkRow>;
 
@@ -54,7 +54,7 @@ pub(crate) async fn run(
     }
     let asked = request.clone();
     let decide = move |repository: &Arc<Repository>| {
-        witness::check(repository)?;
+        compare::check(repository)?;
         census::check(repository)?;
         if asked.accept_clock {
             repository.clock_watch.accept(repository)?;
@@ -146,7 +146,7 @@ fn decide(
     snapshots: &[Snapshot],
     marks: &Marks,
 ) -> Result<Fates, ServerError> {
-    let damaged = damaged::all(repository)?;
+    let damaged = objects::all(repository)?;
     if !request.snapshots.is_empty() {
         return by_name(request, snapshots, marks, &damaged);
     }

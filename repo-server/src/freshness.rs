@@ -17,14 +17,15 @@ use format_spec::wire::{
 };
 use format_spec::{ClusterName, NodeName};
 
-use crate::alarm::{self, AlarmCode, MAX_SUBJECT_LEN};
-use crate::damaged;
+use crate::defects::objects;
 use crate::error::ServerError;
+use crate::health::alarm::{self, AlarmCode, MAX_SUBJECT_LEN};
 use crate::index::row::{PackNumber, PackRow};
 use crate::index::{Batch, KeyRange, Table};
-use crate::repository::{Repository, lock};
 use crate::snapshot;
 use crate::snapshot::series::{by_series, subject, title_of_folders};
+use crate::store::Repository;
+use crate::sync::lock;
 use crate::time::{later, rfc3339};
 
 /// A history goes by so many of its last intervals.
@@ -194,7 +195,7 @@ fn cut(mut name: String) -> String {
 
 /// All series, and those that a rule expects and that have no snapshot. Blocks.
 pub(crate) fn report(repository: &Repository) -> Result<FreshnessReport, ServerError> {
-    let (marks, damaged) = (snapshot::marks(repository)?, damaged::all(repository)?);
+    let (marks, damaged) = (snapshot::marks(repository)?, objects::all(repository)?);
     let mut snapshots = snapshot::list(repository, None)?;
     snapshots.retain(|snapshot| marks.get(&snapshot.id).is_none_or(|mark| mark.tombstone.is_none()));
     let is_good = |snapshot: &Snapshot| {

@@ -15,9 +15,10 @@ use repo_server::error::Chain;
 use repo_server::http::{self, Token};
 use repo_server::log::{Format, Log};
 use repo_server::rebuild::{self, Plan, RebuildError, RebuildReport};
-use repo_server::repository::{CreateError, OnHalt, Repository, check_exists, open_or_create};
 use repo_server::service;
 use repo_server::site::SiteUrl;
+use repo_server::start::{CreateError, check_exists, open_or_create};
+use repo_server::store::{OnHalt, Repository};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -278,10 +279,11 @@ async fn serve(arguments: Serve, config: Config, log: &Log) -> anyhow::Result<()
     let mut hang_up = signal(SignalKind::hangup())?;
     tell_address(listener.local_addr()?);
     service::tell("READY=1");
-    let expiry = tokio::spawn(repo_server::expire_sessions(Arc::clone(&opened.repository), EXPIRE_EVERY));
-    let upkeep = tokio::spawn(repo_server::look_after(Arc::clone(&opened.repository)));
-    let damage = tokio::spawn(repo_server::name_damage(Arc::clone(&opened.repository)));
-    let people = tokio::spawn(repo_server::tell_people(Arc::clone(&opened.repository)));
+    let expiry =
+        tokio::spawn(repo_server::background::expire_sessions(Arc::clone(&opened.repository), EXPIRE_EVERY));
+    let upkeep = tokio::spawn(repo_server::background::look_after(Arc::clone(&opened.repository)));
+    let damage = tokio::spawn(repo_server::background::name_damage(Arc::clone(&opened.repository)));
+    let people = tokio::spawn(repo_server::background::tell_people(Arc::clone(&opened.repository)));
     let limits = http::Limits::within_descriptors(config.limits.connections());
     let routes = http::routes(Arc::clone(&opened.repository), Token::new(&opened.token));
     let stopped = async {
@@ -301,8 +303,8 @@ async fn serve(arguments: Serve, config: Config, log: &Log) -> anyhow::Result<()
         // It begins nothing more from here on: the end of the runtime would cut that off.
         let _ = task.await;
     }
-    repo_server::settle(&opened.repository).await;
-    repo_server::release(&opened.repository).await;
+    repo_server::background::settle(&opened.repository).await;
+    repo_server::background::release(&opened.repository).await;
     tracing::info!("stopped");
     Ok(())
 }

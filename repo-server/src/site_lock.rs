@@ -27,8 +27,9 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Clock;
 use crate::error::{Chain, ServerError};
 use crate::index::lock_patiently;
-use crate::repository::{Repository, lock};
 use crate::site::{Area, Listed, ObjectName, Prefix, Site, SiteError};
+use crate::store::Repository;
+use crate::sync::lock;
 use crate::time::rfc3339;
 
 /// A foreign lock that does not change for so long has no owner any more.

@@ -11,13 +11,13 @@ use format_spec::snapshot::{ManifestRef, Snapshot};
 use format_spec::wire::{ClusterStats, NodeStats, NotCounted, SnapshotStats, Space, StatsReport};
 use format_spec::{ChunkId, ClusterName, NodeName, SnapshotId};
 
+use crate::catalog::ledger::Counts;
 use crate::error::{Chain, ServerError};
 use crate::index::row::{ChunkRow, PackRow};
 use crate::index::{KeyRange, Table};
-use crate::ledger::Counts;
 use crate::pack;
-use crate::repository::Repository;
 use crate::snapshot::{self, reach};
+use crate::store::Repository;
 use crate::time::rfc3339;
 
 /// Rows that are looked up at once.

@@ -22,13 +22,13 @@ use crate::gc;
 use crate::index::row::DoomedRow;
 use crate::index::{Batch, Index, IndexError, KeyRange, MemoryIndex, Rows, Table};
 use crate::pack;
-use crate::repository::{Parts, Repository};
 use crate::session::{self, Pusher, SessionRow, TTL};
 use crate::settings::Upkeep;
 use crate::site::{Site, StoreSite};
 use crate::snapshot;
 use crate::snapshot::series::Smaller;
-use crate::witness;
+use crate::start::compare;
+use crate::store::{Parts, Repository};
 
 /// A clock that stands still until it is told to move.
 #[derive(Default)]
@@ -214,7 +214,7 @@ impl World {
     /// The process dies, and another one starts as a server does: it looks at the site before it serves.
     pub(crate) fn restart(&mut self) {
         self.crash();
-        self.wait(witness::settle_once(&self.repository));
+        self.wait(compare::settle_once(&self.repository));
     }
 
     /// The process dies, and another one starts over another index.

@@ -16,12 +16,12 @@ use tempfile::TempDir;
 use crate::index::row::{ChunkRow, PackNumber, PackRow};
 use crate::index::{Batch, Index, KeyRange, Table};
 use crate::pack;
-pub(crate) use crate::repository::testing::{describe, descriptor, master};
-use crate::repository::{Parts, Repository};
 use crate::session::{self, Pusher};
 use crate::site::{Site, StoreSite};
 use crate::snapshot;
 use crate::snapshot::series::Smaller;
+pub(crate) use crate::store::testing::{describe, descriptor, master};
+use crate::store::{Parts, Repository};
 
 /// A repository, and what it stands on.
 pub(crate) struct World {

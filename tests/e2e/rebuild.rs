@@ -11,7 +11,7 @@ use format_spec::PackId;
 use repo_server::checkpoint::{self, When};
 use repo_server::index::row::{ChunkRow, Epoch, PackNumber, PackRow};
 use repo_server::index::{Engine, Index, KeyRange, Table, open_existing};
-use repo_server::repository::open_or_create;
+use repo_server::start::open_or_create;
 use serde_json::Value;
 use tests::client::{Client, Done, number, run_to_end, text};
 use tests::compare::differences;

@@ -6,9 +6,9 @@ use std::sync::atomic::AtomicUsize;
 
 use node_client::error::ClientError;
 use repo_server::config::{Config, SpaceConfig};
-use repo_server::repository::{Opened, open_or_create};
+use repo_server::health::space::{BALLAST, Room, Space, Volume, release_ballast, restore_ballast};
 use repo_server::settings::{Amount, SpaceSettings};
-use repo_server::space::{BALLAST, Room, Space, Volume, release_ballast, restore_ballast};
+use repo_server::start::{Opened, open_or_create};
 use tests::client::{Client, text};
 use tests::compare::assert_same;
 use tests::corpus;

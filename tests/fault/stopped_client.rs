@@ -10,8 +10,8 @@ use std::time::Duration;
 use format_spec::wire::{
     Delays, ForgetRequest, GcRequest, LargeDelete, LastComplete, Repair, RunMode, VerifyLevel,
 };
+use repo_server::background::expire_sessions;
 use repo_server::clock::Clock;
-use repo_server::expire_sessions;
 use rustix::process::{Signal, kill_process};
 use tests::client::{Client, Running, number, text};
 use tests::compare::differences;

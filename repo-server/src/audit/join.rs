@@ -2,11 +2,11 @@
 
 use format_spec::ChunkId;
 
-use super::sort::{Counts, Key};
 use crate::error::ServerError;
 use crate::index::row::ChunkRow;
 use crate::index::{KeyRange, Row, Table};
-use crate::repository::Repository;
+use crate::sort::{Counts, Key};
+use crate::store::Repository;
 use std::num::NonZeroUsize;
 
 /// Ids that are shown at once.

@@ -19,25 +19,22 @@ mod join;
 mod places;
 mod read;
 mod rows;
-pub(crate) mod sort;
 #[cfg(test)]
 mod tests;
-mod watch;
 
 use std::sync::Arc;
 
 use format_spec::wire::{AuditFinding, AuditReport, AuditState, Repair};
 
 pub(crate) use join::{Joined, join};
-pub(crate) use watch::Watch;
 
-use crate::alarm::{self, AlarmCode};
 use crate::error::ServerError;
+use crate::health::alarm::{self, AlarmCode};
 use crate::index::row::{Live, PackNumber, Totals};
-use crate::repository::Repository;
-use crate::witness::{self, Behind};
-use sort::Sorter;
-use watch::Watching;
+use crate::sort::Sorter;
+use crate::start::compare::{self, Behind};
+use crate::store::Repository;
+use crate::store::Watching;
 
 /// Findings that a report lists.
 const LISTED: usize = 10_000;
@@ -61,7 +58,7 @@ pub(crate) async fn run(
         let why = "a run of the collector or another audit is in progress".to_owned();
         return Err(ServerError::Busy { why });
     };
-    let behind = witness::look(repository, &turn).await?;
+    let behind = compare::look(repository, &turn).await?;
     repository.blocking(move |repository| audit(repository, repair, &progress, behind)).await
 }
 

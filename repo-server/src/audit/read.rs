@@ -10,13 +10,13 @@ use format_spec::wire::AuditState;
 use futures_util::{StreamExt, stream};
 use tokio::runtime::Handle;
 
-use super::sort::Sorter;
 use super::{Audit, Gravity, HEADINGS, Heading, PackSeen};
 use crate::error::ServerError;
 use crate::index::row::{ChunkRow, Live, PackNumber, PackRow};
 use crate::index::{KeyRange, Table};
 use crate::pack::{directory_of, unreadable};
 use crate::snapshot::open_manifest;
+use crate::sort::Sorter;
 
 /// Directories that are on their way at once: each takes a few megabytes at most.
 const IN_FLIGHT: usize = 8;

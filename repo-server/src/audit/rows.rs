@@ -5,10 +5,10 @@ use format_spec::key::BlobKind;
 use format_spec::wire::AuditState;
 
 use super::{Audit, Gravity, HEADINGS, Joined};
+use crate::catalog::lost_pages;
 use crate::error::ServerError;
 use crate::index::row::{ChunkRow, Epoch, IdleKey, PackNumber};
 use crate::index::{Batch, Table};
-use crate::owed;
 
 /// Rows that are mended in one batch: pushes wait that long.
 const MENDED_AT_ONCE: usize = 1000;
@@ -45,7 +45,7 @@ impl Suspect {
         match (self.cure, self.row) {
             (Cure::Count(references), Some(row)) => set_count(batch, self.id, row, references, epoch),
             (Cure::Queue, Some(row)) => queue(batch, self.id, &row),
-            (Cure::Owe(count), None) => owed::set(batch, &self.id, count),
+            (Cure::Owe(count), None) => lost_pages::set(batch, &self.id, count),
             _ => return false,
         }
         true
@@ -149,7 +149,7 @@ impl Audit<'_> {
             _ => None,
         };
         let lost: Vec<(ChunkId, u64)> = group.iter().filter_map(by_manifests).collect();
-        let owed = owed::counts(&self.repository, lost.iter().map(|(id, _)| id))?;
+        let owed = lost_pages::counts(&self.repository, lost.iter().map(|(id, _)| id))?;
         for ((id, named), owed) in lost.into_iter().zip(owed) {
             let problem = format!("{named} manifests name it, and it is lost until it is pushed again");
             let cure = if named == owed { Cure::None } else { Cure::Owe(named) };

@@ -7,9 +7,9 @@ use futures_util::FutureExt;
 use tokio::runtime::Handle;
 
 use super::*;
+use crate::defects::blobs::{self, Place};
 use crate::index::row::{Epoch, IdleKey, PackRow};
 use crate::index::{Batch, Table};
-use crate::quarantine::{self, Place};
 use crate::site::Op;
 use crate::site::hooked::HookedSite;
 use crate::snapshot::manifest_object;
@@ -228,7 +228,7 @@ async fn what_a_page_refers_to_that_is_healed_meanwhile_is_not_counted_down() {
     world.push("n", &["alpha", "beta"]).await;
     let page = pages(&world)[0];
     let at = Place::of(&world.row(page).unwrap());
-    quarantine::mark(&world.repository, &[(page, at, "rotten".to_owned())]).unwrap();
+    blobs::mark(&world.repository, &[(page, at, "rotten".to_owned())]).unwrap();
     let pusher = Arc::clone(&world);
     site.before(Op::GetRanges, "packs/", async move {
         pusher.push("n", &["alpha", "beta"]).await;
@@ -303,7 +303,7 @@ async fn counts_are_only_raised_while_something_cannot_be_read() {
     assert_eq!((report.unexplained, report.found, report.mended), (1, 2, 1), "{:#?}", report.findings);
     assert!(pages(&world).iter().all(|page| world.row(*page).unwrap().references == 1));
     assert!(report.findings.iter().any(|found| found.object == manifest.to_string()));
-    let up = crate::alarm::list(&world.repository).unwrap();
+    let up = crate::health::alarm::list(&world.repository).unwrap();
     assert_eq!(up.iter().map(|alarm| alarm.code.as_str()).collect::<Vec<_>>(), ["damaged_objects"]);
 }
 

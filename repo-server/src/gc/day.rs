@@ -5,12 +5,12 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::catalog::ledger::Ledger;
 use crate::error::ServerError;
 use crate::index::Table;
 use crate::index::row::Totals;
-use crate::ledger::Ledger;
-use crate::repository::Repository;
 use crate::settings::GcSettings;
+use crate::store::Repository;
 
 const KEY: &[u8] = b"gone";
 const HOUR_MS: u64 = 60 * 60 * 1000;

@@ -8,11 +8,12 @@ use format_spec::wire::{Delays, Waiting};
 use futures_util::{StreamExt, stream};
 
 use super::{Phase, Run};
+use crate::catalog::take_back;
 use crate::error::ServerError;
 use crate::index::row::{DoomedKey, DoomedKind, DoomedRow};
 use crate::index::{Batch, KeyRange, Row, Table};
-use crate::repository::{Repository, take_back};
 use crate::rules::Rule;
+use crate::store::Repository;
 use crate::time::rfc3339;
 
 /// Rows that are read at once.

@@ -28,14 +28,14 @@ use std::sync::atomic::Ordering;
 use format_spec::key::BlobKind;
 use format_spec::wire::{GcReport, GcRequest, RunMode};
 
-use crate::alarm::{self, AlarmCode};
-use crate::census;
-use crate::clock_watch::ClockState;
+use crate::defects::census;
 use crate::error::ServerError;
-use crate::repository::Repository;
+use crate::health::alarm::{self, AlarmCode};
+use crate::health::clock::ClockState;
+use crate::health::space;
 use crate::session;
-use crate::space;
-use crate::witness;
+use crate::start::compare;
+use crate::store::Repository;
 
 /// What a run is at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,11 +138,11 @@ async fn in_turn(
     turn: &tokio::sync::MutexGuard<'_, ()>,
 ) -> Result<GcReport, ServerError> {
     match request.mode {
-        RunMode::Plan => witness::look(repository, turn).await?,
-        RunMode::Apply => witness::settle(repository, turn).await?,
+        RunMode::Plan => compare::look(repository, turn).await?,
+        RunMode::Apply => compare::settle(repository, turn).await?,
     };
     let check = |repository: &Arc<Repository>| {
-        witness::check(repository)?;
+        compare::check(repository)?;
         census::check(repository)?;
         check_counts_are_right(repository)
     };

@@ -23,8 +23,8 @@ use crate::index::row::{
 };
 use crate::index::{KeyRange, Table};
 use crate::pack;
-use crate::repository::Repository;
 use crate::snapshot::{self, Freed};
+use crate::store::Repository;
 use crate::time::{later, rfc3339};
 
 /// Items of the queue, and rows, that are read at once.
@@ -196,7 +196,7 @@ impl Run<'_> {
     ///   in which it lies: that one has shown it.
     ///
     /// Not twice: the two exclude each other, a number is of one pack for good, and keys are unique. Not never: an
-    /// idle row has one of the two items ([`crate::ledger`]), whatever became of it:
+    /// idle row has one of the two items ([`crate::catalog::ledger`]), whatever became of it:
     /// - added (`add_pack`): the item of its pack, of that epoch, which stays until its rows have gone;
     /// - without its last reference (`rest`) or revived (`revive`): an item of its own, of the present epoch. If its
     ///   pack is of this epoch too, the item of the pack leads to it as well;

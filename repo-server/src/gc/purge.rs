@@ -6,15 +6,15 @@ use format_spec::snapshot::Snapshot;
 use format_spec::wire::Delays;
 
 use super::{Phase, Run};
-use crate::damaged;
+use crate::catalog::ledger::Counts;
+use crate::defects::objects;
 use crate::error::ServerError;
 use crate::index::row::{DoomedRow, MarkRow};
 use crate::index::{IndexError, Precondition, Table};
-use crate::ledger::Counts;
 use crate::pack;
-use crate::repository::Repository;
 use crate::snapshot;
-use crate::witness;
+use crate::start::compare;
+use crate::store::Repository;
 
 impl Run<'_> {
     /// Purges what is due.
@@ -88,14 +88,14 @@ impl Run<'_> {
                 batch.require(Table::Mark, *snapshot.id.as_bytes(), Precondition::Equals(mark.encode()));
                 batch.delete(Table::Mark, *snapshot.id.as_bytes());
                 batch.delete(Table::Snapshot, *snapshot.id.as_bytes());
-                damaged::forget_hurt(batch, snapshot.id);
-                witness::note_purged(batch, snapshot.id);
+                objects::forget_hurt(batch, snapshot.id);
+                compare::note_purged(batch, snapshot.id);
                 for manifest in &snapshot.manifests {
                     batch.delete(Table::Manifest, *manifest.id.as_bytes());
                 }
-                ledger.let_go_of(damaged::Object::Snapshot(snapshot.id));
+                ledger.let_go_of(objects::Object::Snapshot(snapshot.id));
                 for manifest in &snapshot.manifests {
-                    ledger.let_go_of(damaged::Object::Manifest(manifest.id));
+                    ledger.let_go_of(objects::Object::Manifest(manifest.id));
                 }
                 for key in snapshot::objects(&snapshot) {
                     ledger.doom(&key, DoomedRow::NOW);

@@ -14,15 +14,16 @@ use format_spec::pack::{Directory, PackBuilder, PackEntry, SealedPack, TARGET_LE
 use format_spec::{ChunkId, ClusterName, PackId};
 
 use super::{Next, Phase, Run};
-use crate::altered;
+use crate::defects::blobs;
+use crate::defects::packs;
 use crate::error::ServerError;
 use crate::index::row::{ChunkRow, Health, Live, PackNumber, PackRow};
 use crate::index::{KeyRange, Table};
+use crate::pack::Domain;
 use crate::pack::{self, References, new_pack, object_name};
-use crate::quarantine;
-use crate::repository::{Domain, Repository, share_out};
 use crate::settings::Percent;
 use crate::site::SiteError;
+use crate::store::{Repository, share_out};
 
 /// Packs of less than this share of a full one are small…
 const SMALL: usize = 8;
@@ -207,7 +208,7 @@ pub(super) fn thin_packs(
     repository: &Repository,
     gone: &BTreeMap<PackNumber, Live>,
 ) -> Result<Groups, ServerError> {
-    let altered = altered::all(repository)?;
+    let altered = packs::all(repository)?;
     let key = |number: u32| PackNumber(number).key();
     let count = repository.totals()?.next_pack.div_ceil(PACKS_OF_A_PART);
     let part =
@@ -290,7 +291,7 @@ fn sound_rows(
     if packs.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let damaged = quarantine::by_pack(repository)?;
+    let damaged = blobs::by_pack(repository)?;
     packs.retain(|number, blobs| damaged.get(number).is_none_or(|damaged| damaged < blobs));
     let mut found: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
     if packs.is_empty() {

@@ -11,14 +11,14 @@ use futures_util::{StreamExt, stream};
 
 use super::day::Day;
 use super::{Next, Phase, Run};
-use crate::alarm::{self, AlarmCode};
+use crate::catalog::ledger::{Ledger, counts_of};
 use crate::error::ServerError;
+use crate::health::alarm::{self, AlarmCode};
 use crate::index::row::{ChunkRow, Epoch, IdleKey, IdleKind, PackNumber};
 use crate::index::{KeyRange, Table};
-use crate::ledger::{Ledger, counts_of};
 use crate::pack;
-use crate::repository::Repository;
 use crate::rules::Rule;
+use crate::store::Repository;
 
 /// Items of the queue that are read at once: single rows, and packs of rows. As many packs are read beside each other.
 const ROWS_AT_ONCE: NonZeroUsize = NonZeroUsize::new(4096).unwrap();

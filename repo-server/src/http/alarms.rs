@@ -5,7 +5,8 @@ use format_spec::wire::{AcknowledgeRequest, Alarms, FreshnessReport, FreshnessRu
 
 use super::respond::{self, Answer};
 use super::{App, body};
-use crate::{alarm, freshness};
+use crate::freshness;
+use crate::health::alarm;
 
 pub(super) async fn list(State(app): State<App>) -> Answer<Alarms> {
     let alarms = app.repository.blocking(|repository| alarm::list(repository)).await?;
@@ -24,7 +25,7 @@ pub(super) async fn freshness(State(app): State<App>) -> Answer<FreshnessReport>
 
 pub(super) async fn set_freshness(State(app): State<App>, request: Request) -> Answer<FreshnessReport> {
     let rule: FreshnessRule = body::json(request).await?;
-    let set = move |repository: &std::sync::Arc<crate::repository::Repository>| {
+    let set = move |repository: &std::sync::Arc<crate::store::Repository>| {
         freshness::set(repository, &rule)?;
         freshness::report(repository)
     };

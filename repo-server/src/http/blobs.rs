@@ -21,8 +21,9 @@ use super::{App, body, octets, parse};
 use crate::error::ServerError;
 use crate::index::row::Epoch;
 use crate::pack;
-use crate::repository::{Domain, Repository};
+use crate::pack::Domain;
 use crate::session;
+use crate::store::Repository;
 
 /// Memory that the frames of one compute thread take at once.
 const GROUP_LEN: usize = 1 << 20;

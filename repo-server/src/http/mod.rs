@@ -33,9 +33,9 @@ use hyper::header::CONNECTION;
 pub use auth::Token;
 pub use serve::{Limits, serve};
 
-use crate::alarm;
 use crate::error::ServerError;
-use crate::repository::Repository;
+use crate::health::alarm;
+use crate::store::Repository;
 use respond::Answer;
 
 /// What every request can use.

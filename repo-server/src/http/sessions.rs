@@ -15,16 +15,16 @@ use super::body::{Cost, Whole};
 use super::extract::{Path, Query};
 use super::respond::{self, Answer, Reply};
 use super::{App, body, parse};
-use crate::clock_watch::ClockState;
-use crate::damaged::Known;
+use crate::defects::blobs;
+use crate::defects::objects::Known;
 use crate::error::ServerError;
+use crate::health::clock::ClockState;
+use crate::health::space;
 use crate::index::row::MarkRow;
-use crate::quarantine;
-use crate::repository::Repository;
 use crate::session::{self, Pusher, TTL};
 use crate::snapshot;
 use crate::snapshot::series::Smaller;
-use crate::space;
+use crate::store::Repository;
 
 pub(super) async fn open(State(app): State<App>, request: Request) -> Answer<wire::SessionOpened> {
     let asked: wire::OpenSession = body::json(request).await?;
@@ -71,8 +71,7 @@ fn base_state(
     base: Option<ManifestId>,
 ) -> Result<wire::BaseState, ServerError> {
     let Some(id) = base else { return Ok(wire::BaseState::Unknown) };
-    let is_pinned =
-        snapshot::has_manifest(repository, cluster, id)? && !quarantine::any(repository, cluster)?;
+    let is_pinned = snapshot::has_manifest(repository, cluster, id)? && !blobs::any(repository, cluster)?;
     Ok(if is_pinned { wire::BaseState::Pinned } else { wire::BaseState::Unknown })
 }
 

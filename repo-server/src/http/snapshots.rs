@@ -13,11 +13,11 @@ use serde::Deserialize;
 use super::extract::{Path, Query};
 use super::respond::{self, Answer, Reply};
 use super::{App, body, octets, parse};
-use crate::damaged;
+use crate::defects::objects;
 use crate::error::ServerError;
 use crate::pack::{self, Blob};
-use crate::repository::Repository;
 use crate::snapshot::{self, Cursor, ListPlace, PartLimit};
+use crate::store::Repository;
 
 /// Texts, so that what is wrong with one is told as all errors are.
 #[derive(Deserialize)]
@@ -59,7 +59,7 @@ pub(super) async fn show(State(app): State<App>, Path(id): Path<String>) -> Answ
     let id: SnapshotId = parse(&id)?;
     let look = move |repository: &Arc<Repository>| {
         let (found, mark) = (snapshot::get(repository, id)?, snapshot::mark(repository, id)?);
-        Ok(snapshot::info(&found, &mark, &damaged::all(repository)?, repository.parts.clock.unix_ms()))
+        Ok(snapshot::info(&found, &mark, &objects::all(repository)?, repository.parts.clock.unix_ms()))
     };
     respond::json(app.repository.blocking(look).await?)
 }

@@ -14,10 +14,14 @@ use super::extract::{Path, Query};
 use super::lines;
 use super::respond::{self, Answer, Reply, describe};
 use super::{App, body, parse};
+use crate::defects::objects;
 use crate::error::ServerError;
+use crate::forget;
 use crate::gc::{self, Phase};
-use crate::repository::Repository;
-use crate::{damaged, forget, pack, snapshot, stats};
+use crate::pack;
+use crate::snapshot;
+use crate::stats;
+use crate::store::Repository;
 
 pub(super) async fn forget(State(app): State<App>, request: Request) -> Answer<ForgetReport> {
     let asked: ForgetRequest = body::json(request).await?;
@@ -79,7 +83,7 @@ pub(super) async fn unprotect(State(app): State<App>, Path(id): Path<String>) ->
 async fn info(app: &App, id: SnapshotId) -> Result<SnapshotInfo, ServerError> {
     let look = move |repository: &Arc<Repository>| {
         let (found, mark) = (snapshot::get(repository, id)?, snapshot::mark(repository, id)?);
-        Ok(snapshot::info(&found, &mark, &damaged::all(repository)?, repository.parts.clock.unix_ms()))
+        Ok(snapshot::info(&found, &mark, &objects::all(repository)?, repository.parts.clock.unix_ms()))
     };
     app.repository.blocking(look).await
 }

@@ -16,8 +16,12 @@ use hyper::{StatusCode, header};
 use super::App;
 use super::respond::Reply;
 use crate::error::ServerError;
-use crate::repository::{Done, Repository};
-use crate::{alarm, freshness, session, snapshot, space};
+use crate::freshness;
+use crate::health::alarm;
+use crate::health::space;
+use crate::session;
+use crate::snapshot;
+use crate::store::{Done, Repository};
 
 /// The text format of Prometheus.
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";

@@ -20,11 +20,11 @@ use format_spec::notice::{Event, Notice};
 use format_spec::wire::{Alarm, Severity};
 use serde::{Deserialize, Serialize};
 
-use crate::alarm::{self, AlarmCode};
 use crate::error::{Chain, ServerError};
+use crate::health::alarm::{self, AlarmCode};
 use crate::index::{Batch, KeyRange, Table};
-use crate::repository::Repository;
 use crate::settings::{Choices, Notify};
+use crate::store::Repository;
 use crate::time::{later, rfc3339};
 
 /// Alarms are compared with what was told this often.

@@ -8,12 +8,12 @@ use format_spec::pack::{self, Directory, TRAILER_LEN, Trailer};
 use format_spec::{FormatError, PackId};
 
 use super::object_name;
-use crate::damaged::Object;
 use crate::defects;
+use crate::defects::objects::Object;
 use crate::error::ServerError;
 use crate::index::row::{PackNumber, PackRow};
-use crate::repository::Repository;
 use crate::site::SiteError;
+use crate::store::Repository;
 
 /// How much of the end of a pack is read at first: it holds the footer of a usual pack of chunks.
 const TAIL_LEN: u64 = 32 << 10;

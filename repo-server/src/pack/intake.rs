@@ -11,9 +11,10 @@ use super::references::{decompressor, plain_of, references_in};
 use super::send_off;
 use crate::error::ServerError;
 use crate::index::row::{ChunkRow, Epoch, Health};
-use crate::repository::{Appended, Domain, Repository};
+use crate::pack::{Appended, Domain};
 use crate::rules::Rule;
 use crate::session;
+use crate::store::Repository;
 
 /// How many missing ids an error lists.
 const LISTED: usize = 100;

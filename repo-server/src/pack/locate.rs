@@ -7,7 +7,7 @@ use super::object_name;
 use crate::error::ServerError;
 use crate::index::Table;
 use crate::index::row::DamagedRow;
-use crate::repository::Repository;
+use crate::store::Repository;
 
 /// Where a chunk or page lies, and who needs it.
 ///

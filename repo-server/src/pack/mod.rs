@@ -7,6 +7,8 @@
 mod footer;
 mod intake;
 mod locate;
+mod open;
+mod promises;
 mod publish;
 mod read;
 mod references;
@@ -14,6 +16,7 @@ mod references;
 pub(crate) use footer::{directory_of, read_directory, unreadable};
 pub(crate) use intake::{have, have_or_promise, take_in};
 pub(crate) use locate::locate_one;
+pub(crate) use open::{Appended, Domain, FullPack, PublishFailure};
 use publish::send_off;
 pub(crate) use publish::{flush, new_pack, put};
 pub(crate) use read::{Blob, find_damage, read_blobs, read_for_answer};

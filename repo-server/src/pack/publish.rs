@@ -7,10 +7,12 @@ use format_spec::key::BlobKind;
 use format_spec::pack::SealedPack;
 
 use super::object_name;
+use crate::catalog::Flight;
+use crate::catalog::ledger::NewPack;
 use crate::error::{Chain, ServerError};
 use crate::index::row::{DoomedKey, DoomedKind};
-use crate::ledger::NewPack;
-use crate::repository::{Domain, Flight, FullPack, PublishFailure, Repository};
+use crate::pack::{Domain, FullPack, PublishFailure};
+use crate::store::Repository;
 
 /// Sends a full pack off to the site, on a task of its own: the request that filled it may be cut off
 /// at any moment, and the pack holds blobs of others. Must be called within the runtime.

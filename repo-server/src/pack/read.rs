@@ -9,12 +9,13 @@ use format_spec::blob::BlobInfo;
 use format_spec::{ChunkId, wire};
 
 use super::object_name;
+use crate::defects::blobs::Place;
 use crate::defects::{self, Unread};
 use crate::error::ServerError;
 use crate::index::row::{ChunkRow, PackNumber, PackRow};
-use crate::quarantine::Place;
-use crate::repository::{Budget, Domain, Repository, Reserved};
+use crate::pack::Domain;
 use crate::site::SiteError;
+use crate::store::{Budget, Repository, Reserved};
 
 /// Bytes between two blobs that are cheaper to read along than to skip.
 pub(super) const GAP: u64 = 32 << 10;

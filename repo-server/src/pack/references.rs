@@ -13,12 +13,13 @@ use format_spec::{ChunkId, FormatError, page};
 
 use super::read::{GAP, Read, fetch, plan};
 use super::{directory_of, find_damage, unreadable};
-use crate::damaged::Object;
 use crate::defects;
+use crate::defects::objects::Object;
 use crate::error::ServerError;
 use crate::index::row::{ChunkRow, PackRow};
-use crate::repository::{Domain, Repository};
+use crate::pack::Domain;
 use crate::site::SiteError;
+use crate::store::Repository;
 
 /// Reads of one pack at most. Pages that lie far apart are read with what lies between them.
 const MOST_READS: usize = 32;

@@ -4,11 +4,11 @@ use format_spec::ChunkId;
 use format_spec::key::BlobKind;
 
 use super::fill::{BATCH_WEIGHT, HEADINGS, Rebuild};
-use crate::audit::sort::Sorter;
 use crate::audit::{Joined, join};
+use crate::catalog::lost_pages;
 use crate::error::ServerError;
 use crate::index::{Batch, Table};
-use crate::owed;
+use crate::sort::Sorter;
 
 /// What was named and has no row.
 #[derive(Default)]
@@ -61,7 +61,7 @@ impl Rebuild {
                     unknown.first.get_or_insert(*id);
                 }
                 let Some(mut row) = *row else {
-                    owed::set(&mut batch, id, *by_manifests);
+                    lost_pages::set(&mut batch, id, *by_manifests);
                     continue;
                 };
                 let counted = if row.kind == BlobKind::Chunk { *by_pages } else { *by_manifests };

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use format_spec::{ChunkId, ClusterName, PackId};
 
 use super::RebuildReport;
-use crate::audit::sort::Sorter;
+use crate::defects::blobs;
 use crate::error::ServerError;
 use crate::index::row::{ChunkRow, Epoch, Live, Totals};
 use crate::index::{Batch, Table};
-use crate::quarantine;
-use crate::repository::Repository;
 use crate::session;
+use crate::sort::Sorter;
+use crate::store::Repository;
 
 use format_spec::key::BlobKind;
 
@@ -89,7 +89,7 @@ pub(crate) fn fill(repository: &Arc<Repository>) -> Result<RebuildReport, Server
     rebuild.count()?;
     rebuild.write_packs()?;
     rebuild.look_for_strangers()?;
-    quarantine::count_anew(repository)?;
+    blobs::count_anew(repository)?;
     rebuild.finish()
 }
 

@@ -15,15 +15,15 @@ use tokio::runtime::Handle;
 
 use super::fill::{BY_MANIFEST, HEADINGS, IN_FLIGHT, Rebuild};
 use super::{Lost, RebuildReport};
-use crate::audit::sort::Sorter;
-use crate::damaged::{self, Object};
+use crate::defects::objects::{self, Object};
 use crate::error::ServerError;
 use crate::index::row::{MarkRow, Protection};
 use crate::index::{Batch, KeyRange, Table};
 use crate::pack::unreadable;
-use crate::repository::Repository;
 use crate::site::{Area, Listed, ObjectName};
 use crate::snapshot::{named, open_manifest, read};
+use crate::sort::Sorter;
+use crate::store::Repository;
 
 /// Rows that are read at once.
 const AT_ONCE: usize = 1000;
@@ -116,7 +116,7 @@ impl Rebuild {
                         Ok((_, manifest)) => self.manifest(&snapshot, of, &manifest, sorter, &mut lost)?,
                         Err(error) => {
                             let problem = unreadable(&error).ok_or(error)?;
-                            damaged::note(&self.repository, Object::Manifest(of.id), &problem)?;
+                            objects::note(&self.repository, Object::Manifest(of.id), &problem)?;
                             let problem = format!("the manifest of node `{}`: {problem}", of.node);
                             lost.find(of.id, problem, vec![snapshot.id]);
                         }

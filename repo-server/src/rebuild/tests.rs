@@ -232,7 +232,7 @@ async fn a_lost_pack_of_chunks_costs_the_pages_that_need_it_until_they_are_pushe
     let known = audit(&anew, Repair::No).await;
     assert_eq!(known.findings.len(), 1);
     assert!(known.findings[0].problem.contains("is lost"), "{known:?}");
-    assert_eq!(crate::alarm::list(&anew.repository).unwrap(), []);
+    assert_eq!(crate::health::alarm::list(&anew.repository).unwrap(), []);
 
     anew.push("n", &["alpha", "beta"]).await;
 
@@ -257,13 +257,13 @@ async fn an_audit_mends_what_is_owed_to_a_lost_page() {
     world.site().delete(&object_name(&pack)).await.unwrap();
     let (anew, _) = rebuilt(&world).await;
     let mut batch = crate::index::Batch::new();
-    crate::owed::set(&mut batch, &page, 0);
+    crate::catalog::lost_pages::set(&mut batch, &page, 0);
     anew.index().commit(batch).unwrap();
 
     let mended = audit(&anew, Repair::Yes).await;
 
     assert_eq!((mended.found, mended.mended), (1, 1), "{mended:?}");
-    assert_eq!(crate::owed::counts(&anew.repository, [&page]).unwrap(), [1]);
+    assert_eq!(crate::catalog::lost_pages::counts(&anew.repository, [&page]).unwrap(), [1]);
 }
 
 /// What is lost of snapshots is named, and they are listed all the same.

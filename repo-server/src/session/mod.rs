@@ -21,14 +21,15 @@ use format_spec::wire::Frame;
 use format_spec::{ClusterName, NodeName, SessionId, SnapshotId};
 use serde::{Deserialize, Serialize};
 
-use crate::census;
 use crate::clock::Clock;
+use crate::defects::census;
 use crate::error::ServerError;
 use crate::index::row::{DoomedKey, Epoch};
 use crate::index::{Batch, Index, IndexError, KeyRange, Precondition, Row, Table};
-use crate::repository::{Repository, lock};
 use crate::rules::Rule;
-use crate::witness;
+use crate::start::compare;
+use crate::store::Repository;
+use crate::sync::lock;
 
 /// How long a session lives after its last request.
 pub(crate) const TTL: Duration = Duration::from_secs(120);
@@ -200,7 +201,7 @@ pub(crate) struct Granted {
 /// # Errors
 /// [`ServerError::Rests`] with the code of the alarm.
 pub(crate) fn check_push(repository: &Repository) -> Result<(), ServerError> {
-    witness::check_push(repository)?;
+    compare::check_push(repository)?;
     census::check_push(repository)
 }
 

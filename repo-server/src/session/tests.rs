@@ -7,8 +7,9 @@ use format_spec::wire::{Delays, GcRequest, Held, RunMode};
 
 use super::*;
 use crate::index::MemoryIndex;
+use crate::pack::Appended;
 use crate::pack::have_or_promise;
-use crate::repository::{Appended, Parts};
+use crate::store::Parts;
 use crate::testing::{ManualClock, Watched, World};
 
 /// A repository over `index`, as one process sees it.
@@ -504,12 +505,12 @@ async fn open_packs_of_a_cluster_without_sessions_are_stored() {
     let (id, _) = grant(&repository);
     append(&repository);
 
-    crate::store_left_packs(&repository).await;
+    crate::background::store_left_packs(&repository).await;
     assert_eq!(repository.domains().len(), 1, "its session is open");
     assert!(index.get(Table::Chunk, CHUNK.as_bytes()).unwrap().is_none());
 
     abort(&repository, id).unwrap();
-    crate::store_left_packs(&repository).await;
+    crate::background::store_left_packs(&repository).await;
     assert!(index.get(Table::Chunk, CHUNK.as_bytes()).unwrap().is_some());
     assert!(repository.domains().is_empty());
 }

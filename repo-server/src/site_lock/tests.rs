@@ -1,8 +1,8 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
-use crate::repository::Parts;
 use crate::site::StoreSite;
+use crate::store::Parts;
 use crate::testing::ManualClock;
 
 fn server(n: u32) -> Owner {

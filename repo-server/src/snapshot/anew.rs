@@ -6,9 +6,9 @@ use format_spec::{FormatError, SnapshotId};
 
 use super::commit::{put, seal_snapshot};
 use super::{get, snapshot_object};
-use crate::damaged;
+use crate::defects::objects;
 use crate::error::ServerError;
-use crate::repository::Repository;
+use crate::store::Repository;
 
 /// Writes the object of a snapshot anew, for one that is lost or that nobody can open. When this returns, it is
 /// on the site, was read back, and is no longer known to be damaged.
@@ -39,7 +39,7 @@ async fn write_to_the_end(repository: &Arc<Repository>, id: SnapshotId) -> Resul
         let source = FormatError::Unauthentic { what: "snapshot" };
         return Err(ServerError::Damaged { object: format!("snapshot {id}"), source });
     }
-    let sound = move |repository: &Arc<Repository>| damaged::clear(repository, damaged::Object::Snapshot(id));
+    let sound = move |repository: &Arc<Repository>| objects::clear(repository, objects::Object::Snapshot(id));
     repository.blocking(sound).await?;
     tracing::info!(%id, "the object of a snapshot was written anew");
     Ok(())

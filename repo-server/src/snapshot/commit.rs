@@ -11,16 +11,18 @@ use format_spec::{About, ChunkId, FORMAT_VERSION, ManifestId, SessionId, Snapsho
 
 use super::series::{self, Smaller};
 use super::{get, manifest_object, named_pages, objects, snapshot_object};
-use crate::alarm::{self, AlarmCode};
+use crate::catalog::ledger::Counts;
+use crate::catalog::{Flight, take_back};
 use crate::error::ServerError;
+use crate::health::alarm::{self, AlarmCode};
 use crate::index::row::{ChunkRow, DoomedKey, DoomedRow};
 use crate::index::{IndexError, MAX_VALUE_LEN, Precondition, Table};
-use crate::ledger::Counts;
 use crate::pack;
-use crate::repository::{Domain, Flight, Repository, take_back};
+use crate::pack::Domain;
 use crate::rules::Rule;
 use crate::session::{self, SessionRow, SessionState};
 use crate::site::ObjectName;
+use crate::store::Repository;
 
 /// How many missing ids an error lists.
 const LISTED: usize = 1000;
@@ -111,7 +113,7 @@ fn committed(repository: &Repository, session: SessionId) -> Result<Option<Snaps
     session::committed(repository, session)?.map(|snapshot| get(repository, snapshot)).transpose()
 }
 
-pub(super) fn check_owner(manifest: &Manifest, granted: &SessionRow) -> Result<(), ServerError> {
+pub(crate) fn check_owner(manifest: &Manifest, granted: &SessionRow) -> Result<(), ServerError> {
     if manifest.cluster == granted.cluster && manifest.node == granted.node {
         return Ok(());
     }
@@ -125,7 +127,7 @@ pub(super) fn check_owner(manifest: &Manifest, granted: &SessionRow) -> Result<(
 }
 
 /// How often the manifest names each page. All of them are in the index.
-pub(super) fn check_pages(
+pub(crate) fn check_pages(
     repository: &Repository,
     domain: &Domain,
     manifest: &Manifest,
@@ -251,7 +253,7 @@ fn check_fence(repository: &Repository, session: SessionId, granted: &SessionRow
 
 /// The one batch that makes the snapshot. Its session must still be as it was granted (L2), and is over then; its row
 /// stays, and says what was committed.
-pub(super) fn apply(
+pub(crate) fn apply(
     repository: &Repository,
     session: SessionId,
     granted: &SessionRow,

@@ -11,10 +11,10 @@ use format_spec::wire::{SnapshotInfo, SnapshotList};
 use format_spec::{ClusterName, SnapshotId};
 
 use super::{info, list, marks};
-use crate::damaged;
+use crate::defects::objects;
 use crate::error::ServerError;
 use crate::index::row::MarkRow;
-use crate::repository::Repository;
+use crate::store::Repository;
 
 /// The place of a snapshot in the list. Its text is for this server alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,7 +62,7 @@ pub(crate) fn part(
     after: Option<ListPlace>,
     limit: PartLimit,
 ) -> Result<SnapshotList, ServerError> {
-    let (marks, damaged) = (marks(repository)?, damaged::all(repository)?);
+    let (marks, damaged) = (marks(repository)?, objects::all(repository)?);
     let now_ms = repository.parts.clock.unix_ms();
     let unmarked = MarkRow::default();
     let mut part = SnapshotList { snapshots: Vec::new(), next: None };

@@ -13,13 +13,14 @@ use format_spec::protection::ProtectionRecord;
 use format_spec::{FORMAT_VERSION, SnapshotId, id};
 
 use super::get;
-use crate::alarm::check_reason;
+use crate::catalog::Flight;
 use crate::error::ServerError;
+use crate::health::alarm::check_reason;
+use crate::health::space;
 use crate::index::row::{DoomedKey, DoomedKind, DoomedRow, MarkRow, Protection, Tombstone};
 use crate::index::{Batch, KeyRange, Precondition, Table};
-use crate::repository::{Flight, Repository};
 use crate::site::ObjectName;
-use crate::space;
+use crate::store::Repository;
 use crate::time::{later, rfc3339};
 
 /// What was decided about a snapshot.

@@ -7,8 +7,7 @@
 //! it is brought to its end later ([`finish`]). The client learns of it when it asks again.
 
 mod anew;
-mod commit;
-pub(crate) mod finish;
+pub(crate) mod commit;
 mod listing;
 mod marks;
 mod problems;
@@ -35,16 +34,17 @@ pub(crate) use marks::{forget, mark, marks, protect, undelete, unprotect};
 pub(crate) use problems::{Cursor, problems};
 pub(crate) use reach::{Freed, freed, freed_with_idle, references_of_idle_pages};
 
-use crate::clock_watch::JUMP_MS;
-use crate::damaged::{Known, Object};
+use crate::catalog::ledger::{Counts, counts_of};
 use crate::defects;
+use crate::defects::objects::{Known, Object};
 use crate::error::ServerError;
+use crate::health::clock::JUMP_MS;
 use crate::index::row::{DoomedKey, DoomedKind, MarkRow};
 use crate::index::{KeyRange, Table};
-use crate::ledger::{Counts, counts_of};
 use crate::pack::Blob;
-use crate::repository::{Domain, Repository};
+use crate::pack::Domain;
 use crate::site::ObjectName;
+use crate::store::Repository;
 use crate::time::rfc3339;
 
 /// The longest object of a snapshot: its row has to fit into the index.

@@ -18,7 +18,7 @@ use format_spec::{Entry, EntryKind, EntryPath, FileEnd, NodeName, SnapshotId};
 use super::{get, open_manifest, page_records};
 use crate::error::ServerError;
 use crate::pack::read_blobs;
-use crate::repository::Repository;
+use crate::store::Repository;
 
 /// Pages that are read at once: at most 1 MiB each.
 const PAGES_AT_ONCE: usize = 16;

@@ -18,13 +18,13 @@ use futures_util::{StreamExt, stream};
 use tokio::runtime::Handle;
 
 use super::{named_pages, open_manifest};
-use crate::audit::sort::Sorter;
+use crate::catalog::ledger::Counts;
 use crate::error::ServerError;
 use crate::index::row::{ChunkRow, IdleKey, IdleKind, Live, PackNumber};
 use crate::index::{KeyRange, Table};
-use crate::ledger::Counts;
 use crate::pack;
-use crate::repository::Repository;
+use crate::sort::Sorter;
+use crate::store::Repository;
 
 /// Rows that are looked up at once.
 const AT_ONCE: usize = 10_000;

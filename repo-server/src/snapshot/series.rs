@@ -11,12 +11,12 @@ use format_spec::snapshot::{ManifestRef, Origin, Shrunk, Snapshot, SnapshotState
 use format_spec::{SeriesId, SnapshotId};
 
 use super::{list, marks, open_manifest};
-use crate::alarm::{self, AlarmCode, MAX_SUBJECT_LEN};
-use crate::clock_watch::JUMP_MS;
 use crate::error::ServerError;
+use crate::health::alarm::{self, AlarmCode, MAX_SUBJECT_LEN};
+use crate::health::clock::JUMP_MS;
 use crate::index::{Batch, IndexError, Precondition, Table};
 use crate::pack::unreadable;
-use crate::repository::Repository;
+use crate::store::Repository;
 
 /// Of files and bytes, at least so many must be missing before a snapshot is suspect; fewer come and go.
 const FEW_FILES: u64 = 100;

@@ -10,11 +10,11 @@ use format_spec::wire::FindingKind;
 
 use super::findings::Problem;
 use super::piecewise::Pieces;
+use crate::defects::blobs::Place;
 use crate::error::ServerError;
 use crate::index::row::{ChunkRow, Health, Live, PackNumber, PackRow};
 use crate::index::{KeyRange, Table};
-use crate::quarantine::Place;
-use crate::repository::Repository;
+use crate::store::Repository;
 
 /// A blob that a row names, and that nobody can read there.
 #[derive(Debug)]

@@ -9,7 +9,7 @@
 //! begins with others. Blobs that are known to be wrong go in quarantine, and come out of it when good
 //! bytes are found again. Each goes to rows as they are at that moment, if they still name the place
 //! that was read: what the collector moves or takes away meanwhile is no finding. Other objects that are known
-//! to be wrong are remembered ([`crate::damaged`]) until they are found right. And the object of a snapshot, of
+//! to be wrong are remembered ([`crate::defects::objects`]) until they are found right. And the object of a snapshot, of
 //! which the index has all, is written anew.
 
 mod examine;
@@ -28,12 +28,12 @@ use std::time::Duration;
 
 use format_spec::wire::{FindingKind, VerifyLevel, VerifyReport, VerifyRequest};
 
-use crate::census;
-use crate::damaged;
+use crate::defects::census;
+use crate::defects::objects;
 use crate::defects::{self, if_there_is_room};
 use crate::error::ServerError;
 use crate::index::row::PackNumber;
-use crate::repository::Repository;
+use crate::store::Repository;
 use crate::time::rfc3339;
 pub(crate) use examine::rows_of;
 use findings::{Findings, Problem};
@@ -61,7 +61,7 @@ struct Check<'a> {
     /// Packs that the site does not have.
     missing: HashSet<PackNumber>,
     /// Objects that were known to be damaged when this began.
-    remembered: damaged::Known,
+    remembered: objects::Known,
 }
 
 /// What is known so far. It goes along to where pages are taken apart.
@@ -109,12 +109,12 @@ impl<'a> Check<'a> {
             later: Vec::new(),
             verified: Vec::new(),
             missing: HashSet::new(),
-            remembered: damaged::Known::default(),
+            remembered: objects::Known::default(),
         }
     }
 
     async fn everything(&mut self) -> Result<(), ServerError> {
-        let tidy = |repository: &Arc<Repository>| damaged::tidy(repository).map(Some);
+        let tidy = |repository: &Arc<Repository>| objects::tidy(repository).map(Some);
         self.remembered = if_there_is_room(self.repository.blocking(tidy).await)?.unwrap_or_default();
         if self.asked.accept_loss {
             self.state.report.quarantined += census::accept(&self.repository).await?;
@@ -162,16 +162,16 @@ impl<'a> Check<'a> {
     }
 
     /// Remembers what is wrong with an object, or that nothing is. What is not known changes nothing.
-    async fn remember(&self, object: damaged::Object, problem: Option<&Problem>) -> Result<(), ServerError> {
+    async fn remember(&self, object: objects::Object, problem: Option<&Problem>) -> Result<(), ServerError> {
         let written = match problem {
             Some(problem) if problem.kind == FindingKind::Unreadable => return Ok(()),
             Some(problem) => {
                 let what = problem.what.clone();
-                let note = move |repository: &Arc<Repository>| damaged::note(repository, object, &what);
+                let note = move |repository: &Arc<Repository>| objects::note(repository, object, &what);
                 self.repository.blocking(note).await
             }
             None if self.remembered.contains(object) => {
-                self.repository.blocking(move |repository| damaged::clear(repository, object)).await
+                self.repository.blocking(move |repository| objects::clear(repository, object)).await
             }
             None => return Ok(()),
         };

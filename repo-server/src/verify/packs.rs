@@ -15,17 +15,17 @@ use super::findings::{Cause, Number, Problem};
 use super::limits::{self, Budget, Due, Pace};
 use super::piecewise::{self, Pieces};
 use super::{Attempt, Check};
-use crate::altered;
-use crate::census;
-use crate::damaged;
+use crate::defects::blobs::{self, Place};
+use crate::defects::census;
+use crate::defects::objects;
+use crate::defects::packs;
 use crate::defects::{self, if_there_is_room};
 use crate::error::{Chain, ServerError};
 use crate::index::row::{ChunkRow, PackNumber, PackRow};
 use crate::index::{Batch, KeyRange, Table};
 use crate::pack::object_name;
-use crate::quarantine::{self, Place};
-use crate::repository::Repository;
 use crate::site::SiteError;
+use crate::store::Repository;
 
 /// Packs in memory at once: two are computed on while the next is read.
 const AT_ONCE: usize = 3;
@@ -173,7 +173,7 @@ impl Check<'_> {
         if examined.is_sound() {
             self.verified.push(pack);
         }
-        let pack_object = damaged::Object::Pack(pack);
+        let pack_object = objects::Object::Pack(pack);
         match (examined.directory, &examined.pack) {
             (Readable::No, Some(problem)) => self.remember(pack_object, Some(problem)).await?,
             _ => self.remember(pack_object, None).await?,
@@ -181,7 +181,7 @@ impl Check<'_> {
         if let Some(problem) = examined.pack {
             let number = self.state.findings.find(problem);
             self.state.known.altered.insert(pack, number);
-            let note = move |repository: &Arc<Repository>| altered::note(repository, pack);
+            let note = move |repository: &Arc<Repository>| packs::note(repository, pack);
             if_there_is_room(self.repository.blocking(note).await)?;
         }
         let mut damage = Vec::with_capacity(examined.blobs.len());
@@ -192,8 +192,7 @@ impl Check<'_> {
         }
         self.quarantine(damage).await?;
         if !examined.recovered.is_empty() {
-            let clear =
-                move |repository: &Arc<Repository>| quarantine::clear(repository, &examined.recovered);
+            let clear = move |repository: &Arc<Repository>| blobs::clear(repository, &examined.recovered);
             self.state.report.recovered += if_there_is_room(self.repository.blocking(clear).await)?;
         }
         if self.verified.len() >= VERIFIED_AT_ONCE { self.write_verified().await } else { Ok(()) }
@@ -236,7 +235,7 @@ fn due(repository: &Repository, scope: Option<&BTreeSet<PackNumber>>) -> Result<
             due.push(Due::new(number, row));
         }
     })?;
-    limits::order(&mut due, &quarantine::packs(repository)?);
+    limits::order(&mut due, &blobs::packs(repository)?);
     Ok(due)
 }
 
@@ -261,7 +260,7 @@ fn write_verified(repository: &Repository, packs: &[PackNumber]) -> Result<(), S
             // As it is now: the collector changes what is left in it, and takes it out.
             if let Some(row) = pack_row(repository, *number)? {
                 batch.put(Table::Pack, number.key(), PackRow { verified_ms, ..row }.encode());
-                altered::forget(&mut batch, *number);
+                packs::forget(&mut batch, *number);
             }
         }
         if batch.is_empty() { Ok(()) } else { repository.commit(batch) }

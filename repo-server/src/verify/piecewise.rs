@@ -6,8 +6,8 @@ use bytes::Bytes;
 
 use crate::index::row::PackRow;
 use crate::pack::object_name;
-use crate::repository::Repository;
 use crate::site::{ObjectName, SiteError};
+use crate::store::Repository;
 
 /// A place that cannot be read is not narrowed down further than this: the size of a sector.
 const SECTOR: u64 = 4096;

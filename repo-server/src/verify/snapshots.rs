@@ -15,16 +15,17 @@ use super::findings::{Cause, Hurt, Owner, Problem};
 use super::limits::Budget;
 use super::replay::{CleanPage, Depth, Replay, Verdict};
 use super::{Attempt, Check, State};
-use crate::damaged;
+use crate::defects::blobs::{self, Place};
+use crate::defects::objects;
 use crate::defects::{self, if_there_is_room};
 use crate::error::{Chain, ServerError};
 use crate::index::Table;
 use crate::index::row::{ChunkRow, Health, PackNumber};
+use crate::pack::Domain;
 use crate::pack::{Blob, read_blobs};
-use crate::quarantine::{self, Place};
-use crate::repository::{Domain, Repository};
 use crate::site::SiteError;
 use crate::snapshot::{self, open_manifest, page_records, snapshot_object};
+use crate::store::Repository;
 
 /// Pages that are read at once: at most 1 MiB each.
 const PAGES_AT_ONCE: usize = 32;
@@ -127,10 +128,10 @@ impl Check<'_> {
             Walk { snapshot: Arc::clone(&snapshot), attempt, told: Vec::new(), files: Files::Whole };
         if self.asked.level > VerifyLevel::Index {
             match self.snapshot_object(&snapshot).await? {
-                Object::Good(()) => self.remember(damaged::Object::Snapshot(snapshot.id), None).await?,
+                Object::Good(()) => self.remember(objects::Object::Snapshot(snapshot.id), None).await?,
                 Object::Bad(problem) if is_later(&problem, attempt) => return Ok(Walked::Later),
                 Object::Bad(problem) => {
-                    self.remember(damaged::Object::Snapshot(snapshot.id), Some(&problem)).await?;
+                    self.remember(objects::Object::Snapshot(snapshot.id), Some(&problem)).await?;
                     let problem = self.mend(snapshot.id, problem).await?;
                     for of in &snapshot.manifests {
                         walk.tell(of, Cause::New(problem.clone()), Hurt::Snapshot);
@@ -143,7 +144,7 @@ impl Check<'_> {
                 Object::Good(opened) => opened,
                 Object::Bad(problem) if is_later(&problem, walk.attempt) => return Ok(Walked::Later),
                 Object::Bad(problem) => {
-                    self.remember(damaged::Object::Manifest(of.id), Some(&problem)).await?;
+                    self.remember(objects::Object::Manifest(of.id), Some(&problem)).await?;
                     walk.tell_all(of, problem);
                     continue;
                 }
@@ -160,7 +161,7 @@ impl Check<'_> {
             Files::Unknown => return Ok(Walked::Through),
             Files::Hurt(why) => Some(why),
         };
-        let note = move |repository: &Arc<Repository>| damaged::note_hurt(repository, id, hurt);
+        let note = move |repository: &Arc<Repository>| objects::note_hurt(repository, id, hurt);
         if_there_is_room(self.repository.blocking(note).await)?;
         Ok(Walked::Through)
     }
@@ -275,7 +276,7 @@ impl Check<'_> {
             && manifest.totals == of.totals;
         let problem =
             (!fits).then(|| Problem::new(FindingKind::Corrupt, of.id, "does not belong to this snapshot"));
-        self.remember(damaged::Object::Manifest(of.id), problem.as_ref()).await?;
+        self.remember(objects::Object::Manifest(of.id), problem.as_ref()).await?;
         if let Some(problem) = problem {
             walk.tell_all(of, problem);
         }
@@ -489,7 +490,7 @@ fn judge(
     let file = match state.known.against(id, &row) {
         _ if row.kind != kind => index("is of another kind"),
         None if row.health == Health::Damaged => {
-            let problem = quarantine::problem(repository, id)?.unwrap_or_default();
+            let problem = blobs::problem(repository, id)?.unwrap_or_default();
             let what = format!("is known to be damaged: {problem}");
             Some(Cause::New(Problem::new(FindingKind::Corrupt, id, what)))
         }
@@ -525,7 +526,7 @@ fn replay_pages(
                     Err(error) => {
                         let problem = Problem::new(FindingKind::Corrupt, id, &error);
                         let mark = [(id, place, error.to_string())];
-                        state.report.quarantined += if_there_is_room(quarantine::mark(repository, &mark))?;
+                        state.report.quarantined += if_there_is_room(blobs::mark(repository, &mark))?;
                         replay.lost(Cause::New(problem));
                     }
                 }

@@ -13,16 +13,17 @@ use format_spec::{ChunkId, Entry, EntryKind, EntryPath, FORMAT_VERSION, FileDige
 use super::examine::{examine, pack_row};
 use super::piecewise::Pieces;
 use super::*;
-use crate::alarm::{self, AlarmCode};
+use crate::defects::blobs::{self, Place};
+use crate::health::alarm::{self, AlarmCode};
 use crate::index::row::{ChunkRow, Epoch, Health, PackRow};
 use crate::index::{Batch, Index, MemoryIndex, Table};
+use crate::pack::Domain;
 use crate::pack::{flush, object_name, take_in};
-use crate::quarantine::{self, Place};
-use crate::repository::{Domain, Parts};
 use crate::session::Pusher;
 use crate::site::faulty::{Fault, FaultKind, FaultySite, Refusal};
 use crate::site::{ObjectName, Op, Site, StoreSite};
 use crate::snapshot::series::Smaller;
+use crate::store::Parts;
 use crate::testing::ManualClock;
 
 /// A file as the tests push it.
@@ -356,8 +357,8 @@ async fn a_missing_pack_hurts_all_its_files_and_its_blobs_go_in_quarantine() {
         (FindingKind::Missing, vec![(snapshot, "a"), (snapshot, "b")])
     );
     assert_eq!((report.quarantined, world.alarm()), (2, true));
-    assert!(quarantine::any(&world.repository, &"c".parse().unwrap()).unwrap());
-    assert!(!quarantine::any(&world.repository, &"d".parse().unwrap()).unwrap());
+    assert!(blobs::any(&world.repository, &"c".parse().unwrap()).unwrap());
+    assert!(!blobs::any(&world.repository, &"d".parse().unwrap()).unwrap());
     let known = world.verify(VerifyLevel::Index).await;
     assert_eq!(known.counts.corrupt, 2, "what is in quarantine is told at every level: {known:?}");
 
@@ -365,7 +366,7 @@ async fn a_missing_pack_hurts_all_its_files_and_its_blobs_go_in_quarantine() {
     let report = world.verify(VerifyLevel::Read).await;
 
     assert_eq!((report.findings, report.recovered, world.alarm()), (vec![], 2, false));
-    assert!(!quarantine::any(&world.repository, &"c".parse().unwrap()).unwrap());
+    assert!(!blobs::any(&world.repository, &"c".parse().unwrap()).unwrap());
 }
 
 #[tokio::test]
@@ -375,12 +376,12 @@ async fn only_the_place_that_was_read_goes_in_quarantine() {
     let id = world.chunk_id("one");
     let place = Place::of(&world.row(&id));
     let other = Place { pack: PackNumber(place.pack.0 + 1), ..place };
-    let mark = |place| quarantine::mark(&world.repository, &[(id, place, "bad".to_owned())]).unwrap();
+    let mark = |place| blobs::mark(&world.repository, &[(id, place, "bad".to_owned())]).unwrap();
 
     assert_eq!((mark(other), world.row(&id).health), (0, Health::Sound));
     assert_eq!((mark(place), mark(place), world.row(&id).health), (1, 0, Health::Damaged));
-    assert_eq!(quarantine::clear(&world.repository, &[(id, other)]).unwrap(), 0);
-    assert_eq!(quarantine::clear(&world.repository, &[(id, place)]).unwrap(), 1);
+    assert_eq!(blobs::clear(&world.repository, &[(id, other)]).unwrap(), 0);
+    assert_eq!(blobs::clear(&world.repository, &[(id, place)]).unwrap(), 1);
     assert_eq!((world.row(&id).health, world.alarm()), (Health::Sound, false));
 }
 
@@ -389,12 +390,12 @@ async fn what_is_said_of_a_blob_that_is_gone_is_forgotten() {
     let world = World::new();
     world.push(vec![file("a", "one")]).await;
     let id = world.chunk_id("one");
-    quarantine::mark(&world.repository, &[(id, Place::of(&world.row(&id)), "bad".to_owned())]).unwrap();
+    blobs::mark(&world.repository, &[(id, Place::of(&world.row(&id)), "bad".to_owned())]).unwrap();
     let mut batch = Batch::new();
     batch.delete(Table::Chunk, *id.as_bytes());
     world.index.commit(batch).unwrap();
 
-    assert_eq!(quarantine::packs(&world.repository).unwrap(), []);
+    assert_eq!(blobs::packs(&world.repository).unwrap(), []);
 
     assert!(!world.alarm());
     assert_eq!(world.index.get(Table::Damaged, id.as_bytes()).unwrap(), None);

@@ -8,7 +8,8 @@ use node_client::cancel::Cancel;
 use repo_server::config::{Config, LimitsConfig, SpaceConfig};
 use repo_server::error::Chain;
 use repo_server::http::{self, Token};
-use repo_server::repository::{Repository, open_or_create};
+use repo_server::start::open_or_create;
+use repo_server::store::Repository;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
@@ -57,6 +58,6 @@ impl Server {
         self.stop.cancel();
         // It can only fail by a panic, which has been printed.
         let _ = self.serving.await;
-        repo_server::settle(&self.repository).await;
+        repo_server::background::settle(&self.repository).await;
     }
 }

@@ -16,7 +16,6 @@ use crate::gc;
 use crate::index::row::Epoch;
 use crate::index::{Batch, Index, IndexError, KeyRange, Rows, Table};
 use crate::pack;
-use crate::repository::{Parts, Repository, lock};
 use crate::session;
 use crate::settings::Percent;
 use crate::site::hooked::HookedSite;
@@ -24,6 +23,8 @@ use crate::site::{ObjectName, Op, Site};
 use crate::snapshot;
 use crate::snapshot::series::Smaller;
 use crate::stats;
+use crate::store::{Parts, Repository};
+use crate::sync::lock;
 use crate::testing::{Watched, World, tree};
 
 fn hooked() -> (Arc<HookedSite>, World) {

@@ -8,7 +8,7 @@ use format_spec::key::BlobKind;
 use format_spec::wire::{Delays, FindingCounts, GcReport, VerifyLevel};
 
 use super::whole::{faults, leftovers};
-use crate::alarm::{self, AlarmCode};
+use crate::health::alarm::{self, AlarmCode};
 use crate::index::row::{PackNumber, PackRow};
 use crate::index::{KeyRange, Table};
 use crate::pack::{object_name, read_directory};

@@ -6,8 +6,8 @@ use format_spec::ChunkId;
 use format_spec::key::BlobKind;
 use format_spec::wire::{Delays, GcRequest, LargeDelete};
 
-use crate::alarm::{self, AlarmCode};
 use crate::error::ServerError;
+use crate::health::alarm::{self, AlarmCode};
 use crate::index::{Batch, Table};
 use crate::settings::Percent;
 use crate::testing::{Tree, World, tree};

@@ -11,12 +11,12 @@ use format_spec::key::BlobKind;
 use format_spec::wire::{Amount, Delays, Frame, GcReport, GcRequest, Held};
 
 use super::whole::{faults, leftovers};
+use crate::defects::blobs::{self, Place};
 use crate::gc::plan::{AT_ONCE, Idle, Since};
 use crate::gc::{Run, Tell};
 use crate::index::row::{ChunkRow, Epoch, Health, IdleKey, PackNumber};
 use crate::index::{Batch, Index, Table};
 use crate::pack;
-use crate::quarantine::{self, Place};
 use crate::session;
 use crate::settings::Percent;
 use crate::testing::{Client, Hears, Read, World};
@@ -106,7 +106,7 @@ fn uncount(world: &World, id: ChunkId) {
 
 fn damage(world: &World, id: ChunkId) {
     let damage = (id, Place::of(&row(world, id)), "rotten".to_owned());
-    assert_eq!(quarantine::mark(&world.repository, &[damage]).unwrap(), 1);
+    assert_eq!(blobs::mark(&world.repository, &[damage]).unwrap(), 1);
 }
 
 /// Whether the queue leads to a row as one of its pack, and as one of its own.

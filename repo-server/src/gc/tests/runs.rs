@@ -6,8 +6,8 @@ use format_spec::key::BlobKind;
 use format_spec::wire::{Delays, GcRequest, Held, LargeDelete, RunMode};
 
 use super::whole::{count, faults, leftovers};
-use crate::alarm::{self, AlarmCode};
 use crate::error::ServerError;
+use crate::health::alarm::{self, AlarmCode};
 use crate::index::Table;
 use crate::session::TTL;
 use crate::snapshot;

@@ -15,12 +15,12 @@ use crate::error::ServerError;
 use crate::gc::delete::TOGETHER;
 use crate::index::row::{DoomedKey, DoomedKind, DoomedRow};
 use crate::index::{Batch, Table};
-use crate::repository::Repository;
 use crate::rules::Rule;
 use crate::session;
 use crate::site::{Listed, ObjectName, Prefix, Put, Site, SiteFuture, StoreSite};
 use crate::snapshot;
 use crate::snapshot::series::Smaller;
+use crate::store::Repository;
 use crate::testing::{World, tree};
 
 fn without(world: &World, rules: &[Rule]) {

@@ -11,13 +11,13 @@ use format_spec::wire::{
 use format_spec::{ChunkId, SnapshotId};
 
 use super::whole::{faults, leftovers};
-use crate::alarm::{self, AlarmCode};
 use crate::audit;
+use crate::defects::blobs::{self, Place};
 use crate::error::ServerError;
 use crate::forget;
+use crate::health::alarm::{self, AlarmCode};
 use crate::index::row::{ChunkRow, Health};
 use crate::pack;
-use crate::quarantine::{self, Place};
 use crate::session;
 use crate::settings::Percent;
 use crate::site::faulty::{Fault, FaultKind, FaultySite, Refusal};
@@ -43,7 +43,7 @@ fn a_chunk_that_is_healed_stays_for_the_session_that_sent_it() {
     session::abort(&world.repository, holder.id).unwrap();
     let client = world.begin("n");
     let at = Place::of(&row(&world, id).unwrap());
-    quarantine::mark(&world.repository, &[(id, at, "rotten".to_owned())]).unwrap();
+    blobs::mark(&world.repository, &[(id, at, "rotten".to_owned())]).unwrap();
     assert_eq!(world.have(&client, &[id]).unwrap(), [Held::Missing]);
     world.send(&client, BlobKind::Chunk, b"precious").unwrap();
     world.flush().unwrap();

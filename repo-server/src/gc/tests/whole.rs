@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use format_spec::ChunkId;
 use format_spec::key::BlobKind;
 
+use crate::catalog::ledger::Counts;
 use crate::index::row::{ChunkRow, IdleKey, Live, PackNumber, PackRow};
 use crate::index::{KeyRange, Table};
-use crate::ledger::Counts;
 use crate::pack;
 use crate::snapshot;
 use crate::testing::World;

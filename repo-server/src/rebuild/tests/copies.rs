@@ -5,8 +5,8 @@ use std::cmp::Ordering;
 use format_spec::wire::{Delays, GcRequest, LargeDelete, RunMode};
 
 use super::*;
+use crate::defects::blobs::{self, Place};
 use crate::index::row::{DamagedRow, Health};
-use crate::quarantine::{self, Place};
 
 /// Where a copy's name comes, seen from that of the pack which holds the other one.
 const ORDERS: [Ordering; 2] = [Ordering::Less, Ordering::Greater];
@@ -58,7 +58,7 @@ async fn collect(world: &World) {
 }
 
 fn alarms(world: &World) -> usize {
-    crate::alarm::list(&world.repository).unwrap().len()
+    crate::health::alarm::list(&world.repository).unwrap().len()
 }
 
 /// G11, G10: what was healed stays healed, whatever the packs are called, and also when the collector does at once
@@ -70,7 +70,7 @@ async fn after_a_heal_the_good_copy_is_taken() {
         rot(&world, pack, "alpha").await;
         let row = world.row(world.chunk("alpha")).unwrap();
         let damage = (world.chunk("alpha"), Place::of(&row), "rotten".to_owned());
-        quarantine::mark(&world.repository, &[damage]).unwrap();
+        blobs::mark(&world.repository, &[damage]).unwrap();
         world.push("n", &["alpha", "beta"]).await;
 
         let (anew, report) = rebuilt(&world).await;

@@ -1,0 +1,9 @@
+//! The start of a server: the data folder is opened or made, its index is compared with the site, and commits that were
+//! interrupted are finished.
+
+pub(crate) mod compare;
+mod finish;
+pub(crate) mod folder;
+mod guard;
+
+pub use folder::{CreateError, Opened, check_exists, open_or_create};
