@@ -40,8 +40,8 @@
 //! |---|---|---|---|---|---|---|
 //! | **push** | open packs are shared under `Domain::open`; the same chunk from two nodes is appended once, and sent once if both wait for what others have promised (L5); a session that is adopted is over, its row deleted in the batch that grants the new one (L4) | a commit waits for the packs of its domain; what comes later goes into new ones | nothing: a tombstone changes no count | what a session was told is here stays by the epoch of its start (G2, G3); packs on their way are let be (G6) | an audit exempts rows that change meanwhile | nothing: packs never change |
 //! | **commit** | | the session's row is the fence (L2), also against its adoption: whichever batch comes first wins | a policy sees it or not | finds its pages in the batch that announces its objects and in the one that counts them; packs go after the commits under way (G5) | a snapshot appears whole, in one batch | a snapshot appears whole, in one batch |
-//! | **forget** | | | one after the other (`Repository::forgetting`) | a purge requires the tombstone that it read | nothing | reads on until the purge |
-//! | **collector** | | | | one run, audit or checkpoint at a time (`Repository::turn`) | a pack or row that goes meanwhile is looked at again before it is reported | a blob that moved is looked for again |
+//! | **forget** | | | one after the other (`Store::forgetting`) | a purge requires the tombstone that it read | nothing | reads on until the purge |
+//! | **collector** | | | | one run, audit or checkpoint at a time (`Store::turn`) | a pack or row that goes meanwhile is looked at again before it is reported | a blob that moved is looked for again |
 //! | **verify, audit** | | | | | what is found of a blob or a pack is written to the row as it is then, if that still names the place that was read | a restore writes only what it finds damaged, as a check does |
 
 mod audit;
@@ -64,6 +64,7 @@ mod notify;
 mod pack;
 pub mod rebuild;
 mod rules;
+pub mod server;
 pub mod service;
 mod session;
 pub mod settings;
@@ -71,6 +72,7 @@ pub mod site;
 pub mod site_lock;
 mod snapshot;
 mod sort;
+pub mod space;
 pub mod start;
 mod stats;
 pub mod store;

@@ -135,7 +135,7 @@ impl Pushed {
             let settings = repo_server::config::Config::default().settings().unwrap();
             let on_halt = Arc::new(|error: &dyn std::error::Error| panic!("{error}"));
             let opened = open_or_create(self.data(), None, settings, on_halt).await.unwrap();
-            checkpoint::run(&opened.repository, When::Now).await.unwrap()
+            checkpoint::run(&opened.server, When::Now).await.unwrap()
         });
         assert!(written.packs >= 6, "{written:?}");
     }

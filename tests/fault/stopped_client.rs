@@ -65,9 +65,9 @@ struct Setup {
 impl Setup {
     fn new() -> Self {
         let (folder, clock, stores) = (Folder::new(), Arc::new(ManualClock::default()), Stores::new());
-        let repository = stores.repository_at(Arc::<ManualClock>::clone(&clock));
-        let process = Process::serving(&repository, TOKEN, Arc::new(AtomicUsize::new(0)));
-        process.wait(async { drop(tokio::spawn(expire_sessions(repository, LOOK))) });
+        let server = stores.server_at(Arc::<ManualClock>::clone(&clock));
+        let process = Process::serving(&server, TOKEN, Arc::new(AtomicUsize::new(0)));
+        process.wait(async { drop(tokio::spawn(expire_sessions(server, LOOK))) });
         let (root, mut random) = (folder.path("source"), Random::printed());
         corpus::plain(&root, &mut random, 6, 400_000);
         std::fs::write(folder.path("token"), TOKEN).unwrap();

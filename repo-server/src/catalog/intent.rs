@@ -16,12 +16,12 @@ use crate::catalog::ledger::Ledger;
 use crate::error::ServerError;
 use crate::index::row::{DoomedKey, DoomedRow};
 use crate::index::{Batch, Table};
-use crate::store::Repository;
+use crate::store::Store;
 use crate::sync::lock;
 
 /// The names that are on their way now.
-#[derive(Default)]
-pub(crate) struct InFlight(Mutex<HashSet<DoomedKey>>);
+#[derive(Clone, Default)]
+pub(crate) struct InFlight(Arc<Mutex<HashSet<DoomedKey>>>);
 
 impl InFlight {
     /// Whether an object is on its way.
@@ -38,26 +38,31 @@ impl InFlight {
 
 /// Objects that this request is about to put. They have landed when this is dropped.
 pub(crate) struct Flight {
-    repository: Arc<Repository>,
+    in_flight: InFlight,
     keys: Vec<DoomedKey>,
 }
 
 impl Flight {
     /// Announces objects, durably. Blocks.
-    pub(crate) fn announce(repository: &Arc<Repository>, keys: Vec<DoomedKey>) -> Result<Self, ServerError> {
-        Self::announce_if(repository, keys, DoomedRow::NOW, |_| Ok(()))
+    pub(crate) fn announce(
+        store: &Store,
+        in_flight: &InFlight,
+        keys: Vec<DoomedKey>,
+    ) -> Result<Self, ServerError> {
+        Self::announce_if(store, in_flight, keys, DoomedRow::NOW, |_| Ok(()))
     }
 
     /// Announces objects by this row, durably, if `check` passes in the batch that does so. Blocks.
     pub(crate) fn announce_if(
-        repository: &Arc<Repository>,
+        store: &Store,
+        in_flight: &InFlight,
         keys: Vec<DoomedKey>,
         row: DoomedRow,
         check: impl FnOnce(&mut Ledger<'_>) -> Result<(), ServerError>,
     ) -> Result<Self, ServerError> {
-        lock(&repository.in_flight.0).extend(keys.iter().cloned());
-        let flight = Self { repository: Arc::clone(repository), keys };
-        repository.account(|ledger| {
+        lock(&in_flight.0).extend(keys.iter().cloned());
+        let flight = Self { in_flight: in_flight.clone(), keys };
+        store.account(|ledger| {
             check(ledger)?;
             for key in &flight.keys {
                 ledger.doom(key, row);
@@ -82,7 +87,7 @@ pub(crate) fn take_back(batch: &mut Batch, keys: &[DoomedKey]) {
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        let mut in_flight = lock(&self.repository.in_flight.0);
+        let mut in_flight = lock(&self.in_flight.0);
         for key in &self.keys {
             in_flight.remove(key);
         }

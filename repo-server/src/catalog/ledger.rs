@@ -1,6 +1,6 @@
 //! The ledger: the one place where rows of chunks, pages and packs change, and their counts with them.
 //!
-//! A [`Ledger`] is open while nobody else changes such rows ([`Repository::account`]). What is put into it
+//! A [`Ledger`] is open while nobody else changes such rows ([`Store::account`]). What is put into it
 //! becomes one index batch: all of it, or nothing after a crash or an error. It keeps (X8, G1):
 //! - a count changes only together with the row of what counts;
 //! - a row whose count becomes zero is idle since the present epoch, and queued for the collector;
@@ -25,9 +25,9 @@ use crate::index::row::{
     ChunkRow, DoomedKey, DoomedKind, DoomedRow, Epoch, Health, IdleKey, Live, PackNumber, PackRow, Totals,
 };
 use crate::index::{Batch, Table};
-use crate::pack::object_name;
 use crate::rules::Rule;
-use crate::store::Repository;
+use crate::site::layout::pack_object;
+use crate::store::Store;
 use crate::time::later;
 
 /// How often each id is referred to.
@@ -42,7 +42,7 @@ pub(crate) fn counts_of(mut references: Vec<ChunkId>) -> Counts {
 
 /// Changes of rows that belong together.
 pub(crate) struct Ledger<'a> {
-    repository: &'a Repository,
+    store: &'a Store,
     batch: Batch,
     totals: Totals,
     epoch: Epoch,
@@ -93,7 +93,7 @@ pub(crate) struct NewPack<'a> {
     pub(crate) directory: &'a Directory,
 }
 
-impl Repository {
+impl Store {
     /// Runs `change` while nobody else changes rows of chunks and packs, and applies what it has put into
     /// the ledger as one batch, which is durable when this returns. Nothing changes if `change` fails, or
     /// if it put nothing in. Blocks.
@@ -120,18 +120,18 @@ impl Repository {
 }
 
 impl<'a> Ledger<'a> {
-    fn open(repository: &'a Repository) -> Result<Self, ServerError> {
-        let delay = repository.parts.upkeep.gc.delete_delay;
+    fn open(store: &'a Store) -> Result<Self, ServerError> {
+        let delay = store.parts.upkeep.gc.delete_delay;
         Ok(Self {
             batch: Batch::new(),
-            totals: repository.totals()?,
-            epoch: repository.epoch()?,
+            totals: store.totals()?,
+            epoch: store.epoch()?,
             rows: HashMap::default(),
             packs: BTreeMap::new(),
             damaged: blobs::Changes::default(),
             gone: objects::Changes::default(),
-            due_ms: later(repository.parts.clock.unix_ms(), delay),
-            repository,
+            due_ms: later(store.parts.clock.unix_ms(), delay),
+            store,
         })
     }
 
@@ -167,7 +167,7 @@ impl<'a> Ledger<'a> {
         }
         missing.sort_unstable();
         missing.dedup();
-        let found = self.repository.chunk_rows(&missing)?;
+        let found = self.store.chunk_rows(&missing)?;
         self.rows.reserve(missing.len());
         for (id, row) in missing.into_iter().zip(found) {
             self.rows.insert(id, Pending::read(row));
@@ -192,7 +192,7 @@ impl<'a> Ledger<'a> {
         let pending = match self.packs.entry(number) {
             Entry::Occupied(pending) => pending.into_mut(),
             Entry::Vacant(free) => {
-                let value = self.repository.parts.index.get(Table::Pack, &number.key())?;
+                let value = self.store.parts.index.get(Table::Pack, &number.key())?;
                 let row = value.and_then(|value| PackRow::decode(&value));
                 free.insert(Pending::read(row))
             }
@@ -226,7 +226,7 @@ impl<'a> Ledger<'a> {
     fn owed(&self, entries: &[PackEntry]) -> Result<Vec<u64>, ServerError> {
         let is_page = entries.first().is_some_and(|entry| entry.kind == BlobKind::Page);
         if is_page {
-            lost_pages::counts(self.repository, entries.iter().map(|entry| &entry.id))
+            lost_pages::counts(self.store, entries.iter().map(|entry| &entry.id))
         } else {
             Ok(vec![0; entries.len()])
         }
@@ -234,7 +234,7 @@ impl<'a> Ledger<'a> {
 
     fn finds_its_chunks(&self, entry: &PackEntry) -> bool {
         let found = entry.references.iter().all(|id| self.row(id).is_some());
-        found || !self.repository.rules.keep(Rule::PageFindsItsChunks)
+        found || !self.store.rules.keep(Rule::PageFindsItsChunks)
     }
 
     /// The row of a new pack, with nothing in it yet.
@@ -300,7 +300,7 @@ impl<'a> Ledger<'a> {
         self.place(entry.id, &row, placed)?;
         self.damaged.delete(entry.id);
         // An audit that has read the new pack before it was there would miss what the page refers to.
-        self.repository.watch.note(&entry.references);
+        self.store.listener.note(&entry.references);
         Ok(())
     }
 
@@ -360,7 +360,7 @@ impl<'a> Ledger<'a> {
     pub(crate) fn find(&mut self, counts: &Counts) -> Result<Result<(), Vec<ChunkId>>, ServerError> {
         self.load(counts.keys())?;
         let missing: Vec<ChunkId> = counts.keys().filter(|id| self.row(id).is_none()).copied().collect();
-        let is_found = missing.is_empty() || !self.repository.rules.keep(Rule::CommitFindsItsPages);
+        let is_found = missing.is_empty() || !self.store.rules.keep(Rule::CommitFindsItsPages);
         Ok(if is_found { Ok(()) } else { Err(missing) })
     }
 
@@ -391,7 +391,7 @@ impl<'a> Ledger<'a> {
         mut may_go: impl FnMut(&ChunkRow) -> bool,
     ) -> Result<(), ServerError> {
         let missing = counts.keys().filter(|id| !self.rows.contains_key(id));
-        let mut found = self.repository.chunk_rows(missing)?.into_iter();
+        let mut found = self.store.chunk_rows(missing)?.into_iter();
         self.rows.reserve(found.len());
         for (id, count) in counts {
             let mut pending = self.rows.remove(id).unwrap_or_else(|| Pending::read(found.next().flatten()));
@@ -408,9 +408,8 @@ impl<'a> Ledger<'a> {
                     Some(self.rest(*id, row))
                 };
             } else {
-                let owed = lost_pages::counts(self.repository, [id])?
-                    .first()
-                    .and_then(|owed| owed.checked_sub(*count));
+                let owed =
+                    lost_pages::counts(self.store, [id])?.first().and_then(|owed| owed.checked_sub(*count));
                 lost_pages::set(&mut self.batch, id, owed.ok_or_else(wrong)?);
             }
             self.rows.insert(*id, pending);
@@ -451,7 +450,7 @@ impl<'a> Ledger<'a> {
 
     /// Takes what a row that goes has in other rows.
     fn let_go(&mut self, id: ChunkId, row: &ChunkRow) -> Result<(), ServerError> {
-        let in_use = !row.is_idle() && self.repository.rules.keep(Rule::DropOnlyUncounted);
+        let in_use = !row.is_idle() && self.store.rules.keep(Rule::DropOnlyUncounted);
         assert!(!in_use, "a row that is in use is never dropped");
         self.take_out(row)?;
         self.totals.chunks = self.totals.chunks.saturating_sub(1);
@@ -492,16 +491,16 @@ impl<'a> Ledger<'a> {
             changed.map(|(id, row)| (first_bytes(id), id, row.after)).collect();
         // What is put in order is put fast, here and in the index.
         changed.sort_unstable_by_key(|(first, id, _)| (*first, *id));
-        self.repository.watch.note(changed.iter().map(|(_, id, _)| *id));
+        self.store.listener.note(changed.iter().map(|(_, id, _)| *id));
         for (_, id, row) in changed {
             match row {
                 Some(row) => self.batch.put(Table::Chunk, *id.as_bytes(), row.encode()),
                 None => self.batch.delete(Table::Chunk, *id.as_bytes()),
             };
         }
-        std::mem::take(&mut self.damaged).close(self.repository, &mut self.batch)?;
-        std::mem::take(&mut self.gone).close(self.repository, &mut self.batch)?;
-        if self.totals != self.repository.totals()? {
+        std::mem::take(&mut self.damaged).close(self.store, &mut self.batch)?;
+        std::mem::take(&mut self.gone).close(self.store, &mut self.batch)?;
+        if self.totals != self.store.totals()? {
             self.batch.put(Table::Meta, Totals::KEY, self.totals.encode());
         }
         Ok(self.batch)
@@ -518,7 +517,7 @@ impl<'a> Ledger<'a> {
         self.gone.delete(objects::Object::Pack(number));
         self.totals.packs = self.totals.packs.saturating_sub(1);
         self.totals.stored_bytes = self.totals.stored_bytes.saturating_sub(row.len);
-        let key = DoomedKey { kind: DoomedKind::Pack, name: object_name(&row.id) };
+        let key = DoomedKey { kind: DoomedKind::Pack, name: pack_object(&row.id) };
         let doomed = DoomedRow { due_ms: self.due_ms, bytes: row.len, ..DoomedRow::NOW };
         self.doom(&key, doomed);
     }

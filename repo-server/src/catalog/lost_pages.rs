@@ -11,7 +11,7 @@ use format_spec::ChunkId;
 
 use crate::error::ServerError;
 use crate::index::{Batch, Table};
-use crate::store::Repository;
+use crate::store::Store;
 
 const PREFIX: &[u8] = b"owed/";
 
@@ -21,12 +21,12 @@ fn key(id: &ChunkId) -> Vec<u8> {
 
 /// How many manifests name each of `ids`, pages without rows. Blocks.
 pub(crate) fn counts<'a>(
-    repository: &Repository,
+    store: &Store,
     ids: impl IntoIterator<Item = &'a ChunkId>,
 ) -> Result<Vec<u64>, ServerError> {
     let keys: Vec<Vec<u8>> = ids.into_iter().map(key).collect();
     let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
-    let values = repository.parts.index.multi_get(Table::Meta, &keys)?;
+    let values = store.parts.index.multi_get(Table::Meta, &keys)?;
     let decode = |value: Option<Vec<u8>>| match value {
         None => Ok(0),
         Some(value) => {

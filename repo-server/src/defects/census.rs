@@ -14,22 +14,17 @@ use std::sync::Arc;
 
 use format_spec::{ManifestId, SnapshotId};
 
+use super::full::if_there_is_room;
 use crate::defects::blobs::{self, Place};
 use crate::defects::objects::{self, Object};
-use crate::defects::{self, if_there_is_room};
 use crate::error::ServerError;
 use crate::health::alarm::{self, AlarmCode};
 use crate::index::row::{PackNumber, PackRow};
 use crate::index::{KeyRange, Table};
-use crate::pack::object_name;
+use crate::site::layout::{descriptor_object, manifest_object, pack_object, snapshot_object};
 use crate::site::{Area, Listed, ObjectName, Prefix, SiteError};
-use crate::snapshot::{manifest_object, snapshot_object};
-use crate::start::folder::descriptor_name;
-use crate::store::Repository;
+use crate::store::Store;
 use crate::sync::lock;
-use crate::verify;
-
-const CODE: &str = "site_incomplete";
 
 /// So few missing packs are damage, whatever their share.
 const FEW: usize = 1;
@@ -70,16 +65,15 @@ impl Missing {
 ///
 /// # Errors
 /// The site could not be listed, or the index not be read or written: nothing is known.
-pub(crate) async fn take(repository: &Arc<Repository>) -> Result<u64, ServerError> {
-    let missing = count(repository).await?;
+pub(crate) async fn take(store: &Arc<Store>) -> Result<u64, ServerError> {
+    let missing = count(store).await?;
     if missing.is_site() {
         let problem = missing.problem();
-        let raise =
-            move |repository: &Arc<Repository>| alarm::raise(repository, AlarmCode::SiteIncomplete, &problem);
-        if_there_is_room(repository.blocking(raise).await)?;
+        let raise = move |store: &Arc<Store>| alarm::raise(store, AlarmCode::SiteIncomplete, &problem);
+        if_there_is_room(store.blocking(raise).await)?;
         return Ok(0);
     }
-    write_down(repository, missing).await
+    write_down(store, missing).await
 }
 
 /// Counts after a read that says of an object that it is missing, on a site that is not there otherwise either: once,
@@ -87,15 +81,12 @@ pub(crate) async fn take(repository: &Arc<Repository>) -> Result<u64, ServerErro
 ///
 /// # Errors
 /// The index could not be read or written.
-pub(crate) async fn take_if_missing(
-    repository: &Arc<Repository>,
-    error: &ServerError,
-) -> Result<(), ServerError> {
-    let is_up = |repository: &Arc<Repository>| alarm::is_up(repository, AlarmCode::SiteIncomplete);
-    if !matches!(error, ServerError::Site(SiteError::NotFound { .. })) || repository.blocking(is_up).await? {
+pub(crate) async fn take_if_missing(store: &Arc<Store>, error: &ServerError) -> Result<(), ServerError> {
+    let is_up = |store: &Arc<Store>| alarm::is_up(store, AlarmCode::SiteIncomplete);
+    if !matches!(error, ServerError::Site(SiteError::NotFound { .. })) || store.blocking(is_up).await? {
         return Ok(());
     }
-    match take(repository).await {
+    match take(store).await {
         // It does not answer: the caller is told by its own error.
         Err(ServerError::Site(_)) => Ok(()),
         taken => taken.map(drop),
@@ -106,83 +97,67 @@ pub(crate) async fn take_if_missing(
 ///
 /// # Errors
 /// As [`take`]; and [`ServerError::Refused`] if the site is not there at all.
-pub(crate) async fn accept(repository: &Arc<Repository>) -> Result<u64, ServerError> {
-    let missing = count(repository).await?;
+pub(crate) async fn accept(store: &Arc<Store>) -> Result<u64, ServerError> {
+    let missing = count(store).await?;
     if missing.no_descriptor {
-        return Err(ServerError::Refused { code: CODE, why: missing.problem() });
+        return Err(ServerError::Refused { code: AlarmCode::SiteIncomplete.name(), why: missing.problem() });
     }
-    write_down(repository, missing).await
+    write_down(store, missing).await
 }
 
 /// Looks again while the alarm is up: the disk may be back.
 ///
 /// # Errors
 /// As [`take`].
-pub(crate) async fn look_again(repository: &Arc<Repository>) -> Result<(), ServerError> {
-    let is_up = |repository: &Arc<Repository>| alarm::is_up(repository, AlarmCode::SiteIncomplete);
-    if repository.blocking(is_up).await? { take(repository).await.map(drop) } else { Ok(()) }
+pub(crate) async fn look_again(store: &Arc<Store>) -> Result<(), ServerError> {
+    let is_up = |store: &Arc<Store>| alarm::is_up(store, AlarmCode::SiteIncomplete);
+    if store.blocking(is_up).await? { take(store).await.map(drop) } else { Ok(()) }
 }
 
 /// Whether a pack is known to be lost since this process began: it need not be counted again.
-pub(crate) fn is_lost(repository: &Repository, pack: PackNumber) -> bool {
-    lock(&repository.lost_packs).contains(&pack)
+pub(crate) fn is_lost(store: &Store, pack: PackNumber) -> bool {
+    lock(&store.damage.lost_packs).contains(&pack)
 }
 
-/// Refuses to forget and to collect while the site is known to be incomplete. Blocks.
-pub(crate) fn check(repository: &Repository) -> Result<(), ServerError> {
-    match alarm::message(repository, AlarmCode::SiteIncomplete)? {
-        None => Ok(()),
-        Some(why) => Err(ServerError::Refused { code: CODE, why }),
-    }
-}
-
-/// Refuses pushes while the site is known to be incomplete. Blocks.
-pub(crate) fn check_push(repository: &Repository) -> Result<(), ServerError> {
-    match alarm::message(repository, AlarmCode::SiteIncomplete)? {
-        None => Ok(()),
-        Some(why) => Err(ServerError::Rests { code: CODE, why: format!("alarm `{CODE}`: {why}") }),
-    }
-}
-
-async fn write_down(repository: &Arc<Repository>, missing: Missing) -> Result<u64, ServerError> {
+async fn write_down(store: &Arc<Store>, missing: Missing) -> Result<u64, ServerError> {
     let Missing { packs, objects, .. } = missing;
     let mut marked = 0;
     if !packs.is_empty() {
-        let mark = move |repository: &Arc<Repository>| {
-            let rows = verify::rows_of(repository, &packs)?;
+        let mark = move |store: &Arc<Store>| {
+            let rows = store.rows_of(&packs)?;
             let why = "its pack is not on the site";
             let damage: Vec<_> = rows.iter().map(|(id, row)| (*id, Place::of(row), why.to_owned())).collect();
-            let marked = defects::mark(repository, &damage)?;
-            lock(&repository.lost_packs).extend(packs);
+            let marked = blobs::mark(store, &damage)?;
+            lock(&store.damage.lost_packs).extend(packs);
             Ok(marked)
         };
-        marked = if_there_is_room(repository.blocking(mark).await)?;
+        marked = if_there_is_room(store.blocking(mark).await)?;
     }
-    let note = move |repository: &Arc<Repository>| {
+    let note = move |store: &Arc<Store>| {
         for object in objects {
-            objects::note(repository, object, "is not on the site")?;
+            objects::note(store, object, "is not on the site")?;
         }
-        alarm::clear(repository, AlarmCode::SiteIncomplete)
+        alarm::clear(store, AlarmCode::SiteIncomplete)
     };
-    if_there_is_room(repository.blocking(note).await)?;
+    if_there_is_room(store.blocking(note).await)?;
     Ok(marked)
 }
 
-async fn count(repository: &Arc<Repository>) -> Result<Missing, ServerError> {
-    let before = repository.blocking(|repository| Named::read(repository)).await?;
-    let no_descriptor = match repository.parts.site.len(&descriptor_name()).await {
+async fn count(store: &Arc<Store>) -> Result<Missing, ServerError> {
+    let before = store.blocking(|store| Named::read(store)).await?;
+    let no_descriptor = match store.parts.site.len(&descriptor_object()).await {
         Ok(_) => false,
         Err(SiteError::NotFound { .. }) => true,
-        Err(error) => return Err(repository.site_error(error)),
+        Err(error) => return Err(store.site_error(error)),
     };
-    let packs = list(repository, Area::Packs).await?;
-    let mut objects = list(repository, Area::Manifests).await?;
-    objects.extend(list(repository, Area::Snapshots).await?);
-    let compare = move |repository: &Arc<Repository>| {
-        let still = Named::read(repository)?;
+    let packs = list(store, Area::Packs).await?;
+    let mut objects = list(store, Area::Manifests).await?;
+    objects.extend(list(store, Area::Snapshots).await?);
+    let compare = move |store: &Arc<Store>| {
+        let still = Named::read(store)?;
         let mut missing = Missing { of_packs: still.packs.len(), no_descriptor, ..Missing::default() };
         for (number, row) in before.packs {
-            if still.packs.contains_key(&number) && !packs.contains(&object_name(&row.id)) {
+            if still.packs.contains_key(&number) && !packs.contains(&pack_object(&row.id)) {
                 missing.packs.insert(number);
             }
         }
@@ -193,12 +168,12 @@ async fn count(repository: &Arc<Repository>) -> Result<Missing, ServerError> {
         missing.objects = before.objects.into_iter().filter(is_missing).collect();
         Ok(missing)
     };
-    repository.blocking(compare).await
+    store.blocking(compare).await
 }
 
-async fn list(repository: &Repository, area: Area) -> Result<HashSet<ObjectName>, ServerError> {
-    let listed = repository.parts.site.list(&Prefix::area(area)).await;
-    let listed = listed.map_err(|error| repository.site_error(error))?;
+async fn list(store: &Store, area: Area) -> Result<HashSet<ObjectName>, ServerError> {
+    let listed = store.parts.site.list(&Prefix::area(area)).await;
+    let listed = listed.map_err(|error| store.site_error(error))?;
     Ok(listed.into_iter().map(|Listed { name, .. }| name).collect())
 }
 
@@ -218,10 +193,10 @@ fn name(object: Object) -> Option<ObjectName> {
 }
 
 impl Named {
-    fn read(repository: &Repository) -> Result<Self, ServerError> {
-        let lost = blobs::by_pack(repository)?;
+    fn read(store: &Store) -> Result<Self, ServerError> {
+        let lost = blobs::by_pack(store)?;
         let mut packs = HashMap::new();
-        verify::for_each_pack(repository, |number, row| {
+        store.for_each_pack(|number, row| {
             // Nothing of it counts as stored any more.
             let is_lost = lost.get(&number).is_some_and(|damaged| *damaged >= row.live.blobs);
             if !is_lost && row.live.blobs > 0 {
@@ -229,13 +204,13 @@ impl Named {
             }
         })?;
         let mut objects = HashSet::new();
-        repository.for_each_row(Table::Manifest, &KeyRange::all(), |key, _| {
+        store.for_each_row(Table::Manifest, &KeyRange::all(), |key, _| {
             let id = key.try_into().map(ManifestId::from_bytes);
             let id = id.map_err(|_| ServerError::Row { object: "a manifest".to_owned() })?;
             objects.insert(Object::Manifest(id));
             Ok(())
         })?;
-        repository.for_each_row(Table::Snapshot, &KeyRange::all(), |key, _| {
+        store.for_each_row(Table::Snapshot, &KeyRange::all(), |key, _| {
             let id = key.try_into().map(SnapshotId::from_bytes);
             let id = id.map_err(|_| ServerError::Row { object: "a snapshot".to_owned() })?;
             objects.insert(Object::Snapshot(id));

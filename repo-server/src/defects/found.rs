@@ -13,20 +13,18 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use format_spec::ChunkId;
-use format_spec::wire::VerifyLevel;
 
+use super::full::if_there_is_room;
 use crate::defects::blobs::{self, Place};
 use crate::defects::census;
 use crate::defects::objects::{self, Object};
 use crate::defects::packs;
 use crate::error::{Chain, ServerError};
 use crate::index::row::{Health, PackNumber, PackRow};
-use crate::index::{Batch, KeyRange, Table};
-use crate::pack::object_name;
+use crate::index::{KeyRange, Table};
 use crate::site::SiteError;
-use crate::start::folder::descriptor_name;
-use crate::store::Repository;
-use crate::verify;
+use crate::site::layout::{descriptor_object, pack_object};
+use crate::store::Store;
 
 /// Packs that are asked for a few bytes before one object is judged.
 const SAMPLES: u32 = 8;
@@ -35,9 +33,6 @@ const SAMPLE_LEN: u64 = 16;
 
 /// A key behind those of all packs.
 const PAST_ALL_PACKS: [u8; 5] = [u8::MAX; 5];
-
-/// A number that grows with each batch that puts blobs in quarantine; gone once a walk has named all they hurt.
-const WALK_KEY: &[u8] = b"hurt_due";
 
 /// A blob, and why it could not be read where it lies.
 pub(crate) struct Unread {
@@ -51,13 +46,13 @@ pub(crate) struct Unread {
 /// Why an error proves that what was read is damaged, for good; `None` if nothing is known. `pack` is where it lies,
 /// if it is in one.
 pub(crate) async fn prove(
-    repository: &Arc<Repository>,
+    store: &Arc<Store>,
     pack: Option<PackNumber>,
     error: &ServerError,
 ) -> Option<String> {
     match claim(error)? {
         Claim::Proof(why) => Some(why),
-        Claim::IfSiteIsThere(why) => is_there(repository, pack).await.then_some(why),
+        Claim::IfSiteIsThere(why) => is_there(store, pack).await.then_some(why),
     }
 }
 
@@ -84,31 +79,31 @@ fn claim(error: &ServerError) -> Option<Claim> {
 
 /// Whether the site is there and gives what it holds: the repository's descriptor, and most of some packs beside
 /// `except`.
-async fn is_there(repository: &Arc<Repository>, except: Option<PackNumber>) -> bool {
-    let site = &repository.parts.site;
-    let descriptor = site.get(&descriptor_name()).await;
-    if descriptor.ok().is_none_or(|found| found != repository.descriptor.encode()) {
+async fn is_there(store: &Arc<Store>, except: Option<PackNumber>) -> bool {
+    let site = &store.parts.site;
+    let descriptor = site.get(&descriptor_object()).await;
+    if descriptor.ok().is_none_or(|found| found != store.descriptor.encode()) {
         return false;
     }
-    let samples = repository.blocking(move |repository| samples(repository, except)).await;
+    let samples = store.blocking(move |store| samples(store, except)).await;
     let Ok(samples) = samples else { return false };
     let mut failed = 0;
     for row in &samples {
-        let head = site.get_ranges(&object_name(&row.id), std::slice::from_ref(&(0..SAMPLE_LEN))).await;
+        let head = site.get_ranges(&pack_object(&row.id), std::slice::from_ref(&(0..SAMPLE_LEN))).await;
         failed += usize::from(head.is_err());
     }
     failed * 2 <= samples.len()
 }
 
 /// Some packs, spread over all.
-fn samples(repository: &Repository, except: Option<PackNumber>) -> Result<Vec<PackRow>, ServerError> {
-    let step = (repository.totals()?.next_pack / SAMPLES).max(1);
-    let known = blobs::packs(repository)?;
+fn samples(store: &Store, except: Option<PackNumber>) -> Result<Vec<PackRow>, ServerError> {
+    let step = (store.totals()?.next_pack / SAMPLES).max(1);
+    let known = blobs::packs(store)?;
     let mut rows = Vec::new();
     let mut seen = BTreeSet::new();
     for n in 0..SAMPLES {
         let range = KeyRange::between(&PackNumber(n.saturating_mul(step)).key(), &PAST_ALL_PACKS);
-        let found = repository.parts.index.scan(Table::Pack, &range, NonZeroUsize::MIN)?;
+        let found = store.parts.index.scan(Table::Pack, &range, NonZeroUsize::MIN)?;
         for row in found.rows {
             let pack = PackNumber::from_key(&row.key).zip(PackRow::decode(&row.value));
             let (number, pack) = pack.ok_or_else(|| ServerError::Row { object: "a pack".to_owned() })?;
@@ -139,7 +134,7 @@ pub(crate) async fn twice<T, R: Future<Output = Result<T, ServerError>>>(
 /// # Errors
 /// That of the read; or that the finding could not be written down, for another reason than a full disk.
 pub(crate) async fn heed<T>(
-    repository: &Arc<Repository>,
+    store: &Arc<Store>,
     object: Object,
     read: Result<T, ServerError>,
 ) -> Result<T, ServerError> {
@@ -148,22 +143,22 @@ pub(crate) async fn heed<T>(
         Object::Pack(number) => Some(number),
         Object::Snapshot(_) | Object::Manifest(_) => None,
     };
-    if pack.is_some_and(|pack| census::is_lost(repository, pack)) {
+    if pack.is_some_and(|pack| census::is_lost(store, pack)) {
         return Err(error);
     }
-    let Some(why) = prove(repository, pack, &error).await else {
-        census::take_if_missing(repository, &error).await?;
+    let Some(why) = prove(store, pack, &error).await else {
+        census::take_if_missing(store, &error).await?;
         return Err(error);
     };
     match (pack, &error) {
-        (Some(_), ServerError::Site(SiteError::NotFound { .. })) => drop(census::take(repository).await?),
+        (Some(_), ServerError::Site(SiteError::NotFound { .. })) => drop(census::take(store).await?),
         _ => {
             let problem = why.clone();
-            let note = move |repository: &Arc<Repository>| {
-                objects::note(repository, object, &problem)?;
-                pack.map_or(Ok(()), |pack| packs::note(repository, pack))
+            let note = move |store: &Arc<Store>| {
+                objects::note(store, object, &problem)?;
+                pack.map_or(Ok(()), |pack| packs::note(store, pack))
             };
-            if_there_is_room(repository.blocking(note).await)?;
+            if_there_is_room(store.blocking(note).await)?;
         }
     }
     Err(lost(error, why))
@@ -173,10 +168,7 @@ pub(crate) async fn heed<T>(
 ///
 /// # Errors
 /// The finding could not be written down, for another reason than a full disk.
-pub(crate) async fn blobs(
-    repository: &Arc<Repository>,
-    unread: Vec<Unread>,
-) -> Result<ServerError, ServerError> {
+pub(crate) async fn blobs(store: &Arc<Store>, unread: Vec<Unread>) -> Result<ServerError, ServerError> {
     let (mut damage, mut is_missing, mut first) = (Vec::new(), false, None);
     let mut is_there_without = HashMap::new();
     for Unread { id, place, health, error } in unread {
@@ -187,7 +179,7 @@ pub(crate) async fn blobs(
             Some(Claim::IfSiteIsThere(why)) => {
                 let is_there = match is_there_without.get(&place.pack) {
                     Some(known) => *known,
-                    None => is_there(repository, Some(place.pack)).await,
+                    None => is_there(store, Some(place.pack)).await,
                 };
                 is_there_without.insert(place.pack, is_there);
                 is_there.then_some(why)
@@ -195,7 +187,7 @@ pub(crate) async fn blobs(
         };
         let Some(why) = proof else {
             if first.is_none() {
-                census::take_if_missing(repository, &error).await?;
+                census::take_if_missing(store, &error).await?;
             }
             first.get_or_insert(error);
             continue;
@@ -210,9 +202,9 @@ pub(crate) async fn blobs(
         first.get_or_insert(lost(error, why));
     }
     if is_missing {
-        census::take(repository).await?;
+        census::take(store).await?;
     }
-    quarantine(repository, damage).await?;
+    quarantine(store, damage).await?;
     first.ok_or(ServerError::Bug("no blob was unread"))
 }
 
@@ -221,35 +213,21 @@ pub(crate) async fn blobs(
 /// # Errors
 /// It could not be written down, for another reason than a full disk.
 pub(crate) async fn quarantine(
-    repository: &Arc<Repository>,
+    store: &Arc<Store>,
     damage: Vec<(ChunkId, Place, String)>,
 ) -> Result<u64, ServerError> {
     if damage.is_empty() {
         return Ok(0);
     }
-    let mark = move |repository: &Arc<Repository>| {
+    let mark = move |store: &Arc<Store>| {
         let packs: BTreeSet<PackNumber> = damage.iter().map(|(_, place, _)| place.pack).collect();
-        let marked = mark(repository, &damage)?;
+        let marked = blobs::mark(store, &damage)?;
         for pack in packs {
-            packs::note(repository, pack)?;
+            packs::note(store, pack)?;
         }
         Ok(marked)
     };
-    if_there_is_room(repository.blocking(mark).await)
-}
-
-/// Puts blobs in quarantine whose packs are gone. Returns how many were not in it. Blocks.
-///
-/// # Errors
-/// It could not be written down.
-pub(crate) fn mark(repository: &Repository, damage: &[(ChunkId, Place, String)]) -> Result<u64, ServerError> {
-    let marked = blobs::mark(repository, damage)?;
-    if marked > 0 {
-        let (id, _, why) = damage.first().ok_or(ServerError::Bug("nothing was marked"))?;
-        tracing::warn!(blobs = marked, such_as = %id, why, "stored blobs are damaged and in quarantine");
-        repository.damage_met.notify_one();
-    }
-    Ok(marked)
+    if_there_is_room(store.blocking(mark).await)
 }
 
 /// The error of a read whose object is proved to be damaged: no later attempt will help.
@@ -259,64 +237,6 @@ fn lost(error: ServerError, why: String) -> ServerError {
             ServerError::Lost { object: name.to_string(), why }
         }
         error => error,
-    }
-}
-
-/// A check goes on on a full disk (P8): what it cannot write down is in its report, and found by the next one again.
-pub(crate) fn if_there_is_room<T: Default>(written: Result<T, ServerError>) -> Result<T, ServerError> {
-    match written {
-        Err(ServerError::Full { what }) => {
-            tracing::warn!(what, "what was found damaged could not be written down");
-            Ok(T::default())
-        }
-        written => written,
-    }
-}
-
-/// A walk over all snapshots is due: says so in the batch by which it becomes due.
-pub(crate) fn walk_is_due(repository: &Repository, batch: &mut Batch) -> Result<(), ServerError> {
-    let next = due(repository)?.unwrap_or_default().wrapping_add(1);
-    batch.put(Table::Meta, WALK_KEY, next.to_le_bytes());
-    Ok(())
-}
-
-/// Which walk is due, if one is. Blocks.
-pub(crate) fn due(repository: &Repository) -> Result<Option<u64>, ServerError> {
-    let Some(value) = repository.parts.index.get(Table::Meta, WALK_KEY)? else { return Ok(None) };
-    let wrong = |_| ServerError::Row { object: "the number of a walk".to_owned() };
-    value.try_into().map(u64::from_le_bytes).map(Some).map_err(wrong)
-}
-
-/// A walk that began when `begun` was due has named all that is hurt, unless more became damaged meanwhile. Blocks.
-pub(crate) fn walked(repository: &Repository, begun: Option<u64>) -> Result<(), ServerError> {
-    repository.exclusively(|| {
-        if begun.is_none() || due(repository)? != begun {
-            return Ok(());
-        }
-        let mut batch = Batch::new();
-        batch.delete(Table::Meta, WALK_KEY);
-        repository.commit(batch)
-    })
-}
-
-/// Finds the snapshots that need what is damaged, if blobs were put in quarantine since the last walk.
-///
-/// # Errors
-/// [`ServerError`] if the walk cannot go on. It stays due.
-pub(crate) async fn name_the_hurt(repository: &Arc<Repository>) -> Result<(), ServerError> {
-    if repository.blocking(|repository| due(repository)).await?.is_some() {
-        verify::run(repository, VerifyLevel::Index.into(), &|_, _| {}).await?;
-    }
-    Ok(())
-}
-
-/// Names what is hurt each time that damage is met, for ever.
-pub(crate) async fn name_as_met(repository: Arc<Repository>) {
-    loop {
-        if let Err(error) = name_the_hurt(&repository).await {
-            tracing::error!(error = %Chain(&error), "the snapshots that need what is damaged could not be found");
-        }
-        repository.damage_met.notified().await;
     }
 }
 

@@ -5,7 +5,11 @@
 pub(crate) mod blobs;
 pub(crate) mod census;
 mod found;
+mod full;
 pub(crate) mod objects;
 pub(crate) mod packs;
+mod walk;
 
-pub(crate) use found::*;
+pub(crate) use found::{Unread, blobs, heed, prove, quarantine, twice};
+pub(crate) use full::if_there_is_room;
+pub(crate) use walk::{due, walked};

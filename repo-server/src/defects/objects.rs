@@ -18,7 +18,7 @@ use crate::error::ServerError;
 use crate::health::alarm::{self, AlarmCode};
 use crate::index::row::PackNumber;
 use crate::index::{Batch, KeyRange, Table};
-use crate::store::Repository;
+use crate::store::Store;
 
 const PREFIX: &[u8] = b"damaged/";
 const HURT_PREFIX: &[u8] = b"hurt/";
@@ -54,8 +54,8 @@ impl Object {
     }
 
     /// Whether the index has what the object is of.
-    fn is_needed(self, repository: &Repository) -> Result<bool, ServerError> {
-        let index = &repository.parts.index;
+    fn is_needed(self, store: &Store) -> Result<bool, ServerError> {
+        let index = &store.parts.index;
         let row = match self {
             Self::Snapshot(id) => index.get(Table::Snapshot, id.as_bytes())?,
             Self::Manifest(id) => index.get(Table::Manifest, id.as_bytes())?,
@@ -102,10 +102,10 @@ impl Known {
 }
 
 /// All that are known.
-pub(crate) fn all(repository: &Repository) -> Result<Known, ServerError> {
+pub(crate) fn all(store: &Store) -> Result<Known, ServerError> {
     let mut hurt = BTreeMap::new();
-    if alarm::is_up(repository, AlarmCode::DamagedBlobs)? {
-        repository.for_each_row(Table::Meta, &KeyRange::prefix(HURT_PREFIX), |key, value| {
+    if alarm::is_up(store, AlarmCode::DamagedBlobs)? {
+        store.for_each_row(Table::Meta, &KeyRange::prefix(HURT_PREFIX), |key, value| {
             let id = key.strip_prefix(HURT_PREFIX).and_then(|id| id.try_into().ok());
             let row = id.map(SnapshotId::from_bytes).zip(serde_json::from_slice::<Row>(value).ok());
             let (id, row) = row.ok_or_else(|| ServerError::Row { object: "a hurt snapshot".to_owned() })?;
@@ -113,12 +113,12 @@ pub(crate) fn all(repository: &Repository) -> Result<Known, ServerError> {
             Ok(())
         })?;
     }
-    Ok(Known { objects: objects(repository)?, hurt })
+    Ok(Known { objects: objects(store)?, hurt })
 }
 
-fn objects(repository: &Repository) -> Result<BTreeMap<Object, String>, ServerError> {
+fn objects(store: &Store) -> Result<BTreeMap<Object, String>, ServerError> {
     let mut known = BTreeMap::new();
-    repository.for_each_row(Table::Meta, &KeyRange::prefix(PREFIX), |key, value| {
+    store.for_each_row(Table::Meta, &KeyRange::prefix(PREFIX), |key, value| {
         let object = Object::from_key(key).zip(serde_json::from_slice::<Row>(value).ok());
         let (object, row) =
             object.ok_or_else(|| ServerError::Row { object: "a damaged object".to_owned() })?;
@@ -133,23 +133,19 @@ fn hurt_key(id: SnapshotId) -> Vec<u8> {
 }
 
 /// Remembers, durably, that files of a snapshot cannot be restored, or with no problem that all can.
-pub(crate) fn note_hurt(
-    repository: &Repository,
-    id: SnapshotId,
-    problem: Option<String>,
-) -> Result<(), ServerError> {
-    repository.exclusively(|| {
+pub(crate) fn note_hurt(store: &Store, id: SnapshotId, problem: Option<String>) -> Result<(), ServerError> {
+    store.exclusively(|| {
         let mut batch = Batch::new();
-        let is_known = repository.parts.index.get(Table::Meta, &hurt_key(id))?.is_some();
+        let is_known = store.parts.index.get(Table::Meta, &hurt_key(id))?.is_some();
         match problem {
-            Some(problem) if Object::Snapshot(id).is_needed(repository)? => {
-                let row = Row { problem, found_ms: repository.parts.clock.unix_ms() };
+            Some(problem) if Object::Snapshot(id).is_needed(store)? => {
+                let row = Row { problem, found_ms: store.parts.clock.unix_ms() };
                 batch.put(Table::Meta, hurt_key(id), serde_json::to_vec(&row).expect("plain JSON"));
             }
             None if is_known => forget_hurt(&mut batch, id),
             _ => {}
         }
-        if batch.is_empty() { Ok(()) } else { repository.commit(batch) }
+        if batch.is_empty() { Ok(()) } else { store.commit(batch) }
     })
 }
 
@@ -160,49 +156,49 @@ pub(crate) fn forget_hurt(batch: &mut Batch, id: SnapshotId) {
 
 /// Remembers, durably, what is wrong with an object, unless what it is of has gone meanwhile. What is known already
 /// changes nothing.
-pub(crate) fn note(repository: &Repository, object: Object, problem: &str) -> Result<(), ServerError> {
-    let row = Row { problem: problem.to_owned(), found_ms: repository.parts.clock.unix_ms() };
-    repository.exclusively(|| {
+pub(crate) fn note(store: &Store, object: Object, problem: &str) -> Result<(), ServerError> {
+    let row = Row { problem: problem.to_owned(), found_ms: store.parts.clock.unix_ms() };
+    store.exclusively(|| {
         let (mut batch, mut changes) = (Batch::new(), Changes::default());
-        if !is_known(repository, object, problem)? && object.is_needed(repository)? {
+        if !is_known(store, object, problem)? && object.is_needed(store)? {
             tracing::warn!(?object, problem, "an object on the site is damaged");
             changes.0.insert(object, Some(row));
         }
-        changes.close(repository, &mut batch)?;
-        if batch.is_empty() { Ok(()) } else { repository.commit(batch) }
+        changes.close(store, &mut batch)?;
+        if batch.is_empty() { Ok(()) } else { store.commit(batch) }
     })
 }
 
-fn is_known(repository: &Repository, object: Object, problem: &str) -> Result<bool, ServerError> {
-    let Some(value) = repository.parts.index.get(Table::Meta, &object.key())? else { return Ok(false) };
+fn is_known(store: &Store, object: Object, problem: &str) -> Result<bool, ServerError> {
+    let Some(value) = store.parts.index.get(Table::Meta, &object.key())? else { return Ok(false) };
     let row: Option<Row> = serde_json::from_slice(&value).ok();
     Ok(row.is_some_and(|row| row.problem == problem))
 }
 
 /// Takes back, durably, what is said of an object: it is sound.
-pub(crate) fn clear(repository: &Repository, object: Object) -> Result<(), ServerError> {
-    repository.exclusively(|| {
+pub(crate) fn clear(store: &Store, object: Object) -> Result<(), ServerError> {
+    store.exclusively(|| {
         let (mut batch, mut changes) = (Batch::new(), Changes::default());
         changes.delete(object);
-        changes.close(repository, &mut batch)?;
-        if batch.is_empty() { Ok(()) } else { repository.commit(batch) }
+        changes.close(store, &mut batch)?;
+        if batch.is_empty() { Ok(()) } else { store.commit(batch) }
     })
 }
 
 /// Takes out what is said of objects that nothing needs any more, and answers what is left.
-pub(crate) fn tidy(repository: &Repository) -> Result<Known, ServerError> {
-    repository.exclusively(|| {
-        let mut known = all(repository)?;
+pub(crate) fn tidy(store: &Store) -> Result<Known, ServerError> {
+    store.exclusively(|| {
+        let mut known = all(store)?;
         let (mut batch, mut changes) = (Batch::new(), Changes::default());
         for object in known.objects.keys() {
-            if !object.is_needed(repository)? {
+            if !object.is_needed(store)? {
                 changes.delete(*object);
             }
         }
         known.objects.retain(|object, _| !changes.0.contains_key(object));
-        changes.close(repository, &mut batch)?;
+        changes.close(store, &mut batch)?;
         if !batch.is_empty() {
-            repository.commit(batch)?;
+            store.commit(batch)?;
         }
         Ok(known)
     })
@@ -219,13 +215,13 @@ impl Changes {
     }
 
     /// Puts all that into the batch, with the alarm as it is from then on.
-    pub(crate) fn close(self, repository: &Repository, batch: &mut Batch) -> Result<(), ServerError> {
+    pub(crate) fn close(self, store: &Store, batch: &mut Batch) -> Result<(), ServerError> {
         let adds = self.0.values().any(Option::is_some);
         // While the alarm is down there is no row.
-        if self.0.is_empty() || (!adds && !alarm::is_up(repository, AlarmCode::DamagedObjects)?) {
+        if self.0.is_empty() || (!adds && !alarm::is_up(store, AlarmCode::DamagedObjects)?) {
             return Ok(());
         }
-        let mut known = objects(repository)?;
+        let mut known = objects(store)?;
         for (object, row) in self.0 {
             match row {
                 Some(row) => {
@@ -238,18 +234,14 @@ impl Changes {
                 None => {}
             }
         }
-        set_alarm(repository, batch, &known)
+        set_alarm(store, batch, &known)
     }
 }
 
 /// Raises the alarm if anything is damaged, and takes it down if nothing is.
-fn set_alarm(
-    repository: &Repository,
-    batch: &mut Batch,
-    known: &BTreeMap<Object, String>,
-) -> Result<(), ServerError> {
+fn set_alarm(store: &Store, batch: &mut Batch, known: &BTreeMap<Object, String>) -> Result<(), ServerError> {
     if known.is_empty() {
-        return alarm::clear_in(repository, batch, AlarmCode::DamagedObjects);
+        return alarm::clear_in(store, batch, AlarmCode::DamagedObjects);
     }
     let count = |is: fn(&Object) -> bool| known.keys().filter(|object| is(object)).count();
     let message = format!(
@@ -260,7 +252,7 @@ fn set_alarm(
         count(|object| matches!(object, Object::Snapshot(_))),
         count(|object| matches!(object, Object::Pack(_))),
     );
-    alarm::raise_in(repository, batch, AlarmCode::DamagedObjects, &message)
+    alarm::raise_in(store, batch, AlarmCode::DamagedObjects, &message)
 }
 
 #[cfg(test)]

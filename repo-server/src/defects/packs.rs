@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use crate::error::ServerError;
 use crate::index::row::PackNumber;
 use crate::index::{Batch, KeyRange, Precondition, Table};
-use crate::store::Repository;
+use crate::store::Store;
 
 const PREFIX: &[u8] = b"altered/";
 
@@ -20,16 +20,16 @@ fn key(number: PackNumber) -> Vec<u8> {
 }
 
 /// Says that a pack is not as it was written, durably, unless the collector was there before. Blocks.
-pub(crate) fn note(repository: &Repository, number: PackNumber) -> Result<(), ServerError> {
-    repository.exclusively(|| {
-        let is_known = repository.parts.index.get(Table::Meta, &key(number))?.is_some();
-        if is_known || repository.find_pack_row(number)?.is_none() {
+pub(crate) fn note(store: &Store, number: PackNumber) -> Result<(), ServerError> {
+    store.exclusively(|| {
+        let is_known = store.parts.index.get(Table::Meta, &key(number))?.is_some();
+        if is_known || store.find_pack_row(number)?.is_none() {
             return Ok(());
         }
         let mut batch = Batch::new();
         batch.require(Table::Pack, number.key(), Precondition::Present);
         batch.put(Table::Meta, key(number), Vec::new());
-        repository.commit(batch)
+        store.commit(batch)
     })
 }
 
@@ -39,9 +39,9 @@ pub(crate) fn forget(batch: &mut Batch, number: PackNumber) {
 }
 
 /// All of them. Blocks.
-pub(crate) fn all(repository: &Repository) -> Result<BTreeSet<PackNumber>, ServerError> {
+pub(crate) fn all(store: &Store) -> Result<BTreeSet<PackNumber>, ServerError> {
     let mut packs = BTreeSet::new();
-    repository.for_each_row(Table::Meta, &KeyRange::prefix(PREFIX), |key, _| {
+    store.for_each_row(Table::Meta, &KeyRange::prefix(PREFIX), |key, _| {
         let number = key.strip_prefix(PREFIX).and_then(PackNumber::from_key);
         packs.insert(number.ok_or_else(|| ServerError::Row { object: "an altered pack".to_owned() })?);
         Ok(())

@@ -11,9 +11,8 @@ use format_spec::wire::{self, AcknowledgeRequest, Acknowledged, Severity};
 use serde::{Deserialize, Serialize};
 
 use crate::error::ServerError;
-use crate::health::space;
 use crate::index::{Batch, KeyRange, Table};
-use crate::store::Repository;
+use crate::store::Store;
 use crate::time::{later, rfc3339};
 
 /// What can be wrong. The code is stable, for programs.
@@ -152,32 +151,32 @@ struct Up {
 }
 
 /// Raises an alarm, durably. Blocks.
-pub(crate) fn raise(repository: &Repository, code: AlarmCode, message: &str) -> Result<(), ServerError> {
+pub(crate) fn raise(store: &Store, code: AlarmCode, message: &str) -> Result<(), ServerError> {
     let mut batch = Batch::new();
-    raise_in(repository, &mut batch, code, message)?;
-    if batch.is_empty() { Ok(()) } else { repository.commit(batch) }
+    raise_in(store, &mut batch, code, message)?;
+    if batch.is_empty() { Ok(()) } else { store.commit(batch) }
 }
 
 /// Raises an alarm in the batch of what it is about. Blocks.
 pub(crate) fn raise_in(
-    repository: &Repository,
+    store: &Store,
     batch: &mut Batch,
     code: AlarmCode,
     message: &str,
 ) -> Result<(), ServerError> {
-    raise_of_in(repository, batch, code, None, message)
+    raise_of_in(store, batch, code, None, message)
 }
 
 /// Raises the alarm about `subject` in the batch of what it is about. Blocks.
 pub(crate) fn raise_of_in(
-    repository: &Repository,
+    store: &Store,
     batch: &mut Batch,
     code: AlarmCode,
     subject: Option<&str>,
     message: &str,
 ) -> Result<(), ServerError> {
     let key = code.key(subject);
-    let before = find(repository, &key)?;
+    let before = find(store, &key)?;
     if before.as_ref().is_some_and(|row| row.message == message) {
         return Ok(());
     }
@@ -185,7 +184,7 @@ pub(crate) fn raise_of_in(
     let message = message.to_owned();
     let row = match before {
         Some(row) => AlarmRow { message, ..row },
-        None => AlarmRow { message, since_ms: repository.parts.clock.unix_ms(), acknowledged: None },
+        None => AlarmRow { message, since_ms: store.parts.clock.unix_ms(), acknowledged: None },
     };
     batch.put(Table::Meta, key, encode(&row));
     Ok(())
@@ -194,20 +193,16 @@ pub(crate) fn raise_of_in(
 /// Makes the alarms of a code those of `wanted`, subject and message each, durably: raises them, and takes all others
 /// of the code down. Blocks.
 pub(crate) fn keep_only(
-    repository: &Repository,
+    store: &Store,
     code: AlarmCode,
     wanted: &[(String, String)],
 ) -> Result<(), ServerError> {
-    repository.exclusively(|| keep_only_now(repository, code, wanted))
+    store.exclusively(|| keep_only_now(store, code, wanted))
 }
 
-fn keep_only_now(
-    repository: &Repository,
-    code: AlarmCode,
-    wanted: &[(String, String)],
-) -> Result<(), ServerError> {
+fn keep_only_now(store: &Store, code: AlarmCode, wanted: &[(String, String)]) -> Result<(), ServerError> {
     let mut batch = Batch::new();
-    for up in of_code(repository, code)? {
+    for up in of_code(store, code)? {
         let stays = up.subject.as_ref().is_some_and(|up| wanted.iter().any(|(subject, _)| subject == up));
         if !stays {
             tracing::info!(code = code.name(), subject = up.subject, "alarm is over");
@@ -215,44 +210,40 @@ fn keep_only_now(
         }
     }
     for (subject, message) in wanted {
-        raise_of_in(repository, &mut batch, code, Some(subject), message)?;
+        raise_of_in(store, &mut batch, code, Some(subject), message)?;
     }
-    if batch.is_empty() { Ok(()) } else { repository.commit(batch) }
+    if batch.is_empty() { Ok(()) } else { store.commit(batch) }
 }
 
 /// Raises or takes down the alarm about `subject`, durably. Blocks.
 pub(crate) fn set(
-    repository: &Repository,
+    store: &Store,
     code: AlarmCode,
     subject: &str,
     message: Option<&str>,
 ) -> Result<(), ServerError> {
-    repository.exclusively(|| {
+    store.exclusively(|| {
         let mut batch = Batch::new();
         if let Some(message) = message {
-            raise_of_in(repository, &mut batch, code, Some(subject), message)?;
-        } else if find(repository, &code.key(Some(subject)))?.is_some() {
+            raise_of_in(store, &mut batch, code, Some(subject), message)?;
+        } else if find(store, &code.key(Some(subject)))?.is_some() {
             tracing::info!(code = code.name(), subject, "alarm is over");
             batch.delete(Table::Meta, code.key(Some(subject)));
         }
-        if batch.is_empty() { Ok(()) } else { repository.commit(batch) }
+        if batch.is_empty() { Ok(()) } else { store.commit(batch) }
     })
 }
 
 /// Takes an alarm down, durably. One that is not up stays so. Blocks.
-pub(crate) fn clear(repository: &Repository, code: AlarmCode) -> Result<(), ServerError> {
+pub(crate) fn clear(store: &Store, code: AlarmCode) -> Result<(), ServerError> {
     let mut batch = Batch::new();
-    clear_in(repository, &mut batch, code)?;
-    if batch.is_empty() { Ok(()) } else { repository.commit(batch) }
+    clear_in(store, &mut batch, code)?;
+    if batch.is_empty() { Ok(()) } else { store.commit(batch) }
 }
 
 /// Takes an alarm down in the batch with which it is over. Blocks.
-pub(crate) fn clear_in(
-    repository: &Repository,
-    batch: &mut Batch,
-    code: AlarmCode,
-) -> Result<(), ServerError> {
-    if find(repository, &code.key(None))?.is_some() {
+pub(crate) fn clear_in(store: &Store, batch: &mut Batch, code: AlarmCode) -> Result<(), ServerError> {
+    if find(store, &code.key(None))?.is_some() {
         tracing::info!(code = code.name(), "alarm is over");
         batch.delete(Table::Meta, code.key(None));
     }
@@ -260,26 +251,23 @@ pub(crate) fn clear_in(
 }
 
 /// Whether an alarm of this code is up. Blocks.
-pub(crate) fn is_up(repository: &Repository, code: AlarmCode) -> Result<bool, ServerError> {
-    Ok(!of_code(repository, code)?.is_empty())
+pub(crate) fn is_up(store: &Store, code: AlarmCode) -> Result<bool, ServerError> {
+    Ok(!of_code(store, code)?.is_empty())
 }
 
 /// What an alarm without a subject says, if it is up. Blocks.
-pub(crate) fn message(repository: &Repository, code: AlarmCode) -> Result<Option<String>, ServerError> {
-    Ok(find(repository, &code.key(None))?.map(|row| row.message))
+pub(crate) fn message(store: &Store, code: AlarmCode) -> Result<Option<String>, ServerError> {
+    Ok(find(store, &code.key(None))?.map(|row| row.message))
 }
 
-/// The alarms that are up, and the one that a full disk could not take. Blocks.
-pub(crate) fn list(repository: &Repository) -> Result<Vec<wire::Alarm>, ServerError> {
-    let now_ms = repository.parts.clock.unix_ms();
-    let mut alarms: Vec<wire::Alarm> =
-        rows(repository, PREFIX)?.into_iter().map(|up| up.told(now_ms)).collect();
-    let low = AlarmCode::LowSpace;
-    if let Some(message) =
-        space::low_now(repository).filter(|_| alarms.iter().all(|up| up.code != low.name()))
-    {
+/// The alarms that are up; and that space is low, if `low` says so and a full disk could not take the alarm. Blocks.
+pub(crate) fn list(store: &Store, low: Option<String>) -> Result<Vec<wire::Alarm>, ServerError> {
+    let now_ms = store.parts.clock.unix_ms();
+    let mut alarms: Vec<wire::Alarm> = rows(store, PREFIX)?.into_iter().map(|up| up.told(now_ms)).collect();
+    let code = AlarmCode::LowSpace.name();
+    if let Some(message) = low.filter(|_| alarms.iter().all(|up| up.code != code)) {
         let row = AlarmRow { message, since_ms: now_ms, acknowledged: None };
-        alarms.push(Up { code: low.name().to_owned(), subject: None, row }.told(now_ms));
+        alarms.push(Up { code: code.to_owned(), subject: None, row }.told(now_ms));
     }
     Ok(alarms)
 }
@@ -308,20 +296,17 @@ impl Up {
 ///
 /// # Errors
 /// [`ServerError::BadRequest`] if several alarms fit or the reason is no line, [`ServerError::NoAlarm`] if none fits.
-pub(crate) fn acknowledge(
-    repository: &Repository,
-    asked: &AcknowledgeRequest,
-) -> Result<wire::Alarm, ServerError> {
+pub(crate) fn acknowledge(store: &Store, asked: &AcknowledgeRequest) -> Result<wire::Alarm, ServerError> {
     check_reason(&asked.reason)?;
-    repository.exclusively(|| {
-        let mut up = choose(repository, asked)?;
-        let now_ms = repository.parts.clock.unix_ms();
+    store.exclusively(|| {
+        let mut up = choose(store, asked)?;
+        let now_ms = store.parts.clock.unix_ms();
         let until_ms = asked.for_seconds.map(|seconds| later(now_ms, Duration::from_secs(seconds)));
         up.row.acknowledged =
             Some(AcknowledgedRow { reason: asked.reason.clone(), since_ms: now_ms, until_ms });
         let mut batch = Batch::new();
         batch.put(Table::Meta, key(&up.code, up.subject.as_deref()), encode(&up.row));
-        repository.commit(batch)?;
+        store.commit(batch)?;
         tracing::info!(
             code = up.code,
             subject = up.subject,
@@ -333,8 +318,8 @@ pub(crate) fn acknowledge(
 }
 
 /// The only alarm that the request fits.
-fn choose(repository: &Repository, asked: &AcknowledgeRequest) -> Result<Up, ServerError> {
-    let mut fit = rows(repository, &key(&asked.code, None))?;
+fn choose(store: &Store, asked: &AcknowledgeRequest) -> Result<Up, ServerError> {
+    let mut fit = rows(store, &key(&asked.code, None))?;
     fit.retain(|up| up.code == asked.code);
     if let Some(part) = &asked.subject {
         let is_whole = |up: &Up| up.subject.as_ref() == Some(part);
@@ -362,15 +347,15 @@ pub(crate) fn check_reason(reason: &str) -> Result<(), ServerError> {
     Err(ServerError::BadRequest { code: "bad_reason", why })
 }
 
-fn of_code(repository: &Repository, code: AlarmCode) -> Result<Vec<Up>, ServerError> {
-    let mut up = rows(repository, &code.key(None))?;
+fn of_code(store: &Store, code: AlarmCode) -> Result<Vec<Up>, ServerError> {
+    let mut up = rows(store, &code.key(None))?;
     up.retain(|up| up.code == code.name());
     Ok(up)
 }
 
-fn rows(repository: &Repository, prefix: &[u8]) -> Result<Vec<Up>, ServerError> {
+fn rows(store: &Store, prefix: &[u8]) -> Result<Vec<Up>, ServerError> {
     let mut up = Vec::new();
-    repository.for_each_row(Table::Meta, &KeyRange::prefix(prefix), |key, value| {
+    store.for_each_row(Table::Meta, &KeyRange::prefix(prefix), |key, value| {
         let wrong = || ServerError::Row { object: "an alarm".to_owned() };
         let name = key.strip_prefix(PREFIX).and_then(|name| std::str::from_utf8(name).ok());
         let name = name.ok_or_else(wrong)?;
@@ -385,8 +370,8 @@ fn rows(repository: &Repository, prefix: &[u8]) -> Result<Vec<Up>, ServerError> 
     Ok(up)
 }
 
-fn find(repository: &Repository, key: &[u8]) -> Result<Option<AlarmRow>, ServerError> {
-    let Some(value) = repository.parts.index.get(Table::Meta, key)? else { return Ok(None) };
+fn find(store: &Store, key: &[u8]) -> Result<Option<AlarmRow>, ServerError> {
+    let Some(value) = store.parts.index.get(Table::Meta, key)? else { return Ok(None) };
     let row = serde_json::from_slice(&value);
     let wrong = |_| ServerError::Row { object: format!("alarm {}", String::from_utf8_lossy(key)) };
     row.map(Some).map_err(wrong)

@@ -18,7 +18,7 @@ use std::time::Duration;
 use crate::error::ServerError;
 use crate::health::alarm::{self, AlarmCode};
 use crate::index::{Batch, Table};
-use crate::store::Repository;
+use crate::store::Store;
 use crate::sync::lock;
 use crate::time::rfc3339;
 
@@ -58,8 +58,8 @@ struct Moment {
 }
 
 impl Moment {
-    fn now(repository: &Repository) -> Self {
-        let clock = &repository.parts.clock;
+    fn now(store: &Store) -> Self {
+        let clock = &store.parts.clock;
         Self { wall_ms: clock.unix_ms(), monotonic: clock.monotonic() }
     }
 
@@ -76,19 +76,19 @@ impl ClockWatch {
     ///
     /// # Errors
     /// [`ServerError`] if the index fails for another reason than a full disk. Retention must rest then, too.
-    pub(crate) fn look(&self, repository: &Repository) -> Result<ClockState, ServerError> {
+    pub(crate) fn look(&self, store: &Store) -> Result<ClockState, ServerError> {
         let mut watched = lock(&self.0);
-        let now = Moment::now(repository);
+        let now = Moment::now(store);
         let last = watched.last.replace(now);
-        if alarm::is_up(repository, AlarmCode::ClockJumped)? {
+        if alarm::is_up(store, AlarmCode::ClockJumped)? {
             return Ok(ClockState::Jumped);
         }
-        let latest = read_latest(repository)?;
+        let latest = read_latest(store)?;
         if watched.untold.is_none() {
             watched.untold = jump(now, last, latest);
         }
         if let Some(message) = &watched.untold {
-            match alarm::raise(repository, AlarmCode::ClockJumped, message) {
+            match alarm::raise(store, AlarmCode::ClockJumped, message) {
                 Err(ServerError::Full { what }) => {
                     tracing::warn!(what, why = message, "the alarm could not be written");
                 }
@@ -100,7 +100,7 @@ impl ClockWatch {
             return Ok(ClockState::Jumped);
         }
         if latest.is_none_or(|latest| now.wall_ms >= latest.saturating_add(WRITE_EVERY_MS)) {
-            match write_latest(repository, now.wall_ms) {
+            match write_latest(store, now.wall_ms) {
                 // Nothing that goes by the clock can be written either.
                 Err(ServerError::Full { what }) => tracing::debug!(what, "the time could not be written"),
                 written => written?,
@@ -113,12 +113,12 @@ impl ClockWatch {
     ///
     /// # Errors
     /// [`ServerError`] if the index fails. Retention still rests then.
-    pub(crate) fn accept(&self, repository: &Repository) -> Result<(), ServerError> {
+    pub(crate) fn accept(&self, store: &Store) -> Result<(), ServerError> {
         let mut watched = lock(&self.0);
-        let now = Moment::now(repository);
+        let now = Moment::now(store);
         // The time first: the other way round a crash in between would raise the alarm again.
-        write_latest(repository, now.wall_ms)?;
-        alarm::clear(repository, AlarmCode::ClockJumped)?;
+        write_latest(store, now.wall_ms)?;
+        alarm::clear(store, AlarmCode::ClockJumped)?;
         *watched = Watched { last: Some(now), untold: None };
         Ok(())
     }
@@ -143,16 +143,16 @@ fn jump(now: Moment, last: Option<Moment>, latest: Option<u64>) -> Option<String
     ))
 }
 
-fn read_latest(repository: &Repository) -> Result<Option<u64>, ServerError> {
-    let Some(value) = repository.parts.index.get(Table::Meta, LATEST_KEY)? else { return Ok(None) };
+fn read_latest(store: &Store) -> Result<Option<u64>, ServerError> {
+    let Some(value) = store.parts.index.get(Table::Meta, LATEST_KEY)? else { return Ok(None) };
     let latest = value.try_into().map(u64::from_le_bytes);
     latest.map(Some).map_err(|_| ServerError::Row { object: "the latest time".to_owned() })
 }
 
-fn write_latest(repository: &Repository, wall_ms: u64) -> Result<(), ServerError> {
+fn write_latest(store: &Store, wall_ms: u64) -> Result<(), ServerError> {
     let mut batch = Batch::new();
     batch.put(Table::Meta, LATEST_KEY, wall_ms.to_le_bytes());
-    repository.commit(batch)
+    store.commit(batch)
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! A dedup domain in memory: its keys, the packs that its blobs are collected in, and who has promised
-//! to send which chunk.
+//! A dedup domain that somebody pushes to: the packs that its blobs are collected in, and who has promised to send
+//! which chunk.
 //!
 //! A blob is *waiting* from the moment it is appended to an open pack until the index has its row.
 //! Waiting ids count as had, because every commit first waits for the packs they are in; if the
@@ -16,18 +16,24 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use format_spec::blob::{BlobInfo, BlobSealer};
-use format_spec::key::{BlobKind, DomainKey, SealKeys};
+use format_spec::blob::BlobInfo;
+use format_spec::key::BlobKind;
 use format_spec::pack::{self, PackBuilder};
 use format_spec::wire::Held;
-use format_spec::{ChunkId, ClusterName, RepositoryId, SessionId};
+use format_spec::{ChunkId, ClusterName, SessionId};
 use tokio::sync::watch;
 
 use super::promises::{self, Promises};
+use super::publish::Outbox;
+use crate::catalog::InFlight;
 use crate::error::ServerError;
+use crate::store::{Domain, Store};
 use crate::sync::lock;
 
-/// And any pack at this many blobs, for the same reason.
+/// A pack of pages is sealed at this length: its references, counted in one index batch, stay few.
+pub(crate) const PAGE_PACK_LEN: usize = 4 << 20;
+
+/// A pack is sealed at this many blobs, so that one index batch stays small.
 const MAX_PACK_BLOBS: usize = 50_000;
 
 /// Bytes in open packs of all domains, about: beyond it packs are sealed before they are full.
@@ -76,14 +82,53 @@ pub(crate) enum Appended {
     LookAgain,
 }
 
-/// The clusters' part of a repository: ids, keys and open packs of one dedup domain.
-pub(crate) struct Domain {
-    pub(crate) name: ClusterName,
-    pub(crate) key: DomainKey,
-    pub(crate) sealer: BlobSealer,
-    keys: SealKeys,
-    repository: RepositoryId,
-    random: fn(&mut [u8]),
+/// The domains that somebody pushes to, or that hold something.
+pub(crate) struct OpenDomains {
+    outbox: Arc<Outbox>,
+    /// Bytes in open packs of all domains.
+    open_len: Arc<AtomicUsize>,
+    domains: Mutex<HashMap<ClusterName, Arc<OpenDomain>>>,
+}
+
+impl OpenDomains {
+    /// No open packs yet; full ones go to the site of `store`.
+    pub(crate) fn new(store: &Arc<Store>, in_flight: &InFlight) -> Self {
+        let outbox = Arc::new(Outbox::new(store, in_flight));
+        Self { outbox, open_len: Arc::default(), domains: Mutex::default() }
+    }
+
+    /// That of `cluster`.
+    pub(crate) fn of(&self, cluster: &ClusterName) -> Arc<OpenDomain> {
+        let mut domains = lock(&self.domains);
+        if let Some(domain) = domains.get(cluster) {
+            return Arc::clone(domain);
+        }
+        let domain = Arc::new(OpenDomain {
+            keys: self.outbox.store.domain(cluster),
+            outbox: Arc::clone(&self.outbox),
+            open_len: Arc::clone(&self.open_len),
+            open: Mutex::default(),
+            promises: Mutex::new(Promises::new(promises::LIMIT)),
+        });
+        domains.insert(cluster.clone(), Arc::clone(&domain));
+        domain
+    }
+
+    /// Drops those of clusters that nobody uses and that hold nothing: the next to ask makes them again.
+    pub(crate) fn drop_idle(&self) {
+        lock(&self.domains).retain(|_, domain| Arc::strong_count(domain) > 1 || !domain.is_empty());
+    }
+
+    /// All that somebody uses, or that hold something.
+    pub(crate) fn all(&self) -> Vec<Arc<OpenDomain>> {
+        lock(&self.domains).values().map(Arc::clone).collect()
+    }
+}
+
+/// A dedup domain that somebody pushes to: its open packs, and who has promised to send which chunk.
+pub(crate) struct OpenDomain {
+    pub(crate) keys: Arc<Domain>,
+    pub(super) outbox: Arc<Outbox>,
     /// Bytes in open packs of all domains.
     open_len: Arc<AtomicUsize>,
     open: Mutex<OpenPacks>,
@@ -119,19 +164,15 @@ impl OpenPacks {
     }
 }
 
-impl Domain {
-    pub(crate) fn new(
-        name: ClusterName,
-        key: DomainKey,
-        keys: SealKeys,
-        repository: RepositoryId,
-        random: fn(&mut [u8]),
-        open_len: &Arc<AtomicUsize>,
-    ) -> Self {
-        let sealer = BlobSealer::new(keys.clone(), repository, name.clone());
-        let promises = Mutex::new(Promises::new(promises::LIMIT));
-        let (open, open_len) = (Mutex::default(), Arc::clone(open_len));
-        Self { name, key, sealer, keys, repository, random, open_len, open, promises }
+impl OpenDomain {
+    /// What its packs go to.
+    pub(super) fn store(&self) -> &Arc<Store> {
+        &self.outbox.store
+    }
+
+    /// Waits until the site keeps up with the packs that are full.
+    pub(crate) async fn wait_for_the_site(&self) {
+        self.outbox.wait_for_room().await;
     }
 
     /// What `session` is told of each of `ids` if it is not here: [`Held::Coming`] if another session has
@@ -208,7 +249,7 @@ impl Domain {
             return (Appended::LookAgain, None);
         }
         open.waiting.insert(info.id, info.kind);
-        let builder = open.builder(info.kind).get_or_insert_with(|| self.new_pack());
+        let builder = open.builder(info.kind).get_or_insert_with(|| self.keys.new_pack());
         let before = builder.len();
         builder.append(info, blob, references.to_vec());
         // A new builder is counted whole.
@@ -216,7 +257,7 @@ impl Domain {
         let all = self.open_len.fetch_add(grown, Ordering::Relaxed) + grown;
         let limit = match info.kind {
             BlobKind::Chunk => pack::TARGET_LEN,
-            BlobKind::Page => crate::pack::PAGE_PACK_LEN,
+            BlobKind::Page => PAGE_PACK_LEN,
         };
         let is_crowded = all > OPEN_LEN && builder.len() >= FEWEST_LEN;
         let is_full = is_crowded || builder.len() >= limit || builder.entries().len() >= MAX_PACK_BLOBS;
@@ -224,13 +265,6 @@ impl Domain {
         drop(open);
         self.arrived([&info.id]);
         (Appended::New, full)
-    }
-
-    /// An empty pack of this domain.
-    pub(crate) fn new_pack(&self) -> PackBuilder {
-        let mut salt = [0; 32];
-        (self.random)(&mut salt);
-        PackBuilder::new(self.keys.generation(), self.repository, self.name.clone(), salt)
     }
 
     /// Takes the open pack of `kind` out, and lists all packs of that kind on their way, this one

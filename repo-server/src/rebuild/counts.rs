@@ -44,7 +44,7 @@ impl Rebuild {
     }
 
     fn take_references(&mut self) -> Sorter<HEADINGS> {
-        let empty = Sorter::new(&self.repository.parts.scratch);
+        let empty = Sorter::new(&self.store.parts.scratch);
         std::mem::replace(&mut self.references, empty)
     }
 
@@ -52,8 +52,8 @@ impl Rebuild {
     /// chunks have no rows.
     fn set_counts(&self, sorter: Sorter<HEADINGS>) -> Result<Unknown, ServerError> {
         let (mut unknown, mut batch) = (Unknown::default(), Batch::new());
-        let repository = &self.repository;
-        join(repository, sorter.finish()?, |group: &[Joined<HEADINGS>]| {
+        let store = &self.store;
+        join(store, sorter.finish()?, |group: &[Joined<HEADINGS>]| {
             for Joined { id, row, counts: [by_pages, by_manifests] } in group {
                 let of_kind = |kind| row.filter(|row| row.kind == kind);
                 if *by_pages > 0 && of_kind(BlobKind::Chunk).is_none() {
@@ -70,7 +70,7 @@ impl Rebuild {
                     batch.put(Table::Chunk, *id.as_bytes(), row.encode());
                 }
             }
-            if batch.weight() < BATCH_WEIGHT { Ok(()) } else { repository.commit(std::mem::take(&mut batch)) }
+            if batch.weight() < BATCH_WEIGHT { Ok(()) } else { store.commit(std::mem::take(&mut batch)) }
         })?;
         self.commit(&mut batch)?;
         Ok(unknown)

@@ -17,7 +17,7 @@ use crate::settings::{Choices, Settings, SpaceSettings, Upkeep};
 use crate::site::StoreSite;
 use crate::start::CreateError;
 use crate::start::folder::{self, MARKER};
-use crate::store::{OnHalt, Repository};
+use crate::store::{OnHalt, Store};
 
 /// What a rebuild is made of.
 #[derive(Debug, Clone)]
@@ -101,9 +101,9 @@ pub async fn run(
     };
     let site = StoreSite::folder_in_use(&site).map_err(CreateError::from)?;
     let parts = folder::parts(dir, wrap(index), Arc::new(site), settings, on_halt);
-    let repository = Repository::open(parts, master, descriptor).map_err(CreateError::from)?;
-    let report = repository.blocking(fill).await.map_err(RebuildError::Fill)?;
-    drop(repository);
+    let store = Store::open(parts, master, descriptor);
+    let report = store.blocking(fill).await.map_err(RebuildError::Fill)?;
+    drop(store);
     durable::remove(&RealDisk, dir, &folder::name(MARKER)).map_err(CreateError::from)?;
     Ok(report)
 }

@@ -40,13 +40,15 @@ use tokio::sync::MutexGuard;
 use super::finish::{Finish, finish};
 use crate::error::{Chain, ServerError};
 use crate::health::alarm::{self, AlarmCode};
+use crate::health::gate::REBUILD;
 use crate::index::row::{DoomedKey, DoomedKind, DoomedRow};
 use crate::index::{Batch, KeyRange, Table};
 use crate::pack;
 use crate::rules::Rule;
+use crate::server::Server;
+use crate::site::layout::{snapshot_named, snapshot_object};
 use crate::site::{Area, ObjectName, Prefix};
-use crate::snapshot::{self, snapshot_object};
-use crate::store::Repository;
+use crate::snapshot;
 
 /// Names that are looked up at once.
 const AT_ONCE: usize = 1000;
@@ -54,15 +56,9 @@ const AT_ONCE: usize = 1000;
 /// Rows of the meta table, without a value: snapshots that were purged.
 const PURGED_PREFIX: &[u8] = b"purged/";
 
-const CODE: &str = "index_behind";
-
 /// What the log says of a snapshot that is there again.
 const FINISHED: &str = "a commit that was cut off was brought to its end: the server died in it, or the index has lost \
                         its last change";
-
-/// What an operator does about it.
-const WAY_OUT: &str = "stop the server, move `index` out of its data folder, and run `astacus-server rebuild` \
-                       (docs/operations.md, `index_behind`)";
 
 /// Snapshots on the site that the index has lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +75,7 @@ impl Behind {
         let Self { count, such_as } = self;
         format!(
             "{count} acknowledged snapshots are on the site and not in the index, such as {such_as}: the index \
-             is older than the site. Nothing is pushed, forgotten or deleted until it is made anew: {WAY_OUT}"
+             is older than the site. Nothing is pushed, forgotten or deleted until it is made anew: {REBUILD}"
         )
     }
 }
@@ -90,10 +86,10 @@ impl Behind {
 /// # Errors
 /// The site could not be listed, or the index not be read or written: nothing is known, and nothing should be deleted.
 pub(crate) async fn look(
-    repository: &Arc<Repository>,
+    server: &Arc<Server>,
     _turn: &MutexGuard<'_, ()>,
 ) -> Result<Option<Behind>, ServerError> {
-    compare_and_tell(repository).await.map(|(behind, _)| behind)
+    compare_and_tell(server).await.map(|(behind, _)| behind)
 }
 
 /// As [`look`], and brings commits that were cut off to their end.
@@ -101,30 +97,27 @@ pub(crate) async fn look(
 /// # Errors
 /// As [`look`]; nor should anything be deleted, or a session end, as long as a commit could not be looked at.
 pub(crate) async fn settle(
-    repository: &Arc<Repository>,
+    server: &Arc<Server>,
     turn: &MutexGuard<'_, ()>,
 ) -> Result<Option<Behind>, ServerError> {
-    let settled = settle_now(repository, turn).await;
+    let settled = settle_now(server, turn).await;
     let problem = settled.as_ref().err().map(not_settled);
-    let tell = move |repository: &Arc<Repository>| match problem {
-        Some(problem) => alarm::raise(repository, AlarmCode::NotSettled, &problem),
-        None => alarm::clear(repository, AlarmCode::NotSettled),
+    let tell = move |server: &Arc<Server>| match problem {
+        Some(problem) => alarm::raise(&server.store, AlarmCode::NotSettled, &problem),
+        None => alarm::clear(&server.store, AlarmCode::NotSettled),
     };
-    if let Err(error) = repository.blocking(tell).await {
+    if let Err(error) = server.blocking(tell).await {
         tracing::warn!(error = %Chain(&error), "the alarm `not_settled` could not be raised or taken down");
     }
     settled
 }
 
-async fn settle_now(
-    repository: &Arc<Repository>,
-    turn: &MutexGuard<'_, ()>,
-) -> Result<Option<Behind>, ServerError> {
-    let (behind, cut_off) = compare_and_tell(repository).await?;
-    if behind.is_none() && repository.rules.keep(Rule::CutCommitsAreFinished) {
-        finish_all(repository, cut_off, turn).await?;
+async fn settle_now(server: &Arc<Server>, turn: &MutexGuard<'_, ()>) -> Result<Option<Behind>, ServerError> {
+    let (behind, cut_off) = compare_and_tell(server).await?;
+    if behind.is_none() && server.store.rules.keep(Rule::CutCommitsAreFinished) {
+        finish_all(server, cut_off, turn).await?;
     }
-    repository.is_settled.store(true, Ordering::Release);
+    server.is_settled.store(true, Ordering::Release);
     Ok(behind)
 }
 
@@ -136,62 +129,38 @@ fn not_settled(error: &ServerError) -> String {
     )
 }
 
-async fn compare_and_tell(
-    repository: &Arc<Repository>,
-) -> Result<(Option<Behind>, Vec<CutOff>), ServerError> {
-    if !repository.rules.keep(Rule::SiteIsWitness) {
+async fn compare_and_tell(server: &Arc<Server>) -> Result<(Option<Behind>, Vec<CutOff>), ServerError> {
+    if !server.store.rules.keep(Rule::SiteIsWitness) {
         return Ok((None, Vec::new()));
     }
-    let Compared { unknown, cut_off } = compare(repository).await?;
-    let such_as = first_that_opens(repository, &unknown).await?;
+    let Compared { unknown, cut_off } = compare(server).await?;
+    let such_as = first_that_opens(server, &unknown).await?;
     let behind = such_as.map(|such_as| Behind { count: unknown.len(), such_as });
-    let tell = move |repository: &Arc<Repository>| match behind {
-        Some(behind) => alarm::raise(repository, AlarmCode::IndexBehind, &behind.problem()),
-        None => alarm::clear(repository, AlarmCode::IndexBehind),
+    let tell = move |server: &Arc<Server>| match behind {
+        Some(behind) => alarm::raise(&server.store, AlarmCode::IndexBehind, &behind.problem()),
+        None => alarm::clear(&server.store, AlarmCode::IndexBehind),
     };
-    repository.blocking(tell).await?;
+    server.blocking(tell).await?;
     Ok((behind, cut_off))
 }
 
 /// Settles what the last process left, unless that is done. Answers whether it is. A server serves before as well, if it
 /// is not: a site that cannot be listed is no reason to keep back what is there. But no session ends by its time until
 /// then, as a commit that was cut off needs it, and the collector settles before it takes anything.
-pub(crate) async fn settle_once(repository: &Arc<Repository>) -> bool {
-    if repository.is_settled.load(Ordering::Acquire) {
+pub(crate) async fn settle_once(server: &Arc<Server>) -> bool {
+    if server.is_settled.load(Ordering::Acquire) {
         return true;
     }
     // Who has the turn settles first, or tells what is wrong.
-    let Ok(turn) = repository.turn.try_lock() else { return false };
-    let settled = settle(repository, &turn).await;
+    let Ok(turn) = server.turns.upkeep.try_lock() else { return false };
+    let settled = settle(server, &turn).await;
     if let Err(error) = &settled {
         tracing::error!(error = %Chain(error), "the index could not be compared with the site");
     }
-    if let Err(error) = snapshot::series::note_origins(repository).await {
+    if let Err(error) = snapshot::series::note_origins(&server.store).await {
         tracing::warn!(error = %crate::error::Chain(&error), "the folders of some snapshots are not known yet");
     }
     settled.is_ok()
-}
-
-/// Refuses to forget and to collect while the index is known to be behind. Blocks.
-pub(crate) fn check(repository: &Repository) -> Result<(), ServerError> {
-    if !is_behind(repository)? {
-        return Ok(());
-    }
-    let why = format!("the index is older than the site, so nothing is forgotten or collected: {WAY_OUT}");
-    Err(ServerError::Refused { code: CODE, why })
-}
-
-/// Refuses pushes while the index is known to be behind: it may say "here" of what was deleted since. Blocks.
-pub(crate) fn check_push(repository: &Repository) -> Result<(), ServerError> {
-    if !is_behind(repository)? {
-        return Ok(());
-    }
-    let why = format!("alarm `{CODE}`: the index is older than the site, so nothing is taken in: {WAY_OUT}");
-    Err(ServerError::Rests { code: CODE, why })
-}
-
-fn is_behind(repository: &Repository) -> Result<bool, ServerError> {
-    alarm::is_up(repository, AlarmCode::IndexBehind)
 }
 
 /// A snapshot is gone for good, also if somebody puts its object back.
@@ -214,39 +183,39 @@ struct Compared {
 /// A snapshot, and the session whose commit put it.
 type CutOff = (SnapshotId, SessionId);
 
-async fn compare(repository: &Arc<Repository>) -> Result<Compared, ServerError> {
-    let listed = repository.parts.site.list(&Prefix::area(Area::Snapshots)).await;
-    let listed = listed.map_err(|error| repository.site_error(error))?;
-    let ids: Vec<SnapshotId> = listed.iter().filter_map(|listed| snapshot::named(&listed.name)).collect();
-    let compare = move |repository: &Arc<Repository>| {
+async fn compare(server: &Arc<Server>) -> Result<Compared, ServerError> {
+    let listed = server.store.parts.site.list(&Prefix::area(Area::Snapshots)).await;
+    let listed = listed.map_err(|error| server.store.site_error(error))?;
+    let ids: Vec<SnapshotId> = listed.iter().filter_map(|listed| snapshot_named(&listed.name)).collect();
+    let compare = move |server: &Arc<Server>| {
         // Before the doomed names: what has landed since is not among them.
-        let is_at_rest = |id: &SnapshotId| !repository.in_flight.contains(&key_of(id));
+        let is_at_rest = |id: &SnapshotId| !server.in_flight.contains(&key_of(id));
         let at_rest: Vec<SnapshotId> = ids.iter().copied().filter(is_at_rest).collect();
-        let doomed = doomed_snapshots(repository)?;
+        let doomed = doomed_snapshots(server)?;
         let session_of = |id: SnapshotId| doomed.get(&snapshot_object(&id))?.announced_by.map(|by| (id, by));
         let mut cut_off: Vec<CutOff> = at_rest.into_iter().filter_map(session_of).collect();
         cut_off.sort_unstable_by(|one, other| other.cmp(one));
         let spared = ids.into_iter().filter(|id| !doomed.contains_key(&snapshot_object(id)));
-        Ok(Compared { unknown: without_rows(repository, &spared.collect::<Vec<_>>())?, cut_off })
+        Ok(Compared { unknown: without_rows(server, &spared.collect::<Vec<_>>())?, cut_off })
     };
-    repository.blocking(compare).await
+    server.blocking(compare).await
 }
 
 fn key_of(id: &SnapshotId) -> DoomedKey {
     DoomedKey { kind: DoomedKind::Snapshot, name: snapshot_object(id) }
 }
 
-fn without_rows(repository: &Repository, listed: &[SnapshotId]) -> Result<Vec<SnapshotId>, ServerError> {
+fn without_rows(server: &Server, listed: &[SnapshotId]) -> Result<Vec<SnapshotId>, ServerError> {
     let mut unknown = Vec::new();
     for some in listed.chunks(AT_ONCE) {
         let keys: Vec<&[u8]> = some.iter().map(|id| id.as_bytes().as_slice()).collect();
-        let rows = repository.parts.index.multi_get(Table::Snapshot, &keys)?;
+        let rows = server.store.parts.index.multi_get(Table::Snapshot, &keys)?;
         let lost = some.iter().zip(rows).filter(|(_, row)| row.is_none());
         unknown.extend(lost.map(|(id, _)| *id));
     }
     let keys: Vec<Vec<u8>> = unknown.iter().map(purged_key).collect();
     let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
-    let purged = repository.parts.index.multi_get(Table::Meta, &keys)?;
+    let purged = server.store.parts.index.multi_get(Table::Meta, &keys)?;
     let (mut left, mut replayed) = (Vec::new(), 0);
     for (id, purged) in unknown.into_iter().zip(purged) {
         if purged.is_none() { left.push(id) } else { replayed += 1 }
@@ -260,10 +229,10 @@ fn without_rows(repository: &Repository, listed: &[SnapshotId]) -> Result<Vec<Sn
     Ok(left)
 }
 
-fn doomed_snapshots(repository: &Repository) -> Result<HashMap<ObjectName, DoomedRow>, ServerError> {
+fn doomed_snapshots(server: &Server) -> Result<HashMap<ObjectName, DoomedRow>, ServerError> {
     let mut doomed = HashMap::new();
     let range = KeyRange::prefix(&[DoomedKind::Snapshot.tag()]);
-    repository.for_each_row(Table::Doomed, &range, |key, value| {
+    server.store.for_each_row(Table::Doomed, &range, |key, value| {
         let row = DoomedKey::decode(key).zip(DoomedRow::decode(value));
         let (key, row) = row.ok_or_else(|| ServerError::Row { object: "a doomed object".to_owned() })?;
         doomed.insert(key.name, row);
@@ -277,13 +246,13 @@ fn doomed_snapshots(repository: &Repository) -> Result<HashMap<ObjectName, Doome
 /// # Errors
 /// The first one, after all were tried.
 async fn finish_all(
-    repository: &Arc<Repository>,
+    server: &Arc<Server>,
     cut_off: Vec<CutOff>,
     turn: &MutexGuard<'_, ()>,
 ) -> Result<(), ServerError> {
     let mut done = Ok(());
     for (id, session) in cut_off {
-        match finish(repository, id, session, turn).await {
+        match finish(server, id, session, turn).await {
             Ok(Finish::Done) => tracing::warn!(snapshot = %id, "{FINISHED}"),
             Ok(Finish::Impossible(why)) => {
                 tracing::warn!(snapshot = %id, why, "a commit that was cut off is not brought to its end, and goes");
@@ -297,11 +266,11 @@ async fn finish_all(
 /// A snapshot that a rebuild would bring back. What is damaged, or was never ours, no rebuild makes a row of: the
 /// alarm would stay for ever.
 async fn first_that_opens(
-    repository: &Arc<Repository>,
+    server: &Arc<Server>,
     unknown: &[SnapshotId],
 ) -> Result<Option<SnapshotId>, ServerError> {
     for id in unknown {
-        match snapshot::read(repository, &snapshot_object(id)).await {
+        match snapshot::read(&server.store, &snapshot_object(id)).await {
             Ok(snapshot) if snapshot.id == *id => return Ok(Some(*id)),
             Ok(_) => {}
             Err(error) => drop(pack::unreadable(&error).ok_or(error)?),

@@ -16,10 +16,11 @@ use crate::error::{Chain, ServerError};
 use crate::health::space;
 use crate::index::IndexError;
 use crate::pack;
+use crate::server::Server;
 use crate::session::{self, SessionRow};
+use crate::site::layout::snapshot_object;
 use crate::snapshot::commit::{apply, check_owner, check_pages};
-use crate::snapshot::{open_manifest, read, snapshot_object};
-use crate::store::Repository;
+use crate::snapshot::{open_manifest, read};
 
 const OVER: &str = "its session is over";
 
@@ -38,16 +39,16 @@ pub(crate) enum Finish {
 /// # Errors
 /// The site or the index could not be read or written: it may be done later.
 pub(crate) async fn finish(
-    repository: &Arc<Repository>,
+    server: &Arc<Server>,
     id: SnapshotId,
     session: SessionId,
     _turn: &MutexGuard<'_, ()>,
 ) -> Result<Finish, ServerError> {
     let impossible = |why: &str| Ok(Finish::Impossible(why.to_owned()));
-    let attempts = session::attempts(repository, session);
+    let attempts = session::attempts(&server.sessions, session);
     let Ok(_attempt) = attempts.try_lock() else { return impossible("another attempt is under way") };
-    let Some(granted) = session::granted(repository, session) else { return impossible(OVER) };
-    match make(repository, id, session, granted).await {
+    let Some(granted) = session::granted(&server.sessions, session) else { return impossible(OVER) };
+    match make(server, id, session, granted).await {
         Ok(()) => Ok(Finish::Done),
         Err(ServerError::Index(IndexError::Precondition { .. })) => impossible(OVER),
         // What is over a limit stays so: it must not keep others from being settled.
@@ -63,26 +64,28 @@ pub(crate) async fn finish(
 
 /// The batch, made from the objects.
 async fn make(
-    repository: &Arc<Repository>,
+    server: &Arc<Server>,
     id: SnapshotId,
     session: SessionId,
     granted: SessionRow,
 ) -> Result<(), ServerError> {
     let name = snapshot_object(&id);
-    let snapshot = read(repository, &name).await?;
+    let snapshot = read(&server.store, &name).await?;
     let is_another = || ServerError::Damaged {
         object: name.to_string(),
         source: FormatError::Unauthentic { what: "snapshot" },
     };
     let ([of], true) = (snapshot.manifests.as_slice(), snapshot.id == id) else { return Err(is_another()) };
-    let (_, manifest) = open_manifest(repository, of.id).await?;
+    let (_, manifest) = open_manifest(&server.store, of.id).await?;
     check_owner(&manifest, &granted).map_err(|_| is_another())?;
-    let apply = move |repository: &Arc<Repository>| {
-        let pages = check_pages(repository, &repository.domain(&granted.cluster), &manifest)?;
+    let apply = move |server: &Arc<Server>| {
+        let pages = check_pages(&server.store, &server.store.domain(&granted.cluster), &manifest)?;
         // On a full disk as well: until it is done, nothing can be collected.
-        space::with_ballast(repository, || apply(repository, session, &granted, &snapshot, &pages))
+        space::with_ballast(&server.store, || {
+            apply(&server.store, &server.sessions, session, &granted, &snapshot, &pages)
+        })
     };
-    repository.blocking(apply).await
+    server.blocking(apply).await
 }
 
 #[cfg(test)]

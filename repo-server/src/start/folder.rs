@@ -24,26 +24,26 @@ use format_spec::key::MasterKey;
 use format_spec::wire::ChunkerSpec;
 use format_spec::{ErrorClass, FormatError, RepositoryId, id};
 
-use super::guard;
+use super::{guard, lock};
 use crate::clock::{Clock, SystemClock};
 use crate::defects::census;
 use crate::durable::{self, Disk, DurableError, FileName, RealDisk};
 use crate::error::{Chain, ServerError};
-use crate::health::space::{self, Space};
+use crate::health::space::restore_ballast;
 use crate::index::{self, Index, KeyRange, Missing, OpenError, Table};
+use crate::server::Server;
 use crate::settings::{DEFAULT_CHUNKER, Settings};
-use crate::site::{ObjectName, Site, SiteError, SiteUrl, StoreSite};
-use crate::site_lock::{self, LockError, Owner, SiteLock};
+use crate::site::layout::{DESCRIPTOR, descriptor_object};
+use crate::site::{Site, SiteError, SiteUrl, StoreSite};
+use crate::site_lock::{LockError, Owner, SiteLock};
+use crate::space::{self, Space};
 use crate::start::compare;
-use crate::store::{OnHalt, Parts, Repository};
+use crate::store::{OnHalt, Parts};
 
 const OURS: [&str; 8] = [TOKEN, space::BALLAST, "index", "master.key", "site", COPY, MARKER, SCRATCH];
 
 /// The file with the token of requests.
 const TOKEN: &str = "admin.token";
-
-/// Where the descriptor lies on a site.
-const DESCRIPTOR: &str = "keyring/repository";
 
 /// Its copy in the data folder.
 const COPY: &str = "repository.json";
@@ -100,7 +100,7 @@ pub enum CreateError {
     FileSystem { dir: PathBuf, lacks: &'static str },
     /// The repository has a newer format.
     #[error(
-        "the repository was made by a newer program: it has format version {found}, and this program reads \
+        "the server was made by a newer program: it has format version {found}, and this program reads \
          version {reads}. Nothing is damaged: start it with that program"
     )]
     Newer { found: u16, reads: u16 },
@@ -171,7 +171,7 @@ impl CreateError {
 /// An open data folder.
 pub struct Opened {
     /// The repository in it.
-    pub repository: Arc<Repository>,
+    pub server: Arc<Server>,
     /// The token that requests must carry.
     pub token: String,
 }
@@ -245,7 +245,7 @@ async fn open_or_create_on(
         let created = create(disk.as_ref(), dir, &site, chunker.unwrap_or(DEFAULT_CHUNKER)).await?;
         tracing::warn!(
             data_dir = %dir.display(),
-            "a new repository was made: keep copies of its `master.key` and `repository.json` on another machine, \
+            "a new server was made: keep copies of its `master.key` and `server.json` on another machine, \
              as nobody can read it without them"
         );
         created
@@ -258,16 +258,17 @@ async fn open_or_create_on(
     let clock = SystemClock::new();
     let lock =
         SiteLock::of_folder(&site_dir, &site, &clock, Owner::this_process(&clock, fill_random)).await?;
+    let choices = settings.choices.clone();
     let parts = parts(dir, index, Arc::new(site), settings, on_halt);
     let parts = Parts { lock, space: parts.space.with_site(&site_dir), ..parts };
-    let repository = Repository::open(parts, master, descriptor)?;
-    tokio::spawn(site_lock::keep(Arc::downgrade(&repository)));
-    space::restore_ballast(&repository);
-    compare::settle_once(&repository).await;
-    if let Err(error) = census::take(&repository).await {
+    let server = Server::open(parts, choices, master, descriptor)?;
+    tokio::spawn(lock::keep(Arc::downgrade(&server.store)));
+    restore_ballast(&server.store);
+    compare::settle_once(&server).await;
+    if let Err(error) = census::take(&server.store).await {
         tracing::error!(error = %Chain(&error), "the packs on the site could not be counted");
     }
-    Ok(Opened { repository, token: token.trim_end().to_owned() })
+    Ok(Opened { server, token: token.trim_end().to_owned() })
 }
 
 /// What a repository over the folder `dir` is made of.
@@ -278,7 +279,7 @@ pub(crate) fn parts(
     settings: Settings,
     on_halt: OnHalt,
 ) -> Parts {
-    let Settings { engine, space, upkeep, choices, memory_bytes, .. } = settings;
+    let Settings { engine, space, upkeep, memory_bytes, .. } = settings;
     Parts {
         index,
         site,
@@ -289,7 +290,6 @@ pub(crate) fn parts(
         on_halt,
         space: Space::of(dir, space),
         upkeep,
-        choices,
         cores: std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get),
         engine: engine.name(),
         memory_bytes,
@@ -377,9 +377,9 @@ async fn create(
     let new_key = || MasterKey::from_bytes(random()).to_file_text();
     let master = parse_key(&master_path, &read_or_publish(disk, dir, "master.key", new_key)?)?;
     let token = new_token(disk, dir)?;
-    let repository = RepositoryId::new(SystemClock::new().unix_ms(), random());
-    let descriptor = Descriptor::new(repository, &master, chunker);
-    site.put_new(&descriptor_name(), Bytes::from(descriptor.encode())).await?;
+    let server = RepositoryId::new(SystemClock::new().unix_ms(), random());
+    let descriptor = Descriptor::new(server, &master, chunker);
+    site.put_new(&descriptor_object(), Bytes::from(descriptor.encode())).await?;
     Ok((master, descriptor, token))
 }
 
@@ -404,17 +404,13 @@ pub(crate) fn sweep_scratch(dir: &Path) -> Result<(), CreateError> {
 }
 
 async fn read_descriptor(site: &StoreSite) -> Result<Descriptor, CreateError> {
-    let bytes = site.get(&descriptor_name()).await?;
+    let bytes = site.get(&descriptor_object()).await?;
     Descriptor::decode(&bytes).map_err(|error| match error {
         FormatError::Version { found, expected, .. } if found > expected => {
             CreateError::Newer { found, reads: expected }
         }
         error => CreateError::Descriptor(error),
     })
-}
-
-pub(crate) fn descriptor_name() -> ObjectName {
-    ObjectName::new(DESCRIPTOR).expect("a plain name")
 }
 
 pub(crate) fn name(text: &str) -> FileName {

@@ -5,5 +5,6 @@ pub(crate) mod compare;
 mod finish;
 pub(crate) mod folder;
 mod guard;
+pub(crate) mod lock;
 
 pub use folder::{CreateError, Opened, check_exists, open_or_create};

@@ -1,4 +1,4 @@
-//! What changes while an audit runs.
+//! Who hears of changes of rows: an audit, while it runs.
 
 use std::collections::HashSet;
 use std::sync::Mutex;
@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use format_spec::ChunkId;
 
+use super::Store;
 use crate::error::ServerError;
-use crate::store::Repository;
 use crate::sync::lock;
 
 /// Ids that are remembered: 48 MB. Beyond it an audit gives up.
@@ -15,7 +15,7 @@ const MOST: usize = 1_000_000;
 
 /// Remembers, while an audit runs, which rows of chunks changed: those are exempt from it.
 #[derive(Default)]
-pub(crate) struct Watch {
+pub(crate) struct Listener {
     is_on: AtomicBool,
     touched: Mutex<Touched>,
 }
@@ -26,8 +26,8 @@ struct Touched {
     is_full: bool,
 }
 
-impl Watch {
-    /// To be called within [`Repository::exclusively`], before the commit of each batch that adds or
+impl Listener {
+    /// To be called within [`Store::exclusively`], before the commit of each batch that adds or
     /// takes out rows of chunks, or changes their counts or places, with the ids of all those rows.
     ///
     /// Costs one atomic load while no audit runs.
@@ -48,14 +48,14 @@ impl Watch {
 }
 
 /// An audit that runs. From its start to its end every change of rows is noted.
-pub(crate) struct Watching<'a>(&'a Watch);
+pub(crate) struct Watching<'a>(&'a Listener);
 
 impl<'a> Watching<'a> {
     /// Starts, and reads what must be of the same moment.
-    pub(crate) fn start<T>(repository: &'a Repository, read: impl FnOnce() -> T) -> (Self, T) {
-        repository.exclusively(|| {
-            repository.watch.is_on.store(true, Ordering::Release);
-            (Self(&repository.watch), read())
+    pub(crate) fn start<T>(store: &'a Store, read: impl FnOnce() -> T) -> (Self, T) {
+        store.exclusively(|| {
+            store.listener.is_on.store(true, Ordering::Release);
+            (Self(&store.listener), read())
         })
     }
 

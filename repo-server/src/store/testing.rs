@@ -9,14 +9,16 @@ use format_spec::key::MasterKey;
 use format_spec::wire::ChunkerSpec;
 use futures_util::FutureExt;
 
-use super::{Parts, Repository};
+use super::{Parts, Store};
 use crate::clock::{Clock, SystemClock};
-use crate::health::space::Space;
 use crate::index::{Index, MemoryIndex};
-use crate::settings::{Choices, Upkeep};
+use crate::server::Server;
+use crate::settings::Choices;
+use crate::settings::Upkeep;
+use crate::site::layout::descriptor_object;
 use crate::site::{Site, StoreSite};
 use crate::site_lock::SiteLock;
-use crate::start::folder::descriptor_name;
+use crate::space::Space;
 
 impl Default for Parts {
     /// All in memory, but for the clock; halting is a panic.
@@ -30,7 +32,6 @@ impl Default for Parts {
             on_halt: Arc::new(|error| panic!("halted: {error}")),
             space: Space::unlimited(),
             upkeep: Upkeep::default(),
-            choices: Choices::default(),
             scratch: std::env::temp_dir(),
             engine: "memory",
             cores: 1,
@@ -55,10 +56,16 @@ impl Parts {
         Self { space, ..self }
     }
 
-    /// The repository, as one process sees it.
-    pub(crate) fn start(self) -> Arc<Repository> {
+    /// The store, as one process sees it.
+    pub(crate) fn start(self) -> Arc<Store> {
         describe(self.site.as_ref());
-        Repository::open(self, master(), descriptor()).unwrap()
+        Store::open(self, master(), descriptor())
+    }
+
+    /// The server of one process.
+    pub(crate) fn serve(self) -> Arc<Server> {
+        describe(self.site.as_ref());
+        Server::open(self, Choices::default(), master(), descriptor()).unwrap()
     }
 }
 
@@ -74,7 +81,7 @@ pub(crate) fn descriptor() -> Descriptor {
 
 /// Puts the descriptor on a site in memory, as on every site of a repository.
 pub(crate) fn describe(site: &dyn Site) {
-    let name = descriptor_name();
+    let name = descriptor_object();
     let is_there = site.len(&name).now_or_never().is_some_and(|found| found.is_ok());
     if !is_there {
         let put = site.put_new(&name, Bytes::from(descriptor().encode())).now_or_never();

@@ -28,15 +28,15 @@ fn send(world: &World, client: &Client, text: &str) -> Result<(), ServerError> {
 
 fn mark_all(world: &World) -> u64 {
     let ids = world.rows();
-    let rows = world.repository.chunk_rows(&ids).unwrap();
+    let rows = world.store.chunk_rows(&ids).unwrap();
     let damage = |(id, row): (ChunkId, Option<ChunkRow>)| (id, Place::of(&row.unwrap()), "bad".to_owned());
     let damage: Vec<_> = ids.into_iter().zip(rows).map(damage).collect();
-    mark(&world.repository, &damage).unwrap()
+    mark(&world.store, &damage).unwrap()
 }
 
 /// How many damaged blobs the alarm tells of.
 fn told(world: &World) -> Option<usize> {
-    let alarms = alarm::list(&world.repository).unwrap();
+    let alarms = crate::health::alarms(&world.store).unwrap();
     let alarm = alarms.into_iter().find(|alarm| alarm.code == AlarmCode::DamagedBlobs.name())?;
     alarm.message.split(' ').find_map(|word| word.parse().ok())
 }
@@ -80,7 +80,7 @@ fn the_alarm_counts_down_as_blobs_are_healed_and_nothing_is_scanned() {
 fn the_alarm_goes_when_the_collector_drops_what_is_damaged() {
     let (mut world, client) = damaged();
     send(&world, &client, TEXTS[0]).unwrap();
-    session::abort(&world.repository, client.id).unwrap();
+    session::abort(&world.server.sessions, client.id).unwrap();
     let scans = count_scans(&mut world);
     assert_eq!(told(&world), Some(2));
 
@@ -103,13 +103,13 @@ fn the_alarm_is_right_after_a_death_at_any_commit() {
                 delays: Delays::Skip,
                 ..Default::default()
             };
-            session::abort(&world.repository, client.id).is_ok() && world.gc_as(request).is_ok()
+            session::abort(&world.server.sessions, client.id).is_ok() && world.gc_as(request).is_ok()
         }),
         ("clear", |world, _| {
             let ids = world.rows();
-            let rows = world.repository.chunk_rows(&ids).unwrap();
+            let rows = world.store.chunk_rows(&ids).unwrap();
             let good: Vec<_> = ids.into_iter().zip(rows.iter().flatten().map(Place::of)).collect();
-            clear(&world.repository, &good[..2]).is_ok() && clear(&world.repository, &good).is_ok()
+            clear(&world.store, &good[..2]).is_ok() && clear(&world.store, &good).is_ok()
         }),
     ];
     for (what, work) in works {
@@ -148,7 +148,7 @@ fn blobs_that_were_never_counted_are_counted_with_the_first_change() {
     let (world, client) = damaged();
     let mut batch = Batch::new();
     batch.delete(Table::Meta, COUNT_KEY);
-    world.repository.commit(batch).unwrap();
+    world.store.commit(batch).unwrap();
 
     send(&world, &client, TEXTS[0]).unwrap();
 

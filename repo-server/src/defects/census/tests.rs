@@ -16,21 +16,22 @@ fn pushed(pushes: usize) -> (Arc<WornSite>, World, Vec<format_spec::SnapshotId>)
 }
 
 fn is_up(world: &World, code: AlarmCode) -> bool {
-    alarm::is_up(&world.repository, code).unwrap()
+    alarm::is_up(&world.store, code).unwrap()
 }
 
 fn damaged(world: &World) -> usize {
-    let rows = verify::rows_of(&world.repository, &Named::read_all(&world.repository)).unwrap();
+    let rows = world.store.rows_of(&Named::read_all(&world.store)).unwrap();
     rows.values().filter(|row| row.health == Health::Damaged).count()
 }
 
 impl Named {
-    fn read_all(repository: &Repository) -> HashSet<PackNumber> {
+    fn read_all(store: &Store) -> HashSet<PackNumber> {
         let mut all = HashSet::new();
-        verify::for_each_pack(repository, |number, _| {
-            all.insert(number);
-        })
-        .unwrap();
+        store
+            .for_each_pack(|number, _| {
+                all.insert(number);
+            })
+            .unwrap();
         all
     }
 }
@@ -48,20 +49,20 @@ fn a_site_that_is_not_mounted_takes_no_push_and_loses_nothing() {
     site.set_bare(true);
     world.crash();
 
-    world.wait(take(&world.repository)).unwrap();
+    world.wait(take(&world.store)).unwrap();
 
     assert!(is_up(&world, AlarmCode::SiteIncomplete) && !is_up(&world, AlarmCode::DamagedBlobs));
     let refused = world.begin_after("n", None).unwrap_err();
-    assert!(matches!(refused, ServerError::Rests { code: CODE, .. }), "{refused}");
+    assert!(matches!(refused, ServerError::Rests { code: "site_incomplete", .. }), "{refused}");
     let refused = world.gc_as(format_spec::wire::GcRequest::default()).unwrap_err();
-    assert!(matches!(refused, ServerError::Refused { code: CODE, .. }), "{refused}");
-    let refused = world.wait(accept(&world.repository)).unwrap_err();
+    assert!(matches!(refused, ServerError::Refused { code: "site_incomplete", .. }), "{refused}");
+    let refused = world.wait(accept(&world.store)).unwrap_err();
     assert!(
-        matches!(refused, ServerError::Refused { code: CODE, .. }),
+        matches!(refused, ServerError::Refused { code: "site_incomplete", .. }),
         "there is no site to accept: {refused}"
     );
     site.set_bare(false);
-    world.wait(look_again(&world.repository)).unwrap();
+    world.wait(look_again(&world.store)).unwrap();
     assert!(!is_up(&world, AlarmCode::SiteIncomplete));
     assert_eq!(damaged(&world), 0);
     world.begin_after("n", None).unwrap();
@@ -77,15 +78,15 @@ fn most_packs_are_lost_only_on_an_operators_word() {
     let (_, mut world, snapshots) = pushed(3);
     lose(&world, 4);
 
-    world.wait(take(&world.repository)).unwrap();
+    world.wait(take(&world.store)).unwrap();
 
     assert!(is_up(&world, AlarmCode::SiteIncomplete));
     assert_eq!(damaged(&world), 0);
     world.begin_after("n", None).unwrap_err();
-    assert_eq!(world.wait(accept(&world.repository)).unwrap(), 4);
+    assert_eq!(world.wait(accept(&world.store)).unwrap(), 4);
     assert!(!is_up(&world, AlarmCode::SiteIncomplete) && is_up(&world, AlarmCode::DamagedBlobs));
     world.crash();
-    world.wait(take(&world.repository)).unwrap();
+    world.wait(take(&world.store)).unwrap();
     assert!(!is_up(&world, AlarmCode::SiteIncomplete), "what is known to be lost is not counted again");
     for n in 0..3 {
         world.push("n", &tree(&[&format!("file {n}")]));
@@ -102,7 +103,7 @@ fn a_few_missing_packs_are_damage() {
     let (_, world, _) = pushed(3);
     lose(&world, 2);
 
-    assert_eq!(world.wait(take(&world.repository)).unwrap(), 2);
+    assert_eq!(world.wait(take(&world.store)).unwrap(), 2);
 
     assert!(is_up(&world, AlarmCode::DamagedBlobs) && !is_up(&world, AlarmCode::SiteIncomplete));
     world.begin_after("n", None).unwrap();
@@ -115,9 +116,9 @@ fn a_whole_site_raises_nothing() {
     world.forget(snapshots[0]);
     world.gc(Delays::Skip);
 
-    assert_eq!(world.wait(take(&world.repository)).unwrap(), 0);
+    assert_eq!(world.wait(take(&world.store)).unwrap(), 0);
 
-    assert!(alarm::list(&world.repository).unwrap().is_empty());
+    assert!(crate::health::alarms(&world.store).unwrap().is_empty());
 }
 
 /// P2: a missing manifest is remembered at the start, and so is the missing object of a snapshot, without which no
@@ -129,12 +130,12 @@ fn a_missing_manifest_or_snapshot_is_damage() {
         let name = world.objects(area).remove(0);
         world.wait(world.site.delete(&ObjectName::new(&name).unwrap())).unwrap();
 
-        world.wait(take(&world.repository)).unwrap();
+        world.wait(take(&world.store)).unwrap();
 
         assert!(is_up(&world, AlarmCode::DamagedObjects), "{area}");
-        let known = objects::all(&world.repository).unwrap();
+        let known = objects::all(&world.store).unwrap();
         let hurt = snapshots.iter().filter(|id| {
-            let snapshot = crate::snapshot::get(&world.repository, **id).unwrap();
+            let snapshot = crate::snapshot::get(&world.store, **id).unwrap();
             known.against(&snapshot).is_some()
         });
         assert_eq!(hurt.count(), 1, "{area}");
@@ -151,12 +152,12 @@ fn a_count_that_is_cut_is_made_again() {
         world.wait(world.site.delete(&ObjectName::new(&name).unwrap())).unwrap();
         let before = world.index.commits();
         world.index.fail_after(cut);
-        world.wait(take(&world.repository)).unwrap();
+        world.wait(take(&world.store)).unwrap();
         let is_through = world.index.commits() - before <= cut;
         world.index.heal();
         world.crash();
 
-        world.wait(take(&world.repository)).unwrap();
+        world.wait(take(&world.store)).unwrap();
 
         assert_eq!(damaged(&world), 2, "cut after {cut}");
         assert!(is_up(&world, AlarmCode::DamagedBlobs) && is_up(&world, AlarmCode::DamagedObjects));

@@ -9,13 +9,15 @@ use format_spec::wire::{
 };
 
 use super::*;
-use crate::health::alarm;
+use crate::defects::{due, walked};
 use crate::index::row::{ChunkRow, PackRow};
 use crate::session;
 use crate::site::ObjectName;
+use crate::site::layout::{manifest_object, pack_object};
 use crate::site::worn::WornSite;
 use crate::snapshot;
 use crate::testing::{Tree, World, tree};
+use crate::verify::name_the_hurt;
 
 const FILES: [&str; 3] = ["alpha", "beta", "gamma"];
 
@@ -29,11 +31,11 @@ fn pushed() -> (Arc<WornSite>, World, format_spec::SnapshotId, Tree) {
 }
 
 fn codes(world: &World) -> Vec<String> {
-    alarm::list(&world.repository).unwrap().into_iter().map(|alarm| alarm.code).collect()
+    crate::health::alarms(&world.store).unwrap().into_iter().map(|alarm| alarm.code).collect()
 }
 
 fn row(world: &World, id: ChunkId) -> ChunkRow {
-    world.repository.chunk_rows([&id]).unwrap().remove(0).unwrap()
+    world.store.chunk_rows([&id]).unwrap().remove(0).unwrap()
 }
 
 fn chunk(world: &World, name: &str) -> ChunkId {
@@ -49,7 +51,7 @@ fn in_quarantine(world: &World) -> Vec<&'static str> {
 /// The pack that a chunk lies in, and where.
 fn place(world: &World, name: &str) -> (ObjectName, Range<u64>) {
     let row = row(world, chunk(world, name));
-    (object_name(&world.repository.pack_row(row.pack).unwrap().id), row.range())
+    (pack_object(&world.store.pack_row(row.pack).unwrap().id), row.range())
 }
 
 /// Changes the bytes of an object.
@@ -67,12 +69,12 @@ fn flip(world: &World, name: &str) {
 }
 
 fn is_shown_damaged(world: &World, id: format_spec::SnapshotId) -> bool {
-    let found: Snapshot = snapshot::get(&world.repository, id).unwrap();
-    objects::all(&world.repository).unwrap().against(&found).is_some()
+    let found: Snapshot = snapshot::get(&world.store, id).unwrap();
+    objects::all(&world.store).unwrap().against(&found).is_some()
 }
 
 fn verify(world: &World, level: VerifyLevel) -> VerifyReport {
-    world.wait(crate::verify::run(&world.repository, level.into(), &|_, _| {})).unwrap()
+    world.wait(crate::verify::run(&world.server, level.into(), &|_, _| {})).unwrap()
 }
 
 /// G10: a restore that meets a damaged blob puts it in quarantine, once, and the next push heals it.
@@ -116,11 +118,11 @@ fn a_policy_does_not_count_what_a_restore_found_damaged() {
     let policy = Some(RetentionPolicy { minimum: Some(1), keep_last: Some(1), ..RetentionPolicy::default() });
     let request = ForgetRequest { mode: RunMode::Plan, policy, ..ForgetRequest::default() };
 
-    let plan = world.wait(crate::forget::run(&world.repository, request)).unwrap();
+    let plan = world.wait(crate::forget::run(&world.server, request)).unwrap();
 
     assert!(is_shown_damaged(&world, new) && !is_shown_damaged(&world, old));
     assert!(plan.snapshots.iter().all(|line| line.verdict == Verdict::Keep), "{plan:?}");
-    assert_eq!(due(&world.repository).unwrap(), None);
+    assert_eq!(due(&world.store).unwrap(), None);
 }
 
 /// G9: more that becomes damaged while snapshots are looked through leaves another walk due.
@@ -129,15 +131,15 @@ fn a_walk_is_over_only_for_what_was_damaged_when_it_began() {
     let (_, world, snapshot, _) = pushed();
     flip(&world, "beta");
     world.read(snapshot).unwrap_err();
-    let begun = due(&world.repository).unwrap();
+    let begun = due(&world.store).unwrap();
     flip(&world, "alpha");
     world.read(snapshot).unwrap_err();
 
-    walked(&world.repository, begun).unwrap();
+    walked(&world.store, begun).unwrap();
 
-    assert!(begun.is_some() && due(&world.repository).unwrap() > begun);
-    world.wait(name_the_hurt(&world.repository)).unwrap();
-    assert_eq!(due(&world.repository).unwrap(), None);
+    assert!(begun.is_some() && due(&world.store).unwrap() > begun);
+    world.wait(name_the_hurt(&world.server)).unwrap();
+    assert_eq!(due(&world.store).unwrap(), None);
 }
 
 /// G10: a restore that finds a pack missing puts all of it in quarantine, also what it did not ask for.
@@ -159,8 +161,8 @@ fn a_missing_pack_is_in_quarantine_as_a_whole() {
 #[test]
 fn a_damaged_manifest_is_remembered_by_the_restore_that_meets_it() {
     let (_, world, id, _) = pushed();
-    let found = snapshot::get(&world.repository, id).unwrap();
-    let name = snapshot::manifest_object(&found.manifests[0].id);
+    let found = snapshot::get(&world.store, id).unwrap();
+    let name = manifest_object(&found.manifests[0].id);
     change(&world, &name, |bytes| bytes[40] ^= 1);
 
     world.read(id).unwrap_err();
@@ -179,7 +181,7 @@ fn the_collector_remembers_damage_and_goes_on_beside_it() {
     let thin = world.push("m", &tree(&["delta", "epsilon", "zeta", "eta", "theta"]));
     world.forget(thin);
     let number = row(&world, chunk(&world, "beta")).pack;
-    packs::note(&world.repository, number).unwrap();
+    packs::note(&world.store, number).unwrap();
     flip(&world, "beta");
 
     let report = world.gc(Delays::Skip);
@@ -219,7 +221,7 @@ fn a_bad_sector_hurts_one_blob_in_a_check() {
     let snapshot = world.push("n", &files);
     let ids: Vec<ChunkId> = contents.iter().map(|content| world.id_of(BlobKind::Chunk, content)).collect();
     let hurt = row(&world, ids[2]);
-    let pack = object_name(&world.repository.pack_row(hurt.pack).unwrap().id);
+    let pack = pack_object(&world.store.pack_row(hurt.pack).unwrap().id);
     let middle = u64::from(hurt.offset) + 10_000;
     site.wear_out(pack.as_str(), middle..middle + 1);
 
@@ -266,7 +268,7 @@ fn a_site_that_is_away_proves_nothing() {
         let _ = world.gc_as(format_spec::wire::GcRequest { mode: RunMode::Apply, ..Default::default() });
 
         assert_eq!(in_quarantine(&world), Vec::<&str>::new());
-        let is_bare = world.wait(world.site.len(&crate::start::folder::descriptor_name())).is_err();
+        let is_bare = world.wait(world.site.len(&crate::site::layout::descriptor_object())).is_err();
         assert_eq!(codes(&world).contains(&"site_incomplete".to_owned()), is_bare, "{:?}", codes(&world));
         assert!(!codes(&world).iter().any(|code| code.starts_with("damaged")), "{:?}", codes(&world));
         site.mend();
@@ -316,7 +318,7 @@ fn pushes_go_on_beside_damage() {
     flip(&world, "beta");
     world.read(snapshot).unwrap_err();
     let pusher = session::Pusher { cluster: "c".parse().unwrap(), node: "n".parse().unwrap() };
-    session::open(&world.repository, pusher, None).unwrap();
+    session::open(&world.server.sessions, pusher, None).unwrap();
 }
 
 /// The packs of pages are the other kind: a damaged page is in quarantine as well.
@@ -325,8 +327,8 @@ fn a_damaged_page_is_in_quarantine_by_the_restore_that_meets_it() {
     let (_, world, snapshot, files) = pushed();
     let page = world.id_of(BlobKind::Page, &world.page(&files));
     let at = row(&world, page);
-    let pack: PackRow = (*world.repository.pack_row(at.pack).unwrap()).clone();
-    change(&world, &object_name(&pack.id), |bytes| bytes[usize::try_from(at.offset).unwrap() + 3] ^= 1);
+    let pack: PackRow = (*world.store.pack_row(at.pack).unwrap()).clone();
+    change(&world, &pack_object(&pack.id), |bytes| bytes[usize::try_from(at.offset).unwrap() + 3] ^= 1);
 
     world.read(snapshot).unwrap_err();
 

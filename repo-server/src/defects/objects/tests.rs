@@ -4,15 +4,15 @@ use super::*;
 use crate::testing::{World, tree};
 
 fn is_up(world: &World) -> bool {
-    alarm::is_up(&world.repository, AlarmCode::DamagedObjects).unwrap()
+    alarm::is_up(&world.store, AlarmCode::DamagedObjects).unwrap()
 }
 
 fn message(world: &World) -> String {
-    alarm::list(&world.repository).unwrap().remove(0).message
+    crate::health::alarms(&world.store).unwrap().remove(0).message
 }
 
 fn manifest_of(world: &World, snapshot: SnapshotId) -> Object {
-    Object::Manifest(crate::snapshot::get(&world.repository, snapshot).unwrap().manifests[0].id)
+    Object::Manifest(crate::snapshot::get(&world.store, snapshot).unwrap().manifests[0].id)
 }
 
 #[test]
@@ -38,21 +38,21 @@ fn the_alarm_is_up_until_the_last_one_is_sound() {
     let (own, manifest) = (Object::Snapshot(snapshot), manifest_of(&world, snapshot));
 
     for object in [own, manifest, manifest] {
-        note(&world.repository, object, "is rotten").unwrap();
+        note(&world.store, object, "is rotten").unwrap();
     }
-    let found = crate::snapshot::get(&world.repository, snapshot).unwrap();
-    let known = all(&world.repository).unwrap().against(&found);
+    let found = crate::snapshot::get(&world.store, snapshot).unwrap();
+    let known = all(&world.store).unwrap().against(&found);
     assert_eq!(known.unwrap(), "the manifest of node `n`: is rotten; its object: is rotten");
     assert!(message(&world).contains("1 manifests, 1 objects of snapshots"), "{}", message(&world));
 
-    clear(&world.repository, manifest).unwrap();
+    clear(&world.store, manifest).unwrap();
     assert!(message(&world).contains("0 manifests, 1 objects of snapshots"), "{}", message(&world));
-    clear(&world.repository, manifest).unwrap();
+    clear(&world.store, manifest).unwrap();
     assert!(is_up(&world));
-    clear(&world.repository, own).unwrap();
+    clear(&world.store, own).unwrap();
 
     assert!(!is_up(&world));
-    assert!(all(&world.repository).unwrap().against(&found).is_none());
+    assert!(all(&world.store).unwrap().against(&found).is_none());
 }
 
 #[test]
@@ -65,10 +65,10 @@ fn what_nothing_needs_is_not_remembered() {
     world.gc(Delays::Skip);
 
     for object in gone {
-        note(&world.repository, object, "is rotten").unwrap();
+        note(&world.store, object, "is rotten").unwrap();
         assert!(!is_up(&world), "{object:?}");
     }
-    note(&world.repository, Object::Snapshot(snapshot), "is rotten").unwrap();
+    note(&world.store, Object::Snapshot(snapshot), "is rotten").unwrap();
     assert!(is_up(&world));
 }
 
@@ -79,12 +79,12 @@ fn what_is_said_of_a_snapshot_goes_with_it() {
     let snapshot = world.push("n", &tree(&["a"]));
     let other = world.push("n", &tree(&["b"]));
     for object in [Object::Snapshot(snapshot), manifest_of(&world, snapshot), Object::Snapshot(other)] {
-        note(&world.repository, object, "is rotten").unwrap();
+        note(&world.store, object, "is rotten").unwrap();
     }
 
     world.forget(snapshot);
     world.gc(Delays::Skip);
-    let known = objects(&world.repository).unwrap();
+    let known = objects(&world.store).unwrap();
     assert_eq!(known.into_keys().collect::<Vec<_>>(), [Object::Snapshot(other)]);
     assert!(is_up(&world));
     world.forget(other);
@@ -100,22 +100,22 @@ fn what_is_left_of_what_has_gone_is_tidied_away() {
     let snapshot = world.push("n", &tree(&["a"]));
     let other = world.push("n", &tree(&["b"]));
     for object in [Object::Snapshot(snapshot), Object::Snapshot(other)] {
-        note(&world.repository, object, "is rotten").unwrap();
+        note(&world.store, object, "is rotten").unwrap();
     }
     let take_out = |id: SnapshotId| {
         let mut batch = Batch::new();
         batch.delete(Table::Snapshot, *id.as_bytes());
-        world.repository.commit(batch).unwrap();
+        world.store.commit(batch).unwrap();
     };
 
     take_out(snapshot);
-    let left = tidy(&world.repository).unwrap();
+    let left = tidy(&world.store).unwrap();
     assert!(left.contains(Object::Snapshot(other)) && !left.contains(Object::Snapshot(snapshot)));
     assert!(is_up(&world));
     take_out(other);
-    tidy(&world.repository).unwrap();
+    tidy(&world.store).unwrap();
 
-    assert!(!is_up(&world) && objects(&world.repository).unwrap().is_empty());
+    assert!(!is_up(&world) && objects(&world.store).unwrap().is_empty());
 }
 
 /// A snapshot is known to be hurt only while anything is in quarantine.
@@ -124,22 +124,22 @@ fn files_that_cannot_be_restored_count_while_blobs_are_in_quarantine() {
     let world = World::new();
     let [hurt, whole] = ["a", "b"].map(|text| world.push("n", &tree(&[text])));
     let against = |id| {
-        let found = crate::snapshot::get(&world.repository, id).unwrap();
-        all(&world.repository).unwrap().against(&found)
+        let found = crate::snapshot::get(&world.store, id).unwrap();
+        all(&world.store).unwrap().against(&found)
     };
-    note_hurt(&world.repository, hurt, Some("files are lost".to_owned())).unwrap();
+    note_hurt(&world.store, hurt, Some("files are lost".to_owned())).unwrap();
     assert_eq!(against(hurt), None);
-    alarm::raise(&world.repository, AlarmCode::DamagedBlobs, "a blob").unwrap();
+    alarm::raise(&world.store, AlarmCode::DamagedBlobs, "a blob").unwrap();
 
     assert_eq!((against(hurt), against(whole)), (Some("files are lost".to_owned()), None));
     assert!(!is_up(&world), "that alarm is about objects");
-    note_hurt(&world.repository, hurt, None).unwrap();
+    note_hurt(&world.store, hurt, None).unwrap();
 
     assert_eq!(against(hurt), None);
-    note_hurt(&world.repository, hurt, Some("files are lost".to_owned())).unwrap();
+    note_hurt(&world.store, hurt, Some("files are lost".to_owned())).unwrap();
     world.forget(hurt);
     world.gc(Delays::Skip);
-    assert!(all(&world.repository).unwrap().hurt.is_empty(), "it goes with the snapshot");
-    note_hurt(&world.repository, hurt, Some("files are lost".to_owned())).unwrap();
-    assert!(all(&world.repository).unwrap().hurt.is_empty(), "nor does it come back");
+    assert!(all(&world.store).unwrap().hurt.is_empty(), "it goes with the snapshot");
+    note_hurt(&world.store, hurt, Some("files are lost".to_owned())).unwrap();
+    assert!(all(&world.store).unwrap().hurt.is_empty(), "nor does it come back");
 }

@@ -7,7 +7,7 @@ const CODE: AlarmCode = AlarmCode::Overdue;
 
 fn two(world: &World) {
     let wanted = ["c/a:/x", "c/b:/x"].map(|subject| (subject.to_owned(), format!("{subject} is late")));
-    keep_only(&world.repository, CODE, &wanted).unwrap();
+    keep_only(&world.store, CODE, &wanted).unwrap();
 }
 
 fn ask(subject: Option<&str>, for_seconds: Option<u64>) -> AcknowledgeRequest {
@@ -17,7 +17,7 @@ fn ask(subject: Option<&str>, for_seconds: Option<u64>) -> AcknowledgeRequest {
 
 #[track_caller]
 fn acknowledged(world: &World) -> Vec<bool> {
-    list(&world.repository).unwrap().iter().map(|alarm| alarm.acknowledged.is_some()).collect()
+    crate::health::alarms(&world.store).unwrap().iter().map(|alarm| alarm.acknowledged.is_some()).collect()
 }
 
 /// A1: an acknowledgement is of one alarm, outlives a restart, and ends with the alarm.
@@ -26,15 +26,15 @@ fn an_acknowledged_alarm_stays_known_until_it_is_over() {
     let mut world = World::new();
     two(&world);
 
-    let known = acknowledge(&world.repository, &ask(Some("c/a"), None)).unwrap();
+    let known = acknowledge(&world.store, &ask(Some("c/a"), None)).unwrap();
     assert_eq!((known.subject.as_deref(), known.severity), (Some("c/a:/x"), Severity::Critical));
     world.crash();
     let changed = [("c/a:/x", "another text"), ("c/b:/x", "c/b:/x is late")];
-    keep_only(&world.repository, CODE, &changed.map(|(of, text)| (of.to_owned(), text.to_owned()))).unwrap();
+    keep_only(&world.store, CODE, &changed.map(|(of, text)| (of.to_owned(), text.to_owned()))).unwrap();
     assert_eq!(acknowledged(&world), [true, false]);
 
-    keep_only(&world.repository, CODE, &[]).unwrap();
-    assert_eq!(list(&world.repository).unwrap(), []);
+    keep_only(&world.store, CODE, &[]).unwrap();
+    assert_eq!(crate::health::alarms(&world.store).unwrap(), []);
     two(&world);
     assert_eq!(acknowledged(&world), [false, false], "it came up again");
 }
@@ -43,7 +43,7 @@ fn an_acknowledged_alarm_stays_known_until_it_is_over() {
 fn an_acknowledgement_with_an_end_counts_until_then() {
     let world = World::new();
     two(&world);
-    acknowledge(&world.repository, &ask(Some("c/b:/x"), Some(3600))).unwrap();
+    acknowledge(&world.store, &ask(Some("c/b:/x"), Some(3600))).unwrap();
     assert_eq!(acknowledged(&world), [false, true]);
 
     world.clock.advance(Duration::from_secs(3600));
@@ -56,12 +56,12 @@ fn an_acknowledgement_that_fits_none_or_several_is_refused() {
     let world = World::new();
     two(&world);
 
-    let refused = |subject| acknowledge(&world.repository, &ask(subject, None)).unwrap_err();
+    let refused = |subject| acknowledge(&world.store, &ask(subject, None)).unwrap_err();
     assert_eq!(refused(None).code(), "ambiguous_alarm");
     assert_eq!(refused(Some("/x")).code(), "ambiguous_alarm");
     assert_eq!(refused(Some("c/c")).code(), "no_such_alarm");
     let no_line = AcknowledgeRequest { reason: "two\nlines".to_owned(), ..ask(Some("c/a"), None) };
-    assert_eq!(acknowledge(&world.repository, &no_line).unwrap_err().code(), "bad_reason");
+    assert_eq!(acknowledge(&world.store, &no_line).unwrap_err().code(), "bad_reason");
     assert_eq!(acknowledged(&world), [false, false]);
 }
 
@@ -70,14 +70,14 @@ fn an_acknowledgement_that_fits_none_or_several_is_refused() {
 fn every_code_is_its_own() {
     let world = World::new();
     for code in AlarmCode::ALL {
-        raise(&world.repository, code, "up").unwrap();
+        raise(&world.store, code, "up").unwrap();
         assert_eq!(AlarmCode::of_name(code.name()), Some(code));
     }
     for code in AlarmCode::ALL {
-        clear(&world.repository, code).unwrap();
-        assert!(!is_up(&world.repository, code).unwrap(), "{code:?}");
+        clear(&world.store, code).unwrap();
+        assert!(!is_up(&world.store, code).unwrap(), "{code:?}");
     }
-    assert_eq!(list(&world.repository).unwrap(), []);
+    assert_eq!(crate::health::alarms(&world.store).unwrap(), []);
 }
 
 /// Rows of earlier builds have a text and a moment only.
@@ -90,10 +90,10 @@ fn an_alarm_of_an_earlier_build_is_read() {
         b"alarm/suspect_snapshot".to_vec(),
         br#"{"message":"less","since_ms":0}"#.to_vec(),
     );
-    world.repository.commit(batch).unwrap();
+    world.store.commit(batch).unwrap();
 
-    let alarm = list(&world.repository).unwrap().remove(0);
+    let alarm = crate::health::alarms(&world.store).unwrap().remove(0);
     assert_eq!((alarm.code.as_str(), alarm.subject, alarm.acknowledged), ("suspect_snapshot", None, None));
-    keep_only(&world.repository, AlarmCode::SuspectSnapshot, &[]).unwrap();
-    assert_eq!(list(&world.repository).unwrap(), []);
+    keep_only(&world.store, AlarmCode::SuspectSnapshot, &[]).unwrap();
+    assert_eq!(crate::health::alarms(&world.store).unwrap(), []);
 }

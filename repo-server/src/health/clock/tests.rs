@@ -53,39 +53,41 @@ impl Clock for ManualClock {
 struct World<I = MemoryIndex> {
     index: I,
     clock: Arc<ManualClock>,
-    repository: Arc<Repository>,
+    store: Arc<Store>,
+    clock_watch: ClockWatch,
 }
 
 impl<I: Index + Clone + 'static> World<I> {
     fn over(index: I) -> Self {
         let clock = ManualClock::new();
-        let repository = Self::process(&index, &clock);
-        Self { index, clock, repository }
+        let store = Self::process(&index, &clock);
+        Self { index, clock, store, clock_watch: ClockWatch::default() }
     }
 
-    fn process(index: &I, clock: &Arc<ManualClock>) -> Arc<Repository> {
+    fn process(index: &I, clock: &Arc<ManualClock>) -> Arc<Store> {
         Parts::default().over(index.clone()).at(Arc::<ManualClock>::clone(clock)).start()
     }
 
     fn restart(&mut self) {
         self.clock.monotonic_ms.store(0, Ordering::Relaxed);
-        self.repository = Self::process(&self.index, &self.clock);
+        self.store = Self::process(&self.index, &self.clock);
+        self.clock_watch = ClockWatch::default();
     }
 
     fn look(&self) -> ClockState {
-        self.repository.clock_watch.look(&self.repository).unwrap()
+        self.clock_watch.look(&self.store).unwrap()
     }
 
     fn accept(&self) {
-        self.repository.clock_watch.accept(&self.repository).unwrap();
+        self.clock_watch.accept(&self.store).unwrap();
     }
 
     fn is_up(&self) -> bool {
-        alarm::is_up(&self.repository, AlarmCode::ClockJumped).unwrap()
+        alarm::is_up(&self.store, AlarmCode::ClockJumped).unwrap()
     }
 
     fn stored(&self) -> Option<u64> {
-        read_latest(&self.repository).unwrap()
+        read_latest(&self.store).unwrap()
     }
 }
 
@@ -95,7 +97,7 @@ fn world() -> World {
 
 /// The text of the one alarm.
 fn message(world: &World) -> String {
-    let alarms = alarm::list(&world.repository).unwrap();
+    let alarms = crate::health::alarms(&world.store).unwrap();
     assert_eq!(alarms.len(), 1, "{alarms:?}");
     alarms[0].message.clone()
 }
@@ -297,7 +299,7 @@ fn a_jump_on_a_full_disk_freezes_at_once_and_is_told_when_there_is_room() {
     assert_eq!(world.look(), Jumped);
     assert_eq!(world.look(), Jumped, "though the clock went on since");
     assert!(!world.is_up());
-    assert!(world.repository.clock_watch.accept(&world.repository).is_err());
+    assert!(world.clock_watch.accept(&world.store).is_err());
     world.index.is_full.store(false, Ordering::Relaxed);
 
     assert_eq!(world.look(), Jumped);

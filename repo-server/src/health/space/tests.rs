@@ -2,8 +2,14 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
 use super::*;
 use crate::index::{Batch, Index, IndexError, KeyRange, MemoryIndex, Rows, Table};
+use crate::settings::{Amount, SpaceSettings};
+use crate::space::*;
 use crate::store::Parts;
 
 /// A disk that has what it is told to have.
@@ -45,7 +51,7 @@ const NOTHING: SpaceSettings = SpaceSettings { ballast: Amount::Bytes(0), refuse
 struct World {
     folder: tempfile::TempDir,
     volume: FakeVolume,
-    repository: Arc<Repository>,
+    store: Arc<Store>,
 }
 
 impl World {
@@ -56,12 +62,12 @@ impl World {
     fn over(index: impl Index + 'static, volume: FakeVolume, settings: SpaceSettings) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let space = Space::on(Box::new(volume.clone()), folder.path(), settings);
-        let repository = Parts::default().over(index).with_space(space).start();
-        Self { folder, volume, repository }
+        let store = Parts::default().over(index).with_space(space).start();
+        Self { folder, volume, store }
     }
 
     fn admit(&self, expected_bytes: Option<u64>) -> Result<(), String> {
-        match admit(&self.repository, expected_bytes) {
+        match admit(&self.store, expected_bytes) {
             Ok(()) => Ok(()),
             Err(error @ ServerError::Full { .. }) => Err(error.to_string()),
             Err(other) => panic!("{other:?}"),
@@ -69,7 +75,7 @@ impl World {
     }
 
     fn is_up(&self) -> bool {
-        alarm::is_up(&self.repository, AlarmCode::LowSpace).unwrap()
+        alarm::is_up(&self.store, AlarmCode::LowSpace).unwrap()
     }
 
     fn ballast(&self) -> PathBuf {
@@ -150,9 +156,9 @@ fn a_disk_that_does_not_tell_refuses_nobody_and_keeps_the_ballast() {
     world.volume.is_gone.store(true, Ordering::Relaxed);
 
     assert_eq!(world.admit(Some(GIB)), Ok(()));
-    assert_eq!(look(&world.repository).unwrap(), Level::Enough);
-    assert_eq!(release_ballast(&world.repository).unwrap(), 0);
-    assert_eq!(restore_ballast(&world.repository), 1);
+    assert_eq!(look(&world.store).unwrap(), Level::Enough);
+    assert_eq!(release_ballast(&world.store).unwrap(), 0);
+    assert_eq!(restore_ballast(&world.store), 1);
 }
 
 /// An index that takes no batch.
@@ -186,30 +192,30 @@ impl Index for FullIndex {
 fn where_not_even_the_alarm_can_be_written_pushes_are_refused_with_the_reason_all_the_same() {
     let world = World::over(FullIndex, FakeVolume::new(GIB, 0), refusing(MIB));
 
-    assert_eq!(look(&world.repository).unwrap(), Level::Low);
+    assert_eq!(look(&world.store).unwrap(), Level::Low);
     let refused = world.admit(None).unwrap_err();
 
     assert!(refused.contains("0 MiB free"), "{refused}");
-    let told = low_now(&world.repository).unwrap();
+    let told = low_now(&world.store).unwrap();
     assert!(told.contains("less than 1 MiB free"), "{told}");
     world.volume.set_free(GIB);
-    assert_eq!(low_now(&world.repository), None);
+    assert_eq!(low_now(&world.store), None);
 }
 
 #[test]
 fn the_ballast_is_really_allocated_and_is_given_up_and_made_again() {
     let world = World::new(FakeVolume::new(GIB, GIB), holding(3 * MIB));
-    assert_eq!(restore_ballast(&world.repository), 3 * MIB);
+    assert_eq!(restore_ballast(&world.store), 3 * MIB);
     assert!(world.allocated() >= 3 * MIB, "{}", world.allocated());
-    assert_eq!(release_ballast(&world.repository).unwrap(), 0, "there is room");
+    assert_eq!(release_ballast(&world.store).unwrap(), 0, "there is room");
 
     world.volume.set_free(COLLECTOR_ROOM - 1);
-    assert_eq!(release_ballast(&world.repository).unwrap(), 3 * MIB);
+    assert_eq!(release_ballast(&world.store).unwrap(), 3 * MIB);
     assert!(!world.ballast().exists());
-    assert_eq!(release_ballast(&world.repository).unwrap(), 0, "it is gone already");
+    assert_eq!(release_ballast(&world.store).unwrap(), 0, "it is gone already");
 
     world.volume.set_free(GIB);
-    assert_eq!(restore_ballast(&world.repository), 3 * MIB);
+    assert_eq!(restore_ballast(&world.store), 3 * MIB);
     assert!(world.allocated() >= 3 * MIB);
 }
 
@@ -217,7 +223,7 @@ fn the_ballast_is_really_allocated_and_is_given_up_and_made_again() {
 fn the_ballast_takes_a_tenth_of_what_is_free_and_no_room_that_pushes_need() {
     let len = |free_mib: u64, settings: SpaceSettings| {
         let world = World::new(FakeVolume::new(GIB, free_mib * MIB), settings);
-        restore_ballast(&world.repository) / MIB
+        restore_ballast(&world.store) / MIB
     };
 
     assert_eq!(len(50, holding(8 * MIB)), 5);
@@ -254,23 +260,23 @@ fn a_full_disk_of_the_site_refuses_pushes_and_gives_its_ballast_to_the_collector
     let settings = SpaceSettings { refuse_below: Amount::Bytes(100 * MIB), ballast: Amount::Bytes(3 * MIB) };
     let space = Space::on(Box::new(own.clone()), folder.path(), settings);
     let space = space.and(Box::new(far.clone()), site.path());
-    let repository = Parts::default().with_space(space).start();
-    assert_eq!(restore_ballast(&repository), 6 * MIB);
-    admit(&repository, None).unwrap();
+    let store = Parts::default().with_space(space).start();
+    assert_eq!(restore_ballast(&store), 6 * MIB);
+    admit(&store, None).unwrap();
 
     far.set_free(99 * MIB);
-    let refused = admit(&repository, None).unwrap_err().to_string();
+    let refused = admit(&store, None).unwrap_err().to_string();
 
     for part in [&*site.path().display().to_string(), "99 MiB free", "astacus-admin gc --now"] {
         assert!(refused.contains(part), "{refused}");
     }
-    assert!(alarm::message(&repository, AlarmCode::LowSpace).unwrap().is_some());
-    assert_eq!(release_ballast(&repository).unwrap(), 3 * MIB);
+    assert!(alarm::message(&store, AlarmCode::LowSpace).unwrap().is_some());
+    assert_eq!(release_ballast(&store).unwrap(), 3 * MIB);
     assert!(!site.path().join(BALLAST).exists() && folder.path().join(BALLAST).exists());
     far.set_free(GIB);
-    admit(&repository, None).unwrap();
-    assert!(alarm::message(&repository, AlarmCode::LowSpace).unwrap().is_none());
-    let refused = admit(&repository, Some(GIB)).unwrap_err().to_string();
+    admit(&store, None).unwrap();
+    assert!(alarm::message(&store, AlarmCode::LowSpace).unwrap().is_none());
+    let refused = admit(&store, Some(GIB)).unwrap_err().to_string();
     assert!(refused.contains("expects to send 1024 MiB"), "{refused}");
 }
 
@@ -297,15 +303,15 @@ fn a_name_that_is_taken_by_something_else_is_left_alone() {
     let world = World::new(FakeVolume::new(GIB, GIB), holding(MIB));
     std::fs::create_dir(world.ballast()).unwrap();
 
-    assert_eq!(restore_ballast(&world.repository), 0);
+    assert_eq!(restore_ballast(&world.store), 0);
     world.volume.set_free(0);
-    assert_eq!(release_ballast(&world.repository).unwrap(), 0);
+    assert_eq!(release_ballast(&world.store).unwrap(), 0);
 
     assert!(world.ballast().is_dir());
     std::fs::remove_dir(world.ballast()).unwrap();
     std::os::unix::fs::symlink("elsewhere", world.ballast()).unwrap();
     world.volume.set_free(GIB);
-    assert_eq!(restore_ballast(&world.repository), 0);
+    assert_eq!(restore_ballast(&world.store), 0);
     assert!(!world.folder.path().join("elsewhere").exists());
 }
 

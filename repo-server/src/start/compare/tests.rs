@@ -13,20 +13,22 @@ use crate::forget;
 use crate::index::{Batch, Index};
 use crate::rebuild::{self, RebuildReport};
 use crate::site::faulty::{Fault, FaultKind, FaultySite, Refusal};
+use crate::site::layout::snapshot_object;
 use crate::site::{Op, StoreSite};
+use crate::store::Store;
 use crate::testing::{Tree, Watched, World, tree};
 
 /// Codes of the alarms that are up.
-fn alarms(repository: &Repository) -> Vec<String> {
-    alarm::list(repository).unwrap().into_iter().map(|alarm| alarm.code).collect()
+fn alarms(store: &Store) -> Vec<String> {
+    crate::health::alarms(store).unwrap().into_iter().map(|alarm| alarm.code).collect()
 }
 
 /// What the site is found to know more than the index.
 fn looked(world: &World) -> Option<Behind> {
     world
         .wait(async {
-            let turn = world.repository.turn.lock().await;
-            look(&world.repository, &turn).await
+            let turn = world.server.turns.upkeep.lock().await;
+            look(&world.server, &turn).await
         })
         .unwrap()
 }
@@ -38,7 +40,7 @@ fn objects(world: &World) -> Vec<String> {
 /// The way out: an empty index is filled from the site.
 fn rebuild(world: &mut World) -> RebuildReport {
     world.crash_over(Watched::new());
-    world.wait(world.repository.blocking(rebuild::fill)).unwrap()
+    world.wait(world.store.blocking(rebuild::fill)).unwrap()
 }
 
 /// A repository whose index was put back to before the last two of its snapshots. The first one is going, and what it
@@ -73,30 +75,30 @@ fn an_index_that_was_put_back_takes_nothing_and_a_rebuild_brings_all_back() {
     let PutBack { mut world, first, later } = PutBack::new();
     let before = objects(&world);
 
-    world.wait(settle_once(&world.repository));
+    world.wait(settle_once(&world.server));
 
-    let told = alarm::list(&world.repository).unwrap();
-    assert_eq!((told.len(), told[0].code.as_str()), (1, CODE));
+    let told = crate::health::alarms(&world.store).unwrap();
+    assert_eq!((told.len(), told[0].code.as_str()), (1, "index_behind"));
     let is_named = later.iter().any(|(id, _)| told[0].message.contains(&id.to_string()));
     assert!(is_named && told[0].message.starts_with("2 acknowledged"), "{}", told[0].message);
     for mode in [RunMode::Plan, RunMode::Apply] {
         let refused = world.gc_as(GcRequest { mode, delays: Delays::Skip, ..GcRequest::default() });
-        assert!(matches!(refused, Err(ServerError::Refused { code: CODE, .. })), "{refused:?}");
+        assert!(matches!(refused, Err(ServerError::Refused { code: "index_behind", .. })), "{refused:?}");
     }
     let by_name = ForgetRequest { mode: RunMode::Apply, snapshots: vec![first], ..ForgetRequest::default() };
-    let refused = world.wait(forget::run(&world.repository, by_name)).unwrap_err();
-    assert!(matches!(refused, ServerError::Refused { code: CODE, .. }), "{refused:?}");
+    let refused = world.wait(forget::run(&world.server, by_name)).unwrap_err();
+    assert!(matches!(refused, ServerError::Refused { code: "index_behind", .. }), "{refused:?}");
     let refused = world.begin_after("n", None).unwrap_err();
-    assert!(matches!(refused, ServerError::Rests { code: CODE, .. }), "{refused:?}");
+    assert!(matches!(refused, ServerError::Rests { code: "index_behind", .. }), "{refused:?}");
     assert!(refused.to_string().contains("astacus-server rebuild"), "{refused}");
-    let refused = world.wait(checkpoint::run(&world.repository, When::Now)).unwrap_err();
-    assert!(matches!(refused, ServerError::Refused { code: CODE, .. }), "{refused:?}");
+    let refused = world.wait(checkpoint::run(&world.server, When::Now)).unwrap_err();
+    assert!(matches!(refused, ServerError::Refused { code: "index_behind", .. }), "{refused:?}");
     assert_eq!(world.read(first).unwrap(), tree(&["shared", "old"]), "restores go on");
     assert_eq!(objects(&world), before);
 
     assert!(rebuild(&mut world).is_sound());
 
-    assert_eq!((looked(&world), alarms(&world.repository)), (None, vec![]));
+    assert_eq!((looked(&world), alarms(&world.store)), (None, vec![]));
     world.forget(first);
     world.gc(Delays::Skip);
     for (id, tree) in &later {
@@ -111,7 +113,7 @@ fn the_collector_asks_the_site_before_it_takes_anything() {
     for removed in [None, Some(Rule::SiteIsWitness)] {
         let mut old = PutBack::new();
         if let Some(rule) = removed {
-            old.world.repository.rules.remove(rule);
+            old.world.store.rules.remove(rule);
         }
         let before = objects(&old.world);
 
@@ -119,8 +121,8 @@ fn the_collector_asks_the_site_before_it_takes_anything() {
 
         match removed {
             None => {
-                assert!(matches!(done, Err(ServerError::Refused { code: CODE, .. })), "{done:?}");
-                assert_eq!(alarms(&old.world.repository), [CODE]);
+                assert!(matches!(done, Err(ServerError::Refused { code: "index_behind", .. })), "{done:?}");
+                assert_eq!(alarms(&old.world.store), ["index_behind"]);
                 assert_eq!(objects(&old.world), before);
                 let report = rebuild(&mut old.world);
                 assert!(report.is_sound() && report.snapshots == 3, "{report:?}");
@@ -151,11 +153,11 @@ fn a_session_of_an_old_index_commits_nothing() {
     let old = world.index.copy();
     let first = world.commit_tree(&client, &content).unwrap();
     world.crash_over(old);
-    world.wait(settle_once(&world.repository));
+    world.wait(settle_once(&world.server));
 
     let refused = world.commit_tree(&client, &content).unwrap_err();
 
-    assert!(matches!(refused, ServerError::Rests { code: CODE, .. }), "{refused:?}");
+    assert!(matches!(refused, ServerError::Rests { code: "index_behind", .. }), "{refused:?}");
     assert_eq!(world.objects("snapshots"), [snapshot_object(&first).as_str()]);
 }
 
@@ -164,11 +166,11 @@ fn a_session_of_an_old_index_commits_nothing() {
 fn an_audit_tells_of_snapshots_without_rows() {
     let old = PutBack::new();
     for repair in [Repair::No, Repair::Yes] {
-        let report = old.world.wait(audit::run(&old.world.repository, repair, Arc::new(|_, _| {}))).unwrap();
+        let report = old.world.wait(audit::run(&old.world.server, repair, Arc::new(|_, _| {}))).unwrap();
         assert_eq!((report.found, report.mended), (1, 0), "{report:?}");
         assert!(report.findings[0].problem.contains("older than the site"), "{report:?}");
     }
-    assert_eq!(alarms(&old.world.repository), [CODE], "the counts of the old index fit each other");
+    assert_eq!(alarms(&old.world.store), ["index_behind"], "the counts of the old index fit each other");
 }
 
 /// G12: the alarm is up as long as what it tells of.
@@ -180,7 +182,7 @@ fn the_alarm_goes_when_the_index_knows_everything_again() {
     let right = world.index.copy();
     world.crash_over(old);
     assert_eq!(looked(&world).unwrap().count, 1);
-    assert_eq!(alarms(&world.repository), [CODE]);
+    assert_eq!(alarms(&world.store), ["index_behind"]);
     // The row comes back as it was, and the alarm is in the index still.
     let rows = right.scan(Table::Snapshot, &KeyRange::all(), std::num::NonZeroUsize::MAX).unwrap().rows;
     let mut batch = Batch::new();
@@ -189,7 +191,7 @@ fn the_alarm_goes_when_the_index_knows_everything_again() {
     }
     world.index.commit(batch).unwrap();
 
-    assert_eq!((looked(&world), alarms(&world.repository)), (None, vec![]));
+    assert_eq!((looked(&world), alarms(&world.store)), (None, vec![]));
 }
 
 /// What no rebuild makes a row of would keep the alarm up for ever.
@@ -208,7 +210,7 @@ fn objects_that_are_no_snapshots_of_ours_raise_no_alarm() {
         world.wait(world.site.put_new(&name, bytes)).unwrap();
     }
 
-    assert_eq!((looked(&world), alarms(&world.repository)), (None, vec![]));
+    assert_eq!((looked(&world), alarms(&world.store)), (None, vec![]));
 }
 
 /// G12: what could not be compared is not collected by; a server starts all the same, for restores.
@@ -222,7 +224,7 @@ fn a_site_that_cannot_be_listed_says_nothing_and_nothing_is_collected() {
         let kind = FaultKind::Refuse(Refusal::Unavailable);
         site.arm(Fault { op: Some(Op::List), after: 0, kind });
         if refused == 1 {
-            world.wait(settle_once(&world.repository));
+            world.wait(settle_once(&world.server));
         } else {
             let request = GcRequest { mode: RunMode::Apply, delays: Delays::Skip, ..GcRequest::default() };
             let failed = world.gc_as(request).unwrap_err();
@@ -230,9 +232,9 @@ fn a_site_that_cannot_be_listed_says_nothing_and_nothing_is_collected() {
         }
         assert_eq!(site.fired().len(), refused);
     }
-    assert_eq!((objects(&world), alarms(&world.repository)), (before, vec!["not_settled".to_owned()]));
-    world.wait(settle_once(&world.repository));
-    assert_eq!(alarms(&world.repository), Vec::<String>::new(), "the site can be listed again");
+    assert_eq!((objects(&world), alarms(&world.store)), (before, vec!["not_settled".to_owned()]));
+    world.wait(settle_once(&world.server));
+    assert_eq!(alarms(&world.store), Vec::<String>::new(), "the site can be listed again");
 }
 
 /// G12: a purged snapshot whose object somebody puts back is no sign of an index that has lost something.
@@ -249,8 +251,8 @@ fn a_purged_snapshot_that_comes_back_is_left_alone() {
 
     assert_eq!(looked(&world), None);
 
-    assert_eq!(alarms(&world.repository), Vec::<String>::new());
+    assert_eq!(alarms(&world.store), Vec::<String>::new());
     world.gc(Delays::Skip);
     assert!(world.objects("snapshots").contains(&name.as_str().to_owned()), "it is not ours to delete");
-    assert!(snapshot::get(&world.repository, gone).is_err());
+    assert!(snapshot::get(&world.store, gone).is_err());
 }

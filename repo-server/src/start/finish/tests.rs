@@ -8,8 +8,6 @@ use format_spec::wire::{Delays, GcRequest, Repair};
 
 use super::*;
 use crate::audit;
-use crate::health::alarm;
-use crate::health::space::{BALLAST, Room, Space, Volume};
 use crate::index::row::ChunkRow;
 use crate::index::{Batch, Index, KeyRange, Row, Rows, Table};
 use crate::rules::Rule;
@@ -17,9 +15,11 @@ use crate::session::Pusher;
 use crate::settings::{Amount, SpaceSettings};
 use crate::site::faulty::{Fault, FaultKind, FaultySite, Refusal};
 use crate::site::hooked::HookedSite;
+use crate::site::layout::snapshot_object;
 use crate::site::{ObjectName, Op, StoreSite};
 use crate::snapshot;
 use crate::snapshot::series::Smaller;
+use crate::space::{BALLAST, Room, Space, Volume};
 use crate::start::compare::settle_once;
 use crate::store::Parts;
 use crate::testing::{Client, Tree, Watched, World, tree};
@@ -66,15 +66,15 @@ impl CutOff {
     }
 
     fn listed(&self) -> Vec<SnapshotId> {
-        snapshot::list(&self.world.repository, None).unwrap().into_iter().map(|found| found.id).collect()
+        snapshot::list(&self.world.store, None).unwrap().into_iter().map(|found| found.id).collect()
     }
 
     /// What an attempt to finish it says.
     fn finish(&self) -> Result<Finish, ServerError> {
-        let repository = &self.world.repository;
+        let server = &self.world.server;
         self.world.wait(async {
-            let turn = repository.turn.lock().await;
-            finish(repository, self.id, self.client.id, &turn).await
+            let turn = server.turns.upkeep.lock().await;
+            finish(server, self.id, self.client.id, &turn).await
         })
     }
 
@@ -99,8 +99,8 @@ fn a_commit_whose_batch_is_lost_is_made_again() {
     for removed in [None, Some(Rule::CutCommitsAreFinished)] {
         let CutOff { mut world, id, content, .. } = CutOff::new();
         world.crash();
-        removed.into_iter().for_each(|rule| world.repository.rules.remove(rule));
-        world.wait(settle_once(&world.repository));
+        removed.into_iter().for_each(|rule| world.store.rules.remove(rule));
+        world.wait(settle_once(&world.server));
         world.gc(Delays::Skip);
 
         match removed {
@@ -129,7 +129,7 @@ fn the_batch_is_the_same_and_the_client_that_asks_again_is_told_of_it() {
         rows.map(|row| (row.key, ChunkRow::decode(&row.value).unwrap().references)).collect::<Vec<_>>()
     };
     assert_eq!(references(&cut.world.index), references(&whole.index));
-    assert_eq!(cut.world.repository.sessions.count(), 0);
+    assert_eq!(cut.world.server.sessions.count(), 0);
     let again = cut.world.commit(&cut.client, &[]).unwrap();
     assert_eq!((again, cut.listed()), (cut.id, vec![cut.id]));
     assert_eq!(cut.finish().unwrap(), Finish::Impossible("its session is over".to_owned()));
@@ -169,7 +169,7 @@ fn an_acknowledged_attempt_whose_batch_is_lost_is_made_again_and_no_other() {
     assert_ne!(acknowledged, cut.id);
 
     cut.world.crash_over(before_the_batch.lock().unwrap().take().unwrap());
-    cut.world.wait(settle_once(&cut.world.repository));
+    cut.world.wait(settle_once(&cut.world.server));
     cut.world.gc(Delays::Skip);
 
     assert_eq!(cut.listed(), [acknowledged]);
@@ -185,7 +185,7 @@ fn two_requests_for_one_commit_make_one_attempt() {
     let page = world.page(&content);
     let id = world.send(&client, BlobKind::Page, &page).unwrap();
     let body = world.manifest(&client, &[(id, page.len())]);
-    let commit = || snapshot::commit(&world.repository, client.id, body.clone(), Smaller::Suspect, ());
+    let commit = || snapshot::commit(&world.server, client.id, body.clone(), Smaller::Suspect, ());
 
     let (one, other) = world.wait(async { tokio::join!(commit(), commit()) });
 
@@ -198,7 +198,7 @@ fn two_requests_for_one_commit_make_one_attempt() {
 fn a_commit_of_a_session_that_is_over_is_not_finished() {
     let ends: [fn(&CutOff); 3] = [
         |cut| cut.world.expire(),
-        |cut| session::abort(&cut.world.repository, cut.client.id).unwrap(),
+        |cut| session::abort(&cut.world.server.sessions, cut.client.id).unwrap(),
         |cut| drop(cut.world.begin_after("n", Some(cut.client.id)).unwrap()),
     ];
     for end in ends {
@@ -232,7 +232,7 @@ fn a_commit_of_which_something_is_missing_is_not_finished() {
     // Its object is of another cluster than its session.
     let change_owner = |cut: &mut CutOff| {
         let (cluster, node) = ("other".parse().unwrap(), "n".parse().unwrap());
-        cut.client.id = session::open(&cut.world.repository, Pusher { cluster, node }, None).unwrap().id;
+        cut.client.id = session::open(&cut.world.server.sessions, Pusher { cluster, node }, None).unwrap().id;
     };
     type Loss = fn(&mut CutOff);
     let losses: [(Loss, &str); 4] = [
@@ -280,10 +280,10 @@ fn a_commit_that_is_over_a_limit_is_given_up() {
     cut.world.restart();
 
     assert_eq!(cut.listed().len(), 1, "one of two can be finished");
-    assert!(alarm::list(&cut.world.repository).unwrap().is_empty());
+    assert!(crate::health::alarms(&cut.world.store).unwrap().is_empty());
     cut.world.expire();
     cut.world.gc(Delays::Skip);
-    assert_eq!((cut.on_site(), cut.world.repository.sessions.count()), (cut.listed(), 0));
+    assert_eq!((cut.on_site(), cut.world.server.sessions.count()), (cut.listed(), 0));
 }
 
 /// S1: until what was left is settled, no session ends by its time: a cut commit needs it. One that cannot be read holds
@@ -305,9 +305,9 @@ fn no_session_ends_before_what_was_left_is_settled() {
         cut.world.clock.advance(session::TTL);
 
         refuse();
-        cut.world.wait(crate::background::end_sessions(&cut.world.repository));
+        cut.world.wait(crate::background::end_sessions(&cut.world.server));
         assert_eq!((site.fired().len(), cut.listed().len()), (2, usize::from(op == Op::Get)));
-        cut.world.wait(crate::background::end_sessions(&cut.world.repository));
+        cut.world.wait(crate::background::end_sessions(&cut.world.server));
         cut.world.gc(Delays::Skip);
 
         assert_eq!((cut.listed().len(), cut.on_site().len()), (2, 2), "{op:?}");
@@ -323,7 +323,7 @@ fn a_plan_and_an_audit_leave_it_as_it_is() {
     let doomed = cut.world.doomed();
 
     cut.world.gc_as(GcRequest::default()).unwrap();
-    let audited = cut.world.wait(audit::run(&cut.world.repository, Repair::No, Arc::new(|_, _| {})));
+    let audited = cut.world.wait(audit::run(&cut.world.server, Repair::No, Arc::new(|_, _| {})));
 
     assert!(audited.unwrap().is_sound());
     assert_eq!((cut.listed(), cut.on_site()), (vec![], vec![cut.id]));
@@ -336,7 +336,7 @@ fn who_asks_again_after_days_is_told_of_it() {
     let mut cut = CutOff::new();
     cut.world.clock.advance(Duration::from_secs(48 * 3600));
     cut.world.restart();
-    session::expire(&cut.world.repository).unwrap();
+    session::expire(&cut.world.server.sessions).unwrap();
 
     assert_eq!(cut.world.commit(&cut.client, &[]).unwrap(), cut.id);
 }
@@ -386,8 +386,9 @@ fn it_is_finished_on_a_full_disk_as_well() {
     let parts = Parts { site: Arc::clone(&cut.world.site), ..Parts::default() };
     let index = FullBeside(cut.world.index.clone(), ballast);
 
-    cut.world.repository = parts.over(index).with_space(space).start();
-    assert!(cut.world.wait(settle_once(&cut.world.repository)));
+    cut.world.server = parts.over(index).with_space(space).serve();
+    cut.world.store = Arc::clone(&cut.world.server.store);
+    assert!(cut.world.wait(settle_once(&cut.world.server)));
 
     assert_eq!(cut.listed(), [cut.id]);
     cut.world.gc(Delays::Skip);
@@ -402,7 +403,7 @@ fn nothing_is_finished_in_an_index_that_is_behind() {
     cut.world.push("m", &tree(&["c"]));
 
     cut.world.crash_over(old);
-    cut.world.wait(settle_once(&cut.world.repository));
+    cut.world.wait(settle_once(&cut.world.server));
 
     assert_eq!(cut.listed(), []);
     assert_eq!(cut.on_site().len(), 2);

@@ -50,7 +50,7 @@ async fn start(disk: Arc<dyn Disk>, machine: &Path) -> Result<Identity, CreateEr
     let opened =
         open_or_create_on(disk, &machine.join("var/lib/astacus/data"), Some(&site), settings, on_halt)
             .await?;
-    Ok(Identity { repository: opened.repository.id(), token: opened.token })
+    Ok(Identity { repository: opened.server.id(), token: opened.token })
 }
 
 /// Whether the repository is another one, or none, or has no copy of its descriptor, after a power cut at the end of

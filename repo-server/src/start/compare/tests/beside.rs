@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use super::*;
 use crate::catalog::Flight;
 use crate::index::{IndexError, Rows};
+use crate::site::layout::snapshot_object;
 use crate::snapshot;
 use crate::snapshot::series::Smaller;
 use crate::store::Parts;
@@ -50,9 +51,9 @@ impl Index for Interrupted {
 fn a_commit_that_lands_between_two_reads_is_no_loss() {
     let world = World::new();
     let id = world.push("n", &tree(&["a"]));
-    let landed = snapshot::get(&world.repository, id).unwrap();
+    let landed = snapshot::get(&world.store, id).unwrap();
     // Back to the moment just before its batch: the object is there, its name is doomed, there is no row.
-    let flight = Flight::announce(&world.repository, snapshot::objects(&landed)).unwrap();
+    let flight = Flight::announce(&world.store, &world.server.in_flight, snapshot::objects(&landed)).unwrap();
     let mut batch = Batch::new();
     batch.delete(Table::Snapshot, *id.as_bytes());
     world.index.commit(batch).unwrap();
@@ -66,10 +67,10 @@ fn a_commit_that_lands_between_two_reads_is_no_loss() {
     };
     let then: Box<dyn FnOnce() + Send> = Box::new(lands);
     let index = Interrupted { inner: world.index.clone(), then: Mutex::new(Some(then)) };
-    let looks = Parts { site: Arc::clone(&world.site), ..Parts::default() }.over(index).start();
+    let looks = Parts { site: Arc::clone(&world.site), ..Parts::default() }.over(index).serve();
 
     let behind = world.wait(async {
-        let turn = looks.turn.lock().await;
+        let turn = looks.turns.upkeep.lock().await;
         look(&looks, &turn).await.unwrap()
     });
 
@@ -90,14 +91,15 @@ fn looks_beside_a_commit_raise_no_alarm() {
     let body = world.manifest(&client, &[(id, page.len())]);
 
     world.wait(async {
-        let repository = Arc::clone(&world.repository);
-        let commits = tokio::spawn(async move {
-            snapshot::commit(&repository, client.id, body, Smaller::Suspect, ()).await
-        });
-        let turn = world.repository.turn.lock().await;
+        let server = Arc::clone(&world.server);
+        let commits =
+            tokio::spawn(
+                async move { snapshot::commit(&server, client.id, body, Smaller::Suspect, ()).await },
+            );
+        let turn = world.server.turns.upkeep.lock().await;
         loop {
             let is_done = commits.is_finished();
-            assert_eq!(look(&world.repository, &turn).await.unwrap(), None);
+            assert_eq!(look(&world.server, &turn).await.unwrap(), None);
             if is_done {
                 break;
             }
@@ -119,7 +121,7 @@ fn a_commit_that_a_crash_cuts_off_is_no_loss() {
         world.index.heal();
         world.restart();
 
-        assert_eq!((looked(&world), alarms(&world.repository)), (None, vec![]), "cut at commit {cuts}");
+        assert_eq!((looked(&world), alarms(&world.store)), (None, vec![]), "cut at commit {cuts}");
 
         finished += usize::from(done.is_err()) * world.count(Table::Snapshot);
         world.gc(Delays::Skip);
@@ -143,7 +145,7 @@ fn a_purge_that_is_cut_anywhere_is_no_loss() {
         world.forget(back);
         world.forget(gone);
         assert_eq!(looked(&world), None);
-        snapshot::undelete(&world.repository, back).unwrap();
+        snapshot::undelete(&world.store, back).unwrap();
         assert_eq!(looked(&world), None);
         world.index.fail_after(cuts);
         let request = GcRequest { mode: RunMode::Apply, delays: Delays::Skip, ..GcRequest::default() };
@@ -151,9 +153,9 @@ fn a_purge_that_is_cut_anywhere_is_no_loss() {
         world.index.heal();
         world.crash();
 
-        assert_eq!((looked(&world), alarms(&world.repository)), (None, vec![]), "cut at commit {cuts}");
+        assert_eq!((looked(&world), alarms(&world.store)), (None, vec![]), "cut at commit {cuts}");
 
-        let doomed = world.repository.in_flight.is_empty() && world.count(Table::Doomed) > 0;
+        let doomed = world.server.in_flight.is_empty() && world.count(Table::Doomed) > 0;
         purged += usize::from(doomed && world.objects("snapshots").len() == 2);
         if done.is_ok() {
             assert_eq!(world.objects("snapshots"), [snapshot_object(&back).as_str()]);

@@ -7,6 +7,7 @@ use format_spec::wire::VerifyLevel;
 
 use super::*;
 use crate::index::{Engine, copy_tree, open, open_existing};
+use crate::settings::Choices;
 use crate::store::Parts;
 use crate::verify;
 use crate::world::{World, descriptor, master};
@@ -67,14 +68,16 @@ async fn start(index: &Path, site: Arc<dyn crate::site::Site>, pushed: &[Snapsho
     let opened = std::panic::catch_unwind(|| open_existing(Engine::Fjall, index));
     let Ok(Ok(index)) = opened else { return Start::Refused };
     let parts = Parts { index, site, scratch, ..Parts::default() };
-    let Ok(repository) = Repository::open(parts, master(), descriptor()) else { return Start::Refused };
-    settle_once(&repository).await;
-    let known = snapshot::list(&repository, None).unwrap();
+    let Ok(server) = Server::open(parts, Choices::default(), master(), descriptor()) else {
+        return Start::Refused;
+    };
+    settle_once(&server).await;
+    let known = snapshot::list(&server.store, None).unwrap();
     match (
         known.iter().map(|snapshot| snapshot.id).eq(pushed.iter().copied()),
-        is_behind(&repository).unwrap(),
+        alarm::is_up(&server.store, AlarmCode::IndexBehind).unwrap(),
     ) {
-        (true, false) if is_whole(&repository).await => Start::Whole,
+        (true, false) if is_whole(&server).await => Start::Whole,
         (true, true) => panic!("a false alarm"),
         (_, true) => Start::Told,
         (_, false) => Start::Silent,
@@ -82,9 +85,9 @@ async fn start(index: &Path, site: Arc<dyn crate::site::Site>, pushed: &[Snapsho
 }
 
 /// Whether all that is listed can be read, and is counted right.
-async fn is_whole(repository: &Arc<Repository>) -> bool {
-    let verified = verify::run(repository, VerifyLevel::Read.into(), &|_, _| {}).await.unwrap();
-    let audited = audit::run(repository, Repair::No, Arc::new(|_, _| {})).await.unwrap();
+async fn is_whole(server: &Arc<Server>) -> bool {
+    let verified = verify::run(server, VerifyLevel::Read.into(), &|_, _| {}).await.unwrap();
+    let audited = audit::run(server, Repair::No, Arc::new(|_, _| {})).await.unwrap();
     verified.findings.is_empty() && audited.is_sound()
 }
 
