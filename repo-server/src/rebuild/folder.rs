@@ -15,8 +15,8 @@ use crate::error::ServerError;
 use crate::index::{self, Engine, Index, OpenError};
 use crate::settings::{Choices, Settings, SpaceSettings, Upkeep};
 use crate::site::StoreSite;
-use crate::start::CreateError;
 use crate::start::folder::{self, MARKER};
+use crate::start::{CreateError, read_error};
 use crate::store::{OnHalt, Store};
 
 /// What a rebuild is made of.
@@ -126,7 +126,7 @@ fn read_descriptor(site: &Path) -> Result<Descriptor, RebuildError> {
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             Err(RebuildError::NoRepository { site: site.to_owned() })
         }
-        Err(source) => Err(folder::read_error(&path, source).into()),
+        Err(source) => Err(read_error(&path, source).into()),
     }
 }
 

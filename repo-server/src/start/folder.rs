@@ -22,20 +22,21 @@ use bytes::Bytes;
 use format_spec::descriptor::Descriptor;
 use format_spec::key::MasterKey;
 use format_spec::wire::ChunkerSpec;
-use format_spec::{ErrorClass, FormatError, RepositoryId, id};
+use format_spec::{FormatError, RepositoryId, id};
 
+use super::error::{COPY, CreateError, read_error};
 use super::{guard, lock};
 use crate::clock::{Clock, SystemClock};
 use crate::defects::census;
-use crate::durable::{self, Disk, DurableError, FileName, RealDisk};
+use crate::durable::{self, Disk, FileName, RealDisk};
 use crate::error::{Chain, ServerError};
 use crate::health::space::restore_ballast;
-use crate::index::{self, Index, KeyRange, Missing, OpenError, Table};
+use crate::index::{self, Index, KeyRange, Missing, Table};
 use crate::server::Server;
 use crate::settings::{DEFAULT_CHUNKER, Settings};
 use crate::site::layout::{DESCRIPTOR, descriptor_object};
-use crate::site::{Site, SiteError, SiteUrl, StoreSite};
-use crate::site_lock::{LockError, Owner, SiteLock};
+use crate::site::{Site, SiteUrl, StoreSite};
+use crate::site_lock::{Owner, SiteLock};
 use crate::space::{self, Space};
 use crate::start::compare;
 use crate::store::{OnHalt, Parts};
@@ -45,128 +46,10 @@ const OURS: [&str; 8] = [TOKEN, space::BALLAST, "index", "master.key", "site", C
 /// The file with the token of requests.
 const TOKEN: &str = "admin.token";
 
-/// Its copy in the data folder.
-const COPY: &str = "repository.json";
-
 /// The file that says that the index is not finished.
 pub(crate) const MARKER: &str = "rebuilding";
 
 const SCRATCH: &str = "tmp";
-
-/// Why a data folder cannot be used. A folder that was not ours is as it was.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-#[expect(missing_docs, reason = "a variant's line covers its fields")]
-pub enum CreateError {
-    /// The folder holds something else.
-    #[error("{} holds no repository and is not empty (`{found}`): name an empty folder", dir.display())]
-    NotEmpty { dir: PathBuf, found: String },
-    /// A rebuild of the index was cut short.
-    #[error("the index in {} is not finished: run `astacus-server rebuild` again", dir.display())]
-    HalfBuilt { dir: PathBuf },
-    /// There is an index, and no site: the site is elsewhere, or not mounted.
-    #[error("{} has an index, and there is no repository in {}: name the right `--site`; if only its file `{DESCRIPTOR}` is gone, put that back from its copy (`{COPY}` in the data folder)", dir.display(), site.display())]
-    NoSite { dir: PathBuf, site: PathBuf },
-    /// There is no repository where one must be.
-    #[error("there is no repository in {}: name the right folder, or mount its disk", dir.display())]
-    NoRepository { dir: PathBuf },
-    /// A file that must be there is missing.
-    #[error("{} is missing: put it back from its copy", path.display())]
-    Missing { path: PathBuf },
-    /// The folder belongs to another user.
-    #[error(
-        "{} belongs to user {owner}, and the server runs as user {us}: start it as that user, or run \
-         `chown -R {us} {}`",
-        dir.display(), dir.display()
-    )]
-    OtherOwner { dir: PathBuf, owner: u32, us: u32 },
-    /// Others than its owner may read or write a secret.
-    #[error(
-        "{} is open to other users: run `chmod 600 {}`, and make a new one if somebody may have read it",
-        path.display(), path.display()
-    )]
-    OpenToOthers { path: PathBuf },
-    /// The token could be guessed.
-    #[error(
-        "{} holds a token of fewer than 32 characters: remove the file, and the server makes a new one",
-        path.display()
-    )]
-    ShortToken { path: PathBuf },
-    /// The file system lacks something that durable files need.
-    #[error(
-        "the file system of {} cannot {lacks}: use one of this machine's disks, such as ext4, XFS or btrfs",
-        dir.display()
-    )]
-    FileSystem { dir: PathBuf, lacks: &'static str },
-    /// The repository has a newer format.
-    #[error(
-        "the server was made by a newer program: it has format version {found}, and this program reads \
-         version {reads}. Nothing is damaged: start it with that program"
-    )]
-    Newer { found: u16, reads: u16 },
-    /// A file does not hold what it should.
-    #[error("{} is not a {what}", path.display())]
-    Malformed { path: PathBuf, what: &'static str },
-    /// The master key belongs to another repository.
-    #[error("{} is the key of another repository", path.display())]
-    WrongKey { path: PathBuf },
-    /// The descriptor on the site cannot be used.
-    #[error(
-        "the descriptor of the repository on the site (`keyring/repository`) is damaged: put it back from its copy (`{COPY}` in the data folder)"
-    )]
-    Descriptor(#[source] FormatError),
-    /// The descriptor on the site is another one than the index was made with.
-    #[error("{} is not what it was: put it back from its copy {}, or name the right `--site`", descriptor.display(), copy.display())]
-    DescriptorChanged { descriptor: PathBuf, copy: PathBuf },
-    /// A file or folder could not be read.
-    #[error("read {}", path.display())]
-    Read {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    /// A file or folder could not be made.
-    #[error("prepare the data folder")]
-    Write(#[from] DurableError),
-    /// The index could not be opened.
-    #[error("open the index")]
-    Index(#[from] OpenError),
-    /// The site could not be used.
-    #[error("open the site")]
-    Site(#[from] SiteError),
-    /// The lock of the site could not be had.
-    #[error(transparent)]
-    Locked(#[from] LockError),
-    /// The repository could not be read.
-    #[error("open the repository")]
-    Open(#[from] ServerError),
-}
-
-impl CreateError {
-    /// What the operator can do about it.
-    pub fn class(&self) -> ErrorClass {
-        match self {
-            Self::NotEmpty { .. }
-            | Self::WrongKey { .. }
-            | Self::OtherOwner { .. }
-            | Self::OpenToOthers { .. }
-            | Self::ShortToken { .. }
-            | Self::FileSystem { .. }
-            | Self::Newer { .. } => ErrorClass::Usage,
-            Self::Missing { .. } | Self::NoSite { .. } | Self::NoRepository { .. } => ErrorClass::NotFound,
-            Self::HalfBuilt { .. } => ErrorClass::Conflict,
-            Self::Malformed { .. } | Self::Descriptor(_) | Self::DescriptorChanged { .. } => {
-                ErrorClass::Integrity
-            }
-            Self::Read { .. } | Self::Write(_) => ErrorClass::Unavailable,
-            Self::Index(error) => error.class(),
-            Self::Site(error) => error.class(),
-            Self::Locked(LockError::Held(_) | LockError::Lost(_)) => ErrorClass::Conflict,
-            Self::Locked(_) => ErrorClass::Unavailable,
-            Self::Open(error) => error.class(),
-        }
-    }
-}
 
 /// An open data folder.
 pub struct Opened {
@@ -245,7 +128,7 @@ async fn open_or_create_on(
         let created = create(disk.as_ref(), dir, &site, chunker.unwrap_or(DEFAULT_CHUNKER)).await?;
         tracing::warn!(
             data_dir = %dir.display(),
-            "a new server was made: keep copies of its `master.key` and `server.json` on another machine, \
+            "a new repository was made: keep copies of its `master.key` and `repository.json` on another machine, \
              as nobody can read it without them"
         );
         created
@@ -441,10 +324,6 @@ pub(crate) fn read_secret(path: &Path) -> Result<Option<String>, CreateError> {
 
 pub(crate) fn parse_key(path: &Path, text: &str) -> Result<MasterKey, CreateError> {
     MasterKey::parse(text).ok_or_else(|| CreateError::Malformed { path: path.to_owned(), what: "master key" })
-}
-
-pub(crate) fn read_error(path: &Path, source: io::Error) -> CreateError {
-    CreateError::Read { path: path.to_owned(), source }
 }
 
 fn random<const N: usize>() -> [u8; N] {

@@ -9,7 +9,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags, fsync, open, renameat_
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
-use super::folder::{CreateError, read_error};
+use super::error::{CreateError, read_error};
 use crate::durable::TEMPORARY_PREFIX;
 
 /// Fewest characters of a token: 128 bits in hex digits.

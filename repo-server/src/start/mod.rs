@@ -2,9 +2,12 @@
 //! interrupted are finished.
 
 pub(crate) mod compare;
+mod error;
 mod finish;
 pub(crate) mod folder;
 mod guard;
 pub(crate) mod lock;
 
-pub use folder::{CreateError, Opened, check_exists, open_or_create};
+pub use error::CreateError;
+pub(crate) use error::read_error;
+pub use folder::{Opened, check_exists, open_or_create};

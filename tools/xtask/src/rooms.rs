@@ -20,16 +20,32 @@ mod circles;
 /// A room imports only from floors below its own.
 type Floors = (&'static str, &'static [&'static str]);
 
-const FLOORS: &[Floors] = &[];
+const FLOORS: &[Floors] = &[(
+    "repo-server",
+    &[
+        "main",
+        "http background rebuild",
+        "gc audit forget",
+        "start verify stats freshness",
+        "checkpoint snapshot notify",
+        "server",
+        "session",
+        "pack",
+        "catalog",
+        "defects",
+        "health",
+        "store",
+        "site_lock space config",
+        "settings error",
+        "index",
+        "site rules",
+        "durable clock time sort sync log service",
+    ],
+)];
 
 /// Modules of a crate that stand in circles, as long as these are being taken apart.
-const IN_CIRCLES: &[(&str, usize)] = &[
-    ("format-spec", 2),
-    ("node-client", 29),
-    ("repo-server", 25),
-    ("tools/admin", 18),
-    ("tools/quickstart", 2),
-];
+const IN_CIRCLES: &[(&str, usize)] =
+    &[("format-spec", 2), ("node-client", 29), ("tools/admin", 18), ("tools/quickstart", 2)];
 
 /// One line for each crate, for people: rooms, floors and circles.
 pub(crate) fn summary(tree: &Tree) -> Vec<String> {

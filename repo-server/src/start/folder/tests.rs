@@ -1,5 +1,7 @@
 //! A first start, ended at each sync outside the index, and with each of those left out in turn.
 
+use format_spec::ErrorClass;
+
 use super::*;
 use crate::config::{Config, SpaceConfig};
 use crate::durable::shadow::{Names, ShadowDisk};
