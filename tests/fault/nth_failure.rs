@@ -216,7 +216,7 @@ fn checkpoint(running: &Running) -> Result<(), Refused> {
 fn collect(running: &Running) -> Result<(), Refused> {
     let (delays, large) = (Delays::Skip, LargeDelete::Allow);
     let request = GcRequest { mode: RunMode::Apply, delays, large, ..GcRequest::default() };
-    let report = running.process.wait(running.process.api.collect_garbage(&request, |_, _| {}))?;
+    let report = running.process.wait(running.process.api.collect_garbage(&request, |_| {}))?;
     match (report.problems.as_slice(), report.stopped) {
         ([], None) => Ok(()),
         (problems, stopped) => Err(Refused::Other(format!("{problems:?}, {stopped:?}"))),
