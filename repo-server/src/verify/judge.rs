@@ -10,14 +10,10 @@ use format_spec::wire::FindingKind;
 
 use super::State;
 use super::findings::{Cause, Problem};
-use super::pages::{Got, Planned};
-use super::replay::Replay;
-use crate::defects::if_there_is_room;
+use crate::defects::blobs;
 use crate::error::ServerError;
 use crate::index::row::{ChunkRow, Health};
-use crate::quarantine;
-use crate::repository::Repository;
-use crate::snapshot::page_records;
+use crate::store::Store;
 
 /// What is known of a chunk or page that is needed.
 #[derive(Debug, Clone, Default)]
@@ -37,6 +33,19 @@ pub(super) struct Judged {
 }
 
 impl Judged {
+    /// Looks up all chunks that the records of a page name.
+    pub(super) fn look_up(store: &Store, state: &mut State, records: &[Record]) -> Result<Self, ServerError> {
+        let ids: BTreeSet<ChunkId> = page::references(records).collect();
+        state.report.references += u64::try_from(ids.len()).unwrap_or(u64::MAX);
+        let mut judged = Self { chunks: HashMap::with_capacity(ids.len()), around: BTreeSet::new() };
+        for (id, row) in ids.iter().zip(store.chunk_rows(&ids)?) {
+            let Verdict { file, snapshot } = judge(store, state, BlobKind::Chunk, id, row)?;
+            judged.around.extend(snapshot);
+            judged.chunks.insert(*id, (file, row));
+        }
+        Ok(judged)
+    }
+
     /// Why a file that needs `len` bytes of this chunk cannot be restored.
     pub(super) fn cause(&self, depth: Depth, id: &ChunkId, len: u32) -> Option<Cause> {
         let (cause, row) = self.chunks.get(id)?;
@@ -46,7 +55,7 @@ impl Judged {
 
 /// What the index and the packs say of a page or chunk that is needed.
 pub(super) fn judge(
-    repository: &Repository,
+    store: &Store,
     state: &State,
     kind: BlobKind,
     id: &ChunkId,
@@ -61,7 +70,7 @@ pub(super) fn judge(
     let file = match state.known.against(id, &row) {
         _ if row.kind != kind => index("is of another kind"),
         None if row.health == Health::Damaged => {
-            let problem = quarantine::problem(repository, id)?.unwrap_or_default();
+            let problem = blobs::problem(store, id)?.unwrap_or_default();
             let what = format!("is known to be damaged: {problem}");
             Some(Cause::New(Problem::new(FindingKind::Corrupt, id, what)))
         }
@@ -75,55 +84,4 @@ pub(super) fn other_length(depth: Depth, id: &ChunkId, len: u32, row: Option<Chu
     let row = row.filter(|row| depth == Depth::Content && row.plain_len != len)?;
     let what = format!("is said to have {len} bytes where it is needed, and has {}", row.plain_len);
     Some(Cause::New(Problem::new(FindingKind::Corrupt, id, what)))
-}
-
-/// Takes pages apart, and puts the files on them together. Blocks and computes.
-pub(super) fn replay_pages(
-    repository: &Repository,
-    mut state: State,
-    mut replay: Replay,
-    pages: Vec<Planned>,
-) -> Result<(State, Replay), ServerError> {
-    for Planned { id, got, aside } in pages {
-        replay.aside(aside);
-        match got {
-            Got::Lost(cause) => replay.lost(cause),
-            Got::Clean(page) => replay.clean_page(&id, &page),
-            Got::Wanted(_) => return Err(ServerError::Bug("a page was not read")),
-            Got::Blob(blob, place) => {
-                state.report.pages += 1;
-                match page_records(&blob, replay.domain()) {
-                    Ok(records) => replay_page(repository, &mut state, &mut replay, &id, records)?,
-                    Err(error) => {
-                        let problem = Problem::new(FindingKind::Corrupt, id, &error);
-                        let mark = [(id, place, error.to_string())];
-                        state.report.quarantined += if_there_is_room(quarantine::mark(repository, &mark))?;
-                        replay.lost(Cause::New(problem));
-                    }
-                }
-            }
-        }
-    }
-    Ok((state, replay))
-}
-
-fn replay_page(
-    repository: &Repository,
-    state: &mut State,
-    replay: &mut Replay,
-    id: &ChunkId,
-    records: Vec<Record>,
-) -> Result<(), ServerError> {
-    let ids: BTreeSet<ChunkId> = page::references(&records).collect();
-    state.report.references += u64::try_from(ids.len()).unwrap_or(u64::MAX);
-    let mut judged = Judged { chunks: HashMap::with_capacity(ids.len()), around: BTreeSet::new() };
-    for (id, row) in ids.iter().zip(repository.chunk_rows(&ids)?) {
-        let Verdict { file, snapshot } = judge(repository, state, BlobKind::Chunk, id, row)?;
-        judged.around.extend(snapshot);
-        judged.chunks.insert(*id, (file, row));
-    }
-    if let Some(clean) = replay.page(id, records, judged) {
-        state.clean.add(*id, clean);
-    }
-    Ok(())
 }

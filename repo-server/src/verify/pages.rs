@@ -13,15 +13,15 @@ use format_spec::wire::FindingKind;
 
 use super::findings::{Cause, Problem};
 use super::judge::{Verdict, judge, other_length};
-use super::objects::Object;
+use super::opened::Object;
 use super::replay::{CleanPage, Replay};
 use super::{Attempt, Check, State};
+use crate::defects::blobs::Place;
 use crate::error::ServerError;
 use crate::index::row::PackNumber;
 use crate::pack::{Blob, read_blobs};
-use crate::quarantine::Place;
-use crate::repository::{Domain, Repository};
 use crate::snapshot::page_records;
+use crate::store::{Domain, Store};
 
 /// Pages that are read at once: at most 1 MiB each.
 pub(super) const PAGES_AT_ONCE: usize = 32;
@@ -64,17 +64,17 @@ pub(super) enum Got {
 
 /// What is to become of pages, from what the index says of them.
 fn look_up_pages(
-    repository: &Repository,
+    store: &Store,
     state: &mut State,
     (depth, roots): (Depth, &Roots),
     pages: &[PageRef],
 ) -> Result<Vec<Planned>, ServerError> {
-    let rows = repository.chunk_rows(pages.iter().map(|page| &page.id))?;
+    let rows = store.chunk_rows(pages.iter().map(|page| &page.id))?;
     state.report.references += u64::try_from(pages.len()).unwrap_or(u64::MAX);
     let mut planned = Vec::with_capacity(pages.len());
     for (page, row) in pages.iter().zip(rows) {
         let id = page.id;
-        let Verdict { file, snapshot: aside } = judge(repository, state, BlobKind::Page, &id, row)?;
+        let Verdict { file, snapshot: aside } = judge(store, state, BlobKind::Page, &id, row)?;
         let file = file.or_else(|| other_length(depth, &id, page.len, row));
         let got = match (file, row) {
             (Some(cause), _) => Got::Lost(cause),
@@ -99,12 +99,12 @@ impl Check<'_> {
     ) -> Result<Option<Vec<Planned>>, ServerError> {
         let (state, owned) = (std::mem::take(&mut self.state), pages.to_vec());
         let (depth, roots) = (replay.depth(), replay.roots().clone());
-        let look_up = move |repository: &Arc<Repository>| {
+        let look_up = move |store: &Arc<Store>| {
             let mut state = state;
-            let planned = look_up_pages(repository, &mut state, (depth, &roots), &owned)?;
+            let planned = look_up_pages(store, &mut state, (depth, &roots), &owned)?;
             Ok((state, planned))
         };
-        let (state, mut planned) = self.repository.blocking(look_up).await?;
+        let (state, mut planned) = self.store.blocking(look_up).await?;
         self.state = state;
         let wanted: BTreeSet<ChunkId> =
             planned.iter().filter(|page| matches!(page.got, Got::Wanted(_))).map(|page| page.id).collect();
@@ -132,13 +132,13 @@ impl Check<'_> {
         domain: &Arc<Domain>,
         ids: Vec<ChunkId>,
     ) -> Result<HashMap<ChunkId, Result<Arc<Blob>, Problem>>, ServerError> {
-        if let Ok(blobs) = read_blobs(&self.repository, domain, ids.clone()).await {
+        if let Ok(blobs) = read_blobs(&self.store, domain, ids.clone()).await {
             return Ok(blobs.into_iter().map(|blob| (blob.info.id, Ok(Arc::new(blob)))).collect());
         }
         // One of them is bad: read them one by one to name it. Where they lie is looked up again.
         let mut read = HashMap::new();
         for id in ids {
-            let got = match read_blobs(&self.repository, domain, vec![id]).await {
+            let got = match read_blobs(&self.store, domain, vec![id]).await {
                 Ok(blobs) => blobs.into_iter().next().map(Arc::new).ok_or(ServerError::NoChunk(id)),
                 Err(error) => Err(error),
             };
@@ -167,7 +167,7 @@ impl Check<'_> {
     ) -> Result<BTreeSet<PackNumber>, ServerError> {
         let mut packs = BTreeSet::new();
         for snapshot in snapshots {
-            let domain = self.repository.domain(&snapshot.cluster);
+            let domain = self.store.domain(&snapshot.cluster);
             for of in &snapshot.manifests {
                 let Object::Good(manifest) = self.open(of).await? else { continue };
                 for pages in manifest.pages.chunks(PAGES_AT_ONCE) {
@@ -186,16 +186,16 @@ impl Check<'_> {
         let unique: BTreeSet<ChunkId> = pages.iter().map(|page| page.id).collect();
         let read = self.read_pages(domain, unique.iter().copied().collect()).await?;
         let domain = Arc::clone(domain);
-        let find = move |repository: &Arc<Repository>| {
+        let find = move |store: &Arc<Store>| {
             let mut ids = unique;
             for blob in read.into_values().flatten() {
                 if let Ok(records) = page_records(&blob, &domain) {
                     ids.extend(page::references(&records));
                 }
             }
-            let rows = repository.chunk_rows(&ids)?;
+            let rows = store.chunk_rows(&ids)?;
             Ok(rows.into_iter().flatten().map(|row| row.pack).collect())
         };
-        self.repository.blocking(find).await
+        self.store.blocking(find).await
     }
 }

@@ -12,7 +12,7 @@ use format_spec::{ChunkId, Entry, EntryKind, EntryPath, ManifestId};
 
 use super::findings::{Cause, Hurt, Problem};
 use super::judge::Judged;
-use crate::repository::Domain;
+use crate::store::Domain;
 
 /// A page in which nothing is wrong, and which concerns no other page.
 #[derive(Debug, Clone)]

@@ -8,17 +8,18 @@ use format_spec::snapshot::{ManifestRef, Snapshot};
 use format_spec::wire::{FindingKind, Stopped, VerifyLevel};
 
 use super::findings::{Cause, Hurt, Owner, Problem};
-use super::judge::replay_pages;
+use super::judge::Judged;
 use super::limits::Budget;
-use super::objects::Object;
-use super::pages::PAGES_AT_ONCE;
+use super::opened::Object;
+use super::pages::{Got, PAGES_AT_ONCE, Planned};
 use super::replay::Replay;
-use super::{Attempt, Check};
-use crate::damaged;
+use super::{Attempt, Check, State};
 use crate::defects::if_there_is_room;
+use crate::defects::{blobs, objects};
 use crate::error::ServerError;
 use crate::index::Table;
-use crate::repository::Repository;
+use crate::snapshot::page_records;
+use crate::store::Store;
 
 /// What is told of one snapshot before the list of findings is changed. It bounds memory: a snapshot with
 /// more is not begun again, whatever the site does.
@@ -93,10 +94,10 @@ impl Check<'_> {
             Walk { snapshot: Arc::clone(&snapshot), attempt, told: Vec::new(), files: Files::Whole };
         if self.asked.level > VerifyLevel::Index {
             match self.snapshot_object(&snapshot).await? {
-                Object::Good(()) => self.remember(damaged::Object::Snapshot(snapshot.id), None).await?,
+                Object::Good(()) => self.remember(objects::Object::Snapshot(snapshot.id), None).await?,
                 Object::Bad(problem) if problem.is_later(attempt) => return Ok(Walked::Later),
                 Object::Bad(problem) => {
-                    self.remember(damaged::Object::Snapshot(snapshot.id), Some(&problem)).await?;
+                    self.remember(objects::Object::Snapshot(snapshot.id), Some(&problem)).await?;
                     let problem = self.mend(snapshot.id, problem).await?;
                     for of in &snapshot.manifests {
                         walk.tell(of, Cause::New(problem.clone()), Hurt::Snapshot);
@@ -109,7 +110,7 @@ impl Check<'_> {
                 Object::Good(opened) => opened,
                 Object::Bad(problem) if problem.is_later(walk.attempt) => return Ok(Walked::Later),
                 Object::Bad(problem) => {
-                    self.remember(damaged::Object::Manifest(of.id), Some(&problem)).await?;
+                    self.remember(objects::Object::Manifest(of.id), Some(&problem)).await?;
                     walk.tell_all(of, problem);
                     continue;
                 }
@@ -126,8 +127,8 @@ impl Check<'_> {
             Files::Unknown => return Ok(Walked::Through),
             Files::Hurt(why) => Some(why),
         };
-        let note = move |repository: &Arc<Repository>| damaged::note_hurt(repository, id, hurt);
-        if_there_is_room(self.repository.blocking(note).await)?;
+        let note = move |store: &Arc<Store>| objects::note_hurt(store, id, hurt);
+        if_there_is_room(self.store.blocking(note).await)?;
         Ok(Walked::Through)
     }
 
@@ -149,9 +150,9 @@ impl Check<'_> {
             }
         }
         let id = walk.snapshot.id;
-        let found = self.repository.blocking(move |repository| {
-            Ok(repository.parts.index.get(Table::Snapshot, id.as_bytes())?.is_some())
-        });
+        let found = self
+            .store
+            .blocking(move |store| Ok(store.parts.index.get(Table::Snapshot, id.as_bytes())?.is_some()));
         if found.await? {
             for (owner, cause, hurt) in told {
                 self.state.findings.hurts(cause, &owner, hurt);
@@ -171,11 +172,11 @@ impl Check<'_> {
             && manifest.totals == of.totals;
         let problem =
             (!fits).then(|| Problem::new(FindingKind::Corrupt, of.id, "does not belong to this snapshot"));
-        self.remember(damaged::Object::Manifest(of.id), problem.as_ref()).await?;
+        self.remember(objects::Object::Manifest(of.id), problem.as_ref()).await?;
         if let Some(problem) = problem {
             walk.tell_all(of, problem);
         }
-        let domain = self.repository.domain(&walk.snapshot.cluster);
+        let domain = self.store.domain(&walk.snapshot.cluster);
         let mut replay = Replay::new(domain, of.id, Roots::new(&manifest.roots), self.depth());
         for pages in manifest.pages.chunks(PAGES_AT_ONCE) {
             if self.is_out_of_time() {
@@ -185,8 +186,8 @@ impl Check<'_> {
                 return Ok(Walked::Later);
             };
             let state = std::mem::take(&mut self.state);
-            let replayed = move |repository: &Arc<Repository>| replay_pages(repository, state, replay, read);
-            (self.state, replay) = self.repository.blocking(replayed).await?;
+            let replayed = move |store: &Arc<Store>| replay_pages(store, state, replay, read);
+            (self.state, replay) = self.store.blocking(replayed).await?;
             for (cause, hurt) in replay.take_told() {
                 walk.tell(of, cause, hurt);
             }
@@ -210,6 +211,41 @@ impl Check<'_> {
     /// What is found wrong is named, however long that takes.
     fn is_out_of_time(&self) -> bool {
         let budget = Budget::new(&self.asked.limits, 0, self.started);
-        self.state.findings.is_empty() && budget.check_time(self.repository.parts.clock.monotonic()).is_err()
+        self.state.findings.is_empty() && budget.check_time(self.store.parts.clock.monotonic()).is_err()
     }
+}
+
+/// Takes pages apart, and puts the files on them together. Blocks and computes.
+fn replay_pages(
+    store: &Store,
+    mut state: State,
+    mut replay: Replay,
+    pages: Vec<Planned>,
+) -> Result<(State, Replay), ServerError> {
+    for Planned { id, got, aside } in pages {
+        replay.aside(aside);
+        match got {
+            Got::Lost(cause) => replay.lost(cause),
+            Got::Clean(page) => replay.clean_page(&id, &page),
+            Got::Wanted(_) => return Err(ServerError::Bug("a page was not read")),
+            Got::Blob(blob, place) => {
+                state.report.pages += 1;
+                match page_records(&blob, replay.domain()) {
+                    Ok(records) => {
+                        let judged = Judged::look_up(store, &mut state, &records)?;
+                        if let Some(clean) = replay.page(&id, records, judged) {
+                            state.clean.add(id, clean);
+                        }
+                    }
+                    Err(error) => {
+                        let problem = Problem::new(FindingKind::Corrupt, id, &error);
+                        let mark = [(id, place, error.to_string())];
+                        state.report.quarantined += if_there_is_room(blobs::mark(store, &mark))?;
+                        replay.lost(Cause::New(problem));
+                    }
+                }
+            }
+        }
+    }
+    Ok((state, replay))
 }

@@ -3,16 +3,15 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use format_spec::ErrorClass;
 use format_spec::Timestamp;
 use node_client::api::{Api, Retry};
 use node_client::bar::Bar;
 use node_client::cancel::Cancel;
-use node_client::cli::{Output, ProgressMode};
 use node_client::clock::{Clock, SystemClock};
 use node_client::config::{Config, Settings};
-use node_client::error::{ClientError, EXIT_PARTIAL};
+use node_client::error::ClientError;
 use node_client::named::{Among, SnapshotChoice};
+use node_client::output::{Output, ProgressMode};
 use node_client::progress::Phase;
 use node_client::push::{self, FreezeMode, FreezeOptions, PushOptions, PushReport};
 use node_client::restore::{
@@ -25,7 +24,7 @@ use tokio::runtime::{Builder, Runtime};
 use crate::compare::{Comparison, Trees};
 use crate::error::TourError;
 use crate::place::{Places, Scratch};
-use crate::report::{self, Address, Step};
+use crate::report::{self, Address, Step, Verdict};
 use crate::server::Server;
 
 /// What becomes of the server at the end.
@@ -33,25 +32,6 @@ use crate::server::Server;
 pub(crate) enum After {
     Stop,
     Serve,
-}
-
-/// How the restored tree compares with the source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    Equal,
-    /// But for what could not be read, or changed meanwhile.
-    Partial,
-    Different,
-}
-
-impl Verdict {
-    pub(crate) fn exit_code(self) -> u8 {
-        match self {
-            Self::Equal => 0,
-            Self::Partial => EXIT_PARTIAL,
-            Self::Different => ErrorClass::Integrity.exit_code(),
-        }
-    }
 }
 
 /// A bar on a terminal, nothing elsewhere.
@@ -163,7 +143,7 @@ impl<'a> Tour<'a> {
         let bar = self.bar(Phase::Restoring);
         let progress = &|at| bar.at(at);
         let hooks = restore::Hooks { progress, cancel: self.cancel.clone(), clock: &self.clock };
-        Ok(restore::run(&self.api, self.runtime.handle(), &options, &hooks)?)
+        Ok(restore::run(&self.api, self.runtime.handle(), &options, &hooks).map_err(ClientError::from)?)
     }
 
     fn bar(&self, phase: Phase) -> Bar {

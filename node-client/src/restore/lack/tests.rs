@@ -2,7 +2,7 @@ use format_spec::id::FileDigest;
 use format_spec::key::MasterKey;
 use format_spec::manifest::{MAX_PROBLEMS, Moment, Problem, PushStats, Totals};
 use format_spec::page::{Content, Record};
-use format_spec::{ChunkId, FORMAT_VERSION, FileEnd, Timestamp};
+use format_spec::{ChunkId, FORMAT_VERSION, FileEnd, NodeName, Timestamp};
 
 use super::*;
 
