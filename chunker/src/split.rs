@@ -83,7 +83,7 @@ impl<R: Read> Chunks<'_, R> {
         match self.reader.read(room) {
             Ok(0) => self.end = EndOfInput::Reached,
             Ok(read) if read > room.len() => {
-                return Err(io::Error::other("the reader claims more bytes than it was asked for"));
+                return Err(io::Error::other("the reader returned more bytes than requested"));
             }
             Ok(read) => self.filled += read,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}

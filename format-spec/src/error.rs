@@ -45,13 +45,13 @@ pub const EXIT_UNREPORTED: u8 = 15;
 #[non_exhaustive]
 pub enum FormatError {
     /// The bytes do not start as this kind of object does.
-    #[error("{what} does not start with its magic")]
+    #[error("{what} does not start with its magic bytes")]
     Magic {
         /// Kind of object that was expected.
         what: &'static str,
     },
     /// Written by another version of the format.
-    #[error("{what} has format version {found}, this program reads version {expected}")]
+    #[error("{what} has format version {found}, but this program reads version {expected}")]
     Version {
         /// Kind of object.
         what: &'static str,

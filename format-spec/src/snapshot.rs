@@ -162,7 +162,7 @@ pub struct Snapshot {
     /// earlier builds have none, and come before all others in the order of their ids.
     #[n(6)]
     pub number: Option<u64>,
-    /// If it is suspect: it holds much less than the one before it.
+    /// If it is suspect: it is much smaller than its predecessor.
     #[n(7)]
     pub shrunk: Option<Shrunk>,
     /// Labels and note, if the push gave any.

@@ -1,4 +1,4 @@
-//! The command line: what can be asked for, and what it becomes for the library.
+//! The command line: arguments, and their conversion to options of the library.
 
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
@@ -25,17 +25,17 @@ use crate::restore::{
 use crate::size::Size;
 use crate::span::Span;
 
-/// Backs up folders of this machine into an Astacus repository, and brings them back.
+/// Back up folders of this machine to an Astacus repository, and restore them.
 #[derive(Debug, Parser)]
 #[command(name = "astacus-client", version, after_help = EXIT_CODES)]
 pub struct Arguments {
-    /// Where the server is, and who we are.
+    /// Address of the server, and names of the cluster and node.
     #[command(flatten)]
     pub connection: Connection,
-    /// How much is said, and to whom.
+    /// Output format and amount of output.
     #[command(flatten)]
     pub output: Output,
-    /// What to do.
+    /// The command to run.
     #[command(subcommand)]
     pub command: Command,
 }
@@ -44,30 +44,31 @@ pub struct Arguments {
 pub const ALL_COMMANDS: &str = "Options of all commands";
 
 const EXIT_CODES: &str = "\
-Settings come from flags, then from the environment (ASTACUS_SERVER, ASTACUS_TOKEN_FILE,
-ASTACUS_TOKEN, ASTACUS_CLUSTER, ASTACUS_NODE), then from ~/.config/astacus/client.toml, then from
+Each setting comes from the first of these that has it: flags, the environment (ASTACUS_SERVER,
+ASTACUS_TOKEN_FILE, ASTACUS_TOKEN, ASTACUS_CLUSTER, ASTACUS_NODE), ~/.config/astacus/client.toml,
 /etc/astacus/client.toml (keys: server, token_file, cluster, node).
 
-A file may also hold jobs, which `push --job NAME` runs and `jobs` lists: [job.NAME] with roots and other flags of push.
+A file may also define jobs, which `push --job NAME` runs and `jobs` lists: [job.NAME] with roots and other flags of push.
 
-Exit codes: 0 done · 2 wrong usage · 3 done, but files are missing, torn or could not be made ·
-10 not found · 11 conflict · 12 not allowed · 13 stored bytes are damaged, all else is done ·
-14 not available, or a command that was to be pushed failed: try again · 15 done, and standard output cannot be written ·
-1 a defect of ours · 130 interrupted";
+Exit codes: 0 done · 2 wrong usage · 3 partially done: files are missing, torn or could not be restored ·
+10 not found · 11 conflict · 12 access denied · 13 stored data is damaged, everything else is done ·
+14 not available, or the command to push failed: try again · 15 done, but the report could not be written ·
+1 a bug in Astacus, please report it · 130 interrupted";
 
-/// Where the server is, and who we are.
+/// Address of the server, and names of the cluster and node.
 #[derive(Debug, Clone, Args)]
 pub struct Connection {
     /// Address of the server [default: http://127.0.0.1:5515].
     #[arg(long, global = true, help_heading = ALL_COMMANDS, value_name = "URL")]
     pub server: Option<String>,
-    /// File that holds the token for the server.
+    /// File that holds the access token of the server.
     #[arg(long, global = true, help_heading = ALL_COMMANDS, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
     /// Cluster that the node belongs to [default: default].
     #[arg(long, global = true, help_heading = ALL_COMMANDS, value_name = "NAME")]
     pub cluster: Option<ClusterName>,
-    /// How long to wait for a server that does not answer, such as 90s, 10m or 2h [default: 5m, and 6s if it never did].
+    /// Keep retrying a server that does not answer for this time, such as 90s, 10m or 2h [default: 5m; 6s
+    /// before the first answer].
     #[arg(long, global = true, help_heading = ALL_COMMANDS, value_name = "TIME")]
     pub retry_for: Option<Span>,
     /// Name of the node [default: this machine's name].
@@ -75,31 +76,31 @@ pub struct Connection {
     pub node: Option<NodeName>,
 }
 
-/// How much is said, and to whom.
+/// Output format and amount of output.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct Output {
     /// Print one JSON document on standard output.
     #[arg(long, global = true, help_heading = ALL_COMMANDS)]
     pub json: bool,
-    /// No progress, and no report where all went well.
+    /// Print only problems (lists are still printed).
     #[arg(long, short, global = true, help_heading = ALL_COMMANDS)]
     pub quiet: bool,
 }
 
-/// What to do.
+/// The command to run.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Back up folders as a new snapshot.
     Push(Box<PushArguments>),
-    /// List snapshots, oldest first: of the cluster in the settings, and of one node with --node.
+    /// List snapshots, oldest first: of the configured cluster, and with --node of one node only.
     List(ListArguments),
-    /// List the jobs of the configuration files, which `push --job` runs.
+    /// List the jobs of the configuration files that `push --job` can run.
     Jobs,
-    /// Remove the second names of files that pushes left which were killed.
+    /// Remove temporary hard links that killed pushes left behind.
     Tidy(TidyArguments),
-    /// Bring the files of a snapshot back.
+    /// Restore the files of a snapshot.
     Restore(RestoreArguments),
-    /// Read everything that a snapshot needs, and check it.
+    /// Read and verify all data of a snapshot.
     Verify(VerifyArguments),
     /// Print a completion script for a shell.
     Completion {
@@ -113,15 +114,15 @@ pub enum Command {
     },
 }
 
-/// Which snapshots to list.
+/// Arguments of `list`.
 #[derive(Debug, Args)]
 pub struct ListArguments {
-    /// Only snapshots that have this label; repeated: all of them.
+    /// Only snapshots with this label; if repeated, with all of these labels.
     #[arg(long = "label", value_name = "KEY[=VALUE]")]
     pub labels: Vec<LabelChoice>,
 }
 
-/// Flags of a push that are about files, and so not for a stream.
+/// Flags of `push` that apply to files and cannot be used with a stream.
 const OF_FILES: [&str; 21] = [
     "exclude_file",
     "exclude_if_present",
@@ -146,149 +147,150 @@ const OF_FILES: [&str; 21] = [
     "rehash_every",
 ];
 
-/// What to push, and how.
+/// Arguments of `push`.
 #[derive(Debug, Clone, Default, Args)]
 pub struct PushArguments {
-    /// Folders and files to back up: what lies in another of them is pushed once, as a part of it. With --command, the
-    /// program and its arguments, behind `--`.
+    /// Folders and files to back up; a path inside another one is pushed once. With --command: the program
+    /// and its arguments, behind `--`.
     #[arg(required_unless_present_any = ["stdin", "job"], value_name = "PATH")]
     pub paths: Vec<PathBuf>,
-    /// Back up standard input as the one file NAME of the snapshot. Its end is taken for the end of the data: a program
-    /// before the pipe that fails is not seen, --command sees it.
+    /// Back up standard input as the single file NAME of the snapshot. A failing program before the pipe is
+    /// not noticed; use --command to notice it.
     #[arg(long, value_name = "NAME", conflicts_with_all = ["paths", "command", "job"], conflicts_with_all = OF_FILES)]
     pub stdin: Option<StreamName>,
-    /// Run the program behind `--`, and back up its standard output as the one file NAME of the snapshot. There is a
-    /// snapshot only if the program ends with 0; else the exit code is 14.
+    /// Run the program behind `--`, and back up its standard output as the single file NAME of the snapshot.
+    /// No snapshot is made unless the program exits with 0; the exit code is 14 then.
     #[arg(long, value_name = "NAME", conflicts_with = "job", conflicts_with_all = OF_FILES)]
     pub command: Option<StreamName>,
-    /// Run a job of the configuration files. Flags on the command line are stronger than its keys; patterns and labels
-    /// are added to its own.
+    /// Run a job of the configuration files. Flags on the command line override its keys; patterns and labels
+    /// are added to those of the job.
     #[arg(long, value_name = "NAME", conflicts_with = "paths")]
     pub job: Option<String>,
-    /// Pass over what matches: a name in any folder, or with a slash in it an absolute path, where
-    /// `*` stays within a name and `**` does not. `!GLOB` takes what matches after all; of several that match, the last
-    /// decides. A folder that is passed over is not entered.
+    /// Skip files and folders that match GLOB: a bare name matches at any depth, a pattern with `/` must be
+    /// an absolute path. `*` stays within a name, `**` crosses folders. `!GLOB` includes matches again; the
+    /// last matching pattern decides. A skipped folder is not entered.
     #[arg(long, value_name = "GLOB")]
     pub exclude: Vec<String>,
-    /// Read such patterns from a file, one on each line; empty lines, and lines that begin with `#`, are none. They come
-    /// before those of --exclude.
+    /// Read exclude patterns from a file, one per line; empty lines and lines that start with `#` are
+    /// ignored. They are applied before those of --exclude.
     #[arg(long, value_name = "FILE")]
     pub exclude_file: Vec<PathBuf>,
-    /// Of a folder that holds this name, take only the folder itself and what has this name.
+    /// In each folder that contains NAME, back up only the folder itself and NAME.
     #[arg(long, value_name = "NAME")]
     pub exclude_if_present: Vec<String>,
-    /// Of a folder that is marked as a cache, take only the folder itself and its CACHEDIR.TAG.
+    /// In each folder marked as a cache, back up only the folder itself and its CACHEDIR.TAG.
     #[arg(long)]
     pub exclude_caches: bool,
-    /// Pass over files that are longer: a number of bytes, with K, M or G.
+    /// Skip files larger than SIZE: a number of bytes, or with K, M or G.
     #[arg(long, value_name = "SIZE")]
     pub exclude_larger_than: Option<Size>,
-    /// Of the folders to back up, take only the files and whole folders that this file names, one path on each line; `-`
-    /// is standard input.
+    /// Back up only the files and whole folders listed in FILE, one path per line, from the folders to back
+    /// up; `-` is standard input.
     #[arg(long, value_name = "FILE")]
     pub files_from: Vec<PathBuf>,
-    /// As --files-from, with a NUL behind each path, as `find -print0` writes them.
+    /// Like --files-from, with a NUL byte after each path, as `find -print0` writes them.
     #[arg(long, value_name = "FILE")]
     pub files_from0: Vec<PathBuf>,
-    /// Tell what would be read and left out; read no file, send nothing, and ask no server.
+    /// Show the files that would be read and skipped; read no file and contact no server.
     #[arg(long)]
     pub dry_run: bool,
-    /// Name each file that is new, changed, left out or missing, on standard error; twice: each file.
+    /// Print each new, changed, skipped or missing file on standard error; given twice, every file.
     #[arg(long, short, action = ArgAction::Count)]
     pub verbose: u8,
-    /// Do not enter file systems that are mounted below the folders.
+    /// Do not enter other file systems that are mounted inside the folders.
     #[arg(long)]
     pub one_file_system: bool,
-    /// Compression: 1 is fast, 19 is small [default: 1].
+    /// Compression level: 1 is fastest, 19 is smallest [default: 1].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=19))]
     pub level: Option<i32>,
-    /// Threads that compress [default: one for each processor, at most 16].
+    /// Number of compression threads [default: one per processor, at most 16].
     #[arg(long, value_name = "N", value_parser = jobs)]
     pub jobs: Option<NonZeroUsize>,
-    /// Read every file, and remember nothing for the next push.
+    /// Read every file, and save no state for the next push.
     #[arg(long)]
     pub no_state: bool,
-    /// How files are kept as they are until they were read: `hardlink` is safe from deletion, replacement and
-    /// appending, `reflink` also from writes in place, `auto` takes the better one of each file system, `none` is
-    /// for folders that are frozen already [default: auto].
+    /// Protect files from changes while they are read: `hardlink` against deletion, replacement and appending,
+    /// `reflink` also against writes in place, `auto` uses the best that each file system has, `none` is for
+    /// folders that cannot change [default: auto].
     #[arg(long, value_name = "MODE", value_enum)]
     pub freeze: Option<Freezing>,
-    /// Folder for the second names of files while they are read, on their file system [default: a folder
-    /// beside the pushed ones, made and removed again].
+    /// Folder for the temporary hard links or reflinks, on the same file system as the files [default: a new
+    /// folder beside the pushed ones].
     #[arg(long, value_name = "DIR")]
     pub freeze_dir: Option<PathBuf>,
-    /// Know files by inode number and path whatever their device, as in another snapshot of the same volume. Samples
-    /// are compared.
+    /// Recognize unchanged files by inode number and path and ignore the device, for snapshots of the same
+    /// volume. Samples are compared.
     #[arg(long)]
     pub ignore_device: bool,
-    /// Know files by path, size and times whatever their inode number, for file systems that give others at each
-    /// mount. Samples are compared.
+    /// Recognize unchanged files by path, size and times and ignore the inode number, for file systems that
+    /// renumber at each mount. Samples are compared.
     #[arg(long)]
     pub ignore_inode: bool,
-    /// Make no snapshot if a file cannot be frozen as --freeze says.
+    /// Fail if a file cannot be protected as --freeze requires.
     #[arg(long)]
     pub require_freeze: bool,
-    /// Count files that changed between the freeze and their reading as missing: the snapshot is partial then.
+    /// Treat files that changed between freeze and read as missing, so that the snapshot is partial.
     #[arg(long)]
     pub strict: bool,
-    /// How the files that match GLOB are changed by their owner: `append-only`, `immutable`, `mutable`
-    /// (always read whole), `logged` (its owner's own log repairs a copy taken while it writes) or `auto`. The
-    /// first that matches counts.
+    /// How the owner of the files that match GLOB changes them: `append-only`, `immutable`, `mutable` (always
+    /// read in full), `logged` (the owner's log repairs a copy taken during writes) or `auto`. The first
+    /// match counts.
     #[arg(long = "class", value_name = "CLASS=GLOB")]
     pub classes: Vec<ClassRule>,
-    /// Classes of the files of a database, and what it says never to copy: `cassandra`, `etcd`, `m3`, `mysql`,
-    /// `postgresql`, `redis`, `rocksdb` or `sqlite`; `logs` for logs known by name. They come after those of --class.
+    /// Classes and excludes for the files of a database: `cassandra`, `etcd`, `m3`, `mysql`, `postgresql`,
+    /// `redis`, `rocksdb` or `sqlite`; `logs` for logs recognized by name. Rules of --class come first.
     #[arg(long = "class-set", value_name = "NAME")]
     pub class_sets: Vec<ClassSet>,
-    /// Hash this share of the content again though nothing says that it changed [without a number: all].
+    /// Re-read PERCENT of the unchanged data to detect silent changes [without a number: all].
     #[arg(long, value_name = "PERCENT", num_args = 0..=1, require_equals = true, default_missing_value = "100", value_parser = percent)]
     pub rehash: Option<f64>,
-    /// Hash everything again once in so many pushes, spread over the second half of them; 0 for never [default: 30].
+    /// Re-read all data once in N pushes, spread over the second half of them; 0 for never [default: 30].
     #[arg(long, value_name = "N", conflicts_with = "rehash", value_parser = pushes)]
     pub rehash_every: Option<u32>,
-    /// Send at most so many bytes per second: a number with K, M or G.
+    /// Limit the upload to RATE bytes per second: a number, or with K, M or G.
     #[arg(long, value_name = "RATE")]
     pub max_rate: Option<Rate>,
-    /// Name of the series. Retention, `latest` and alarms go by series: pushes of the same node and the same folders, or of
-    /// the same name here, whatever their folders.
+    /// Name of the series. Retention, `latest` and alarms apply per series: pushes of the same node with the
+    /// same folders, or with the same name whatever their folders.
     #[arg(long, value_name = "NAME")]
     pub series: Option<SeriesName>,
-    /// Give the snapshot a label, for lists and for choosing among snapshots; repeated: up to 16.
+    /// Attach a label to the snapshot, for listing and selecting snapshots; can be repeated, up to 16 times.
     #[arg(long = "label", value_name = "KEY=VALUE")]
     pub labels: Vec<Label>,
-    /// Give the snapshot a note for people: at most 1024 bytes in one line.
+    /// Attach a note to the snapshot: one line of at most 1024 bytes.
     #[arg(long, value_name = "TEXT")]
     pub note: Option<Note>,
-    /// It is meant that there is much less than in the push before: the snapshot is not suspect.
+    /// Accept that the snapshot is much smaller than its predecessor, and do not mark it as suspect.
     #[arg(long)]
     pub accept_smaller: bool,
-    /// Step back behind other programs that compute, by 1 to 19 [without a number: 19].
+    /// Run at lower CPU priority, nice value 1 to 19 [without a number: 19].
     #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true, default_missing_value = "19")]
     pub nice: Option<Nice>,
-    /// Use the disks only when no other program wants them.
+    /// Run at idle I/O priority.
     #[arg(long)]
     pub idle_io: bool,
-    /// Progress on standard error.
+    /// Options for progress on standard error.
     #[command(flatten)]
     pub progress: ProgressArguments,
 }
 
-/// Progress on standard error.
+/// Options for progress on standard error.
 #[derive(Debug, Clone, Copy, Default, Args)]
 pub struct ProgressArguments {
-    /// How progress is told on standard error: `auto` is a bar on a terminal and nothing elsewhere, `lines` a line each
-    /// 30 s, `json` a JSON object on a line each 10 s and at each phase. SIGUSR1 asks for one line whatever is said here.
+    /// Format of progress on standard error: `auto` is a bar on a terminal and nothing elsewhere, `lines` is
+    /// one line every 30 s, `json` is one JSON object per line every 10 s and at each phase. SIGUSR1 prints
+    /// one line in any mode.
     #[arg(long = "progress", value_name = "MODE", value_enum, default_value_t)]
     pub mode: ProgressMode,
 }
 
-/// How progress is told.
+/// Format of progress.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum ProgressMode {
-    /// A bar on a terminal, else not at all.
+    /// A bar on a terminal, nothing elsewhere.
     #[default]
     Auto,
-    /// A bar on a terminal, with --quiet too.
+    /// A bar on a terminal, also with --quiet.
     Bar,
     /// Lines of text.
     Lines,
@@ -298,26 +300,26 @@ pub enum ProgressMode {
     None,
 }
 
-/// How files are kept as they are until they were read.
+/// Protection of files from changes while they are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Freezing {
-    /// A copy that shares its blocks where the file system can make one, else a hard link.
+    /// A reflink if the file system supports it, else a hard link.
     Auto,
     /// A hard link for each file.
     Hardlink,
-    /// As `auto`, and each hard link in place of a copy is reported.
+    /// Like `auto`, and each fallback to a hard link is reported.
     Reflink,
     /// Not at all.
     None,
 }
 
-/// Where to look for what killed pushes left.
+/// Arguments of `tidy`.
 #[derive(Debug, Args)]
 pub struct TidyArguments {
-    /// Folders that were pushed [default: all that are remembered].
+    /// Pushed folders to clean up [default: all folders with a saved push state].
     #[arg(value_name = "PATH")]
     pub paths: Vec<PathBuf>,
-    /// The folder for second names that pushes were given.
+    /// Folder that was given to pushes with --freeze-dir.
     #[arg(long, value_name = "DIR")]
     pub freeze_dir: Option<PathBuf>,
 }
@@ -337,86 +339,87 @@ fn pushes(text: &str) -> Result<u32, String> {
 
 const EXPECTED_PERCENT: &str = "expected a number from 0 to 100";
 
-/// What to restore, and how.
+/// Arguments of `restore`.
 #[derive(Debug, Args)]
 pub struct RestoreArguments {
-    /// Id of the snapshot, its first or last digits, or `latest` for the newest complete one.
+    /// Id of the snapshot, its first or last digits, or `latest` for the newest complete snapshot.
     pub snapshot: SnapshotChoice,
-    /// The series that `latest` is of, by its name or by a folder (an absolute path), where a node has several.
+    /// Series for `latest` if the node has several: its name, or one of its folders as an absolute path.
     #[arg(long, value_name = "NAME|/FOLDER|stream:NAME")]
     pub series: Option<SeriesChoice>,
-    /// What else `latest` must fit.
+    /// More conditions for `latest`.
     #[command(flatten)]
     pub among: AmongArguments,
-    /// Folder to restore to; it is made if it is missing, and must be empty.
+    /// Folder to restore to; created if missing, must be empty unless --into-existing.
     #[arg(long, value_name = "DIR")]
     pub to: PathBuf,
-    /// Only what matches: a path on the node, or a name in any folder. A folder takes all it holds;
-    /// `*` stays within a name, `**` does not.
+    /// Restore only files that match GLOB: a path on the node, or a name at any depth. A matching folder
+    /// includes its content; `*` stays within a name, `**` crosses folders.
     #[arg(long = "path", value_name = "GLOB")]
     pub paths: Vec<String>,
-    /// Nothing that matches, and nothing in it: written as for --path.
+    /// Skip files that match GLOB and the content of matching folders; same syntax as --path.
     #[arg(long, value_name = "GLOB")]
     pub exclude: Vec<String>,
-    /// Restore what is there although files are missing or torn (exit code 3), and let `latest` be the newest
-    /// snapshot, complete or partial. Without this, nothing is written unless all that --path chooses is whole.
+    /// Restore although files are missing or torn (exit code 3), and let `latest` select partial snapshots
+    /// too. Without this flag, a restore fails before it writes if a file chosen by --path is missing or
+    /// torn.
     #[arg(long)]
     pub allow_partial: bool,
-    /// Put the content of the pushed folder right into the target, without the path to it.
+    /// Restore relative to the pushed folder instead of recreating its full path.
     #[arg(long)]
     pub strip_root: bool,
-    /// Restore into a folder that is not empty, and replace files of the same name there. Files that are there already
-    /// with the same content and time are not fetched, so a restore that was cut short goes on.
+    /// Restore into a folder that is not empty, and replace files of the same name. Files with the same
+    /// content and time are not fetched again, so this also continues an interrupted restore.
     #[arg(long)]
     pub into_existing: bool,
-    /// Restore as root into a folder that belongs to another user, or that all may write to: they can change what is in it
-    /// while it is restored.
+    /// Restore as root into a folder that another user owns or can write to. That user can change its content
+    /// during the restore.
     #[arg(long)]
     pub into_foreign: bool,
-    /// End with 3 if owners, modes, times or attributes could not be set as they were pushed.
+    /// Exit with code 3 if owners, modes, times or attributes could not be restored.
     #[arg(long)]
     pub strict_attributes: bool,
-    /// List what would be restored, and write nothing. Neither chunks nor the target are looked at.
+    /// List the files that would be restored, and write nothing. Chunks and the target are not checked.
     #[arg(long)]
     pub dry_run: bool,
-    /// Keep setuid and setgid bits and file capabilities.
+    /// Restore setuid and setgid bits and file capabilities.
     #[arg(long)]
     pub keep_setuid: bool,
-    /// Return when the files are on stable storage.
+    /// Sync the files to stable storage before the command returns.
     #[arg(long)]
     pub sync: bool,
-    /// Progress on standard error.
+    /// Options for progress on standard error.
     #[command(flatten)]
     pub progress: ProgressArguments,
 }
 
-/// What to verify.
+/// Arguments of `verify`.
 #[derive(Debug, Args)]
 pub struct VerifyArguments {
-    /// Id of the snapshot, its first or last digits, or `latest` for the newest complete one.
+    /// Id of the snapshot, its first or last digits, or `latest` for the newest complete snapshot.
     pub snapshot: SnapshotChoice,
-    /// The series that `latest` is of, by its name or by a folder (an absolute path), where a node has several.
+    /// Series for `latest` if the node has several: its name, or one of its folders as an absolute path.
     #[arg(long, value_name = "NAME|/FOLDER|stream:NAME")]
     pub series: Option<SeriesChoice>,
-    /// What else `latest` must fit.
+    /// More conditions for `latest`.
     #[command(flatten)]
     pub among: AmongArguments,
-    /// Let `latest` be the newest snapshot, complete or partial.
+    /// Let `latest` select partial snapshots too.
     #[arg(long)]
     pub allow_partial: bool,
-    /// Progress on standard error.
+    /// Options for progress on standard error.
     #[command(flatten)]
     pub progress: ProgressArguments,
 }
 
-/// Which snapshots `latest` may be.
+/// Conditions for `latest`.
 #[derive(Debug, Clone, Default, Args)]
 pub struct AmongArguments {
-    /// The label that `latest` must have; repeated: all of them.
+    /// Let `latest` select only snapshots with this label; if repeated, with all of these labels.
     #[arg(long = "label", value_name = "KEY[=VALUE]")]
     pub labels: Vec<LabelChoice>,
-    /// Let `latest` be the newest of those that were made at this time or before: a date (its beginning) or a time, in
-    /// UTC unless it says otherwise, such as 2026-11-30, 2026-11-30T02:00 or 2026-11-30T02:00:00+01:00.
+    /// Let `latest` select only snapshots made at TIME or earlier: a date (meaning its start) or a time, in
+    /// UTC by default, such as 2026-11-30, 2026-11-30T02:00 or 2026-11-30T02:00:00+01:00.
     #[arg(long, value_name = "TIME")]
     pub before: Option<Moment>,
 }
@@ -431,7 +434,7 @@ impl AmongArguments {
         let flag = if before.is_some() { "--before" } else { "--label" };
         if *snapshot != SnapshotChoice::Latest && (before.is_some() || !labels.is_empty()) {
             return Err(ClientError::Usage(format!(
-                "{flag} chooses among snapshots for `latest`, and not by an id"
+                "{flag} can only be used with `latest`, not with a snapshot id"
             )));
         }
         Ok(Among { labels, before })
@@ -446,12 +449,11 @@ impl Connection {
     }
 }
 
-/// Told where no place for what pushes remember is known.
-const NO_MEMORY: &str = "this push will not be remembered, so the next one reads every file again: set ASTACUS_STATE_DIR to a \
-                         folder, as HOME is not set";
+/// Warning if no folder for the push state is known.
+const NO_MEMORY: &str = "cannot save the push state, so the next push will read all files: HOME is not set; set ASTACUS_STATE_DIR to a folder";
 
 impl PushArguments {
-    /// For the library; `host` is this machine's name.
+    /// Converts the arguments for the library; `host` is the name of this machine.
     ///
     /// # Errors
     /// [`ClientError::Usage`] if the node has no usable name.
@@ -492,7 +494,7 @@ impl PushArguments {
         })
     }
 
-    /// A number behind an option that takes it with `=` only would be a folder to push.
+    /// Refuses a number behind an option that takes it with `=` only: it would be a folder to push.
     fn check_numbers(&self) -> Result<(), ClientError> {
         if self.stream().is_some() {
             return Ok(());
@@ -505,15 +507,14 @@ impl PushArguments {
             ];
             if let Some((flag, _)) = flags.iter().find(|(_, takes_it)| *takes_it) {
                 return Err(ClientError::Usage(format!(
-                    "`{text}` is taken for a folder to push, and is not there: a number for --{flag} is written with \
-                     `=`, as in `--{flag}={text}`"
+                    "no such folder: `{text}`. To give --{flag} a number, write `--{flag}={text}`"
                 )));
             }
         }
         Ok(())
     }
 
-    /// Which names are pushed.
+    /// Selection of the names to push.
     fn select(&self) -> SelectOptions {
         let lists = |files: &[PathBuf], separator| -> Vec<PathList> {
             files.iter().map(|file| PathList { file: file.clone(), separator }).collect()
@@ -551,8 +552,9 @@ impl PushArguments {
         Labels::new(self.labels.iter().cloned()).map_err(|error| ClientError::Usage(error.to_string()))
     }
 
-    /// These arguments, and the keys of a job where they say nothing. Lists are added: those of the command line come
-    /// first among classes, where the first that matches counts, and last among excludes and labels, where the last does.
+    /// Fills arguments that are not given from the keys of a job. Lists are joined: classes of the command
+    /// line come first, because the first match counts; excludes and labels come last, because the last one
+    /// counts.
     #[must_use]
     pub fn or(self, job: &Self) -> Self {
         let job = job.clone();
@@ -607,7 +609,7 @@ impl PushArguments {
         }
     }
 
-    /// How the process is to step back.
+    /// CPU and I/O priority of the process.
     pub fn priority(&self) -> Priority {
         let disk = if self.idle_io { DiskClass::Idle } else { DiskClass::Inherited };
         Priority { nice: self.nice, disk }
@@ -626,7 +628,7 @@ impl From<Freezing> for FreezeMode {
 }
 
 impl RestoreArguments {
-    /// For the library; `host` is this machine's name.
+    /// Converts the arguments for the library; `host` is the name of this machine.
     ///
     /// # Errors
     /// [`ClientError::Usage`] if the node has no usable name.
@@ -652,7 +654,7 @@ impl RestoreArguments {
 }
 
 impl VerifyArguments {
-    /// For the library; `host` is this machine's name.
+    /// Converts the arguments for the library; `host` is the name of this machine.
     ///
     /// # Errors
     /// [`ClientError::Usage`] if the node has no usable name.
@@ -668,7 +670,7 @@ impl VerifyArguments {
     }
 }
 
-/// The node that somebody wrote down, which is binding, or else this machine's own name, which is a guess.
+/// The node from flags or settings, which is binding, or else the name of this machine, which is a guess.
 fn node(config: &Config, host: &str) -> Result<NodeChoice, ClientError> {
     match config.chosen_node() {
         Some(node) => Ok(NodeChoice::Named(node)),

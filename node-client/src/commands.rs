@@ -158,8 +158,8 @@ impl Client {
         };
         drop(bar);
         let done = || match report.state {
-            SnapshotState::Complete => format!("snapshot {} is committed", report.snapshot),
-            SnapshotState::Partial => format!("partial snapshot {} is committed", report.snapshot),
+            SnapshotState::Complete => format!("snapshot {} was committed", report.snapshot),
+            SnapshotState::Partial => format!("partial snapshot {} was committed", report.snapshot),
         };
         show(&report, self.output).map_err(|error| error.after(done))?;
         Ok(if report.suspect.is_some() { EXIT_PARTIAL } else { partial(report.state) })
@@ -195,7 +195,7 @@ impl Client {
         }
         let report = restore::run(&self.api, self.runtime.handle(), &options, &hooks)?;
         drop(bar);
-        let done = || format!("{} files of snapshot {} are restored", report.files, report.snapshot);
+        let done = || format!("{} files of snapshot {} were restored", report.files, report.snapshot);
         show(&report, self.output).map_err(|error| error.after(done))?;
         Ok(report.exit_code_of(&options))
     }

@@ -109,7 +109,7 @@ impl Config {
             Some(node) => Ok(node),
             None => host.parse().map_err(|error| {
                 ClientError::Usage(format!(
-                    "this machine's name does not do: {error}; choose one with --node"
+                    "the host name is not a valid node name: {error}; choose a name with --node"
                 ))
             }),
         }
@@ -136,8 +136,8 @@ impl Config {
                 self.files.iter().flat_map(|(_, file)| file.job.keys()).map(String::as_str).collect();
             let files: Vec<String> = self.files.iter().map(|(file, _)| file.display().to_string()).collect();
             let there = match names.into_iter().collect::<Vec<_>>().join(", ") {
-                none if none.is_empty() => format!("there is none in {}", files.join(" and ")),
-                names => format!("jobs are: {names}"),
+                none if none.is_empty() => format!("no jobs in {}", files.join(" and ")),
+                names => format!("known jobs: {names}"),
             };
             return Err(ClientError::NotFound(format!("no job `{name}`; {there}")));
         };
@@ -157,7 +157,7 @@ impl Config {
         };
         let Some(file) = file else {
             let hint = "give --token-file FILE, or set ASTACUS_TOKEN_FILE or ASTACUS_TOKEN";
-            return Err(ClientError::Usage(format!("there is no token: {hint}")));
+            return Err(ClientError::Usage(format!("no access token: {hint}")));
         };
         match fs::read_to_string(&file) {
             Ok(text) => {
@@ -189,7 +189,7 @@ fn open_to_others(file: &Path) -> Option<String> {
 
 fn not_empty(token: &str, place: &str) -> Result<String, ClientError> {
     match token.trim() {
-        "" => Err(ClientError::Usage(format!("`{place}` holds no token"))),
+        "" => Err(ClientError::Usage(format!("`{place}` is empty"))),
         token => Ok(token.to_owned()),
     }
 }

@@ -17,9 +17,8 @@ pub const EXIT_PARTIAL: u8 = 3;
 
 /// What helps to find out how much is damaged.
 pub(crate) const DAMAGE_HINT: &str =
-    "`astacus-admin verify --level read` reads everything that is stored, and names all that is damaged";
-const STOPPED_HINT: &str = "when the cause is gone, run the command again with --into-existing: files that are there \
-                            already are not fetched again";
+    "run `astacus-admin verify --level read` to list all stored data that is damaged and the affected files";
+const STOPPED_HINT: &str = "after removing the cause, run the command again with --into-existing: it skips files that are already restored";
 
 /// An error and its causes on one line.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
@@ -70,7 +69,7 @@ pub enum ClientError {
         body: Box<ErrorBody>,
     },
     /// Whatever answers there is no server of ours.
-    #[error("{server} is no Astacus server: {why}")]
+    #[error("{server} is not an Astacus server: {why}")]
     Foreign {
         /// Address as it was given.
         server: String,
@@ -78,7 +77,7 @@ pub enum ClientError {
         why: String,
     },
     /// The server's answer is not what this program understands.
-    #[error("{server} gave an answer that cannot be used: {}", Printable(why.as_bytes()))]
+    #[error("{server} sent an invalid answer: {}", Printable(why.as_bytes()))]
     Protocol {
         /// Address as it was given.
         server: String,
@@ -95,7 +94,7 @@ pub enum ClientError {
         source: FormatError,
     },
     /// A restore ended before its end.
-    #[error("the restore has ended early")]
+    #[error("the restore stopped early")]
     Stopped {
         /// What was restored until then.
         report: Box<RestoreReport>,
@@ -126,7 +125,7 @@ pub enum ClientError {
         why: String,
     },
     /// The command whose output was to be pushed did not end with 0.
-    #[error("the command `{command}` failed ({status}): there is no snapshot")]
+    #[error("the command `{command}` failed ({status}): no snapshot was made")]
     Command {
         /// The program.
         command: String,
@@ -149,13 +148,13 @@ pub enum ClientError {
         source: io::Error,
     },
     /// The list of files could not be kept in a temporary file until it was sent.
-    #[error("keep the list of files in a temporary file, in the folder ASTACUS_STATE_DIR or TMPDIR")]
+    #[error("write the list of files to a temporary file in ASTACUS_STATE_DIR or TMPDIR")]
     Spool(#[source] io::Error),
     /// What was found out could not be written.
     #[error("write to standard output")]
     Output(#[source] io::Error),
     /// A push or a restore did its work, and its report could not be written.
-    #[error("{done}, and its report cannot be written to standard output")]
+    #[error("{done}, but the report cannot be written to standard output")]
     Unreported {
         /// What is done, and stays.
         done: String,
@@ -167,7 +166,7 @@ pub enum ClientError {
     #[error("interrupted")]
     Interrupted,
     /// A worker thread ended too soon.
-    #[error("a worker thread ended too soon: {0}")]
+    #[error("a worker thread ended unexpectedly: {0}")]
     Worker(&'static str),
 }
 
@@ -221,21 +220,25 @@ impl ClientError {
     /// What might help, for people.
     pub fn hint(&self) -> Option<&'static str> {
         let hint = match self {
-            Self::Unreachable { .. } => "is astacus-server running there? choose another with --server",
-            Self::Partial { .. } => {
-                "files that are whole need no flag: choose them with --path, or take a complete snapshot (`latest`)"
+            Self::Unreachable { .. } => {
+                "check that astacus-server is running there, or choose another address with --server"
             }
-            Self::Foreign { .. } => "something else answers at that address: choose another with --server",
+            Self::Partial { .. } => {
+                "restore the intact files with --path, or a complete snapshot with `latest`; neither needs --allow-partial"
+            }
+            Self::Foreign { .. } => {
+                "another program answers at that address: choose another address with --server"
+            }
             Self::Interrupted => return None,
             Self::Stopped { .. } => STOPPED_HINT,
             Self::Output(_) | Self::Unreported { .. } => {
-                "all that the command changed stays; make standard output writable to see its report"
+                "the changes of the command are kept; make standard output writable to see its report"
             }
             Self::Command { .. } => {
-                "what the command wrote on standard error says why; run it again when the cause is gone"
+                "see the standard error of the command for the cause, and run it again after removing that"
             }
             Self::Disk { .. } if self.class() == ErrorClass::Denied => {
-                "the user who runs this has no right to that: give it, or run this as another user"
+                "the current user lacks the permission: grant it, or run the command as another user"
             }
             Self::NotFrozen { .. } => {
                 "choose a folder with --freeze-dir, push a snapshot of the volume, or leave out --require-freeze"
@@ -245,9 +248,9 @@ impl ClientError {
                 ErrorClass::NotFound => return None,
                 ErrorClass::Denied => "check the token: --token-file, ASTACUS_TOKEN_FILE or ASTACUS_TOKEN",
                 ErrorClass::Conflict => "run the command again",
-                ErrorClass::Unavailable => "run the command again when the cause is gone",
+                ErrorClass::Unavailable => "remove the cause, then run the command again",
                 ErrorClass::Integrity => DAMAGE_HINT,
-                ErrorClass::Bug => "this is a defect of Astacus: please report it",
+                ErrorClass::Bug => "this is a bug in Astacus: please report it",
             },
         };
         Some(hint)
@@ -291,7 +294,7 @@ mod tests {
                 ClientError::Disk { action: "open", path: PathBuf::from("/target"), source: kind.into() };
 
             assert_eq!(error.exit_code(), code, "{kind:?}");
-            assert_eq!(error.hint() == Some("run the command again when the cause is gone"), code == 14);
+            assert_eq!(error.hint() == Some("remove the cause, then run the command again"), code == 14);
         }
     }
 }

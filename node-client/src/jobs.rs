@@ -69,8 +69,8 @@ impl Job {
 /// What no single key can say: there is something to push, and of one kind.
 fn check(push: &PushArguments) -> Result<(), String> {
     match (&push.stdin, &push.command) {
-        (Some(_), Some(_)) => Err("`stdin` and `command` cannot both be meant".to_owned()),
-        (Some(_), None) if !push.paths.is_empty() => Err("`stdin` has no roots and no program".to_owned()),
+        (Some(_), Some(_)) => Err("`stdin` and `command` exclude each other".to_owned()),
+        (Some(_), None) if !push.paths.is_empty() => Err("`stdin` excludes `roots` and `program`".to_owned()),
         (Some(_), None) => Ok(()),
         (None, Some(_)) if push.paths.is_empty() => {
             Err("`command` needs `program`: a list of words".to_owned())

@@ -62,9 +62,9 @@ fn no_cluster(name: &ClusterName, all: &[SnapshotInfo]) -> ClientError {
 fn nothing(kind: &str, name: &str, others: &BTreeSet<&str>) -> ClientError {
     let others = others.iter().copied().collect::<Vec<_>>().join(", ");
     let others = if others.is_empty() {
-        "there is no snapshot yet".to_owned()
+        "no snapshot yet".to_owned()
     } else {
-        format!("{kind}s with snapshots are: {others}")
+        format!("{kind}s with snapshots: {others}")
     };
     ClientError::NotFound(format!("no snapshot of {kind} `{name}`; {others}"))
 }

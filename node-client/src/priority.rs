@@ -67,8 +67,7 @@ impl Priority {
 impl Nice {
     fn apply(self) -> Result<(), String> {
         let done = rustix::process::nice(self.0);
-        done.map(|_| ())
-            .map_err(|error| format!("the nice value stays as it was: {}", io::Error::from(error)))
+        done.map(|_| ()).map_err(|error| format!("cannot change the nice value: {}", io::Error::from(error)))
     }
 }
 
@@ -99,8 +98,8 @@ fn run(command: &mut Command) -> Result<(), String> {
     let program = command.get_program().display();
     match outcome {
         Ok(output) if output.status.success() => Ok(()),
-        Ok(output) => Err(format!("the disk class stays as it was: `{program}`: {}", last_words(&output))),
-        Err(error) => Err(format!("the disk class stays as it was: `{program}` cannot be run: {error}")),
+        Ok(output) => Err(format!("cannot change the I/O priority: `{program}`: {}", last_words(&output))),
+        Err(error) => Err(format!("cannot change the I/O priority: `{program}` cannot be run: {error}")),
     }
 }
 

@@ -186,7 +186,7 @@ pub(crate) fn not_one(moment: &Moment) -> String {
         (moved_on, "changed after the freeze"),
         (fuzzy, "fuzzy"),
         (torn, "torn"),
-        (restless, "folders that never stayed as they were"),
+        (restless, "folders that kept changing"),
     ];
     let parts: Vec<String> = parts
         .iter()
@@ -199,13 +199,13 @@ pub(crate) fn not_one(moment: &Moment) -> String {
 impl Show for Tidied {
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
         for folder in &self.removed {
-            writeln!(out, "removed second names in {}", folder.display())?;
+            writeln!(out, "removed temporary hard links in {}", folder.display())?;
         }
         for folder in &self.in_use {
-            writeln!(out, "left second names in {}: a push is running", folder.display())?;
+            writeln!(out, "kept temporary hard links in {}: a push is running", folder.display())?;
         }
         for (folder, why) in &self.left {
-            writeln!(out, "NOT removed: second names in {}: {why}", folder.display())?;
+            writeln!(out, "NOT removed: temporary hard links in {}: {why}", folder.display())?;
         }
         if *self == Self::default() {
             writeln!(out, "nothing to remove")?;
@@ -254,18 +254,17 @@ impl Show for PushReport {
         if let Some(before) = self.suspect {
             writeln!(
                 out,
-                "  SUSPECT: {} held {} files of {}: see that all is mounted and push again, with --accept-smaller if \
-                 that is meant",
+                "  SUSPECT: {} has {} files of {}: check that all file systems are mounted, then push again; use --accept-smaller if this push is right",
                 before.since,
                 count(before.files),
                 HumanBytes(before.bytes)
             )?;
         }
         if self.skipped > 0 {
-            writeln!(out, "  passed over {} sockets, devices and pipes", self.skipped)?;
+            writeln!(out, "  skipped {} special files (sockets, devices, pipes)", self.skipped)?;
         }
         if self.problem_count > 0 {
-            writeln!(out, "  PARTIAL: {} files are missing or not as they should be", self.problem_count)?;
+            writeln!(out, "  PARTIAL: {} files are missing or torn", self.problem_count)?;
         }
         for problem in &self.problems {
             writeln!(out, "    {}: {}", problem.path, problem.reason)?;
@@ -289,7 +288,7 @@ fn choices(
         let folders =
             if *folders > 0 { format!(" ({} folders)", HumanCount(*folders)) } else { String::new() };
         let (entries, bytes) = (HumanCount(*entries), HumanBytes(*bytes));
-        writeln!(out, "  left out {entries} entries{folders}, {bytes}: {by}")?;
+        writeln!(out, "  excluded {entries} entries{folders}, {bytes}: {by}")?;
     }
     for pattern in unmatched {
         writeln!(out, "  note   {pattern} matched nothing")?;
@@ -303,7 +302,7 @@ fn choices(
 impl Show for DryPush {
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
         let count = HumanCount;
-        writeln!(out, "dry run: nothing is read, sent or remembered")?;
+        writeln!(out, "dry run: no file was read, no data was sent and no state was saved")?;
         writeln!(
             out,
             "  {} files, {} folders, {} links, {}",
@@ -313,7 +312,7 @@ impl Show for DryPush {
             HumanBytes(self.bytes),
         )?;
         if !self.is_remembered {
-            writeln!(out, "  no push of these folders is remembered: every file counts as new")?;
+            writeln!(out, "  no saved state of these folders: every file counts as new")?;
         }
         let kinds = [
             ("new", self.new),
@@ -324,14 +323,14 @@ impl Show for DryPush {
         let some = kinds.into_iter().filter(|(_, planned)| planned.files > 0);
         for (kind, Planned { files, bytes, bytes_to_read }) in some {
             let (bytes, to_read) = (HumanBytes(bytes), HumanBytes(bytes_to_read));
-            writeln!(out, "  {kind:<9} {} files, {bytes}, of which {to_read} would be read", count(files))?;
+            writeln!(out, "  {kind:<9} {} files, {bytes}, {to_read} to read", count(files))?;
         }
         if self.gone > 0 {
             writeln!(out, "  gone      {} files of the last push", count(self.gone))?;
         }
         choices(out, &self.left_out, &self.unmatched, &self.warnings)?;
         if self.skipped > 0 {
-            writeln!(out, "  passed over {} sockets, devices and pipes", self.skipped)?;
+            writeln!(out, "  skipped {} special files (sockets, devices, pipes)", self.skipped)?;
         }
         if self.problem_count > 0 {
             writeln!(out, "  PARTIAL: {} files would be missing", self.problem_count)?;
@@ -352,7 +351,7 @@ fn files(stats: &PushStats) -> String {
     let kinds = [
         ("unchanged", stats.unchanged),
         ("appended", stats.appended),
-        ("read whole", stats.whole),
+        ("read in full", stats.whole),
         ("new", stats.new),
         ("resumed", stats.resumed),
         ("gone", stats.gone),
@@ -424,7 +423,7 @@ impl Show for RestoreReport {
             "restored {files} files, {bytes}, of {node} from snapshot {snapshot} in {seconds:.1} s"
         )?;
         if self.unchanged > 0 {
-            writeln!(out, "  {} of the files were there already", HumanCount(self.unchanged))?;
+            writeln!(out, "  {} of the files existed already", HumanCount(self.unchanged))?;
         }
         self.failures(out)?;
         first(out, &self.skipped, self.skipped.len(), |out, skipped| {
@@ -436,14 +435,14 @@ impl Show for RestoreReport {
             writeln!(out, "  note: nothing in the snapshot matches --exclude `{pattern}`")?;
         }
         names(out, "TORN, a mixture of states", &self.torn, self.torn_count)?;
-        names(out, "fuzzy, to be repaired by its owner's log", &self.fuzzy, self.fuzzy_count)?;
+        names(out, "fuzzy, repaired by its owner's log", &self.fuzzy, self.fuzzy_count)?;
         first(out, &self.warnings, self.warnings.len(), |out, note| {
             writeln!(out, "  {}: {}", note.path, note.note)
         })?;
         not_set(out, &self.not_set)?;
         if self.leftovers_removed > 0 {
             let removed = HumanCount(self.leftovers_removed);
-            writeln!(out, "  removed {removed} unfinished files of restores that were killed")?;
+            writeln!(out, "  removed {removed} unfinished files of killed restores")?;
         }
         if self.is_damaged() {
             writeln!(out, "  {DAMAGE_HINT}")?;
@@ -493,7 +492,7 @@ impl Show for DryRun {
 fn damaged_pages(out: &mut dyn Write, pages: &[DamagedPage]) -> io::Result<()> {
     for page in pages {
         let reason = Printable(page.reason.as_bytes());
-        writeln!(out, "  DAMAGED, not restored: all that is named on {}: {reason}", page.object)?;
+        writeln!(out, "  DAMAGED, not restored: all files listed on {}: {reason}", page.object)?;
     }
     Ok(())
 }
@@ -591,7 +590,7 @@ impl Show for VerifyReport {
             writeln!(out, "  {} files could not be read when they were pushed", self.unreadable)?;
         }
         if *problem_count > 0 {
-            writeln!(out, "  {problem_count} things are wrong:")?;
+            writeln!(out, "  problems: {problem_count}")?;
         }
         let count = usize::try_from(*problem_count).unwrap_or(usize::MAX);
         first(out, &self.problems, count, |out, damage| {

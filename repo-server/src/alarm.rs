@@ -210,7 +210,7 @@ fn keep_only_now(
     for up in of_code(repository, code)? {
         let stays = up.subject.as_ref().is_some_and(|up| wanted.iter().any(|(subject, _)| subject == up));
         if !stays {
-            tracing::info!(code = code.name(), subject = up.subject, "alarm is over");
+            tracing::info!(code = code.name(), subject = up.subject, "alarm cleared");
             batch.delete(Table::Meta, code.key(up.subject.as_deref()));
         }
     }
@@ -232,7 +232,7 @@ pub(crate) fn set(
         if let Some(message) = message {
             raise_of_in(repository, &mut batch, code, Some(subject), message)?;
         } else if find(repository, &code.key(Some(subject)))?.is_some() {
-            tracing::info!(code = code.name(), subject, "alarm is over");
+            tracing::info!(code = code.name(), subject, "alarm cleared");
             batch.delete(Table::Meta, code.key(Some(subject)));
         }
         if batch.is_empty() { Ok(()) } else { repository.commit(batch) }
@@ -253,7 +253,7 @@ pub(crate) fn clear_in(
     code: AlarmCode,
 ) -> Result<(), ServerError> {
     if find(repository, &code.key(None))?.is_some() {
-        tracing::info!(code = code.name(), "alarm is over");
+        tracing::info!(code = code.name(), "alarm cleared");
         batch.delete(Table::Meta, code.key(None));
     }
     Ok(())
@@ -322,12 +322,7 @@ pub(crate) fn acknowledge(
         let mut batch = Batch::new();
         batch.put(Table::Meta, key(&up.code, up.subject.as_deref()), encode(&up.row));
         repository.commit(batch)?;
-        tracing::info!(
-            code = up.code,
-            subject = up.subject,
-            reason = asked.reason,
-            "an alarm is acknowledged"
-        );
+        tracing::info!(code = up.code, subject = up.subject, reason = asked.reason, "alarm acknowledged");
         Ok(up.told(now_ms))
     })
 }
@@ -344,7 +339,11 @@ fn choose(repository: &Repository, asked: &AcknowledgeRequest) -> Result<Up, Ser
         fit.retain(|up| up.subject.as_ref().is_some_and(|subject| subject.contains(part)));
     }
     if fit.len() > 1 {
-        let why = format!("{} alarms `{}` are up: name a subject, or more of it", fit.len(), asked.code);
+        let why = format!(
+            "{} alarms `{}` are active: give the subject, or a longer part of it",
+            fit.len(),
+            asked.code
+        );
         return Err(ServerError::BadRequest { code: "ambiguous_alarm", why });
     }
     fit.pop().ok_or_else(|| ServerError::NoAlarm { code: asked.code.clone(), subject: asked.subject.clone() })
@@ -353,9 +352,9 @@ fn choose(repository: &Repository, asked: &AcknowledgeRequest) -> Result<Up, Ser
 /// A reason is a line that any terminal and any table can show.
 pub(crate) fn check_reason(reason: &str) -> Result<(), ServerError> {
     let why = if reason.is_empty() || reason.len() > MAX_REASON_LEN {
-        format!("a reason has 1 to {MAX_REASON_LEN} bytes, and this one {}", reason.len())
+        format!("the reason must have 1 to {MAX_REASON_LEN} bytes; it has {}", reason.len())
     } else if reason.chars().any(char::is_control) {
-        "a reason is one line, without control characters".to_owned()
+        "the reason must be one line without control characters".to_owned()
     } else {
         return Ok(());
     };

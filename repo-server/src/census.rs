@@ -33,8 +33,7 @@ const CODE: &str = "site_incomplete";
 const FEW: usize = 1;
 
 /// What an operator does about it.
-const WAY_OUT: &str = "bring the disk of the site back and restart the server; if these packs are lost for good, \
-                       `astacus-admin verify --level exists --accept-loss` (docs/operations.md, `site_incomplete`)";
+const WAY_OUT: &str = "mount the disk of the site and restart the server; if these packs are lost for good, run `astacus-admin verify --level exists --accept-loss` (docs/operations.md, `site_incomplete`)";
 
 /// What the index names and the site does not have.
 #[derive(Debug, Default)]
@@ -57,10 +56,10 @@ impl Missing {
 
     fn problem(&self) -> String {
         let packs = match self.no_descriptor {
-            true => "the site has no descriptor of the repository".to_owned(),
-            false => format!("{} of {} packs are not on the site", self.packs.len(), self.of_packs),
+            true => "the site lacks the repository descriptor".to_owned(),
+            false => format!("{} of {} packs are missing from the site", self.packs.len(), self.of_packs),
         };
-        format!("{packs}: nothing is pushed, forgotten or deleted; {WAY_OUT}")
+        format!("{packs}: pushes and deletions are blocked; {WAY_OUT}")
     }
 }
 
@@ -148,7 +147,7 @@ async fn write_down(repository: &Arc<Repository>, missing: Missing) -> Result<u6
     if !packs.is_empty() {
         let mark = move |repository: &Arc<Repository>| {
             let rows = verify::rows_of(repository, &packs)?;
-            let why = "its pack is not on the site";
+            let why = "its pack is missing from the site";
             let damage: Vec<_> = rows.iter().map(|(id, row)| (*id, Place::of(row), why.to_owned())).collect();
             let marked = defects::mark(repository, &damage)?;
             lock(&repository.lost_packs).extend(packs);
@@ -158,7 +157,7 @@ async fn write_down(repository: &Arc<Repository>, missing: Missing) -> Result<u6
     }
     let note = move |repository: &Arc<Repository>| {
         for object in objects {
-            damaged::note(repository, object, "is not on the site")?;
+            damaged::note(repository, object, "is missing from the site")?;
         }
         alarm::clear(repository, AlarmCode::SiteIncomplete)
     };

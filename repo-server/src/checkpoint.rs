@@ -115,7 +115,7 @@ fn write(repository: &Arc<Repository>, when: When, part_bytes: usize) -> Result<
             }
             Err(error) => {
                 let problem = unreadable(&error).ok_or(error)?;
-                tracing::warn!(pack = %id, problem, "a pack is left out of the checkpoint");
+                tracing::warn!(pack = %id, problem, "the checkpoint omits a pack");
             }
         }
         last = PackNumber(number.0 + 1);

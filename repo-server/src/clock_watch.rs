@@ -89,7 +89,7 @@ impl ClockWatch {
         if let Some(message) = &watched.untold {
             match alarm::raise(repository, AlarmCode::ClockJumped, message) {
                 Err(ServerError::Full { what }) => {
-                    tracing::warn!(what, why = message, "the alarm could not be written");
+                    tracing::warn!(what, why = message, "the clock alarm could not be stored");
                 }
                 told => {
                     told?;
@@ -101,7 +101,9 @@ impl ClockWatch {
         if latest.is_none_or(|latest| now.wall_ms >= latest.saturating_add(WRITE_EVERY_MS)) {
             match write_latest(repository, now.wall_ms) {
                 // Nothing that goes by the clock can be written either.
-                Err(ServerError::Full { what }) => tracing::debug!(what, "the time could not be written"),
+                Err(ServerError::Full { what }) => {
+                    tracing::debug!(what, "the latest time could not be stored")
+                }
                 written => written?,
             }
         }
@@ -129,16 +131,16 @@ fn jump(now: Moment, last: Option<Moment>, latest: Option<u64>) -> Option<String
     let what = if let Some(expected) = last.map(|last| last.expect_at(now.monotonic))
         && now.wall_ms.abs_diff(expected) > JUMP_MS
     {
-        format!("the clock tells {told}, and should tell {}", rfc3339(expected))
+        format!("the clock shows {told}, but should show {}", rfc3339(expected))
     } else if let Some(latest) = latest
         && latest.saturating_sub(now.wall_ms) > JUMP_MS
     {
-        format!("the clock tells {told}, and has told {} before", rfc3339(latest))
+        format!("the clock shows {told}, but has shown {} before", rfc3339(latest))
     } else {
         return None;
     };
     Some(format!(
-        "{what}: retention rests. See that the clock is right, then run astacus-admin forget --accept-clock"
+        "{what}: retention is suspended. Check the clock, then run astacus-admin forget --accept-clock"
     ))
 }
 

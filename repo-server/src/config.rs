@@ -47,22 +47,21 @@ pub enum ConfigError {
     NotLoopback(SocketAddr),
     /// Chunk lengths that the chunker does not take.
     #[error(
-        "chunk lengths {min_kib}, {avg_kib}, {max_kib} KiB: need powers of two that ascend, from 1 KiB to 16 MiB"
+        "chunk lengths {min_kib}, {avg_kib}, {max_kib} KiB: must be ascending powers of two, from 1 KiB to 16 MiB"
     )]
     ChunkLengths { min_kib: u32, avg_kib: u32, max_kib: u32 },
     /// A share of more than all.
-    #[error("{key} = {value}: need a percentage from 0 to 100")]
+    #[error("{key} = {value}: must be a percentage from 0 to 100")]
     Percentage { key: &'static str, value: u32 },
     /// A rule of freshness that expects nothing.
     #[error("freshness.expect of cluster `{cluster}`: max_age_hours must be 1 or more")]
     NoAge { cluster: ClusterName },
     /// A command for notices without a program.
-    #[error("notify.command: need a program, and arguments if it takes any")]
+    #[error("notify.command: must be a list of a program and its arguments")]
     NoProgram,
     /// A webhook that is not on this machine, or not plain HTTP.
     #[error(
-        "notify.webhook.url = {url:?}: need http://, a loopback address such as 127.0.0.1:8080, and a path. For \
-         https:// and other machines set notify.command, for example with curl"
+        "notify.webhook.url = {url:?}: must be http://, a loopback address such as 127.0.0.1:8080, and a path. For https:// and other machines set notify.command, for example with curl"
     )]
     WebhookUrl { url: String },
     /// A secret that others may read, or that signs nothing.

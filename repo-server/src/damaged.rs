@@ -108,7 +108,8 @@ pub(crate) fn all(repository: &Repository) -> Result<Known, ServerError> {
         repository.for_each_row(Table::Meta, &KeyRange::prefix(HURT_PREFIX), |key, value| {
             let id = key.strip_prefix(HURT_PREFIX).and_then(|id| id.try_into().ok());
             let row = id.map(SnapshotId::from_bytes).zip(serde_json::from_slice::<Row>(value).ok());
-            let (id, row) = row.ok_or_else(|| ServerError::Row { object: "a hurt snapshot".to_owned() })?;
+            let (id, row) =
+                row.ok_or_else(|| ServerError::Row { object: "a damaged snapshot".to_owned() })?;
             hurt.insert(id, row.problem);
             Ok(())
         })?;
@@ -253,9 +254,7 @@ fn set_alarm(
     }
     let count = |is: fn(&Object) -> bool| known.keys().filter(|object| is(object)).count();
     let message = format!(
-        "damaged or lost on the site: {} manifests, {} objects of snapshots, headers or footers of {} packs: run \
-         `astacus-admin gc`, then `astacus-admin verify`, and see `astacus-admin snapshots` for what cannot be \
-         restored",
+        "damaged or lost on the site: {} manifests, {} snapshot objects, headers or footers of {} packs: run `astacus-admin gc`, then `astacus-admin verify`; `astacus-admin snapshots` marks the snapshots that cannot be restored",
         count(|object| matches!(object, Object::Manifest(_))),
         count(|object| matches!(object, Object::Snapshot(_))),
         count(|object| matches!(object, Object::Pack(_))),

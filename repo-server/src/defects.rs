@@ -73,9 +73,9 @@ fn claim(error: &ServerError) -> Option<Claim> {
         ServerError::Damaged { source, .. } => Some(Claim::Proof(source.to_string())),
         ServerError::Lost { why, .. } => Some(Claim::Proof(why.clone())),
         ServerError::Site(error) if error.is_of_object() => Some(Claim::IfSiteIsThere(match error {
-            SiteError::NotFound { .. } => "is not on the site".to_owned(),
-            SiteError::OutOfRange { len, .. } => format!("has {len} bytes, which is not its length"),
-            other => format!("cannot be read, at the second attempt either: {}", Chain(other)),
+            SiteError::NotFound { .. } => "is missing from the site".to_owned(),
+            SiteError::OutOfRange { len, .. } => format!("has the wrong length, {len} bytes"),
+            other => format!("cannot be read, also on the second attempt: {}", Chain(other)),
         })),
         _ => None,
     }
@@ -245,7 +245,7 @@ pub(crate) fn mark(repository: &Repository, damage: &[(ChunkId, Place, String)])
     let marked = quarantine::mark(repository, damage)?;
     if marked > 0 {
         let (id, _, why) = damage.first().ok_or(ServerError::Bug("nothing was marked"))?;
-        tracing::warn!(blobs = marked, such_as = %id, why, "stored blobs are damaged and in quarantine");
+        tracing::warn!(blobs = marked, such_as = %id, why, "stored blobs are damaged: quarantined");
         repository.damage_met.notify_one();
     }
     Ok(marked)
@@ -265,7 +265,7 @@ fn lost(error: ServerError, why: String) -> ServerError {
 pub(crate) fn if_there_is_room<T: Default>(written: Result<T, ServerError>) -> Result<T, ServerError> {
     match written {
         Err(ServerError::Full { what }) => {
-            tracing::warn!(what, "what was found damaged could not be written down");
+            tracing::warn!(what, "found damage could not be recorded");
             Ok(T::default())
         }
         written => written,
@@ -313,7 +313,7 @@ pub(crate) async fn name_the_hurt(repository: &Arc<Repository>) -> Result<(), Se
 pub(crate) async fn name_as_met(repository: Arc<Repository>) {
     loop {
         if let Err(error) = name_the_hurt(&repository).await {
-            tracing::error!(error = %Chain(&error), "the snapshots that need what is damaged could not be found");
+            tracing::error!(error = %Chain(&error), "the snapshots affected by damage could not be determined");
         }
         repository.damage_met.notified().await;
     }

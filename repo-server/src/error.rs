@@ -14,7 +14,7 @@ pub enum ServerError {
     #[error("{why}")]
     BadRequest { code: &'static str, why: String },
     /// The request's bytes are not what they should be.
-    #[error("the request's bytes cannot be used")]
+    #[error("the request body is invalid")]
     Malformed(#[source] FormatError),
     /// The body is longer than this request may have.
     #[error("the body is over the limit of {limit_bytes} bytes")]
@@ -23,35 +23,34 @@ pub enum ServerError {
     #[error("the token is missing or wrong")]
     Unauthorized,
     /// The session never was, has expired, or has ended.
-    #[error("session {0} is over: start the push again")]
+    #[error("session {0} has ended: start the push again")]
     SessionOver(SessionId),
     /// A node has as many sessions open as one may have.
     #[error(
-        "node `{node}` of cluster `{cluster}` has {most} sessions open, and may have no more: `astacus-admin sessions` \
-         lists them, and one that its push has left ends after two minutes",
+        "node `{node}` of cluster `{cluster}` has {most} open sessions, the maximum: `astacus-admin sessions` lists them; an abandoned session expires after two minutes",
         most = crate::session::MOST_OF_A_NODE
     )]
     TooManySessions { cluster: ClusterName, node: NodeName },
     /// Nothing has this id.
-    #[error("there is no snapshot {0}")]
+    #[error("no such snapshot: {0}")]
     NoSnapshot(SnapshotId),
     /// The snapshot does not hold this node.
-    #[error("snapshot {snapshot} does not hold node `{node}`")]
+    #[error("snapshot {snapshot} does not contain node `{node}`")]
     NoNode { snapshot: SnapshotId, node: NodeName },
     /// No alarm of this code, and about this subject if one is named, is up.
-    #[error("no alarm `{code}`{} is up", of(subject.as_deref()))]
+    #[error("no active alarm `{code}`{}", of(subject.as_deref()))]
     NoAlarm { code: String, subject: Option<String> },
     /// The domain of the snapshot does not have this chunk.
-    #[error("there is no {0}")]
+    #[error("no such chunk: {0}")]
     NoChunk(ChunkId),
     /// A page names chunks that the repository does not have. The page was not stored.
-    #[error("the page refers to {} chunks that are not here, such as {}", missing.len(), first(missing))]
+    #[error("the page refers to {} chunks that the repository lacks, such as {}", missing.len(), first(missing))]
     UnknownChunks { missing: Vec<ChunkId> },
     /// The manifest names pages that the repository does not have; send them, and commit again.
-    #[error("{} pages of the manifest are not here, such as {}", missing.len(), first(missing))]
+    #[error("the repository lacks {} pages of the manifest, such as {}", missing.len(), first(missing))]
     MissingChunks { missing: Vec<ChunkId> },
     /// No space is left on a site or for the index.
-    #[error("no space is left: {what}")]
+    #[error("no space left: {what}")]
     Full { what: String },
     /// A pack did not get to the site; its blobs must be sent again.
     #[error("a pack could not be stored: {why}")]
@@ -85,7 +84,7 @@ pub enum ServerError {
     #[error("site")]
     Site(#[source] SiteError),
     /// A disk error made this process unfit to go on.
-    #[error("the server has stopped after a disk error")]
+    #[error("the server is stopping after a disk error")]
     Halted,
     /// The work could not be done beside what else goes on; it may work at a quieter time.
     #[error("{why}: try again later")]

@@ -103,7 +103,7 @@ pub async fn expire_sessions(repository: Arc<Repository>, period: Duration) {
     loop {
         look_around(&repository).await;
         if let Err(error) = census::look_again(&repository).await {
-            tracing::error!(error = %Chain(&error), "the site could not be counted again");
+            tracing::error!(error = %Chain(&error), "the packs on the site could not be counted again");
         }
         tokio::time::sleep(period).await;
         end_sessions(&repository).await;
@@ -152,7 +152,7 @@ async fn look_around(repository: &Arc<Repository>) {
         freshness::look(repository)
     });
     if let Err(error) = looked.await {
-        tracing::error!(error = %Chain(&error), "clock, disk and series could not be looked at");
+        tracing::error!(error = %Chain(&error), "clock, disk and series could not be checked");
     }
 }
 
@@ -163,8 +163,8 @@ pub async fn look_after(repository: Arc<Repository>) {
         tokio::time::sleep(every).await;
         match forget::by_policy(&repository).await {
             Ok(0) => {}
-            Ok(forgotten) => tracing::info!(forgotten, "snapshots were forgotten by policy"),
-            Err(error) => tracing::error!(error = %Chain(&error), "no policy could be applied"),
+            Ok(forgotten) => tracing::info!(forgotten, "snapshots deleted by policy"),
+            Err(error) => tracing::error!(error = %Chain(&error), "retention policies could not be applied"),
         }
         match gc::run_unwatched(&repository).await {
             Ok(report) => tracing::info!(
@@ -175,10 +175,10 @@ pub async fn look_after(repository: Arc<Repository>) {
                 stopped = report.stopped,
                 "collected"
             ),
-            Err(error) => tracing::error!(error = %Chain(&error), "the collector could not go on"),
+            Err(error) => tracing::error!(error = %Chain(&error), "garbage collection failed"),
         }
         if let Err(error) = checkpoint::run(&repository, checkpoint::When::Due).await {
-            tracing::error!(error = %Chain(&error), "no checkpoint could be written");
+            tracing::error!(error = %Chain(&error), "the checkpoint could not be written");
         }
     }
 }
@@ -186,7 +186,7 @@ pub async fn look_after(repository: Arc<Repository>) {
 /// Gives the lock on the site back: the last thing before the process ends.
 pub async fn release(repository: &Arc<Repository>) {
     if let Err(error) = repository.parts.lock.release(repository.parts.site.as_ref()).await {
-        tracing::warn!(error = %Chain(&error), "the lock on the site could not be given back");
+        tracing::warn!(error = %Chain(&error), "the site lock could not be released");
     }
 }
 

@@ -129,11 +129,8 @@ fn write(mut out: impl Write, orders: &Receiver<Order>, dropped: &AtomicU64) {
         match order {
             Order::Write(line) => {
                 let lost = dropped.swap(0, Ordering::Relaxed);
-                let told = if lost > 0 {
-                    format!("{lost} lines of the log were dropped here\n")
-                } else {
-                    String::new()
-                };
+                let told =
+                    if lost > 0 { format!("{lost} log lines were dropped here\n") } else { String::new() };
                 if out.write_all(told.as_bytes()).and_then(|()| out.write_all(&line)).is_err() {
                     dropped.fetch_add(lost + 1, Ordering::Relaxed);
                 }

@@ -174,7 +174,7 @@ pub const DEFAULT_MINIMUM: u32 = 3;
 #[expect(missing_docs, reason = "a variant's line covers its fields")]
 pub enum PolicyError {
     /// No snapshot would stay.
-    #[error("maximum = 0 would forget every snapshot")]
+    #[error("maximum = 0 would delete every snapshot")]
     MaximumIsZero,
     /// Fewer would stay than have to.
     #[error("maximum = {maximum} is less than minimum = {minimum}{}", default_note(*given))]
@@ -250,7 +250,7 @@ mod tests {
         }
         let refused = |policy| check_policy(&policy).unwrap_err().to_string();
         assert_eq!(refused(policy(Some(5), Some(4))), "maximum = 4 is less than minimum = 5");
-        assert_eq!(refused(policy(Some(0), Some(0))), "maximum = 0 would forget every snapshot");
+        assert_eq!(refused(policy(Some(0), Some(0))), "maximum = 0 would delete every snapshot");
         assert_eq!(refused(policy(None, Some(2))), "maximum = 2 is less than minimum = 3, the default");
     }
 

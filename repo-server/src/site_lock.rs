@@ -92,14 +92,12 @@ impl std::fmt::Display for Owner {
 pub enum LockError {
     /// Another server works over the site.
     #[error(
-        "the site is in use by another server ({}): stop that one; a new one can start as soon as it has stopped, and \
-         {} seconds after its machine has died", owner(.0), PERIOD.as_secs()
+        "the site is in use by another server ({}): stop that server first. If its machine has died, start this one again {} seconds later", owner(.0), PERIOD.as_secs()
     )]
     Held(Option<Box<Owner>>),
     /// The lock was taken over by another server, since this one had not renewed it.
     #[error(
-        "another server has taken the site over ({}), as this one had not renewed its lock for {} seconds: nothing more \
-         is committed or deleted here; run only one of them", owner(.0), PERIOD.as_secs()
+        "another server has taken over the site ({}), because this server had not renewed its lock for {} seconds: this server commits and deletes nothing more; run only one of them", owner(.0), PERIOD.as_secs()
     )]
     Lost(Option<Box<Owner>>),
     /// The site did not do what was asked.
@@ -111,7 +109,7 @@ pub enum LockError {
 }
 
 fn owner(owner: &Option<Box<Owner>>) -> String {
-    owner.as_ref().map_or_else(|| "which has not written its name yet".to_owned(), ToString::to_string)
+    owner.as_ref().map_or_else(|| "name not yet known".to_owned(), ToString::to_string)
 }
 
 /// The lock on the site of one repository, or none where nobody else can reach the site.
@@ -180,7 +178,7 @@ impl SiteLock {
         {
             tracing::warn!(
                 holder = holder.as_ref().map(ToString::to_string),
-                "the site is locked: it is taken over in {} s if that server gives no sign of life",
+                "the site is locked by another server: taking over in {} s unless that server renews its lock",
                 PERIOD.as_secs()
             );
             watch(site, clock, *number, &pause).await?;
@@ -211,8 +209,7 @@ impl SiteLock {
             return Ok(());
         }
         let why = format!(
-            "the lock on the site could not be renewed for {} s, so another server may have it: nothing is committed or \
-             deleted until it is",
+            "the site lock could not be renewed for {} s, so another server may hold it: commits and deletions are paused until it is renewed",
             age.as_secs()
         );
         Err(ServerError::Rests { code: "site_lock", why })
@@ -331,7 +328,7 @@ async fn renew(repository: &Arc<Repository>) {
         Ok(()) => {}
         Err(error @ LockError::Lost(_)) => repository.halt(&error),
         Err(LockError::Site(error)) if error.is_fatal() => drop(repository.site_error(error)),
-        Err(error) => tracing::warn!(error = %Chain(&error), "the lock on the site could not be renewed"),
+        Err(error) => tracing::warn!(error = %Chain(&error), "the site lock could not be renewed"),
     }
 }
 

@@ -172,7 +172,7 @@ impl Disk {
     fn room(&self) -> Option<Room> {
         let room = self.volume.room();
         room.inspect_err(
-            |error| tracing::warn!(%error, folder = %self.folder.display(), "free space is not known"),
+            |error| tracing::warn!(%error, folder = %self.folder.display(), "the free space cannot be determined"),
         )
         .ok()
     }
@@ -200,13 +200,13 @@ impl Disk {
         let kept = Self::refuse_below_files(room);
         if room.free_files < kept {
             return format!(
-                "{} has room for {} more files and keeps {kept}",
+                "{} has room for {} more files, and {kept} are reserved",
                 self.folder.display(),
                 room.free_files
             );
         }
         let (free, kept) = (mib(room.free_bytes), mib(self.refuse_below(room)));
-        format!("{} has {free} free and keeps {kept}", self.folder.display())
+        format!("{} has {free} free, and {kept} are reserved", self.folder.display())
     }
 
     /// What the alarm says. Without what is free now: a row that changed with it would be written again and again.
@@ -300,7 +300,7 @@ fn show(repository: &Repository, short: Option<&(&Disk, Room)>) -> Result<(), Se
     };
     match shown {
         // An alarm about a full disk needs room as well: `low_now` and the refusals tell of it too.
-        Err(ServerError::Full { what }) => tracing::warn!(what, "the alarm of low space is as it was"),
+        Err(ServerError::Full { what }) => tracing::warn!(what, "the low_space alarm could not be stored"),
         shown => shown?,
     }
     Ok(())
@@ -330,7 +330,7 @@ fn release(repository: &Repository, disk: &Disk) -> Result<u64, ServerError> {
     let (name, folder): (FileName, _) = (BALLAST.parse().expect("a plain name"), disk.folder.display());
     match durable::remove(&RealDisk, &disk.folder, &name) {
         Ok(_) => {
-            tracing::warn!(bytes = held, %folder, "the disk is nearly full: the ballast is given up for the collector");
+            tracing::warn!(bytes = held, %folder, "the disk is nearly full: released the ballast for the collector");
             Ok(held)
         }
         Err(error) if error.is_fatal() => {
@@ -338,7 +338,7 @@ fn release(repository: &Repository, disk: &Disk) -> Result<u64, ServerError> {
             Err(ServerError::Halted)
         }
         Err(error) => {
-            tracing::warn!(error = %Chain(&error), %folder, "the ballast could not be given up");
+            tracing::warn!(error = %Chain(&error), %folder, "the ballast could not be released");
             Ok(0)
         }
     }
@@ -376,7 +376,9 @@ fn restore(disk: &Disk) -> u64 {
     }
     let folder = disk.folder.display();
     match resize(&disk.ballast_path(), held, len) {
-        Ok(()) => tracing::info!(bytes = len, %folder, "ballast: held for a collector on a full disk"),
+        Ok(()) => {
+            tracing::info!(bytes = len, %folder, "reserved the ballast, so that gc works on a full disk")
+        }
         Err(error) => tracing::warn!(%error, bytes = len, %folder, "the ballast could not be made"),
     }
     disk.held_bytes()

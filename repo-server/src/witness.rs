@@ -57,12 +57,11 @@ const PURGED_PREFIX: &[u8] = b"purged/";
 const CODE: &str = "index_behind";
 
 /// What the log says of a snapshot that is there again.
-const FINISHED: &str = "a commit that was cut off was brought to its end: the server died in it, or the index has lost \
-                        its last change";
+const FINISHED: &str =
+    "completed an interrupted commit: the server died during it, or the index lost its last change";
 
 /// What an operator does about it.
-const WAY_OUT: &str = "stop the server, move `index` out of its data folder, and run `astacus-server rebuild` \
-                       (docs/operations.md, `index_behind`)";
+const WAY_OUT: &str = "stop the server, move `index` out of its data folder, and run `astacus-server rebuild` (docs/operations.md, `index_behind`)";
 
 /// Snapshots on the site that the index has lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,8 +77,7 @@ impl Behind {
     pub(crate) fn problem(&self) -> String {
         let Self { count, such_as } = self;
         format!(
-            "{count} acknowledged snapshots are on the site and not in the index, such as {such_as}: the index \
-             is older than the site. Nothing is pushed, forgotten or deleted until it is made anew: {WAY_OUT}"
+            "{count} acknowledged snapshots are on the site but not in the index, such as {such_as}: the index is older than the site. Pushes and deletions are blocked until the index is rebuilt: {WAY_OUT}"
         )
     }
 }
@@ -111,7 +109,7 @@ pub(crate) async fn settle(
         None => alarm::clear(repository, AlarmCode::NotSettled),
     };
     if let Err(error) = repository.blocking(tell).await {
-        tracing::warn!(error = %Chain(&error), "the alarm `not_settled` could not be raised or taken down");
+        tracing::warn!(error = %Chain(&error), "the alarm `not_settled` could not be raised or cleared");
     }
     settled
 }
@@ -130,8 +128,7 @@ async fn settle_now(
 
 fn not_settled(error: &ServerError) -> String {
     format!(
-        "the server cannot settle what was in progress when it last ended, so no session expires and nothing is \
-         collected until it can: {}",
+        "the server cannot complete the commits that its last stop interrupted; until it can, no session expires and no data is deleted: {}",
         Chain(error)
     )
 }
@@ -167,7 +164,7 @@ pub(crate) async fn settle_once(repository: &Arc<Repository>) -> bool {
         tracing::error!(error = %Chain(error), "the index could not be compared with the site");
     }
     if let Err(error) = snapshot::series::note_origins(repository).await {
-        tracing::warn!(error = %crate::error::Chain(&error), "the folders of some snapshots are not known yet");
+        tracing::warn!(error = %crate::error::Chain(&error), "the folders of some snapshots are still unknown");
     }
     settled.is_ok()
 }
@@ -177,7 +174,7 @@ pub(crate) fn check(repository: &Repository) -> Result<(), ServerError> {
     if !is_behind(repository)? {
         return Ok(());
     }
-    let why = format!("the index is older than the site, so nothing is forgotten or collected: {WAY_OUT}");
+    let why = format!("the index is older than the site, so deletions are blocked: {WAY_OUT}");
     Err(ServerError::Refused { code: CODE, why })
 }
 
@@ -186,7 +183,7 @@ pub(crate) fn check_push(repository: &Repository) -> Result<(), ServerError> {
     if !is_behind(repository)? {
         return Ok(());
     }
-    let why = format!("alarm `{CODE}`: the index is older than the site, so nothing is taken in: {WAY_OUT}");
+    let why = format!("alarm `{CODE}`: the index is older than the site, so pushes are blocked: {WAY_OUT}");
     Err(ServerError::Rests { code: CODE, why })
 }
 
@@ -252,10 +249,7 @@ fn without_rows(repository: &Repository, listed: &[SnapshotId]) -> Result<Vec<Sn
         if purged.is_none() { left.push(id) } else { replayed += 1 }
     }
     if replayed > 0 {
-        tracing::warn!(
-            replayed,
-            "objects of snapshots that were purged are on the site again: they are left alone"
-        );
+        tracing::warn!(replayed, "objects of purged snapshots are on the site again: skipped");
     }
     Ok(left)
 }
@@ -286,7 +280,7 @@ async fn finish_all(
         match finish(repository, id, session, turn).await {
             Ok(Finish::Done) => tracing::warn!(snapshot = %id, "{FINISHED}"),
             Ok(Finish::Impossible(why)) => {
-                tracing::warn!(snapshot = %id, why, "a commit that was cut off is not brought to its end, and goes");
+                tracing::warn!(snapshot = %id, why, "an interrupted commit cannot be completed: its objects will be deleted");
             }
             Err(error) => done = done.and(Err(error)),
         }

@@ -88,7 +88,7 @@ fn a_policy_lets_no_snapshot_go_for_one_whose_manifest_is_lost() {
     assert!(lines[1]["reasons"].to_string().contains("damaged"), "{report}");
     let shown = hurt.node.admin(&["snapshots"]).exits(0).stdout;
     let line = shown.lines().find(|line| line.starts_with(&hurt.second)).unwrap();
-    assert!(line.contains("DAMAGED") && line.contains("is not on the site"), "{shown}");
+    assert!(line.contains("DAMAGED") && line.contains("is missing from the site"), "{shown}");
     assert_eq!(shown.matches("DAMAGED").count(), 1, "{shown}");
     hurt.assert_restores(&hurt.first);
     hurt.node.admin(&["forget", &hurt.first]).exits(11);

@@ -211,7 +211,11 @@ impl FrameReader {
     /// # Errors
     /// [`FormatError::Malformed`] if it was cut short.
     pub fn finish(self) -> Result<(), FormatError> {
-        if self.ended { Ok(()) } else { Err(FormatError::malformed("frames", "cut short: no end frame")) }
+        if self.ended {
+            Ok(())
+        } else {
+            Err(FormatError::malformed("frames", "cut short: the end frame is missing"))
+        }
     }
 }
 

@@ -124,8 +124,7 @@ impl Api {
         });
         if usable && !is_this_machine(&server) {
             return Err(ClientError::Usage(format!(
-                "`{server}` is another machine, and the token would cross the network for anybody to read: open a tunnel, \
-                 such as `ssh -N -L 5515:127.0.0.1:5515 HOST`, and use http://127.0.0.1:5515"
+                "`{server}` is another machine, and without TLS the token would cross the network unencrypted: open a tunnel, such as `ssh -N -L 5515:127.0.0.1:5515 HOST`, and use http://127.0.0.1:5515"
             )));
         }
         if !usable {
@@ -133,7 +132,7 @@ impl Api {
             return Err(ClientError::Usage(format!("`{server}` is not a server address: {hint}")));
         }
         let mut authorization = header::HeaderValue::try_from(format!("Bearer {token}"))
-            .map_err(|_| ClientError::Usage("the token holds characters that no token has".to_owned()))?;
+            .map_err(|_| ClientError::Usage("the token contains invalid characters".to_owned()))?;
         authorization.set_sensitive(true);
         let http = Client::builder(TokioExecutor::new()).build(Connector::new());
         Ok(Self { http, server, authorization, retry, has_answered: Arc::default() })
@@ -359,7 +358,7 @@ impl Api {
         );
         match tokio::time::timeout(left, work).await {
             Ok(heard) => heard,
-            Err(_) => Err(self.unreachable(format!("nothing was heard for {} s", silence.as_secs()))),
+            Err(_) => Err(self.unreachable(format!("the server sent nothing for {} s", silence.as_secs()))),
         }
     }
 
@@ -391,7 +390,7 @@ impl Api {
                 if let Some(head) = reader.head().map_err(|error| self.protocol(&error))?
                     && !asked.get(frames.len()).is_some_and(|asked| asked.fits(&head))
                 {
-                    return Err(self.protocol(&"other blobs than were asked for"));
+                    return Err(self.protocol(&"blobs that were not requested"));
                 }
                 let Some(frame) = reader.next_frame().map_err(|error| self.protocol(&error))? else { break };
                 frames.push(frame);
@@ -399,7 +398,7 @@ impl Api {
         }
         reader.finish().map_err(|error| self.unreachable(error))?;
         if frames.len() < asked.len() {
-            return Err(self.protocol(&"fewer blobs than were asked for"));
+            return Err(self.protocol(&"fewer blobs than requested"));
         }
         Ok(frames)
     }
@@ -418,7 +417,7 @@ impl Api {
             tokio::select! {
                 biased;
                 answer = self.http.request(request) => answer.map_err(|error| self.unreachable(error)),
-                () = connection::lost(used) => Err(self.unreachable("the connection has gone, and the request with it")),
+                () = connection::lost(used) => Err(self.unreachable("the connection was closed before the request ended")),
             }
         };
         let answer = self.heard(answer).await?;

@@ -78,9 +78,9 @@ impl Retry {
             }
             if !is_told && waited >= TELL_AFTER {
                 is_told = true;
-                tracing::warn!("{error}: trying again, for {} s more", left.as_secs());
+                tracing::warn!("{error}: retrying for up to {} s more", left.as_secs());
             }
-            tracing::debug!(%error, ?wait, "request failed, trying again");
+            tracing::debug!(%error, ?wait, "request failed, retrying");
             tokio::time::sleep(wait.min(left)).await;
             wait = (wait * 2).min(LONGEST_WAIT);
         }

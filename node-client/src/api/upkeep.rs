@@ -35,7 +35,7 @@ impl Api {
     ) -> Result<wire::FileProblems, ClientError> {
         // A foreign server must not choose where the next request goes.
         if after.is_some_and(|after| after.contains(|c: char| !c.is_ascii_alphanumeric() && c != '-')) {
-            return Err(self.protocol(&"`next` is not as a server of Astacus makes it"));
+            return Err(self.protocol(&"`next` is not valid for an Astacus server"));
         }
         let after = after.map(|after| format!("&after={after}")).unwrap_or_default();
         let path = format!("/v1/snapshots/{id}/problems?node={node}&limit={limit}{after}");
@@ -137,10 +137,10 @@ impl Api {
                 }
             }
             if lines.rest.len() > MAX_ANSWER_LEN {
-                return Err(self.protocol(&"a line has no end"));
+                return Err(self.protocol(&"a line is too long"));
             }
         }
-        Err(self.protocol(&"it ended without a report"))
+        Err(self.protocol(&"the answer ended without a report"))
     }
 }
 

@@ -49,8 +49,7 @@ pub(crate) fn looks_live(folder: &Path) -> Option<ClassSet> {
 /// The one line that an operator reads who pushes `folder` as if its files were any files.
 pub(crate) fn warning(folder: &Path, set: ClassSet) -> String {
     format!(
-        "`{}` looks like the live data folder of a database ({set}): its files, copied while it writes, may not make a \
-         database; read docs/databases/{}, and give --class-set {set} or push a snapshot of the database",
+        "`{}` looks like the live data folder of a database ({set}): files that are copied while the database writes may not restore to a working database. Read docs/databases/{}, and use --class-set {set} or push a snapshot of the database",
         folder.display(),
         set.page(),
     )

@@ -131,7 +131,7 @@ pub fn dry_run(
                 ..planner.plan
             });
         }
-        tracing::warn!("what is remembered of the last push is damaged: every file would be read");
+        tracing::warn!("the push state is damaged: all files would be read");
     }
     Err(ClientError::Worker("state read without being open"))
 }

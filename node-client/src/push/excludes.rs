@@ -101,8 +101,7 @@ impl Excludes {
         for folder in folders_of(&rule.glob, roots) {
             if let Some(by) = self.decide(&folder).filter(|by| by.effect == Effect::LeaveOut) {
                 return Err(ClientError::Usage(format!(
-                    "{} `!{}` can bring nothing back: `/{folder}` is left out by {} `{}`, and a folder that is left out \
-                     is not entered; leave out `/{folder}/*` instead",
+                    "{} `!{}` has no effect: {} `{}` excludes the folder `/{folder}` as a whole, and an excluded folder is not entered; exclude `/{folder}/*` instead",
                     rule.place, rule.glob, by.place, by.glob
                 )));
             }
@@ -207,7 +206,7 @@ fn read(file: &Path) -> Result<Vec<Rule>, ClientError> {
     for (number, line) in (1..).zip(text.split(|byte| *byte == b'\n')) {
         let place = format!("{shown}:{number}");
         let line = str::from_utf8(line)
-            .map_err(|_| ClientError::Usage(format!("{place}: the line is no text in UTF-8")))?;
+            .map_err(|_| ClientError::Usage(format!("{place}: the line is not valid UTF-8")))?;
         let pattern = without_end(line);
         if !pattern.is_empty() && !pattern.starts_with('#') {
             rules.push(Rule::new(&place, pattern, Author::User)?);

@@ -30,8 +30,8 @@ pub use place::{Tidied, tidy};
 pub(crate) use tree::{BASE_NAME, MARK, is_base};
 use tree::{Base, Tree};
 
-const ELSEWHERE: &str = "it lies on another file system than the folder for second names";
-const NO_COPY: &str = "frozen by a hard link: the file system cannot share its blocks";
+const ELSEWHERE: &str = "the file is on another file system than the freeze folder";
+const NO_COPY: &str = "protected by a hard link: the file system has no reflinks";
 
 /// How files are kept as they are until they were read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -238,7 +238,7 @@ impl Freeze {
                 Err(error) if is_gone(error) => return Err(HoldError::Moved),
                 Err(error) if is_full(error) => return Err(HoldError::Full(full(tree.path(), error))),
                 // One file of many that cannot share its blocks, or that may be linked and not read.
-                Err(error) => tracing::debug!(%error, "not copied: a hard link does"),
+                Err(error) => tracing::debug!(%error, "protected by a hard link instead of a reflink"),
             }
         }
         let held = match tree.link(folder, name, stat.identity.ino) {
@@ -299,7 +299,7 @@ impl Freeze {
         for tree in self.trees.into_values().flatten() {
             let path = tree.path().display().to_string();
             if let Err(error) = tree.remove() {
-                tracing::warn!(%error, path, "second names were left: the next push, or `tidy`, removes them");
+                tracing::warn!(%error, path, "temporary hard links were left behind: the next push, or `tidy`, removes them");
             }
         }
     }
@@ -309,7 +309,7 @@ impl Freeze {
 fn sweep(base: &Base) {
     if let Err(error) = tree::sweep(base) {
         let path = base.path().display().to_string();
-        tracing::debug!(%error, path, "second names of a dead push were left");
+        tracing::debug!(%error, path, "temporary hard links of a killed push could not be removed");
     }
 }
 

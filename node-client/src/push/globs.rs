@@ -136,8 +136,7 @@ pub(crate) fn check_letters(place: &str, pattern: &str) -> Result<(), ClientErro
             ']' => is_within = false,
             letter if is_within && !letter.is_ascii() => {
                 return Err(ClientError::Usage(format!(
-                    "{place} `{pattern}`: `{letter}` takes several bytes, and brackets stand for one: list such \
-                     letters in braces, as in `{{é,è}}`"
+                    "{place} `{pattern}`: `{letter}` has several bytes, and brackets match a single byte: list such letters in braces, as in `{{é,è}}`"
                 )));
             }
             _ => {}

@@ -78,7 +78,9 @@ impl Listed {
             return Ok(None);
         }
         if lists.iter().filter(|list| list.is_standard_input()).count() > 1 {
-            return Err(ClientError::Usage("standard input can be one list of paths only".to_owned()));
+            return Err(ClientError::Usage(
+                "only one list of paths can be read from standard input".to_owned(),
+            ));
         }
         let mut paths = BTreeMap::new();
         for list in lists {
@@ -169,7 +171,7 @@ impl PathList {
         let real = real(written).map_err(|error| refused(format!("cannot be looked up: {error}")))?;
         if !roots.iter().any(|root| real.starts_with(&root.place)) {
             let roots: Vec<_> = roots.iter().map(|root| format!("`{}`", root.place.display())).collect();
-            return Err(refused(format!("lies in none of the pushed folders, {}", roots.join(", "))));
+            return Err(refused(format!("is in none of the pushed folders, {}", roots.join(", "))));
         }
         let bytes = real.as_os_str().as_bytes();
         let path = EntryPath::new(bytes.strip_prefix(b"/").unwrap_or(bytes).to_vec());

@@ -26,14 +26,15 @@ use crate::error::ClientError;
 use crate::progress::{Fate, Progress};
 use crate::state::{Memory, Remembered};
 
-const RESTLESS: &str = "names in it came and went each time it was listed: its files are not of one moment";
+const RESTLESS: &str =
+    "names in this folder changed each time it was listed: its files are not of one moment";
 
-const LEADS_OUT: &str = "a link of a database leads to a folder that is not pushed: what lies there is not in the snapshot, name it too";
+const LEADS_OUT: &str = "a link of a database leads to a folder that is not pushed: push that folder too, or its files are missing from the snapshot";
 
-const NOT_LISTED_THERE: &str = "is not there, and a list of paths names it";
+const NOT_LISTED_THERE: &str = "does not exist, but a list of paths names it";
 
 const NOT_REACHED: &str =
-    "named by a list of paths and not pushed: another option leaves it out, or its folder cannot be listed";
+    "named by a list of paths but not pushed: another option excludes it, or its folder cannot be listed";
 
 /// Why a path of a list is missing from the snapshot; `None` if it is there and was left out.
 pub(super) fn why_unseen(path: &EntryPath) -> Option<String> {

@@ -246,17 +246,17 @@ pub fn run(
                 return Ok(PushReport { attempts: attempt, seconds, ..report });
             }
             Err(Failure::Damaged) if remember == Remember::LastPush => {
-                tracing::warn!("what is remembered of the last push is damaged: every file is read");
+                tracing::warn!("the push state is damaged: reading all files");
                 remember = Remember::Nothing;
             }
             Err(Failure::Client(error)) if !is_lost(&error) || attempt == ATTEMPTS => return Err(error),
             Err(Failure::Lost) if attempt == ATTEMPTS => {
                 return Err(ClientError::Worker(
-                    "chunks that another node was to send changed again and again",
+                    "chunks expected from another node did not arrive, again and again",
                 ));
             }
             Err(failure @ (Failure::Client(_) | Failure::Lost)) => {
-                tracing::warn!("{failure}: the push starts again");
+                tracing::warn!("{failure}: restarting the push");
                 attempt += 1;
                 // Who had to start again relies on nobody else.
                 coming = Coming::Send;
@@ -363,7 +363,7 @@ impl<'a> Push<'a> {
         let (committed, manifest) = sent?;
         let finished = released.and_then(|()| pages.spool.finish(&committed.manifest));
         if let Err(error) = finished {
-            tracing::warn!(%error, "this push will not be remembered");
+            tracing::warn!(%error, "cannot save the push state: the next push will read all files");
         }
         let Manifest { node, totals, problems, .. } = &manifest;
         let report = tally.report(&committed, node, totals, problems);
@@ -447,11 +447,11 @@ impl<'a> Push<'a> {
         });
         let is_empty = |root: &&Root| root.place.read_dir().is_ok_and(|mut names| names.next().is_none());
         let emptied = self.roots.iter().filter(|_| memory.last.is_some()).filter(is_empty).map(|root| {
-            format!("`{}` is empty: is the file system mounted that belongs there?", root.place.display())
+            format!("`{}` is empty: check that its file system is mounted", root.place.display())
         });
         let covered = self.roots.iter().flat_map(|root| root.covers.iter().map(move |inner| (root, inner)));
         let covered = covered.map(|(root, inner)| {
-            format!("`/{inner}` is pushed once, as a part of `{}`", root.place.display())
+            format!("`/{inner}` is a part of `{}` and is pushed once", root.place.display())
         });
         self.options.warnings.iter().cloned().chain(live).chain(emptied).chain(covered).collect()
     }

@@ -32,7 +32,7 @@ const ROUNDS: u32 = 40;
 const TICK: Duration = Duration::from_millis(11);
 
 /// Why copies of two files are not of one moment.
-const CHANGED: &str = "changed while others were being frozen: its copy is of another moment than theirs";
+const CHANGED: &str = "changed while other files were being frozen: its copy is of a later moment";
 
 /// Marks the files that changed between their copy and the last one: each copy is of one moment, and only together do
 /// they have to be. A hard link shows such a change when it is read.

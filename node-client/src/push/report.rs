@@ -78,8 +78,8 @@ pub struct PushReport {
 }
 
 /// What the pusher is told of a server whose clock jumped.
-const CLOCK_JUMPED: &str = "the server's clock jumped, so the snapshot may bear a wrong time: `astacus-admin status` says \
-                            how far";
+const CLOCK_JUMPED: &str =
+    "the server's clock jumped, so the time of the snapshot may be wrong: see `astacus-admin status`";
 
 /// A file that the snapshot should hold and does not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -89,7 +89,7 @@ impl Root {
 /// [`ClientError::NotFound`] for one that is not there, [`ClientError::Usage`] for one that is neither folder nor file.
 pub(crate) fn check(paths: &[PathBuf]) -> Result<Vec<Root>, ClientError> {
     if paths.is_empty() {
-        return Err(ClientError::Usage("no folder to push was given".to_owned()));
+        return Err(ClientError::Usage("give at least one folder to push".to_owned()));
     }
     if paths.len() > MAX_ROOTS {
         return Err(ClientError::Usage(format!("more than {MAX_ROOTS} folders to push were given")));
@@ -122,14 +122,14 @@ pub(crate) fn check_covered(
         while let Some(path) = on_the_way.filter(|path| path != outer) {
             if matches!(selection.name(&path, None), Err(Refusal::LeftOut(_))) {
                 return Err(ClientError::Usage(format!(
-                    "`/{inner}` is to be pushed and lies in `/{outer}`, of which an exclude leaves it out"
+                    "an exclude matches `/{inner}`, a folder to push that is inside `/{outer}`"
                 )));
             }
             on_the_way = path.split_last().map(|(folder, _)| folder);
         }
         if mounts == Mounts::Skip && inner != outer {
             return Err(ClientError::Usage(format!(
-                "`/{inner}` lies in `/{outer}`, and with --one-file-system it may not be pushed with it: push it by itself"
+                "`/{inner}` is inside `/{outer}`, and --one-file-system may skip it: push it separately"
             )));
         }
     }
@@ -163,7 +163,7 @@ fn root(path: &Path) -> Result<Root, ClientError> {
     }
     if place.ancestors().any(is_frozen) {
         return Err(ClientError::Usage(format!(
-            "`{shown}` lies where pushes keep their second names of files"
+            "`{shown}` is in a folder for temporary hard links of pushes"
         )));
     }
     let entry_path = match place.as_os_str().as_bytes().strip_prefix(b"/") {
@@ -203,26 +203,26 @@ fn open_resolved(named: &Path, folder: &Path) -> Result<OwnedFd, ClientError> {
 /// holds one, or if freezing is both required and switched off.
 pub(crate) fn check_freeze_folder(options: &FreezeOptions, roots: &[Root]) -> Result<(), ClientError> {
     if options.mode == FreezeMode::Off && options.unfrozen == Unfrozen::Refused {
-        return Err(ClientError::Usage("--require-freeze and --freeze none cannot both be meant".to_owned()));
+        return Err(ClientError::Usage("--require-freeze and --freeze none exclude each other".to_owned()));
     }
     let Some(folder) = &options.folder else { return Ok(()) };
     let shown = folder.display();
     let real = folder
         .canonicalize()
-        .map_err(|error| ClientError::NotFound(format!("the folder for second names, `{shown}`: {error}")))?;
+        .map_err(|error| ClientError::NotFound(format!("--freeze-dir `{shown}`: {error}")))?;
     if !real.is_dir() {
-        return Err(ClientError::Usage(format!("`{shown}` is not a folder to keep second names in")));
+        return Err(ClientError::Usage(format!("--freeze-dir `{shown}` is not a folder")));
     }
     let is_used = real.read_dir().is_ok_and(|mut names| names.next().is_some());
     if is_used && !real.join(MARK).exists() {
         return Err(ClientError::Usage(format!(
-            "`{shown}` is not empty: second names need a folder of their own"
+            "--freeze-dir `{shown}` is not empty: choose an empty or new folder"
         )));
     }
     match roots.iter().find(|root| root.place.starts_with(&real)) {
         None => Ok(()),
         Some(root) => Err(ClientError::Usage(format!(
-            "`{}` lies in the folder for second names, `{shown}`: choose another with --freeze-dir",
+            "`{}` is inside --freeze-dir `{shown}`: choose another folder for the temporary hard links",
             root.place.display()
         ))),
     }

@@ -122,13 +122,13 @@ impl Scan<'_> {
                 return self.entry(&entry);
             }
             Step::Skipped(path) if path.components().last().is_some_and(is_temporary) => {
-                self.reader.tally.fallback("an unfinished file of a restore: passed over", &path);
+                self.reader.tally.fallback("skipped: an unfinished file of a restore", &path);
             }
             Step::Skipped(path) if path.components().last() == Some(BASE_NAME.as_bytes()) => {
-                self.reader.tally.fallback("second names of another user's push: passed over", &path);
+                self.reader.tally.fallback("skipped: temporary hard links of another user's push", &path);
             }
             Step::Skipped(path) => {
-                tracing::debug!(%path, "passed over: a socket, device or pipe");
+                tracing::debug!(%path, "skipped: a socket, device or pipe");
                 self.totals.skipped += 1;
             }
             Step::Problem(path, reason) => self.problem(&path, reason),

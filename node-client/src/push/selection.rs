@@ -185,7 +185,7 @@ impl Selection {
         let folders: u64 = self.excludes.left_out().map(|by| by.folders).sum();
         (folders > 0 && self.excludes.bring_back_anywhere()).then(|| {
             format!(
-                "patterns left out {folders} folders whole: a pattern with `!` brings back nothing that lies in one of them"
+                "patterns excluded {folders} folders as a whole: a pattern with `!` includes nothing inside them"
             )
         })
     }

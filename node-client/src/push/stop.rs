@@ -24,8 +24,8 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Client(error) => error.fmt(f),
-            Self::Damaged => f.write_str("what is remembered of the last push is damaged"),
-            Self::Lost => f.write_str("a chunk that another node was to send did not come"),
+            Self::Damaged => f.write_str("the push state is damaged"),
+            Self::Lost => f.write_str("a chunk expected from another node did not arrive"),
         }
     }
 }

@@ -330,7 +330,7 @@ impl Running {
         let name = program.display().to_string();
         let started = Command::new(program).args(arguments).stdout(Stdio::piped()).spawn();
         let mut child = started.map_err(|source| match source.kind() {
-            io::ErrorKind::NotFound => ClientError::NotFound(format!("there is no command `{name}`")),
+            io::ErrorKind::NotFound => ClientError::NotFound(format!("no such command: `{name}`")),
             _ => ClientError::Disk { action: "run", path: PathBuf::from(program), source },
         })?;
         let output = child.stdout.take().ok_or(ClientError::Worker("a command without output"))?;

@@ -194,7 +194,7 @@ impl Walker<'_> {
         let Row::Waiting(row) = row else { return Ok(()) };
         let held = self.hold(place)?;
         if held.is_none() {
-            let gone = "vanished, or was replaced again and again, before it was frozen";
+            let gone = "was deleted, or replaced repeatedly, before it was frozen";
             self.visitor.insert(Step::Problem(path.clone(), gone.to_owned()))?;
         }
         self.visitor.held(row, path.clone(), held)
@@ -221,7 +221,7 @@ impl Walker<'_> {
         let path = match level.path.join(name.to_bytes()) {
             Ok(path) => path,
             Err(error) => {
-                let reason = format!("a name in it cannot be kept: {error}");
+                let reason = format!("a name in this folder cannot be stored: {error}");
                 self.step(Step::Problem(level.path.clone(), reason))?;
                 return Ok(None);
             }
@@ -324,7 +324,7 @@ impl Walker<'_> {
         if !Stat::of_name(at.folder, at.name).is_ok_and(|stat| stat.kind() == FileType::RegularFile) {
             return Ok(());
         }
-        self.visitor.insert(Step::Problem(at.path.clone(), "was replaced again and again".to_owned()))
+        self.visitor.insert(Step::Problem(at.path.clone(), "was replaced repeatedly".to_owned()))
     }
 
     /// Keeps a file and adds a step for it, out of order.

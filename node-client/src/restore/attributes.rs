@@ -135,7 +135,11 @@ impl Attributes {
         let owned = self.own(entry, |uid, gid| rustix::fs::fchown(file, uid, gid));
         for xattr in &entry.xattrs {
             if self.drops(entry, &xattr.name) {
-                self.notes.add(Kind::Power, entry, "its file capabilities were left out".to_owned());
+                self.notes.add(
+                    Kind::Power,
+                    entry,
+                    "file capabilities not restored (use --keep-setuid)".to_owned(),
+                );
                 continue;
             }
             let set = rustix::fs::fsetxattr(file, &*xattr.name, &xattr.value, XattrFlags::empty());
@@ -144,7 +148,7 @@ impl Attributes {
         let mode = self.mode(entry, owned);
         if let Err(error) = rustix::fs::fchmod(file, mode) {
             let mode = mode.as_raw_mode();
-            self.notes.add(Kind::Mode, entry, format!("its mode {mode:o} could not be set: {error}"));
+            self.notes.add(Kind::Mode, entry, format!("mode {mode:o} could not be set: {error}"));
         }
         self.note_time(entry, rustix::fs::futimens(file, &times(entry.mtime)));
     }
@@ -178,7 +182,7 @@ impl Attributes {
             Ok(()) => true,
             Err(error) => {
                 let owner = format!("{}:{}", entry.uid, entry.gid);
-                self.notes.add(Kind::Owner, entry, format!("its owner {owner} could not be set: {error}"));
+                self.notes.add(Kind::Owner, entry, format!("owner {owner} could not be set: {error}"));
                 false
             }
         }
@@ -193,7 +197,7 @@ impl Attributes {
         if self.setuid == Setuid::Keep && owned == self.owners {
             return Mode::from_raw_mode(entry.mode);
         }
-        self.notes.add(Kind::Power, entry, "its setuid and setgid bits were left out".to_owned());
+        self.notes.add(Kind::Power, entry, "setuid/setgid bits not restored (use --keep-setuid)".to_owned());
         Mode::from_raw_mode(entry.mode & !SET_ID)
     }
 
@@ -204,14 +208,14 @@ impl Attributes {
     fn note_xattr(&self, entry: &Entry, name: &[u8], set: Result<(), Errno>) {
         if let Err(error) = set {
             let name = Printable(name);
-            let note = format!("its attribute {name} could not be set: {error}");
+            let note = format!("attribute {name} could not be set: {error}");
             self.notes.add(Kind::Attribute, entry, note);
         }
     }
 
     fn note_time(&self, entry: &Entry, set: Result<(), Errno>) {
         if let Err(error) = set {
-            self.notes.add(Kind::Time, entry, format!("its time could not be set: {error}"));
+            self.notes.add(Kind::Time, entry, format!("modification time could not be set: {error}"));
         }
     }
 }

@@ -203,8 +203,7 @@ impl<'w, 'a> Executor<'w, 'a> {
         let Some(was) = writer.target.was() else { return };
         let mode = was.st_mode & 0o7777;
         if (mode, was.st_uid, was.st_gid) != (entry.mode, entry.uid, entry.gid) {
-            let kept =
-                format!("the target was there before, and keeps mode {mode:o} and owner {}", was.st_uid);
+            let kept = format!("the target folder existed and keeps mode {mode:o} and owner {}", was.st_uid);
             let pushed = format!("pushed as {:o} and {}:{}", entry.mode, entry.uid, entry.gid);
             writer.attributes.notes.say(entry, format!("{kept}:{}; it was {pushed}", was.st_gid));
         }

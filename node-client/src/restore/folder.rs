@@ -234,7 +234,9 @@ impl Target {
         let (_, name) = at.split();
         let stat = rustix::fs::statat(above, name, AtFlags::SYMLINK_NOFOLLOW).map_err(obstacle)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
-            return Err(Obstacle::Name(Why::not_made("something that is no folder has its name".to_owned())));
+            return Err(Obstacle::Name(Why::not_made(
+                "a file with this name exists and is not a folder".to_owned(),
+            )));
         }
         if self.existing == Existing::Refuse || !parent.names_before().take(name, Inode::of(&stat)) {
             return Err(Obstacle::Name(Why::not_made(SAME_NAME.to_owned())));
@@ -281,7 +283,7 @@ impl Target {
 }
 
 /// Why one of two names of a snapshot was not restored.
-pub(super) const SAME_NAME: &str = "the target takes its name for that of something else that was restored";
+pub(super) const SAME_NAME: &str = "the target treats its name as equal to another restored name";
 
 impl FolderJob {
     /// The names that were in this folder before. The stripped root is the same folder as the target.

@@ -39,7 +39,7 @@ impl fmt::Display for Lack {
         let Self { node, files, first } = self;
         write!(f, "{} missing or torn on node `{node}`", of_files(*files))?;
         if first.is_empty() {
-            return f.write_str(", and the snapshot does not say which");
+            return f.write_str(", but the snapshot does not name them");
         }
         for (nth, (path, reason)) in first.iter().enumerate() {
             let reason = Printable(reason.as_bytes());
@@ -200,7 +200,7 @@ impl<'a> Survey<'a> {
             if self.filter.covers(path) {
                 self.lacks(path, why);
             } else if !self.leaves.contains(path) && self.filter.may_reach_into(path) {
-                self.lacks(path, &format!("{why}; what was chosen may have been in it"));
+                self.lacks(path, &format!("{why}; the chosen files may have been in it"));
             }
         }
         let node = self.manifest.node.clone();

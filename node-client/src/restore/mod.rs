@@ -335,11 +335,10 @@ fn check_owner(target: &Target, options: &RestoreOptions) -> Result<(), ClientEr
     let to = options.to.display();
     match (target.other_writer(), options.foreign) {
         (Some(writer), Foreign::Refuse) if folder::is_root() => Err(ClientError::Usage(format!(
-            "`{to}` {writer}, who can change what is in it while it is restored: choose a folder of root's, and move the \
-             result, or --into-foreign"
+            "`{to}` {writer}, who can change its content during the restore: choose a folder of root and move the result, or use --into-foreign"
         ))),
         (Some(writer), _) if folder::is_root() => {
-            tracing::warn!("`{to}` {writer}, who can change what is in it while it is restored");
+            tracing::warn!("`{to}` {writer}, who can change its content during the restore");
             Ok(())
         }
         _ => Ok(()),
@@ -393,7 +392,7 @@ fn warn_of_damage(snapshot: &SnapshotInfo) {
         tracing::warn!(
             snapshot = %snapshot.id,
             damage = %Printable(damage.as_bytes()),
-            "this snapshot is known to be damaged; `astacus-client list` names others"
+            "this snapshot is known to be damaged; see `astacus-client list` for others"
         );
     }
 }
@@ -440,7 +439,9 @@ fn layout(
         _ => {
             let list: Vec<String> = manifest.roots.iter().map(|root| format!("/{root}")).collect();
             let list = list.join(", ");
-            Err(ClientError::Usage(format!("--strip-root needs one root, choose with --path: {list}")))
+            Err(ClientError::Usage(format!(
+                "--strip-root needs a single root; choose one with --path: {list}"
+            )))
         }
     }
 }

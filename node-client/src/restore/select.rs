@@ -77,10 +77,8 @@ impl fmt::Display for PassedOver {
         match why {
             PassedOverFor::Partial => write!(f, "it is partial: {} missing or torn", of_files(*missing)),
             PassedOverFor::Damaged => f.write_str("it is known to be damaged"),
-            PassedOverFor::Suspect => f.write_str("it holds much less than the one before it"),
-            PassedOverFor::AheadOfClock => {
-                f.write_str("its time is one that the server's clock has not reached")
-            }
+            PassedOverFor::Suspect => f.write_str("it is much smaller than its predecessor"),
+            PassedOverFor::AheadOfClock => f.write_str("its time is ahead of the server's clock"),
         }
     }
 }
@@ -111,7 +109,7 @@ pub(super) fn latest(
 ) -> Result<(Latest, NodeName), ClientError> {
     let nodes: BTreeSet<&NodeName> = snapshots.iter().flat_map(|snapshot| &snapshot.nodes).collect();
     if nodes.is_empty() {
-        return Err(ClientError::NotFound("there is no snapshot yet".to_owned()));
+        return Err(ClientError::NotFound("no snapshot yet".to_owned()));
     }
     let node = choose(nodes, node, "no snapshot")?;
     let of_node = snapshots.iter().filter(|snapshot| snapshot.nodes.contains(&node)).collect();
@@ -150,10 +148,9 @@ fn passed_over(info: &SnapshotInfo) -> PassedOver {
 
 fn only_partial(newest: Option<&SnapshotInfo>, node: &NodeName) -> String {
     match newest {
-        None => format!("there is no snapshot of node `{node}` yet"),
+        None => format!("no snapshot of node `{node}` yet"),
         Some(SnapshotInfo { id, created, problems, .. }) => format!(
-            "there is no complete snapshot of node `{node}`. The newest partial one is {id} of {created}, in which {} missing \
-             or torn; --allow-partial takes it",
+            "no complete snapshot of node `{node}`. In the newest partial snapshot, {id} of {created}, {} missing or torn; --allow-partial selects it",
             of_files(*problems),
             created = Printable(created.as_bytes()),
         ),

@@ -88,7 +88,7 @@ pub(super) fn only<'a>(
                 series.retain(|_, of| fits(&|origin| choice.is_all_of(origin), of));
             }
             if series.is_empty() {
-                let what = format!("node `{node}` has no snapshot of series `{choice}`; there are: {all}");
+                let what = format!("node `{node}` has no snapshot of series `{choice}`; series: {all}");
                 return Err(ClientError::NotFound(what));
             }
         }
@@ -102,8 +102,7 @@ pub(super) fn only<'a>(
     }
     if series.len() > 1 {
         return Err(ClientError::Usage(format!(
-            "`latest` could be of several series of node `{node}`: choose one with --series NAME or --series /FOLDER, \
-             or with an absolute --path; there are: {}",
+            "`latest` is ambiguous, node `{node}` has several series: choose one with --series NAME or --series /FOLDER, or with an absolute --path; series: {}",
             names(series.values())
         )));
     }

@@ -246,7 +246,7 @@ impl<'a> Work<'a> {
                 }
                 None => {
                     let why = refused.get(placed.slot).cloned().flatten();
-                    let unknown = || Why::damaged("the server did not give a chunk of it");
+                    let unknown = || Why::damaged("the server did not send one of its chunks");
                     return Err(Obstacle::Name(why.unwrap_or_else(unknown)));
                 }
             };

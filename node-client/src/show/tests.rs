@@ -153,7 +153,7 @@ fn a_dry_run_names_what_there_is_of_each_kind_and_what_each_option_left_out() {
     assert_eq!(
         String::from_utf8(text).unwrap().lines().collect::<Vec<_>>(),
         [
-            "dry run: nothing is read, sent or remembered",
+            "dry run: no file was read, no data was sent and no state was saved",
             "  4 files, 2 folders, 0 links, 3.00 KiB",
             "  new       1 files, 1.00 KiB, of which 1.00 KiB would be read",
             "  appended  1 files, 2.00 KiB, of which 1.00 KiB would be read",

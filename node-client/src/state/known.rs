@@ -16,7 +16,7 @@ use super::{BLOCK_HEAD_LEN, CHECK_LEN, Fields, Header, SLOT_LEN, Slot, block_che
 
 /// A state that is not what was written. Push without it.
 #[derive(Debug, thiserror::Error)]
-#[error("the state of the last push is damaged")]
+#[error("the push state is damaged")]
 pub(crate) struct Damaged;
 
 impl From<io::Error> for Damaged {

@@ -119,7 +119,7 @@ impl Place {
             let (from, to) = (found.path(), found.path().with_extension(JOURNAL));
             // What cannot be moved is written over.
             if let Err(error) = keep_longer(&from, &to) {
-                tracing::debug!(%error, path = %from.display(), "a journal was left where it is");
+                tracing::debug!(%error, path = %from.display(), "a journal could not be removed");
             }
         }
         self.newest_of(JOURNAL)

@@ -58,7 +58,7 @@ pub(crate) async fn run(
     progress: Progress,
 ) -> Result<AuditReport, ServerError> {
     let Ok(turn) = repository.turn.try_lock() else {
-        let why = "a run of the collector or another audit is in progress".to_owned();
+        let why = "a run of gc or another audit is in progress".to_owned();
         return Err(ServerError::Busy { why });
     };
     let behind = witness::look(repository, &turn).await?;
@@ -197,8 +197,7 @@ impl Audit<'_> {
         self.report.changed = u64::try_from(self.watching.count()).unwrap_or(u64::MAX);
         if let Some(first) = self.differences.first() {
             let message = format!(
-                "{} things in the index are not what manifests and packs say, such as {first}; nothing is \
-                 collected until `astacus-admin verify --level refs --repair` has mended them",
+                "{} rows of the index differ from the manifests and packs, such as {first}; garbage collection is blocked until `astacus-admin verify --level refs --repair` has repaired them",
                 self.open_differences
             );
             alarm::raise(&self.repository, AlarmCode::CountsDiffer, &message)?;

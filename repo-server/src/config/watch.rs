@@ -148,7 +148,7 @@ fn secret(path: &Path) -> Result<Secret, ConfigError> {
     let secret = std::fs::read(path).map_err(read)?;
     let secret = secret.trim_ascii_end().to_vec();
     if secret.len() < LEAST_SECRET {
-        return refuse("need 16 bytes or more");
+        return refuse("must have 16 bytes or more");
     }
     Ok(Secret(secret))
 }

@@ -90,7 +90,7 @@ impl Run<'_> {
                 return Ok(true);
             }
         }
-        let why = "a commit takes long: the next run deletes manifests and packs";
+        let why = "a commit is still running: the next run deletes manifests and packs";
         self.report.stopped.get_or_insert(why.to_owned());
         Ok(false)
     }

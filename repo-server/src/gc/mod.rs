@@ -167,7 +167,7 @@ async fn in_turn(
 }
 
 fn busy() -> ServerError {
-    ServerError::Busy { why: "another run of the collector, or an audit, is in progress".to_owned() }
+    ServerError::Busy { why: "another run of gc, or an audit, is in progress".to_owned() }
 }
 
 /// A difference between counts and what is there stops everything that trusts counts.
@@ -175,8 +175,7 @@ fn check_counts_are_right(repository: &Repository) -> Result<(), ServerError> {
     if !alarm::is_up(repository, AlarmCode::CountsDiffer)? {
         return Ok(());
     }
-    let why = "counts of references are wrong, so nothing is collected: \
-               run `astacus-admin verify --level refs --repair`";
+    let why = "reference counts are wrong, so garbage collection is blocked: run `astacus-admin verify --level refs --repair`";
     Err(ServerError::Refused { code: "counts_differ", why: why.to_owned() })
 }
 
@@ -187,7 +186,7 @@ impl Run<'_> {
         // A session that could not be ended on a full disk holds what it sent: now it can be.
         let expire = |repository: &Arc<Repository>| session::expire(repository);
         if let Err(error) = self.repository.blocking(expire).await {
-            tracing::warn!(error = %crate::error::Chain(&error), "sessions that are over hold back what they sent");
+            tracing::warn!(error = %crate::error::Chain(&error), "expired sessions could not be deleted: their data is kept for now");
         }
         let done = self.apply().await;
         self.repository.blocking(|repository| Ok(space::restore_ballast(repository))).await?;
@@ -236,7 +235,7 @@ impl Run<'_> {
 
     fn problem(&mut self, object: impl std::fmt::Display, error: &ServerError) {
         let problem = format!("{object}: {}", crate::error::Chain(error));
-        tracing::warn!(problem, "the collector leaves something as it is");
+        tracing::warn!(problem, "gc skipped an object");
         self.report.problems.push(problem);
     }
 }

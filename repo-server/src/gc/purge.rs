@@ -72,11 +72,10 @@ impl Run<'_> {
                 Err(error) => {
                     let lost = pack::unreadable(&error).ok_or(error)?;
                     let what = format!(
-                        "manifest {} of snapshot {} {lost}: its pages stay until \
-                         `astacus-admin verify --level refs --repair`",
+                        "manifest {} of snapshot {} {lost}: its pages are kept until `astacus-admin verify --level refs --repair`",
                         of.id, snapshot.id
                     );
-                    tracing::warn!(what, "a snapshot goes and its pages stay");
+                    tracing::warn!(what, "a snapshot is purged, but its pages are kept");
                     self.report.problems.push(what);
                 }
             }

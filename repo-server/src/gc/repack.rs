@@ -119,7 +119,7 @@ impl Run<'_> {
         if self.report.copied_bytes.saturating_add(thin.row.live.stored_bytes) <= limit {
             return Next::GoOn;
         }
-        let why = format!("repacking may copy {limit} bytes in one run: the next run goes on");
+        let why = format!("the limit of {limit} bytes rewritten per run is reached: the next run continues");
         self.report.stopped.get_or_insert(why);
         Next::Stop
     }

@@ -279,9 +279,7 @@ impl Run<'_> {
     fn too_much_for_today(&self) -> String {
         let percent = self.repository.parts.upkeep.gc.max_daily;
         format!(
-            "more than {percent} of the repository would go within a day: \
-             look at `astacus-admin forget --dry-run` and `astacus-admin snapshots`, \
-             then go on with `astacus-admin gc --allow-large`"
+            "more than {percent} of the repository would be deleted within a day: check `astacus-admin forget --dry-run` and `astacus-admin snapshots`, then run `astacus-admin gc --allow-large`"
         )
     }
 

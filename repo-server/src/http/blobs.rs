@@ -56,7 +56,7 @@ impl Asked {
             Some("wait") => Ok(Coming::Wait),
             Some(other) => Err(ServerError::BadRequest {
                 code: "bad_query",
-                why: format!("`coming` is `{other}`, and can only be `wait`"),
+                why: format!("`coming` must be `wait`, not `{other}`"),
             }),
         }
     }
@@ -162,7 +162,7 @@ impl Intake {
         self.group_len += frame.payload.len() + FRAME_LEN;
         let over = |what: &str, most: u64| ServerError::BadRequest {
             code: "too_many_blobs",
-            why: format!("the body holds more than {most} {what}: send less at once"),
+            why: format!("the body has more than {most} {what}: send several smaller requests"),
         };
         if self.frames > MAX_FRAMES {
             return Err(over("blobs", u64::try_from(MAX_FRAMES).unwrap_or(u64::MAX)));

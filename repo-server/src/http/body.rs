@@ -50,8 +50,9 @@ impl Pieces {
         let slow = STALLED + Duration::from_secs(self.read_bytes() / SLOWEST_BYTES_PER_SECOND);
         let by = (Instant::now() + STALLED).min(self.began + slow);
         let next = tokio::time::timeout_at(by, self.body.next()).await;
-        let next = next.map_err(|_| broken("the body came too slowly, or no more of it came".to_owned()))?;
-        let Some(piece) = next.transpose().map_err(|error| broken(format!("the body broke off: {error}")))?
+        let next = next.map_err(|_| broken("the body was sent too slowly or stopped".to_owned()))?;
+        let Some(piece) =
+            next.transpose().map_err(|error| broken(format!("the body was cut short: {error}")))?
         else {
             return Ok(None);
         };
@@ -127,6 +128,6 @@ pub(super) async fn json<T: DeserializeOwned>(request: Request) -> Result<T, Ser
     }
     serde_json::from_slice(&body).map_err(|error| ServerError::BadRequest {
         code: "bad_json",
-        why: format!("the body is not usable: {error}"),
+        why: format!("the body is invalid: {error}"),
     })
 }

@@ -42,7 +42,7 @@ impl<S> Patient<S> {
         let waiting = self.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
         ready!(waiting.as_mut().poll(context));
         self.waiting = None;
-        let why = format!("nothing of the answer was read for {patience:?}");
+        let why = format!("the client read none of the answer for {patience:?}");
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, why)))
     }
 }

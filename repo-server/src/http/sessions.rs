@@ -116,7 +116,7 @@ pub(super) async fn commit(
     let now_ms = app.repository.parts.clock.unix_ms();
     let manifest = snapshot.manifests.first().map(|manifest| manifest.id);
     respond::json(wire::Committed {
-        manifest: manifest.ok_or(ServerError::Bug("a snapshot without a manifest"))?,
+        manifest: manifest.ok_or(ServerError::Bug("a snapshot needs a manifest"))?,
         snapshot: snapshot::info(&snapshot, &MarkRow::default(), &Known::default(), now_ms),
         durability: wire::Durability::Local,
         clock_jumped: clock == ClockState::Jumped,

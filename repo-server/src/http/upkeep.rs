@@ -53,7 +53,7 @@ pub(super) async fn detail(State(app): State<App>, Path(id): Path<String>) -> An
 pub(super) async fn undelete(State(app): State<App>, Path(id): Path<String>) -> Answer<SnapshotInfo> {
     let id: SnapshotId = parse(&id)?;
     app.repository.blocking(move |repository| snapshot::undelete(repository, id)).await?;
-    tracing::info!(snapshot = %id, "brought back");
+    tracing::info!(snapshot = %id, "snapshot undeleted");
     respond::json(info(&app, id).await?)
 }
 
@@ -65,14 +65,14 @@ pub(super) async fn protect(
     let id: SnapshotId = parse(&id)?;
     let asked: ProtectRequest = body::json(request).await?;
     snapshot::protect(&app.repository, id, asked.reason).await?;
-    tracing::info!(snapshot = %id, "protected");
+    tracing::info!(snapshot = %id, "snapshot protected");
     respond::json(info(&app, id).await?)
 }
 
 pub(super) async fn unprotect(State(app): State<App>, Path(id): Path<String>) -> Answer<SnapshotInfo> {
     let id: SnapshotId = parse(&id)?;
     app.repository.blocking(move |repository| snapshot::unprotect(repository, id)).await?;
-    tracing::info!(snapshot = %id, "protected no more");
+    tracing::info!(snapshot = %id, "protection removed");
     respond::json(info(&app, id).await?)
 }
 

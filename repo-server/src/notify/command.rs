@@ -48,7 +48,7 @@ pub(super) async fn run_until(
     let (status, out, err) =
         ended.ok_or_else(|| Undelivered::TooLong { target: target(), within })?.map_err(io)?;
     if !out.is_empty() || !err.is_empty() {
-        tracing::info!(program = command.program, out, err, "output of the command for notices");
+        tracing::info!(program = command.program, out, err, "output of the notice command");
     }
     if status.success() {
         return Ok(());

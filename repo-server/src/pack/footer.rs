@@ -74,9 +74,9 @@ pub(crate) fn unreadable(error: &ServerError) -> Option<String> {
     match error {
         ServerError::Damaged { source, .. } => Some(source.to_string()),
         ServerError::Lost { why, .. } => Some(why.clone()),
-        ServerError::Site(SiteError::NotFound { .. }) => Some("is not on the site".to_owned()),
+        ServerError::Site(SiteError::NotFound { .. }) => Some("is missing from the site".to_owned()),
         ServerError::Site(SiteError::OutOfRange { len, .. }) => {
-            Some(format!("has {len} bytes, which is not its length"))
+            Some(format!("has the wrong length, {len} bytes"))
         }
         _ => None,
     }

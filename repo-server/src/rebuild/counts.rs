@@ -30,7 +30,7 @@ impl Rebuild {
         };
         let dropped = self.drop_broken_pages()?;
         let problem = format!(
-            "{} chunks that pages refer to are in no pack; {dropped} pages are of no use without them",
+            "{} chunks that pages refer to are in no pack; {dropped} pages are unusable without them",
             unknown.chunks
         );
         self.report.find(first, problem, Vec::new());

@@ -54,8 +54,8 @@ impl IfEmpty {
     pub(super) fn why_it_stays(self) -> Option<&'static str> {
         match self {
             Self::Dooms => None,
-            Self::MissesChunks => Some("holds only pages that miss chunks"),
-            Self::UnreadableCopies => Some("holds blobs of which no copy can be read"),
+            Self::MissesChunks => Some("holds only pages with missing chunks"),
+            Self::UnreadableCopies => Some("holds blobs without a readable copy"),
         }
     }
 }

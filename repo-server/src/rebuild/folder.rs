@@ -37,13 +37,13 @@ pub struct Plan {
 #[expect(missing_docs, reason = "a variant's line covers its fields")]
 pub enum RebuildError {
     /// The folder has an index.
-    #[error("{} has an index: move it away first, or name another data folder", dir.display())]
+    #[error("{} already has an index: move it away, or choose another data folder", dir.display())]
     HasIndex { dir: PathBuf },
     /// The folder has a site, and that is not the one that was named.
-    #[error("{} is a site, and not the one to rebuild from: name another data folder", dir.display())]
+    #[error("{} contains another site: choose another data folder", dir.display())]
     OtherSite { dir: PathBuf },
     /// The site holds no repository.
-    #[error("{} holds no repository: `keyring/repository` is missing", site.display())]
+    #[error("{} is not a site of a repository: `keyring/repository` is missing", site.display())]
     NoRepository { site: PathBuf },
     /// A file, a folder or the index.
     #[error(transparent)]

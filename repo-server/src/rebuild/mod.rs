@@ -101,7 +101,7 @@ impl RebuildReport {
 
     fn find(&mut self, object: impl ToString, problem: impl ToString, snapshots: Vec<SnapshotId>) {
         let lost = Lost { object: object.to_string(), problem: problem.to_string(), snapshots };
-        tracing::warn!(object = lost.object, problem = lost.problem, "something is lost");
+        tracing::warn!(object = lost.object, problem = lost.problem, "unrecoverable object");
         self.found += 1;
         if self.findings.len() < LISTED {
             self.findings.push(lost);
@@ -109,7 +109,7 @@ impl RebuildReport {
     }
 
     fn note(&mut self, note: String) {
-        tracing::warn!(note, "noticed");
+        tracing::warn!(note, "note");
         if self.notes.len() < LISTED {
             self.notes.push(note);
         }

@@ -47,7 +47,7 @@ impl Rebuild {
                 Ok(directory) => self.pack(CheckpointPack { id, len, directory })?,
                 Err(error) => {
                     let problem = unreadable(&error).ok_or(error)?;
-                    self.report.find(id, format!("what lies in it is not known: {problem}"), Vec::new());
+                    self.report.find(id, format!("its content is unknown: {problem}"), Vec::new());
                 }
             }
         }
@@ -90,7 +90,7 @@ impl Rebuild {
                 }
                 Err(error) => {
                     let problem = unreadable(&error).ok_or(error)?;
-                    self.report.note(format!("{id} is of no use and was passed over: {problem}"));
+                    self.report.note(format!("{id} is unusable and was skipped: {problem}"));
                 }
             }
             let row = DoomedRow { due_ms: self.kept_until(), bytes: len, ..DoomedRow::NOW };
@@ -193,7 +193,7 @@ impl Rebuild {
                 self.report.packs += 1;
                 self.report.stored_bytes += len;
             } else if let Some(why) = pack.if_empty.why_it_stays() {
-                self.report.note(format!("{} {why}, and is left alone", pack.id));
+                self.report.note(format!("{} {why}, and was skipped", pack.id));
             } else {
                 let key = DoomedKey { kind: DoomedKind::Pack, name: object_name(&pack.id) };
                 let row = DoomedRow { due_ms: until, bytes: pack.len, ..DoomedRow::NOW };

@@ -333,7 +333,7 @@ impl Repository {
     pub(crate) async fn get_at_most(&self, name: &ObjectName, most: usize) -> Result<Bytes, ServerError> {
         let len = self.parts.site.len(name).await.map_err(|error| self.site_error(error))?;
         if usize::try_from(len).map_or(true, |len| len > most) {
-            let why = format!("has {len} bytes, and {most} are the most");
+            let why = format!("has {len} bytes, more than the maximum of {most}");
             let source = FormatError::Malformed { what: "object", why };
             return Err(ServerError::Damaged { object: name.to_string(), source });
         }

@@ -69,11 +69,11 @@ pub enum SiteError {
     NotFound { name: ObjectName },
 
     /// The name is taken by other bytes; nothing was stored.
-    #[error("object `{name}` is on the site with other content")]
+    #[error("object `{name}` exists on the site with different content")]
     Differs { name: ObjectName },
 
     /// A range is empty or reaches beyond the object.
-    #[error("bytes {start} to {end} of object `{name}` were asked for; it has {len}")]
+    #[error("bytes {start} to {end} of object `{name}` were requested, but it has {len}")]
     OutOfRange { name: ObjectName, start: u64, end: u64, len: u64 },
 
     /// The site has no space left; nothing was stored.

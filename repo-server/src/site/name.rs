@@ -83,7 +83,7 @@ enum PrefixKind {
 
 /// The text names no object or prefix.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{}` names nothing on a site", .0.escape_debug())]
+#[error("`{}` is not a valid object name", .0.escape_debug())]
 pub struct BadName(String);
 
 impl ObjectName {

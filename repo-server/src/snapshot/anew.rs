@@ -22,12 +22,12 @@ pub(crate) async fn write_anew(repository: &Arc<Repository>, id: SnapshotId) -> 
     let repository = Arc::clone(repository);
     // To its end even if the request is dropped: half of it leaves no object.
     let writes = tokio::spawn(async move { write_to_the_end(&repository, id).await });
-    writes.await.unwrap_or(Err(ServerError::Bug("writing a snapshot anew panicked")))
+    writes.await.unwrap_or(Err(ServerError::Bug("rewriting a snapshot object panicked")))
 }
 
 async fn write_to_the_end(repository: &Arc<Repository>, id: SnapshotId) -> Result<(), ServerError> {
     let Ok(_turn) = repository.turn.try_lock() else {
-        return Err(ServerError::Busy { why: "the collector or an audit is in progress".to_owned() });
+        return Err(ServerError::Busy { why: "a run of gc or an audit is in progress".to_owned() });
     };
     let (site, name) = (&repository.parts.site, snapshot_object(&id));
     let snapshot = repository.blocking(move |repository| get(repository, id)).await?;
@@ -41,6 +41,6 @@ async fn write_to_the_end(repository: &Arc<Repository>, id: SnapshotId) -> Resul
     }
     let sound = move |repository: &Arc<Repository>| damaged::clear(repository, damaged::Object::Snapshot(id));
     repository.blocking(sound).await?;
-    tracing::info!(%id, "the object of a snapshot was written anew");
+    tracing::info!(%id, "rewrote a snapshot object");
     Ok(())
 }

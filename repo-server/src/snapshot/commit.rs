@@ -118,7 +118,7 @@ pub(super) fn check_owner(manifest: &Manifest, granted: &SessionRow) -> Result<(
     Err(ServerError::BadRequest {
         code: "wrong_owner",
         why: format!(
-            "the manifest is of node `{}` in cluster `{}`, the session of node `{}` in cluster `{}`",
+            "the manifest is of node `{}` in cluster `{}`, but the session is of node `{}` in cluster `{}`",
             manifest.node, manifest.cluster, granted.node, granted.cluster
         ),
     })
@@ -132,7 +132,7 @@ pub(super) fn check_pages(
 ) -> Result<Counts, ServerError> {
     let pages = named_pages(manifest);
     if pages.len() > MAX_PAGES {
-        let why = format!("the manifest names {} pages, and {MAX_PAGES} are the most", pages.len());
+        let why = format!("the manifest names {} pages, more than the maximum of {MAX_PAGES}", pages.len());
         return Err(ServerError::BadRequest { code: "too_many_pages", why });
     }
     let rows = repository.chunk_rows_of(domain, pages.keys())?;
@@ -231,7 +231,8 @@ fn check_row(snapshot: &Snapshot) -> Result<(), ServerError> {
     if len <= MAX_VALUE_LEN {
         return Ok(());
     }
-    let why = format!("the snapshot takes {len} bytes in the index, and {MAX_VALUE_LEN} are the most");
+    let why =
+        format!("the snapshot needs {len} bytes in the index, more than the maximum of {MAX_VALUE_LEN}");
     Err(ServerError::BadRequest { code: "snapshot_too_long", why })
 }
 

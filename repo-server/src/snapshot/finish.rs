@@ -21,7 +21,7 @@ use crate::repository::Repository;
 use crate::session::{self, SessionRow};
 use crate::space;
 
-const OVER: &str = "its session is over";
+const OVER: &str = "its session has ended";
 
 /// What became of a commit that was cut off.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,7 +55,7 @@ pub(crate) async fn finish(
             impossible(&Chain(&error).to_string())
         }
         Err(ServerError::MissingChunks { missing }) => {
-            impossible(&format!("{} of its pages are not in the index", missing.len()))
+            impossible(&format!("{} of its pages are missing from the index", missing.len()))
         }
         Err(error) => pack::unreadable(&error).map(Finish::Impossible).ok_or(error),
     }

@@ -156,7 +156,7 @@ async fn protect_to_the_end(
 fn check_stays(id: SnapshotId, mark: &MarkRow) -> Result<(), ServerError> {
     let Some(tombstone) = &mark.tombstone else { return Ok(()) };
     let until = rfc3339(tombstone.until_ms);
-    let why = format!("snapshot {id} is going (until {until} it can be brought back): undelete it first");
+    let why = format!("snapshot {id} is deleted (undelete is possible until {until}): undelete it first");
     Err(ServerError::Refused { code: "going", why })
 }
 

@@ -114,7 +114,7 @@ pub(crate) enum Condition {
     Damaged,
 }
 
-/// Whether a snapshot was forgotten before.
+/// Standing of a snapshot before this run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Standing {
     /// It was not.
@@ -241,7 +241,7 @@ impl fmt::Display for Reason {
             Self::NoRules => f.write_str("no rule is set"),
             Self::Protected => f.write_str("protected"),
             Self::Future => f.write_str("newer than the server's clock"),
-            Self::Damaged => f.write_str("damaged, so only its id lets it go"),
+            Self::Damaged => f.write_str("damaged, so it is deleted only by its id"),
             Self::NewestComplete => f.write_str("the newest complete snapshot"),
             Self::Minimum(minimum) => write!(f, "one of the {minimum} newest (minimum)"),
             Self::Last(last) => write!(f, "one of the last {last}"),
@@ -252,7 +252,7 @@ impl fmt::Display for Reason {
             Self::Newest(Period::Month, month) => write!(f, "monthly for {month}"),
             Self::Newest(Period::Year, year) => write!(f, "yearly for {year}"),
             Self::Oldest(period, count) => {
-                write!(f, "the oldest, until {count} {} have one", period.plural())
+                write!(f, "the oldest, until {count} {} have a snapshot", period.plural())
             }
             Self::WithinMaximum(maximum) => write!(f, "one of the {maximum} newest (maximum)"),
             Self::NewerThanComplete => f.write_str("partial, but no complete one is newer"),
@@ -263,7 +263,7 @@ impl fmt::Display for Reason {
             }
             Self::NoRuleKeeps => f.write_str("no rule keeps it"),
             Self::PartialSuperseded => f.write_str("partial, and a newer complete one exists"),
-            Self::Tombstoned => f.write_str("forgotten already"),
+            Self::Tombstoned => f.write_str("already deleted"),
         }
     }
 }

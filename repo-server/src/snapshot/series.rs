@@ -157,8 +157,7 @@ pub(super) fn suspicion(snapshot: &Snapshot) -> Option<String> {
     let files: u64 = snapshot.manifests.iter().map(|share| share.totals.files).sum();
     let bytes: u64 = snapshot.manifests.iter().map(|share| share.totals.bytes).sum();
     Some(format!(
-        "snapshot {} of {} holds {files} files of {bytes} bytes, and {} held {} of {}: see that all is mounted and push \
-         again, with --accept-smaller if that is meant",
+        "snapshot {} of {} has {files} files of {bytes} bytes, but {} had {} of {}: check that all file systems are mounted and push again; use --accept-smaller if this push is right",
         snapshot.id,
         title(snapshot),
         before.since,
@@ -182,7 +181,7 @@ pub(crate) async fn note_origins(repository: &Arc<Repository>) -> Result<(), Ser
                 Ok((_, manifest)) => share.origin = Some(Origin::of(&manifest)),
                 Err(error) => {
                     let why = unreadable(&error).ok_or(error)?;
-                    tracing::warn!(snapshot = %snapshot.id, node = %share.node, why, "its folders are not known");
+                    tracing::warn!(snapshot = %snapshot.id, node = %share.node, why, "the folders of a snapshot are unknown");
                 }
             }
         }

@@ -190,7 +190,7 @@ fn compare(
     if counted != named.live && examined.blobs.iter().all(|bad| bad.problem.kind != FindingKind::Index) {
         let Live { blobs, stored_bytes, .. } = named.live;
         let what = format!(
-            "the index counts {} blobs of {} bytes in it, and names {blobs} of {stored_bytes} bytes",
+            "the index counts {} blobs of {} bytes in it, but has rows of {blobs} of {stored_bytes} bytes",
             counted.blobs, counted.stored_bytes
         );
         examined.pack = Some(Problem::new(FindingKind::Index, row.id, what));
@@ -214,7 +214,7 @@ fn judge(row: &PackRow, checked: &[Checked], named: &Named) -> Examined {
                 examined.blobs.push(BadBlob { id: entry.id, place: Place::of(&at), problem });
             }
             (Some(error), None) => {
-                let what = format!("{}, which nothing names: {error}", entry.id);
+                let what = format!("{}, which is unreferenced: {error}", entry.id);
                 examined.pack.get_or_insert(Problem::new(FindingKind::Corrupt, row.id, what));
             }
         }
@@ -236,7 +236,7 @@ fn strays(
 }
 
 fn misplaced(row: &PackRow, id: ChunkId, at: &ChunkRow) -> BadBlob {
-    let what = format!("the index places it at {} of {}, which does not hold it there", at.offset, row.id);
+    let what = format!("the index places it at {} of {}, but it is not there", at.offset, row.id);
     BadBlob { id, place: Place::of(at), problem: Problem::new(FindingKind::Index, id, what) }
 }
 

@@ -150,7 +150,7 @@ impl Check<'_> {
             Looked::Gone => budget.give_back(pack.len.into()),
             Looked::Missing(row) => {
                 budget.give_back(pack.len.into());
-                let problem = Problem::new(FindingKind::Missing, row.id, "is not on the site");
+                let problem = Problem::new(FindingKind::Missing, row.id, "is missing from the site");
                 let number = self.state.findings.find(problem);
                 self.state.known.lost.insert(pack.number, number);
                 self.missing.insert(pack.number);

@@ -35,7 +35,7 @@ impl Pieces {
         let hits = |hole: &&Range<u64>| hole.start < range.end && range.start < hole.end;
         let hole = self.holes.iter().find(hits)?;
         let Range { start, end } = hole;
-        Some(format!("bytes {start} to {end} cannot be read, at the second attempt either"))
+        Some(format!("bytes {start} to {end} cannot be read, also on the second attempt"))
     }
 }
 

@@ -37,7 +37,7 @@ const TOLD_AT_ONCE: usize = 100_000;
 const CLEAN_PAGES: usize = 100_000;
 
 /// What is wrong with an object that somebody has put there: which of it and the row is right, nobody knows.
-const ANOTHER_SNAPSHOT: &str = "the site has another snapshot under its name";
+const ANOTHER_SNAPSHOT: &str = "the site has another snapshot under this name";
 
 /// Pages that were taken apart in this run, in which nothing is wrong. Most pages of a snapshot are those
 /// of the one before.
@@ -224,11 +224,11 @@ impl Check<'_> {
             return Ok(problem);
         }
         let more = match snapshot::write_anew(&self.repository, id).await {
-            Ok(()) => "; it was written anew from the index".to_owned(),
+            Ok(()) => "; it was rewritten from the index".to_owned(),
             Err(error @ (ServerError::Halted | ServerError::Index(_) | ServerError::Bug(_))) => {
                 return Err(error);
             }
-            Err(error) => format!("; it could not be written anew: {}", Chain(&error)),
+            Err(error) => format!("; it could not be rewritten: {}", Chain(&error)),
         };
         Ok(Problem { what: problem.what + &more, ..problem })
     }
@@ -375,7 +375,7 @@ impl Check<'_> {
                 }
                 Err(ServerError::Lost { why, .. }) => Err(Problem::new(FindingKind::Corrupt, id, why)),
                 Err(ServerError::NoChunk(_)) => {
-                    Err(Problem::new(FindingKind::Index, id, "is not in the index"))
+                    Err(Problem::new(FindingKind::Index, id, "is missing from the index"))
                 }
                 Err(ServerError::Site(error)) => Err(self.bad_object(id, error).await?),
                 Err(error) => return Err(error),
@@ -481,9 +481,11 @@ fn judge(
     row: Option<ChunkRow>,
 ) -> Result<Verdict, ServerError> {
     let index = |what| Some(Cause::New(Problem::new(FindingKind::Index, id, what)));
-    let Some(row) = row else { return Ok(Verdict { file: index("is not in the index"), snapshot: None }) };
+    let Some(row) = row else {
+        return Ok(Verdict { file: index("is missing from the index"), snapshot: None });
+    };
     let snapshot = match row.references {
-        0 => index("is in use but not counted"),
+        0 => index("is referenced but not counted"),
         _ => state.known.around(&row),
     };
     let file = match state.known.against(id, &row) {
@@ -501,7 +503,7 @@ fn judge(
 /// A restore takes a page or chunk only with the length that it was told.
 fn other_length(depth: Depth, id: &ChunkId, len: u32, row: Option<ChunkRow>) -> Option<Cause> {
     let row = row.filter(|row| depth == Depth::Whole && row.plain_len != len)?;
-    let what = format!("is said to have {len} bytes where it is needed, and has {}", row.plain_len);
+    let what = format!("has {} bytes, but {len} where it is referenced", row.plain_len);
     Some(Cause::New(Problem::new(FindingKind::Corrupt, id, what)))
 }
 

@@ -40,7 +40,7 @@ struct Told(Alarms);
 impl Show for Told {
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
         if self.0.alarms.is_empty() {
-            return writeln!(out, "no alarm is up");
+            return writeln!(out, "no active alarms");
         }
         show_alarms(&self.0.alarms, out)
     }

@@ -36,7 +36,7 @@ pub(crate) enum AdminError {
     #[error("`{}` is the master key of another repository", path.display())]
     OtherKey { path: PathBuf },
     /// A program of ours is not installed.
-    #[error("`{name}` lies neither beside this program nor in a folder of PATH")]
+    #[error("`{name}` was not found beside this program or in PATH")]
     NoProgram { name: &'static str },
     /// A program of ours cannot be started.
     #[error("start `{name}`")]
@@ -77,7 +77,7 @@ impl AdminError {
     fn hint(&self) -> Option<&'static str> {
         match self {
             error if error.class() == ErrorClass::Usage => Some("see `astacus-admin --help`"),
-            Self::NoProgram { .. } => Some("install the server's program, or add its folder to PATH"),
+            Self::NoProgram { .. } => Some("install astacus-server, or add its folder to PATH"),
             // What is in the way is in the server's words, and asking again does not move it.
             Self::Client(ClientError::Refused { body, .. }) if body.class == ErrorClass::Conflict => None,
             Self::Client(error) => error.hint(),

@@ -148,7 +148,7 @@ struct More;
 
 impl Show for More {
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
-        writeln!(out, "there may be more: a larger --limit names them, and none names all")
+        writeln!(out, "there may be more: raise --limit, or leave it out to list all")
     }
 
     fn is_news(&self) -> bool {

@@ -23,7 +23,7 @@ pub(crate) async fn one(api: &Api, choice: &SnapshotChoice) -> Result<SnapshotId
 /// As [`one`]. [`ClientError::Usage`] for `latest`: another snapshot could be the latest by the time that it is changed.
 pub(crate) async fn to_change(api: &Api, choice: &SnapshotChoice) -> Result<SnapshotId, ClientError> {
     if *choice == SnapshotChoice::Latest {
-        let why = "`latest` may be another snapshot by now: name the one that is to change by its id";
+        let why = "`latest` is not accepted here, because it may have changed: give the id of the snapshot";
         return Err(ClientError::Usage(why.to_owned()));
     }
     one(api, choice).await

@@ -219,14 +219,14 @@ impl Inspected {
 impl Show for Inspected {
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
         let name = match self.name {
-            Name::Fits => "fits: it is the hash of the bytes",
-            Name::Differs => "DIFFERS: the bytes are not those that were named",
-            Name::Foreign => "is not a pack's name, so it proves nothing",
+            Name::Fits => "matches: it is the hash of the content",
+            Name::Differs => "DIFFERS: the content does not have this hash",
+            Name::Foreign => "is not the name of a pack, so it was not checked",
         };
         let (bytes, footer) = (HumanBytes(self.bytes), HumanBytes(self.footer_bytes.into()));
         let mut rows = vec![
             ["pack", &self.pack.to_string()].map(str::to_owned),
-            ["name of the file", name].map(str::to_owned),
+            ["file name", name].map(str::to_owned),
             ["length", &format!("{bytes} ({})", self.bytes)].map(str::to_owned),
             ["format version", &self.format_version.to_string()].map(str::to_owned),
             ["repository", &self.repository.to_string()].map(str::to_owned),
@@ -240,7 +240,7 @@ impl Show for Inspected {
                 content.list(out)
             }
             None => {
-                rows.push(["content", "sealed: give --key-file to list it"].map(str::to_owned));
+                rows.push(["content", "encrypted: give --key-file to list it"].map(str::to_owned));
                 table(out, &rows)
             }
         }

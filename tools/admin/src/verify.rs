@@ -31,17 +31,17 @@ const SHOWN: usize = 20;
 /// Arguments of `verify`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Verify {
-    /// How deep to look.
+    /// Depth of the check.
     #[arg(long, value_enum, default_value_t = Level::Exists)]
     level: Level,
-    /// Only what this snapshot needs [default: everything].
+    /// Check only the data of this snapshot [default: everything].
     #[arg(long, value_name = "SNAPSHOT")]
     snapshot: Option<SnapshotChoice>,
-    /// With `--level refs`: mend what is wrong.
+    /// With `--level refs`: repair wrong counts.
     #[arg(long)]
     repair: bool,
-    /// Take packs that are not on the site as lost, even if they are most of them: the next pushes send again what
-    /// the nodes still have.
+    /// Treat packs that are missing from the site as lost, even if they are most of them. The next pushes
+    /// send again what the nodes still have.
     #[arg(long)]
     accept_loss: bool,
     #[command(flatten)]
@@ -59,19 +59,19 @@ pub(crate) struct Scrub {
     pub(crate) turn: Turn,
 }
 
-/// How much to read, and how fast. Each run goes on with the packs whose last check is longest ago.
+/// Limits of one run. The next run starts with the packs whose last check is oldest.
 #[derive(Debug, Clone, Args)]
 struct Limits {
-    /// Share of all packs by bytes, such as `5%`.
+    /// Read this share of all packs by bytes, such as `5%`.
     #[arg(long, value_name = "PERCENT")]
     sample: Option<Share>,
-    /// Bytes of packs to read, such as `10G`.
+    /// Read at most this many bytes of packs, such as `10G`.
     #[arg(long, value_name = "SIZE", value_parser = some_bytes)]
     max_bytes: Option<NonZeroU64>,
-    /// Begin nothing after this time, such as `90s`, `30m` or `2h`.
+    /// Stop starting new work after this time, such as `90s`, `30m` or `2h`.
     #[arg(long, value_name = "DURATION")]
     max_time: Option<Time>,
-    /// Bytes of packs to read per second, such as `20M`.
+    /// Read at most this many bytes of packs per second, such as `20M`.
     #[arg(long, value_name = "SIZE")]
     max_rate: Option<Rate>,
 }
@@ -130,18 +130,18 @@ impl Scrub {
     }
 }
 
-/// How deep a check goes.
+/// Depth of a check.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Level {
     /// Every page and chunk that a snapshot needs is in the index.
     Index,
-    /// And every pack that the index names is on the site, with the right length.
+    /// Like `index`, and every pack that the index names exists on the site with the right length.
     Exists,
-    /// And every byte of every pack is as it was written.
+    /// Like `exists`, and every byte of every pack is correct.
     Read,
-    /// And every file of every snapshot comes out whole: order of its parts, length, digest.
+    /// Like `read`, and every file of every snapshot can be restored: order of its parts, length, digest.
     Restore,
-    /// The counts of the index are what manifests and pages say, counted anew.
+    /// The reference counts of the index equal a recount from manifests and pages.
     Refs,
 }
 
@@ -268,9 +268,9 @@ impl Show for Verified {
         let [snapshots, pages, references, files, packs, blobs] =
             [snapshots, pages, references, files, packs, blobs].map(|count| HumanCount(*count));
         let verdict = match self.verdict() {
-            Verdict::Sound => "nothing is wrong",
+            Verdict::Sound => "OK",
             Verdict::Damaged => "the repository is DAMAGED",
-            Verdict::Partial | Verdict::Unknown => "not everything could be READ",
+            Verdict::Partial | Verdict::Unknown => "some stored data could not be READ",
         };
         writeln!(
             out,
@@ -299,23 +299,23 @@ impl Verified {
         let report = &self.report;
         if report.quarantined + report.recovered > 0 {
             let [new, old] = [report.quarantined, report.recovered].map(HumanCount);
-            writeln!(out, "{new} blobs are newly known to be damaged, {old} are good again")?;
+            writeln!(out, "damaged blobs: {new} newly found, {old} recovered")?;
         }
         if report.left.count > 0 {
             let why = match report.stopped {
-                Some(Stopped::Bytes) => " as the limit of bytes was reached",
-                Some(Stopped::Time) => " as the time was over",
+                Some(Stopped::Bytes) => "byte limit reached: ",
+                Some(Stopped::Time) => "time limit reached: ",
                 None => "",
             };
             let left = HumanCount(report.left.count);
-            writeln!(out, "left out {left} packs of {}{why}", HumanBytes(report.left.bytes))?;
+            writeln!(out, "{why}{left} packs ({}) not checked", HumanBytes(report.left.bytes))?;
         }
         if self.level >= VerifyLevel::Read {
             let never = HumanCount(report.never_verified);
             let oldest = report.oldest_verified.as_deref().unwrap_or("none");
-            writeln!(out, "packs never found whole: {never}; oldest check of the others: {oldest}")?;
+            writeln!(out, "packs never fully verified: {never}; oldest full check of the others: {oldest}")?;
         } else {
-            writeln!(out, "no stored byte was read: `--level read` reads them all")?;
+            writeln!(out, "stored bytes were not read: `--level read` reads all of them")?;
         }
         Ok(())
     }
@@ -336,7 +336,7 @@ fn hurts(out: &mut dyn Write, finding: &Finding) -> io::Result<()> {
     if finding.snapshots.is_empty() {
         return Ok(());
     }
-    writeln!(out, "{} hurts:", finding.object)?;
+    writeln!(out, "{} affects:", finding.object)?;
     for snapshot in finding.snapshots.iter().take(SHOWN) {
         writeln!(out, "  snapshot {snapshot}")?;
     }

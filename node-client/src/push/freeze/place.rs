@@ -65,8 +65,7 @@ pub(super) fn open_first(bases: &[Base], key: &str, mode: FreezeMode) -> Result<
                 if base.is_within() {
                     let path = base.path();
                     tracing::warn!(
-                        "while this push runs, `{}` holds second names of files: nothing else on their file system \
-                         can; choose another folder there with --freeze-dir",
+                        "`{}` is used for the temporary hard links of this push, as no other folder on that file system can be used; choose another with --freeze-dir",
                         path.display()
                     );
                 }
@@ -80,7 +79,7 @@ pub(super) fn open_first(bases: &[Base], key: &str, mode: FreezeMode) -> Result<
         }
     }
     opened
-        .ok_or_else(|| Unusable::Why(why.unwrap_or_else(|| "there is no folder for second names".to_owned())))
+        .ok_or_else(|| Unusable::Why(why.unwrap_or_else(|| "no folder for temporary hard links".to_owned())))
 }
 
 /// What [`tidy`] found.

@@ -499,7 +499,7 @@ fn remove_dead(base: &OwnedFd, mine: &str) {
         if let Ok(Some(lock)) = lock(base, &lock_name(tree)) {
             let removed = remove_tree(base, tree);
             let removed = removed.and_then(|()| rustix::fs::unlinkat(base, &*name, AtFlags::empty()));
-            tracing::debug!(tree, ?removed, "the second names of a dead push");
+            tracing::debug!(tree, ?removed, "the temporary hard links of a killed push");
             drop(lock);
         }
     }

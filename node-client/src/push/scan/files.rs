@@ -26,10 +26,10 @@ use crate::state::{Origin, Remembered, Slot, Sure};
 /// its first.
 const SAMPLES: u64 = 3;
 
-const SAMPLE_DIFFERS: &str = "a sample of the old content was not what it should be";
+const SAMPLE_DIFFERS: &str = "a sample of the old content had changed: the file was read in full";
 
 /// Why a file is not compared whole that may have been written to without another mtime.
-const TOO_MANY: &str = "only the ctime changed, as that of many files: samples were compared, if anything";
+const TOO_MANY: &str = "only the ctime changed, as for many files: at most samples were compared";
 
 /// Why what is remembered of a file was of no use.
 pub(super) enum Useless {
@@ -93,7 +93,11 @@ impl Scan<'_> {
         }
         let remembered = self.memory.find(&found.path, &found.stat.identity);
         if let Some(why) = &found.not_frozen {
-            let why = if found.source == Source::Path { format!("not frozen: {why}") } else { why.clone() };
+            let why = if found.source == Source::Path {
+                format!("read without protection from changes: {why}")
+            } else {
+                why.clone()
+            };
             self.reader.tally.fallback(&why, &found.path);
         }
         let Some(remembered) = self.stop.pass(remembered)? else {
@@ -372,7 +376,9 @@ impl Scan<'_> {
             Compared::Same => Ok(()),
             // It changed after it was listed: that is a sign.
             Compared::Differs if !self.is_as_listed(replay) => Err(Useless::Moved),
-            Compared::Differs => Err(Useless::Differs("the content had changed without a sign")),
+            Compared::Differs => {
+                Err(Useless::Differs("the content had changed although size and times had not"))
+            }
         }
     }
 

@@ -31,14 +31,14 @@ const SAMPLES: usize = 3;
 const MOST_SAMPLES: usize = 65_536;
 
 const AGAIN: &str = "changed while it was read: read again";
-const SHORTER: &str = "became shorter each time it was read";
+const SHORTER: &str = "was truncated each time it was read";
 /// Why a file is in the snapshot in a later state than the others.
-const MOVED_ON: &str = "changed between the freeze and its reading: stored as it was when it was opened";
-const FUZZY: &str = "was written to each time it was read: its owner's log repairs what was read last";
-const TORN: &str = "was written to each time it was read: what was read last is kept, a mixture of states";
-const CUT: &str =
-    "became shorter between the freeze and its reading: what was cut off is not in the snapshot";
-const RECYCLED: &str = "was given another name, or deleted, and written to before it was read";
+const MOVED_ON: &str = "changed between freeze and read: stored in its state at opening";
+const FUZZY: &str =
+    "was written to during each read: stored as last read, to be repaired from its owner's log";
+const TORN: &str = "was written to during each read: stored as last read, a mixture of states";
+const CUT: &str = "was truncated between freeze and read: the removed end is not in the snapshot";
+const RECYCLED: &str = "was renamed or deleted, and written to, before it was read";
 
 /// Whether the push before had the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

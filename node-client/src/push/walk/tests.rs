@@ -424,7 +424,7 @@ fn a_name_that_moves_again_and_again_is_a_problem() {
     assert_eq!(seen.restless, 1);
     let steps = seen.steps();
     assert_eq!(shown(&steps, &roots[0].path), ["folder ", "file calm", "problem moves"]);
-    assert!(matches!(&steps[2], Step::Problem(_, why) if why == "was replaced again and again"));
+    assert!(matches!(&steps[2], Step::Problem(_, why) if why == "was replaced repeatedly"));
 }
 
 #[test]

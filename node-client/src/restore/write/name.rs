@@ -94,7 +94,7 @@ impl Refused {
         let why = match self {
             Self::System(error) => return obstacle(error),
             Self::Taken => SAME_NAME,
-            Self::Swapped => "another process put something else in its place while it was restored",
+            Self::Swapped => "another process replaced it during the restore",
         };
         Obstacle::Name(Why::not_made(why.to_owned()))
     }

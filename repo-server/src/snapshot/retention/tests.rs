@@ -298,7 +298,7 @@ fn what_is_going_already_is_listed_and_not_counted() {
     snapshots[0].protection = Protection::Protected;
 
     let told = told_by(&policy, &snapshots);
-    assert_eq!(told[0], (Verdict::Going, "forgotten already".to_owned()));
+    assert_eq!(told[0], (Verdict::Going, "already deleted".to_owned()));
     assert_eq!(told[1].0, Verdict::Keep);
     assert_eq!(told[2], go("no rule keeps it"));
 }
@@ -328,7 +328,7 @@ fn a_damaged_one_does_not_count_and_stays() {
     snapshots[0].condition = Condition::Damaged;
     snapshots[3].condition = Condition::Damaged;
 
-    let damaged = stay("damaged, so only its id lets it go");
+    let damaged = stay("damaged, so it is deleted only by its id");
     assert_eq!(told_by(&policy, &snapshots), [damaged.clone(), newest, gone, damaged]);
 }
 

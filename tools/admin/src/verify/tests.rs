@@ -49,7 +49,7 @@ fn finding(kind: FindingKind) -> Finding {
     Finding {
         kind,
         object: "pack:00".to_owned(),
-        problem: "is not on the site".to_owned(),
+        problem: "is missing from the site".to_owned(),
         snapshots: vec![snapshot],
         files: vec![FileRef { snapshot, node: node.clone(), path: "var/lib/x".to_owned() }],
         more_files: 5,
@@ -103,7 +103,7 @@ fn request(words: &[&str]) -> Result<VerifyRequest, clap::Error> {
 #[test]
 fn a_check_that_reads_nothing_says_so() {
     let told = |level| text(&Verified::new(level, VerifyReport::default()));
-    let line = "no stored byte was read: `--level read` reads them all\n";
+    let line = "stored bytes were not read: `--level read` reads all of them\n";
 
     for level in [VerifyLevel::Index, VerifyLevel::Exists] {
         assert!(told(level).contains(line), "{}", told(level));

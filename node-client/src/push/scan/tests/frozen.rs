@@ -147,7 +147,7 @@ fn a_copy_that_shares_blocks_is_safe_from_writes_in_place_where_the_file_system_
         [] => assert!(outcome.content("file") == old),
         [(moved_on, 1), (why, 1)] => {
             assert_eq!(moved_on, MOVED_ON);
-            assert_eq!(why, "frozen by a hard link: the file system cannot share its blocks");
+            assert_eq!(why, "protected by a hard link: the file system has no reflinks");
             assert!(outcome.content("file") == tree.read("file"));
         }
         ref more => panic!("{more:?}"),
@@ -293,7 +293,7 @@ fn second_names_of_another_user_are_passed_over_and_told_of() {
 
     let pushed = tree.push().run();
 
-    assert_eq!(pushed.fallbacks(), [("second names of another user's push: passed over", 1)]);
+    assert_eq!(pushed.fallbacks(), [("skipped: temporary hard links of another user's push", 1)]);
     assert_eq!(pushed.content("f/other/0123456789abcdef-0/hidden"), b"data");
     assert_eq!(pushed.kinds(), "2 new", "the mark, and what was hidden beside it");
 }

@@ -12,7 +12,7 @@ use super::{DIFFERS, Deed, MAX_CHUNK, wide};
 use crate::push::doubt::{Few, Purse};
 use crate::twin::{Old, with_old};
 
-const TOO_MANY: &str = "only the ctime changed, as that of many files: samples were compared, if anything";
+const TOO_MANY: &str = "only the ctime changed, as for many files: at most samples were compared";
 
 /// Chunks that a check reads of one file at most: its last and three others.
 const CHECKED: usize = 4;

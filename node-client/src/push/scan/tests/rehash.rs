@@ -6,7 +6,7 @@ use super::tree::{Tree, noise};
 use super::{Deed, wide};
 use crate::push::Rehash;
 
-const SIGNLESS: &str = "the content had changed without a sign";
+const SIGNLESS: &str = "the content had changed although size and times had not";
 
 fn every(round: u32) -> Rehash {
     Rehash::Every(NonZeroU32::new(round).unwrap())
