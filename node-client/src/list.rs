@@ -129,9 +129,9 @@ mod tests {
         let node = |wanted: Wanted| Wanted { named_node: Some("z".parse().unwrap()), ..wanted };
 
         for (wanted, named) in [
-            (cluster("typo"), "clusters with snapshots are: c, d"),
-            (node(Wanted::default()), "nodes with snapshots are: a, b"),
-            (node(cluster("d")), "nodes with snapshots are: a"),
+            (cluster("typo"), "clusters with snapshots: c, d"),
+            (node(Wanted::default()), "nodes with snapshots: a, b"),
+            (node(cluster("d")), "nodes with snapshots: a"),
         ] {
             let error = choose(all(), &wanted).unwrap_err();
             assert!(matches!(&error, ClientError::NotFound(text) if text.ends_with(named)), "{error}");

@@ -1,5 +1,6 @@
-//! What the commands say: text for people, one JSON document for programs.
+//! Output of the commands: text for people, one JSON document for programs.
 
+use std::fmt;
 use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
 
@@ -19,6 +20,22 @@ use crate::restore::{
 };
 
 pub mod snapshot;
+
+/// A number with its noun, for people: `1 file`, `2 files`, `3 entries`.
+#[derive(Debug, Clone, Copy)]
+pub struct Counted(pub u64, pub &'static str);
+
+impl fmt::Display for Counted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(count, noun) = *self;
+        let number = HumanCount(count);
+        match noun.strip_suffix("ry") {
+            _ if count == 1 => write!(f, "{number} {noun}"),
+            Some(stem) => write!(f, "{number} {stem}ries"),
+            None => write!(f, "{number} {noun}s"),
+        }
+    }
+}
 
 /// Something that can be shown to people.
 pub trait Show: Serialize {
@@ -221,14 +238,13 @@ impl Show for Tidied {
 impl Show for PushReport {
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
         let Self { snapshot, stats, seconds, .. } = self;
-        let count = HumanCount;
         writeln!(out, "snapshot {snapshot} in {seconds:.1} s")?;
         writeln!(
             out,
-            "  {} files, {} folders, {} links, {}",
-            count(self.files),
-            count(self.folders),
-            count(self.symlinks),
+            "  {}, {}, {}, {}",
+            Counted(self.files, "file"),
+            Counted(self.folders, "folder"),
+            Counted(self.symlinks, "link"),
             HumanBytes(self.bytes),
         )?;
         writeln!(out, "  files  {}", files(stats))?;
@@ -248,23 +264,23 @@ impl Show for PushReport {
         }
         for fallback in &stats.fallbacks {
             let reason = Printable(fallback.reason.as_bytes());
-            writeln!(out, "  note   {reason}: {} files", count(fallback.files))?;
+            writeln!(out, "  note   {reason}: {}", Counted(fallback.files, "file"))?;
         }
         choices(out, &self.left_out, &self.unmatched, &self.warnings)?;
         if let Some(before) = self.suspect {
             writeln!(
                 out,
-                "  SUSPECT: {} has {} files of {}: check that all file systems are mounted, then push again; use --accept-smaller if this push is right",
+                "  SUSPECT: {} has {} of {}: check that all file systems are mounted, then push again; use --accept-smaller if this push is right",
                 before.since,
-                count(before.files),
+                Counted(before.files, "file"),
                 HumanBytes(before.bytes)
             )?;
         }
         if self.skipped > 0 {
-            writeln!(out, "  skipped {} special files (sockets, devices, pipes)", self.skipped)?;
+            writeln!(out, "  skipped {} (sockets, devices, pipes)", Counted(self.skipped, "special file"))?;
         }
         if self.problem_count > 0 {
-            writeln!(out, "  PARTIAL: {} files are missing or torn", self.problem_count)?;
+            writeln!(out, "  PARTIAL: {} missing or torn", Counted(self.problem_count, "file"))?;
         }
         for problem in &self.problems {
             writeln!(out, "    {}: {}", problem.path, problem.reason)?;
@@ -286,9 +302,9 @@ fn choices(
 ) -> io::Result<()> {
     for LeftOutBy { by, entries, folders, bytes } in left_out {
         let folders =
-            if *folders > 0 { format!(" ({} folders)", HumanCount(*folders)) } else { String::new() };
-        let (entries, bytes) = (HumanCount(*entries), HumanBytes(*bytes));
-        writeln!(out, "  excluded {entries} entries{folders}, {bytes}: {by}")?;
+            if *folders > 0 { format!(" ({})", Counted(*folders, "folder")) } else { String::new() };
+        let (entries, bytes) = (Counted(*entries, "entry"), HumanBytes(*bytes));
+        writeln!(out, "  excluded {entries}{folders}, {bytes}: {by}")?;
     }
     for pattern in unmatched {
         writeln!(out, "  note   {pattern} matched nothing")?;
@@ -301,14 +317,13 @@ fn choices(
 
 impl Show for DryPush {
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
-        let count = HumanCount;
         writeln!(out, "dry run: no file was read, no data was sent and no state was saved")?;
         writeln!(
             out,
-            "  {} files, {} folders, {} links, {}",
-            count(self.files),
-            count(self.folders),
-            count(self.symlinks),
+            "  {}, {}, {}, {}",
+            Counted(self.files, "file"),
+            Counted(self.folders, "folder"),
+            Counted(self.symlinks, "link"),
             HumanBytes(self.bytes),
         )?;
         if !self.is_remembered {
@@ -323,17 +338,17 @@ impl Show for DryPush {
         let some = kinds.into_iter().filter(|(_, planned)| planned.files > 0);
         for (kind, Planned { files, bytes, bytes_to_read }) in some {
             let (bytes, to_read) = (HumanBytes(bytes), HumanBytes(bytes_to_read));
-            writeln!(out, "  {kind:<9} {} files, {bytes}, {to_read} to read", count(files))?;
+            writeln!(out, "  {kind:<9} {}, {bytes}, {to_read} to read", Counted(files, "file"))?;
         }
         if self.gone > 0 {
-            writeln!(out, "  gone      {} files of the last push", count(self.gone))?;
+            writeln!(out, "  gone      {} of the last push", Counted(self.gone, "file"))?;
         }
         choices(out, &self.left_out, &self.unmatched, &self.warnings)?;
         if self.skipped > 0 {
-            writeln!(out, "  skipped {} special files (sockets, devices, pipes)", self.skipped)?;
+            writeln!(out, "  skipped {} (sockets, devices, pipes)", Counted(self.skipped, "special file"))?;
         }
         if self.problem_count > 0 {
-            writeln!(out, "  PARTIAL: {} files would be missing", self.problem_count)?;
+            writeln!(out, "  PARTIAL: {} would be missing", Counted(self.problem_count, "file"))?;
         }
         for problem in &self.problems {
             writeln!(out, "    {}: {}", problem.path, problem.reason)?;
@@ -417,10 +432,10 @@ fn row(info: &SnapshotInfo) -> [String; 12] {
 impl Show for RestoreReport {
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
         let Self { snapshot, node, seconds, .. } = self;
-        let (files, bytes) = (HumanCount(self.files), HumanBytes(self.bytes));
+        let (files, bytes) = (Counted(self.files, "file"), HumanBytes(self.bytes));
         writeln!(
             out,
-            "restored {files} files, {bytes}, of {node} from snapshot {snapshot} in {seconds:.1} s"
+            "restored {files}, {bytes}, of {node} from snapshot {snapshot} in {seconds:.1} s"
         )?;
         if self.unchanged > 0 {
             writeln!(out, "  {} of the files existed already", HumanCount(self.unchanged))?;
@@ -441,8 +456,8 @@ impl Show for RestoreReport {
         })?;
         not_set(out, &self.not_set)?;
         if self.leftovers_removed > 0 {
-            let removed = HumanCount(self.leftovers_removed);
-            writeln!(out, "  removed {removed} unfinished files of killed restores")?;
+            let removed = Counted(self.leftovers_removed, "unfinished file");
+            writeln!(out, "  removed {removed} of killed restores")?;
         }
         if self.is_damaged() {
             writeln!(out, "  {DAMAGE_HINT}")?;
@@ -466,19 +481,21 @@ impl Show for DryRun {
         if let Some(more) = self.count().checked_sub(named).filter(|more| *more > 0) {
             writeln!(out, "and {} more", HumanCount(more))?;
         }
-        let [files, folders, symlinks] = [self.files, self.folders, self.symlinks].map(HumanCount);
+        let [files, folders, symlinks] =
+            [(self.files, "file"), (self.folders, "folder"), (self.symlinks, "link")]
+                .map(|(count, noun)| Counted(count, noun));
         let (bytes, node, snapshot) = (HumanBytes(self.bytes), &self.node, &self.snapshot);
         writeln!(
             out,
-            "would restore {files} files, {folders} folders, {symlinks} links, {bytes}, of {node} from snapshot \
+            "would restore {files}, {folders}, {symlinks}, {bytes}, of {node} from snapshot \
              {snapshot}"
         )?;
         if self.skipped_count > 0 {
-            writeln!(out, "  NOT in the snapshot: {} files", HumanCount(self.skipped_count))?;
+            writeln!(out, "  NOT in the snapshot: {}", Counted(self.skipped_count, "file"))?;
         }
         damaged_pages(out, &self.damaged_pages)?;
         if self.damaged_count > 0 {
-            writeln!(out, "  DAMAGED: {} names without their content", HumanCount(self.damaged_count))?;
+            writeln!(out, "  DAMAGED: {} without content", Counted(self.damaged_count, "name"))?;
         }
         unmatched(out, &self.unmatched)?;
         newer(out, self.passed_over.as_ref())
@@ -583,11 +600,11 @@ fn newer(out: &mut dyn Write, passed_over: Option<&PassedOver>) -> io::Result<()
 impl Show for VerifyReport {
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
         let Self { snapshot, seconds, problem_count, .. } = self;
-        let (files, bytes) = (HumanCount(self.files), HumanBytes(self.bytes));
-        let verdict = if self.is_sound() { "sound" } else { "DAMAGED" };
-        writeln!(out, "snapshot {snapshot} is {verdict}: {files} files, {bytes} checked in {seconds:.1} s")?;
+        let (files, bytes) = (Counted(self.files, "file"), HumanBytes(self.bytes));
+        let verdict = if self.is_sound() { "OK" } else { "DAMAGED" };
+        writeln!(out, "snapshot {snapshot} {verdict}: {files}, {bytes} checked in {seconds:.1} s")?;
         if self.unreadable > 0 {
-            writeln!(out, "  {} files could not be read when they were pushed", self.unreadable)?;
+            writeln!(out, "  {} could not be read by the push", Counted(self.unreadable, "file"))?;
         }
         if *problem_count > 0 {
             writeln!(out, "  problems: {problem_count}")?;

@@ -207,7 +207,7 @@ mod tests {
         log.write_all(b"three\n").unwrap();
         log.flush();
 
-        assert_eq!(disk.text(), "2 lines of the log were dropped here\nthree\n");
+        assert_eq!(disk.text(), "2 log lines were dropped here\nthree\n");
     }
 
     #[test]

@@ -159,7 +159,7 @@ fn footers_and_snapshots_are_made_good_while_the_index_is_there() {
     fs::write(torn, "torn").unwrap();
 
     let found = hurt.node.admin(&["scrub", "--json"]).exits(13).json();
-    assert_eq!(found.to_string().matches("written anew from the index").count(), 2, "{found}");
+    assert_eq!(found.to_string().matches("rewritten from the index").count(), 2, "{found}");
     assert_eq!(hurt.alarms(), json!(["damaged_objects"]));
     let done = hurt.node.admin(&["gc", "--now", "--json"]).exits(0).json();
     assert!(number(&done["repacked"], "count") > 1, "{done}");

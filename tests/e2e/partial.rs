@@ -240,7 +240,7 @@ fn mixed(world: &World) -> String {
         Manifest {
             problems: vec![
                 problem("gone", "vanished"),
-                problem("torn", "was written to each time it was read"),
+                problem("torn", "was written to during each read"),
             ],
             totals: Totals { problems: 3, ..manifest.totals },
             push: Some(PushStats { moment, ..PushStats::default() }),
@@ -267,7 +267,7 @@ fn torn_and_fuzzy_files_are_restored_and_named() {
     command.args(["restore", &id, "--allow-partial", "--quiet", "--to"]).arg(world.path("quiet"));
     let told = tests::client::run_to_end(command).exits(3).stdout;
 
-    assert!(text(&refused["error"], "message").contains("was written to each time"), "{refused}");
+    assert!(text(&refused["error"], "message").contains("was written to during each read"), "{refused}");
     assert!(text(&unknown["error"], "message").contains("/data/gone` (vanished; "), "{unknown}");
     assert_eq!((&part["fuzzy"], &part["torn"]), (&json!(["data/fuzzy"]), &json!([])));
     assert_eq!((&restored["fuzzy"], &restored["torn"]), (&json!(["data/fuzzy"]), &json!(["data/torn"])));
@@ -387,8 +387,8 @@ fn a_list_is_of_the_node_that_is_named() {
 
     assert_eq!((of_one.as_array().unwrap().len(), text(&of_one[0], "id")), (1, first));
     assert_eq!(of_all.len(), 2, "the node of the environment is no filter");
-    assert!(text(&no_node["error"], "message").ends_with("are: one, two"), "{no_node}");
-    assert!(text(&no_cluster["error"], "message").ends_with("are: c"), "{no_cluster}");
+    assert!(text(&no_node["error"], "message").ends_with("snapshots: one, two"), "{no_node}");
+    assert!(text(&no_cluster["error"], "message").ends_with("snapshots: c"), "{no_cluster}");
     assert_eq!(unused, json!([]), "a cluster of the settings may have none yet");
 }
 

@@ -325,14 +325,14 @@ fn a_rebuild_that_cannot_be_right_is_refused_and_changes_nothing() {
     check(rebuild(&fresh, site, &pushed.world.path("missing")), 10, "is missing");
     check(rebuild(&fresh, foreign.to_str().unwrap(), &pushed.key), 10, "holds no repository");
     check(rebuild(&fresh, "/does/not/exist", &pushed.key), 10, "holds no repository");
-    check(rebuild(&fresh, "s3://bucket/site", &pushed.key), 2, "only sites in folders");
+    check(rebuild(&fresh, "s3://bucket/site", &pushed.key), 2, "only folders are supported");
     check(rebuild(&foreign, site, &pushed.key), 2, "letter");
     check(rebuild(pushed.data(), site, &pushed.key), 2, "has an index");
     let place = other.path("other-data");
     fs::create_dir_all(place.join("site/keyring")).unwrap();
     fs::copy(other.server.data().join("site/keyring/repository"), place.join("site/keyring/repository"))
         .unwrap();
-    check(rebuild(&place, site, &pushed.key), 2, "not the one to rebuild from");
+    check(rebuild(&place, site, &pushed.key), 2, "contains another site");
     let theirs = pushed.world.dir("theirs");
     fs::copy(&other_key, theirs.join("master.key")).unwrap();
     check(rebuild(&theirs, site, &pushed.key), 2, "another repository");
@@ -419,7 +419,7 @@ fn protections_that_are_damaged_or_of_no_use_are_told() {
 
     assert_eq!(number(&report, "found"), 1, "{report}");
     assert!(report["findings"].to_string().contains(&format!("protections/{}", ids[0])), "{report}");
-    assert!(report["notes"].to_string().contains("protects a snapshot that is not there"), "{report}");
+    assert!(report["notes"].to_string().contains("protects a snapshot that does not exist"), "{report}");
     assert!(report["notes"].to_string().contains(&format!("protections/{}", ids[1])), "{report}");
     assert_eq!(number(&report, "snapshots"), 5, "{report}");
 }

@@ -172,7 +172,7 @@ fn a_strict_push_sees_that_copies_are_of_different_moments() {
             let report = done.json();
             if number(&report["moment"], "moved_on") == 1 {
                 assert_eq!((done.code, number(&report, "problem_count")), (Some(3), 1), "{report}");
-                assert!(text(&report["problems"][0], "reason").contains("another moment"), "{report}");
+                assert!(text(&report["problems"][0], "reason").contains("a later moment"), "{report}");
                 return;
             }
             assert!(pushes < 30, "the writer never came between two copies: {report}");

@@ -169,7 +169,7 @@ fn a_webhook_that_fails_is_shown_and_holds_nothing_up() {
         &format!("[notify]\n{}", webhook(&watched.folder, &format!("http://{gone}/"))),
     );
     watched.hang_up();
-    watched.logs("[notify] are as the configuration says now");
+    watched.logs("reloaded [retention], [freshness] and [notify]");
 
     watched.push_and_lose();
 

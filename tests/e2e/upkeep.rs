@@ -216,7 +216,7 @@ fn a_second_run_beside_the_first_is_told_to_wait() {
         runs.into_iter().find(|done| done.code == Some(11))
     });
 
-    assert!(busy.stderr.contains("another run of the collector"), "{}", busy.stderr);
+    assert!(busy.stderr.contains("another run of gc"), "{}", busy.stderr);
     kept.admin(&["gc", "--now"]);
     kept.assert_sound();
 }

@@ -153,7 +153,7 @@ impl Subject {
         match problems.0.get(&self.path) {
             // What is left of a file that was cut is one of its states; a mixture is marked as one.
             Some(reason) if reason.contains("a mixture of states") => return None,
-            Some(reason) if !reason.contains("became shorter") => {
+            Some(reason) if !reason.contains("was truncated") => {
                 return Some("is there, and a problem says that it is not".to_owned());
             }
             _ => {}

@@ -346,7 +346,7 @@ mod tests {
         let passed_over = found.passed_over.unwrap();
         assert_eq!((found.id, passed_over.snapshot), (all[0].id, all[1].id));
         assert_eq!(passed_over.why, PassedOverFor::AheadOfClock);
-        assert!(passed_over.to_string().contains("clock has not reached"), "{passed_over}");
+        assert!(passed_over.to_string().contains("is ahead of the server's clock"), "{passed_over}");
         assert_eq!(newest_of(&all[1..2], Partial::Refuse).unwrap().id, all[1].id, "there is no other");
     }
 

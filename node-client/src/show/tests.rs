@@ -155,12 +155,12 @@ fn a_dry_run_names_what_there_is_of_each_kind_and_what_each_option_left_out() {
         [
             "dry run: no file was read, no data was sent and no state was saved",
             "  4 files, 2 folders, 0 links, 3.00 KiB",
-            "  new       1 files, 1.00 KiB, of which 1.00 KiB would be read",
-            "  appended  1 files, 2.00 KiB, of which 1.00 KiB would be read",
+            "  new       1 file, 1.00 KiB, 1.00 KiB to read",
+            "  appended  1 file, 2.00 KiB, 1.00 KiB to read",
             "  gone      2 files of the last push",
-            "  left out 3 entries (1 folders), 5 B: --exclude *.tmp\\u{1b}",
+            "  excluded 3 entries (1 folder), 5 B: --exclude *.tmp\\u{1b}",
             "  note   /etc/not:3 x matched nothing",
-            "  PARTIAL: 1 files would be missing",
+            "  PARTIAL: 1 file would be missing",
             "    /r/gone: is not there",
         ]
     );

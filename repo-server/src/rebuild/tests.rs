@@ -378,5 +378,5 @@ async fn an_object_that_is_too_long_is_not_read() {
     let (_, report) = rebuilt(&world).await;
 
     let found = report.findings.iter().find(|lost| lost.object == snapshot.as_str()).unwrap();
-    assert!(found.problem.contains("1048576 are the most"), "{found:?}");
+    assert!(found.problem.contains("more than the maximum of 1048576"), "{found:?}");
 }

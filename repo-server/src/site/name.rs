@@ -216,7 +216,7 @@ mod tests {
         ] {
             assert_eq!(ObjectName::new(bad), Err(BadName(bad.to_owned())));
         }
-        assert_eq!(BadName("a\nb".to_owned()).to_string(), "`a\\nb` names nothing on a site");
+        assert_eq!(BadName("a\nb".to_owned()).to_string(), "`a\\nb` is not a valid object name");
     }
 
     #[test]

@@ -70,8 +70,8 @@ mod tests {
             assert_eq!(text.parse::<SiteUrl>().unwrap().folder(), Path::new(folder));
         }
         for (text, why) in [
-            ("s3://bucket/x", "only sites in folders"),
-            ("https://host/x", "only sites in folders"),
+            ("s3://bucket/x", "only folders are supported"),
+            ("https://host/x", "only folders are supported"),
             ("file://host/x", "three slashes"),
             ("file:///a%20b", "plain path"),
             ("", "empty"),

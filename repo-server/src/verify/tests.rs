@@ -724,7 +724,7 @@ async fn a_damaged_or_missing_snapshot_object_is_written_anew() {
 
         let report = world.verify(VerifyLevel::Exists).await;
 
-        assert!(only(&report).problem.ends_with("it was written anew from the index"), "{report:?}");
+        assert!(only(&report).problem.ends_with("it was rewritten from the index"), "{report:?}");
         assert_eq!(world.verify(VerifyLevel::Exists).await.findings, []);
         assert!(!world.knows_of_objects());
     }
@@ -742,11 +742,11 @@ async fn a_snapshot_object_that_cannot_be_written_anew_is_remembered() {
 
         let report = world.verify(VerifyLevel::Exists).await;
 
-        assert!(only(&report).problem.contains("could not be written anew"), "{report:?}");
+        assert!(only(&report).problem.contains("could not be rewritten"), "{report:?}");
         assert!(world.knows_of_objects(), "{op:?}");
         let turn = world.repository.turn.lock().await;
         let report = world.verify(VerifyLevel::Exists).await;
-        assert!(only(&report).problem.contains("the collector or an audit"), "{report:?}");
+        assert!(only(&report).problem.contains("a run of gc or an audit"), "{report:?}");
         drop(turn);
         world.verify(VerifyLevel::Exists).await;
         assert_eq!(world.verify(VerifyLevel::Exists).await.findings, []);
@@ -765,7 +765,7 @@ async fn another_snapshot_under_its_name_is_left_alone() {
 
     let report = world.verify(VerifyLevel::Exists).await;
 
-    assert!(only(&report).problem.ends_with("has another snapshot under its name"), "{report:?}");
+    assert!(only(&report).problem.ends_with("has another snapshot under this name"), "{report:?}");
     assert_eq!(world.site.get(&names[0]).await.unwrap(), other);
     assert!(world.knows_of_objects());
 }

@@ -15,7 +15,7 @@ use node_client::cli::Output;
 use node_client::error::ClientError;
 use node_client::named::SnapshotChoice;
 use node_client::rate::Rate;
-use node_client::show::{Show, show};
+use node_client::show::{Counted, Show, show};
 use serde::Serialize;
 
 use crate::audit;
@@ -265,8 +265,15 @@ impl Verified {
 impl Show for Verified {
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
         let VerifyReport { snapshots, pages, references, files, packs, blobs, bytes_read, .. } = &self.report;
-        let [snapshots, pages, references, files, packs, blobs] =
-            [snapshots, pages, references, files, packs, blobs].map(|count| HumanCount(*count));
+        let [snapshots, pages, references, files, packs, blobs] = [
+            (snapshots, "snapshot"),
+            (pages, "page"),
+            (references, "reference"),
+            (files, "file"),
+            (packs, "pack"),
+            (blobs, "blob"),
+        ]
+        .map(|(count, noun)| Counted(*count, noun));
         let verdict = match self.verdict() {
             Verdict::Sound => "OK",
             Verdict::Damaged => "the repository is DAMAGED",
@@ -274,8 +281,7 @@ impl Show for Verified {
         };
         writeln!(
             out,
-            "{verdict}: checked {snapshots} snapshots, {pages} pages, {references} references, {files} \
-             files, {packs} packs; read {blobs} blobs, {}",
+            "{verdict}: checked {snapshots}, {pages}, {references}, {files}, {packs}; read {blobs}, {}",
             HumanBytes(*bytes_read)
         )?;
         self.progress(out)?;
@@ -307,8 +313,8 @@ impl Verified {
                 Some(Stopped::Time) => "time limit reached: ",
                 None => "",
             };
-            let left = HumanCount(report.left.count);
-            writeln!(out, "{why}{left} packs ({}) not checked", HumanBytes(report.left.bytes))?;
+            let left = Counted(report.left.count, "pack");
+            writeln!(out, "{why}{left} ({}) not checked", HumanBytes(report.left.bytes))?;
         }
         if self.level >= VerifyLevel::Read {
             let never = HumanCount(report.never_verified);

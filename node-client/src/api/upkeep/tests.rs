@@ -201,7 +201,7 @@ fn what_a_foreign_server_answers_is_neither_damage_nor_a_defect_of_ours() {
         let refused = refused.unwrap_err();
         assert_eq!((sent.as_str(), refused.class()), ("GET /v1/stats", class), "{status}");
         if class == ErrorClass::Usage {
-            assert!(refused.to_string().contains("is no Astacus server"), "{refused}");
+            assert!(refused.to_string().contains("is not an Astacus server"), "{refused}");
         }
     }
 }
@@ -256,5 +256,5 @@ async fn a_server_that_never_answers_is_given_up_on() {
     assert_eq!(error.class(), ErrorClass::Unavailable);
     let ClientError::Unreachable { server, source, .. } = &error else { panic!("{error}") };
     assert_eq!(*server, address);
-    assert!(source.to_string().contains("nothing was heard for 300 s"), "{source}");
+    assert!(source.to_string().contains("the server sent nothing for 300 s"), "{source}");
 }

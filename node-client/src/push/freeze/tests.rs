@@ -635,7 +635,7 @@ fn a_chosen_folder_with_other_things_in_it_is_not_used_and_loses_nothing() {
 
     assert_eq!(held.source, Source::Path);
     assert!(held.not_frozen.unwrap().contains("chosen"));
-    assert!(!is_left_out(&chosen), "what lies there is not in the snapshot");
+    assert!(!is_left_out(&chosen), "its files are missing from the snapshot");
     freeze.remove();
     assert_eq!(listed(&chosen), ["Cargo", "Cargo.lock"]);
     assert_eq!(fs::read_to_string(chosen.join("Cargo/src/main.rs")).unwrap(), "theirs");

@@ -809,7 +809,7 @@ fn what_patterns_leave_out_is_counted_and_a_folder_is_not_entered() {
         [("--exclude *.tmp".to_owned(), 3, 0, 10), ("--exclude cache".to_owned(), 1, 1, 0)]
     );
     assert_eq!(selection.unmatched().collect::<Vec<_>>(), ["--exclude *.bak"]);
-    assert!(selection.warnings().unwrap().contains("1 folders whole"), "of a `!` that does not reach there");
+    assert!(selection.warnings().unwrap().contains("1 folders as a whole"), "of a `!` that does not reach there");
 
     let (_, _, again, _) = selected(&root, &options);
     assert_eq!(counts(&again), counts(&selection));
@@ -936,7 +936,7 @@ fn of_a_list_files_come_with_the_folders_on_their_way_and_folders_whole() {
         let path = root.join(path).into_os_string().into_vec();
         crate::push::lister::why_unseen(&EntryPath::new(path[1..].to_vec()).unwrap())
     };
-    assert!(why("a/gone").unwrap().contains("is not there") && why("a/b/1/no").is_some());
+    assert!(why("a/gone").unwrap().contains("does not exist") && why("a/b/1/no").is_some());
     assert_eq!(why("a/c/2.tmp"), None, "it is there, and was left out");
 }
 

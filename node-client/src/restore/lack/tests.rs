@@ -158,5 +158,5 @@ fn a_lack_names_the_first_few_and_counts_the_others() {
         text(1_500, first),
         "1,500 files are missing or torn on node `n`: `/r/a` (vanished), `/r/b` (closed) and 1,498 more"
     );
-    assert!(text(2, Vec::new()).ends_with("the snapshot does not say which"));
+    assert!(text(2, Vec::new()).ends_with("the snapshot does not name them"));
 }

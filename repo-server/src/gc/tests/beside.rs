@@ -167,7 +167,7 @@ fn stats_beside_a_run_count_what_is_still_there() {
         let report = world.wait(stats::run(&world.repository, None)).unwrap();
 
         assert!(!site.is_waiting(), "{op:?}");
-        assert!(!world.objects("packs").contains(&pages.as_str().to_owned()), "it was written anew");
+        assert!(!world.objects("packs").contains(&pages.as_str().to_owned()), "it was rewritten");
         let counted: Vec<u64> = report.nodes.iter().map(|node| node.snapshots).collect();
         assert_eq!((counted, &report.not_counted), (vec![1], &vec![]), "{op:?}: {report:?}");
         let after = world.wait(stats::run(&world.repository, None)).unwrap();

@@ -195,7 +195,7 @@ fn the_oldest_one_stays_until_there_are_as_many_months_or_years_as_asked_for() {
     let policy = Policy { keep_monthly: Some(3), ..BARE };
     let first = stay("the newest complete snapshot, monthly for 2026-11");
     let gone = || go("no rule keeps it");
-    let oldest = stay("the oldest, until 3 months have one");
+    let oldest = stay("the oldest, until 3 months have a snapshot");
     assert_eq!(told_by(&policy, &of(&times)), [first.clone(), gone(), gone(), oldest]);
 
     let full =

@@ -142,7 +142,7 @@ fn suspicion_goes_on_until_somebody_accepts_it() {
     watch_suspects(&world.repository).unwrap();
     let alarm = alarm::list(&world.repository).unwrap().pop().unwrap();
     assert_eq!(alarm.code, "suspect_snapshot");
-    for part in ["11 files", "node `n` (/etc)", "held 1000", "--accept-smaller"] {
+    for part in ["11 files", "node `n` (/etc)", "had 1000", "--accept-smaller"] {
         assert!(alarm.message.contains(part), "{}", alarm.message);
     }
 

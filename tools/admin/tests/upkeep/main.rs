@@ -330,7 +330,7 @@ fn a_snapshot_can_be_named_by_a_part_of_its_id_or_as_the_latest() {
     assert!(stderr(&several.output).contains("2 series"));
     assert!(stderr(&none.output).contains("`ffff`"));
     assert!(stderr(&two_fit.output).contains("2 snapshots have ids"));
-    assert!(stderr(&latest.output).contains("name the one that is to change by its id"));
+    assert!(stderr(&latest.output).contains("give the id of the snapshot"));
     for refused in [&two_fit, &latest] {
         assert!(!refused.asked.iter().any(|(line, _)| line.starts_with("POST")), "{:?}", refused.asked);
     }
@@ -342,7 +342,7 @@ fn snapshots_come_back_each_by_itself() {
     let ids = [1, 2, 3].map(|day| data::id(day).to_string());
     let [first, second, third] = ids.each_ref().map(|id| format!("POST /v1/snapshots/{id}/undelete"));
     let server = || {
-        let gone = refusal("no_such_snapshot", ErrorClass::NotFound, "it is gone for good");
+        let gone = refusal("no_such_snapshot", ErrorClass::NotFound, "it was purged");
         let server = Server::default().answers(&first, &data::info(1)).answers(&third, &data::info(3));
         server.refuses(&second, 404, &gone)
     };
@@ -353,11 +353,11 @@ fn snapshots_come_back_each_by_itself() {
     let none = server().admin(&["undelete", &ids[1]]).exits(10);
 
     assert_eq!(partly.asked.len(), 3);
-    assert!(stdout(&partly.output).contains(&format!("NOT back: snapshot {}: ", ids[1])));
+    assert!(stdout(&partly.output).contains(&format!("NOT undeleted: snapshot {}: ", ids[1])));
     assert_eq!(document["snapshots"][0]["id"], ids[0]);
     assert_eq!(document["failed"][0]["code"], "no_such_snapshot");
     assert_eq!(stdout(&none.output), "");
-    assert!(stderr(&none.output).contains("gone for good"));
+    assert!(stderr(&none.output).contains("purged"));
 }
 
 #[test]
@@ -430,7 +430,7 @@ fn a_run_that_did_not_do_everything_exits_with_3_and_says_why() {
 #[test]
 fn a_run_that_failed_half_way_has_the_servers_words_and_the_exit_code_of_its_class() {
     let failed = || {
-        let full = refusal("full", ErrorClass::Unavailable, "no space is left");
+        let full = refusal("full", ErrorClass::Unavailable, "no space left");
         Server::default().streams("POST /v1/gc", &[GcEvent::Failed(full)])
     };
 
@@ -438,7 +438,7 @@ fn a_run_that_failed_half_way_has_the_servers_words_and_the_exit_code_of_its_cla
     let document = failed().admin(&["gc", "--json"]).exits(14).json();
 
     assert!(
-        stderr(&text.output).contains("no space is left (full, says http://"),
+        stderr(&text.output).contains("no space left (full, says http://"),
         "{}",
         stderr(&text.output)
     );
@@ -550,7 +550,7 @@ fn a_path_that_the_server_does_not_know_is_not_found() {
         let foreign = Server::default().admin(arguments).exits(2);
 
         assert!(stderr(&ours.output).contains("there is no such route"), "{}", stderr(&ours.output));
-        assert!(stderr(&foreign.output).contains("is no Astacus server"), "{}", stderr(&foreign.output));
+        assert!(stderr(&foreign.output).contains("is not an Astacus server"), "{}", stderr(&foreign.output));
     }
 }
 
@@ -591,7 +591,7 @@ fn a_rebuild_without_the_servers_program_says_what_is_missing() {
     let document = rebuild(None, &["--json"]);
 
     assert_eq!((text.status.code(), document.status.code()), (Some(10), Some(10)));
-    assert!(stderr(&text).contains("`astacus-server` lies neither"), "{}", stderr(&text));
+    assert!(stderr(&text).contains("`astacus-server` was not found"), "{}", stderr(&text));
     let document: Value = serde_json::from_slice(&document.stdout).unwrap();
     assert_eq!(document["error"]["class"], "not_found");
 }

@@ -216,7 +216,7 @@ fn a_file_that_was_given_another_name_and_written_to_is_not_stored_under_the_old
 
         assert_eq!(outcome.file("segment-1").end, Some(FileEnd::Unreadable), "{class}");
         assert_eq!(outcome.problems.len(), 1, "{class}");
-        assert!(outcome.problems[0].1.contains("another name"), "{class}");
+        assert!(outcome.problems[0].1.contains("was renamed"), "{class}");
     }
 }
 
