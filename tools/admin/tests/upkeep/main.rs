@@ -299,7 +299,7 @@ fn a_snapshot_that_was_named_and_stays_is_told_by_exit_code_3() {
     let named = server().admin(&["forget", &goes, &kept, "--quiet"]).exits(3);
     let missing = server().admin(&["forget", &unknown, "--json"]).exits(3);
 
-    assert!(stdout(&named.output).ends_with(&format!("STAYS although it was named: snapshot {kept}\n")));
+    assert!(stdout(&named.output).ends_with(&format!("NOT DELETED although it was named: snapshot {kept}\n")));
     assert_eq!(missing.json()["stayed"], json!([unknown]));
 }
 
@@ -420,8 +420,8 @@ fn a_run_that_did_not_do_everything_exits_with_3_and_says_why() {
 
     let last = told.each_ref().map(|told| told.lines().last().unwrap());
     let expected = [
-        "STOPPED: more than a day's share",
-        "A RUN WOULD STOP: more than a day's share",
+        "STOPPED EARLY: more than a day's share",
+        "A RUN WOULD STOP EARLY: more than a day's share",
         "PROBLEM: pack:00: no answer",
     ];
     assert_eq!(last, expected);
