@@ -433,10 +433,7 @@ impl Show for RestoreReport {
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
         let Self { snapshot, node, seconds, .. } = self;
         let (files, bytes) = (Counted(self.files, "file"), HumanBytes(self.bytes));
-        writeln!(
-            out,
-            "restored {files}, {bytes}, of {node} from snapshot {snapshot} in {seconds:.1} s"
-        )?;
+        writeln!(out, "restored {files}, {bytes}, of {node} from snapshot {snapshot} in {seconds:.1} s")?;
         if self.unchanged > 0 {
             writeln!(out, "  {} of the files existed already", HumanCount(self.unchanged))?;
         }

@@ -37,7 +37,8 @@ fn fallbacks(report: &Value) -> Vec<(String, u64)> {
 #[track_caller]
 fn assert_read_directly(report: &Value, files: u64, words: &str) {
     match fallbacks(report).as_slice() {
-        [(reason, count)] if *count == files && reason.contains("read without protection") && reason.contains(words) => {}
+        [(reason, count)]
+            if *count == files && reason.contains("read without protection") && reason.contains(words) => {}
         other => panic!("not {files} files that were not frozen ({words}): {other:?}"),
     }
 }

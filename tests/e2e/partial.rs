@@ -238,10 +238,7 @@ fn mixed(world: &World) -> String {
     push_by_hand(world, &files, |manifest| {
         let moment = Some(Moment { freeze_ms: 5, moved_on: 3, fuzzy: 1, torn: 1, restless: 0 });
         Manifest {
-            problems: vec![
-                problem("gone", "vanished"),
-                problem("torn", "was written to during each read"),
-            ],
+            problems: vec![problem("gone", "vanished"), problem("torn", "was written to during each read")],
             totals: Totals { problems: 3, ..manifest.totals },
             push: Some(PushStats { moment, ..PushStats::default() }),
             ..manifest

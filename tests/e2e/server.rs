@@ -333,7 +333,10 @@ fn a_damaged_or_missing_index_names_the_way_out_and_that_leads_out() {
     let server = Server::start_as(&new, Path::new(CONFIG), &["--site".as_ref(), site.as_ref()]);
 
     for told in [unknown, damaged, missing] {
-        assert!(told.stderr.contains("hint: rebuild the index") && told.stderr.contains("rebuild"), "{told:?}");
+        assert!(
+            told.stderr.contains("hint: rebuild the index") && told.stderr.contains("rebuild"),
+            "{told:?}"
+        );
     }
     let node = Client::new(&server, "c", "n", &world.path("home"));
     assert_eq!(node.snapshot_ids(), [id]);

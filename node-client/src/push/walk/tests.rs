@@ -809,7 +809,10 @@ fn what_patterns_leave_out_is_counted_and_a_folder_is_not_entered() {
         [("--exclude *.tmp".to_owned(), 3, 0, 10), ("--exclude cache".to_owned(), 1, 1, 0)]
     );
     assert_eq!(selection.unmatched().collect::<Vec<_>>(), ["--exclude *.bak"]);
-    assert!(selection.warnings().unwrap().contains("1 folders as a whole"), "of a `!` that does not reach there");
+    assert!(
+        selection.warnings().unwrap().contains("1 folders as a whole"),
+        "of a `!` that does not reach there"
+    );
 
     let (_, _, again, _) = selected(&root, &options);
     assert_eq!(counts(&again), counts(&selection));

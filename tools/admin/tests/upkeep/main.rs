@@ -299,7 +299,9 @@ fn a_snapshot_that_was_named_and_stays_is_told_by_exit_code_3() {
     let named = server().admin(&["forget", &goes, &kept, "--quiet"]).exits(3);
     let missing = server().admin(&["forget", &unknown, "--json"]).exits(3);
 
-    assert!(stdout(&named.output).ends_with(&format!("NOT DELETED although it was named: snapshot {kept}\n")));
+    assert!(
+        stdout(&named.output).ends_with(&format!("NOT DELETED although it was named: snapshot {kept}\n"))
+    );
     assert_eq!(missing.json()["stayed"], json!([unknown]));
 }
 
@@ -437,11 +439,7 @@ fn a_run_that_failed_half_way_has_the_servers_words_and_the_exit_code_of_its_cla
     let text = failed().admin(&["gc"]).exits(14);
     let document = failed().admin(&["gc", "--json"]).exits(14).json();
 
-    assert!(
-        stderr(&text.output).contains("no space left (full, says http://"),
-        "{}",
-        stderr(&text.output)
-    );
+    assert!(stderr(&text.output).contains("no space left (full, says http://"), "{}", stderr(&text.output));
     assert_eq!((&document["error"]["code"], &document["error"]["exit_code"]), (&json!("full"), &json!(14)));
 }
 
