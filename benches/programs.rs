@@ -37,7 +37,7 @@ pub fn timed(mut command: Command) -> Run {
         with_time.env(name, value.expect("only set variables"));
     }
     let has_time = Path::new("/usr/bin/time").exists();
-    // What the run before left unwritten would be written at this one's expense.
+    // Without a sync, dirty data of the previous run would be written at the expense of this one.
     Command::new("sync").status().expect("sync is there");
     let started = Instant::now();
     let output = if has_time { with_time.output() } else { command.output() };

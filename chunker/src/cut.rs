@@ -17,7 +17,7 @@ pub struct Chunker {
     rule: Arc<Rule>,
 }
 
-/// Whether bytes may follow those in a buffer.
+/// Tells the cutter if bytes may follow those in a buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EndOfInput {
     /// The buffer ends where the stream ends.

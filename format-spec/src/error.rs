@@ -1,8 +1,8 @@
-//! What can be wrong with bytes, and what a caller can do about any error of ours.
+//! Errors in stored or received bytes, and the class of any error of Astacus.
 
 use crate::id::{ChunkId, PackId};
 
-/// What the caller of a failed operation can do. The only input to HTTP statuses and exit codes.
+/// Action that the caller of a failed operation can take. The only input to HTTP statuses and exit codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorClass {

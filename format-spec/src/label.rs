@@ -169,7 +169,7 @@ impl<'b, C> Decode<'b, C> for Labels {
     }
 }
 
-/// What a push says of its snapshot.
+/// Labels and note that a push gives its snapshot.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode, serde::Serialize, serde::Deserialize)]
 #[cbor(array)]
 pub struct About {

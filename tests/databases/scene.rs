@@ -260,7 +260,7 @@ enum Outcome {
     Partial,
 }
 
-/// What became of the pushes of one method.
+/// Outcomes of the pushes of one method.
 #[derive(Debug)]
 pub(crate) struct Tally {
     database: &'static str,

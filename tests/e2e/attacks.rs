@@ -21,7 +21,7 @@ use tests::world::World;
 
 const MIB: usize = 1 << 20;
 
-/// What goes on beside an innocent push and restore. It ends when this is dropped.
+/// Load beside an innocent push and restore. It ends when this is dropped.
 #[derive(Default)]
 struct Attack {
     streams: Vec<TcpStream>,
@@ -176,7 +176,7 @@ fn bomb(domain: &DomainKey, number: u64) -> Vec<u8> {
     [FrameHeader { info, payload_len }.encode().as_slice(), payload].concat()
 }
 
-/// What bodies may hold is bounded by what it is inflated to, and by frames.
+/// Limits of bodies apply to their inflated length and to their frames.
 #[test]
 fn bodies_that_cost_much_more_than_they_weigh_are_refused() {
     let world = World::new();

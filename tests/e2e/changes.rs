@@ -15,7 +15,7 @@ use tests::seed::Random;
 use tests::world::World;
 
 const MIB: u64 = 1 << 20;
-/// What a check of one file reads at most: its last chunk and three others, of at most a mebibyte each.
+/// Most bytes that a check of one file reads: its last chunk and three others, of at most a mebibyte each.
 const SAMPLES: u64 = 5 * MIB;
 /// Years ago, as most files of a database are.
 const LONG_AGO: i64 = 1_500_000_000;
@@ -111,7 +111,8 @@ fn a_change_in_the_middle_of_a_file_that_also_grew_is_in_the_snapshot() {
     }
 }
 
-/// What lies behind a link of a database is its data: a snapshot without it says so, and one that names it has it.
+/// The target of a database's link is its data: a snapshot without it reports that, and a push that names the
+/// target has it.
 #[test]
 fn a_link_of_a_database_that_leads_out_of_the_snapshot_is_told() {
     let world = World::new();
@@ -212,7 +213,7 @@ impl Drop for Mapped {
     }
 }
 
-/// What a database's own snapshot does to every file is one more link: its ctime changes.
+/// The snapshot of a database adds a link to every file: the ctime changes.
 #[test]
 fn a_snapshot_of_hard_links_costs_samples_at_most_and_nothing_where_a_class_allows_that() {
     let world = World::new();

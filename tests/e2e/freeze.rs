@@ -17,7 +17,7 @@ use tests::seed::Random;
 use tests::wait;
 use tests::world::{World, restored};
 
-/// What the client calls the folder of second names, wherever it makes it.
+/// Name of the folder for second names.
 const BASE: &str = ".astacus";
 
 fn small_tree(root: &Path, files: usize) {

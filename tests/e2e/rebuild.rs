@@ -162,7 +162,7 @@ impl Pushed {
     }
 }
 
-/// What `list` prints, of all clusters.
+/// Output of `list` for all clusters.
 fn list(node: &Client) -> String {
     node.admin(&["snapshots", "--json"]).exits(0).stdout + &node.run(["list", "--json"]).exits(0).stdout
 }
@@ -294,7 +294,7 @@ fn lost_manifests_and_packs_are_named_and_the_rest_is_served() {
     let status = nodes[0].0.status();
     assert_eq!(status["alarms"][0]["code"], "damaged_objects", "{status}");
     for (node, root) in &nodes {
-        // What it remembers of earlier pushes is compared with what the server has.
+        // The client compares its state of earlier pushes with the server.
         node.push(root);
         let to = pushed.world.path(&format!("restored-{}", root.display().to_string().replace('/', "-")));
         node.restore("latest", &to, &[]).exits(0);

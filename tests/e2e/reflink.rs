@@ -29,7 +29,8 @@ fn rewrite(path: &Path, stop: &AtomicBool) {
     }
 }
 
-/// Whether the bytes are the file at one moment: some round up to some block, and the one before it from there on.
+/// True if the bytes are the file at one moment: of some round up to some block, and of the round before from
+/// there on.
 fn is_one_moment(bytes: &[u8]) -> bool {
     let rounds: Vec<u64> =
         bytes.chunks_exact(8).map(|number| u64::from_le_bytes(number.try_into().unwrap())).collect();

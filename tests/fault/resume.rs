@@ -26,7 +26,7 @@ struct Setup {
     /// Files in the root, and their bytes.
     files: u64,
     bytes: u64,
-    /// What an undisturbed push sends, whatever it is.
+    /// Bytes that an undisturbed push sends.
     whole: u64,
 }
 
@@ -315,7 +315,7 @@ fn readers_whose_server_says_no_more_end_when_it_goes_and_when_they_are_told_to(
     }
 }
 
-/// Whether the kernel probes every connection to the server at `address`, and there is one.
+/// True if the kernel probes every connection to the server at `address`, and there is one.
 fn probes(address: &str) -> bool {
     let port: u16 = address.rsplit(':').next().unwrap().parse().unwrap();
     let (there, established, probing) = (format!(":{port:04X}"), "01", "02:");

@@ -1,4 +1,4 @@
-//! What must hold in every state.
+//! Conditions that hold in every state.
 
 use crate::collector;
 use crate::explore::Gc;
@@ -37,7 +37,7 @@ pub(crate) fn the_site_is_enough(gc: &Gc, state: &State) -> bool {
     })
 }
 
-/// What an open session was told is here, its later requests find.
+/// Later requests of an open session find every chunk that it was told is stored.
 pub(crate) fn promises_are_kept(_: &Gc, state: &State) -> bool {
     state.wrong != Wrong::PromiseBroken
 }

@@ -75,12 +75,12 @@ impl Running {
         Self { pid, done }
     }
 
-    /// What became of it, if it ends within `time`.
+    /// The result, if the program ends within `time`.
     pub fn within(&self, time: Duration) -> Option<Done> {
         self.done.recv_timeout(time).ok()
     }
 
-    /// What became of it.
+    /// Waits for the result.
     ///
     /// # Panics
     /// If it does not end within the patience of a test.
@@ -288,7 +288,7 @@ impl Client {
         run_to_end(command)
     }
 
-    /// What the server has.
+    /// Status of the server.
     ///
     /// # Panics
     /// If it does not say.

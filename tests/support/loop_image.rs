@@ -21,10 +21,10 @@ use crate::world::Folder;
 /// Large enough for XFS, which is not made smaller than 300 MiB. Nearly all of it is a hole.
 const IMAGE_LEN: u64 = 512 << 20;
 
-/// What is copied and compared at once.
+/// Bytes that are copied and compared at once.
 const PIECE_LEN: u64 = 1 << 20;
 
-/// What the names of the folders begin with at which images are mounted. The number of the process follows.
+/// Prefix of the names of the folders at which images are mounted. The number of the process follows.
 const MOUNT_PREFIX: &str = "astacus-loop-";
 
 /// A kind of file system.
@@ -127,7 +127,7 @@ impl LoopImage {
         &self.at
     }
 
-    /// What a power cut at this moment would leave, mounted beside it: the journal was replayed.
+    /// State after a power cut at this moment, mounted beside it: the journal was replayed.
     ///
     /// Whoever writes to it should stand still; what the kernel writes meanwhile does no harm.
     ///
@@ -181,7 +181,7 @@ fn unmount_leftovers() {
     }
 }
 
-/// Whether an image is mounted at `at` by a process that is gone.
+/// True if an image is mounted at `at` by a dead process.
 fn is_leftover(at: &str) -> bool {
     let name = at.rsplit('/').next().and_then(|name| name.strip_prefix(MOUNT_PREFIX));
     let owner = name.and_then(|name| name.split('-').next()?.parse::<u32>().ok());

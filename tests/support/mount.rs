@@ -105,7 +105,7 @@ impl Drop for Xfs {
 const LEAST_XFS_LEN: u64 = 400 << 20;
 
 fn unmount(at: &Path) {
-    // What stays mounted goes with the machine; the test is over.
+    // An image that stays mounted goes away with the machine; the test is over.
     let _ = Command::new("umount").arg("--lazy").arg(at).status();
 }
 

@@ -63,7 +63,7 @@ pub struct VerifyLimits {
 }
 
 impl VerifyLimits {
-    /// Whether a run with them may leave packs out.
+    /// True if a run with these limits may skip packs.
     pub fn is_partial(&self) -> bool {
         self.sample_ppm.is_some() || self.max_bytes.is_some() || self.max_time_ms.is_some()
     }
@@ -116,7 +116,7 @@ pub struct Finding {
     pub kind: FindingKind,
     /// The object, by its id or name.
     pub object: String,
-    /// What is wrong with it.
+    /// Description of the problem.
     pub problem: String,
     /// The snapshots that it hurts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -177,7 +177,7 @@ pub enum Stopped {
     Time,
 }
 
-/// What a check did.
+/// Result of a check.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct VerifyReport {
@@ -212,7 +212,7 @@ pub struct VerifyReport {
     pub oldest_verified: Option<String>,
     /// How much is wrong.
     pub counts: FindingCounts,
-    /// What is wrong; empty means that all is well.
+    /// Problems found; empty if there are none.
     pub findings: Vec<Finding>,
 }
 

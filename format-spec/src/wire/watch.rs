@@ -36,7 +36,7 @@ pub struct Alarm {
     /// The series or the channel that the alarm is about, if its code can be up for several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
-    /// What is wrong and what to do, for people.
+    /// Description of the problem and the way out, for people.
     pub message: String,
     /// Since when.
     pub since: String,

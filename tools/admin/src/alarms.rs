@@ -50,7 +50,7 @@ impl Show for Told {
     }
 }
 
-/// Whether somebody must look at one of them.
+/// True if one of them is not acknowledged.
 pub(crate) fn need_a_look(alarms: &[Alarm]) -> bool {
     alarms.iter().any(|alarm| alarm.acknowledged.is_none())
 }

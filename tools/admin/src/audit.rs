@@ -47,7 +47,7 @@ async fn audit(api: &Api, repair: Repair, output: Output) -> Result<AuditReport,
     report
 }
 
-/// What an audit found.
+/// Result of an audit.
 #[derive(Debug, Serialize)]
 struct Audited {
     level: &'static str,

@@ -101,8 +101,8 @@ fn manual(dir: &Path) -> Result<Verdict, AdminError> {
 /// Between two questions to a server that is busy.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
 
-/// What `question` gives. While the server says that another run is in progress, it is asked again for as long as `turn`
-/// waits.
+/// Returns the answer of `question`. While the server reports that another run is in progress, it is asked
+/// again until the wait of `turn` is over.
 pub(crate) async fn in_turn<T>(
     turn: Turn,
     mut question: impl AsyncFnMut() -> Result<T, ClientError>,

@@ -77,7 +77,7 @@ fn stayed(named: &[SnapshotId], report: &ForgetReport) -> Vec<SnapshotId> {
     named.iter().filter(|id| !goes(id)).copied().collect()
 }
 
-/// What was forgotten.
+/// Result of `forget`.
 #[derive(Debug, Serialize)]
 struct Forgotten {
     #[serde(flatten)]

@@ -71,7 +71,7 @@ enum Lists {
     Whole,
 }
 
-/// What a run did.
+/// Result of a run.
 #[derive(Debug, Serialize)]
 struct Collected {
     #[serde(flatten)]

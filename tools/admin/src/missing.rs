@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::show::wide;
 
-/// Whether a snapshot has any such files. If not, nothing is asked: the server would have to read every page.
+/// True if a snapshot has such files. If not, nothing is asked: the server would have to read every page.
 pub(crate) fn are_any(info: &SnapshotInfo) -> bool {
     let moments = || info.pushes.iter().filter_map(|push| push.stats.moment);
     info.problems > 0 || moments().any(|moment| moment.torn > 0 || moment.fuzzy > 0)
@@ -23,7 +23,7 @@ pub(crate) fn are_any(info: &SnapshotInfo) -> bool {
 #[derive(Debug, Serialize)]
 pub(crate) struct NotWhole {
     not_whole: Vec<OfNode>,
-    /// Whether a limit kept no other from being named.
+    /// True if the limit hid no file.
     all_named: bool,
 }
 
@@ -34,7 +34,7 @@ struct OfNode {
     file: FileProblem,
 }
 
-/// Whether there are more than were asked for.
+/// Existence of more files than requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Rest {
     None,

@@ -20,7 +20,7 @@ use crate::commands::Verdict;
 use crate::error::AdminError;
 use crate::show::table;
 
-/// What a pack says about itself.
+/// Fields of a pack that `inspect` prints.
 #[derive(Debug, Serialize)]
 pub(crate) struct Inspected {
     file: String,
@@ -36,7 +36,7 @@ pub(crate) struct Inspected {
     directory: Option<Content>,
 }
 
-/// Whether the file's name is the hash of its bytes.
+/// Comparison of the file's name with the hash of its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Name {
@@ -48,7 +48,7 @@ enum Name {
     Foreign,
 }
 
-/// What lies in a pack.
+/// Content of a pack.
 #[derive(Debug, Serialize)]
 struct Content {
     cluster: ClusterName,

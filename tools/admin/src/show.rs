@@ -1,4 +1,4 @@
-//! What the server said, as text for people and as one JSON document for programs.
+//! Answers of the server, as text for people and as one JSON document for programs.
 
 use std::io::{self, Write};
 
@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::alarms::show_alarms;
 
-/// What a server has.
+/// State of a server.
 #[derive(Debug, Serialize)]
 pub(crate) struct ServerStatus(pub(crate) Status);
 

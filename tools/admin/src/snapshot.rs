@@ -112,7 +112,7 @@ fn nodes(info: &SnapshotInfo) -> Vec<&str> {
     info.nodes.iter().map(|node| node.as_str()).collect()
 }
 
-/// What is to become of it, and what its push said of it.
+/// Notes on a snapshot: pending deletion, protection, labels and note.
 fn note(info: &SnapshotInfo) -> String {
     let going = info.going_until.iter().map(|until| format!("DELETED, purge after {until}"));
     let protected = info.protected.iter().map(|reason| format!("protected: {reason}"));
@@ -168,7 +168,7 @@ impl Show for Detail {
     }
 }
 
-/// What a snapshot is suspect for.
+/// Reason for which a snapshot is suspect.
 fn held(before: &Shrunk) -> String {
     let (files, bytes) = (HumanCount(before.files), HumanBytes(before.bytes));
     format!("much smaller than {}, which has {files} files of {bytes}", before.since)

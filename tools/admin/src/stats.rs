@@ -42,7 +42,7 @@ fn only(cluster: &ClusterName, report: &mut StatsReport) -> Result<(), ClientErr
     Ok(())
 }
 
-/// What packs hold beside blobs, in bytes: directories, keys, and what fills them up to a round length.
+/// Bytes in packs beside blobs: directories, keys and padding.
 fn directories(all: &StatsReport) -> u64 {
     let blobs: u64 = all.clusters.iter().map(|stats| stats.space.stored_bytes).sum();
     all.packs.bytes.saturating_sub(blobs).saturating_sub(all.dead_bytes)

@@ -115,7 +115,7 @@ impl Verify {
         }
     }
 
-    /// What to ask the server for, if it is about stored objects: of everything.
+    /// Request to check stored objects; `None` if the counts are checked.
     fn request(&self) -> Option<VerifyRequest> {
         let level = self.level.of_objects()?;
         let limits = self.limits.wire();
@@ -124,7 +124,7 @@ impl Verify {
 }
 
 impl Scrub {
-    /// What to ask the server for.
+    /// Request to the server.
     pub(crate) fn request(&self) -> VerifyRequest {
         VerifyRequest { limits: self.limits.wire(), ..VerifyLevel::Read.into() }
     }
@@ -237,7 +237,7 @@ pub(crate) fn bar(output: Output) -> ProgressBar {
     bar
 }
 
-/// What a check found.
+/// Result of a check.
 #[derive(Debug, Serialize)]
 struct Verified {
     level: VerifyLevel,

@@ -21,11 +21,11 @@ pub(crate) struct Comparison {
     pub(crate) bytes: u64,
     /// Folders and links that are equal.
     pub(crate) others: u64,
-    /// What differs and should not.
+    /// Differences that should not exist.
     pub(crate) different: Vec<Note>,
-    /// What differs because the source changed after the push had begun.
+    /// Differences of files that changed after the push had begun.
     pub(crate) changed: Vec<Note>,
-    /// What cannot be read in the source.
+    /// Source files that cannot be read.
     pub(crate) unreadable: Vec<Note>,
 }
 
@@ -131,7 +131,7 @@ impl Trees<'_> {
         list.push(Note { path: at(self.source, path), text });
     }
 
-    /// Whether the entry, or the folder that it vanished from, changed after the push had begun.
+    /// True if the entry, or the folder that it vanished from, changed after the push had begun.
     fn changed(&self, path: &Path) -> bool {
         let is_newer = |about: &Metadata| {
             let nanos = u32::try_from(about.ctime_nsec()).unwrap_or_default();

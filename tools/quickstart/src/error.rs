@@ -1,4 +1,4 @@
-//! What can end the tour early.
+//! Errors that end the tour early.
 
 use std::io;
 use std::path::PathBuf;
@@ -28,7 +28,7 @@ pub(crate) enum TourError {
     /// The machine gave no thread, port or signal.
     #[error("start the server")]
     Start(#[source] io::Error),
-    /// What is shown could not be written.
+    /// Standard output could not be written.
     #[error("write to standard output")]
     Output(#[from] io::Error),
 }

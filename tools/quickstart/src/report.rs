@@ -1,4 +1,4 @@
-//! What is printed: a line for each step, what was found, and the commands to go on with.
+//! Output of the tour: a line for each step, its results, and the next commands.
 
 use std::borrow::Cow;
 use std::fmt::Display;

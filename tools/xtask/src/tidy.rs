@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::tree::{File, Tree};
 
-/// What is untidy, one line each.
+/// Violations, one line each.
 pub(crate) fn check(tree: &Tree) -> Vec<String> {
     [lints(tree), decisions(tree), suites(tree), invariants(tree), faults(tree)].concat()
 }
@@ -156,7 +156,8 @@ fn is_fault_id(word: &str) -> bool {
     is_id(word) || word.strip_prefix(|first: char| first.is_ascii_uppercase()).is_some_and(is_id)
 }
 
-/// Whether the file at `path` has the test `name`, and lies in the rooms that stand before it: `e2e::push::a_test`.
+/// True if the file at `path` has the test `name`, and lies in the rooms that stand before it:
+/// `e2e::push::a_test`.
 fn holds(path: &str, tests: &[&str], name: &str) -> bool {
     let mut rooms: Vec<&str> = name.split("::").collect();
     let test = rooms.pop();

@@ -1,5 +1,4 @@
-//! What operators type over the years, against a stand-in for the server: texts, documents, exit codes,
-//! and what is asked of the server for it.
+//! Commands of operators, against a stand-in for the server: texts, documents, exit codes, and requests.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails, in what tests share as well")]
 
