@@ -99,7 +99,7 @@ fn strangers_who_only_wait_shut_nobody_out() {
 
     assert!(world.server.stop().success());
     drop(held);
-    assert!(world.server.log().contains("stopping"), "{}", world.server.log());
+    assert!(world.server.log().contains("shutting down"), "{}", world.server.log());
 }
 
 /// A health check and a refusal end their connection: a stranger keeps no place by asking again.

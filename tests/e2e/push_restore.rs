@@ -314,7 +314,7 @@ fn a_file_that_is_named_comes_back_and_what_is_named_twice_is_pushed_once() {
         "the same series"
     );
     let told = both["warnings"].to_string();
-    assert!(told.contains("data/file` is pushed once, as a part of"), "{told}");
+    assert!(told.contains("data/file` is a part of"), "{told}");
     let to = world.path("restored");
     node.restore(&text(&both, "snapshot"), &to, &[]).exits(0);
     assert_eq!(names(&restored(&to, &top)), ["data", "hosts"]);

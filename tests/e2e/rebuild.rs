@@ -323,11 +323,11 @@ fn a_rebuild_that_cannot_be_right_is_refused_and_changes_nothing() {
     check(rebuild(&fresh, site, &other_key), 2, "another repository");
     check(rebuild(&fresh, site, &no_key), 13, "not a master key");
     check(rebuild(&fresh, site, &pushed.world.path("missing")), 10, "is missing");
-    check(rebuild(&fresh, foreign.to_str().unwrap(), &pushed.key), 10, "holds no repository");
-    check(rebuild(&fresh, "/does/not/exist", &pushed.key), 10, "holds no repository");
+    check(rebuild(&fresh, foreign.to_str().unwrap(), &pushed.key), 10, "not a site of a repository");
+    check(rebuild(&fresh, "/does/not/exist", &pushed.key), 10, "not a site of a repository");
     check(rebuild(&fresh, "s3://bucket/site", &pushed.key), 2, "only folders are supported");
     check(rebuild(&foreign, site, &pushed.key), 2, "letter");
-    check(rebuild(pushed.data(), site, &pushed.key), 2, "has an index");
+    check(rebuild(pushed.data(), site, &pushed.key), 2, "already has an index");
     let place = other.path("other-data");
     fs::create_dir_all(place.join("site/keyring")).unwrap();
     fs::copy(other.server.data().join("site/keyring/repository"), place.join("site/keyring/repository"))

@@ -242,7 +242,7 @@ fn a_hang_up_reads_the_configuration_again() {
     assert_eq!(expected(&watched), 1);
     configure(&watched.folder, "[freshness]\nunknown = 1");
     watched.hang_up();
-    watched.logs("cannot be used");
+    watched.logs("the configuration is invalid");
     assert_eq!(expected(&watched), 1);
     assert!(watched.server.runs());
 }

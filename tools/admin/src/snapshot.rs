@@ -149,8 +149,10 @@ impl Show for Detail {
             ["bytes", &exactly(info.bytes)].map(str::to_owned),
             ["unique size", &alone(&self.detail)].map(str::to_owned),
         ];
-        let going =
-            info.going_until.iter().map(|until| ["GOING", &format!("until {until}")].map(str::to_owned));
+        let going = info
+            .going_until
+            .iter()
+            .map(|until| ["DELETED", &format!("purge after {until}")].map(str::to_owned));
         let protected = info.protected.iter().map(|reason| ["protected", reason].map(str::to_owned));
         let damaged = info.damaged.iter().map(|problem| ["DAMAGED", problem].map(str::to_owned));
         let suspect = info.suspect.map(|before| ["SUSPECT".to_owned(), held(&before)]);
