@@ -71,7 +71,7 @@ pub enum Content {
 /// Writes `len` bytes of `content` to `out`.
 ///
 /// # Errors
-/// Whatever `out` says.
+/// The errors of `out`.
 pub fn write_content(
     content: Content,
     random: &mut Random,

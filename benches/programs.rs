@@ -52,7 +52,7 @@ pub fn timed(mut command: Command) -> Run {
 /// A running server.
 pub struct Server {
     process: Child,
-    /// Where it listens.
+    /// Address of the server.
     pub address: String,
 }
 
@@ -65,7 +65,7 @@ impl Server {
         Self::run(Command::new(program("astacus-server")), data)
     }
 
-    /// As [`start`](Self::start), with the configuration file `config`.
+    /// Like [`start`](Self::start), with the configuration file `config`.
     ///
     /// # Panics
     /// If it does not start.

@@ -69,7 +69,7 @@ impl fmt::Debug for Chunker {
     }
 }
 
-/// All that the scan needs, computed once.
+/// Values that the scan needs, computed once.
 struct FastCdc {
     sizes: [usize; 3],
     mask_strict: u64,

@@ -45,7 +45,7 @@ impl EntryPath {
     /// The path of `name` in this folder.
     ///
     /// # Errors
-    /// As [`new`](Self::new).
+    /// The errors of [`new`](Self::new).
     pub fn join(&self, name: &[u8]) -> Result<Self, FormatError> {
         check_component(name)?;
         let mut bytes = Vec::with_capacity(self.0.len() + 1 + name.len());

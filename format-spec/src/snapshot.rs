@@ -43,7 +43,7 @@ pub struct ManifestRef {
     /// Statistics of its push.
     #[n(3)]
     pub push: Option<PushStats>,
-    /// Where it comes from. Snapshots of earlier builds leave that to their manifests.
+    /// Origin of the snapshot. Earlier builds left it to their manifests.
     #[n(4)]
     pub origin: Option<Origin>,
 }

@@ -306,7 +306,7 @@ fn the_search_finds_a_byte_that_a_reader_ignores() {
     let good = golden("snapshot.sealed");
     let keys = keys();
     let ignored = good.len() - 1;
-    // As if the last byte of the tag were not compared.
+    // A detector that does not compare the last byte of the tag.
     let looks_away = |bytes: &[u8]| {
         let mut seen = bytes.to_vec();
         seen.resize(good.len(), 0);

@@ -211,7 +211,7 @@ fn sealed_snapshot() -> Vec<u8> {
     object::seal(ObjectKind::Snapshot, &keys(), REPOSITORY, [0xa3; 32], &snapshot().encode())
 }
 
-/// Of the golden pack.
+/// The protection of the snapshot in the golden pack.
 fn protection() -> ProtectionRecord {
     let reason = "audit of 2026".to_owned();
     ProtectionRecord { version: FORMAT_VERSION, snapshot: snapshot().id, reason }

@@ -85,7 +85,7 @@ fn authorized(world: &World, method: &str, path: &str, body_len: usize) -> Vec<u
     .into_bytes()
 }
 
-/// Nobody without the token keeps those out who have it, and the server hears that it is to stop.
+/// Connections without the token do not block those that have it, nor the stop of the server.
 #[test]
 fn strangers_who_only_wait_shut_nobody_out() {
     let limit = getrlimit(Resource::Nofile);

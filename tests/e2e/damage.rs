@@ -153,7 +153,7 @@ fn two_packs_that_changed_places_are_found() {
     fs::write(last, a).unwrap();
 
     assert_eq!(repository.verify("read").0, Some(13));
-    // By its id: `latest` stands for an older one, if that is not damaged.
+    // The damaged snapshot is named by its id, because `latest` selects an older one.
     assert_eq!(repository.node.restore(&newest, &repository.world.path("restored"), &[]).code, Some(13));
 }
 

@@ -98,7 +98,7 @@ fn a_policy_lets_no_snapshot_go_for_one_whose_manifest_is_lost() {
     hurt.assert_restores(&hurt.first);
 }
 
-/// Of a snapshot whose manifest is lost nobody can tell what it holds; of all others one can.
+/// The content of a snapshot whose manifest is lost is unknown; all others are counted.
 #[test]
 fn what_a_lost_manifest_leaves_uncounted_is_named_and_the_rest_is_counted() {
     let hurt = Hurt::new();
@@ -112,7 +112,7 @@ fn what_a_lost_manifest_leaves_uncounted_is_named_and_the_rest_is_counted() {
     hurt.node.admin(&["verify", "--level", "exists"]).exits(13);
     let restored = hurt.node.restore(&hurt.second, &hurt.world.path("restored"), &[]);
     assert!(restored.code != Some(0) && restored.stderr.contains("known to be damaged"), "{restored:?}");
-    // And `latest` is the last one that a policy counts.
+    // `latest` is the last snapshot that a policy counts.
     let latest = hurt.node.restore("latest", &hurt.world.path("latest"), &[]).exits(0);
     assert_eq!(latest.json()["snapshot"], json!(hurt.first));
     assert!(latest.stderr.contains(&hurt.second) && latest.stderr.contains("damaged"), "{latest:?}");

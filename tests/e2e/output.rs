@@ -40,7 +40,7 @@ fn a_server_whose_log_cannot_be_written_serves_and_stops() {
 #[test]
 fn a_server_whose_log_nobody_reads_serves_and_stops() {
     let (unread, mut log) = std::io::pipe().unwrap();
-    // As much as a pipe holds.
+    // One write fills the pipe.
     log.write_all(&[b'.'; 64 << 10]).unwrap();
     let folder = Folder::new();
     let log = File::from(std::os::fd::OwnedFd::from(log));

@@ -255,7 +255,7 @@ fn torn_and_fuzzy_files_are_restored_and_named() {
     let to = world.path("restored");
 
     let refused = node.restore(&id, &to, &["--path", "torn"]).exits(2).json();
-    // Nobody knows what a name that has gone was: a folder could have held what a bare name chooses.
+    // The kind of a vanished name is unknown: a folder could have contained a name that the pattern matches.
     let unknown = node.restore(&id, &to, &["--path", "fuzzy"]).exits(2).json();
     let whole = ["--path", "/data/fuzzy", "--path", "/data/whole"];
     let part = node.restore(&id, &world.path("part"), &whole).exits(0).json();
@@ -410,7 +410,7 @@ fn a_node_of_the_environment_is_the_one_that_is_restored_and_verified() {
     assert!(!world.path("none").exists());
 }
 
-/// Whoever mistypes a cluster must not take an empty answer for an empty repository.
+/// A mistyped cluster must not look like an empty repository.
 #[test]
 fn a_cluster_without_snapshots_is_not_found_by_any_command() {
     let world = World::new();

@@ -12,7 +12,7 @@ use tests::gear;
 use tests::seed::Random;
 use tests::world::World;
 
-/// Nothing that runs by itself, so that each test says when.
+/// The server does no work of its own, so that each test decides the time.
 const BY_HAND: &str = "[gc]\nevery_minutes = 0\n";
 
 /// One node, and the trees of its snapshots.

@@ -147,7 +147,7 @@ fn a_dry_run_tells_what_a_push_would_read_and_changes_nothing() {
     write(&root, "x.tmp", 9);
     let state = || files_of(&node.home().join("state"));
     let before = state();
-    // Nobody listens there, and there is no token.
+    // No server listens there, and there is no token.
     let alone = node.at("http://127.0.0.1:1").with_token_file(&world.path("no-token"));
 
     let options = ["--dry-run", "--exclude", "*.tmp", "-v"];

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use tests::client::{Client, Done, text};
 use tests::world::World;
 
-/// Nothing that runs by itself, so that each test says when.
+/// The server does no work of its own, so that each test decides the time.
 const BY_HAND: &str = "[gc]\nevery_minutes = 0\n";
 
 /// A node with two jobs: its settings, pushed once, and its data, pushed often.

@@ -13,7 +13,7 @@ use tests::seed::Random;
 use tests::wait;
 use tests::world::{World, bytes_below, objects};
 
-/// Nothing that runs by itself, so that each test says when.
+/// The server does no work of its own, so that each test decides the time.
 const BY_HAND: &str = "[gc]\nevery_minutes = 0\n";
 
 const KIB: u64 = 1 << 10;

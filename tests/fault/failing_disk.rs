@@ -28,7 +28,7 @@ pub(crate) enum Call {
 }
 
 impl Call {
-    /// All that a running server makes; folders are listed at its start.
+    /// Calls of a running server; folders are listed at its start.
     pub(crate) const WORKING: [Self; 8] = [
         Self::OpenFolder,
         Self::MakeFolder,

@@ -46,7 +46,7 @@ const NODES: usize = 3;
 const FILES: usize = 6;
 /// Contents that all nodes pick from, again and again.
 const POOL: u64 = 24;
-/// As many snapshots stay.
+/// Number of snapshots that are kept.
 const KEPT: usize = 4;
 /// Everything is looked at after so many kills.
 const CHECK_EVERY: usize = 10;

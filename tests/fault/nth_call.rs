@@ -92,7 +92,7 @@ impl Traced {
         let (sender, said) = mpsc::channel();
         std::thread::spawn(move || {
             for line in stdout.lines().map_while(Result::ok) {
-                // Nobody may be listening any more.
+                // The receiver may be gone.
                 let _ = sender.send(line);
             }
         });

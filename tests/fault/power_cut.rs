@@ -113,7 +113,7 @@ impl Machine {
         corpus::work_on(&self.root, random);
         let copy = self.folder.path(&format!("copy-{}", self.kept.len() + self.tally.forgotten));
         if copy.exists() {
-            // Of a push that was cut short and has left nothing.
+            // The interrupted push has left nothing.
             std::fs::remove_dir_all(&copy).unwrap();
         }
         corpus::copy_data(&self.root, &copy);
@@ -419,7 +419,7 @@ fn power_cuts_during_the_first_start_leave_a_folder_that_starts() {
     let mut random = Random::printed();
     for kind in [FileSystem::Ext4, FileSystem::Xfs] {
         let (rounds, mut whole) = (gear::rounds(6, 150), 0);
-        // Nobody knows how long a first start takes here: the cuts feel their way to its end.
+        // The length of a first start is unknown here: the cuts approach its end.
         let mut longest = 100_000;
         for _ in 0..rounds {
             let pause = Duration::from_micros(random.below(longest));

@@ -30,7 +30,7 @@ const INNER: &str = "inner";
 /// A file outside of the root that no push may read.
 const OUTSIDE: Owner = Owner { file: u32::MAX, generation: 0 };
 
-/// Whose bytes they are.
+/// Owner of the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Owner {
     file: u32,
@@ -72,7 +72,7 @@ enum State {
     Link,
     /// A folder with one file of a generation.
     Folder { generation: u32, len: usize },
-    /// Nothing.
+    /// The name does not exist.
     Gone,
 }
 

@@ -256,7 +256,7 @@ fn until_sealed(setup: &Setup, before: u64) -> u64 {
 fn a_push_that_waits_for_room_ends_when_its_server_goes_and_when_it_is_told_to() {
     const FILES: usize = 4;
     const LEN: usize = 40_000_000;
-    /// By then it has read all that it has room for.
+    /// By then the push has read as much as its buffers hold.
     const SENT: u64 = 16_000_000;
     let mut world = World::new();
     let relay = Relay::to(&world.server);

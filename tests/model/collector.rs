@@ -138,7 +138,7 @@ fn idle_rows(state: &State, item: Item) -> Set {
     rows
 }
 
-/// Nobody who may have been told of a row that is idle since `epoch` is still there.
+/// True if no session is open that may rely on a row that is idle since `epoch`.
 fn is_over(state: &State, epoch: Epoch) -> bool {
     state.oldest_start().is_none_or(|start| epoch < start)
 }

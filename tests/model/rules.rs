@@ -33,7 +33,7 @@ pub(crate) enum Rule {
     StaleChecksRows,
     /// The batch that moves rows to a new pack moves only those that lie where they were copied from.
     SwitchChecksRows,
-    /// That batch queues the idle rows among them: the item of their old pack is stale now.
+    /// That batch queues the idle rows among them, because the item of their old pack is stale now.
     SwitchQueuesIdle,
     /// The step that removes the last count of a row queues the row.
     UncountQueues,
@@ -154,7 +154,7 @@ pub(crate) enum Grain {
 /// A repository to start with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Start {
-    /// Nothing.
+    /// The empty repository.
     Empty,
     /// One snapshot, of page 0.
     Snapshot,

@@ -21,7 +21,7 @@ pub(crate) type Epoch = u8;
 pub(crate) struct Set(u16);
 
 impl Set {
-    /// Nothing.
+    /// The empty set.
     pub(crate) const EMPTY: Self = Self(0);
 
     /// These.
@@ -166,10 +166,10 @@ pub(crate) struct Snapshot {
     pub(crate) listed: Listed,
     pub(crate) manifest: Site,
     pub(crate) object: Site,
-    /// Of both names: they are doomed, and taken back, in the same batches.
+    /// Fate of both names: the same batches doom them, and take that back.
     pub(crate) manifest_fate: Fate,
     pub(crate) fate: Fate,
-    /// Whose commit doomed it: the pusher, and how many sessions it could open after that one.
+    /// The pusher whose commit doomed it, and the number of sessions that it could open after that one.
     pub(crate) by: Option<(usize, u8)>,
     pub(crate) travel: Travel,
 }

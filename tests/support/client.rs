@@ -69,7 +69,7 @@ impl Running {
         let (sender, done) = mpsc::channel();
         std::thread::spawn(move || {
             let output = child.wait_with_output().expect("our own child can be waited for");
-            // Nobody may be waiting any more.
+            // The receiver may be gone.
             let _ = sender.send(Done::new(output.status, &output.stdout, &output.stderr));
         });
         Self { pid, done }

@@ -51,7 +51,7 @@ pub enum Length {
     Claimed(u64),
     /// This many bytes, and then the connection is closed, however many came.
     BrokenOff(u64),
-    /// Nothing: the body comes in pieces.
+    /// No length: the body is sent in pieces.
     Chunked,
 }
 

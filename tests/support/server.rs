@@ -289,7 +289,7 @@ fn first_line(stdout: impl Read + Send + 'static) -> Option<String> {
         let mut stdout = BufReader::new(stdout);
         let mut line = String::new();
         let read = stdout.read_line(&mut line);
-        // Nobody may be waiting any more.
+        // The receiver may be gone.
         let _ = sender.send(read.ok().filter(|read| *read > 0).map(|_| line.trim_end().to_owned()));
         let _ = stdout.read_to_string(&mut line);
     });

@@ -103,7 +103,7 @@ pub struct OpenSessions {
 pub struct OpenSessionInfo {
     /// Its id.
     pub session: SessionId,
-    /// Whose push it is.
+    /// Cluster of the push.
     pub cluster: ClusterName,
     /// The node that pushes.
     pub node: NodeName,

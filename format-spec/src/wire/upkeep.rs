@@ -13,7 +13,7 @@ use crate::snapshot::SnapshotState;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RetentionPolicy {
-    /// As many complete snapshots always stay, the newest; 3 unless given.
+    /// Number of the newest complete snapshots that are always kept; 3 unless given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub minimum: Option<u32>,
     /// No more complete snapshots than this stay.
@@ -46,7 +46,7 @@ pub struct RetentionPolicy {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RunMode {
-    /// Nothing changes.
+    /// Dry run: nothing changes.
     #[default]
     Plan,
     /// It is done.
@@ -211,8 +211,8 @@ pub struct Pinning {
     pub cluster: ClusterName,
     /// Its node.
     pub node: NodeName,
-    /// All that is idle since its start or later: it and every session that began before it must be over
-    /// before that goes.
+    /// All data that is idle since the start of the session or later. It can be deleted only after this
+    /// session and all earlier ones have ended.
     pub holds: Amount,
 }
 
@@ -250,7 +250,7 @@ pub struct GcReport {
     pub pinned: Vec<Pinning>,
     /// Objects that will be deleted later. At most 1,000 are listed.
     pub waiting: Vec<Waiting>,
-    /// All that goes later.
+    /// Sum of all objects that will be deleted later.
     pub waiting_total: Amount,
     /// Why the run ended before everything was done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -347,11 +347,11 @@ pub struct NotCounted {
 /// Sizes of the repository, its clusters, nodes and snapshots.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatsReport {
-    /// By cluster.
+    /// Sizes by cluster.
     pub clusters: Vec<ClusterStats>,
-    /// By node.
+    /// Sizes by node.
     pub nodes: Vec<NodeStats>,
-    /// By snapshot, oldest first.
+    /// Sizes by snapshot, oldest first.
     pub snapshots: Vec<SnapshotStats>,
     /// Snapshots that are in none of the lists but `clusters`, as something of them cannot be read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

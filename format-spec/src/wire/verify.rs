@@ -11,11 +11,11 @@ use crate::id::{NodeName, SnapshotId};
 pub enum VerifyLevel {
     /// Every page and chunk that a snapshot needs is in the index.
     Index,
-    /// And every pack that the index names is on the site, with the right length.
+    /// Like `Index`, and every pack that the index names exists on the site with the right length.
     Exists,
-    /// And every byte of every pack is as it was written.
+    /// Like `Exists`, and every byte of every pack is correct.
     Read,
-    /// And every file of every snapshot comes out whole: order of its parts, length, digest.
+    /// Like `Read`, and every file of every snapshot can be restored: order of its parts, length, digest.
     Restore,
 }
 
@@ -54,7 +54,7 @@ pub struct VerifyLimits {
     /// No pack is begun that would make it more bytes than this, but for the first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_bytes: Option<u64>,
-    /// Nothing is begun once this many milliseconds are over.
+    /// Time in milliseconds after which no new work starts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_time_ms: Option<u64>,
     /// Bytes per second of packs that are read at most, on average.
@@ -140,13 +140,13 @@ fn is_zero(count: &u64) -> bool {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct FindingCounts {
-    /// Of [`FindingKind::Corrupt`].
+    /// Number of [`FindingKind::Corrupt`] findings.
     pub corrupt: u64,
-    /// Of [`FindingKind::Missing`].
+    /// Number of [`FindingKind::Missing`] findings.
     pub missing: u64,
-    /// Of [`FindingKind::Unreadable`].
+    /// Number of [`FindingKind::Unreadable`] findings.
     pub unreadable: u64,
-    /// Of [`FindingKind::Index`].
+    /// Number of [`FindingKind::Index`] findings.
     pub index: u64,
 }
 

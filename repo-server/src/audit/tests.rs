@@ -67,7 +67,7 @@ async fn counts_that_differ_are_found_raise_an_alarm_and_are_mended() {
     let about = |id: ChunkId| told.findings.iter().find(|found| found.object == id.to_string()).unwrap();
     assert_eq!(about(low).problem, "its count is 0, but 2 pages refer to it");
     assert_eq!(about(high).problem, "its count is 7, but 1 pages refer to it");
-    assert_eq!(about(page).problem, "counts 2, and 1 manifests name it");
+    assert_eq!(about(page).problem, "its count is 2, but 1 manifests name it");
 
     let mended = audit(&world, Repair::Yes).await;
     assert_eq!((mended.found, mended.mended, mended.is_sound(), alarms(&world)), (3, 3, true, 0));

@@ -36,7 +36,7 @@ pub type Seed = (String, Vec<u8>);
 /// Most memory that a target may take: so many bytes, and so many for each byte of its input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Room {
-    /// Whatever the input.
+    /// Bytes that are needed for any input.
     pub fixed: usize,
     /// For each byte of the input.
     pub per_byte: usize,

@@ -26,7 +26,7 @@ pub(crate) enum Verdict {
     Sound,
     Damaged,
     Partial,
-    /// Nothing is known to be wrong, and not everything could be looked at.
+    /// No problem is known, but some objects could not be checked.
     Unknown,
 }
 

@@ -44,7 +44,7 @@ enum Rest {
 /// The files in one list: a document has them all in memory.
 ///
 /// # Errors
-/// As [`Api::snapshot_problems`].
+/// The errors of [`Api::snapshot_problems`].
 pub(crate) async fn all(api: &Api, info: &SnapshotInfo, limit: Option<u64>) -> Result<NotWhole, ClientError> {
     let mut not_whole = Vec::new();
     let rest = each(api, info, limit, |FileProblems { node, problems, .. }| {
@@ -58,7 +58,7 @@ pub(crate) async fn all(api: &Api, info: &SnapshotInfo, limit: Option<u64>) -> R
 /// Shows the files to people, each part as it comes.
 ///
 /// # Errors
-/// As [`Api::snapshot_problems`], or [`ClientError::Output`].
+/// The errors of [`Api::snapshot_problems`], or [`ClientError::Output`].
 pub(crate) async fn show_each(
     api: &Api,
     info: &SnapshotInfo,

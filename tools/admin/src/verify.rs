@@ -337,7 +337,7 @@ fn row(finding: &Finding) -> [String; 3] {
     [kind.to_owned(), finding.object.clone(), finding.problem.clone()]
 }
 
-/// Whom a finding hurts.
+/// Prints the snapshots and files that a finding affects.
 fn hurts(out: &mut dyn Write, finding: &Finding) -> io::Result<()> {
     if finding.snapshots.is_empty() {
         return Ok(());

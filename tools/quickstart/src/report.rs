@@ -20,7 +20,7 @@ use crate::place::Places;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Equal,
-    /// But for what could not be read, or changed meanwhile.
+    /// It is equal except for files that could not be read, or that changed meanwhile.
     Partial,
     Different,
 }

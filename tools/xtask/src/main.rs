@@ -52,6 +52,6 @@ fn run(check: Check) -> Result<ExitCode> {
 }
 
 fn say(line: &str) {
-    // Nobody is left to tell when the terminal is gone.
+    // A closed terminal is ignored.
     let _ = writeln!(std::io::stderr(), "{line}");
 }

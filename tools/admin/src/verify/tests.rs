@@ -99,7 +99,7 @@ fn request(words: &[&str]) -> Result<VerifyRequest, clap::Error> {
     }
 }
 
-/// Whoever runs the quick check must not believe that bytes were read.
+/// The quick check must not suggest that bytes were read.
 #[test]
 fn a_check_that_reads_nothing_says_so() {
     let told = |level| text(&Verified::new(level, VerifyReport::default()));
