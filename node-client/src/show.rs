@@ -12,14 +12,13 @@ use format_spec::{About, ErrorClass};
 use indicatif::{HumanBytes, HumanCount};
 use serde::Serialize;
 
-use crate::cli::Output;
 use crate::error::{ClientError, DAMAGE_HINT, chain};
+use crate::output::Output;
 use crate::push::{DryPush, LeftOutBy, Planned, PushReport, Tidied};
 use crate::restore::{
     DamagedPage, DryRun, FailedFor, NotSet, PassedOver, PlannedKind, RestoreReport, VerifyReport,
 };
-
-pub mod snapshot;
+use crate::summary;
 
 /// A number with its noun, for people: `1 file`, `2 files`, `3 entries`.
 #[derive(Debug, Clone, Copy)]
@@ -114,12 +113,9 @@ pub fn write_out(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result
     }
 }
 
-/// Shows why a command failed: for people on standard error, for programs as the one document.
-pub fn show_error(error: &ClientError, output: Output) {
-    let restored = match error {
-        ClientError::Stopped { report, .. } => Some(&**report),
-        _ => None,
-    };
+/// Shows why a command failed, and what a restore had `restored` by then: for people on standard error, for programs as
+/// the one document.
+pub fn show_error(error: &ClientError, restored: Option<&RestoreReport>, output: Output) {
     if output.json {
         let failed = Failed { error: ErrorDocument::new(error), restored };
         let _ = document(&failed, &mut io::stdout().lock());
@@ -417,15 +413,15 @@ fn row(info: &SnapshotInfo) -> [String; 12] {
         info.id.to_string(),
         info.cluster.to_string(),
         nodes.join(","),
-        snapshot::folders(&info.origins),
+        summary::folders(&info.origins),
         Printable(info.created.as_bytes()).to_string(),
-        snapshot::state(info),
+        summary::state(info),
         HumanCount(info.files).to_string(),
         HumanBytes(info.bytes).to_string(),
-        known(HumanCount(sum(snapshot::changed)).to_string()),
+        known(HumanCount(sum(summary::changed)).to_string()),
         known(HumanBytes(sum(|stats| stats.bytes_read)).to_string()),
         known(HumanBytes(sum(|stats| stats.bytes_sent)).to_string()),
-        snapshot::about(&info.about),
+        summary::about(&info.about),
     ]
 }
 

@@ -27,10 +27,9 @@ pub enum ServerError {
     SessionOver(SessionId),
     /// A node has as many sessions open as one may have.
     #[error(
-        "node `{node}` of cluster `{cluster}` has {most} open sessions, the maximum: `astacus-admin sessions` lists them; an abandoned session expires after two minutes",
-        most = crate::session::MOST_OF_A_NODE
+        "node `{node}` of cluster `{cluster}` has {most} open sessions, the maximum: `astacus-admin sessions` lists them; an abandoned session expires after two minutes"
     )]
-    TooManySessions { cluster: ClusterName, node: NodeName },
+    TooManySessions { cluster: ClusterName, node: NodeName, most: usize },
     /// Nothing has this id.
     #[error("no such snapshot: {0}")]
     NoSnapshot(SnapshotId),

@@ -56,12 +56,11 @@ use select::Latest;
 use work::Work;
 use write::Writer;
 
+pub use crate::error::Lack;
 pub use attributes::{NotSet, Note, Setuid};
 pub use dry::{DryRun, PlannedKind, PlannedName, dry_run};
 pub use failed::{DamagedPage, Failed, FailedFor};
 pub use folder::Existing;
-pub(crate) use folder::is_temporary;
-pub use lack::Lack;
 pub use report::{RestoreReport, Skipped};
 pub use select::{NodeChoice, Partial, PassedOver, PassedOverFor};
 pub use series::SeriesChoice;
@@ -190,7 +189,7 @@ pub fn run(
     runtime: &Handle,
     options: &RestoreOptions,
     hooks: &Hooks<'_>,
-) -> Result<RestoreReport, ClientError> {
+) -> Result<RestoreReport, Ended> {
     let start = hooks.clock.elapsed();
     let prepared = Prepared::new(api, runtime, options, hooks)?;
     let mut target = Target::open(&options.to, options.existing)?;
@@ -208,10 +207,34 @@ pub fn run(
     let seconds = hooks.clock.elapsed().saturating_sub(start).as_secs_f64();
     let report = RestoreReport::new(&prepared, &work, flaws, seconds);
     match restored {
-        Err(error) if report.is_empty() => Err(error),
-        Err(source) => Err(ClientError::Stopped { report: Box::new(report), source: Box::new(source) }),
-        Ok(()) if report.is_empty() && !options.paths.is_empty() => Err(nothing_matches(options)),
+        Err(error) if report.is_empty() => Err(error.into()),
+        Err(source) => {
+            let error = ClientError::Stopped { source: Box::new(source) };
+            Err(Ended { error, report: Some(Box::new(report)) })
+        }
+        Ok(()) if report.is_empty() && !options.paths.is_empty() => Err(nothing_matches(options).into()),
         Ok(()) => Ok(report),
+    }
+}
+
+/// A restore that did not come to its end.
+#[derive(Debug)]
+pub struct Ended {
+    /// Why.
+    pub error: ClientError,
+    /// What was restored until then, if anything was.
+    pub report: Option<Box<RestoreReport>>,
+}
+
+impl From<ClientError> for Ended {
+    fn from(error: ClientError) -> Self {
+        Self { error, report: None }
+    }
+}
+
+impl From<Ended> for ClientError {
+    fn from(ended: Ended) -> Self {
+        ended.error
     }
 }
 
@@ -228,7 +251,7 @@ fn links_on_the_way(patterns: &[String]) -> String {
     let absolute = patterns.iter().filter(|pattern| pattern.starts_with('/'));
     let led = absolute.filter_map(|pattern| {
         let pattern = pattern.trim_end_matches('/');
-        let real = crate::push::without_links(pattern)?;
+        let real = crate::globs::without_links(pattern)?;
         (real != pattern)
             .then(|| format!("; through symbolic links of this machine, `{pattern}` is `{real}`"))
     });

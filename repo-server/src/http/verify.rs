@@ -18,7 +18,7 @@ pub(super) async fn verify(State(app): State<App>, request: Request) -> Reply {
     Ok(lines::answer(async move |teller| {
         let _turn = turn;
         let progress = |done, total| teller.progress(&VerifyEvent::Progress { done, total });
-        let check = crate::verify::run(&app.repository, asked, &progress);
+        let check = crate::verify::run(&app.server, asked, &progress);
         // Whoever asked may have gone. What was found and verified until then is written down.
         let report = tokio::select! {
             report = check => report,

@@ -10,10 +10,9 @@ use format_spec::{EntryKind, Extent, Timestamp};
 use super::At;
 use super::push::End;
 use super::tree::{Tree, noise};
+use crate::identity::{Identity, Settled};
 use crate::push::FreezeMode;
-use crate::push::change::Settled;
 use crate::push::scan::{settled, ticked};
-use crate::push::stat::Identity;
 use crate::push::stop::Failure;
 use crate::twin::{Old, with_old};
 
