@@ -123,7 +123,7 @@ fn manual(dir: &Path) -> Result<u8, ClientError> {
 /// No request of this program keeps a server busy for so long without a word.
 const SILENCE: Duration = Duration::from_secs(5 * 60);
 
-/// What all commands that talk to a server need.
+/// Parts that every command with a server needs.
 struct Client {
     api: Api,
     runtime: Runtime,

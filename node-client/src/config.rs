@@ -34,7 +34,7 @@ pub struct Settings {
     pub job: BTreeMap<String, toml::Table>,
 }
 
-/// What a look into the environment gives.
+/// Lookup of an environment variable.
 pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// All settings, most important first.
@@ -166,8 +166,8 @@ impl Config {
     }
 }
 
-/// What is wrong with the rights of a token file; `None` if only its owner and its group can read it, and only its
-/// owner can write it.
+/// Problem with the permissions of a token file; `None` if only its owner and its group can read it, and only
+/// its owner can write it.
 fn open_to_others(file: &Path) -> Option<String> {
     const TOO_OPEN: u32 = 0o026;
     let mode = fs::metadata(file).ok()?.permissions().mode();

@@ -1,4 +1,4 @@
-//! What can go wrong on a node, and what the caller can do about it.
+//! Errors of a node, and the action that the caller can take.
 
 use std::fmt;
 use std::io;
@@ -17,7 +17,7 @@ pub const EXIT_INTERRUPTED: u8 = 130;
 /// Exit code when the work is done, but some files are missing or torn.
 pub const EXIT_PARTIAL: u8 = 3;
 
-/// What helps to find out how much is damaged.
+/// Hint for finding the extent of damage.
 pub(crate) const DAMAGE_HINT: &str =
     "run `astacus-admin verify --level read` to list all stored data that is damaged and the affected files";
 const STOPPED_HINT: &str = "after removing the cause, run the command again with --into-existing: it skips files that are already restored";
@@ -69,7 +69,7 @@ pub enum ClientError {
     /// A flag, a path or a configuration value cannot be used.
     #[error("{0}")]
     Usage(String),
-    /// What was asked for does not exist.
+    /// The requested object does not exist.
     #[error("{0}")]
     NotFound(String),
     /// The snapshot does not hold all that was asked for, and it was not said that this is all right.
@@ -96,7 +96,7 @@ pub enum ClientError {
     Refused {
         /// Address as it was given.
         server: String,
-        /// What it said.
+        /// Body of the answer.
         body: Box<ErrorBody>,
     },
     /// Whatever answers there is no server of ours.
@@ -104,7 +104,7 @@ pub enum ClientError {
     Foreign {
         /// Address as it was given.
         server: String,
-        /// What speaks against it.
+        /// Reason why it is not an Astacus server.
         why: String,
     },
     /// The server's answer is not what this program understands.
@@ -112,7 +112,7 @@ pub enum ClientError {
     Protocol {
         /// Address as it was given.
         server: String,
-        /// What is wrong with it.
+        /// Problem with the answer.
         why: String,
     },
     /// Bytes from the server, or a file on disk, are not what they should be.
@@ -120,21 +120,21 @@ pub enum ClientError {
     Format {
         /// The object.
         what: String,
-        /// What is wrong with it.
+        /// Problem with the object.
         #[source]
         source: FormatError,
     },
     /// A restore ended before its end, and has restored something.
     #[error("the restore stopped early")]
     Stopped {
-        /// What ended it.
+        /// Cause of the stop.
         #[source]
         source: Box<ClientError>,
     },
     /// A file or folder of this machine could not be used.
     #[error("{action} `{}`", path.display())]
     Disk {
-        /// What was tried, such as `create`.
+        /// Failed action, such as `create`.
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
@@ -161,7 +161,7 @@ pub enum ClientError {
         /// How it ended.
         status: std::process::ExitStatus,
     },
-    /// What leads to a folder that is to be pushed was replaced while it was looked up.
+    /// A component of the path to a folder was replaced during the lookup.
     #[error("`{}` was replaced by something else while it was opened", path.display())]
     Replaced {
         /// The folder, as it was named.
@@ -170,7 +170,7 @@ pub enum ClientError {
     /// A thread could not be started.
     #[error("start the thread `{name}`")]
     Thread {
-        /// What it was for.
+        /// Purpose of the thread.
         name: &'static str,
         /// Why it did not start.
         #[source]
@@ -179,13 +179,13 @@ pub enum ClientError {
     /// The list of files could not be kept in a temporary file until it was sent.
     #[error("write the list of files to a temporary file in ASTACUS_STATE_DIR or TMPDIR")]
     Spool(#[source] io::Error),
-    /// What was found out could not be written.
+    /// The result could not be written to standard output.
     #[error("write to standard output")]
     Output(#[source] io::Error),
     /// A push or a restore did its work, and its report could not be written.
     #[error("{done}, but the report cannot be written to standard output")]
     Unreported {
-        /// What is done, and stays.
+        /// Completed change.
         done: String,
         /// Why the report was not written.
         #[source]
@@ -199,7 +199,7 @@ pub enum ClientError {
     Worker(&'static str),
 }
 
-/// What can be done about an error of a file system: some never go away by themselves.
+/// Class of a file system error: some need a change by the user, others may pass.
 fn class_of(kind: io::ErrorKind) -> ErrorClass {
     use io::ErrorKind::{
         AlreadyExists, InvalidFilename, IsADirectory, NotADirectory, PermissionDenied, ReadOnlyFilesystem,
@@ -212,7 +212,7 @@ fn class_of(kind: io::ErrorKind) -> ErrorClass {
 }
 
 impl ClientError {
-    /// What the caller can do about it.
+    /// Action that the caller can take.
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::Usage(_) | Self::Partial { .. } | Self::NotFrozen { .. } | Self::Foreign { .. } => {
@@ -246,14 +246,18 @@ impl ClientError {
         }
     }
 
-    /// What might help, for people.
+    /// A hint for people.
     pub fn hint(&self) -> Option<&'static str> {
         let hint = match self {
-            Self::Unreachable { .. } => "check that astacus-server is running there, or choose another address with --server",
+            Self::Unreachable { .. } => {
+                "check that astacus-server is running there, or choose another address with --server"
+            }
             Self::Partial { .. } => {
                 "restore the intact files with --path, or a complete snapshot with `latest`; neither needs --allow-partial"
             }
-            Self::Foreign { .. } => "another program answers at that address: choose another address with --server",
+            Self::Foreign { .. } => {
+                "another program answers at that address: choose another address with --server"
+            }
             Self::Interrupted => return None,
             Self::Stopped { .. } => STOPPED_HINT,
             Self::Output(_) | Self::Unreported { .. } => {

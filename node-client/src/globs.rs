@@ -73,7 +73,7 @@ impl Globs {
         all.filter(|(_, has_matched)| !has_matched.load(Ordering::Relaxed)).map(|(written, _)| &**written)
     }
 
-    /// Whether the pattern in this place of the list has matched anything.
+    /// True if the pattern in this place of the list has matched anything.
     pub(crate) fn has_matched(&self, nth: usize) -> bool {
         self.written.get(nth).is_some_and(|(_, has_matched)| has_matched.load(Ordering::Relaxed))
     }
@@ -83,7 +83,7 @@ impl Globs {
         self.written.iter().for_each(|(_, has_matched)| has_matched.store(false, Ordering::Relaxed));
     }
 
-    /// Whether any pattern matches.
+    /// True if any pattern matches.
     pub(crate) fn matches(&self, path: &EntryPath) -> bool {
         self.all_matches(path).next().is_some()
     }
@@ -194,7 +194,7 @@ mod tests {
         assert!(error.to_string().contains("--exclude") && error.to_string().contains("a["), "{error}");
     }
 
-    /// What can match nothing would be silently without effect.
+    /// A pattern that can match nothing would silently have no effect.
     #[test]
     fn a_pattern_that_could_match_nothing_is_refused() {
         for pattern in ["src/cache", "./cache", "uni/*", "a/**"] {

@@ -86,7 +86,7 @@ impl Job {
     }
 }
 
-/// What no single key can say: there is something to push, and of one kind.
+/// Checks that no single key can make: there is something to push, and of one kind.
 fn check(push: &mut PushArguments) -> Result<(), String> {
     match (&push.source.stdin, &push.source.command) {
         (Some(_), Some(_)) => Err("`stdin` and `command` exclude each other".to_owned()),

@@ -77,7 +77,7 @@ impl Among {
 pub struct Moment(Timestamp);
 
 impl Moment {
-    /// Whether a time of the server is this one or an earlier one; what is no time is not.
+    /// True if a time of the server is this one or earlier; false if it is not a time.
     fn is_not_before(self, created: &str) -> bool {
         created.parse::<Timestamp>().is_ok_and(|created| created <= self.0)
     }
@@ -133,7 +133,7 @@ pub fn by_part(snapshots: &[SnapshotInfo], part: &str) -> Result<SnapshotId, Cli
     }
 }
 
-/// What `latest` stands for where nothing chooses a node: the newest complete one of `snapshots`, if they are of one
+/// Resolves `latest` where nothing chooses a node: the newest complete one of `snapshots`, if they are of one
 /// series.
 ///
 /// # Errors

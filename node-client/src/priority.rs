@@ -10,7 +10,7 @@ const IONICE: &str = "ionice";
 /// The number of the idle class, as `ionice` and the kernel count.
 const IDLE_CLASS: &str = "3";
 
-/// What other programs get before us.
+/// Priority of this process below other programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Priority {
     /// Processor time.
@@ -103,7 +103,7 @@ fn run(command: &mut Command) -> Result<(), String> {
     }
 }
 
-/// What a program said before it failed, or else how it ended.
+/// Last error output of a program, or else its exit status.
 fn last_words(output: &Output) -> String {
     let said = String::from_utf8_lossy(&output.stderr);
     let last = said.lines().map(str::trim).rfind(|line| !line.is_empty());

@@ -41,10 +41,10 @@ pub trait Show: Serialize {
     /// Writes its text.
     ///
     /// # Errors
-    /// What `out` answers.
+    /// Errors of `out`.
     fn text(&self, out: &mut dyn Write) -> io::Result<()>;
 
-    /// Whether it is worth reading even where only bad news is wanted.
+    /// True if it must be printed even with `--quiet`.
     fn is_news(&self) -> bool;
 }
 
@@ -64,7 +64,7 @@ pub fn show(what: &impl Show, output: Output) -> Result<(), ClientError> {
 /// must not move the cursor of whoever reads them.
 struct Plain<'a> {
     out: &'a mut dyn Write,
-    /// Whether the last byte may be the first of a control character of two bytes.
+    /// True if the last byte may be the first of a control character of two bytes.
     is_between: bool,
 }
 
@@ -132,7 +132,7 @@ pub fn show_error(error: &ClientError, restored: Option<&RestoreReport>, output:
 /// Reads the command line. What is wrong with it is told on standard error and, with `--json` on it, as the one document.
 ///
 /// # Errors
-/// What to end with, if there is nothing to run: an error of usage, or help that was asked for and shown.
+/// The exit code if there is nothing to run: wrong usage, or help that was requested and printed.
 pub fn arguments<A: clap::Parser>() -> Result<A, ExitCode> {
     let told = match A::try_parse() {
         Ok(arguments) => return Ok(arguments),
@@ -159,7 +159,7 @@ fn document(what: &impl Serialize, out: &mut dyn Write) -> io::Result<()> {
 #[derive(Serialize)]
 struct Failed<'a> {
     error: ErrorDocument<'a>,
-    /// What is there of a restore that ended early.
+    /// Report of a restore that stopped early.
     #[serde(skip_serializing_if = "Option::is_none")]
     restored: Option<&'a RestoreReport>,
 }
@@ -289,7 +289,7 @@ impl Show for PushReport {
     }
 }
 
-/// What options did to a push.
+/// Effects of options on a push.
 fn choices(
     out: &mut dyn Write,
     left_out: &[LeftOutBy],
@@ -357,7 +357,7 @@ impl Show for DryPush {
     }
 }
 
-/// What became of the files of a push; what never happened is not named.
+/// Outcomes of the files of a push, without empty ones.
 fn files(stats: &PushStats) -> String {
     let kinds = [
         ("unchanged", stats.unchanged),
@@ -515,7 +515,7 @@ fn unmatched(out: &mut dyn Write, patterns: &[String]) -> io::Result<()> {
 }
 
 impl RestoreReport {
-    /// What was wanted and is not restored.
+    /// Chosen files that were not restored.
     fn failures(&self, out: &mut dyn Write) -> io::Result<()> {
         damaged_pages(out, &self.damaged_pages)?;
         if let Some(lost) = self.lost_entries {
@@ -552,7 +552,7 @@ fn first<T>(
     }
 }
 
-/// What restored files do not have, in one line.
+/// Attributes that restored files lack, in one line.
 fn not_set(out: &mut dyn Write, not_set: &NotSet) -> io::Result<()> {
     let NotSet { owners, modes, times, attributes, powers } = *not_set;
     let kinds = [

@@ -57,7 +57,7 @@ pub enum When {
     Now,
 }
 
-/// What was written.
+/// Summary of a written checkpoint.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Written {
     /// Objects.
@@ -158,7 +158,7 @@ fn packs_from(store: &Store, first: PackNumber) -> Result<Vec<(PackNumber, PackI
     Ok(packs)
 }
 
-/// Whether more than half of the packs that checkpoints cover are gone, when `new` packs are not covered.
+/// True if more than half of the packs that checkpoints cover are gone, when `new` packs are not covered.
 fn is_stale(store: &Store, new: usize) -> Result<bool, ServerError> {
     let covered: u64 = parts(store)?.iter().map(|(_, packs)| u64::from(*packs)).sum();
     let all = u64::from(store.totals()?.packs);

@@ -86,7 +86,7 @@ pub struct Config {
     pub index: IndexConfig,
     /// How a new repository cuts its chunks.
     pub chunker: Option<ChunkerConfig>,
-    /// What is kept free on the disk.
+    /// Space that is kept free on the disk.
     pub space: SpaceConfig,
     /// How garbage is collected.
     pub gc: GcConfig,
@@ -94,7 +94,7 @@ pub struct Config {
     pub retention: RetentionConfig,
     /// The site.
     pub site: SiteConfig,
-    /// What all requests together may take.
+    /// Limits of all requests together.
     pub limits: LimitsConfig,
     /// Conditions of series that become alarms.
     pub freshness: FreshnessConfig,
@@ -318,7 +318,7 @@ impl Config {
             .map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })
     }
 
-    /// What it comes to for the repository.
+    /// Converts the configuration to settings of the repository.
     ///
     /// # Errors
     /// [`ConfigError`], naming the key or the section that cannot be.
@@ -345,7 +345,7 @@ impl Config {
         })
     }
 
-    /// What of it only the next start takes.
+    /// The sections that take effect only at the next start.
     #[must_use]
     pub fn without_choices(&self) -> Self {
         Self {

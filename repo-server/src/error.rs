@@ -1,4 +1,4 @@
-//! What a request can fail with. `code` is stable for programs, `class` says what the caller can do.
+//! Errors of requests. `code` is stable for programs, `class` says what the caller can do.
 
 use format_spec::{ChunkId, ClusterName, ErrorClass, FormatError, NodeName, SessionId, SnapshotId};
 
@@ -70,7 +70,7 @@ pub enum ServerError {
     /// A count of references is not what it must be.
     #[error("the count of {object} is wrong: run `astacus-admin verify --level refs --repair`")]
     Counts { object: String },
-    /// What is asked for is not allowed in the present state of things.
+    /// The request is not allowed in the present state of the repository.
     #[error("{why}")]
     Refused { code: &'static str, why: String },
     /// The server takes nothing in until an operator has put something right.
@@ -136,17 +136,17 @@ impl ServerError {
         }
     }
 
-    /// Whether it is about stored bytes: they are damaged, or the site does not give them.
+    /// True if the error is about stored bytes: they are damaged, or the site cannot return them.
     pub(crate) fn is_of_stored(&self) -> bool {
         matches!(self, Self::Damaged { .. } | Self::Lost { .. } | Self::Site(_))
     }
 
-    /// Whether stored bytes are damaged or gone. Where that was found, it was written down and logged.
+    /// True if stored bytes are damaged or lost. Where that was found, it was written down and logged.
     pub(crate) fn is_damage(&self) -> bool {
         self.is_of_stored() && self.class() == ErrorClass::Integrity
     }
 
-    /// What the caller can do about it.
+    /// Action that the caller can take.
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::BadRequest { .. }

@@ -30,7 +30,7 @@ use crate::verify;
 
 type Marks = HashMap<SnapshotId, MarkRow>;
 
-/// What becomes of each snapshot, and why.
+/// Decision about each snapshot, and its reasons.
 type Fates = BTreeMap<SnapshotId, (Verdict, Vec<String>)>;
 
 /// Forgets snapshots, or tells which it would.
@@ -312,7 +312,8 @@ async fn report(
     Ok(ForgetReport { mode: request.mode, snapshots: lines, frees_bytes })
 }
 
-/// What goes with snapshots, unless that cannot be read: what is damaged can be forgotten all the same.
+/// Bytes that are freed with the snapshots, unless they cannot be determined: a damaged snapshot can still be
+/// deleted.
 async fn frees(
     server: &Arc<Server>,
     snapshots: &[&Snapshot],

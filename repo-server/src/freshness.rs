@@ -59,12 +59,12 @@ pub(crate) fn usual(good_ms: &[u64]) -> Option<Duration> {
     Some((median + median / 2 + SLACK).max(FLOOR))
 }
 
-/// What of a series decides.
+/// History of a series that decides its maximum age.
 struct History {
     subject: String,
     cluster: ClusterName,
     nodes: Vec<NodeName>,
-    /// What a rule may call it: its name, and its folders.
+    /// Names that a rule may use: the name of the series, and its folders.
     names: Vec<String>,
     title: String,
     /// Moments of good snapshots, in the order of commits.
@@ -153,7 +153,9 @@ pub(crate) fn set(server: &Server, rule: &FreshnessRule) -> Result<(), ServerErr
     let bad = |why: String| ServerError::BadRequest { code: "bad_rule", why };
     let name = name(&rule.scope);
     if name.len() > MAX_SUBJECT_LEN || name.chars().any(char::is_control) {
-        return Err(bad(format!("cluster, node and series of a rule may have at most {MAX_SUBJECT_LEN} bytes")));
+        return Err(bad(format!(
+            "cluster, node and series of a rule may have at most {MAX_SUBJECT_LEN} bytes"
+        )));
     }
     if rule.expect == Expectation::MaxAgeSeconds(0) {
         return Err(bad("the age must be more than 0 seconds".to_owned()));
@@ -250,7 +252,7 @@ fn judge(history: &History, rules: &[Rule], for_all: Option<Duration>, now_ms: u
     }
 }
 
-/// What a rule expects and no snapshot is of.
+/// Series that a rule expects and that has no snapshot.
 fn missing(rule: &Rule) -> Option<SeriesFreshness> {
     let Expectation::MaxAgeSeconds(seconds) = rule.expect else { return None };
     Some(SeriesFreshness {

@@ -233,7 +233,7 @@ mod tests {
         log.flush();
     }
 
-    /// What a line becomes, as a server writes it.
+    /// Formatted line of an event, as a server writes it.
     fn line(event: impl FnOnce()) -> String {
         let disk = Disk::default();
         *disk.room.lock().unwrap() = 1000;

@@ -314,7 +314,9 @@ async fn serve(arguments: Serve, config: Config, log: &Log) -> anyhow::Result<()
 /// configuration changes nothing.
 fn reload(path: Option<&Path>, at_start: &Config, server: &Server) {
     let Some(path) = path else {
-        tracing::info!("SIGHUP: the server was started without a configuration file, so there is nothing to reload");
+        tracing::info!(
+            "SIGHUP: the server was started without a configuration file, so there is nothing to reload"
+        );
         return;
     };
     let read = Config::read(path).and_then(|config| Ok((config.settings()?, config)));

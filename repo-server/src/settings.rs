@@ -1,4 +1,4 @@
-//! What an operator has decided, checked and in units: what [`Config`](crate::config::Config) comes to.
+//! Settings of the operator, checked and in units: the result of [`Config`](crate::config::Config).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,13 +15,13 @@ pub const DEFAULT_CHUNKER: ChunkerSpec =
 /// All that a server is told about its repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// Who keeps the rows.
+    /// Engine of the index.
     pub engine: Engine,
     /// How a new repository cuts its chunks: [`DEFAULT_CHUNKER`] unless given.
     pub chunker: Option<ChunkerSpec>,
-    /// What is kept free on the disk.
+    /// Space that is kept free on the disk.
     pub space: SpaceSettings,
-    /// What is deleted, and when.
+    /// Rules for deletion.
     pub upkeep: Upkeep,
     /// All that may change while the server runs.
     pub choices: Choices,
@@ -29,7 +29,7 @@ pub struct Settings {
     pub memory_bytes: u64,
 }
 
-/// What is kept free on the disk of the data folder.
+/// Space that is kept free on the disk of the data folder.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SpaceSettings {
     /// Room that is held for a collector on a full disk.
@@ -48,14 +48,14 @@ pub enum Amount {
     Bytes(u64),
 }
 
-/// What is deleted, and when.
+/// Rules for deletion.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Upkeep {
     /// How garbage is collected.
     pub gc: GcSettings,
 }
 
-/// What an operator may choose anew while the server runs.
+/// Settings that may change while the server runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Choices {
     /// Which snapshots stay.

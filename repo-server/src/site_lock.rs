@@ -44,14 +44,14 @@ pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The file in the folder of a site that the system's lock is on.
 const FILE: &str = "lock";
 
-/// Who holds a lock.
+/// Holder of a lock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owner {
     /// Random: of this start of this server.
     id: String,
     /// The machine's name, for people.
     host: String,
-    /// What the system calls this boot of this machine; no other has the same.
+    /// Id of this boot of this machine, which no other boot has.
     boot: String,
     /// The process, for people.
     pid: u32,
@@ -199,7 +199,7 @@ impl SiteLock {
         Ok(Self(Some(Held { owner: me, state, _file: None })))
     }
 
-    /// Whether the lock holds at this moment, by the holder's own clock.
+    /// Checks that the lock holds at this moment, by the holder's own clock.
     ///
     /// # Errors
     /// [`ServerError::Rests`] if it could not be renewed in time.

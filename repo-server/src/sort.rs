@@ -12,7 +12,7 @@ use std::io::{self, BufReader, BufWriter, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What is counted: the bytes of an id.
+/// Key of a count: the bytes of an id.
 pub(crate) type Key = [u8; 32];
 
 /// Memory that one sort takes for its buffer.
@@ -161,7 +161,7 @@ fn read<const N: usize>(run: &mut impl io::BufRead) -> io::Result<Option<(Key, [
     Ok(Some((key, counts)))
 }
 
-/// What was counted: keys in order, each once.
+/// Counts: keys in order, each once.
 pub(crate) struct Counts<const N: usize> {
     sources: Vec<Source<N>>,
     /// The next entry of each source that is not at its end.

@@ -32,7 +32,7 @@ pub const BALLAST: &str = "ballast";
 pub(crate) const MIB: u64 = 1 << 20;
 pub(crate) const GIB: u64 = 1 << 30;
 
-/// What a collector needs free: what the index keeps for itself, and two packs to copy into.
+/// Free space that a collector needs: the reserve of the index, and two packs to copy into.
 pub(crate) const COLLECTOR_ROOM: u64 = index::RESERVE_MIN + 64 * MIB;
 
 /// A ballast that nobody gave a size, at least: with it alone a collector can work.
@@ -48,16 +48,16 @@ const REFUSE_MAX: u64 = 8 * GIB;
 const REFUSE_FILES_MIN: u64 = 256;
 const REFUSE_FILES_MAX: u64 = 100_000;
 
-/// What to do about a full disk.
+/// Way out of a full disk.
 pub(crate) const WAY_OUT: &str =
     "delete snapshots (astacus-admin forget, then astacus-admin gc --now), or add space to the disk";
 
 /// How much room a disk has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Room {
-    /// What this process may still take.
+    /// Space that this process may still use.
     pub free_bytes: u64,
-    /// What there is altogether.
+    /// Size of the disk.
     pub total_bytes: u64,
     /// Files that this process may still make.
     pub free_files: u64,
@@ -112,7 +112,7 @@ pub(crate) struct Disk {
     settings: SpaceSettings,
 }
 
-/// Whether pushes have room.
+/// Space for pushes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Level {
     /// They have.
@@ -211,7 +211,7 @@ impl Disk {
         if room.free_bytes < self.refuse_below(room) || !has_files { Level::Low } else { Level::Enough }
     }
 
-    /// What is left and what must be, for people.
+    /// Free and required space, for people.
     pub(crate) fn figures(&self, room: Room) -> String {
         let kept = Self::refuse_below_files(room);
         if room.free_files < kept {
@@ -225,7 +225,8 @@ impl Disk {
         format!("{} has {free} free, and {kept} are reserved", self.folder.display())
     }
 
-    /// What the alarm says. Without what is free now: a row that changed with it would be written again and again.
+    /// Message of the alarm. Without what is free now: a row that changed with it would be written again and
+    /// again.
     pub(crate) fn message(&self, room: Room) -> String {
         let kept_files = Self::refuse_below_files(room);
         let short = match room.free_files < kept_files {
@@ -294,7 +295,9 @@ fn restore(disk: &Disk) -> u64 {
     }
     let folder = disk.folder.display();
     match resize(&disk.ballast_path(), held, len) {
-        Ok(()) => tracing::info!(bytes = len, %folder, "reserved the ballast, so that gc works on a full disk"),
+        Ok(()) => {
+            tracing::info!(bytes = len, %folder, "reserved the ballast, so that gc works on a full disk")
+        }
         Err(error) => tracing::warn!(%error, bytes = len, %folder, "the ballast could not be made"),
     }
     disk.held_bytes()

@@ -119,7 +119,7 @@ impl Write for Stream {
     }
 }
 
-/// Whether a connection is still there.
+/// Presence of a connection.
 #[derive(Clone)]
 struct Presence(watch::Receiver<()>);
 

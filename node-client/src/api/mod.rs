@@ -39,7 +39,7 @@ use crate::error::ClientError;
 /// Longest answer that is read into memory when it is not frames.
 const MAX_ANSWER_LEN: usize = format_spec::manifest::MAX_MANIFEST_LEN;
 
-/// Whether a push may hold much less than the one before.
+/// Permission for a push to be much smaller than the one before.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Smaller {
     /// Then its snapshot is suspect.
@@ -56,11 +56,11 @@ pub struct Api {
     server: String,
     authorization: header::HeaderValue,
     retry: Retry,
-    /// Whether the server has answered anything yet.
+    /// True once the server has answered.
     has_answered: Arc<AtomicBool>,
 }
 
-/// What a push does about chunks that another session is sending at this moment.
+/// Handling of chunks that another session is sending at this moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Coming {
     /// It leaves them to the other, and asks again later: they are [`Held::Coming`]. In return it promises
@@ -110,7 +110,7 @@ impl Call {
 
 const OCTETS: &str = "application/octet-stream";
 
-/// Whether a request to `server` stays on this machine, as the token must: it goes in clear.
+/// True if a request to `server` stays on this machine, as it must, because the token is sent unencrypted.
 fn is_this_machine(server: &str) -> bool {
     let uri = server.parse::<Uri>().ok();
     let host = uri.as_ref().and_then(Uri::host).unwrap_or_default();
@@ -302,7 +302,7 @@ impl Api {
         self.again(|| self.read_frames_once(&call, asked)).await
     }
 
-    /// What the server has.
+    /// Status of the server.
     ///
     /// # Errors
     /// As [`open_session`](Self::open_session).
@@ -327,7 +327,8 @@ impl Api {
         self.retry.run(|| self.has_answered.load(Ordering::Relaxed), attempt).await
     }
 
-    /// What `work` gives, which waits for the server to say something. Tells people if that takes long.
+    /// Returns the result of `work`, which waits for an answer of the server. Tells people if that takes
+    /// long.
     async fn heard<T>(&self, work: impl Future<Output = Result<T, ClientError>>) -> Result<T, ClientError> {
         let mut work = std::pin::pin!(work);
         if let Ok(heard) = tokio::time::timeout(TELL_AFTER, &mut work).await {
@@ -445,12 +446,12 @@ impl Api {
     }
 }
 
-/// Whether a proxy says so of a server behind it that is away.
+/// True if a proxy answers so for an absent server.
 fn is_of_a_gateway(status: StatusCode) -> bool {
     matches!(status.as_u16(), 429 | 502..=504)
 }
 
-/// Whether a proxy says so of whoever may not pass.
+/// True if a proxy answers so to a client without access.
 fn is_of_a_guard(status: StatusCode) -> bool {
     matches!(status.as_u16(), 401 | 403)
 }

@@ -45,7 +45,7 @@ impl Retry {
         Self { patience: Duration::ZERO, short_patience: Duration::ZERO, ..Self::default() }
     }
 
-    /// What the user asks for holds from the first request on.
+    /// The user's choice of `--retry-for` applies from the first request on.
     pub fn asked(asked: Option<Span>) -> Self {
         match asked {
             None => Self::default(),

@@ -1,4 +1,4 @@
-//! What operators ask for: forget, bring back, protect, count.
+//! Requests of operators: forget, undelete, protect, stats.
 
 use format_spec::wire;
 use format_spec::{ChunkId, NodeName, SnapshotId};
@@ -76,7 +76,7 @@ impl Api {
         self.json(Call::json("/v1/forget".to_owned(), request)).await
     }
 
-    /// What the repository takes, and for whom.
+    /// Sizes of the repository, its clusters, nodes and snapshots.
     ///
     /// # Errors
     /// As [`open_session`](Self::open_session).

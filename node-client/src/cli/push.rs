@@ -40,7 +40,7 @@ pub struct PushArguments {
     /// Print each new, changed, skipped or missing file on standard error; given twice, every file.
     #[arg(long, short, action = ArgAction::Count)]
     pub verbose: u8,
-    /// What to do at mount points.
+    /// Handling of mount points.
     #[command(flatten)]
     pub mounts: MountArguments,
     /// How hard to compress.
@@ -49,7 +49,7 @@ pub struct PushArguments {
     /// How files are kept and recognized.
     #[command(flatten)]
     pub keeping: KeepingArguments,
-    /// What is hashed again.
+    /// Share of the content that is hashed again.
     #[command(flatten)]
     pub again: RehashArguments,
     /// How fast it is sent, and what the snapshot is called.
@@ -66,7 +66,7 @@ pub struct PushArguments {
     pub progress: ProgressArguments,
 }
 
-/// What to push.
+/// Data to push: folders and files, or a stream.
 #[derive(Debug, Clone, Default, Args)]
 pub struct SourceArguments {
     /// Folders and files to back up; a path inside another one is pushed once. With --command: the program
@@ -131,7 +131,7 @@ flags! {
 }
 
 flags! {
-    /// What to do at mount points.
+    /// Handling of mount points.
     pub struct MountArguments {
         /// Do not enter other file systems that are mounted inside the folders.
         #[arg(long)]
@@ -194,7 +194,7 @@ flags! {
 }
 
 flags! {
-    /// What is hashed again though nothing says that it changed.
+    /// Share of unchanged content that is hashed again.
     pub struct RehashArguments {
         /// Re-read PERCENT of the unchanged data to detect silent changes [without a number: all].
         #[arg(long, value_name = "PERCENT", num_args = 0..=1, require_equals = true, default_missing_value = "100")]

@@ -1,4 +1,4 @@
-//! What a push would read, without reading it: a walk that is compared with what is remembered.
+//! Plan of a push, without reading files: a walk that is compared with the saved state.
 //!
 //! It sends nothing, changes nothing and needs no server. What the server has lost meanwhile, and what a push that was
 //! cut short has read already, does not show.
@@ -42,7 +42,7 @@ pub struct Planned {
     pub bytes_to_read: u64,
 }
 
-/// What a push would do.
+/// Plan of a push.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct DryPush {
     /// Always true: there is no snapshot.
@@ -53,7 +53,7 @@ pub struct DryPush {
     pub node: NodeName,
     /// Partial if the snapshot would lack something, as far as that shows without reading.
     pub state: SnapshotState,
-    /// Whether a push of these folders is remembered, to compare with.
+    /// True if a saved state of a push of these folders exists.
     pub is_remembered: bool,
     /// Regular files, each hard link counted.
     pub files: u64,
@@ -79,11 +79,11 @@ pub struct DryPush {
     pub gone: u64,
     /// Bytes that would be read in all.
     pub bytes_to_read: u64,
-    /// What options leave out, for each pattern that does.
+    /// Exclusions, for each pattern that has some.
     pub left_out: Vec<LeftOutBy>,
     /// Patterns of excludes that matched nothing, each behind its flag, or its file and line.
     pub unmatched: Vec<String>,
-    /// What is worth knowing before the push.
+    /// Warnings before the push.
     pub warnings: Vec<String>,
     /// How many files would be missing.
     pub problem_count: u64,
@@ -128,7 +128,8 @@ pub fn dry_run(
     Err(ClientError::Worker("state read without being open"))
 }
 
-/// What the last push says, unchecked: the key for that is the server's. A journal stays where it is.
+/// State of the last push, without authentication, because the server has the key for that. A journal stays
+/// where it is.
 fn recall(place: Option<&Place>, options: &PushOptions) -> Memory {
     let last = place.and_then(|place| Some((place, place.newest()?)));
     let Some((place, last)) = last else { return Memory::default() };

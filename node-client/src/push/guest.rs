@@ -47,7 +47,7 @@ pub(super) fn open(
 #[derive(Debug, Default)]
 pub(super) struct Guest {
     way: Way,
-    /// What is yet to be read.
+    /// Range that is not yet read.
     range: Range<u64>,
 }
 
@@ -57,7 +57,7 @@ enum Way {
     /// The kernel sees to it.
     #[default]
     Uncached,
-    /// What was read since this offset is dropped.
+    /// Content read since this offset is dropped.
     Dropped(u64),
     /// Not at all: the file was in the cache, or that cannot be told.
     Kept,

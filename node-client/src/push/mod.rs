@@ -124,7 +124,7 @@ pub fn run(
             Err(failure @ (Failure::Client(_) | Failure::Lost)) => {
                 tracing::warn!("{failure}: restarting the push");
                 attempt += 1;
-                // Who had to start again relies on nobody else.
+                // A push that had to start again no longer waits for other nodes.
                 coming = Coming::Send;
                 if attempt == ATTEMPTS {
                     remember = Remember::Nothing;
@@ -297,7 +297,7 @@ impl<'a> Push<'a> {
         self.chosen.roots.iter().filter(is_data).map(|root| root.path.clone()).collect()
     }
 
-    /// What is wrong with the folders, as far as that shows before anything is read.
+    /// Problems with the folders, as far as they show before anything is read.
     fn warnings(&self, memory: &Memory) -> Vec<String> {
         let is_frozen = self.options.freeze.mode == FreezeMode::Off;
         let live = self.chosen.roots.iter().filter(|_| !is_frozen).filter_map(|root| {
@@ -428,7 +428,7 @@ fn pace(options: &PushOptions) -> Pace {
     options.max_rate.map_or_else(Pace::unlimited, |rate| Pace::at_most(rate.bytes_per_second()))
 }
 
-/// What there is to push, and what is known of it.
+/// Entries to push, and their saved state.
 struct Found {
     list: list::Reader,
     purse: Purse,
@@ -436,7 +436,7 @@ struct Found {
     /// Chunks that are remembered and that the server does not have.
     missing: HashSet<ChunkId>,
     frozen_at: Timestamp,
-    /// What to do about chunks that other nodes are sending.
+    /// Handling of chunks that other nodes are sending.
     coming: Coming,
 }
 

@@ -1,4 +1,4 @@
-//! What the kernel says of one name.
+//! Stat of one name.
 
 use std::ffi::CStr;
 use std::os::fd::AsFd;
@@ -85,7 +85,7 @@ impl Stat {
         }
     }
 
-    /// What it is.
+    /// Type of the file.
     pub(crate) fn kind(&self) -> FileType {
         FileType::from_raw_mode(self.mode.into())
     }

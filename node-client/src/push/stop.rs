@@ -51,7 +51,7 @@ pub(crate) fn spool_error(source: std::io::Error) -> Failure {
 #[derive(Debug)]
 pub(crate) struct Stopped;
 
-/// What the threads of an attempt look at.
+/// Stop flag that the threads of an attempt check.
 pub(crate) struct Stop {
     interrupt: Cancel,
     failed: Cancel,
@@ -64,7 +64,7 @@ impl Stop {
         Self { interrupt, failed: Cancel::new(), first: Mutex::new(None) }
     }
 
-    /// Whether to go on.
+    /// Returns an error if the attempt must stop.
     pub(crate) fn check(&self) -> Result<(), Stopped> {
         if self.interrupt.is_cancelled() || self.failed.is_cancelled() { Err(Stopped) } else { Ok(()) }
     }
@@ -98,7 +98,7 @@ impl Stop {
         self.pass(result.ok_or(Stopped)?)
     }
 
-    /// What `stopped` stands for.
+    /// Reason for `stopped`.
     pub(crate) fn reason(&self, _: Stopped) -> Failure {
         let mut first = self.first.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         first.take().unwrap_or(Failure::Client(ClientError::Interrupted))

@@ -76,7 +76,7 @@ impl Source<'_> {
     }
 }
 
-/// What `fill` writes, in a buffer as large as `len` says it needs.
+/// Bytes that `fill` writes, in a buffer as large as `len` requires.
 fn sized(
     fill: impl Fn(&mut [u8]) -> Result<usize, Errno>,
     len: impl Fn() -> Result<usize, Errno>,

@@ -18,7 +18,7 @@ const SET_ID: u32 = 0o6000;
 /// How many notes a report names.
 const MAX_NOTES: usize = 1000;
 
-/// What becomes of the powers that a restored program would have.
+/// Handling of setuid, setgid and capabilities of restored programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Setuid {
     /// Regular files lose setuid and setgid bits and file capabilities.
@@ -32,7 +32,7 @@ pub enum Setuid {
 pub struct Note {
     /// Its path on the node it comes from.
     pub path: String,
-    /// What is missing, and why.
+    /// Missing attribute and reason.
     pub note: String,
 }
 
@@ -52,20 +52,20 @@ pub struct NotSet {
 }
 
 impl NotSet {
-    /// Whether every name has everything.
+    /// True if every name has all attributes.
     pub fn is_none(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Whether a name lacks something that was asked for: setuid and setgid bits and file capabilities only with
-    /// [`Setuid::Keep`].
+    /// True if a name lacks a requested attribute: setuid and setgid bits and file capabilities count only
+    /// with [`Setuid::Keep`].
     pub fn lacks(&self, setuid: Setuid) -> bool {
         let powers = if setuid == Setuid::Keep { self.powers } else { 0 };
         !Self { powers, ..*self }.is_none()
     }
 }
 
-/// What a name does not have.
+/// Kind of a missing attribute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Owner,
@@ -165,7 +165,7 @@ impl Attributes {
         self.note_time(entry, set);
     }
 
-    /// Whether it has the owner that it should have.
+    /// True if it has the owner that it should have.
     fn own(&self, entry: &Entry, chown: impl FnOnce(Option<Uid>, Option<Gid>) -> Result<(), Errno>) -> bool {
         // The highest number stands for "leave it" in the system call, and for nobody in a file system.
         if entry.uid == u32::MAX || entry.gid == u32::MAX {
@@ -252,7 +252,7 @@ mod tests {
         }
     }
 
-    /// Who is not root cannot give files away: how many have another owner is said, not which.
+    /// Only root can change owners: for other users, files with another owner are counted, not named.
     #[test]
     fn owners_that_an_ordinary_user_cannot_set_are_counted() {
         let attributes = Attributes { setuid: Setuid::Drop, owners: false, notes: Notes::default() };

@@ -37,7 +37,7 @@ pub(super) struct Piece<T> {
     pub(super) extents: Vec<Placed>,
 }
 
-/// What one request fetches, and where it goes.
+/// Chunks that one request fetches, and their destinations.
 #[derive(Debug)]
 pub(super) struct Batch<T> {
     /// The chunks, each once.
@@ -62,7 +62,7 @@ pub(super) struct Batcher<T> {
     plain_len: u64,
     extents: usize,
     file: Option<T>,
-    /// Whether the last piece of the batch is of `file`.
+    /// True if the last piece of the batch is of `file`.
     joined: bool,
 }
 
@@ -116,7 +116,7 @@ impl<T: Clone> Batcher<T> {
         self.take_if_full()
     }
 
-    /// What is left.
+    /// The rest of the batch.
     pub(super) fn finish(&mut self) -> Option<Batch<T>> {
         (!self.batch.pieces.is_empty()).then(|| self.take())
     }

@@ -1,4 +1,4 @@
-//! What a restore would make, without making it.
+//! Plan of a restore, without writing.
 
 use std::collections::BTreeSet;
 
@@ -34,11 +34,11 @@ pub enum PlannedKind {
 pub struct PlannedName {
     /// Its path on the node it comes from.
     pub path: String,
-    /// What it is.
+    /// Kind of the name.
     pub kind: PlannedKind,
 }
 
-/// What a restore would do.
+/// Plan of a restore.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct DryRun {
     /// The snapshot.

@@ -1,4 +1,4 @@
-//! What a snapshot lacks of what is wanted, found out before anything is written.
+//! Chosen files that a snapshot lacks, determined before anything is written.
 //!
 //! A manifest counts all problems and names the first of them; the pages say how the content of each file ends.
 //! Only both together tell whether everything that patterns choose is whole. Where they do not account for each

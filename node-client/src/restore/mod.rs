@@ -1,10 +1,10 @@
 //! Restore: one node's files of a snapshot, back on disk.
 //!
-//! What it promises: every name that appears beneath the target is whole, each of its chunks was
-//! checked against its id, and the file against its digest, before it got that name. Nothing is made
-//! outside of the target, whatever the manifest says and whatever lies in the target; what was there before and
-//! was not chosen stays as it is. What is damaged or cannot be made keeps nothing else from being restored, and is
-//! named in the report. After a failure no temporary name is left. Files are on stable storage only with
+//! Promises: every name that appears beneath the target is whole, each of its chunks was checked against its
+//! id, and the file against its digest, before it got that name. Nothing is made outside the target, whatever
+//! the manifest says and whatever the target holds; existing files that were not chosen are not changed.
+//! Damaged files, and files that cannot be made, are listed in the report and do not stop the restore of
+//! others. After a failure no temporary name is left. Files are on stable storage only with
 //! [`Durable::Synced`].
 //!
 //! ```text
@@ -91,7 +91,7 @@ pub enum Durable {
     Synced,
 }
 
-/// What becomes of a restore by root into a folder that others may write to.
+/// Handling of a restore by root into a folder that others may write to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Foreign {
     /// It is refused.
@@ -100,7 +100,7 @@ pub enum Foreign {
     Meant,
 }
 
-/// What an owner, mode, time or attribute that could not be set is.
+/// Effect of owners, modes, times or attributes that could not be set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unset {
     /// Counted and named.
@@ -109,7 +109,7 @@ pub enum Unset {
     IsPartial,
 }
 
-/// What to restore, and how.
+/// Options of a restore.
 #[derive(Debug, Clone)]
 pub struct RestoreOptions {
     /// Which snapshot.
@@ -122,7 +122,7 @@ pub struct RestoreOptions {
     pub series: Option<SeriesChoice>,
     /// Which snapshots `latest` may be.
     pub among: Among,
-    /// Whether files may be missing or torn.
+    /// Permission for files to be missing or torn.
     pub partial: Partial,
     /// The target: a folder that is made if it is missing.
     pub to: PathBuf,
@@ -133,15 +133,15 @@ pub struct RestoreOptions {
     pub excludes: Vec<String>,
     /// Where roots go.
     pub placement: Placement,
-    /// Whether the target may hold something.
+    /// Permission for the target to have content.
     pub existing: Existing,
-    /// Whether others may write to the target.
+    /// Permission for others to be able to write to the target.
     pub foreign: Foreign,
-    /// What attributes are that could not be set.
+    /// Effect of attributes that could not be set.
     pub unset: Unset,
-    /// Whether programs keep their powers.
+    /// Restoring of setuid, setgid and capabilities.
     pub setuid: Setuid,
-    /// Whether to wait for the disk.
+    /// Syncing to the disk.
     pub durable: Durable,
 }
 
@@ -161,7 +161,7 @@ pub struct Progress {
 /// Hears of progress, from several threads.
 pub type OnProgress<'a> = &'a (dyn Fn(Progress) + Sync);
 
-/// What a restore or a check needs of its surroundings.
+/// Callbacks and sources that a restore or a check needs.
 pub struct Hooks<'a> {
     /// Hears how far it is, often: it must be quick.
     pub progress: OnProgress<'a>,
@@ -173,7 +173,8 @@ pub struct Hooks<'a> {
 
 /// Restores. Blocks; must not be called on a thread of `runtime`.
 ///
-/// What is damaged, or cannot be made in the target, is named in the report, which says how the process is to end.
+/// Damaged files, and files that cannot be made in the target, are listed in the report, which determines the
+/// exit code.
 ///
 /// # Errors
 /// - [`ClientError::Usage`]: the options do not fit each other, the snapshot or the target.
@@ -222,7 +223,7 @@ pub fn run(
 pub struct Ended {
     /// Why.
     pub error: ClientError,
-    /// What was restored until then, if anything was.
+    /// Report of the work so far, if there was any.
     pub report: Option<Box<RestoreReport>>,
 }
 
@@ -258,7 +259,7 @@ fn links_on_the_way(patterns: &[String]) -> String {
     led.collect()
 }
 
-/// What is known before anything is written.
+/// State that is known before anything is written.
 struct Prepared<'a> {
     snapshot: SnapshotId,
     node: NodeName,
@@ -368,7 +369,7 @@ fn check_owner(target: &Target, options: &RestoreOptions) -> Result<(), ClientEr
     }
 }
 
-/// What to restore.
+/// Snapshot to restore.
 struct Found {
     snapshot: SnapshotId,
     node: NodeName,
@@ -409,7 +410,7 @@ fn warn_of_newer(taken: SnapshotId, newer: &PassedOver) {
     tracing::warn!("`latest` is snapshot {taken}: {newer}");
 }
 
-/// What is sound of it can be restored all the same.
+/// Its sound files can still be restored.
 fn warn_of_damage(snapshot: &SnapshotInfo) {
     if let Some(damage) = &snapshot.damaged {
         tracing::warn!(

@@ -60,7 +60,7 @@ pub(super) enum Mixture {
     Torn,
 }
 
-/// What is not known of a name.
+/// Missing part of a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lost {
     /// Its chunks, or some of them.
@@ -86,7 +86,7 @@ struct OwedTo {
     path: EntryPath,
 }
 
-/// What became of the first name of a link group.
+/// Outcome of the first name of a link group.
 enum Leader {
     /// It lies there.
     At(TargetPath),
@@ -112,7 +112,7 @@ struct OpenFile {
     shown: EntryPath,
     /// Where it goes and its entry, until `BeginFile` takes them.
     waiting: Option<(TargetPath, Entry)>,
-    /// Whether its chunks are wanted.
+    /// True if its chunks are chosen.
     wanted: bool,
     at: Option<TargetPath>,
     group: Option<u64>,
@@ -138,7 +138,7 @@ pub(super) struct Planner {
     damage: Damage,
 }
 
-/// Whether records are missing before the next one.
+/// Records that are missing before the next one.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Damage {
     None,

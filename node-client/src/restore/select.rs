@@ -34,7 +34,7 @@ impl NodeChoice {
     }
 }
 
-/// What to do with a snapshot that does not hold all that it should.
+/// Handling of a partial snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Partial {
     /// Refuse it, and take an older complete one for `latest`.
@@ -84,14 +84,14 @@ impl fmt::Display for PassedOver {
     }
 }
 
-/// What `latest` stands for.
+/// Snapshot that `latest` selects.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Latest {
     pub(super) id: SnapshotId,
     pub(super) passed_over: Option<PassedOver>,
 }
 
-/// What `latest` stands for among the snapshots that hold the chosen node, and that node.
+/// Resolves `latest` among the snapshots that hold the chosen node, and that node.
 ///
 /// # Errors
 /// [`ClientError::NotFound`] if there is none; [`ClientError::Usage`], listing the nodes or series, if there

@@ -51,7 +51,7 @@ impl SeriesChoice {
         }
     }
 
-    /// Whether it names all that the series holds.
+    /// True if it names all folders of the series.
     fn is_all_of(&self, origin: &NodeOrigin) -> bool {
         self.fits(origin) && (matches!(self, Self::Name(_)) || origin.folders == 1)
     }
@@ -72,7 +72,7 @@ pub(super) fn only<'a>(
     for snapshot in &snapshots {
         series.entry(snapshot.series).or_default().push(snapshot);
     }
-    // What is forgotten is no choice, unless there is nothing else.
+    // A deleted snapshot is chosen only if there is no other.
     let is_listed = |snapshots: &Vec<&SnapshotInfo>| snapshots.iter().any(|info| info.going_until.is_none());
     if choice.is_none() && series.values().any(is_listed) {
         series.retain(|_, snapshots| is_listed(snapshots));
@@ -109,7 +109,7 @@ pub(super) fn only<'a>(
     Ok(series.into_values().next().unwrap_or_default())
 }
 
-/// Whether a path that the filter fits could lie in a folder of the snapshot.
+/// True if a path that the filter matches could be in a folder of the snapshot.
 fn may_hold(info: &SnapshotInfo, filter: &Filter) -> bool {
     let in_root = |root: &String| {
         let name = root.strip_prefix(STREAM_PREFIX).or_else(|| root.strip_prefix('/'));

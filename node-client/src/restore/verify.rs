@@ -29,7 +29,7 @@ const QUEUE: usize = 4;
 /// How many damaged things a report names; it counts all.
 const MAX_DAMAGE: usize = 10_000;
 
-/// What to check.
+/// Options of a check.
 #[derive(Debug, Clone)]
 pub struct VerifyOptions {
     /// Which snapshot.
@@ -42,7 +42,7 @@ pub struct VerifyOptions {
     pub series: Option<SeriesChoice>,
     /// Which snapshots `latest` may be.
     pub among: Among,
-    /// Whether `latest` may be a partial one. One that is named is checked either way.
+    /// Permission for `latest` to be partial. One that is named is checked either way.
     pub partial: Partial,
 }
 
@@ -55,11 +55,11 @@ pub struct Damage {
     pub path: Option<String>,
     /// The chunk or page, if it is about one.
     pub object: Option<String>,
-    /// What is wrong.
+    /// Description of the problem.
     pub problem: String,
 }
 
-/// What a check found.
+/// Report of a check.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct VerifyReport {
     /// The snapshot.
@@ -89,7 +89,7 @@ pub struct VerifyReport {
 }
 
 impl VerifyReport {
-    /// Whether everything is as it was pushed. If not, the process exits with the code of
+    /// True if everything is as it was pushed. If not, the process exits with the code of
     /// [`ErrorClass::Integrity`](format_spec::ErrorClass::Integrity).
     pub fn is_sound(&self) -> bool {
         self.problem_count == 0

@@ -73,7 +73,7 @@ fn an_error_document_has_class_code_and_the_whole_chain() {
     assert_eq!(document["error"]["message"], "no answer from http://127.0.0.1:1 after 3 attempts: refused");
 }
 
-/// What servers, nodes and file systems name must not reach a terminal as it is.
+/// Names from servers, nodes and file systems are escaped before they reach a terminal.
 #[test]
 fn no_control_character_reaches_a_terminal() {
     let mut out = Vec::new();

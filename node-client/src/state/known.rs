@@ -25,7 +25,7 @@ impl From<io::Error> for Damaged {
     }
 }
 
-/// Whether the push that wrote it came to its end.
+/// Completion of the push that wrote the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Finished {
     Yes,
@@ -44,7 +44,7 @@ struct Blocks {
     end: u64,
 }
 
-/// What a block holds, and where the next one begins.
+/// Content of a block, and the position of the next one.
 struct Block {
     records: Vec<Record>,
     slots: Vec<Option<Slot>>,
@@ -94,7 +94,7 @@ pub(crate) struct Known {
 #[derive(Debug)]
 pub(crate) struct KnownFile {
     pub(crate) entry: Entry,
-    /// What it was when it was read; `None` if that cannot be relied on.
+    /// Record when it was read; `None` if that cannot be relied on.
     pub(crate) slot: Option<Slot>,
 }
 

@@ -65,7 +65,7 @@ impl Spool {
     /// if `place` is given and no other push writes there.
     ///
     /// # Errors
-    /// What the file system answers, if not even a temporary file can be had.
+    /// Errors of the file system, if not even a temporary file can be made.
     pub(crate) fn create(
         place: Option<&Place>,
         domain: DomainKey,

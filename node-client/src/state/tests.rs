@@ -30,7 +30,7 @@ fn time(seconds: i64) -> Timestamp {
     Timestamp { seconds, nanos: 5 }
 }
 
-/// What the file `n` is; each differs from all others in every field that may differ.
+/// State of the file `n`; each differs from all others in every field that may differ.
 fn slot(n: u64) -> Slot {
     let seconds = i64::try_from(n).unwrap();
     let (btime, mtime, ctime) = (time(seconds + 1), time(-3 - seconds), time(seconds + 2));
@@ -196,7 +196,7 @@ fn journal_file(place: &Place) -> PathBuf {
     state_file(place).with_extension("journal")
 }
 
-/// What lies at the place, by extension.
+/// Files at the place, by extension.
 fn extensions(place: &Place) -> Vec<String> {
     let names = fs::read_dir(place.folder()).unwrap().map(|found| found.unwrap().path());
     let mut found: Vec<_> =

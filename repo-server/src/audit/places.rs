@@ -1,4 +1,4 @@
-//! What packs say lies in them, and what the totals add up to.
+//! Comparison of the packs' own figures with their rows, and of the totals with their sums.
 
 use format_spec::wire::AuditState;
 

@@ -13,7 +13,7 @@ use crate::index::{Batch, Table};
 /// Rows that are mended in one batch: pushes wait that long.
 const MENDED_AT_ONCE: usize = 1000;
 
-/// What would make a row right.
+/// Repair of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cure {
     /// Nothing that is known here.
@@ -134,7 +134,7 @@ impl Audit<'_> {
             let is_known = suspects.iter().any(|suspect| suspect.id == id);
             if items.iter().all(Option::is_none) && !is_known {
                 let problem = "is unreferenced, but not in the queue of the collector".to_owned();
-                // What could not be read may need it: then it is not offered to the collector.
+                // Unread data may need it: then it is not offered to the collector.
                 let cure = if self.is_everything_read { Cure::Queue } else { Cure::None };
                 suspects.push(Suspect::new(id, Some(row), problem, cure));
             }

@@ -29,10 +29,10 @@ use crate::sync::lock;
 /// So few missing packs are damage, whatever their share.
 const FEW: usize = 1;
 
-/// What an operator does about it.
+/// Way out, for the operator.
 const WAY_OUT: &str = "mount the disk of the site and restart the server; if these packs are lost for good, run `astacus-admin verify --level exists --accept-loss` (docs/operations.md, `site_incomplete`)";
 
-/// What the index names and the site does not have.
+/// Packs that the index names and the site lacks.
 #[derive(Debug, Default)]
 struct Missing {
     packs: HashSet<PackNumber>,
@@ -45,7 +45,7 @@ struct Missing {
 }
 
 impl Missing {
-    /// Whether this is no damage of single objects: the site is not there, or most of it.
+    /// True if this is no damage of single objects: most of the site is missing.
     fn is_site(&self) -> bool {
         let most = self.packs.len() > FEW && self.packs.len() * 2 > self.of_packs;
         self.no_descriptor || most
@@ -113,7 +113,7 @@ pub(crate) async fn look_again(store: &Arc<Store>) -> Result<(), ServerError> {
     if store.blocking(is_up).await? { take(store).await.map(drop) } else { Ok(()) }
 }
 
-/// Whether a pack is known to be lost since this process began: it need not be counted again.
+/// True if a pack was found lost since this process began, so that it need not be counted again.
 pub(crate) fn is_lost(store: &Store, pack: PackNumber) -> bool {
     lock(&store.damage.lost_packs).contains(&pack)
 }
@@ -176,7 +176,7 @@ async fn list(store: &Store, area: Area) -> Result<HashSet<ObjectName>, ServerEr
     Ok(listed.into_iter().map(|Listed { name, .. }| name).collect())
 }
 
-/// What the index names.
+/// Packs that the index names.
 struct Named {
     packs: HashMap<PackNumber, PackRow>,
     objects: HashSet<Object>,

@@ -1,4 +1,4 @@
-//! What a read proves wrong is written down at that moment, whoever read it: a restore, a check, the collector.
+//! A read that proves damage records it at that moment: in a restore, a check, or the collector.
 //!
 //! An error proves something against one object only if it speaks of that object, and if the site is there all the
 //! same: [`prove`] looks. A site that is not mounted, or whose disk gives nothing, proves nothing. What is proved goes
@@ -38,7 +38,7 @@ const PAST_ALL_PACKS: [u8; 5] = [u8::MAX; 5];
 pub(crate) struct Unread {
     pub(crate) id: ChunkId,
     pub(crate) place: Place,
-    /// What is known of it already.
+    /// Known state of its stored bytes.
     pub(crate) health: Health,
     pub(crate) error: ServerError,
 }
@@ -56,7 +56,7 @@ pub(crate) async fn prove(
     }
 }
 
-/// What an error says against what was read.
+/// Conclusion from an error about the data that was read.
 enum Claim {
     /// Its bytes are wrong.
     Proof(String),
@@ -77,8 +77,8 @@ fn claim(error: &ServerError) -> Option<Claim> {
     }
 }
 
-/// Whether the site is there and gives what it holds: the repository's descriptor, and most of some packs beside
-/// `except`.
+/// True if the site is present and readable: it has the descriptor of the repository, and most of some packs
+/// beside `except`.
 async fn is_there(store: &Arc<Store>, except: Option<PackNumber>) -> bool {
     let site = &store.parts.site;
     let descriptor = site.get(&descriptor_object()).await;

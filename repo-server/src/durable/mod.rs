@@ -151,7 +151,7 @@ pub fn settle_path(disk: &dyn Disk, dir: &Path) -> Result<(), DurableError> {
 /// Makes every file and folder at and below the folder `dir` durable, the deepest first. The name of `dir` itself
 /// is not.
 ///
-/// What vanishes meanwhile needs no sync. A symlink is no file of ours and is passed over.
+/// A file that vanishes meanwhile needs no sync. A symlink is no file of ours and is passed over.
 ///
 /// # Errors
 /// [`DurableError::Fatal`] and [`DurableError::Failed`], as [`publish`].
@@ -292,7 +292,7 @@ impl Target<'_> {
     }
 }
 
-/// Whether the rest of `file` is exactly `bytes`.
+/// True if the rest of `file` is exactly `bytes`.
 fn holds(file: &mut dyn DiskFile, bytes: &[u8]) -> io::Result<bool> {
     let mut buffer = vec![0; COMPARE_BYTES];
     let mut rest = bytes;

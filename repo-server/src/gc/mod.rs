@@ -38,7 +38,7 @@ use crate::session;
 use crate::start::compare;
 use crate::store::Store;
 
-/// What a run is at.
+/// Phase of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
     Purge,
@@ -76,7 +76,7 @@ pub(crate) struct Run<'a> {
     tell: Tell,
 }
 
-/// Whether a run goes on.
+/// Decision to continue a run or to stop it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Next {
     GoOn,
@@ -107,7 +107,7 @@ pub(crate) async fn run_unwatched(server: &Arc<Server>) -> Result<GcReport, Serv
     run_as(server, request, &|_, _| {}, Tell::WhatIsDone).await
 }
 
-/// What a report is to tell.
+/// Selection of the lists in a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Tell {
     WhatIsDone,
@@ -223,7 +223,7 @@ impl Run<'_> {
         }
     }
 
-    /// Whether delays that are over by the server's clock are over: not while it is in doubt.
+    /// True if elapsed delays count: not while the clock is in doubt.
     async fn is_clock_right(&self) -> Result<bool, ServerError> {
         let look = |server: &Arc<Server>| server.clock_watch.look(&server.store);
         Ok(self.server.blocking(look).await? == ClockState::Steady)

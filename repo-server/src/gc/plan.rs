@@ -1,4 +1,4 @@
-//! What a run would do, and what holds the rest back. Changes nothing.
+//! Plan of a run, and the reasons why data is kept. Changes nothing.
 //!
 //! Idle rows are read in pieces and shown one by one ([`Run::for_each_idle_row`]): a push in progress may have sent a
 //! hundred million. What is kept of them is a sum per session, a sum per pack, and, while no session is open, about
@@ -161,11 +161,12 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// What open sessions hold back: each all that is idle since its start or later.
+    /// Lists the data that open sessions keep: for each session all rows that are idle since its start or
+    /// later.
     pub(super) async fn list_pinned(&mut self) -> Result<(), ServerError> {
         let sessions = self.server.sessions.rows();
         let Some(from) = sessions.iter().map(|(_, row)| row.start).min() else { return Ok(()) };
-        // What is idle since each start or later, but not since the next one.
+        // Rows that are idle since each start or later, but not since the next one.
         let mut held: BTreeMap<Epoch, Amount> =
             sessions.iter().map(|(_, row)| (row.start, Amount::default())).collect();
         self.for_each_idle_row(Since { from, before: None }, |(_, row)| {

@@ -59,7 +59,7 @@ impl Run<'_> {
 
     /// Takes a snapshot out for good, unless its mark has changed: one batch.
     ///
-    /// What a manifest that is lost names stays counted, which costs space and nothing else: an audit finds it.
+    /// Pages of a lost manifest stay counted, which only costs space: an audit finds them.
     async fn purge_one(&mut self, snapshot: &Snapshot, mark: MarkRow) -> Result<(), ServerError> {
         let mut pages = Counts::new();
         for of in &snapshot.manifests {

@@ -15,7 +15,7 @@ use crate::index::{Batch, KeyRange, Table};
 use crate::store::Store;
 use crate::time::{later, rfc3339};
 
-/// What can be wrong. The code is stable, for programs.
+/// Conditions that raise an alarm. The code is stable, for programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AlarmCode {
     /// Counts of references are not what a mark gives: nothing is collected until they are mended.
@@ -36,7 +36,8 @@ pub(crate) enum AlarmCode {
     SuspectSnapshot,
     /// The site lacks its descriptor or most of its packs: nothing is taken in or deleted.
     SiteIncomplete,
-    /// What the last process left could not be settled: no session ends by its time, and nothing is collected.
+    /// The interrupted commits of the last process could not be completed: no session expires, and no garbage
+    /// is collected.
     NotSettled,
     /// The last good snapshot of a series is older than it may be.
     Overdue,
@@ -250,12 +251,12 @@ pub(crate) fn clear_in(store: &Store, batch: &mut Batch, code: AlarmCode) -> Res
     Ok(())
 }
 
-/// Whether an alarm of this code is up. Blocks.
+/// True if an alarm of this code is active. Blocks.
 pub(crate) fn is_up(store: &Store, code: AlarmCode) -> Result<bool, ServerError> {
     Ok(!of_code(store, code)?.is_empty())
 }
 
-/// What an alarm without a subject says, if it is up. Blocks.
+/// Message of an active alarm without a subject. Blocks.
 pub(crate) fn message(store: &Store, code: AlarmCode) -> Result<Option<String>, ServerError> {
     Ok(find(store, &code.key(None))?.map(|row| row.message))
 }
@@ -307,12 +308,7 @@ pub(crate) fn acknowledge(store: &Store, asked: &AcknowledgeRequest) -> Result<w
         let mut batch = Batch::new();
         batch.put(Table::Meta, key(&up.code, up.subject.as_deref()), encode(&up.row));
         store.commit(batch)?;
-        tracing::info!(
-            code = up.code,
-            subject = up.subject,
-            reason = asked.reason,
-            "alarm acknowledged"
-        );
+        tracing::info!(code = up.code, subject = up.subject, reason = asked.reason, "alarm acknowledged");
         Ok(up.told(now_ms))
     })
 }
@@ -329,7 +325,11 @@ fn choose(store: &Store, asked: &AcknowledgeRequest) -> Result<Up, ServerError> 
         fit.retain(|up| up.subject.as_ref().is_some_and(|subject| subject.contains(part)));
     }
     if fit.len() > 1 {
-        let why = format!("{} alarms `{}` are active: give the subject, or a longer part of it", fit.len(), asked.code);
+        let why = format!(
+            "{} alarms `{}` are active: give the subject, or a longer part of it",
+            fit.len(),
+            asked.code
+        );
         return Err(ServerError::BadRequest { code: "ambiguous_alarm", why });
     }
     fit.pop().ok_or_else(|| ServerError::NoAlarm { code: asked.code.clone(), subject: asked.subject.clone() })

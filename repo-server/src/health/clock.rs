@@ -8,9 +8,9 @@
 //! - A jump is an alarm, thus a row, and outlives a restart. Only [`ClockWatch::accept`] ends it, not a
 //!   clock that jumps back: what happened in between was dated by it.
 //!
-//! What this cannot tell: a clock that went forward while no process ran looks as if none had run for that
-//! long. A machine that was suspended looks like a clock that went forward, if its monotonic clock stood
-//! still meanwhile; the alarm is then a false one.
+//! Limits of the check: a clock that was set forward while no process ran looks like elapsed time. A machine
+//! that was suspended looks like a clock that went forward, if its monotonic clock stood still meanwhile; the
+//! alarm is then a false one.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -30,7 +30,7 @@ const WRITE_EVERY_MS: u64 = 5 * 60 * 1000;
 
 const LATEST_KEY: &[u8] = b"clock_latest";
 
-/// Whether retention may go by the clock.
+/// Reliability of the clock for retention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ClockState {
     /// It may.
@@ -63,7 +63,7 @@ impl Moment {
         Self { wall_ms: clock.unix_ms(), monotonic: clock.monotonic() }
     }
 
-    /// What the wall clock should tell once the monotonic clock tells `later`.
+    /// Expected time of the wall clock when the monotonic clock shows `later`.
     fn expect_at(self, later: Duration) -> u64 {
         let passed = later.saturating_sub(self.monotonic).as_millis();
         self.wall_ms.saturating_add(u64::try_from(passed).unwrap_or(u64::MAX))
@@ -126,7 +126,7 @@ impl ClockWatch {
     }
 }
 
-/// What the alarm is to say, if the clock jumped.
+/// Message of the alarm, if the clock jumped.
 fn jump(now: Moment, last: Option<Moment>, latest: Option<u64>) -> Option<String> {
     let told = rfc3339(now.wall_ms);
     let what = if let Some(expected) = last.map(|last| last.expect_at(now.monotonic))

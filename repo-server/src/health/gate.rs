@@ -1,10 +1,10 @@
-//! What rests while an alarm says that the index or the site is not whole.
+//! Operations that are blocked while an alarm reports that the index or the site is incomplete.
 
 use super::alarm::{self, AlarmCode};
 use crate::error::ServerError;
 use crate::store::Store;
 
-/// What an operator does about an index that is older than the site.
+/// Way out of an index that is older than the site, for the operator.
 pub(crate) const REBUILD: &str = "stop the server, move `index` out of its data folder, and run `astacus-server rebuild` (docs/operations.md, `index_behind`)";
 
 /// Refuses to forget and to collect while the index is known to be behind, or the site to be incomplete. Blocks.

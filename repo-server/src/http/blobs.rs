@@ -42,7 +42,7 @@ pub(super) struct Asked {
     coming: Option<String>,
 }
 
-/// What the client does about chunks that others are sending.
+/// Handling of chunks that others are sending.
 enum Coming {
     /// It waits for them, and promises to send what is missing.
     Wait,

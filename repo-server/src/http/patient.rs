@@ -32,7 +32,7 @@ impl<S> Patient<S> {
         }
     }
 
-    /// What a write comes to that has come to `written` so far.
+    /// Result of a write, whose result so far is `written`.
     fn wait<T>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if written.is_ready() {
             self.waiting = None;

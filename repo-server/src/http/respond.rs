@@ -27,7 +27,7 @@ pub(super) fn json<T>(body: T) -> Answer<T> {
     Ok(Json(body))
 }
 
-/// What a client is told of an error.
+/// Body of the answer about an error.
 pub(super) fn describe(error: &ServerError) -> ErrorBody {
     ErrorBody {
         code: error.code().to_owned(),

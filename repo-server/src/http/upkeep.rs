@@ -1,4 +1,4 @@
-//! What operators ask for: forget, bring back, protect, collect, count, find.
+//! Requests of operators: forget, undelete, protect, gc, stats, locate.
 
 use std::sync::Arc;
 

@@ -25,7 +25,7 @@ use crate::snapshot;
 /// The text format of Prometheus.
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Whether a push would be taken. Needs no token, so a refusal says no more than its code.
+/// Reports if a push would be accepted.
 pub(super) async fn ready(State(app): State<App>) -> Reply {
     let look = |server: &Arc<Server>| {
         server.store.check_running()?;
@@ -66,7 +66,7 @@ fn figures(server: &Arc<Server>) -> Result<String, ServerError> {
     Ok(text.0)
 }
 
-/// What this process has done.
+/// Figures of this process.
 fn of_process(text: &mut Text, done: &Done) {
     let count = |of: &AtomicU64| of.load(Ordering::Relaxed);
     let name = "astacus_network_bytes_total";

@@ -1,4 +1,4 @@
-//! What can go wrong with an index, and what the caller can do about it.
+//! Errors of an index, and the action that the caller can take.
 
 use std::error::Error;
 use std::fmt;
@@ -36,7 +36,7 @@ pub enum IndexError {
 }
 
 impl IndexError {
-    /// Whether the process must end at once, without running destructors.
+    /// True if the process must end at once, without running destructors.
     ///
     /// A failed write or fsync cannot be retried: the kernel may have dropped the pages, and a
     /// destructor could still complete on disk what the caller was told had failed.
@@ -44,7 +44,7 @@ impl IndexError {
         matches!(self, Self::Commit(_))
     }
 
-    /// What the caller can do.
+    /// Action that the caller can take.
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::Precondition { .. } => ErrorClass::Conflict,
@@ -94,7 +94,7 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    /// What the caller can do.
+    /// Action that the caller can take.
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::NotBuilt { .. } | Self::OtherEngine { .. } => ErrorClass::Usage,
@@ -107,7 +107,7 @@ impl OpenError {
     }
 }
 
-/// Whether an engine's error comes from a disk without room.
+/// True if an engine's error comes from a full disk.
 fn is_full(error: &(dyn Error + 'static)) -> bool {
     let mut causes = std::iter::successors(Some(error), |&error| error.source());
     causes.any(|error| {

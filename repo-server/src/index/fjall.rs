@@ -1,6 +1,6 @@
 //! The default engine: a log-structured merge tree for each table, with one journal for all.
 //!
-//! What was added around it, and why (fjall 3.1.13, read in its source):
+//! Additions around the engine, and their reasons (fjall 3.1.13, read in its source):
 //! - Every read goes through a snapshot that was taken while no commit ran. fjall's own newest snapshot can
 //!   show half of a batch: work in the background moves the number up to which rows are visible.
 //! - We decide when rows in memory are written out, and then do so for all tables at once. Left to fjall,
@@ -62,7 +62,7 @@ pub(super) struct FjallIndex {
     _folder: Folder,
 }
 
-/// Whether rows are on their way from memory to the disk.
+/// State of the transfer of rows from memory to the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Queue {
     Empty,

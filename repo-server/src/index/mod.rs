@@ -61,7 +61,7 @@ pub enum Table {
     Session,
     /// Counters and facts about the repository itself.
     Meta,
-    /// What was decided about snapshots after their commit.
+    /// Decisions about snapshots after their commit.
     Mark,
     /// The collector's queue.
     Idle,

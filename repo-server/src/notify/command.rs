@@ -42,7 +42,7 @@ pub(super) async fn run_until(
         () = over => None,
     };
     if let Some(group) = group {
-        // What it has left running must not pile up; mostly nothing is there any more.
+        // Processes that the command has started must not pile up; usually none are left.
         let _ = kill_process_group(group, Signal::KILL);
     }
     let (status, out, err) =

@@ -105,7 +105,7 @@ impl Rebuild {
         Ok(failed)
     }
 
-    /// What is wrong with each of some copies in one pack. A site that does not answer ends the rebuild.
+    /// Problem of each of some copies in one pack. A site that does not answer ends the rebuild.
     fn open(&self, read: &[Try]) -> Result<Vec<Option<String>>, ServerError> {
         let pack = read.first().and_then(|tried| self.pack_of(&tried.row()));
         let pack = pack.ok_or(ServerError::Bug("a row of no pack"))?;

@@ -10,7 +10,7 @@ use crate::error::ServerError;
 use crate::index::{Batch, Table};
 use crate::sort::Sorter;
 
-/// What was named and has no row.
+/// Ids that were named and have no row.
 #[derive(Default)]
 struct Unknown {
     chunks: u64,

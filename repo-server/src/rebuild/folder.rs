@@ -19,7 +19,7 @@ use crate::start::folder::{self, MARKER};
 use crate::start::{CreateError, read_error};
 use crate::store::{OnHalt, Store};
 
-/// What a rebuild is made of.
+/// Input of a rebuild.
 #[derive(Debug, Clone)]
 pub struct Plan {
     /// The data folder to be: empty, missing, or one whose index is gone.
@@ -55,7 +55,7 @@ pub enum RebuildError {
 }
 
 impl RebuildError {
-    /// What the operator can do about it.
+    /// Action that the operator can take.
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::HasIndex { .. } | Self::OtherSite { .. } => ErrorClass::Usage,
@@ -137,7 +137,7 @@ fn read_key(path: &Path, descriptor: &Descriptor) -> Result<MasterKey, CreateErr
     if descriptor.fits(&master) { Ok(master) } else { Err(CreateError::WrongKey { path: path.to_owned() }) }
 }
 
-/// Whether a folder may become the data folder.
+/// Checks that a folder may become the data folder.
 fn check_folder(dir: &Path, site: &Path, descriptor: &Descriptor) -> Result<(), RebuildError> {
     if !dir.exists() {
         return Ok(());

@@ -67,7 +67,7 @@ impl Rebuild {
         Ok(wanted)
     }
 
-    /// What the site has in one area. A listing that fails ends the rebuild.
+    /// Objects of one area on the site. A listing that fails ends the rebuild.
     pub(super) fn list(&self, area: Area) -> Result<Vec<Listed>, ServerError> {
         let listed = Handle::current().block_on(self.store.parts.site.list(&Prefix::area(area)));
         listed.map_err(|error| self.store.site_error(error))
@@ -147,7 +147,7 @@ impl Rebuild {
         same.map_or_else(|| Arc::new(name.clone()), |pack| Arc::clone(&pack.domain))
     }
 
-    /// What was found of the pack with this number.
+    /// Findings about the pack with this number.
     pub(super) fn pack_at(&mut self, number: PackNumber) -> Result<&mut PackFound, ServerError> {
         let pack = usize::try_from(number.0).ok().and_then(|place| self.packs.get_mut(place));
         pack.ok_or(ServerError::Bug("a row of no pack"))

@@ -264,7 +264,7 @@ fn grant(
     };
     let token = last + 1;
     let Pusher { cluster, node } = pusher.clone();
-    // What the old session pinned stays pinned.
+    // Pins of the old session are kept.
     let old_start = old.map(|(_, old)| old.start).filter(|_| sessions.store.rules.keep(Rule::AdoptedStart));
     let start = old_start.into_iter().chain([sessions.store.epoch()?]).min();
     let start = start.unwrap_or_default();

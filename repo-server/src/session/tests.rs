@@ -33,7 +33,7 @@ fn grant(server: &Server) -> (SessionId, SessionRow) {
 
 const CHUNK: ChunkId = ChunkId::from_bytes([5; 32]);
 
-/// What a session that waits for others is told of one chunk.
+/// Answer to a session that waits for others, about one chunk.
 fn ask(server: &Server, session: SessionId) -> Result<Held, ServerError> {
     let domain = server.domain(&"c".parse().unwrap());
     let told = have_or_promise(&server.sessions, &domain, session, &[CHUNK])?;

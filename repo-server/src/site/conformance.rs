@@ -1,4 +1,4 @@
-//! What every site must do, checked on a given one.
+//! Requirements on every site, checked on a given one.
 //!
 //! The rules use objects of [`Area::Checks`](super::Area::Checks) only and remove them again, so a
 //! site that is in use can be checked. Durability is the one promise that they cannot see.
@@ -22,11 +22,11 @@ const RACERS: u8 = 4;
 pub struct Violation {
     /// The rule, as a sentence.
     pub rule: Rule,
-    /// What the site did instead.
+    /// Behaviour that was found instead.
     pub found: String,
 }
 
-/// What a site must do. `Display` gives the sentence.
+/// Requirement on a site. `Display` gives the sentence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rule {
     /// Whole objects.

@@ -38,7 +38,7 @@ enum Writes {
 impl StoreSite {
     /// The site in the folder `path` of this machine, which must exist.
     ///
-    /// What a dead process left is synced, and swept if it is half written. So only one process, and one
+    /// Files of a dead process are synced, and removed if they are half written. So only one process, and one
     /// `StoreSite` of it, may have the folder open. Blocks.
     ///
     /// # Errors
@@ -150,7 +150,7 @@ impl StoreSite {
             let mut found = self.store.list(Some(&path::Path::from(root)));
             let next_failed = |e| SiteError::unavailable(Op::List, prefix, e);
             while let Some(meta) = found.try_next().await.map_err(next_failed)? {
-                // What has no valid name, such as a temporary file, is no object.
+                // A file without a valid name, such as a temporary one, is no object.
                 if let Ok(name) = ObjectName::new(meta.location.as_ref()) {
                     objects.push(Listed { name, len: meta.size });
                 }

@@ -60,7 +60,7 @@ async fn commit_to_the_end(
     body: Bytes,
     smaller: Smaller,
 ) -> Result<Snapshot, ServerError> {
-    // Who asks again while an attempt is under way waits for what becomes of it.
+    // A client that repeats its commit waits for the attempt that is still running.
     let attempts = session::attempts(&server.sessions, session);
     let mut last_attempt = attempts.lock().await;
     if let Some(snapshot) = server.blocking(move |server| committed(&server.store, session)).await? {

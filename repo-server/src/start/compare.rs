@@ -18,7 +18,7 @@
 //! 3. Rows are read. Rows go only by a purge, and the caller has the turn, so none goes meanwhile; one that was added
 //!    since is seen. Were rows read before doomed names, a commit that lands in between would have neither.
 //!
-//! What is in flight need not be asked: an object that is on its way is doomed until it lands.
+//! Objects in flight need not be checked: an object in transfer is doomed until it lands.
 //!
 //! # The last commit
 //!
@@ -27,8 +27,9 @@
 //!
 //! # What it cannot see
 //!
-//! What no snapshot tells of: a forget, an undelete, a protection that was lost, or a run of the collector after the last
-//! commit. Of that one, rows name packs that it has written anew and deleted since; a check of the packs finds it.
+//! Changes that leave no trace in a snapshot are not detected: a lost forget, undelete or protection, or a
+//! run of the collector after the last commit. After a lost run, rows name packs that the collector has
+//! repacked and deleted since; a check of the packs finds that.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -56,8 +57,9 @@ const AT_ONCE: usize = 1000;
 /// Rows of the meta table, without a value: snapshots that were purged.
 const PURGED_PREFIX: &[u8] = b"purged/";
 
-/// What the log says of a snapshot that is there again.
-const FINISHED: &str = "completed an interrupted commit: the server died during it, or the index lost its last change";
+/// Log message about a snapshot that is listed again.
+const FINISHED: &str =
+    "completed an interrupted commit: the server died during it, or the index lost its last change";
 
 /// Snapshots on the site that the index has lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +71,7 @@ pub(crate) struct Behind {
 }
 
 impl Behind {
-    /// What is wrong, for people.
+    /// The problem, for people.
     pub(crate) fn problem(&self) -> String {
         let Self { count, such_as } = self;
         format!(
@@ -149,7 +151,7 @@ pub(crate) async fn settle_once(server: &Arc<Server>) -> bool {
     if server.is_settled.load(Ordering::Acquire) {
         return true;
     }
-    // Who has the turn settles first, or tells what is wrong.
+    // The holder of the turn completes commits first, or reports the problem.
     let Ok(turn) = server.turns.upkeep.try_lock() else { return false };
     let settled = settle(server, &turn).await;
     if let Err(error) = &settled {
@@ -170,7 +172,7 @@ fn purged_key(id: &SnapshotId) -> Vec<u8> {
     [PURGED_PREFIX, id.as_bytes().as_slice()].concat()
 }
 
-/// What is on the site that no row tells of.
+/// Objects on the site that no row names.
 struct Compared {
     /// Neither in the index nor doomed.
     unknown: Vec<SnapshotId>,
@@ -219,10 +221,7 @@ fn without_rows(server: &Server, listed: &[SnapshotId]) -> Result<Vec<SnapshotId
         if purged.is_none() { left.push(id) } else { replayed += 1 }
     }
     if replayed > 0 {
-        tracing::warn!(
-            replayed,
-            "objects of purged snapshots are on the site again: skipped"
-        );
+        tracing::warn!(replayed, "objects of purged snapshots are on the site again: skipped");
     }
     Ok(left)
 }

@@ -103,7 +103,7 @@ pub enum CreateError {
 }
 
 impl CreateError {
-    /// What the operator can do about it.
+    /// Action that the operator can take.
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::NotEmpty { .. }

@@ -24,7 +24,7 @@ use crate::snapshot::{open_manifest, read};
 
 const OVER: &str = "its session has ended";
 
-/// What became of a commit that was cut off.
+/// Result of completing an interrupted commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Finish {
     /// Its snapshot is there.
@@ -51,7 +51,7 @@ pub(crate) async fn finish(
     match make(server, id, session, granted).await {
         Ok(()) => Ok(Finish::Done),
         Err(ServerError::Index(IndexError::Precondition { .. })) => impossible(OVER),
-        // What is over a limit stays so: it must not keep others from being settled.
+        // A commit that is over a limit cannot be completed: it must not keep others from being completed.
         Err(error @ (ServerError::Index(IndexError::TooLarge { .. }) | ServerError::BadRequest { .. })) => {
             impossible(&Chain(&error).to_string())
         }

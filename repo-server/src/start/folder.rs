@@ -153,7 +153,7 @@ async fn open_or_create_on(
     Ok(Opened { server, token: token.trim_end().to_owned() })
 }
 
-/// What a repository over the folder `dir` is made of.
+/// Parts of a repository over the folder `dir`.
 pub(crate) fn parts(
     dir: &Path,
     index: Arc<dyn Index>,

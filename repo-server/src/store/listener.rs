@@ -1,4 +1,4 @@
-//! Who hears of changes of rows: an audit, while it runs.
+//! Listener for changes of rows: an audit, while it runs.
 
 use std::collections::HashSet;
 use std::sync::Mutex;
@@ -59,7 +59,7 @@ impl<'a> Watching<'a> {
         })
     }
 
-    /// Whether each of `ids` changed since the start. To be asked after its row was read.
+    /// Returns for each of `ids` if it changed since the start. Must be called after its row was read.
     ///
     /// # Errors
     /// [`ServerError::Busy`] once more changed than is remembered.

@@ -100,7 +100,7 @@ impl Store {
         PackRow::decode(&value).map(Some).ok_or_else(wrong)
     }
 
-    /// What the repository adds up to.
+    /// Totals of the repository.
     pub(crate) fn totals(&self) -> Result<Totals, ServerError> {
         let Some(value) = self.parts.index.get(Table::Meta, Totals::KEY)? else {
             return Ok(Totals::default());

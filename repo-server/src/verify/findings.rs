@@ -1,4 +1,5 @@
-//! What is wrong, and whom it hurts: each thing once, with every snapshot and file that needs it.
+//! Problems and the affected snapshots and files: each problem once, with every snapshot and file that needs
+//! the object.
 
 use std::collections::HashMap;
 
@@ -20,7 +21,7 @@ pub(super) struct Problem {
     pub(super) kind: FindingKind,
     /// The object, by its id or name.
     pub(super) object: String,
-    /// What is wrong with it.
+    /// Description of the problem.
     pub(super) what: String,
 }
 
@@ -43,7 +44,7 @@ pub(super) enum Cause {
     New(Problem),
 }
 
-/// What is hurt.
+/// Affected snapshot or file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Hurt {
     /// Nothing that can be restored, but the snapshot is not as it should be.
@@ -123,7 +124,7 @@ impl Findings {
         }
     }
 
-    /// What is wrong; `None` if the list had no room for it.
+    /// The problem; `None` if the list had no room for it.
     pub(super) fn problem(&self, cause: &Cause) -> Option<Problem> {
         match cause {
             Cause::New(problem) => Some(problem.clone()),
@@ -139,7 +140,7 @@ impl Findings {
         self.counts
     }
 
-    /// Whether nothing is.
+    /// True if there are no findings.
     pub(super) fn is_empty(&self) -> bool {
         self.counts == FindingCounts::default()
     }

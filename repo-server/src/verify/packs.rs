@@ -36,7 +36,7 @@ const VERIFIED_AT_ONCE: usize = 8;
 /// A site that has not answered by then will not.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// What is known against blobs, by where they lie.
+/// Known problems of blobs, by their places.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     /// Blobs that cannot be read where they were.
@@ -55,7 +55,7 @@ impl Known {
         bad.map(Cause::Known)
     }
 
-    /// What is wrong with the pack around the blob, if anything is.
+    /// Problem of the pack around the blob, if there is one.
     pub(super) fn around(&self, row: &ChunkRow) -> Option<Cause> {
         self.altered.get(&row.pack).copied().map(Cause::Known)
     }
@@ -66,7 +66,7 @@ impl Known {
     }
 }
 
-/// What a look at one pack brought.
+/// Result of checking one pack.
 enum Looked {
     /// It is there, with the right length.
     There,

@@ -22,12 +22,12 @@ pub(super) enum Depth {
     Whole,
 }
 
-/// What is known of a chunk that a file needs.
+/// Known state of a chunk that a file needs.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Verdict {
     /// Why the file cannot be restored.
     pub(super) file: Option<Cause>,
-    /// What else is wrong.
+    /// Another problem.
     pub(super) snapshot: Option<Cause>,
 }
 
@@ -156,7 +156,7 @@ impl Replay {
         self.depth
     }
 
-    /// What was found since the last call.
+    /// Findings since the last call.
     pub(super) fn take_told(&mut self) -> Vec<(Cause, Hurt)> {
         std::mem::take(&mut self.told)
     }

@@ -31,14 +31,14 @@ use crate::store::Store;
 /// Pages that are read at once: at most 1 MiB each.
 const PAGES_AT_ONCE: usize = 32;
 
-/// What is told of one snapshot before the list of findings is changed. It bounds memory: a snapshot with
+/// Most findings about one snapshot before the list of findings is changed. It bounds memory: a snapshot with
 /// more is not begun again, whatever the site does.
 const TOLD_AT_ONCE: usize = 100_000;
 
 /// Pages that are remembered: about 200 bytes each.
 const CLEAN_PAGES: usize = 100_000;
 
-/// What is wrong with an object that somebody has put there: which of it and the row is right, nobody knows.
+/// Problem of an object that somebody has put there: the object or the row may be right.
 const ANOTHER_SNAPSHOT: &str = "the site has another snapshot under this name";
 
 /// Pages that were taken apart in this run, in which nothing is wrong. Most pages of a snapshot are those
@@ -72,7 +72,7 @@ struct Walk {
     files: Files,
 }
 
-/// What is known of the files of a snapshot.
+/// Known state of the files of a snapshot.
 enum Files {
     /// Each finds all that it needs.
     Whole,
@@ -94,7 +94,7 @@ impl Walk {
     }
 }
 
-/// What an object of a snapshot turned out to be.
+/// Result of reading an object of a snapshot.
 enum Object<T> {
     Good(T),
     Bad(Problem),
@@ -249,7 +249,7 @@ impl Check<'_> {
         }
     }
 
-    /// What an answer of the site says of an object, or of a blob.
+    /// Problem of an object or a blob, from the site's answer.
     async fn bad_object(&self, object: impl ToString, error: SiteError) -> Result<Problem, ServerError> {
         if error.is_fatal() {
             return Err(self.store.site_error(error));
@@ -313,7 +313,7 @@ impl Check<'_> {
         if self.asked.level == VerifyLevel::Restore { Depth::Whole } else { Depth::Needs }
     }
 
-    /// What is found wrong is named, however long that takes.
+    /// Problems are reported even after the time limit.
     fn is_out_of_time(&self) -> bool {
         let budget = Budget::new(&self.asked.limits, 0, self.started);
         self.state.findings.is_empty() && budget.check_time(self.store.parts.clock.monotonic()).is_err()
@@ -436,7 +436,7 @@ fn is_later(problem: &Problem, attempt: Attempt) -> bool {
 struct Planned {
     id: ChunkId,
     got: Got,
-    /// What is wrong with it, though it can be read.
+    /// Problem of the snapshot beside its files, though it can be read.
     aside: Option<Cause>,
 }
 
@@ -447,7 +447,7 @@ enum Got {
     Blob(Arc<Blob>, Place),
 }
 
-/// What is to become of pages, from what the index says of them.
+/// Decides about pages from the index.
 fn look_up_pages(
     store: &Store,
     state: &mut State,
@@ -474,7 +474,7 @@ fn look_up_pages(
     Ok(planned)
 }
 
-/// What the index and the packs say of a page or chunk that is needed.
+/// Verdict of the index and the packs on a page or chunk that is needed.
 fn judge(
     store: &Store,
     state: &State,
@@ -483,7 +483,9 @@ fn judge(
     row: Option<ChunkRow>,
 ) -> Result<Verdict, ServerError> {
     let index = |what| Some(Cause::New(Problem::new(FindingKind::Index, id, what)));
-    let Some(row) = row else { return Ok(Verdict { file: index("is missing from the index"), snapshot: None }) };
+    let Some(row) = row else {
+        return Ok(Verdict { file: index("is missing from the index"), snapshot: None });
+    };
     let snapshot = match row.references {
         0 => index("is referenced but not counted"),
         _ => state.known.around(&row),

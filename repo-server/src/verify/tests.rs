@@ -181,7 +181,7 @@ impl World {
         alarm::is_up(&self.store, AlarmCode::DamagedBlobs).unwrap()
     }
 
-    /// Whether an object is known to be damaged, which the alarm says.
+    /// True if an object is known to be damaged, and the alarm names it.
     fn knows_of_objects(&self) -> bool {
         alarm::is_up(&self.store, AlarmCode::DamagedObjects).unwrap()
     }
@@ -701,7 +701,7 @@ async fn a_damaged_or_missing_manifest_is_remembered_until_it_is_sound() {
         world.site.delete(&name).await.unwrap();
         assert_eq!(only(&world.verify(level).await).kind, FindingKind::Missing);
         assert!(world.knows_of_objects(), "{level:?}");
-        // What cannot be asked says nothing.
+        // A site that does not answer proves nothing.
         world.site.arm(Fault { op: Some(Op::Get), after: 0, kind: FaultKind::StopBefore });
         assert!(world.verify(level).await.counts.unreadable > 0);
         assert!(world.knows_of_objects(), "{level:?}");
@@ -735,7 +735,7 @@ async fn a_damaged_or_missing_snapshot_object_is_written_anew() {
     }
 }
 
-/// What cannot be written anew is remembered, and written by a later check.
+/// A snapshot object that cannot be rewritten is recorded, and rewritten by a later check.
 #[tokio::test]
 async fn a_snapshot_object_that_cannot_be_written_anew_is_remembered() {
     for op in [Op::Delete, Op::Put] {

@@ -57,7 +57,11 @@ impl Show for Audited {
             "reference counts {verdict}: {references} references of {manifests} manifests and of the pages in {packs} packs, compared with {rows} rows: {found} errors found, {mended} repaired"
         )?;
         if self.report.changed > 0 {
-            writeln!(out, "{} rows changed during the check and were skipped", HumanCount(self.report.changed))?;
+            writeln!(
+                out,
+                "{} rows changed during the check and were skipped",
+                HumanCount(self.report.changed)
+            )?;
         }
         if self.report.findings.is_empty() {
             return Ok(());

@@ -6,7 +6,7 @@ use crate::tree::Tree;
 const OPENERS: [&str; 3] = ["What", "Who", "Whether"];
 
 /// Most comment lines of the workspace that may begin with one of [`OPENERS`].
-const MOST_OPENERS: usize = 750;
+const MOST_OPENERS: usize = 50;
 
 /// Longest line of a document, in characters.
 const LONGEST_LINE: usize = 120;

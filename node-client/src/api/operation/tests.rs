@@ -4,7 +4,7 @@ use format_spec::wire::VerifyLevel;
 use super::*;
 use crate::api::tests::asked;
 
-/// What a run of the collector with this answer says, and what was heard meanwhile.
+/// Result of a run of the collector with this answer, and its progress.
 fn collected(answer: &str) -> (Vec<Step>, Result<GcReport, ClientError>) {
     let mut heard = Vec::new();
     let (_, report) = asked(200, answer, async |api| {

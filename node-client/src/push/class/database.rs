@@ -40,7 +40,7 @@ pub(crate) fn looks_live(folder: &Path) -> Option<ClassSet> {
         ClassSet::Mysql => is_locked(&folder.join("ibdata1")) || is_locked(&folder.join("aria_log_control")),
         ClassSet::Etcd => is_locked(&folder.join("member/snap/db")) || is_locked(&folder.join("snap/db")),
         ClassSet::Rocksdb => is_locked(&folder.join("LOCK")),
-        // What tells that a database is being written to, and the others take no locks.
+        // SQLite has a file that shows writes in progress; the others take no locks.
         ClassSet::Sqlite | ClassSet::Redis | ClassSet::Cassandra | ClassSet::M3 | ClassSet::Logs => true,
     };
     is_live.then_some(set)
@@ -72,7 +72,7 @@ fn names(folder: &Path) -> impl Iterator<Item = String> {
     found.take(10_000).filter_map(|entry| entry.file_name().into_string().ok())
 }
 
-/// Whether a process holds a lock on a file. Only looked up: a lock of ours could disturb the database.
+/// True if a process holds a lock on a file. Only looked up: a lock of ours could disturb the database.
 fn is_locked(file: &Path) -> bool {
     let Ok(about) = fs::metadata(file) else { return false };
     let Ok(locks) = fs::read_to_string(LOCKS) else { return false };

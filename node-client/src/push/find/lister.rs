@@ -48,7 +48,7 @@ pub(crate) fn why_unseen(path: &EntryPath) -> Option<String> {
     }
 }
 
-/// What is known of a file that the walk came to.
+/// Saved state of a file that the walk came to.
 enum Known {
     /// It is one more name of an inode that came already.
     Linked,
@@ -74,7 +74,7 @@ pub(crate) struct Lister<'a> {
     pub(crate) roots: &'a [Root],
     /// Files that are looked at although little speaks for a change.
     pub(crate) doubts: Doubts,
-    /// What is put behind all that has a place in path order.
+    /// Steps behind all that have a place in path order.
     pub(crate) late: Vec<Step>,
     /// When the first file was frozen, and when the last.
     pub(crate) frozen: Option<(Duration, Duration)>,
@@ -83,7 +83,7 @@ pub(crate) struct Lister<'a> {
 }
 
 impl Lister<'_> {
-    /// What is known of the file, before it is frozen.
+    /// Looks up the saved state of the file, before it is frozen.
     fn look_up(&mut self, at: Place<'_>, stat: &Stat) -> Result<Known, Stopped> {
         if stat.links > 1 && self.linked.contains(&key(stat)) {
             return Ok(Known::Linked);

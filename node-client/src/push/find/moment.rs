@@ -59,7 +59,7 @@ pub(crate) fn mark_changed(list: &mut Reader, opener: &mut Opener<'_>, tally: &T
     Ok(())
 }
 
-/// What is known of a name whose folder is listed again.
+/// State of a name whose folder is listed again.
 #[derive(Debug, Clone, Copy)]
 enum Known {
     /// A file whose row waits for what is held, by its place in the list of those.
@@ -242,7 +242,7 @@ impl<'a> Walker<'a> {
     }
 }
 
-/// Whether names may have come or gone since a folder was listed.
+/// Possible changes of names since a folder was listed.
 enum Unrest {
     None,
     Some {
@@ -284,7 +284,7 @@ impl Moment {
     }
 }
 
-/// Whether a file is held in the state that it is in.
+/// True if a file is held in its current state.
 fn is_held_so(held: Option<&Held>, now: &Stat) -> bool {
     held.is_some_and(|held| held.stat.identity == now.identity)
 }

@@ -55,7 +55,7 @@ impl Pseudo {
         Self(mounts.split(|byte| *byte == b'\n').filter_map(device).collect())
     }
 
-    /// Whether the device is that of one.
+    /// True if the device is that of one.
     pub(crate) fn has(&self, dev: u64) -> bool {
         self.0.contains(&dev)
     }

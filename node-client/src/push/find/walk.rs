@@ -41,7 +41,7 @@ pub(crate) enum Row {
     Waiting(u64),
 }
 
-/// What decides over, and hears of, what the walk finds.
+/// Decides about the names that the walk finds, and receives them.
 pub(crate) trait Visitor {
     /// A regular file, which gets the next row, in path order.
     ///
@@ -56,7 +56,7 @@ pub(crate) trait Visitor {
     /// [`Stopped`] ends the walk.
     fn hold(&mut self, at: Place<'_>, stat: Stat) -> Result<Option<Held>, Stopped>;
 
-    /// What a waiting row stands for; `None` if its file has gone.
+    /// Adds the file for which a row waited; `None` if it has vanished.
     ///
     /// # Errors
     /// [`Stopped`] ends the walk.
@@ -92,10 +92,10 @@ pub(crate) trait Visitor {
     /// [`Stopped`] ends the walk.
     fn unseen(&mut self, path: &EntryPath) -> Result<(), Stopped>;
 
-    /// What time it is.
+    /// Current time.
     fn now(&self) -> Timestamp;
 
-    /// Whether the files of a folder are to be of one moment: a folder in which names come and go is listed again.
+    /// True if the files of a folder must be of one moment: a folder whose names change is listed again.
     fn needs_one_moment(&self) -> bool {
         true
     }
@@ -141,7 +141,7 @@ pub(crate) struct Walker<'a> {
 pub(crate) struct Level {
     pub(crate) path: EntryPath,
     pub(crate) folder: OwnedFd,
-    /// What the folder was before it was listed, and when that was.
+    /// Stat of the folder before it was listed, and the time of that.
     pub(crate) listed: Option<(Stat, Timestamp)>,
     pub(crate) names: Names,
     /// Why only its markers are taken.
@@ -288,7 +288,7 @@ impl Walker<'_> {
         Ok(None)
     }
 
-    /// Whether a file system that is mounted below the root is not entered.
+    /// True if a file system that is mounted below the root is not entered.
     fn stays_out(&self, dev: u64) -> bool {
         dev != self.device && (self.mounts == Mounts::Skip || self.pseudo.has(dev))
     }
@@ -333,7 +333,7 @@ impl Walker<'_> {
             Ok(folder) => self.enter(path, folder),
             Err(Errno::NOENT) => Ok(None),
             Err(error) => {
-                // What is known of a folder that may not be entered is kept all the same.
+                // A folder that may not be entered is still recorded.
                 if let Ok(stat) = Stat::of_name(at, name)
                     && stat.kind() == FileType::Directory
                 {
@@ -415,7 +415,7 @@ fn whose(about: Option<&Stat>, path: &EntryPath) -> Whose {
     }
 }
 
-/// Whether it is what a restore has not finished: no data of anybody's.
+/// True if it is an unfinished file of a restore, and so no data.
 pub(crate) fn is_unfinished(name: &CStr, stat: &Stat) -> bool {
     is_temporary(name.to_bytes()) && matches!(stat.kind(), FileType::RegularFile | FileType::Symlink)
 }

@@ -47,7 +47,7 @@ pub enum FreezeMode {
     Off,
 }
 
-/// What becomes of a push that cannot freeze a file as it should.
+/// Handling of a file that cannot be frozen as requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Unfrozen {
     /// It reads the file without that protection, and reports it.
@@ -57,14 +57,14 @@ pub enum Unfrozen {
     Refused,
 }
 
-/// What is frozen, and where.
+/// Mode and folder of the freeze.
 #[derive(Debug, Clone, Default)]
 pub struct FreezeOptions {
     /// How.
     pub mode: FreezeMode,
     /// The folder for second names, in place of the one that is chosen for each file system.
     pub folder: Option<PathBuf>,
-    /// What to do about a file that cannot be frozen so.
+    /// Handling of a file that cannot be frozen as requested.
     pub unfrozen: Unfrozen,
 }
 

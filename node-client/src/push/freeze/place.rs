@@ -46,7 +46,7 @@ fn real(folder: &Path) -> PathBuf {
     folder.canonicalize().unwrap_or_else(|_| folder.to_owned())
 }
 
-/// Whether a database looks at what lies in this folder.
+/// True if a database uses the content of this folder.
 fn is_in_sight(folder: &Path) -> bool {
     looks_like_data(folder).is_some() || folder.file_name().is_some_and(|name| name == "snapshots")
 }
@@ -82,7 +82,7 @@ pub(super) fn open_first(bases: &[Base], key: &str, mode: FreezeMode) -> Result<
         .ok_or_else(|| Unusable::Why(why.unwrap_or_else(|| "no folder for temporary hard links".to_owned())))
 }
 
-/// What [`tidy`] found.
+/// Result of [`tidy`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Tidied {
     /// Folders of second names that were removed.

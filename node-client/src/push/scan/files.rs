@@ -118,7 +118,7 @@ impl Scan<'_> {
         }
     }
 
-    /// What can be done of a verdict that many files have.
+    /// Affordable form of a verdict that many files have.
     fn affordable(&mut self, found: &FoundFile, verdict: Verdict, sure: Sure) -> Verdict {
         let is_in_doubt = verdict == Verdict::Compare || (verdict == Verdict::Check && sure == Sure::Yes);
         if !is_in_doubt {
@@ -132,7 +132,8 @@ impl Scan<'_> {
         affordable
     }
 
-    /// What to do about a file: as its row says, unless the row does not say it, or what it is about was forgotten since.
+    /// Returns the verdict on a file: that of its row, or a new one if the row has none, or if its saved
+    /// state was dropped since.
     fn judged(&mut self, found: &FoundFile, slot: &Slot, remembered: &Remembered) -> Judged {
         let judged = found.judged.filter(|judged| judged.origin == remembered.origin);
         let judged =
@@ -144,7 +145,7 @@ impl Scan<'_> {
         judged
     }
 
-    /// Whether the file is of a format that is written in place.
+    /// True if the file is of a format that is written in place.
     fn is_of_a_store(&mut self, found: &FoundFile) -> bool {
         self.opener.open(found).is_ok_and(|file| formats::is_written_in_place(&found.path, &file))
     }
@@ -160,7 +161,7 @@ impl Scan<'_> {
         let mark = self.mark();
         let hash = self.domain.link_group(found.path.as_bytes());
         let known_len = remembered.entry.size;
-        // What is written in place and grows has a head as a rule, which says how long it is.
+        // A file that is written in place and grows usually has a head with its length.
         let head = matches!(verdict, Verdict::Append | Verdict::Prove).then_some(0);
         let samples = (0..SAMPLES).map(|n| pick(self.draw.seed() ^ hash, n, known_len)).chain(head).collect();
         let replay = Replay {

@@ -81,7 +81,7 @@ const INNODB_SPACE_HEADER: [u8; 2] = [0x00, 0x08];
 static BY_NAME: LazyLock<Globs> =
     LazyLock::new(|| Globs::new("built in", &NAMES).expect("the tests have built them"));
 
-/// Whether the open file at `path` is of a format that is written in place.
+/// True if the open file at `path` is of a format that is written in place.
 pub(crate) fn is_written_in_place(path: &EntryPath, file: &OwnedFd) -> bool {
     if BY_NAME.matches(path) {
         return true;

@@ -1,4 +1,4 @@
-//! What becomes of each step of the list: an entry on a page, and the content of new files on its way.
+//! Processing of each step of the list: an entry on a page, and the content of new files on its way.
 //!
 //! [`files`] decides between what is remembered of a file and what must be read, [`reading`] reads.
 
@@ -215,13 +215,13 @@ impl Scan<'_> {
         self.end_file(FileEnd::Unreadable)
     }
 
-    /// What to remember of a file that is read as `stat` after `before`, and how it is written.
+    /// Record for a file that is read as `stat` after `before`, and is written with `habit`.
     fn slot(&self, found: &FoundFile, stat: &Stat, before: Timestamp, habit: Habit) -> Slot {
         let identity = stat.identity;
         let settled = match found.source {
             // The hard link itself has set the ctime, and its removal will again. A write shows in the mtime.
             Source::Link => settled(identity.mtime, identity.mtime, self.frozen_at, before),
-            // What a copy holds was written out before it was made.
+            // The content of a copy was written out before the copy was made.
             Source::Copy => ticked(identity.ctime, self.frozen_at),
             Source::Path => settled(identity.ctime, identity.mtime, self.frozen_at, before),
         };
@@ -229,8 +229,8 @@ impl Scan<'_> {
     }
 }
 
-/// Whether a later change is sure to show in the times of a file that was last changed at `changed` and written to
-/// at `written`, and is read after `now` by a push that froze it at `frozen` or later.
+/// Certainty that a later change shows in the times of a file that was last changed at `changed` and written
+/// to at `written`, and is read after `now` by a push that froze it at `frozen` or later.
 ///
 /// A write that began after the freeze may be under way while the file is read, so it is not settled however long
 /// ago it began; nor is one whose pages may still be dirty, since stores to those leave no sign. A time that has not
@@ -245,7 +245,7 @@ fn settled(changed: Timestamp, written: Timestamp, frozen: Timestamp, now: Times
     }
 }
 
-/// Whether a change at `now` or later is sure to give another time than `stamp`.
+/// Certainty that a change at `now` or later gives another time than `stamp`.
 fn ticked(stamp: Timestamp, now: Timestamp) -> Settled {
     if since(stamp, now) >= tick_of(stamp) { Settled::Yes } else { Settled::No }
 }

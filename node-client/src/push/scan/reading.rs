@@ -40,14 +40,14 @@ const TORN: &str = "was written to during each read: stored as last read, a mixt
 const CUT: &str = "was truncated between freeze and read: the removed end is not in the snapshot";
 const RECYCLED: &str = "was renamed or deleted, and written to, before it was read";
 
-/// Whether the push before had the file.
+/// Presence of the file in the push before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Known {
     Yes,
     No,
 }
 
-/// What becomes of a reading during which the file changed.
+/// Handling of a file that changed during a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Attempt {
     /// It is dropped.
@@ -77,7 +77,7 @@ pub(super) enum ReadAs {
     Nothing,
 }
 
-/// Whether a file that was just read is one state of itself.
+/// Result of a check that a file that was just read is one state of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stayed {
     Yes,
@@ -184,7 +184,7 @@ impl Scan<'_> {
             }
         };
         let mark = self.mark();
-        // What may be a mixture is no start for the next push.
+        // A possible mixture is no base for the next push.
         let slot = (attempt == Attempt::First).then(|| self.slot(found, &stat, before, habit));
         let (xattrs, slot) = match found.xattrs.clone().map_or_else(|| xattr::of_file(&file), Ok) {
             Ok(xattrs) => (xattrs, slot),
@@ -245,7 +245,7 @@ impl Scan<'_> {
     /// A later state of the file than that which was frozen is in the snapshot.
     pub(super) fn moved_on(&mut self, found: &FoundFile, stored: &Stat) {
         self.reader.tally.moved_on(MOVED_ON, &found.path);
-        // What was cut off is nowhere else in the snapshot, and was to be kept by the second name.
+        // The removed end is nowhere else in the snapshot, although the second name should have kept it.
         let is_cut = found.source == Source::Link && stored.identity.size < found.stat.identity.size;
         if is_cut && self.classes.of(&found.path) != Class::Logged {
             self.problem(&found.path, CUT.to_owned());
@@ -276,7 +276,7 @@ impl Scan<'_> {
         }
     }
 
-    /// Whether the name under which the file was found still stands for it.
+    /// True if the name under which the file was found still belongs to it.
     fn is_named_so(&mut self, found: &FoundFile) -> bool {
         if is_back(Old::NameOfTheFreeze) {
             return true;
@@ -289,7 +289,7 @@ impl Scan<'_> {
         at_open.identity.size == 0 && self.classes.of(&found.path) == Class::Logged
     }
 
-    /// What an open file must still be for its new end to fit the old start: as what it is read.
+    /// Identity that an open file must still have for its new end to fit the old start.
     pub(super) fn reference(&self, found: &FoundFile, read_as: &Stat, file: &OwnedFd) -> Option<Identity> {
         match found.source {
             // A copy has an identity of its own.
@@ -316,9 +316,9 @@ impl Scan<'_> {
         Ok(if self.still_there(file, samples, SAMPLES)? { Stayed::Yes } else { Stayed::No })
     }
 
-    /// Whether the file that was just read is one state of itself: it did not change meanwhile, or it
-    /// only grew, or lost or got a name, which is taken for granted where samples of what was read are
-    /// still there; where growth is not trusted yet, where all of it is.
+    /// Checks that a file that was just read is one state of itself: it did not change meanwhile, or it only
+    /// grew, or lost or got a name. Growth and changes of names are accepted if samples of the content are
+    /// unchanged, or, where growth is not trusted yet, if all content is unchanged.
     pub(super) fn stayed(
         &mut self,
         found: &FoundFile,
@@ -335,7 +335,7 @@ impl Scan<'_> {
             (Change::Grown, Class::Immutable) if is_back(Old::NothingMayGrow) => return Ok(Stayed::Grew),
             // A table that is being written when it is listed is read as far as it was listed.
             (Change::Grown, Class::AppendOnly | Class::Immutable) => return Ok(Stayed::Yes),
-            // Who deletes, moves or links a file changes its ctime: that is what it was frozen against.
+            // Deleting, moving or linking a file changes its ctime: the freeze protects against exactly that.
             (Change::Stamp | Change::Named, Class::Auto | Class::Mutable | Class::Logged) => SAMPLES,
             (Change::Grown, Class::Auto) => match habit.trust() {
                 Trust::Earned => SAMPLES,
@@ -348,7 +348,7 @@ impl Scan<'_> {
         Ok(if self.still_there(file, samples, most)? { Stayed::Yes } else { Stayed::No })
     }
 
-    /// Whether samples of what was just read are what the file holds.
+    /// Compares samples of the content that was just read with the file.
     pub(super) fn still_there(
         &mut self,
         file: &OwnedFd,
@@ -365,7 +365,7 @@ impl Scan<'_> {
         Ok(true)
     }
 
-    /// Whether the old length of a file that is longer now is still a state of it.
+    /// True if the old length of a grown file is still the length of a consistent state.
     fn may_append(&self, found: &FoundFile, habit: Habit) -> bool {
         match self.classes.of(&found.path) {
             Class::Immutable if is_back(Old::NothingMayGrow) => false,

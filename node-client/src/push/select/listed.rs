@@ -101,7 +101,7 @@ impl Listed {
     fn new(paths: BTreeMap<EntryPath, AtomicBool>) -> Self {
         let mut tops: BTreeSet<EntryPath> = BTreeSet::new();
         for path in paths.keys() {
-            // What lies in a folder comes right behind it.
+            // The content of a folder comes directly behind it.
             if tops.last().is_none_or(|top| path.below(top).is_none()) {
                 tops.insert(path.clone());
             }

@@ -17,7 +17,7 @@ use crate::push::guest::FOLDER;
 use crate::push::second_names::is_frozen;
 use crate::push::stat::Stat;
 
-/// Whether the walk enters other file systems that are mounted below a root. Those that hold no data, such as procfs, it
+/// Handling of other file systems that are mounted below a root. Those that hold no data, such as procfs, it
 /// does not enter in any case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mounts {
@@ -34,7 +34,7 @@ pub(crate) struct Root {
     pub(crate) place: PathBuf,
     /// The same without the leading slash.
     pub(crate) path: EntryPath,
-    /// What else was named and lies in it, or is it: it is pushed as a part of this one.
+    /// Other named paths that are inside this root, or equal to it: they are pushed as a part of this one.
     pub(crate) covers: Vec<EntryPath>,
     anchor: Anchor,
 }
@@ -73,7 +73,7 @@ impl Root {
         })
     }
 
-    /// What it is at this moment.
+    /// Current stat of the root.
     pub(crate) fn stat(&self) -> Result<Stat, Errno> {
         match &self.anchor {
             Anchor::Folder(handle) => Stat::of_file(handle),

@@ -23,7 +23,7 @@ struct Limit {
     bucket: Mutex<Bucket>,
 }
 
-/// What was reserved and is not yet paid for by the time that passed.
+/// Bytes that were reserved, and that the elapsed time has not yet paid for.
 #[derive(Debug, Default)]
 struct Bucket {
     owed_parts: u128,

@@ -25,9 +25,9 @@ pub(crate) struct Session {
     pub(crate) repository: RepositoryId,
     pub(crate) domain: DomainKey,
     pub(crate) chunker: Chunker,
-    /// What is remembered of pushes to this repository.
+    /// State of earlier pushes to this repository.
     pub(crate) memory: Memory,
-    /// Whether the server has all chunks of the last push.
+    /// Presence of all chunks of the last push on the server.
     pub(crate) base: BaseState,
     /// How many pushes are remembered.
     pub(crate) number: u64,

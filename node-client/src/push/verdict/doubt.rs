@@ -50,7 +50,7 @@ impl Doubts {
     }
 }
 
-/// Whether so few files are to be compared whole that it does not matter how large they are.
+/// Limit below which so few files are compared in full that their size does not matter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Few {
     Yes,
@@ -69,8 +69,8 @@ pub(crate) struct Purse {
 }
 
 impl Purse {
-    /// What can be done of `verdict`, which is to compare or to check, for a file of `len` bytes. If samples of all
-    /// files would cost too much, `seed` decides.
+    /// Returns the affordable form of `verdict`, which is to compare or to check, for a file of `len` bytes.
+    /// If samples of all files would cost too much, `seed` decides.
     pub(crate) fn afford(&mut self, verdict: Verdict, len: u64, seed: u64) -> Verdict {
         if verdict == Verdict::Compare && self.few == Few::Yes {
             return Verdict::Compare;

@@ -34,7 +34,7 @@ impl Draw {
         self.seed
     }
 
-    /// Whether the chunk `index` of the file with hash `file` is to be hashed again.
+    /// True if the chunk `index` of the file with hash `file` must be hashed again.
     pub(crate) fn chooses(&self, file: u64, index: u64) -> bool {
         let key = file.wrapping_add(index);
         match self.rehash {

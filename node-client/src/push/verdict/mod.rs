@@ -1,4 +1,4 @@
-//! What became of a file since it was last read, and what must be read of it now.
+//! Changes of a file since it was last read, and the reading that each requires.
 //!
 //! Pure: the whole truth table is here and in `docs/change-detection.md`, and a test compares the two.
 
@@ -25,7 +25,7 @@ impl Change {
     }
 }
 
-/// What to do about a file that is known.
+/// Action for a known file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 #[cbor(index_only)]
 pub(crate) enum Verdict {
@@ -62,7 +62,7 @@ pub(crate) struct Judged {
     /// How it has been seen to be written, this change included.
     #[n(2)]
     pub(crate) habit: Habit,
-    /// What to do about it.
+    /// The action.
     #[n(3)]
     pub(crate) verdict: Verdict,
 }

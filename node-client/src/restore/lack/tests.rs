@@ -61,7 +61,7 @@ fn manifest(problems: &[&str]) -> Manifest {
     }
 }
 
-/// What `pattern` chooses of these records and is not whole: `None` if all of it is.
+/// Files of these records that `pattern` chooses and that are not whole: `None` if all are.
 fn lack(manifest: &Manifest, records: &[Vec<Record>], pattern: &str) -> Option<(u64, Vec<String>)> {
     let filter = Filter::new(&[pattern.to_owned()], &[]).unwrap();
     let mut survey = Survey::new(manifest, &filter);

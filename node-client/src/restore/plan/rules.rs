@@ -1,10 +1,10 @@
-//! What an entry must be like before anything is done with it.
+//! Conditions that an entry must fulfil before it is processed.
 
 use format_spec::{Entry, EntryKind, EntryPath, FormatError};
 
 use crate::error::ClientError;
 
-/// What must hold of any entry by itself.
+/// Checks the conditions on any single entry.
 pub(super) fn check_entry(entry: &Entry) -> Result<(), ClientError> {
     let nul = |bytes: &[u8]| bytes.is_empty() || bytes.contains(&0);
     let why = match entry.kind {

@@ -67,7 +67,7 @@ impl Drop for Named {
 pub(super) struct Place<'a> {
     pub(super) folder: &'a Arc<OwnedFd>,
     pub(super) name: &'a [u8],
-    /// What was in the folder before.
+    /// Content of the folder before.
     pub(super) before: &'a Before,
     pub(super) existing: Existing,
 }
@@ -90,7 +90,7 @@ impl From<Errno> for Refused {
 }
 
 impl Refused {
-    /// What stands in the way, if the system's own refusal is `obstacle`.
+    /// The obstacle, where `obstacle` converts a refusal of the system.
     pub(super) fn obstacle(self, obstacle: impl FnOnce(Errno) -> Obstacle) -> Obstacle {
         let why = match self {
             Self::System(error) => return obstacle(error),
@@ -166,7 +166,7 @@ impl Place<'_> {
         check(self.folder, self.name, inode)
     }
 
-    /// Whether what has the name may be replaced: only what was there before this restore.
+    /// Allows replacing the file with this name only if it existed before this restore.
     fn make_way(&self) -> Result<(), Refused> {
         let there = self.look()?;
         if self.existing == Existing::Replace && self.before.take(self.name, there) {

@@ -158,7 +158,7 @@ fn one_goes(world: &mut World) -> (SnapshotId, ObjectName) {
     (kept, pack_object(&world.store.pack_row(row.pack).unwrap().id))
 }
 
-/// What goes while it is counted is not taken for damage.
+/// A pack that is deleted during the count is not treated as damage.
 #[test]
 fn stats_beside_a_run_count_what_is_still_there() {
     for (op, area) in [(Op::Get, "manifests"), (Op::GetRanges, "packs")] {

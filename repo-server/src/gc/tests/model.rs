@@ -56,7 +56,7 @@ struct Push {
     /// Contents that are still to be asked for; those of the base are taken for granted.
     to_ask: Vec<Vec<u8>>,
     page: Option<(format_spec::ChunkId, usize)>,
-    /// What excuses a broken promise: its session is over, or a crash took what waited in memory.
+    /// True if a broken promise is excused: its session has ended, or a crash lost the waiting data.
     excused: bool,
 }
 
@@ -74,7 +74,7 @@ struct Model {
     log: Vec<String>,
 }
 
-/// What the model found wrong.
+/// Verdict of the model.
 type Found = Result<(), String>;
 
 impl Model {

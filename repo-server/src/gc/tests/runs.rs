@@ -1,4 +1,4 @@
-//! What a run does, and what it costs.
+//! Effects of a run, and its cost.
 
 use std::time::Duration;
 
@@ -178,7 +178,7 @@ fn a_row_that_is_moved_while_somebody_looks_for_its_pack_is_found_again() {
     let read = world.store.chunk_rows([&moved, &dropped]).unwrap();
     world.forget(gone);
     assert_eq!(world.gc(Delays::Skip).repacked.count, 1);
-    // What is known of the old pack from before would help by chance.
+    // The known old pack would help by chance.
     world.crash();
     let domain = world.store.domain(&"c".parse().unwrap());
 

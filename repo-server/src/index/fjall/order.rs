@@ -24,7 +24,7 @@ pub(super) struct Order {
 }
 
 impl Order {
-    /// What the last commit has left.
+    /// Reads the order that the last commit left.
     ///
     /// # Errors
     /// If commits were not applied in the order in which they were made.

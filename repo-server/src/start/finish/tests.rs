@@ -69,7 +69,7 @@ impl CutOff {
         snapshot::list(&self.world.store, None).unwrap().into_iter().map(|found| found.id).collect()
     }
 
-    /// What an attempt to finish it says.
+    /// Result of an attempt to complete it.
     fn finish(&self) -> Result<Finish, ServerError> {
         let server = &self.world.server;
         self.world.wait(async {
@@ -114,7 +114,7 @@ fn a_commit_whose_batch_is_lost_is_made_again() {
 #[test]
 fn the_batch_is_the_same_and_the_client_that_asks_again_is_told_of_it() {
     let mut cut = CutOff::new();
-    // What the batch would have left: a world in which it is not cut off.
+    // State after the whole batch: a world without an interruption.
     let whole = World::new();
     whole.push("n", &cut.content);
     let tables = [Table::Chunk, Table::Pack, Table::Doomed, Table::Idle, Table::Damaged, Table::Mark];

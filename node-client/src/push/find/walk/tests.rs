@@ -430,7 +430,7 @@ fn a_name_that_moves_again_and_again_is_a_problem() {
 
 #[test]
 fn a_name_that_moves_a_few_times_is_what_it_is_in_the_end() {
-    /// What the name is made when it was looked at for the fifth time.
+    /// Replacement of the name at its fifth lookup.
     type Turn = fn(&Path);
     let turns: [(Turn, &str, &str); 5] = [
         (|path| fs::write(path, "other").unwrap(), "file", "file f"),

@@ -9,7 +9,7 @@ use super::tree::{Tree, domain, noise};
 use super::{CUT, MOVED_ON, wide};
 use crate::push::{ClassSet, FreezeMode};
 
-/// What [`upset`] deals with: each name says how.
+/// Names that [`upset`] changes: each name says how.
 const NAMES: [&str; 8] =
     ["a-gone", "b-folder", "c-link", "d-pipe", "e-kept", "f-replaced", "g-grown", "h/gone-with-its-folder"];
 
