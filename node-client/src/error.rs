@@ -99,7 +99,7 @@ pub enum ClientError {
         /// Body of the answer.
         body: Box<ErrorBody>,
     },
-    /// Whatever answers there is no server of ours.
+    /// Another program answers at the address.
     #[error("{server} is not an Astacus server: {why}")]
     Foreign {
         /// Address as it was given.

@@ -59,7 +59,7 @@ impl Globs {
     /// These patterns, in this order.
     ///
     /// # Errors
-    /// As [`new`](Self::new).
+    /// The errors of [`new`](Self::new).
     pub(crate) fn of(patterns: &[Written<'_>]) -> Result<Self, ClientError> {
         let is_path = |glob: &str| glob.trim_end_matches('/').contains('/') || glob.starts_with('/');
         let (paths, names) = (0..).zip(patterns).partition::<Vec<_>, _>(|(_, pattern)| is_path(pattern.glob));

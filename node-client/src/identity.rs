@@ -43,7 +43,7 @@ pub(crate) struct Device {
 }
 
 impl Device {
-    /// Of `folder`; zeros if it cannot be looked at.
+    /// Device of `folder`; zeros if it cannot be read.
     pub(crate) fn of(folder: &std::path::Path) -> Self {
         let stat = rustix::fs::statx(rustix::fs::CWD, folder, AtFlags::NO_AUTOMOUNT, StatxFlags::BASIC_STATS);
         let dev = stat.map_or(0, |stat| u64::from(stat.stx_dev_major) << 32 | u64::from(stat.stx_dev_minor));
@@ -55,7 +55,7 @@ impl Device {
 /// Change of a name, as reported by the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Change {
-    /// Nothing of its identity changed.
+    /// No part of its identity changed.
     None,
     /// Only its ctime: it got another mode or attribute, or was written and its mtime set back.
     Stamp,
@@ -116,7 +116,7 @@ pub(crate) enum Habit {
 }
 
 impl Habit {
-    /// Nothing was seen yet.
+    /// No growth was seen yet.
     pub(crate) const UNKNOWN: Self = Self::Appends(0);
 
     /// The habit after one more change of the file. A growth adds nothing until its proof: see [`grown`](Self::grown).

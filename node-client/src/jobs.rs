@@ -45,7 +45,7 @@ impl Job {
     /// All jobs by name; one in the user's file hides one of the same name in the machine's.
     ///
     /// # Errors
-    /// As [`find`](Self::find), for the first that cannot be used.
+    /// The errors of [`find`](Self::find), for the first that cannot be used.
     pub fn all(config: &Config) -> Result<Vec<Self>, ClientError> {
         config.job_names().into_iter().map(|name| Self::find(config, name)).collect()
     }

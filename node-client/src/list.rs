@@ -45,7 +45,8 @@ pub fn choose(mut all: Vec<SnapshotInfo>, wanted: &Wanted) -> Result<Vec<Snapsho
 /// Snapshots of `cluster`, or of all clusters.
 ///
 /// # Errors
-/// As [`Api::snapshots`]. [`ClientError::NotFound`], naming the clusters that there are, if the one has none.
+/// The errors of [`Api::snapshots`]. [`ClientError::NotFound`], naming the existing clusters, if the cluster
+/// has no snapshots.
 pub async fn of_cluster(api: &Api, cluster: Option<&ClusterName>) -> Result<Vec<SnapshotInfo>, ClientError> {
     let found = api.snapshots(cluster).await?;
     match cluster {

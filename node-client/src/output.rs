@@ -41,7 +41,7 @@ pub enum ProgressMode {
     Lines,
     /// Lines of JSON.
     Json,
-    /// Not at all.
+    /// No output.
     None,
 }
 

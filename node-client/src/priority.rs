@@ -26,7 +26,7 @@ pub struct Nice(i32);
 /// When the disks work for us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DiskClass {
-    /// As for whoever started us.
+    /// The priority of the parent process.
     #[default]
     Inherited,
     /// Only when nobody else wants them.
@@ -44,8 +44,8 @@ impl Priority {
     /// Steps back, and returns what could not be done: one line for the user each. A push does not
     /// fail for that.
     ///
-    /// To be called once, on the main thread, before any other is started: the kernel keeps both for
-    /// each thread, and a new one has those of the thread that started it.
+    /// Must be called once, on the main thread, before any other thread is started: the kernel keeps both
+    /// values for each thread, and a new thread inherits those of the thread that started it.
     ///
     /// The nice value comes on top of the one that we were started with, as with `nice`. The disk
     /// class is set by the program `ionice`; some I/O schedulers, such as `none`, pass over it.

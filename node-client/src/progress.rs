@@ -76,7 +76,7 @@ pub trait Progress: Send + Sync {
     }
 }
 
-/// Nobody wants to know.
+/// A receiver that ignores progress.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Silent;
 

@@ -104,7 +104,7 @@ impl Write for Plain<'_> {
 /// Writes on standard output.
 ///
 /// # Errors
-/// As [`show`].
+/// The errors of [`show`].
 pub fn write_out(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), ClientError> {
     let mut out = BufWriter::new(io::stdout().lock());
     match write(&mut out).and_then(|()| out.flush()) {

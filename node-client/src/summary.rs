@@ -34,7 +34,7 @@ pub fn about(about: &About) -> String {
     }
 }
 
-/// So many files, in words.
+/// A number of files, in words.
 pub(crate) fn of_files(count: u64) -> String {
     if count == 1 { "1 file is".to_owned() } else { format!("{} files are", HumanCount(count)) }
 }

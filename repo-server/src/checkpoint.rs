@@ -245,7 +245,7 @@ mod tests {
     use crate::site::{Area, Prefix};
     use crate::world::World;
 
-    /// As [`run`], with parts of at most a pack or so.
+    /// Like [`run`], with parts of at most a pack or so.
     async fn run_small(world: &World, when: When) -> Written {
         world.store.blocking(move |store| write(store, when, 1)).await.unwrap()
     }

@@ -108,7 +108,7 @@ pub struct Config {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SiteConfig {
-    /// Where it is: `file:///path` or a plain path. The folder `site` in the data folder, unless given.
+    /// Place of the site: `file:///path` or a plain path. Default: the folder `site` in the data folder.
     pub url: Option<SiteUrl>,
 }
 

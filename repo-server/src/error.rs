@@ -30,7 +30,7 @@ pub enum ServerError {
         "node `{node}` of cluster `{cluster}` has {most} open sessions, the maximum: `astacus-admin sessions` lists them; an abandoned session expires after two minutes"
     )]
     TooManySessions { cluster: ClusterName, node: NodeName, most: usize },
-    /// Nothing has this id.
+    /// No snapshot has this id.
     #[error("no such snapshot: {0}")]
     NoSnapshot(SnapshotId),
     /// The snapshot does not hold this node.

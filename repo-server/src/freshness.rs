@@ -74,7 +74,7 @@ struct History {
 }
 
 impl History {
-    /// Of the listed snapshots of a series, in the order of commits.
+    /// The history from the listed snapshots of a series, in the order of commits.
     fn of(listed: &[&Snapshot], is_good: impl Fn(&Snapshot) -> bool) -> Option<Self> {
         let last = listed.last()?;
         let mut names = Vec::new();
@@ -184,7 +184,7 @@ fn name(scope: &SeriesScope) -> String {
     name
 }
 
-/// As much of a name as an alarm's subject has room for. The configuration sets no limit to a series.
+/// Cuts a name to the length of an alarm's subject. The configuration sets no limit for series.
 fn cut(mut name: String) -> String {
     name.retain(|c| !c.is_control());
     while name.len() > MAX_SUBJECT_LEN {
@@ -331,7 +331,7 @@ fn partial(series: &SeriesFreshness, most: u64) -> Option<String> {
     })
 }
 
-/// Not more than so many, and a word on those that are left out.
+/// Limits the number of alarms, with one more that counts the others.
 fn bounded(mut alarms: Vec<(String, String)>) -> Vec<(String, String)> {
     let more = alarms.len().saturating_sub(MOST_ALARMS);
     if more > 0 {

@@ -12,7 +12,7 @@ use crate::index::Engine;
 pub const DEFAULT_CHUNKER: ChunkerSpec =
     ChunkerSpec::FastCdc { min_len: 64 << 10, avg_len: 256 << 10, max_len: 1 << 20 };
 
-/// All that a server is told about its repository.
+/// All settings of the server's repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Engine of the index.
@@ -23,7 +23,7 @@ pub struct Settings {
     pub space: SpaceSettings,
     /// Rules for deletion.
     pub upkeep: Upkeep,
-    /// All that may change while the server runs.
+    /// All settings that may change while the server runs.
     pub choices: Choices,
     /// Bytes of bodies and answers that requests may hold in memory at once.
     pub memory_bytes: u64,
@@ -41,10 +41,10 @@ pub struct SpaceSettings {
 /// How much of a disk.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Amount {
-    /// As fits its size.
+    /// A size that depends on the disk.
     #[default]
     OfDisk,
-    /// So many bytes, whatever its size.
+    /// A fixed number of bytes.
     Bytes(u64),
 }
 
@@ -71,7 +71,7 @@ pub struct Choices {
 pub struct Freshness {
     /// How old the last good snapshot of a series may be that no rule is about; `None`: as its own history says.
     pub max_age: Option<Duration>,
-    /// So many partial snapshots of a series in a row are an alarm; 0: no number is.
+    /// Number of partial snapshots of a series in a row that raises an alarm; 0: never.
     pub partial_in_a_row: u64,
     /// Stored bytes are to be read back within this time; `None`: nothing tells if they are not.
     pub verify_within: Option<Duration>,
@@ -144,7 +144,7 @@ pub struct GcSettings {
     pub max_copy_bytes: u64,
     /// No day takes away a larger share of what is stored.
     pub max_daily: Percent,
-    /// That share does not hold back a day that takes away less.
+    /// Bytes that may be deleted each day in any case.
     pub daily_floor_bytes: u64,
     /// How long a run waits for commits under way before it deletes packs.
     pub commit_patience: Duration,
@@ -155,7 +155,7 @@ pub struct GcSettings {
 pub struct Retention {
     /// For clusters without one of their own.
     pub default: RetentionPolicy,
-    /// By cluster; nothing is taken over from the default.
+    /// Policies by cluster; they inherit nothing from the default.
     pub clusters: BTreeMap<ClusterName, RetentionPolicy>,
 }
 
@@ -166,7 +166,7 @@ impl Retention {
     }
 }
 
-/// As many complete snapshots of a cluster stay unless its policy says otherwise.
+/// Number of complete snapshots of a cluster that are kept unless its policy says otherwise.
 pub const DEFAULT_MINIMUM: u32 = 3;
 
 /// A policy that contradicts itself.
@@ -206,7 +206,7 @@ pub fn check_policy(policy: &RetentionPolicy) -> Result<(), PolicyError> {
 pub struct Percent(u8);
 
 impl Percent {
-    /// So many hundredths; `None` above 100.
+    /// A share in hundredths; `None` above 100.
     pub fn new(hundredths: u32) -> Option<Self> {
         u8::try_from(hundredths).ok().filter(|value| *value <= 100).map(Self)
     }

@@ -1,8 +1,9 @@
 //! One server at a time over a site: a lock on the site itself, which its holder renews.
 //!
-//! A site takes objects and never replaces one, so the lock is a chain: objects `locks/<number>`, each with its owner.
-//! Whoever puts the next number, which only one can, holds the lock from then on. The holder puts a new one every
-//! `RENEW_EVERY`, and deletes all but its last two. No clock of two machines is compared:
+//! A site stores objects and never replaces one, so the lock is a chain: objects `locks/<number>`, each with
+//! its owner. The server that puts the next number, which only one can, holds the lock from then on. The
+//! holder puts a new one every `RENEW_EVERY`, and deletes all but its last two. No clocks of two machines are
+//! compared:
 //!
 //! * A server that starts and finds a foreign lock watches it. If a number comes, its owner is alive, and the start is
 //!   refused. If none comes for `PERIOD` of the watcher's own clock, the owner is gone, and the next number is put.

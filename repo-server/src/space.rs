@@ -77,7 +77,7 @@ pub trait Volume: Send + Sync {
     /// How much there is now. Blocks.
     ///
     /// # Errors
-    /// Whatever the operating system says.
+    /// The error of the operating system.
     fn room(&self) -> io::Result<Room>;
 }
 
@@ -324,9 +324,9 @@ fn resize(path: &Path, held_bytes: u64, len: u64) -> io::Result<()> {
 /// How room is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Allocate {
-    /// By a call that writes nothing, where the file system has it.
+    /// One call that writes nothing, if the file system supports it.
     InOneStep,
-    /// By writing.
+    /// Writing zeros.
     ByWriting,
 }
 

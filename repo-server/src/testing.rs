@@ -202,7 +202,7 @@ impl World {
     pub(crate) fn on(site: Arc<dyn Site>) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let (index, clock, mut upkeep) = (Watched::new(), Arc::default(), Upkeep::default());
-        // Nothing lands by itself while a test waits.
+        // No pack is stored by itself while a test waits.
         upkeep.gc.commit_patience = Duration::ZERO;
         let server = start(index.clone(), &site, &clock, &upkeep);
         let store = Arc::clone(&server.store);

@@ -45,7 +45,7 @@ pub enum Smaller {
     /// Then its snapshot is suspect.
     #[default]
     Suspect,
-    /// That is meant.
+    /// The smaller size is accepted.
     Meant,
 }
 
@@ -167,7 +167,7 @@ impl Api {
     /// Keeps a session open.
     ///
     /// # Errors
-    /// As [`open_session`](Self::open_session).
+    /// The errors of [`open_session`](Self::open_session).
     pub async fn renew(&self, session: SessionId) -> Result<wire::SessionRenewed, ClientError> {
         self.json(Call::post(format!("/v1/sessions/{session}/renew"), OCTETS, Segments::default())).await
     }
@@ -176,7 +176,7 @@ impl Api {
     /// for the session.
     ///
     /// # Errors
-    /// As [`open_session`](Self::open_session).
+    /// The errors of [`open_session`](Self::open_session).
     pub async fn have(
         &self,
         session: SessionId,
@@ -196,7 +196,7 @@ impl Api {
     /// Sends a body of frames, which ends with its end frame.
     ///
     /// # Errors
-    /// As [`open_session`](Self::open_session).
+    /// The errors of [`open_session`](Self::open_session).
     pub async fn send_blobs(
         &self,
         session: SessionId,
@@ -208,7 +208,7 @@ impl Api {
     /// Commits the session's manifest. The snapshot is durable when this returns.
     ///
     /// # Errors
-    /// As [`open_session`](Self::open_session); code `missing_chunks` means that the server lost
+    /// The errors of [`open_session`](Self::open_session); code `missing_chunks` means that the server lost
     /// unsealed chunks in a restart and they must be sent again.
     pub async fn commit(
         &self,
@@ -225,7 +225,7 @@ impl Api {
     /// Ends a session without a snapshot.
     ///
     /// # Errors
-    /// As [`open_session`](Self::open_session).
+    /// The errors of [`open_session`](Self::open_session).
     pub async fn abort(&self, session: SessionId) -> Result<(), ClientError> {
         let path = format!("/v1/sessions/{session}");
         let call = Call { method: Method::DELETE, ..Call::get(path) };
@@ -235,7 +235,7 @@ impl Api {
     /// The sessions that are open, the oldest first.
     ///
     /// # Errors
-    /// As [`open_session`](Self::open_session).
+    /// The errors of [`open_session`](Self::open_session).
     pub async fn sessions(&self) -> Result<Vec<wire::OpenSessionInfo>, ClientError> {
         let open: wire::OpenSessions = self.json(Call::get("/v1/sessions".to_owned())).await?;
         Ok(open.sessions)
@@ -244,7 +244,7 @@ impl Api {
     /// Snapshots of one cluster, or of all; oldest first.
     ///
     /// # Errors
-    /// As [`open_session`](Self::open_session).
+    /// The errors of [`open_session`](Self::open_session).
     pub async fn snapshots(
         &self,
         cluster: Option<&format_spec::ClusterName>,
@@ -268,7 +268,7 @@ impl Api {
     /// One snapshot.
     ///
     /// # Errors
-    /// As [`open_session`](Self::open_session).
+    /// The errors of [`open_session`](Self::open_session).
     pub async fn snapshot(&self, id: SnapshotId) -> Result<wire::SnapshotInfo, ClientError> {
         self.json(Call::get(format!("/v1/snapshots/{id}"))).await
     }
@@ -276,7 +276,7 @@ impl Api {
     /// The key that checks the chunks of a snapshot.
     ///
     /// # Errors
-    /// As [`open_session`](Self::open_session).
+    /// The errors of [`open_session`](Self::open_session).
     pub async fn snapshot_key(&self, id: SnapshotId) -> Result<wire::SnapshotKey, ClientError> {
         self.json(Call::get(format!("/v1/snapshots/{id}/key"))).await
     }
@@ -284,7 +284,7 @@ impl Api {
     /// One node's manifest.
     ///
     /// # Errors
-    /// As [`open_session`](Self::open_session).
+    /// The errors of [`open_session`](Self::open_session).
     pub async fn manifest(&self, id: SnapshotId, node: &NodeName) -> Result<Manifest, ClientError> {
         let answer = self.bytes(Call::get(format!("/v1/snapshots/{id}/manifests/{node}"))).await?;
         Manifest::decode(&answer).map_err(|error| self.protocol(&error))
@@ -294,7 +294,7 @@ impl Api {
     /// against their ids. Memory: what was asked for; an answer with anything else is not read further.
     ///
     /// # Errors
-    /// As [`open_session`](Self::open_session).
+    /// The errors of [`open_session`](Self::open_session).
     pub async fn read_blobs(&self, snapshot: SnapshotId, asked: &[Asked]) -> Result<Vec<Frame>, ClientError> {
         let ids: Vec<ChunkId> = asked.iter().map(|asked| asked.id).collect();
         let body = Segments::from(Bytes::from(wire::encode_ids(&ids)));
@@ -305,7 +305,7 @@ impl Api {
     /// Status of the server.
     ///
     /// # Errors
-    /// As [`open_session`](Self::open_session).
+    /// The errors of [`open_session`](Self::open_session).
     pub async fn status(&self) -> Result<wire::Status, ClientError> {
         self.json(Call::get("/v1/status".to_owned())).await
     }

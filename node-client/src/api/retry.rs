@@ -17,7 +17,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// How long a server is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retry {
-    /// Of a server that was there: how long a request is sent again after it first got no answer.
+    /// Time for which a request is retried after the first failure, with a server that answered before.
     pub patience: Duration,
     /// The same for one that has never answered, since its address may be wrong, and for a refusal that may pass.
     pub short_patience: Duration,

@@ -246,7 +246,7 @@ pub enum Freezing {
     Hardlink,
     /// Like `auto`, and each fallback to a hard link is reported.
     Reflink,
-    /// Not at all.
+    /// No progress.
     None,
 }
 
@@ -327,7 +327,7 @@ impl PushArguments {
             host.to_owned(),
             self.source.paths.clone(),
         );
-        // Nothing is ever remembered of a stream.
+        // A stream has no saved state.
         let is_remembered = !self.keeping.no_state && self.stream().is_none();
         let state = is_remembered.then(|| crate::state::default_folder(env));
         let warnings = if state == Some(None) { vec![NO_MEMORY.to_owned()] } else { Vec::new() };

@@ -195,7 +195,7 @@ impl<'a> Planner<'a> {
             // All of it is compared, unless so many files are like that that samples must do.
             Verdict::Compare => (Fate::Unchanged, now.size),
             Verdict::Append => (Fate::Appended, now.size.saturating_sub(slot.identity.size)),
-            // All that is old is compared.
+            // All old content is compared.
             Verdict::Prove => (Fate::Appended, now.size),
             Verdict::Whole => (Fate::Changed, now.size),
         })
@@ -268,7 +268,7 @@ impl Visitor for Planner<'_> {
             Step::Skipped(path) if path.components().last().is_some_and(is_temporary) => {}
             Step::Skipped(_) => self.plan.skipped += 1,
             Step::Problem(path, reason) => self.problem(&path, reason),
-            // Nothing waits.
+            // These steps have no waiting row.
             Step::File(_) | Step::Waiting(..) => {}
         }
         Ok(())

@@ -90,8 +90,8 @@ const LOST: [&str; 3] = ["missing_chunks", "session_over", "unknown_chunks"];
 
 /// Pushes the folders of `options` and returns once the snapshot is durable.
 ///
-/// To be called from a thread that may block, not from within `runtime`, which does the network's
-/// part. When the server loses the session or unsealed chunks in a restart, the push is run again.
+/// Must be called from a thread that may block, not from within `runtime`, which does the network's part. If
+/// the server loses the session or unsealed chunks in a restart, the push is run again.
 ///
 /// # Errors
 /// [`ClientError`]; there is no snapshot then. Usage errors come before anything is sent.

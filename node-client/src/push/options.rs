@@ -119,7 +119,7 @@ pub struct Hooks<'a> {
 }
 
 impl<'a> Hooks<'a> {
-    /// Nobody listens, nobody interrupts.
+    /// Hooks without progress and without interruption.
     pub fn quiet(clock: &'a SystemClock) -> Self {
         Self { progress: &Silent, cancel: Cancel::new(), clock }
     }

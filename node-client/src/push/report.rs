@@ -218,7 +218,7 @@ impl Tally {
         self.fallback(why, path);
     }
 
-    /// So long it took from the first file that was frozen to the last.
+    /// Records the time from the first frozen file to the last.
     pub(super) fn frozen_in(&self, time: Duration) {
         self.moment().freeze_ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     }

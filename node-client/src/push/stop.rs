@@ -59,7 +59,7 @@ pub(crate) struct Stop {
 }
 
 impl Stop {
-    /// Nothing has failed; `interrupt` stops from outside.
+    /// A flag without a failure; `interrupt` stops from outside.
     pub(crate) fn new(interrupt: Cancel) -> Self {
         Self { interrupt, failed: Cancel::new(), first: Mutex::new(None) }
     }

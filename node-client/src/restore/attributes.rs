@@ -97,7 +97,7 @@ impl Notes {
         *count += 1;
     }
 
-    /// Nothing of what belongs to a name could be set.
+    /// No attribute of a name could be set.
     pub(super) fn add_all(&self, entry: &Entry, note: String) {
         [Kind::Mode, Kind::Time].into_iter().for_each(|kind| self.count(kind));
         self.say(entry, note);

@@ -12,9 +12,9 @@ use crate::api::Asked;
 /// A batch is full when its chunks have this many bytes: large enough that a request costs
 /// nothing beside them, small enough for several in memory.
 const PLAIN_LEN: u64 = 6 << 20;
-/// Or when it has this many chunks.
+/// Most chunks of a batch.
 const IDS: usize = 2000;
-/// Or when it has this many extents, of which many may be of one chunk.
+/// Most extents of a batch; many may be of one chunk.
 const EXTENTS: usize = 8192;
 
 /// Where a chunk goes.

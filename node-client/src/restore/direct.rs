@@ -49,7 +49,7 @@ pub(super) struct Gather {
 }
 
 impl Gather {
-    /// Nothing gathered. The memory is taken with the first byte.
+    /// An empty buffer. The memory is allocated with the first byte.
     pub(super) fn new() -> Self {
         Self { memory: Vec::new(), base: 0, offset: 0, start: 0, end: 0 }
     }

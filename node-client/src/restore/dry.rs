@@ -43,7 +43,7 @@ pub struct PlannedName {
 pub struct DryRun {
     /// The snapshot.
     pub snapshot: SnapshotId,
-    /// Whose files.
+    /// Node of the files.
     pub node: NodeName,
     /// Regular files, each hard link counted.
     pub files: u64,
@@ -91,7 +91,7 @@ impl DryRun {
 /// the target.
 ///
 /// # Errors
-/// As [`run`](super::run), but those of the target.
+/// The errors of [`run`](super::run), without those of the target.
 pub fn dry_run(
     api: &Api,
     runtime: &Handle,

@@ -94,7 +94,7 @@ impl fmt::Display for Why {
 pub(super) enum Obstacle {
     /// One name cannot be had; the restore goes on.
     Name(Why),
-    /// Nothing more can be restored.
+    /// No other name can be restored either.
     All(ClientError),
 }
 

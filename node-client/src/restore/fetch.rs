@@ -26,7 +26,7 @@ impl Fetcher<'_> {
     /// The blobs that are asked for, in order, not yet checked.
     ///
     /// # Errors
-    /// As [`Api::read_blobs`].
+    /// The errors of [`Api::read_blobs`].
     fn frames(&self, asked: &[Asked]) -> Result<Vec<Frame>, ClientError> {
         if asked.is_empty() {
             return Ok(Vec::new());

@@ -54,7 +54,7 @@ pub(super) enum Ending {
     Pushed(Entry),
     /// Attributes that it had before.
     Kept(Was),
-    /// Nothing: nothing is known of it.
+    /// Nothing is known of it.
     Bare,
 }
 

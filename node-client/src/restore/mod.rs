@@ -96,7 +96,7 @@ pub enum Durable {
 pub enum Foreign {
     /// It is refused.
     Refuse,
-    /// That is meant.
+    /// The owner is accepted.
     Meant,
 }
 
@@ -116,7 +116,7 @@ pub struct RestoreOptions {
     pub snapshot: SnapshotChoice,
     /// Cluster that the snapshot is of; `None` for any.
     pub cluster: Option<ClusterName>,
-    /// Whose files.
+    /// Node of the files.
     pub node: NodeChoice,
     /// Which series of the node `latest` is of; without it, the only one that can be meant.
     pub series: Option<SeriesChoice>,
@@ -296,7 +296,7 @@ impl<'a> Prepared<'a> {
     /// One pass over all pages: the steps of their records to `sink`. What follows a damaged one comes too.
     ///
     /// # Errors
-    /// As [`Planner::record`]; those of the server that concern more than one page.
+    /// The errors of [`Planner::record`]; those of the server that concern more than one page.
     fn pass(
         &self,
         mut planner: Planner,

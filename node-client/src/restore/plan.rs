@@ -26,7 +26,7 @@ use rules::{broken, check_entry, malformed, parent_of};
 pub(super) enum Step {
     /// Make this folder; its attributes (none for a parent of a pushed root) come when it is left.
     EnterFolder { at: TargetPath, path: EntryPath, entry: Option<(Entry, Choice)> },
-    /// Nothing more comes in the folder that was entered last.
+    /// The folder that was entered last has no more content.
     LeaveFolder,
     /// Make this symbolic link.
     Symlink { at: TargetPath, entry: Entry },
@@ -110,7 +110,7 @@ struct OpenFile {
     path: EntryPath,
     /// The name that its content is restored under.
     shown: EntryPath,
-    /// Where it goes and its entry, until `BeginFile` takes them.
+    /// Target path and entry, until `BeginFile` takes them.
     waiting: Option<(TargetPath, Entry)>,
     /// True if its chunks are chosen.
     wanted: bool,
@@ -144,7 +144,7 @@ enum Damage {
     None,
     /// Some are: a parent or a leader may be unknown.
     Before,
-    /// And content may come whose file is unknown.
+    /// Content may follow whose file is unknown.
     Here,
 }
 
@@ -185,7 +185,7 @@ impl Planner {
     /// is lost with them.
     ///
     /// # Errors
-    /// Whatever `sink` returns.
+    /// The errors of `sink`.
     pub(super) fn skip_damage(&mut self, sink: Sink<'_>) -> Result<(), ClientError> {
         self.damage = Damage::Here;
         let Some(file) = self.file.take() else { return Ok(()) };
@@ -240,7 +240,7 @@ impl Planner {
         let holds_a_root =
             self.roots.iter().any(|root| root.below(&entry.path).is_some_and(|r| !r.is_empty()));
         if holds_a_root && entry.kind != EntryKind::Folder {
-            return Err(broken(&entry.path, "a root lies in it, and it is not a folder"));
+            return Err(broken(&entry.path, "a root is inside it, but it is not a folder"));
         }
         if self.damage == Damage::Here {
             self.damage = Damage::Before;
@@ -294,13 +294,13 @@ impl Planner {
             None if self.is_above_a_root(&entry.path) || self.roots.iter().any(EntryPath::is_top) => {
                 return Ok(());
             }
-            None => return Err(broken(&entry.path, "it lies in no root")),
+            None => return Err(broken(&entry.path, "it is inside no root")),
         };
         if self.frames.last().is_some_and(|frame| frame.path == parent) {
             return Ok(());
         }
         if self.damage == Damage::None && !self.is_above_a_root(&entry.path) {
-            return Err(broken(&entry.path, "it lies in something that is not a folder of this manifest"));
+            return Err(broken(&entry.path, "its parent is not a folder of this manifest"));
         }
         let known = self.frames.len();
         let mut missing = Some(parent);
@@ -442,9 +442,9 @@ impl Planner {
     }
 
     fn place(&self, entry: &Entry) -> Result<TargetPath, ClientError> {
-        self.layout.place(entry).ok_or_else(|| {
-            ClientError::Usage(format!("--strip-root: `{}` lies outside of the root", entry.path))
-        })
+        self.layout
+            .place(entry)
+            .ok_or_else(|| ClientError::Usage(format!("--strip-root: `{}` is outside the root", entry.path)))
     }
 }
 

@@ -82,7 +82,7 @@ pub(super) struct Flaws {
 pub struct RestoreReport {
     /// The snapshot.
     pub snapshot: SnapshotId,
-    /// Whose files.
+    /// Node of the files.
     pub node: NodeName,
     /// Regular files restored, each hard link counted.
     pub files: u64,

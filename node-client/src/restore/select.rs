@@ -17,7 +17,7 @@ use crate::named::rank;
 use crate::summary::of_files;
 use crate::twin::{Old, is_back};
 
-/// Whose share of a snapshot.
+/// Choice of a node in a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NodeChoice {
     /// The user named it: no other will do.
@@ -115,8 +115,8 @@ pub(super) fn latest(
 
 /// The newest complete one of `snapshots`, by their commits; with [`Partial::Allow`] the newest.
 ///
-/// As a policy counts them, one that is known to be damaged, was forgotten, holds much less than the one before it or is
-/// ahead of the server's clock stands back behind all others, however old these are (G9).
+/// Ranks snapshots as a policy counts them: one that is damaged, deleted, much smaller than its predecessor
+/// or ahead of the server's clock ranks behind all others, however old these are (G9).
 ///
 /// # Errors
 /// [`ClientError::NotFound`] if there is none, with the newest partial one and how to take it.
@@ -156,7 +156,7 @@ fn only_partial(newest: Option<&SnapshotInfo>, node: &NodeName) -> String {
 /// The chosen node of one snapshot.
 ///
 /// # Errors
-/// As [`latest`].
+/// The errors of [`latest`].
 pub(super) fn node_of(snapshot: &SnapshotInfo, node: &NodeChoice) -> Result<NodeName, ClientError> {
     choose(snapshot.nodes.iter().collect(), node, &format!("snapshot {} does not", snapshot.id))
 }

@@ -16,7 +16,7 @@ use crate::summary::folders;
 /// A series as it is named on a command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SeriesChoice {
-    /// By a folder that it holds, an absolute path; or by its stream, as `stream:NAME`.
+    /// By one of its folders, an absolute path; or by its stream, as `stream:NAME`.
     Folder(String),
     /// By the name that its pushes gave.
     Name(String),

@@ -36,7 +36,7 @@ pub struct VerifyOptions {
     pub snapshot: SnapshotChoice,
     /// Cluster that the snapshot is of; `None` for any.
     pub cluster: Option<ClusterName>,
-    /// Whose files, if `latest` is asked for. If the node is named, only its share is checked.
+    /// Node of the files, for `latest`. If the node is named, only its share is checked.
     pub node: NodeChoice,
     /// Which series of the node `latest` is of; without it, the only one that can be meant.
     pub series: Option<SeriesChoice>,
@@ -49,7 +49,7 @@ pub struct VerifyOptions {
 /// Something in a snapshot that is not as it was pushed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Damage {
-    /// Whose files it hurts.
+    /// Node of the affected files.
     pub node: NodeName,
     /// The file, if it is about one.
     pub path: Option<String>,
@@ -64,7 +64,7 @@ pub struct Damage {
 pub struct VerifyReport {
     /// The snapshot.
     pub snapshot: SnapshotId,
-    /// Whose files.
+    /// Nodes of the files.
     pub nodes: Vec<NodeName>,
     /// Files that were checked, links of one file counted once.
     pub files: u64,

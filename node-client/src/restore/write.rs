@@ -280,7 +280,7 @@ impl Writer {
             return Ok(());
         }
         let handle = self.target.folder_itself(job.at.as_bytes())?;
-        // Whoever may rename folders there could make us give away another.
+        // A user who may rename folders there could swap the file.
         if Inode::of_file(&handle) != Ok(job.inode) {
             return Err(Refused::Swapped.obstacle(|error| self.target.obstacle("look", &[], error.into())));
         }

@@ -295,7 +295,7 @@ impl ByInode {
                 BlockPlace { position, came: 0, files }
             }
         };
-        // Whatever a damaged row says.
+        // A damaged row may have any number.
         if number >= place.files {
             return None;
         }

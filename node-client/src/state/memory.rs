@@ -1,4 +1,4 @@
-//! All that is remembered: the last push, and the journal of one that was cut short after it.
+//! The saved state: the last push, and the journal of an interrupted push after it.
 
 use format_spec::page::Content;
 use format_spec::{Entry, EntryPath, Timestamp};
@@ -27,7 +27,7 @@ pub(crate) enum Origin {
 /// Parts of an identity that may differ for a file to be recognized.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Alike {
-    /// Nothing: device, inode and birth tell it.
+    /// All of it: device, inode and birth identify the file.
     #[default]
     Exact,
     /// Its device: another snapshot of the same volume, or the volume mounted again.

@@ -47,7 +47,7 @@ fn slot(n: u64) -> Slot {
     }
 }
 
-/// As [`slot`], but those that 7 divides have none.
+/// Like [`slot`], but every seventh has none.
 fn some_slot(n: u64) -> Option<Slot> {
     (!n.is_multiple_of(7)).then(|| slot(n))
 }
@@ -457,7 +457,7 @@ fn a_state_of_another_domain_or_other_roots_is_not_used() {
     write(&here, 10);
     let other_key = DomainKey::parse(&"5b".repeat(32)).unwrap();
     let mut other_roots = here.clone();
-    // As if the hash of the roots in the name were the same.
+    // Simulates equal hashes of the roots in the name.
     other_roots.set_roots(b"other\0".to_vec());
     fs::copy(state_file(&here), state_file(&other_roots)).unwrap();
 

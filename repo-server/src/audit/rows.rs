@@ -16,13 +16,13 @@ const MENDED_AT_ONCE: usize = 1000;
 /// Repair of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cure {
-    /// Nothing that is known here.
+    /// No repair is known here.
     None,
     /// This count.
     Count(u64),
     /// An item in the queue.
     Queue,
-    /// As much owed to a page that is lost.
+    /// The same number is owed to a page that is lost.
     Owe(u64),
 }
 

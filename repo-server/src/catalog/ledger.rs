@@ -381,10 +381,11 @@ impl<'a> Ledger<'a> {
         self.uncount_and_drop(counts, |_| false)
     }
 
-    /// As [`uncount`](Self::uncount), but what has none left goes in this very batch if it `may_go`.
+    /// Like [`uncount`](Self::uncount), but rows whose count becomes zero are deleted in the same batch if
+    /// they `may_go`.
     ///
     /// # Errors
-    /// As [`uncount`](Self::uncount).
+    /// The errors of [`uncount`](Self::uncount).
     pub(crate) fn uncount_and_drop(
         &mut self,
         counts: &Counts,
@@ -476,7 +477,7 @@ impl<'a> Ledger<'a> {
         self.batch.put(Table::Doomed, key.encode(), row.encode());
     }
 
-    /// Nothing needs an object any more: nothing is said of it from now on.
+    /// Drops the findings about an object that is no longer needed.
     pub(crate) fn let_go_of(&mut self, object: objects::Object) {
         self.gone.delete(object);
     }

@@ -26,7 +26,7 @@ use crate::site::{Area, Listed, ObjectName, Prefix, SiteError};
 use crate::store::Store;
 use crate::sync::lock;
 
-/// So few missing packs are damage, whatever their share.
+/// Up to this number, missing packs count as damage, whatever their share.
 const FEW: usize = 1;
 
 /// Way out, for the operator.
@@ -92,10 +92,10 @@ pub(crate) async fn take_if_missing(store: &Arc<Store>, error: &ServerError) -> 
     }
 }
 
-/// As [`take`], and whatever is missing is taken as lost.
+/// Like [`take`], and treats all missing packs as lost.
 ///
 /// # Errors
-/// As [`take`]; and [`ServerError::Refused`] if the site is not there at all.
+/// The errors of [`take`]; and [`ServerError::Refused`] if the site is not there at all.
 pub(crate) async fn accept(store: &Arc<Store>) -> Result<u64, ServerError> {
     let missing = count(store).await?;
     if missing.no_descriptor {
@@ -107,7 +107,7 @@ pub(crate) async fn accept(store: &Arc<Store>) -> Result<u64, ServerError> {
 /// Looks again while the alarm is up: the disk may be back.
 ///
 /// # Errors
-/// As [`take`].
+/// The errors of [`take`].
 pub(crate) async fn look_again(store: &Arc<Store>) -> Result<(), ServerError> {
     let is_up = |store: &Arc<Store>| alarm::is_up(store, AlarmCode::SiteIncomplete);
     if store.blocking(is_up).await? { take(store).await.map(drop) } else { Ok(()) }
@@ -196,7 +196,7 @@ impl Named {
         let lost = blobs::by_pack(store)?;
         let mut packs = HashMap::new();
         store.for_each_pack(|number, row| {
-            // Nothing of it counts as stored any more.
+            // No blob of it counts as stored any more.
             let is_lost = lost.get(&number).is_some_and(|damaged| *damaged >= row.live.blobs);
             if !is_lost && row.live.blobs > 0 {
                 packs.insert(number, row.clone());

@@ -119,7 +119,7 @@ fn samples(store: &Store, except: Option<PackNumber>) -> Result<Vec<PackRow>, Se
 /// Reads once more what the disk did not give.
 ///
 /// # Errors
-/// That of the last attempt.
+/// The error of the last attempt.
 pub(crate) async fn twice<T, R: Future<Output = Result<T, ServerError>>>(
     read: impl Fn() -> R,
 ) -> Result<T, ServerError> {
@@ -132,7 +132,7 @@ pub(crate) async fn twice<T, R: Future<Output = Result<T, ServerError>>>(
 /// Passes on what reading an object came to, and writes down what that proves against it.
 ///
 /// # Errors
-/// That of the read; or that the finding could not be written down, for another reason than a full disk.
+/// The error of the read; or that of recording the damage, unless the disk is full.
 pub(crate) async fn heed<T>(
     store: &Arc<Store>,
     object: Object,

@@ -101,7 +101,7 @@ impl Known {
     }
 }
 
-/// All that are known.
+/// All known damaged objects.
 pub(crate) fn all(store: &Store) -> Result<Known, ServerError> {
     let mut hurt = BTreeMap::new();
     if alarm::is_up(store, AlarmCode::DamagedBlobs)? {

@@ -80,7 +80,7 @@ pub enum EntryKind {
 
 /// A name inside one folder that a published file or folder may have.
 ///
-/// Not empty, at most 255 bytes, no `/`, no NUL, not `.` or `..`, and not the name of a temporary.
+/// A name of 1 to 255 bytes, without `/` and NUL, not `.` or `..`, and not the name of a temporary file.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct FileName(String);
 

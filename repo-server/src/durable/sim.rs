@@ -41,7 +41,7 @@ pub enum SimFault {
 /// Changes without a sync that survive a power cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Survivors {
-    /// Nothing: the disk is as of the last syncs.
+    /// No unsynced change: the disk is as of the last syncs.
     Synced,
     /// All names, but no content: the empty files that late allocation leaves.
     Names,

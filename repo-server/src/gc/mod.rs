@@ -101,7 +101,7 @@ pub(crate) async fn run(
 /// row that a push in progress has sent.
 ///
 /// # Errors
-/// As [`run`].
+/// The errors of [`run`].
 pub(crate) async fn run_unwatched(server: &Arc<Server>) -> Result<GcReport, ServerError> {
     let request = GcRequest { mode: RunMode::Apply, ..GcRequest::default() };
     run_as(server, request, &|_, _| {}, Tell::WhatIsDone).await
@@ -111,7 +111,7 @@ pub(crate) async fn run_unwatched(server: &Arc<Server>) -> Result<GcReport, Serv
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Tell {
     WhatIsDone,
-    /// And what each open session holds back.
+    /// The data that each open session keeps.
     WhatIsHeld,
 }
 

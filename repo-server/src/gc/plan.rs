@@ -196,8 +196,9 @@ impl Run<'_> {
     /// - for an item of its own if it is idle since its epoch, and the queue has no item of that epoch for the pack
     ///   in which it lies: that one has shown it.
     ///
-    /// Not twice: the two exclude each other, a number is of one pack for good, and keys are unique. Not never: an
-    /// idle row has one of the two items ([`crate::catalog::ledger`]), whatever became of it:
+    /// Never twice: the two kinds exclude each other, a number belongs to one pack for good, and keys are
+    /// unique. At least once: an idle row has one of the two items ([`crate::catalog::ledger`]), whatever
+    /// happened to it:
     /// - added (`add_pack`): the item of its pack, of that epoch, which stays until its rows have gone;
     /// - without its last reference (`rest`) or revived (`revive`): an item of its own, of the present epoch. If its
     ///   pack is of this epoch too, the item of the pack leads to it as well;

@@ -274,7 +274,7 @@ pub(crate) fn list(store: &Store, low: Option<String>) -> Result<Vec<wire::Alarm
 }
 
 impl Up {
-    /// As operators are told.
+    /// The alarm as operators see it.
     fn told(self, now_ms: u64) -> wire::Alarm {
         let counts = |row: &AcknowledgedRow| row.until_ms.is_none_or(|until_ms| now_ms < until_ms);
         let acknowledged = self.row.acknowledged.filter(counts).map(|row| Acknowledged {

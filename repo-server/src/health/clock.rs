@@ -101,7 +101,7 @@ impl ClockWatch {
         }
         if latest.is_none_or(|latest| now.wall_ms >= latest.saturating_add(WRITE_EVERY_MS)) {
             match write_latest(store, now.wall_ms) {
-                // Nothing that goes by the clock can be written either.
+                // Nothing that depends on the clock can be written either.
                 Err(ServerError::Full { what }) => {
                     tracing::debug!(what, "the latest time could not be stored")
                 }

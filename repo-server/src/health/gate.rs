@@ -13,8 +13,7 @@ pub(crate) const REBUILD: &str = "stop the server, move `index` out of its data 
 /// [`ServerError::Refused`] with the code of the alarm.
 pub(crate) fn check(store: &Store) -> Result<(), ServerError> {
     if alarm::is_up(store, AlarmCode::IndexBehind)? {
-        let why =
-            format!("the index is older than the site, so nothing is forgotten or collected: {REBUILD}");
+        let why = format!("the index is older than the site, so deletions are blocked: {REBUILD}");
         return Err(ServerError::Refused { code: AlarmCode::IndexBehind.name(), why });
     }
     match alarm::message(store, AlarmCode::SiteIncomplete)? {
@@ -34,7 +33,7 @@ pub(crate) fn check_push(store: &Store) -> Result<(), ServerError> {
         Err(ServerError::Rests { code, why: format!("alarm `{code}`: {why}") })
     };
     if alarm::is_up(store, AlarmCode::IndexBehind)? {
-        let why = format!("the index is older than the site, so nothing is taken in: {REBUILD}");
+        let why = format!("the index is older than the site, so pushes are blocked: {REBUILD}");
         return rests(AlarmCode::IndexBehind, why);
     }
     match alarm::message(store, AlarmCode::SiteIncomplete)? {

@@ -20,7 +20,7 @@ const STALLED: Duration = Duration::from_secs(60);
 /// Slowest body: after the first minute, a client that sends less on average is dropped.
 const SLOWEST_BYTES_PER_SECOND: u64 = 1 << 10;
 
-/// So much of a body takes no reservation: all bodies together come to no more than connections times this.
+/// Bytes of a body that need no reservation: all bodies together use at most this times the connections.
 pub(super) const UNCOUNTED: u64 = 64 << 10;
 
 /// A body that is read piece by piece.

@@ -90,7 +90,7 @@ pub(super) async fn renew(State(app): State<App>, Path(id): Path<String>) -> Ans
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct HowToCommit {
-    /// That it holds much less than the one before is meant.
+    /// Accepts that the snapshot is much smaller than the one before.
     #[serde(default)]
     accept_smaller: bool,
 }

@@ -144,7 +144,7 @@ impl FjallIndex {
         }
     }
 
-    /// Has the rows in memory written out now if they are many, and not when the next commit waits for it.
+    /// Writes out the rows in memory now if they are many, so that the next commit does not wait for it.
     fn write_out_many(&self) -> Result<(), ::fjall::Error> {
         if self.db.write_buffer_size() > WRITE_OUT_BYTES {
             self.write_out()?;
@@ -152,7 +152,7 @@ impl FjallIndex {
         Ok(())
     }
 
-    /// Has the rows in memory of every table written out in the background, one round at a time.
+    /// Writes out the rows in memory of every table in the background, one round at a time.
     ///
     /// When a round is through, no journal from before it is needed any more, whatever a table holds.
     fn write_out(&self) -> Result<Queue, ::fjall::Error> {

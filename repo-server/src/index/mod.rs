@@ -220,7 +220,7 @@ pub fn discard(dir: &Path) -> Result<(), OpenError> {
 /// syncs are of this machine's.
 ///
 /// # Errors
-/// As [`open`] and [`open_existing`].
+/// The errors of [`open`] and [`open_existing`].
 pub(crate) fn open_on(
     disk: Arc<dyn Disk>,
     engine: Engine,

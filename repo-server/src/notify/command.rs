@@ -26,7 +26,7 @@ pub(super) async fn run(
     run_until(command, within, tokio::time::sleep(within), notice).await
 }
 
-/// As [`run`], where `over` says when the time is over.
+/// Like [`run`], where `over` says when the time is over.
 pub(super) async fn run_until(
     command: &NotifyCommand,
     within: Duration,

@@ -21,7 +21,7 @@ const TAIL_LEN: u64 = 32 << 10;
 /// Directory of a pack that the index names. What proves to be damaged is remembered when this returns.
 ///
 /// # Errors
-/// As [`read_directory`].
+/// The errors of [`read_directory`].
 pub(crate) async fn directory_of(
     store: &Arc<Store>,
     number: PackNumber,

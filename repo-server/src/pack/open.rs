@@ -97,7 +97,7 @@ impl OpenDomains {
         Self { outbox, open_len: Arc::default(), domains: Mutex::default() }
     }
 
-    /// That of `cluster`.
+    /// The domain of `cluster`.
     pub(crate) fn of(&self, cluster: &ClusterName) -> Arc<OpenDomain> {
         let mut domains = lock(&self.domains);
         if let Some(domain) = domains.get(cluster) {
@@ -119,7 +119,7 @@ impl OpenDomains {
         lock(&self.domains).retain(|_, domain| Arc::strong_count(domain) > 1 || !domain.is_empty());
     }
 
-    /// All that somebody uses, or that hold something.
+    /// All domains that are in use or hold data.
     pub(crate) fn all(&self) -> Vec<Arc<OpenDomain>> {
         lock(&self.domains).values().map(Arc::clone).collect()
     }

@@ -42,11 +42,11 @@ pub(crate) async fn read_blobs(
     read_within(store, domain, ids, None).await.map(|(blobs, _)| blobs)
 }
 
-/// As [`read_blobs`], for an answer: memory is taken from `answers` before anything is read, and held as long as the
-/// reservation lives.
+/// Like [`read_blobs`], for an answer: memory is taken from `answers` before anything is read, and held as
+/// long as the reservation lives.
 ///
 /// # Errors
-/// As [`read_blobs`], and [`ServerError::Rests`] if too many other answers are not sent yet.
+/// The errors of [`read_blobs`], and [`ServerError::Rests`] if too many other answers are not sent yet.
 pub(crate) async fn read_for_answer(
     store: &Arc<Store>,
     answers: &Budget,

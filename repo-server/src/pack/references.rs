@@ -34,7 +34,7 @@ pub(crate) type Pages = BTreeMap<ChunkId, ChunkRow>;
 /// Known references of some pages.
 #[derive(Debug, Default)]
 pub(crate) struct References {
-    /// By page: the chunks that are counted for it, each once and in the order of their ids.
+    /// References by page: the chunks that are counted for it, each once and in the order of their ids.
     pub(crate) known: HashMap<ChunkId, Vec<ChunkId>>,
     /// Why those of the other pages are not known, if there are such. It stays so.
     pub(crate) problem: Option<ServerError>,
@@ -78,7 +78,7 @@ impl References {
         self.problem = more.problem.or(self.problem.take());
     }
 
-    /// Nothing is known, if that stays so.
+    /// Nothing is known, if the error lasts.
     fn unknown(error: ServerError) -> Result<Self, ServerError> {
         let is_lasting = unreadable(&error).is_some();
         if is_lasting { Ok(Self { problem: Some(error), ..Self::default() }) } else { Err(error) }

@@ -140,7 +140,7 @@ impl Rebuild {
         self.take_in(id, ChunkRow { health, ..taken.row() })
     }
 
-    /// Neither copy opens: the row says so, and the pack of the other one is kept.
+    /// Neither copy opens: the row records that, and the pack of the other one is kept.
     fn give_up(&mut self, taken: Try, problem: String, batch: &mut Batch) -> Result<(), ServerError> {
         let cluster =
             self.pack_of(&taken.row()).ok_or(ServerError::Bug("a row of no pack"))?.domain.to_string();

@@ -118,7 +118,7 @@ impl Rebuild {
         self.packs.push(PackFound { id, len, kind, domain, blob_bytes, live, if_empty });
         let (mut seen, mut copies) = (HashSet::new(), Vec::new());
         for (entry, known) in directory.entries.iter().zip(known) {
-            // Nobody writes the same blob twice into one pack; if it is there, the first counts.
+            // A pack never holds the same blob twice; if it does, the first counts.
             if !seen.insert(entry.id) {
                 continue;
             }

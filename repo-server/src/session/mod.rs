@@ -175,7 +175,7 @@ impl Sessions {
     }
 }
 
-/// Whose push a session is.
+/// Owner of a session's push.
 #[derive(Debug, Clone)]
 pub(crate) struct Pusher {
     pub(crate) cluster: ClusterName,
@@ -415,8 +415,8 @@ fn for_each(index: &dyn Index, mut visit: impl FnMut(SessionId, SessionRow)) -> 
     Ok(())
 }
 
-/// As [`pack::have`], for a session that sends what it is told is missing and waits for what is coming: what is
-/// missing is promised by it from now on, what others have promised is coming (L5).
+/// Like [`pack::have`], for a session that sends missing chunks and waits for coming ones: missing chunks are
+/// promised by it from now on, chunks that others have promised are coming (L5).
 ///
 /// # Errors
 /// [`ServerError::SessionOver`] if the session ended meanwhile; then it has promised nothing.

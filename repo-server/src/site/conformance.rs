@@ -236,7 +236,7 @@ impl Check<'_> {
         let cases: [(&str, &[(&str, u64)]); 3] = [
             ("list", &[("list/a", 1), ("list/a.b", 2), ("list/ab", 3), ("list/b", 0)]),
             ("lis", &[("lis/a", 5)]),
-            // Neither a part of a segment nor an object is a prefix of anything.
+            // Neither a part of a segment nor an object is a prefix.
             ("list/a", &[]),
         ];
         for (prefix, wanted) in cases {

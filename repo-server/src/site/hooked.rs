@@ -15,7 +15,7 @@ use crate::sync::lock;
 
 /// A site in memory that does something once, just before an operation.
 ///
-/// As on a disk, a put that has begun goes on to its end, also if nobody waits for it any more.
+/// As on a disk, a put that has begun is completed, also if its caller is gone.
 pub(crate) struct HookedSite {
     inner: Arc<dyn Site>,
     hook: Mutex<Option<Hook>>,

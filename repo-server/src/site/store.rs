@@ -29,7 +29,7 @@ pub struct StoreSite {
 /// How objects are written and deleted.
 #[derive(Debug)]
 enum Writes {
-    /// By the store, which refuses to replace and is durable when it answers.
+    /// The store refuses to replace, and its answer is durable.
     Conditional,
     /// Past the store, into the folder that it reads.
     Folder(Arc<FolderWriter>),
@@ -47,7 +47,7 @@ impl StoreSite {
         Self::folder_on(Arc::new(RealDisk), path)
     }
 
-    /// As [`StoreSite::folder`], with another disk to write to; reads are of this machine's.
+    /// Like [`StoreSite::folder`], with another disk for writes; reads use this machine's.
     ///
     /// # Errors
     /// [`SiteError::Open`] and [`SiteError::Fatal`].
@@ -66,7 +66,7 @@ impl StoreSite {
         Ok((Self { store: Arc::new(store), writes: Writes::Folder(Arc::clone(&writer)) }, writer))
     }
 
-    /// As [`StoreSite::folder`], without sweeping: for who only reads.
+    /// Like [`StoreSite::folder`], without removing files: for readers.
     ///
     /// # Errors
     /// [`SiteError::Open`] and [`SiteError::Fatal`].

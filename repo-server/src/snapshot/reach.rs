@@ -111,7 +111,7 @@ fn with_chunks(
     add_with_chunks(store, pages, gone, Freed::default())
 }
 
-/// As [`with_chunks`], together with what `freed` holds.
+/// Like [`with_chunks`], together with the content of `freed`.
 fn add_with_chunks(
     store: &Arc<Store>,
     pages: &[(ChunkId, ChunkRow)],

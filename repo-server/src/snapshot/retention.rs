@@ -29,7 +29,7 @@ pub(crate) struct Policy {
     pub(crate) maximum: Option<u32>,
     /// Snapshots stay until they are older than this, in whole days.
     pub(crate) keep_days: Option<u32>,
-    /// So many complete snapshots stay, the newest.
+    /// Number of the newest complete snapshots to keep.
     pub(crate) keep_last: Option<u32>,
     /// The newest complete one of each of the last so many hours that have any.
     pub(crate) keep_hourly: Option<u32>,
@@ -212,7 +212,7 @@ pub(crate) enum Reason {
     Minimum(u32),
     /// One of the last so many.
     Last(u32),
-    /// Not older than so many days.
+    /// Not older than this number of days.
     Young(u32),
     /// The newest complete one of a period.
     Newest(Period, String),
@@ -349,7 +349,7 @@ fn keep_in_any_case(policy: &Policy, snapshots: &mut [Judged<'_>], now_ms: u64) 
     }
 }
 
-/// All that the rules say of complete snapshots.
+/// Applies all rules for complete snapshots.
 fn keep_complete(policy: &Policy, snapshots: &mut [Judged<'_>], now_ms: u64, last: LastComplete) {
     let mut complete: Vec<&mut Judged<'_>> =
         snapshots.iter_mut().filter(|snapshot| snapshot.counts(now_ms)).collect();

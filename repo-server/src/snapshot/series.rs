@@ -18,7 +18,7 @@ use crate::index::{Batch, IndexError, Precondition, Table};
 use crate::pack::unreadable;
 use crate::store::Store;
 
-/// Of files and bytes, at least so many must be missing before a snapshot is suspect; fewer come and go.
+/// Number of files that must be missing before a snapshot is suspect.
 const FEW_FILES: u64 = 100;
 const FEW_BYTES: u64 = 64 << 20;
 
@@ -28,7 +28,7 @@ pub(crate) enum Smaller {
     /// Then it is suspect.
     #[default]
     Suspect,
-    /// Whoever pushed says that this is meant.
+    /// The pusher accepts the smaller size.
     Meant,
 }
 

@@ -8,10 +8,10 @@
 //!
 //! # Why no commit and no purge is taken for a loss
 //!
-//! The name of a snapshot is doomed, durably, before its object is put. One batch adds its row and takes the
-//! doom back; one batch takes the row out and dooms it again; only after the object is gone does the doom go.
-//! So at each moment at which the object is on the site, the name has a row or is doomed. The looks come one after
-//! the other, in this order:
+//! The name of a snapshot is doomed, durably, before its object is put. One batch adds its row and removes
+//! the doom; one batch deletes the row and dooms the name again; the doom is removed only after the object is
+//! deleted. So at each moment at which the object is on the site, the name has a row or is doomed. The reads
+//! come one after the other, in this order:
 //!
 //! 1. The site is listed. What is put later is not looked at.
 //! 2. Doomed names are read. One that was listed and is not doomed now has a row by now.
@@ -75,8 +75,7 @@ impl Behind {
     pub(crate) fn problem(&self) -> String {
         let Self { count, such_as } = self;
         format!(
-            "{count} acknowledged snapshots are on the site and not in the index, such as {such_as}: the index \
-             is older than the site. Nothing is pushed, forgotten or deleted until it is made anew: {REBUILD}"
+            "{count} acknowledged snapshots are on the site but not in the index, such as {such_as}: the index is older than the site. Pushes and deletions are blocked until the index is rebuilt: {REBUILD}"
         )
     }
 }
@@ -93,10 +92,11 @@ pub(crate) async fn look(
     compare_and_tell(server).await.map(|(behind, _)| behind)
 }
 
-/// As [`look`], and brings commits that were cut off to their end.
+/// Like [`look`], and completes interrupted commits.
 ///
 /// # Errors
-/// As [`look`]; nor should anything be deleted, or a session end, as long as a commit could not be looked at.
+/// The errors of [`look`]; nothing may be deleted, and no session may end, as long as a commit could not be
+/// examined.
 pub(crate) async fn settle(
     server: &Arc<Server>,
     turn: &MutexGuard<'_, ()>,
@@ -174,7 +174,7 @@ fn purged_key(id: &SnapshotId) -> Vec<u8> {
 
 /// Objects on the site that no row names.
 struct Compared {
-    /// Neither in the index nor doomed.
+    /// Snapshots that are neither in the index nor doomed.
     unknown: Vec<SnapshotId>,
     /// Announced by commits, which nobody works on. The newest attempt comes first.
     cut_off: Vec<CutOff>,

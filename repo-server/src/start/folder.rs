@@ -81,8 +81,8 @@ pub async fn open_or_create(
     open_or_create_on(Arc::new(RealDisk), dir, site, settings, on_halt).await
 }
 
-/// As [`open_or_create`], with another disk to write folders and files to; the engine of the index, and what is not
-/// durable, use this machine's.
+/// Like [`open_or_create`], with another disk for folders and files; the engine of the index, and files that
+/// need not be durable, use this machine's.
 async fn open_or_create_on(
     disk: Arc<dyn Disk>,
     dir: &Path,

@@ -27,12 +27,12 @@ struct Touched {
 }
 
 impl Listener {
-    /// To be called within [`Store::exclusively`], before the commit of each batch that adds or
-    /// takes out rows of chunks, or changes their counts or places, with the ids of all those rows.
+    /// Must be called within [`Store::exclusively`], before the commit of each batch that adds or deletes
+    /// rows of chunks, or changes their counts or places, with the ids of all those rows.
     ///
     /// Costs one atomic load while no audit runs.
     pub(crate) fn note<'a>(&self, ids: impl IntoIterator<Item = &'a ChunkId>) {
-        // Whoever turns it on holds the same lock, so no batch is under way at that moment.
+        // The task that turns it on holds the same lock, so no batch is in progress at that moment.
         if !self.is_on.load(Ordering::Acquire) {
             return;
         }

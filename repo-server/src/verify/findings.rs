@@ -38,16 +38,16 @@ pub(super) struct Number(usize);
 /// Why something is hurt.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Cause {
-    /// By what was found before; `None` if the list was full then.
+    /// A finding from before; `None` if the list was full then.
     Known(Option<Number>),
-    /// By what nobody has told of yet.
+    /// A new finding.
     New(Problem),
 }
 
 /// Affected snapshot or file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Hurt {
-    /// Nothing that can be restored, but the snapshot is not as it should be.
+    /// No file is affected, but the snapshot has a problem.
     Snapshot,
     /// The file with this path.
     File(String),
@@ -55,14 +55,14 @@ pub(super) enum Hurt {
     Range { after: Option<String>, before: Option<String> },
 }
 
-/// Whose files they are.
+/// Owner of the files.
 #[derive(Debug, Clone)]
 pub(super) struct Owner {
     pub(super) snapshot: SnapshotId,
     pub(super) node: NodeName,
 }
 
-/// All that was found so far.
+/// All findings so far.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     list: Vec<Finding>,

@@ -244,7 +244,7 @@ fn write_verified(store: &Store, packs: &[PackNumber]) -> Result<(), ServerError
     store.exclusively(|| {
         let mut batch = Batch::new();
         for number in packs {
-            // As it is now: the collector changes what is left in it, and takes it out.
+            // The present row: the collector changes the live blobs of a pack, and deletes it.
             if let Some(row) = pack_row(store, *number)? {
                 batch.put(Table::Pack, number.key(), PackRow { verified_ms, ..row }.encode());
                 packs::forget(&mut batch, *number);

@@ -18,7 +18,7 @@ use crate::store::Domain;
 pub(super) enum Depth {
     /// Which chunks it needs.
     Needs,
-    /// And that they add up to what was pushed.
+    /// Like the level before, and the parts add up to the pushed files.
     Whole,
 }
 
@@ -222,7 +222,7 @@ impl Replay {
             }
         }
         let Some(mut file) = self.open.take() else {
-            // Of a file whose entry is on a lost page: it cannot be named.
+            // A file whose entry is on a lost page cannot be named.
             around.extend(hurt);
             if self.gap.is_none() {
                 let what = "it begins with content of a file that has no entry";

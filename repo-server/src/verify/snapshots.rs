@@ -76,7 +76,7 @@ struct Walk {
 enum Files {
     /// Each finds all that it needs.
     Whole,
-    /// Of some it is not known.
+    /// The state of some files is unknown.
     Unknown,
     /// Some cannot be restored, and one reason why.
     Hurt(String),

@@ -14,7 +14,7 @@ use repo_server::start::CreateError;
 #[non_exhaustive]
 pub(crate) enum TourError {
     /// The data folder and the folder to push lie in each other.
-    #[error("`{}` lies in `{}`: choose another data folder with --data-dir", inner.display(), outer.display())]
+    #[error("`{}` is inside `{}`: choose another data folder with --data-dir", inner.display(), outer.display())]
     Nested { inner: PathBuf, outer: PathBuf },
     /// A push, the restore, or a path.
     #[error(transparent)]

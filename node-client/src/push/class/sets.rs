@@ -184,7 +184,7 @@ const MYSQL: &[Rule] = &[
 
 const POSTGRESQL: &[Rule] = &[(Class::Logged, &["*"])];
 
-// As `pg_basebackup` passes them over: they are made again at the start, or belong to the running server.
+// Patterns that `pg_basebackup` skips: these files are rebuilt at the start, or belong to the running server.
 const POSTGRESQL_EXCLUDES: &[&str] = &[
     "postmaster.pid",
     "postmaster.opts",

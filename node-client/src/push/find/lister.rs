@@ -44,7 +44,7 @@ pub(crate) fn why_unseen(path: &EntryPath) -> Option<String> {
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
             Some(NOT_LISTED_THERE.to_owned())
         }
-        Err(error) => Some(format!("cannot be looked at: {error}")),
+        Err(error) => Some(format!("cannot be read: {error}")),
     }
 }
 

@@ -77,7 +77,7 @@ struct Moment {
     level: Level,
     /// For each waiting row.
     held: Vec<Option<Held>>,
-    /// By name; filled when the folder is listed again.
+    /// Files by name; filled when the folder is listed again.
     known: BTreeMap<CString, Known>,
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-/// All that is mounted, as this process sees it.
+/// All mounts that this process sees.
 const MOUNTS: &str = "/proc/self/mountinfo";
 
 /// Their types. Not among them: `tmpfs`, which holds data, and `autofs`, behind which data appears.

@@ -133,7 +133,7 @@ pub(crate) struct Walker<'a> {
     pub(crate) buffer: Vec<u8>,
     /// How many folders that appeared late it is in: their steps come out of order.
     pub(crate) inserts: u32,
-    /// Of the root.
+    /// Device of the root.
     device: u64,
 }
 
@@ -229,7 +229,7 @@ impl Walker<'_> {
             Err(Errno::NOENT) => return Ok(None),
             Err(error) => {
                 self.selection.saw(&path);
-                return self.problem(path, "cannot be looked at", error).map(|()| None);
+                return self.problem(path, "its attributes cannot be read", error).map(|()| None);
             }
         };
         self.selection.saw(&path);
@@ -364,7 +364,7 @@ impl Walker<'_> {
             Ok((stat, xattrs)) => {
                 self.step(Step::Plain(stat.entry(path.clone(), EntryKind::Folder, xattrs)))?;
             }
-            Err(error) => self.problem(path.clone(), "cannot be looked at", error)?,
+            Err(error) => self.problem(path.clone(), "its attributes cannot be read", error)?,
         }
         let listed = about.ok().filter(|_| self.visitor.needs_one_moment()).map(|stat| (stat, at));
         match names {
@@ -396,7 +396,7 @@ impl Walker<'_> {
     }
 }
 
-/// Whose a folder is that holds nothing but second names.
+/// Owner of a folder that holds only second names.
 enum Whose {
     /// A push of this user or of root has made it.
     Ours,

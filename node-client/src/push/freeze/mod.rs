@@ -41,9 +41,9 @@ pub enum FreezeMode {
     Auto,
     /// A hard link for each: safe from deletion, replacement and appending.
     Hardlink,
-    /// As [`Auto`](Self::Auto), and a hard link in place of a copy is reported.
+    /// Like [`Auto`](Self::Auto), and each fallback to a hard link is reported.
     Reflink,
-    /// Not at all: for folders that are frozen already, such as a database's own snapshot.
+    /// No protection: for folders that cannot change, such as a database's own snapshot.
     Off,
 }
 
@@ -104,9 +104,9 @@ pub(crate) fn check_folder(options: &FreezeOptions, roots: &[Root]) -> Result<()
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kept {
-    /// By copies that share their blocks.
+    /// Copies that share their blocks.
     Reflink,
-    /// By hard links.
+    /// Hard links.
     Hardlink,
 }
 
@@ -170,7 +170,7 @@ pub(crate) enum HoldError {
 pub(crate) struct Freeze {
     mode: FreezeMode,
     unfrozen: Unfrozen,
-    /// By device.
+    /// Trees by device.
     trees: BTreeMap<u64, Result<Tree, String>>,
     frozen: Vec<Frozen>,
 }

@@ -37,7 +37,7 @@ pub(super) struct Base {
     kind: BaseKind,
 }
 
-/// Whose a base is, and who may look into it.
+/// Owner of a base, and the users who can read it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum BaseKind {
     /// A folder of the user's, which is there and stays.

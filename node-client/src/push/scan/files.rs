@@ -268,9 +268,9 @@ impl Scan<'_> {
         }
     }
 
-    /// As what a file is taken that is in memory: as it was listed. If it grew since and its owner is not known to
-    /// append only, it may have been written to in its middle as well, and then was never of the listed length with
-    /// these bytes: it is taken as it is when it is opened.
+    /// State with which the reuse of a file is recorded: that of the list. If the file grew since and its
+    /// owner is not known to append only, its middle may have changed as well, and then it never had the
+    /// listed length with these bytes: it is stored in its state at opening.
     fn replayed_as(&mut self, replay: &mut Replay<'_>, habit: Habit) -> Result<Stat, Useless> {
         let found = replay.found;
         if replay.verdict != Verdict::Prove || found.source == Source::Copy {
@@ -356,8 +356,8 @@ impl Scan<'_> {
         }
     }
 
-    /// As [`compare`](Self::compare), for a file without any sign of a change. If it has gone meanwhile,
-    /// what is known of it stands.
+    /// Like [`compare`](Self::compare), for a file that seems unchanged. If it has vanished meanwhile, its
+    /// saved state is used.
     fn rehash(&mut self, replay: &mut Replay<'_>, extent: &Extent) -> Result<(), Useless> {
         let Ok(file) = self.opened(replay) else { return Ok(()) };
         let compared = self.reader.compare(&file, replay.at, extent)?;

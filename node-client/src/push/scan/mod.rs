@@ -35,10 +35,10 @@ use crate::twin::{Old, is_back};
 /// A change this long after the last one has other times, where the file system counts in fractions of
 /// seconds. Kernels tick at least 100 times a second.
 const TICK_NS: i128 = 100_000_000;
-/// And where it counts in seconds, or in two.
+/// Tick of a file system that counts in seconds, or in two.
 const COARSE_TICK_NS: i128 = 2_000_000_000;
-/// By then the kernel has written out what was stored through a memory map, and the next store shows: Linux writes
-/// pages that are 30 s old every 5 s, unless it was told otherwise (`vm.dirty_expire_centisecs`).
+/// By then the kernel has written out stores through a memory map, and the next store shows: Linux writes
+/// pages that are 30 s old every 5 s, by default (`vm.dirty_expire_centisecs`).
 const WRITTEN_OUT_AFTER_NS: i128 = 60_000_000_000;
 
 /// The pages of a push under construction.

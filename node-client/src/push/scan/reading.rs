@@ -27,7 +27,7 @@ const READS: u32 = 3;
 const READS_OF_SHRINKING: u32 = 10;
 /// Extents of a file that are compared afterwards where little speaks against it.
 const SAMPLES: usize = 3;
-/// And where all of it must be what it was: 16 GiB in chunks of 256 KiB, in 3 MiB of memory.
+/// Most samples where all content must be unchanged: 16 GiB in chunks of 256 KiB, in 3 MiB of memory.
 const MOST_SAMPLES: usize = 65_536;
 
 const AGAIN: &str = "changed while it was read: read again";
@@ -67,13 +67,13 @@ enum Read {
     Reported,
 }
 
-/// As what an open file is read.
+/// State in which an open file is read.
 pub(super) enum ReadAs {
-    /// As it was frozen, and as far.
+    /// The frozen state, with its length.
     Frozen(Stat),
-    /// As it is now: a later state of it, but one.
+    /// The present state: later, but consistent.
     Later(Stat),
-    /// Not at all: its name stands for something else by now, and so do its bytes.
+    /// The file is not read: its name belongs to another file by now, and so do its bytes.
     Nothing,
 }
 
@@ -102,7 +102,7 @@ impl Samples {
         Self { seed, most: SAMPLES, seen: 0, chosen: Vec::new(), last: None }
     }
 
-    /// As many as it takes to trust `habit`.
+    /// Samples: as many as it takes to trust `habit`.
     pub(super) fn of(seed: u64, habit: Habit) -> Self {
         let most = if habit.trust() == Trust::NotYet { MOST_SAMPLES } else { SAMPLES };
         Self { most, ..Self::few(seed) }
@@ -254,7 +254,7 @@ impl Scan<'_> {
         }
     }
 
-    /// As what an open file is read: as it was frozen, as far as that is still there.
+    /// State in which an open file is read: the frozen one, as far as it still exists.
     pub(super) fn read_as(&mut self, found: &FoundFile, at_open: &Stat, habit: Habit) -> ReadAs {
         let links = if found.source == Source::Path { at_open.links } else { found.stat.links };
         let later = Stat { links, ..*at_open };

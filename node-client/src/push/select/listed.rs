@@ -55,7 +55,7 @@ pub(crate) enum Reach {
     Listed,
     /// One of them lies in it.
     OnTheWay,
-    /// Neither.
+    /// In neither of them.
     Elsewhere,
 }
 
@@ -168,7 +168,7 @@ impl PathList {
             let (list, shown) = (self.shown(), written.display());
             ClientError::Usage(format!("{list}, path {number}: `{shown}` {why}"))
         };
-        let real = real(written).map_err(|error| refused(format!("cannot be looked up: {error}")))?;
+        let real = real(written).map_err(|error| refused(format!("cannot be found: {error}")))?;
         if !roots.iter().any(|root| real.starts_with(&root.place)) {
             let roots: Vec<_> = roots.iter().map(|root| format!("`{}`", root.place.display())).collect();
             return Err(refused(format!("is in none of the pushed folders, {}", roots.join(", "))));

@@ -220,7 +220,7 @@ impl Marker {
 
 /// True if the tag in this folder is that of a cache.
 fn is_cache(folder: &OwnedFd) -> bool {
-    // Not blocking: a pipe may have that name.
+    // Non-blocking, because a pipe may have that name.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
     let Ok(tag) = rustix::fs::openat(folder, TAG, flags, Mode::empty()) else { return false };
     let mut found = [0; SIGNATURE.len()];
@@ -228,8 +228,7 @@ fn is_cache(folder: &OwnedFd) -> bool {
     is_file && File::from(tag).read_exact(&mut found).is_ok() && found == *SIGNATURE
 }
 
-/// Nothing is left out, but for these patterns.
-/// Checks that what lies in a root and was named beside it is pushed with it.
+/// Excludes nothing but these patterns. Checks that a path inside a root, named beside it, is pushed with it.
 ///
 /// # Errors
 /// [`ClientError::Usage`] for one that the options leave out, or that may lie on a file system which is not entered.

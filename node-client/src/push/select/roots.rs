@@ -30,7 +30,7 @@ pub enum Mounts {
 /// One folder or file to push. It was opened once, and is reached by that handle whatever becomes of its path.
 #[derive(Debug)]
 pub(crate) struct Root {
-    /// Where it lay when it was opened, without links in it.
+    /// Its path when it was opened, without links in it.
     pub(crate) place: PathBuf,
     /// The same without the leading slash.
     pub(crate) path: EntryPath,
@@ -42,9 +42,9 @@ pub(crate) struct Root {
 /// The handle by which a root is reached.
 #[derive(Debug)]
 enum Anchor {
-    /// That of the folder itself.
+    /// Handle of the folder itself.
     Folder(OwnedFd),
-    /// That of the folder that a file lies in, and its name there.
+    /// Handle of the folder that contains the file, and its name there.
     File(OwnedFd, CString),
 }
 

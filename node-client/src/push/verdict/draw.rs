@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 /// Which part of what is known to be unchanged is hashed again all the same.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Rehash {
-    /// Nothing.
+    /// Never.
     Never,
     /// Everything once in so many pushes. The first half of each round is free, and the second
     /// half has an equal share for each push.

@@ -19,17 +19,17 @@ pub(crate) struct Inode {
 }
 
 impl Inode {
-    /// Of an open one.
+    /// Inode of an open file.
     pub(crate) fn of_file(file: impl AsFd) -> Result<Self, Errno> {
         rustix::fs::fstat(file).map(|stat| Self::of(&stat))
     }
 
-    /// Of a name; a link is not followed.
+    /// Inode of a name; a link is not followed.
     pub(crate) fn of_name(folder: impl AsFd, name: &[u8]) -> Result<Self, Errno> {
         rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW).map(|stat| Self::of(&stat))
     }
 
-    /// Of what was looked at.
+    /// Inode from a stat.
     pub(crate) fn of(stat: &Stat) -> Self {
         Self { dev: stat.st_dev, ino: stat.st_ino }
     }

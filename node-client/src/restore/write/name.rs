@@ -56,7 +56,7 @@ impl Named {
 impl Drop for Named {
     fn drop(&mut self) {
         if let Some(name) = &self.name {
-            // Nothing to do about a failure here: the next restore into this folder removes it.
+            // A failure here is ignored: the next restore into this folder removes the file.
             let _ = rustix::fs::unlinkat(&*self.folder, &**name, AtFlags::empty());
         }
     }
@@ -143,7 +143,7 @@ impl Place<'_> {
             // The temporary name goes when it is dropped.
             Ok(()) => return check(self.folder, self.name, inode),
             Err(Errno::EXIST) => self.make_way()?,
-            // Nor can it make hard links: the best that can be had is to look first.
+            // This file system has no hard links either: the best way is to look first.
             Err(_) => match self.look() {
                 Ok(_) => self.make_way()?,
                 Err(Refused::System(Errno::NOENT)) => {}

@@ -60,7 +60,7 @@ impl Scene {
         FileJob::new(at(name), Entry { size, ..entry(name, EntryKind::File) }, Arc::clone(&self.top))
     }
 
-    /// As on a file system that cannot make files without a name.
+    /// Simulates a file system that cannot make files without a name.
     fn with_names(self) -> Self {
         self.writer.nameless.store(false, Ordering::Relaxed);
         self

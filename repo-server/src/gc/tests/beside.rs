@@ -236,7 +236,7 @@ fn a_question_between_whose_two_looks_at_the_index_a_blob_moves_is_answered() {
         lock(&collector).gc(Delays::Skip);
     };
     let hooked = HookedIndex { inner: index, hook: Mutex::new(Some(Box::new(hook))) };
-    // As after a restart: it has no row of a pack in memory.
+    // A restarted server has no row of a pack in memory.
     let server = Parts { site, ..Parts::default() }.over(hooked).serve();
     let domain = server.domain(&"c".parse().unwrap());
 

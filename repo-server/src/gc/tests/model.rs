@@ -327,7 +327,7 @@ fn explore(first: u64, sequences: u64, removed: &[Rule]) -> Option<String> {
 
 fn run(seed: u64, removed: &[Rule]) -> Found {
     let mut model = Model::new(seed, removed);
-    // Where it panicked is on standard error; what led there is in the log.
+    // Standard error has the panic; the log has the steps before it.
     let found = std::panic::catch_unwind(AssertUnwindSafe(|| model.run(removed)));
     let found = found.unwrap_or_else(|_| Err("a panic".to_owned()));
     found.map_err(|loss| format!("ASTACUS_TEST_SEED={seed}: {loss}\n{}", model.log.join("\n")))

@@ -87,7 +87,7 @@ fn what_a_dead_push_sent_goes_after_its_session() {
     assert_eq!((report.chunks.count, report.pinned.len()), (0, 1));
     assert_eq!(report.pinned[0].session, client.id);
     assert_eq!(report.pinned[0].holds.count, 1);
-    // Nobody has ended it yet: on a full disk nobody can, before a run has made room.
+    // The session is not ended yet: on a full disk that is impossible before a run has made space.
     world.clock.advance(TTL);
     let report = world.gc(Delays::Skip);
 

@@ -10,7 +10,7 @@ use super::{Epoch, PackNumber, take, take_u32, take_u64};
 /// Known state of a blob's stored bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Health {
-    /// Nothing against them.
+    /// Nothing is known against them.
     Sound,
     /// They are not what was written: whoever has the content is asked to send it again.
     Damaged,

@@ -255,7 +255,7 @@ fn when_the_first_name_of_an_inode_is_unreadable_the_next_takes_over() {
     assert_eq!(group, outcome.file("b").entry.link_group);
     assert_ne!(group, outcome.file("a").entry.link_group);
     assert_eq!((outcome.totals.problems, outcome.totals.bytes), (1, 100_000));
-    // Nothing of it is remembered as good.
+    // No content of it is saved as good.
     assert!(tree.push().run().content("b") == noise(100_000, 8));
 }
 

@@ -65,7 +65,7 @@ type State = (u64, Option<Vec<u8>>);
 /// How an owner stores to files that are written in place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stores {
-    /// By system calls.
+    /// Changed by system calls.
     Written,
     /// Through a memory map, too.
     Mapped,

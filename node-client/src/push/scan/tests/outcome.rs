@@ -83,7 +83,7 @@ impl Outcome {
         }
     }
 
-    /// Whatever a snapshot says is whole must be, and on the server.
+    /// Files that a snapshot reports as whole must be whole, and on the server.
     pub(super) fn check(&self, domain: &DomainKey) {
         let server = self.server.lock().unwrap();
         for Pushed { name, entry, extents, end } in &self.files {
