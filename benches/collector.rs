@@ -1,5 +1,5 @@
-//! What commit, forget and the collector cost when one hundredth of a large repository changes, against
-//! a full mark of the same index.
+//! Cost of commit, forget and the collector when one hundredth of a large repository changes, compared with a
+//! full mark of the same index.
 //!
 //! `cargo bench -p benches --bench collector -- --help`
 //!
@@ -278,7 +278,7 @@ impl Filling {
     }
 }
 
-/// What a made-up id is of.
+/// Kind of a made-up id.
 enum Kind {
     Chunk,
     Pack,
@@ -503,7 +503,7 @@ impl Body {
     }
 }
 
-/// What a node commits that has these pages.
+/// The manifest that a node with these pages commits.
 fn manifest_of(node: &str, pages: Vec<PageRef>) -> Outcome<Manifest> {
     Ok(Manifest {
         version: FORMAT_VERSION,

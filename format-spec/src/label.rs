@@ -31,7 +31,7 @@ text!(
     "1 to 1024 bytes without control characters"
 );
 
-/// Whether a text has one of these lengths, in bytes, and no control characters.
+/// True if a text has one of these lengths, in bytes, and no control characters.
 fn is_line(text: &str, lens: RangeInclusive<usize>) -> bool {
     lens.contains(&text.len()) && !text.chars().any(char::is_control)
 }
@@ -111,7 +111,7 @@ impl<'b, C> Decode<'b, C> for Labels {
     }
 }
 
-/// What a push says of its snapshot.
+/// Labels and note that a push gives its snapshot.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode, serde::Serialize, serde::Deserialize)]
 #[cbor(array)]
 pub struct About {

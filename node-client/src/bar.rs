@@ -34,7 +34,7 @@ pub struct Bar {
     naming: Naming,
 }
 
-/// What the threads of the command count, and what tells of it.
+/// Counters of the threads of the command, and the bar that shows them.
 struct Shared {
     bar: ProgressBar,
     form: Form,
@@ -42,7 +42,7 @@ struct Shared {
     counts: Arc<Counts>,
 }
 
-/// What a line looks like.
+/// Form of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
     Text,
@@ -63,7 +63,7 @@ struct Counts {
 /// How far a command is.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 struct Moment {
-    /// What it is doing.
+    /// Current phase.
     phase: Phase,
     /// Files that were dealt with; of a push, folders and links as well.
     files: u64,

@@ -123,7 +123,7 @@ fn manual(dir: &Path) -> Result<u8, ClientError> {
 /// No request of this program keeps a server busy for so long without a word.
 const SILENCE: Duration = Duration::from_secs(5 * 60);
 
-/// What all commands that talk to a server need.
+/// Parts that every command with a server needs.
 struct Client {
     api: Api,
     runtime: Runtime,
@@ -165,8 +165,8 @@ impl Client {
         };
         drop(bar);
         let done = || match report.state {
-            SnapshotState::Complete => format!("snapshot {} is committed", report.snapshot),
-            SnapshotState::Partial => format!("partial snapshot {} is committed", report.snapshot),
+            SnapshotState::Complete => format!("snapshot {} was committed", report.snapshot),
+            SnapshotState::Partial => format!("partial snapshot {} was committed", report.snapshot),
         };
         show(&report, self.output).map_err(|error| error.after(done))?;
         Ok(if report.suspect.is_some() { EXIT_PARTIAL } else { partial(report.state) })
@@ -202,7 +202,7 @@ impl Client {
         }
         let report = restore::run(&self.api, self.runtime.handle(), &options, &hooks)?;
         drop(bar);
-        let done = || format!("{} files of snapshot {} are restored", report.files, report.snapshot);
+        let done = || format!("{} files of snapshot {} were restored", report.files, report.snapshot);
         show(&report, self.output).map_err(|error| error.after(done))?;
         Ok(report.exit_code_of(&options))
     }

@@ -34,7 +34,7 @@ pub struct Settings {
     pub job: BTreeMap<String, toml::Table>,
 }
 
-/// What a look into the environment gives.
+/// Lookup of an environment variable.
 pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// All settings, most important first.
@@ -108,7 +108,7 @@ impl Config {
             Some(node) => Ok(node),
             None => host.parse().map_err(|error| {
                 ClientError::Usage(format!(
-                    "this machine's name does not do: {error}; choose one with --node"
+                    "the host name is not a valid node name: {error}; choose a name with --node"
                 ))
             }),
         }
@@ -129,8 +129,8 @@ impl Config {
         found.ok_or_else(|| {
             let files: Vec<String> = self.files.iter().map(|(file, _)| file.display().to_string()).collect();
             let there = match self.job_names().into_iter().collect::<Vec<_>>().join(", ") {
-                none if none.is_empty() => format!("there is none in {}", files.join(" and ")),
-                names => format!("jobs are: {names}"),
+                none if none.is_empty() => format!("no jobs in {}", files.join(" and ")),
+                names => format!("known jobs: {names}"),
             };
             ClientError::NotFound(format!("no job `{name}`; {there}"))
         })
@@ -149,7 +149,7 @@ impl Config {
         };
         let Some(file) = file else {
             let hint = "give --token-file FILE, or set ASTACUS_TOKEN_FILE or ASTACUS_TOKEN";
-            return Err(ClientError::Usage(format!("there is no token: {hint}")));
+            return Err(ClientError::Usage(format!("no access token: {hint}")));
         };
         match fs::read_to_string(&file) {
             Ok(text) => {
@@ -166,8 +166,8 @@ impl Config {
     }
 }
 
-/// What is wrong with the rights of a token file; `None` if only its owner and its group can read it, and only its
-/// owner can write it.
+/// Problem with the permissions of a token file; `None` if only its owner and its group can read it, and only
+/// its owner can write it.
 fn open_to_others(file: &Path) -> Option<String> {
     const TOO_OPEN: u32 = 0o026;
     let mode = fs::metadata(file).ok()?.permissions().mode();
@@ -181,7 +181,7 @@ fn open_to_others(file: &Path) -> Option<String> {
 
 fn not_empty(token: &str, place: &str) -> Result<String, ClientError> {
     match token.trim() {
-        "" => Err(ClientError::Usage(format!("`{place}` holds no token"))),
+        "" => Err(ClientError::Usage(format!("`{place}` is empty"))),
         token => Ok(token.to_owned()),
     }
 }

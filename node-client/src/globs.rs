@@ -59,7 +59,7 @@ impl Globs {
     /// These patterns, in this order.
     ///
     /// # Errors
-    /// As [`new`](Self::new).
+    /// The errors of [`new`](Self::new).
     pub(crate) fn of(patterns: &[Written<'_>]) -> Result<Self, ClientError> {
         let is_path = |glob: &str| glob.trim_end_matches('/').contains('/') || glob.starts_with('/');
         let (paths, names) = (0..).zip(patterns).partition::<Vec<_>, _>(|(_, pattern)| is_path(pattern.glob));
@@ -73,7 +73,7 @@ impl Globs {
         all.filter(|(_, has_matched)| !has_matched.load(Ordering::Relaxed)).map(|(written, _)| &**written)
     }
 
-    /// Whether the pattern in this place of the list has matched anything.
+    /// True if the pattern in this place of the list has matched anything.
     pub(crate) fn has_matched(&self, nth: usize) -> bool {
         self.written.get(nth).is_some_and(|(_, has_matched)| has_matched.load(Ordering::Relaxed))
     }
@@ -83,7 +83,7 @@ impl Globs {
         self.written.iter().for_each(|(_, has_matched)| has_matched.store(false, Ordering::Relaxed));
     }
 
-    /// Whether any pattern matches.
+    /// True if any pattern matches.
     pub(crate) fn matches(&self, path: &EntryPath) -> bool {
         self.all_matches(path).next().is_some()
     }
@@ -136,8 +136,7 @@ pub(crate) fn check_letters(place: &str, pattern: &str) -> Result<(), ClientErro
             ']' => is_within = false,
             letter if is_within && !letter.is_ascii() => {
                 return Err(ClientError::Usage(format!(
-                    "{place} `{pattern}`: `{letter}` takes several bytes, and brackets stand for one: list such \
-                     letters in braces, as in `{{é,è}}`"
+                    "{place} `{pattern}`: `{letter}` has several bytes, and brackets match a single byte: list such letters in braces, as in `{{é,è}}`"
                 )));
             }
             _ => {}
@@ -195,7 +194,7 @@ mod tests {
         assert!(error.to_string().contains("--exclude") && error.to_string().contains("a["), "{error}");
     }
 
-    /// What can match nothing would be silently without effect.
+    /// A pattern that can match nothing would silently have no effect.
     #[test]
     fn a_pattern_that_could_match_nothing_is_refused() {
         for pattern in ["src/cache", "./cache", "uni/*", "a/**"] {

@@ -7,7 +7,7 @@ use rustix::fs::{AtFlags, StatxFlags};
 
 use crate::twin::{Old, is_back};
 
-/// What tells one state of one file from every other: if nothing of it changed, neither did the content.
+/// Values that distinguish a state of a file: if none of them changed, the content did not change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 #[cbor(array)]
 pub(crate) struct Identity {
@@ -27,23 +27,23 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    /// Whether both are of one inode, in whatever states.
+    /// True if both are of one inode, in any state.
     pub(crate) fn is_same_inode(&self, other: &Self) -> bool {
         (self.dev, self.ino, self.btime) == (other.dev, other.ino, other.btime)
     }
 }
 
-/// What a folder lies on.
+/// Device of a folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Device {
     /// Its number, which may be another after each mount.
     pub(crate) dev: u64,
-    /// What its file system calls itself; zero if it does not.
+    /// Id of its file system; zero if there is none.
     pub(crate) file_system: u64,
 }
 
 impl Device {
-    /// Of `folder`; zeros if it cannot be looked at.
+    /// Device of `folder`; zeros if it cannot be read.
     pub(crate) fn of(folder: &std::path::Path) -> Self {
         let stat = rustix::fs::statx(rustix::fs::CWD, folder, AtFlags::NO_AUTOMOUNT, StatxFlags::BASIC_STATS);
         let dev = stat.map_or(0, |stat| u64::from(stat.stx_dev_major) << 32 | u64::from(stat.stx_dev_minor));
@@ -52,10 +52,10 @@ impl Device {
     }
 }
 
-/// What the kernel says happened to a name.
+/// Change of a name, as reported by the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Change {
-    /// Nothing of its identity changed.
+    /// No part of its identity changed.
     None,
     /// Only its ctime: it got another mode or attribute, or was written and its mtime set back.
     Stamp,
@@ -89,7 +89,7 @@ impl Change {
     }
 }
 
-/// Whether a later change is sure to show in an identity.
+/// Certainty that a later change shows in an identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Settled {
     /// It is.
@@ -116,7 +116,7 @@ pub(crate) enum Habit {
 }
 
 impl Habit {
-    /// Nothing was seen yet.
+    /// No growth was seen yet.
     pub(crate) const UNKNOWN: Self = Self::Appends(0);
 
     /// The habit after one more change of the file. A growth adds nothing until its proof: see [`grown`](Self::grown).

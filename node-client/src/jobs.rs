@@ -45,7 +45,7 @@ impl Job {
     /// All jobs by name; one in the user's file hides one of the same name in the machine's.
     ///
     /// # Errors
-    /// As [`find`](Self::find), for the first that cannot be used.
+    /// The errors of [`find`](Self::find), for the first that cannot be used.
     pub fn all(config: &Config) -> Result<Vec<Self>, ClientError> {
         config.job_names().into_iter().map(|name| Self::find(config, name)).collect()
     }
@@ -86,12 +86,12 @@ impl Job {
     }
 }
 
-/// What no single key can say: there is something to push, and of one kind.
+/// Checks that no single key can make: there is something to push, and of one kind.
 fn check(push: &mut PushArguments) -> Result<(), String> {
     match (&push.source.stdin, &push.source.command) {
-        (Some(_), Some(_)) => Err("`stdin` and `command` cannot both be meant".to_owned()),
+        (Some(_), Some(_)) => Err("`stdin` and `command` exclude each other".to_owned()),
         (Some(_), None) if !push.source.paths.is_empty() => {
-            Err("`stdin` has no roots and no program".to_owned())
+            Err("`stdin` excludes `roots` and `program`".to_owned())
         }
         (Some(_), None) => Ok(()),
         (None, Some(_)) if push.source.paths.is_empty() => {

@@ -1,11 +1,11 @@
 //! Names of files that a restore has not finished.
 
-/// What the names of unfinished files start with.
+/// Prefix of the names of unfinished files.
 pub(crate) const TEMPORARY: &str = ".astacus-tmp-";
 /// Hex digits behind that: the run. A dash and a decimal number follow.
 const RUN_DIGITS: usize = 16;
 
-/// Whether a restore gives this name to what is not finished.
+/// True if a restore gives this name to unfinished files.
 pub(crate) fn is_temporary(name: &[u8]) -> bool {
     let parts = name.strip_prefix(TEMPORARY.as_bytes()).and_then(|rest| rest.split_at_checked(RUN_DIGITS));
     let Some((run, number)) = parts else { return false };

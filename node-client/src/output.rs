@@ -8,39 +8,40 @@ use crate::progress::Fate;
 /// Heading of the options that all commands take.
 pub const ALL_COMMANDS: &str = "Options of all commands";
 
-/// How much is said, and to whom.
+/// Output format and amount of output.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct Output {
     /// Print one JSON document on standard output.
     #[arg(long, global = true, help_heading = ALL_COMMANDS)]
     pub json: bool,
-    /// No progress, and no report where all went well.
+    /// Print only problems (lists are still printed).
     #[arg(long, short, global = true, help_heading = ALL_COMMANDS)]
     pub quiet: bool,
 }
 
-/// Progress on standard error.
+/// Options for progress on standard error.
 #[derive(Debug, Clone, Copy, Default, Args)]
 pub struct ProgressArguments {
-    /// How progress is told on standard error: `auto` is a bar on a terminal and nothing elsewhere, `lines` a line each
-    /// 30 s, `json` a JSON object on a line each 10 s and at each phase. SIGUSR1 asks for one line whatever is said here.
+    /// Format of progress on standard error: `auto` is a bar on a terminal and nothing elsewhere, `lines` is
+    /// one line every 30 s, `json` is one JSON object per line every 10 s and at each phase. SIGUSR1 prints
+    /// one line in any mode.
     #[arg(long = "progress", value_name = "MODE", value_enum, default_value_t)]
     pub mode: ProgressMode,
 }
 
-/// How progress is told.
+/// Format of progress.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum ProgressMode {
-    /// A bar on a terminal, else not at all.
+    /// A bar on a terminal, nothing elsewhere.
     #[default]
     Auto,
-    /// A bar on a terminal, with --quiet too.
+    /// A bar on a terminal, also with --quiet.
     Bar,
     /// Lines of text.
     Lines,
     /// Lines of JSON.
     Json,
-    /// Not at all.
+    /// No output.
     None,
 }
 

@@ -7,7 +7,7 @@ use format_spec::snapshot::SnapshotState;
 use format_spec::wire::{NodeOrigin, SnapshotInfo};
 use indicatif::HumanCount;
 
-/// Whether anything is missing, and how far its files are of one moment.
+/// Completeness of the snapshot, and how far its files are of one moment.
 pub fn state(info: &SnapshotInfo) -> String {
     let moment = moment_of(info);
     // A torn file is there, and a problem of the snapshot all the same.
@@ -34,7 +34,7 @@ pub fn about(about: &About) -> String {
     }
 }
 
-/// So many files, in words.
+/// A number of files, in words.
 pub(crate) fn of_files(count: u64) -> String {
     if count == 1 { "1 file is".to_owned() } else { format!("{} files are", HumanCount(count)) }
 }
@@ -78,7 +78,7 @@ fn moment_of(info: &SnapshotInfo) -> Moment {
     }
 }
 
-/// What is not as it was when it was frozen; `None` if all is.
+/// Files that changed after the freeze; `None` if there are none.
 fn not_one(moment: &Moment) -> Option<String> {
     let kinds = [
         ("moved on", moment.moved_on),

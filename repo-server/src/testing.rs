@@ -59,7 +59,7 @@ pub(crate) struct Watched {
     commits: Arc<AtomicU64>,
     /// Commits that still succeed; all of them while this is `u64::MAX`.
     left: Arc<AtomicU64>,
-    /// Whether the next commit is over a limit.
+    /// True if the next commit is over a limit.
     too_large: Arc<AtomicBool>,
 }
 
@@ -176,7 +176,7 @@ pub(crate) fn tree(contents: &[&str]) -> Tree {
     contents.iter().map(|text| ((*text).to_owned(), vec![text.as_bytes().to_vec()])).collect()
 }
 
-/// What survives a crash, and the process that runs now.
+/// State that survives a crash, and the running process.
 pub(crate) struct World {
     pub(crate) index: Watched,
     pub(crate) site: Arc<dyn Site>,
@@ -202,7 +202,7 @@ impl World {
     pub(crate) fn on(site: Arc<dyn Site>) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let (index, clock, mut upkeep) = (Watched::new(), Arc::default(), Upkeep::default());
-        // Nothing lands by itself while a test waits.
+        // No pack is stored by itself while a test waits.
         upkeep.gc.commit_patience = Duration::ZERO;
         let server = start(index.clone(), &site, &clock, &upkeep);
         let store = Arc::clone(&server.store);
@@ -261,7 +261,7 @@ impl World {
         self.store.domain(&"c".parse().unwrap()).key.id_of(kind, plain)
     }
 
-    /// What the client is told of these ids.
+    /// Answer to the client about these ids.
     pub(crate) fn have(&self, client: &Client, ids: &[ChunkId]) -> Result<Vec<Held>, ServerError> {
         let row = session::renew(&self.server.sessions, client.id)?;
         let domain = self.server.domain(&row.cluster);

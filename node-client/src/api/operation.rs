@@ -68,7 +68,7 @@ impl Api {
     /// Runs the collector; `progress` hears of each step.
     ///
     /// # Errors
-    /// As [`open_session`](Self::open_session). What was done before a run failed stays done.
+    /// The errors of [`open_session`](Self::open_session). Work done before a failure is kept.
     pub async fn collect_garbage(
         &self,
         request: &GcRequest,
@@ -81,7 +81,7 @@ impl Api {
     /// away ends.
     ///
     /// # Errors
-    /// As [`open_session`](Self::open_session).
+    /// The errors of [`open_session`](Self::open_session).
     pub async fn verify(
         &self,
         asked: impl Into<VerifyRequest>,
@@ -93,7 +93,7 @@ impl Api {
     /// Compares the counts of the repository's index with what manifests and pages name; `progress` hears of each step.
     ///
     /// # Errors
-    /// As [`open_session`](Self::open_session).
+    /// The errors of [`open_session`](Self::open_session).
     pub async fn audit(
         &self,
         repair: Repair,
@@ -126,10 +126,10 @@ impl Api {
                 }
             }
             if lines.rest.len() > MAX_ANSWER_LEN {
-                return Err(self.protocol(&"a line has no end"));
+                return Err(self.protocol(&"a line is too long"));
             }
         }
-        Err(self.protocol(&"it ended without a report"))
+        Err(self.protocol(&"the answer ended without a report"))
     }
 }
 
@@ -137,7 +137,7 @@ impl Api {
 #[derive(Default)]
 struct Lines {
     rest: Vec<u8>,
-    /// So many bytes of the rest are known to hold no end of a line.
+    /// Number of bytes of the rest that are known to hold no end of a line.
     searched: usize,
 }
 

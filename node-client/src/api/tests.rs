@@ -12,7 +12,7 @@ use format_spec::wire::{ForgetRequest, RetentionPolicy, RunMode};
 use super::*;
 use crate::api::Retry;
 
-/// What this thread logs.
+/// Log of this thread.
 #[derive(Debug, Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -52,7 +52,7 @@ pub(super) fn asked<T>(
     let request: JoinHandle<String> = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
         let request = read_request(&stream);
-        // Who has read enough hangs up.
+        // A client that has read enough closes the connection.
         let _ = stream.write_all(answer.as_bytes());
         request
     });
@@ -156,7 +156,7 @@ fn what_a_foreign_server_answers_is_neither_damage_nor_a_defect_of_ours() {
         let refused = refused.unwrap_err();
         assert_eq!((sent.as_str(), refused.class()), ("GET /v1/stats", class), "{status}");
         if class == ErrorClass::Usage {
-            assert!(refused.to_string().contains("is no Astacus server"), "{refused}");
+            assert!(refused.to_string().contains("is not an Astacus server"), "{refused}");
         }
     }
 }

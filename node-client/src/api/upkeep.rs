@@ -1,4 +1,4 @@
-//! What operators ask for: forget, bring back, protect, count.
+//! Requests of operators: forget, undelete, protect, stats.
 
 use format_spec::wire;
 use format_spec::{ChunkId, NodeName, SnapshotId};
@@ -11,7 +11,7 @@ impl Api {
     /// One snapshot, with what costs a little to find out.
     ///
     /// # Errors
-    /// As [`open_session`](Self::open_session).
+    /// The errors of [`open_session`](Self::open_session).
     pub async fn snapshot_detail(&self, id: SnapshotId) -> Result<wire::SnapshotDetail, ClientError> {
         self.json(Call::get(format!("/v1/snapshots/{id}/detail"))).await
     }
@@ -20,7 +20,7 @@ impl Api {
     /// follow `after`, the [`next`](wire::FileProblems::next) of the answer before.
     ///
     /// # Errors
-    /// As [`open_session`](Self::open_session).
+    /// The errors of [`open_session`](Self::open_session).
     pub async fn snapshot_problems(
         &self,
         id: SnapshotId,
@@ -30,7 +30,7 @@ impl Api {
     ) -> Result<wire::FileProblems, ClientError> {
         // A foreign server must not choose where the next request goes.
         if after.is_some_and(|after| after.contains(|c: char| !c.is_ascii_alphanumeric() && c != '-')) {
-            return Err(self.protocol(&"`next` is not as a server of Astacus makes it"));
+            return Err(self.protocol(&"`next` is not valid for an Astacus server"));
         }
         let after = after.map(|after| format!("&after={after}")).unwrap_or_default();
         let path = format!("/v1/snapshots/{id}/problems?node={node}&limit={limit}{after}");
@@ -40,7 +40,7 @@ impl Api {
     /// Says that a snapshot must stay, and why. A reason that was given before is replaced.
     ///
     /// # Errors
-    /// As [`open_session`](Self::open_session).
+    /// The errors of [`open_session`](Self::open_session).
     pub async fn protect(&self, id: SnapshotId, reason: String) -> Result<wire::SnapshotInfo, ClientError> {
         let path = format!("/v1/snapshots/{id}/protection");
         let call = Call::json(path, &wire::ProtectRequest { reason });
@@ -50,7 +50,7 @@ impl Api {
     /// Says that a snapshot may go as any other.
     ///
     /// # Errors
-    /// As [`open_session`](Self::open_session).
+    /// The errors of [`open_session`](Self::open_session).
     pub async fn unprotect(&self, id: SnapshotId) -> Result<wire::SnapshotInfo, ClientError> {
         let path = format!("/v1/snapshots/{id}/protection");
         self.json(Call { method: Method::DELETE, ..Call::get(path) }).await
@@ -59,7 +59,7 @@ impl Api {
     /// Brings back a snapshot that was forgotten.
     ///
     /// # Errors
-    /// As [`open_session`](Self::open_session); a snapshot that is gone for good is not found.
+    /// The errors of [`open_session`](Self::open_session); a purged snapshot is not found.
     pub async fn undelete(&self, id: SnapshotId) -> Result<wire::SnapshotInfo, ClientError> {
         let path = format!("/v1/snapshots/{id}/undelete");
         self.json(Call::post(path, OCTETS, Segments::default())).await
@@ -71,15 +71,15 @@ impl Api {
     /// request forgot.
     ///
     /// # Errors
-    /// As [`open_session`](Self::open_session).
+    /// The errors of [`open_session`](Self::open_session).
     pub async fn forget(&self, request: &wire::ForgetRequest) -> Result<wire::ForgetReport, ClientError> {
         self.json(Call::json("/v1/forget".to_owned(), request)).await
     }
 
-    /// What the repository takes, and for whom.
+    /// Sizes of the repository, its clusters, nodes and snapshots.
     ///
     /// # Errors
-    /// As [`open_session`](Self::open_session).
+    /// The errors of [`open_session`](Self::open_session).
     pub async fn stats(&self) -> Result<wire::StatsReport, ClientError> {
         self.json(Call::get("/v1/stats".to_owned())).await
     }
@@ -87,7 +87,7 @@ impl Api {
     /// Where a chunk or page lies.
     ///
     /// # Errors
-    /// As [`open_session`](Self::open_session).
+    /// The errors of [`open_session`](Self::open_session).
     pub async fn locate_chunk(&self, id: ChunkId) -> Result<wire::ChunkLocation, ClientError> {
         self.json(Call::get(format!("/v1/chunks/{id}"))).await
     }

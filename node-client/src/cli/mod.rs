@@ -1,4 +1,4 @@
-//! The command line: what can be asked for, and what it becomes for the library.
+//! The command line: arguments, and their conversion to options of the library.
 
 pub(crate) mod flags;
 pub mod push;
@@ -16,46 +16,47 @@ use crate::span::Span;
 use push::PushArguments;
 use restore::{RestoreArguments, VerifyArguments};
 
-/// Backs up folders of this machine into an Astacus repository, and brings them back.
+/// Back up folders of this machine to an Astacus repository, and restore them.
 #[derive(Debug, Parser)]
 #[command(name = "astacus-client", version, after_help = EXIT_CODES)]
 pub struct Arguments {
-    /// Where the server is, and who we are.
+    /// Address of the server, and names of the cluster and node.
     #[command(flatten)]
     pub connection: Connection,
-    /// How much is said, and to whom.
+    /// Output format and amount of output.
     #[command(flatten)]
     pub output: Output,
-    /// What to do.
+    /// The command to run.
     #[command(subcommand)]
     pub command: Command,
 }
 
 const EXIT_CODES: &str = "\
-Settings come from flags, then from the environment (ASTACUS_SERVER, ASTACUS_TOKEN_FILE,
-ASTACUS_TOKEN, ASTACUS_CLUSTER, ASTACUS_NODE), then from ~/.config/astacus/client.toml, then from
+Each setting comes from the first of these that has it: flags, the environment (ASTACUS_SERVER,
+ASTACUS_TOKEN_FILE, ASTACUS_TOKEN, ASTACUS_CLUSTER, ASTACUS_NODE), ~/.config/astacus/client.toml,
 /etc/astacus/client.toml (keys: server, token_file, cluster, node).
 
-A file may also hold jobs, which `push --job NAME` runs and `jobs` lists: [job.NAME] with roots and other flags of push.
+A file may also define jobs, which `push --job NAME` runs and `jobs` lists: [job.NAME] with roots and other flags of push.
 
-Exit codes: 0 done · 2 wrong usage · 3 done, but files are missing, torn or could not be made ·
-10 not found · 11 conflict · 12 not allowed · 13 stored bytes are damaged, all else is done ·
-14 not available, or a command that was to be pushed failed: try again · 15 done, and standard output cannot be written ·
-1 a defect of ours · 130 interrupted";
+Exit codes: 0 done · 2 wrong usage · 3 partially done: files are missing, torn or could not be restored ·
+10 not found · 11 conflict · 12 access denied · 13 stored data is damaged, everything else is done ·
+14 not available, or the command to push failed: try again · 15 done, but the report could not be written ·
+1 a bug in Astacus, please report it · 130 interrupted";
 
-/// Where the server is, and who we are.
+/// Address of the server, and names of the cluster and node.
 #[derive(Debug, Clone, Args)]
 pub struct Connection {
     /// Address of the server [default: http://127.0.0.1:5515].
     #[arg(long, global = true, help_heading = ALL_COMMANDS, value_name = "URL")]
     pub server: Option<String>,
-    /// File that holds the token for the server.
+    /// File that holds the access token of the server.
     #[arg(long, global = true, help_heading = ALL_COMMANDS, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
     /// Cluster that the node belongs to [default: default].
     #[arg(long, global = true, help_heading = ALL_COMMANDS, value_name = "NAME")]
     pub cluster: Option<ClusterName>,
-    /// How long to wait for a server that does not answer, such as 90s, 10m or 2h [default: 5m, and 6s if it never did].
+    /// Keep retrying a server that does not answer for this time, such as 90s, 10m or 2h [default: 5m; 6s
+    /// before the first answer].
     #[arg(long, global = true, help_heading = ALL_COMMANDS, value_name = "TIME")]
     pub retry_for: Option<Span>,
     /// Name of the node [default: this machine's name].
@@ -63,20 +64,20 @@ pub struct Connection {
     pub node: Option<NodeName>,
 }
 
-/// What to do.
+/// The command to run.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Back up folders as a new snapshot.
     Push(Box<PushArguments>),
-    /// List snapshots, oldest first: of the cluster in the settings, and of one node with --node.
+    /// List snapshots, oldest first: of the configured cluster, and with --node of one node only.
     List(ListArguments),
-    /// List the jobs of the configuration files, which `push --job` runs.
+    /// List the jobs of the configuration files that `push --job` can run.
     Jobs,
-    /// Remove the second names of files that pushes left which were killed.
+    /// Remove temporary hard links that killed pushes left behind.
     Tidy(TidyArguments),
-    /// Bring the files of a snapshot back.
+    /// Restore the files of a snapshot.
     Restore(RestoreArguments),
-    /// Read everything that a snapshot needs, and check it.
+    /// Read and verify all data of a snapshot.
     Verify(VerifyArguments),
     /// Print a completion script for a shell.
     Completion {
@@ -90,21 +91,21 @@ pub enum Command {
     },
 }
 
-/// Which snapshots to list.
+/// Arguments of `list`.
 #[derive(Debug, Args)]
 pub struct ListArguments {
-    /// Only snapshots that have this label; repeated: all of them.
+    /// Only snapshots with this label; if repeated, with all of these labels.
     #[arg(long = "label", value_name = "KEY[=VALUE]")]
     pub labels: Vec<LabelChoice>,
 }
 
-/// Where to look for what killed pushes left.
+/// Arguments of `tidy`.
 #[derive(Debug, Args)]
 pub struct TidyArguments {
-    /// Folders that were pushed [default: all that are remembered].
+    /// Pushed folders to clean up [default: all folders with a saved push state].
     #[arg(value_name = "PATH")]
     pub paths: Vec<PathBuf>,
-    /// The folder for second names that pushes were given.
+    /// Folder that was given to pushes with --freeze-dir.
     #[arg(long, value_name = "DIR")]
     pub freeze_dir: Option<PathBuf>,
 }

@@ -25,7 +25,7 @@ use crate::size::Size;
 const OF_FILES: [&str; 6] =
     ["ChoiceArguments", "dry_run", "verbose", "MountArguments", "KeepingArguments", "RehashArguments"];
 
-/// What to push, and how.
+/// Arguments of `push`.
 #[derive(Debug, Clone, Default, Args)]
 pub struct PushArguments {
     /// Folders and files, or a stream.
@@ -34,13 +34,13 @@ pub struct PushArguments {
     /// Which names below the folders.
     #[command(flatten)]
     pub choice: ChoiceArguments,
-    /// Tell what would be read and left out; read no file, send nothing, and ask no server.
+    /// Show the files that would be read and skipped; read no file and contact no server.
     #[arg(long)]
     pub dry_run: bool,
-    /// Name each file that is new, changed, left out or missing, on standard error; twice: each file.
+    /// Print each new, changed, skipped or missing file on standard error; given twice, every file.
     #[arg(long, short, action = ArgAction::Count)]
     pub verbose: u8,
-    /// What to do at mount points.
+    /// Handling of mount points.
     #[command(flatten)]
     pub mounts: MountArguments,
     /// How hard to compress.
@@ -49,40 +49,40 @@ pub struct PushArguments {
     /// How files are kept and recognized.
     #[command(flatten)]
     pub keeping: KeepingArguments,
-    /// What is hashed again.
+    /// Share of the content that is hashed again.
     #[command(flatten)]
     pub again: RehashArguments,
     /// How fast it is sent, and what the snapshot is called.
     #[command(flatten)]
     pub terms: TermsArguments,
-    /// It is meant that there is much less than in the push before: the snapshot is not suspect.
+    /// Accept that the snapshot is much smaller than its predecessor, and do not mark it as suspect.
     #[arg(long)]
     pub accept_smaller: bool,
     /// How the push steps back.
     #[command(flatten)]
     pub background: BackgroundArguments,
-    /// Progress on standard error.
+    /// Options for progress on standard error.
     #[command(flatten)]
     pub progress: ProgressArguments,
 }
 
-/// What to push.
+/// Data to push: folders and files, or a stream.
 #[derive(Debug, Clone, Default, Args)]
 pub struct SourceArguments {
-    /// Folders and files to back up: what lies in another of them is pushed once, as a part of it. With --command, the
-    /// program and its arguments, behind `--`.
+    /// Folders and files to back up; a path inside another one is pushed once. With --command: the program
+    /// and its arguments, behind `--`.
     #[arg(required_unless_present_any = ["stdin", "job"], value_name = "PATH")]
     pub paths: Vec<PathBuf>,
-    /// Back up standard input as the one file NAME of the snapshot. Its end is taken for the end of the data: a program
-    /// before the pipe that fails is not seen, --command sees it.
+    /// Back up standard input as the single file NAME of the snapshot. A failing program before the pipe is
+    /// not noticed; use --command to notice it.
     #[arg(long, value_name = "NAME", conflicts_with_all = ["paths", "command", "job"], conflicts_with_all = OF_FILES)]
     pub stdin: Option<StreamName>,
-    /// Run the program behind `--`, and back up its standard output as the one file NAME of the snapshot. There is a
-    /// snapshot only if the program ends with 0; else the exit code is 14.
+    /// Run the program behind `--`, and back up its standard output as the single file NAME of the snapshot.
+    /// No snapshot is made unless the program exits with 0; the exit code is 14 then.
     #[arg(long, value_name = "NAME", conflicts_with = "job", conflicts_with_all = OF_FILES)]
     pub command: Option<StreamName>,
-    /// Run a job of the configuration files. Flags on the command line are stronger than its keys; patterns and labels
-    /// are added to its own.
+    /// Run a job of the configuration files. Flags on the command line override its keys; patterns and labels
+    /// are added to those of the job.
     #[arg(long, value_name = "NAME", conflicts_with = "paths")]
     pub job: Option<String>,
 }
@@ -102,38 +102,38 @@ impl SourceArguments {
 flags! {
     /// Which names below the folders are pushed.
     pub struct ChoiceArguments {
-        /// Pass over what matches: a name in any folder, or with a slash in it an absolute path, where
-        /// `*` stays within a name and `**` does not. `!GLOB` takes what matches after all; of several that match, the last
-        /// decides. A folder that is passed over is not entered.
+        /// Skip files and folders that match GLOB: a bare name matches at any depth, a pattern with `/` must
+        /// be an absolute path. `*` stays within a name, `**` crosses folders. `!GLOB` includes matches
+        /// again; the last matching pattern decides. A skipped folder is not entered.
         #[arg(long, value_name = "GLOB")]
         pub exclude: Vec<String>,
-        /// Read such patterns from a file, one on each line; empty lines, and lines that begin with `#`, are none. They come
-        /// before those of --exclude.
+        /// Read exclude patterns from a file, one per line; empty lines and lines that start with `#` are
+        /// ignored. They are applied before those of --exclude.
         #[arg(long, value_name = "FILE")]
         pub exclude_file: Vec<PathBuf>,
-        /// Of a folder that holds this name, take only the folder itself and what has this name.
+        /// In each folder that contains NAME, back up only the folder itself and NAME.
         #[arg(long, value_name = "NAME")]
         pub exclude_if_present: Vec<String>,
-        /// Of a folder that is marked as a cache, take only the folder itself and its CACHEDIR.TAG.
+        /// In each folder marked as a cache, back up only the folder itself and its CACHEDIR.TAG.
         #[arg(long)]
         pub exclude_caches: bool,
-        /// Pass over files that are longer: a number of bytes, with K, M or G.
+        /// Skip files larger than SIZE: a number of bytes, or with K, M or G.
         #[arg(long, value_name = "SIZE")]
         pub exclude_larger_than: Option<Size>,
-        /// Of the folders to back up, take only the files and whole folders that this file names, one path on each line; `-`
-        /// is standard input.
+        /// Back up only the files and whole folders listed in FILE, one path per line, from the folders to
+        /// back up; `-` is standard input.
         #[arg(long, value_name = "FILE")]
         pub files_from: Vec<PathBuf>,
-        /// As --files-from, with a NUL behind each path, as `find -print0` writes them.
+        /// Like --files-from, with a NUL byte after each path, as `find -print0` writes them.
         #[arg(long, value_name = "FILE")]
         pub files_from0: Vec<PathBuf>,
     }
 }
 
 flags! {
-    /// What to do at mount points.
+    /// Handling of mount points.
     pub struct MountArguments {
-        /// Do not enter file systems that are mounted below the folders.
+        /// Do not enter other file systems that are mounted inside the folders.
         #[arg(long)]
         pub one_file_system: bool,
     }
@@ -142,10 +142,10 @@ flags! {
 flags! {
     /// How hard the push compresses.
     pub struct EffortArguments {
-        /// Compression: 1 is fast, 19 is small [default: 1].
+        /// Compression level: 1 is fastest, 19 is smallest [default: 1].
         #[arg(long, value_name = "N")]
         pub level: Option<Level>,
-        /// Threads that compress [default: one for each processor, at most 16].
+        /// Number of compression threads [default: one per processor, at most 16].
         #[arg(long, value_name = "N", value_parser = jobs)]
         pub jobs: Option<NonZeroUsize>,
     }
@@ -154,51 +154,52 @@ flags! {
 flags! {
     /// How files are kept as they are while they are read, and recognized at the next push.
     pub struct KeepingArguments {
-        /// Read every file, and remember nothing for the next push.
+        /// Read every file, and save no state for the next push.
         #[arg(long)]
         pub no_state: bool,
-        /// How files are kept as they are until they were read: `hardlink` is safe from deletion, replacement and
-        /// appending, `reflink` also from writes in place, `auto` takes the better one of each file system, `none` is
-        /// for folders that are frozen already [default: auto].
+        /// Protect files from changes while they are read: `hardlink` against deletion, replacement and appending,
+        /// `reflink` also against writes in place, `auto` uses the best that each file system has, `none` is for
+        /// folders that cannot change [default: auto].
         #[arg(long, value_name = "MODE", value_enum)]
         pub freeze: Option<Freezing>,
-        /// Folder for the second names of files while they are read, on their file system [default: a folder
-        /// beside the pushed ones, made and removed again].
+        /// Folder for the temporary hard links or reflinks, on the same file system as the files [default: a
+        /// new folder beside the pushed ones].
         #[arg(long, value_name = "DIR")]
         pub freeze_dir: Option<PathBuf>,
-        /// Know files by inode number and path whatever their device, as in another snapshot of the same volume. Samples
-        /// are compared.
+        /// Recognize unchanged files by inode number and path and ignore the device, for snapshots of the
+        /// same volume. Samples are compared.
         #[arg(long)]
         pub ignore_device: bool,
-        /// Know files by path, size and times whatever their inode number, for file systems that give others at each
-        /// mount. Samples are compared.
+        /// Recognize unchanged files by path, size and times and ignore the inode number, for file systems
+        /// that renumber at each mount. Samples are compared.
         #[arg(long)]
         pub ignore_inode: bool,
-        /// Make no snapshot if a file cannot be frozen as --freeze says.
+        /// Fail if a file cannot be protected as --freeze requires.
         #[arg(long)]
         pub require_freeze: bool,
-        /// Count files that changed between the freeze and their reading as missing: the snapshot is partial then.
+        /// Treat files that changed between freeze and read as missing, so that the snapshot is partial.
         #[arg(long)]
         pub strict: bool,
-        /// How the files that match GLOB are changed by their owner: `append-only`, `immutable`, `mutable`
-        /// (always read whole), `logged` (its owner's own log repairs a copy taken while it writes) or `auto`. The
-        /// first that matches counts.
+        /// How the owner of the files that match GLOB changes them: `append-only`, `immutable`, `mutable`
+        /// (always read in full), `logged` (the owner's log repairs a copy taken during writes) or `auto`.
+        /// The first match counts.
         #[arg(long, value_name = "CLASS=GLOB")]
         pub class: Vec<ClassRule>,
-        /// Classes of the files of a database, and what it says never to copy: `cassandra`, `etcd`, `m3`, `mysql`,
-        /// `postgresql`, `redis`, `rocksdb` or `sqlite`; `logs` for logs known by name. They come after those of --class.
+        /// Classes and excludes for the files of a database: `cassandra`, `etcd`, `m3`, `mysql`,
+        /// `postgresql`, `redis`, `rocksdb` or `sqlite`; `logs` for logs recognized by name. Rules of --class
+        /// come first.
         #[arg(long, value_name = "NAME")]
         pub class_set: Vec<ClassSet>,
     }
 }
 
 flags! {
-    /// What is hashed again though nothing says that it changed.
+    /// Share of unchanged content that is hashed again.
     pub struct RehashArguments {
-        /// Hash this share of the content again though nothing says that it changed [without a number: all].
+        /// Re-read PERCENT of the unchanged data to detect silent changes [without a number: all].
         #[arg(long, value_name = "PERCENT", num_args = 0..=1, require_equals = true, default_missing_value = "100")]
         pub rehash: Option<Share>,
-        /// Hash everything again once in so many pushes, spread over the second half of them; 0 for never [default: 30].
+        /// Re-read all data once in N pushes, spread over the second half of them; 0 for never [default: 30].
         #[arg(long, value_name = "N", conflicts_with = "rehash", value_parser = pushes)]
         pub rehash_every: Option<u32>,
     }
@@ -207,17 +208,18 @@ flags! {
 flags! {
     /// How fast the push sends, and what its snapshot is called.
     pub struct TermsArguments {
-        /// Send at most so many bytes per second: a number with K, M or G.
+        /// Limit the upload to RATE bytes per second: a number, or with K, M or G.
         #[arg(long, value_name = "RATE")]
         pub max_rate: Option<Rate>,
-        /// Name of the series. Retention, `latest` and alarms go by series: pushes of the same node and the same folders, or of
-        /// the same name here, whatever their folders.
+        /// Name of the series. Retention, `latest` and alarms apply per series: pushes of the same node with
+        /// the same folders, or with the same name whatever their folders.
         #[arg(long, value_name = "NAME")]
         pub series: Option<SeriesName>,
-        /// Give the snapshot a label, for lists and for choosing among snapshots; repeated: up to 16.
+        /// Attach a label to the snapshot, for listing and selecting snapshots; can be repeated, up to 16
+        /// times.
         #[arg(long, value_name = "KEY=VALUE")]
         pub label: Vec<Label>,
-        /// Give the snapshot a note for people: at most 1024 bytes in one line.
+        /// Attach a note to the snapshot: one line of at most 1024 bytes.
         #[arg(long, value_name = "TEXT")]
         pub note: Option<Note>,
     }
@@ -226,25 +228,25 @@ flags! {
 flags! {
     /// How the push steps back behind other programs.
     pub struct BackgroundArguments {
-        /// Step back behind other programs that compute, by 1 to 19 [without a number: 19].
+        /// Run at lower CPU priority, nice value 1 to 19 [without a number: 19].
         #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true, default_missing_value = "19")]
         pub nice: Option<Nice>,
-        /// Use the disks only when no other program wants them.
+        /// Run at idle I/O priority.
         #[arg(long)]
         pub idle_io: bool,
     }
 }
 
-/// How files are kept as they are until they were read.
+/// Protection of files from changes while they are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Freezing {
-    /// A copy that shares its blocks where the file system can make one, else a hard link.
+    /// A reflink if the file system supports it, else a hard link.
     Auto,
     /// A hard link for each file.
     Hardlink,
-    /// As `auto`, and each hard link in place of a copy is reported.
+    /// Like `auto`, and each fallback to a hard link is reported.
     Reflink,
-    /// Not at all.
+    /// No progress.
     None,
 }
 
@@ -309,12 +311,11 @@ fn pushes(text: &str) -> Result<u32, String> {
     text.parse().map_err(|_| "expected a number of pushes, or 0 for never".to_owned())
 }
 
-/// Told where no place for what pushes remember is known.
-const NO_MEMORY: &str = "this push will not be remembered, so the next one reads every file again: set ASTACUS_STATE_DIR to a \
-                         folder, as HOME is not set";
+/// Warning if no folder for the push state is known.
+const NO_MEMORY: &str = "cannot save the push state, so the next push will read all files: HOME is not set; set ASTACUS_STATE_DIR to a folder";
 
 impl PushArguments {
-    /// For the library; `host` is this machine's name.
+    /// Converts the arguments for the library; `host` is the name of this machine.
     ///
     /// # Errors
     /// [`ClientError::Usage`] if the node has no usable name.
@@ -326,7 +327,7 @@ impl PushArguments {
             host.to_owned(),
             self.source.paths.clone(),
         );
-        // Nothing is ever remembered of a stream.
+        // A stream has no saved state.
         let is_remembered = !self.keeping.no_state && self.stream().is_none();
         let state = is_remembered.then(|| crate::state::default_folder(env));
         let warnings = if state == Some(None) { vec![NO_MEMORY.to_owned()] } else { Vec::new() };
@@ -359,7 +360,7 @@ impl PushArguments {
         })
     }
 
-    /// A number behind an option that takes it with `=` only would be a folder to push.
+    /// Refuses a number behind an option that takes it with `=` only: it would be a folder to push.
     pub(super) fn check_numbers(&self) -> Result<(), ClientError> {
         if self.stream().is_some() {
             return Ok(());
@@ -372,15 +373,14 @@ impl PushArguments {
             ];
             if let Some((flag, _)) = flags.iter().find(|(_, takes_it)| *takes_it) {
                 return Err(ClientError::Usage(format!(
-                    "`{text}` is taken for a folder to push, and is not there: a number for --{flag} is written with \
-                     `=`, as in `--{flag}={text}`"
+                    "no such folder: `{text}`. To give --{flag} a number, write `--{flag}={text}`"
                 )));
             }
         }
         Ok(())
     }
 
-    /// Which names are pushed.
+    /// Selection of the names to push.
     fn select(&self) -> SelectOptions {
         let lists = |files: &[PathBuf], separator| -> Vec<PathList> {
             files.iter().map(|file| PathList { file: file.clone(), separator }).collect()
@@ -420,8 +420,9 @@ impl PushArguments {
         Labels::new(self.terms.label.iter().cloned()).map_err(|error| ClientError::Usage(error.to_string()))
     }
 
-    /// These arguments, and the keys of a job where they say nothing. Lists are joined: those of the command line come
-    /// first among classes, where the first that matches counts, and last among excludes and labels, where the last does.
+    /// Fills arguments that are not given from the keys of a job. Lists are joined: classes of the command
+    /// line come first, because the first match counts; excludes and labels come last, because the last one
+    /// counts.
     #[must_use]
     pub fn or(self, job: &Self) -> Self {
         let job = job.clone();
@@ -463,7 +464,7 @@ impl PushArguments {
         }
     }
 
-    /// How the process is to step back.
+    /// CPU and I/O priority of the process.
     pub fn priority(&self) -> Priority {
         let disk = if self.background.idle_io { DiskClass::Idle } else { DiskClass::Inherited };
         Priority { nice: self.background.nice, disk }

@@ -14,86 +14,87 @@ use crate::restore::{
     VerifyOptions,
 };
 
-/// What to restore, and how.
+/// Arguments of `restore`.
 #[derive(Debug, Args)]
 pub struct RestoreArguments {
-    /// Id of the snapshot, its first or last digits, or `latest` for the newest complete one.
+    /// Id of the snapshot, its first or last digits, or `latest` for the newest complete snapshot.
     pub snapshot: SnapshotChoice,
-    /// The series that `latest` is of, by its name or by a folder (an absolute path), where a node has several.
+    /// Series for `latest` if the node has several: its name, or one of its folders as an absolute path.
     #[arg(long, value_name = "NAME|/FOLDER|stream:NAME")]
     pub series: Option<SeriesChoice>,
-    /// What else `latest` must fit.
+    /// More conditions for `latest`.
     #[command(flatten)]
     pub among: AmongArguments,
-    /// Folder to restore to; it is made if it is missing, and must be empty.
+    /// Folder to restore to; created if missing, must be empty unless --into-existing.
     #[arg(long, value_name = "DIR")]
     pub to: PathBuf,
-    /// Only what matches: a path on the node, or a name in any folder. A folder takes all it holds;
-    /// `*` stays within a name, `**` does not.
+    /// Restore only files that match GLOB: a path on the node, or a name at any depth. A matching folder
+    /// includes its content; `*` stays within a name, `**` crosses folders.
     #[arg(long = "path", value_name = "GLOB")]
     pub paths: Vec<String>,
-    /// Nothing that matches, and nothing in it: written as for --path.
+    /// Skip files that match GLOB and the content of matching folders; same syntax as --path.
     #[arg(long, value_name = "GLOB")]
     pub exclude: Vec<String>,
-    /// Restore what is there although files are missing or torn (exit code 3), and let `latest` be the newest
-    /// snapshot, complete or partial. Without this, nothing is written unless all that --path chooses is whole.
+    /// Restore although files are missing or torn (exit code 3), and let `latest` select partial snapshots
+    /// too. Without this flag, a restore fails before it writes if a file chosen by --path is missing or
+    /// torn.
     #[arg(long)]
     pub allow_partial: bool,
-    /// Put the content of the pushed folder right into the target, without the path to it.
+    /// Restore relative to the pushed folder instead of recreating its full path.
     #[arg(long)]
     pub strip_root: bool,
-    /// Restore into a folder that is not empty, and replace files of the same name there. Files that are there already
-    /// with the same content and time are not fetched, so a restore that was cut short goes on.
+    /// Restore into a folder that is not empty, and replace files of the same name. Files with the same
+    /// content and time are not fetched again, so this also continues an interrupted restore.
     #[arg(long)]
     pub into_existing: bool,
-    /// Restore as root into a folder that belongs to another user, or that all may write to: they can change what is in it
-    /// while it is restored.
+    /// Restore as root into a folder that another user owns or can write to. That user can change its content
+    /// during the restore.
     #[arg(long)]
     pub into_foreign: bool,
-    /// End with 3 if owners, modes, times or attributes could not be set as they were pushed.
+    /// Exit with code 3 if owners, modes, times or attributes could not be restored.
     #[arg(long)]
     pub strict_attributes: bool,
-    /// List what would be restored, and write nothing. Neither chunks nor the target are looked at.
+    /// List the files that would be restored, and write nothing. Chunks and the target are not checked.
     #[arg(long)]
     pub dry_run: bool,
-    /// Keep setuid and setgid bits and file capabilities.
+    /// Restore setuid and setgid bits and file capabilities.
     #[arg(long)]
     pub keep_setuid: bool,
-    /// Return when the files are on stable storage.
+    /// Sync the files to stable storage before the command returns.
     #[arg(long)]
     pub sync: bool,
-    /// Progress on standard error.
+    /// Options for progress on standard error.
     #[command(flatten)]
     pub progress: ProgressArguments,
 }
 
-/// What to verify.
+/// Arguments of `verify`.
 #[derive(Debug, Args)]
 pub struct VerifyArguments {
-    /// Id of the snapshot, its first or last digits, or `latest` for the newest complete one.
+    /// Id of the snapshot, its first or last digits, or `latest` for the newest complete snapshot.
     pub snapshot: SnapshotChoice,
-    /// The series that `latest` is of, by its name or by a folder (an absolute path), where a node has several.
+    /// Series for `latest` if the node has several: its name, or one of its folders as an absolute path.
     #[arg(long, value_name = "NAME|/FOLDER|stream:NAME")]
     pub series: Option<SeriesChoice>,
-    /// What else `latest` must fit.
+    /// More conditions for `latest`.
     #[command(flatten)]
     pub among: AmongArguments,
-    /// Let `latest` be the newest snapshot, complete or partial.
+    /// Let `latest` select partial snapshots too.
     #[arg(long)]
     pub allow_partial: bool,
-    /// Progress on standard error.
+    /// Options for progress on standard error.
     #[command(flatten)]
     pub progress: ProgressArguments,
 }
 
-/// Which snapshots `latest` may be.
+/// Conditions for `latest`.
 #[derive(Debug, Clone, Default, Args)]
 pub struct AmongArguments {
-    /// The label that `latest` must have; repeated: all of them.
+    /// Let `latest` select only snapshots with this label; if repeated, with all of these labels.
     #[arg(long = "label", value_name = "KEY[=VALUE]")]
     pub labels: Vec<LabelChoice>,
-    /// Let `latest` be the newest of those that were made at this time or before: a date (its beginning) or a time, in
-    /// UTC unless it says otherwise, such as 2026-11-30, 2026-11-30T02:00 or 2026-11-30T02:00:00+01:00.
+    /// Let `latest` select only snapshots made at TIME or earlier: a date (meaning its start) or a time, in
+    /// UTC by default, such as 2026-11-30, 2026-11-30T02:00 or 2026-11-30T02:00:00+01:00.
     #[arg(long, value_name = "TIME")]
     pub before: Option<Moment>,
 }
@@ -108,7 +109,7 @@ impl AmongArguments {
         let flag = if before.is_some() { "--before" } else { "--label" };
         if *snapshot != SnapshotChoice::Latest && (before.is_some() || !labels.is_empty()) {
             return Err(ClientError::Usage(format!(
-                "{flag} chooses among snapshots for `latest`, and not by an id"
+                "{flag} can only be used with `latest`, not with a snapshot id"
             )));
         }
         Ok(Among { labels, before })
@@ -116,7 +117,7 @@ impl AmongArguments {
 }
 
 impl RestoreArguments {
-    /// For the library; `host` is this machine's name.
+    /// Converts the arguments for the library; `host` is the name of this machine.
     ///
     /// # Errors
     /// [`ClientError::Usage`] if the node has no usable name.
@@ -142,7 +143,7 @@ impl RestoreArguments {
 }
 
 impl VerifyArguments {
-    /// For the library; `host` is this machine's name.
+    /// Converts the arguments for the library; `host` is the name of this machine.
     ///
     /// # Errors
     /// [`ClientError::Usage`] if the node has no usable name.
@@ -158,7 +159,7 @@ impl VerifyArguments {
     }
 }
 
-/// The node that somebody wrote down, which is binding, or else this machine's own name, which is a guess.
+/// The node from flags or settings, which is binding, or else the name of this machine, which is a guess.
 fn node(config: &Config, host: &str) -> Result<NodeChoice, ClientError> {
     match config.chosen_node() {
         Some(node) => Ok(NodeChoice::Named(node)),

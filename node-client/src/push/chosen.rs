@@ -1,4 +1,4 @@
-//! What the options of a push choose, checked before anything is sent.
+//! Choices that follow from the options of a push, checked before anything is sent.
 
 use super::class::Classes;
 use super::freeze;
@@ -18,7 +18,7 @@ pub(crate) struct Chosen {
 }
 
 impl Chosen {
-    /// What `options` choose. Opens the roots.
+    /// Choices that follow from `options`. Opens the roots.
     ///
     /// # Errors
     /// [`ClientError::NotFound`] for a folder that is not there, [`ClientError::Usage`] for options that cannot be met.

@@ -1,4 +1,4 @@
-//! What a push would read, without reading it: a walk that is compared with what is remembered.
+//! Plan of a push, without reading files: a walk that is compared with the saved state.
 //!
 //! It sends nothing, changes nothing and needs no server. What the server has lost meanwhile, and what a push that was
 //! cut short has read already, does not show.
@@ -42,7 +42,7 @@ pub struct Planned {
     pub bytes_to_read: u64,
 }
 
-/// What a push would do.
+/// Plan of a push.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct DryPush {
     /// Always true: there is no snapshot.
@@ -53,7 +53,7 @@ pub struct DryPush {
     pub node: NodeName,
     /// Partial if the snapshot would lack something, as far as that shows without reading.
     pub state: SnapshotState,
-    /// Whether a push of these folders is remembered, to compare with.
+    /// True if a saved state of a push of these folders exists.
     pub is_remembered: bool,
     /// Regular files, each hard link counted.
     pub files: u64,
@@ -79,11 +79,11 @@ pub struct DryPush {
     pub gone: u64,
     /// Bytes that would be read in all.
     pub bytes_to_read: u64,
-    /// What options leave out, for each pattern that does.
+    /// Exclusions, for each pattern that has some.
     pub left_out: Vec<LeftOutBy>,
     /// Patterns of excludes that matched nothing, each behind its flag, or its file and line.
     pub unmatched: Vec<String>,
-    /// What is worth knowing before the push.
+    /// Warnings before the push.
     pub warnings: Vec<String>,
     /// How many files would be missing.
     pub problem_count: u64,
@@ -123,12 +123,13 @@ pub fn dry_run(
                 ..planner.plan
             });
         }
-        tracing::warn!("what is remembered of the last push is damaged: every file would be read");
+        tracing::warn!("the push state is damaged: all files would be read");
     }
     Err(ClientError::Worker("state read without being open"))
 }
 
-/// What the last push says, unchecked: the key for that is the server's. A journal stays where it is.
+/// State of the last push, without authentication, because the server has the key for that. A journal stays
+/// where it is.
 fn recall(place: Option<&Place>, options: &PushOptions) -> Memory {
     let last = place.and_then(|place| Some((place, place.newest()?)));
     let Some((place, last)) = last else { return Memory::default() };
@@ -194,7 +195,7 @@ impl<'a> Planner<'a> {
             // All of it is compared, unless so many files are like that that samples must do.
             Verdict::Compare => (Fate::Unchanged, now.size),
             Verdict::Append => (Fate::Appended, now.size.saturating_sub(slot.identity.size)),
-            // All that is old is compared.
+            // All old content is compared.
             Verdict::Prove => (Fate::Appended, now.size),
             Verdict::Whole => (Fate::Changed, now.size),
         })
@@ -267,7 +268,7 @@ impl Visitor for Planner<'_> {
             Step::Skipped(path) if path.components().last().is_some_and(is_temporary) => {}
             Step::Skipped(_) => self.plan.skipped += 1,
             Step::Problem(path, reason) => self.problem(&path, reason),
-            // Nothing waits.
+            // These steps have no waiting row.
             Step::File(_) | Step::Waiting(..) => {}
         }
         Ok(())

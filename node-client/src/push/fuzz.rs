@@ -14,12 +14,12 @@ use crate::identity::{Habit, Identity, Source};
 use crate::state::Origin;
 use crate::state::fuzz::in_memory;
 
-/// Whether any of `patterns` matches `path`; `None` if one of them is no pattern.
+/// True if any of `patterns` matches `path`; `None` if one of them is no pattern.
 pub fn globs_match(patterns: &[&str], path: &EntryPath) -> Option<bool> {
     Globs::new("--exclude", patterns).ok().map(|globs| globs.matches(path))
 }
 
-/// Whether a folder that holds these names is one of second names, which no snapshot holds.
+/// True if a folder with these names holds second names, which no snapshot contains.
 pub fn is_second_name_folder(names: &[&[u8]]) -> bool {
     is_base(names.iter().copied())
 }

@@ -47,7 +47,7 @@ pub(super) fn open(
 #[derive(Debug, Default)]
 pub(super) struct Guest {
     way: Way,
-    /// What is yet to be read.
+    /// Range that is not yet read.
     range: Range<u64>,
 }
 
@@ -57,9 +57,9 @@ enum Way {
     /// The kernel sees to it.
     #[default]
     Uncached,
-    /// What was read since this offset is dropped.
+    /// Content read since this offset is dropped.
     Dropped(u64),
-    /// Not at all: the file was in the cache, or that cannot be told.
+    /// No part: the file was in the cache, or that is unknown.
     Kept,
 }
 
@@ -69,7 +69,7 @@ impl Guest {
         Self { way: Way::default(), range }
     }
 
-    /// As `pread`.
+    /// Reads like `pread`.
     pub(super) fn read(&mut self, file: &OwnedFd, room: &mut [u8], at: u64) -> Result<usize, Errno> {
         if self.way == Way::Uncached {
             match rustix::io::preadv2(file, &mut [IoSliceMut::new(room)], at, DONT_CACHE) {

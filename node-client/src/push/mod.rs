@@ -90,8 +90,8 @@ const LOST: [&str; 3] = ["missing_chunks", "session_over", "unknown_chunks"];
 
 /// Pushes the folders of `options` and returns once the snapshot is durable.
 ///
-/// To be called from a thread that may block, not from within `runtime`, which does the network's
-/// part. When the server loses the session or unsealed chunks in a restart, the push is run again.
+/// Must be called from a thread that may block, not from within `runtime`, which does the network's part. If
+/// the server loses the session or unsealed chunks in a restart, the push is run again.
 ///
 /// # Errors
 /// [`ClientError`]; there is no snapshot then. Usage errors come before anything is sent.
@@ -112,19 +112,19 @@ pub fn run(
                 return Ok(PushReport { attempts: attempt, seconds, ..report });
             }
             Err(Failure::Damaged) if remember == Remember::LastPush => {
-                tracing::warn!("what is remembered of the last push is damaged: every file is read");
+                tracing::warn!("the push state is damaged: reading all files");
                 remember = Remember::Nothing;
             }
             Err(Failure::Client(error)) if !is_lost(&error) || attempt == ATTEMPTS => return Err(error),
             Err(Failure::Lost) if attempt == ATTEMPTS => {
                 return Err(ClientError::Worker(
-                    "chunks that another node was to send changed again and again",
+                    "chunks expected from another node did not arrive, again and again",
                 ));
             }
             Err(failure @ (Failure::Client(_) | Failure::Lost)) => {
-                tracing::warn!("{failure}: the push starts again");
+                tracing::warn!("{failure}: restarting the push");
                 attempt += 1;
-                // Who had to start again relies on nobody else.
+                // A push that had to start again no longer waits for other nodes.
                 coming = Coming::Send;
                 if attempt == ATTEMPTS {
                     remember = Remember::Nothing;
@@ -222,7 +222,7 @@ impl<'a> Push<'a> {
         let (committed, manifest) = sent?;
         let finished = released.and_then(|()| pages.spool.finish(&committed.manifest));
         if let Err(error) = finished {
-            tracing::warn!(%error, "this push will not be remembered");
+            tracing::warn!(%error, "cannot save the push state: the next push will read all files");
         }
         let Manifest { node, totals, problems, .. } = &manifest;
         let report = tally.report(&committed, node, totals, problems);
@@ -297,7 +297,7 @@ impl<'a> Push<'a> {
         self.chosen.roots.iter().filter(is_data).map(|root| root.path.clone()).collect()
     }
 
-    /// What is wrong with the folders, as far as that shows before anything is read.
+    /// Problems with the folders, as far as they show before anything is read.
     fn warnings(&self, memory: &Memory) -> Vec<String> {
         let is_frozen = self.options.freeze.mode == FreezeMode::Off;
         let live = self.chosen.roots.iter().filter(|_| !is_frozen).filter_map(|root| {
@@ -307,12 +307,12 @@ impl<'a> Push<'a> {
         let is_empty = |root: &&Root| root.place.read_dir().is_ok_and(|mut names| names.next().is_none());
         let emptied =
             self.chosen.roots.iter().filter(|_| memory.last.is_some()).filter(is_empty).map(|root| {
-                format!("`{}` is empty: is the file system mounted that belongs there?", root.place.display())
+                format!("`{}` is empty: check that its file system is mounted", root.place.display())
             });
         let covered =
             self.chosen.roots.iter().flat_map(|root| root.covers.iter().map(move |inner| (root, inner)));
         let covered = covered.map(|(root, inner)| {
-            format!("`/{inner}` is pushed once, as a part of `{}`", root.place.display())
+            format!("`/{inner}` is a part of `{}` and is pushed once", root.place.display())
         });
         self.options.warnings.iter().cloned().chain(live).chain(emptied).chain(covered).collect()
     }
@@ -428,7 +428,7 @@ fn pace(options: &PushOptions) -> Pace {
     options.max_rate.map_or_else(Pace::unlimited, |rate| Pace::at_most(rate.bytes_per_second()))
 }
 
-/// What there is to push, and what is known of it.
+/// Entries to push, and their saved state.
 struct Found {
     list: list::Reader,
     purse: Purse,
@@ -436,7 +436,7 @@ struct Found {
     /// Chunks that are remembered and that the server does not have.
     missing: HashSet<ChunkId>,
     frozen_at: Timestamp,
-    /// What to do about chunks that other nodes are sending.
+    /// Handling of chunks that other nodes are sending.
     coming: Coming,
 }
 

@@ -41,7 +41,7 @@ impl Names {
         self.ranges.iter().filter_map(|(start, end)| self.bytes.get(*start..end.checked_sub(1)?))
     }
 
-    /// Whether this name is among them.
+    /// True if this name is among them.
     pub(crate) fn contains(&self, name: &[u8]) -> bool {
         let of =
             |(start, end): &(usize, usize)| self.bytes.get(*start..end.saturating_sub(1)).unwrap_or_default();

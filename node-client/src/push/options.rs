@@ -1,4 +1,4 @@
-//! What can be asked of a push.
+//! Options of a push.
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -25,7 +25,7 @@ const MOST_JOBS: NonZeroUsize = NonZeroUsize::new(16).expect("it is not zero");
 /// A full round of hashing everything again takes so many pushes unless told otherwise.
 pub const DEFAULT_REHASH: Rehash = Rehash::Every(std::num::NonZeroU32::new(30).expect("it is not zero"));
 
-/// What to push, and how.
+/// Options of a push.
 #[derive(Debug, Clone)]
 pub struct PushOptions {
     /// Cluster of the node.
@@ -36,9 +36,9 @@ pub struct PushOptions {
     pub host: String,
     /// Folders and files to push.
     pub roots: Vec<PathBuf>,
-    /// What of them.
+    /// Selection of names below the roots.
     pub select: SelectOptions,
-    /// What to do at mount points.
+    /// Handling of mount points.
     pub mounts: Mounts,
     /// zstd level.
     pub level: i32,
@@ -46,27 +46,27 @@ pub struct PushOptions {
     pub jobs: NonZeroUsize,
     /// How files are kept as they are until they were read.
     pub freeze: FreezeOptions,
-    /// What a file need not have kept to be taken for the same.
+    /// Parts of an identity that may differ for a file to be recognized.
     pub alike: Alike,
-    /// What becomes of files that are not of the moment of the freeze.
+    /// Handling of files that changed after the freeze.
     pub strict: Strict,
     /// Classes of files; the first rule that matches counts.
     pub classes: Vec<ClassRule>,
     /// Classes of the files of known databases, behind those rules.
     pub class_sets: Vec<ClassSet>,
-    /// What is hashed again though nothing speaks for a change.
+    /// Share of unchanged content that is hashed again.
     pub rehash: Rehash,
     /// Most bytes per second that are sent; without it, as many as the network takes.
     pub max_rate: Option<Rate>,
     /// Folder for what is remembered from push to push; without it every file is read.
     pub state: Option<PathBuf>,
-    /// What the caller knows to be wrong: it is told at the start, and is in the report.
+    /// Warnings of the caller: logged at the start, and added to the report.
     pub warnings: Vec<String>,
     /// Name of the series; without it, the folders are what tells it from others.
     pub series: Option<SeriesName>,
     /// Labels and note of the snapshot.
     pub about: About,
-    /// Whether it is meant that there is much less than in the push before.
+    /// Permission for the snapshot to be much smaller than the one before.
     pub smaller: Smaller,
 }
 
@@ -98,7 +98,7 @@ impl PushOptions {
     }
 }
 
-/// What becomes of a file that is not of the moment of the freeze.
+/// Handling of a file that changed after the freeze.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Strict {
     /// It is counted and named.
@@ -108,24 +108,24 @@ pub enum Strict {
     Yes,
 }
 
-/// Who else has a say in a push, or wants to hear of it.
+/// Callbacks and sources that a push needs from its caller.
 pub struct Hooks<'a> {
     /// Hears how far it is.
     pub progress: &'a dyn Progress,
     /// Ends it early.
     pub cancel: Cancel,
-    /// What time it is.
+    /// Source of the current time.
     pub clock: &'a dyn Clock,
 }
 
 impl<'a> Hooks<'a> {
-    /// Nobody listens, nobody interrupts.
+    /// Hooks without progress and without interruption.
     pub fn quiet(clock: &'a SystemClock) -> Self {
         Self { progress: &Silent, cancel: Cancel::new(), clock }
     }
 }
 
-/// Whether an attempt relies on what is remembered of the last push.
+/// Use of the state of the last push by an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Remember {
     LastPush,

@@ -1,4 +1,4 @@
-//! What the kernel says of one name.
+//! Stat of one name.
 
 use std::ffi::CStr;
 use std::os::fd::AsFd;
@@ -52,13 +52,13 @@ impl Mount {
 impl Stat {
     const FLAGS: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME);
 
-    /// Of `name` in `folder`. A symbolic link is not followed.
+    /// Stat of `name` in `folder`. A symbolic link is not followed.
     pub(crate) fn of_name(folder: impl AsFd, name: &CStr) -> Result<Self, Errno> {
         let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
         rustix::fs::statx(folder, name, flags, Self::FLAGS).map(|stat| Self::from_kernel(&stat))
     }
 
-    /// Of an open file.
+    /// Stat of an open file.
     pub(crate) fn of_file(file: impl AsFd) -> Result<Self, Errno> {
         rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, Self::FLAGS).map(|stat| Self::from_kernel(&stat))
     }
@@ -85,7 +85,7 @@ impl Stat {
         }
     }
 
-    /// What it is.
+    /// Type of the file.
     pub(crate) fn kind(&self) -> FileType {
         FileType::from_raw_mode(self.mode.into())
     }

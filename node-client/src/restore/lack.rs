@@ -1,4 +1,4 @@
-//! What a snapshot lacks of what is wanted, found out before anything is written.
+//! Chosen files that a snapshot lacks, determined before anything is written.
 //!
 //! A manifest counts all problems and names the first of them; the pages say how the content of each file ends.
 //! Only both together tell whether everything that patterns choose is whole. Where they do not account for each
@@ -165,7 +165,7 @@ impl<'a> Survey<'a> {
             if self.filter.covers(path) {
                 self.lacks(path, why);
             } else if !self.leaves.contains(path) && self.filter.may_reach_into(path) {
-                self.lacks(path, &format!("{why}; what was chosen may have been in it"));
+                self.lacks(path, &format!("{why}; the chosen files may have been in it"));
             }
         }
         let node = self.manifest.node.clone();

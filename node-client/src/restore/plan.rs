@@ -23,7 +23,7 @@ use crate::error::ClientError;
 pub(super) enum Step {
     /// Make this folder; its attributes (none for a parent of a pushed root) come when it is left.
     EnterFolder { at: TargetPath, path: EntryPath, entry: Option<(Entry, Choice)> },
-    /// Nothing more comes in the folder that was entered last.
+    /// The folder that was entered last has no more content.
     LeaveFolder,
     /// Make this symbolic link.
     Symlink { at: TargetPath, entry: Entry },
@@ -57,7 +57,7 @@ pub(super) enum Mixture {
     Torn,
 }
 
-/// What is not known of a name.
+/// Missing part of a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lost {
     /// Its chunks, or some of them.
@@ -342,9 +342,9 @@ impl Plan {
     }
 
     fn place(&self, entry: &Entry) -> Result<TargetPath, ClientError> {
-        self.layout.place(entry).ok_or_else(|| {
-            ClientError::Usage(format!("--strip-root: `{}` lies outside of the root", entry.path))
-        })
+        self.layout
+            .place(entry)
+            .ok_or_else(|| ClientError::Usage(format!("--strip-root: `{}` is outside the root", entry.path)))
     }
 
     /// Ends the pass. Answers with the second one, if that is to bring something.

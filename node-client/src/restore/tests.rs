@@ -219,7 +219,7 @@ fn root_restores_into_no_folder_that_others_may_write_to_unless_told() {
     }
 }
 
-/// What could not be set is counted; who asks for it gets it as an exit code.
+/// Attributes that could not be set are counted; a flag makes them an exit code.
 #[test]
 fn an_attribute_that_could_not_be_set_can_be_an_exit_code() {
     let mut store = Store::new(&["r"]);

@@ -28,42 +28,42 @@ const QUEUE: usize = 4;
 /// How many damaged things a report names; it counts all.
 const MAX_DAMAGE: usize = 10_000;
 
-/// What to check.
+/// Options of a check.
 #[derive(Debug, Clone)]
 pub struct VerifyOptions {
     /// Which snapshot.
     pub snapshot: SnapshotChoice,
     /// Cluster that the snapshot is of; `None` for any.
     pub cluster: Option<ClusterName>,
-    /// Whose files, if `latest` is asked for. If the node is named, only its share is checked.
+    /// Node of the files, for `latest`. If the node is named, only its share is checked.
     pub node: NodeChoice,
     /// Which series of the node `latest` is of; without it, the only one that can be meant.
     pub series: Option<SeriesChoice>,
     /// Which snapshots `latest` may be.
     pub among: Among,
-    /// Whether `latest` may be a partial one. One that is named is checked either way.
+    /// Permission for `latest` to be partial. One that is named is checked either way.
     pub partial: Partial,
 }
 
 /// Something in a snapshot that is not as it was pushed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Damage {
-    /// Whose files it hurts.
+    /// Node of the affected files.
     pub node: NodeName,
     /// The file, if it is about one.
     pub path: Option<String>,
     /// The chunk or page, if it is about one.
     pub object: Option<String>,
-    /// What is wrong.
+    /// Description of the problem.
     pub problem: String,
 }
 
-/// What a check found.
+/// Report of a check.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct VerifyReport {
     /// The snapshot.
     pub snapshot: SnapshotId,
-    /// Whose files.
+    /// Nodes of the files.
     pub nodes: Vec<NodeName>,
     /// Files that were checked, links of one file counted once.
     pub files: u64,
@@ -88,7 +88,7 @@ pub struct VerifyReport {
 }
 
 impl VerifyReport {
-    /// Whether everything is as it was pushed. If not, the process exits with the code of
+    /// True if everything is as it was pushed. If not, the process exits with the code of
     /// [`ErrorClass::Integrity`](format_spec::ErrorClass::Integrity).
     pub fn is_sound(&self) -> bool {
         self.problem_count == 0

@@ -15,7 +15,7 @@ use super::{
     parse_slot, push_slot,
 };
 
-/// What a push would remember of a state or a journal.
+/// Content of a state or a journal that a push would use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Remembered {
     /// Its files in order: the path, and whether something is known of its inode.

@@ -48,7 +48,7 @@ pub(crate) struct Ledger<'a> {
     epoch: Epoch,
     rows: HashMap<ChunkId, Pending<ChunkRow>, BuildHasherDefault<IdHasher>>,
     packs: BTreeMap<PackNumber, Pending<PackRow>>,
-    /// What leaves quarantine.
+    /// Blobs that leave quarantine.
     damaged: blobs::Changes,
     /// Objects that are gone, so that it does not matter whether they were damaged.
     gone: objects::Changes,
@@ -140,7 +140,7 @@ impl<'a> Ledger<'a> {
         &mut self.batch
     }
 
-    /// What the repository added up to before.
+    /// Totals of the repository before the batch.
     pub(crate) fn totals(&self) -> Totals {
         self.totals
     }
@@ -356,7 +356,7 @@ impl<'a> Ledger<'a> {
         Ok(found)
     }
 
-    /// Whether each page has a row. Answers the first of those that have none.
+    /// Checks that each page has a row. Returns the first of those that have none.
     pub(crate) fn find(&mut self, counts: &Counts) -> Result<Result<(), Vec<ChunkId>>, ServerError> {
         self.load(counts.keys())?;
         let missing: Vec<ChunkId> = counts.keys().filter(|id| self.row(id).is_none()).copied().collect();
@@ -381,10 +381,11 @@ impl<'a> Ledger<'a> {
         self.uncount_and_drop(counts, |_| false)
     }
 
-    /// As [`uncount`](Self::uncount), but what has none left goes in this very batch if it `may_go`.
+    /// Like [`uncount`](Self::uncount), but rows whose count becomes zero are deleted in the same batch if
+    /// they `may_go`.
     ///
     /// # Errors
-    /// As [`uncount`](Self::uncount).
+    /// The errors of [`uncount`](Self::uncount).
     pub(crate) fn uncount_and_drop(
         &mut self,
         counts: &Counts,
@@ -476,7 +477,7 @@ impl<'a> Ledger<'a> {
         self.batch.put(Table::Doomed, key.encode(), row.encode());
     }
 
-    /// Nothing needs an object any more: nothing is said of it from now on.
+    /// Drops the findings about an object that is no longer needed.
     pub(crate) fn let_go_of(&mut self, object: objects::Object) {
         self.gone.delete(object);
     }
@@ -489,7 +490,7 @@ impl<'a> Ledger<'a> {
         let changed = self.rows.iter().filter(|(_, row)| row.before != row.after);
         let mut changed: Vec<(u64, &ChunkId, Option<ChunkRow>)> =
             changed.map(|(id, row)| (first_bytes(id), id, row.after)).collect();
-        // What is put in order is put fast, here and in the index.
+        // Sorted rows are written faster, here and in the index.
         changed.sort_unstable_by_key(|(first, id, _)| (*first, *id));
         self.store.listener.note(changed.iter().map(|(_, id, _)| *id));
         for (_, id, row) in changed {

@@ -23,7 +23,7 @@ use crate::store::Store;
 const PREFIX: &[u8] = b"damaged/";
 const HURT_PREFIX: &[u8] = b"hurt/";
 
-/// What is damaged.
+/// Kind and id of a damaged object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Object {
     /// A snapshot's own object.
@@ -53,7 +53,7 @@ impl Object {
         }
     }
 
-    /// Whether the index has what the object is of.
+    /// True if the index has the pack or snapshot of the object.
     fn is_needed(self, store: &Store) -> Result<bool, ServerError> {
         let index = &store.parts.index;
         let row = match self {
@@ -65,10 +65,10 @@ impl Object {
     }
 }
 
-/// What is wrong with an object, as JSON.
+/// Problem of an object, as JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Row {
-    /// What was found; for people.
+    /// Description of the problem, for people.
     problem: String,
     /// When; server time.
     found_ms: u64,
@@ -83,12 +83,12 @@ pub(crate) struct Known {
 }
 
 impl Known {
-    /// Whether an object is one of them.
+    /// True if an object is one of them.
     pub(crate) fn contains(&self, object: Object) -> bool {
         self.objects.contains_key(&object)
     }
 
-    /// What is wrong with a snapshot, if anything is: with its object, a manifest, or what its files need.
+    /// Problem of a snapshot, if there is one: with its object, a manifest, or the data of its files.
     pub(crate) fn against(&self, snapshot: &Snapshot) -> Option<String> {
         let own =
             self.objects.get(&Object::Snapshot(snapshot.id)).map(|problem| format!("its object: {problem}"));
@@ -101,14 +101,15 @@ impl Known {
     }
 }
 
-/// All that are known.
+/// All known damaged objects.
 pub(crate) fn all(store: &Store) -> Result<Known, ServerError> {
     let mut hurt = BTreeMap::new();
     if alarm::is_up(store, AlarmCode::DamagedBlobs)? {
         store.for_each_row(Table::Meta, &KeyRange::prefix(HURT_PREFIX), |key, value| {
             let id = key.strip_prefix(HURT_PREFIX).and_then(|id| id.try_into().ok());
             let row = id.map(SnapshotId::from_bytes).zip(serde_json::from_slice::<Row>(value).ok());
-            let (id, row) = row.ok_or_else(|| ServerError::Row { object: "a hurt snapshot".to_owned() })?;
+            let (id, row) =
+                row.ok_or_else(|| ServerError::Row { object: "a damaged snapshot".to_owned() })?;
             hurt.insert(id, row.problem);
             Ok(())
         })?;
@@ -204,7 +205,7 @@ pub(crate) fn tidy(store: &Store) -> Result<Known, ServerError> {
     })
 }
 
-/// What a batch says of damaged objects. Made and closed while nobody else changes such rows.
+/// Changes of a batch to rows of damaged objects. Made and closed while nobody else changes such rows.
 #[derive(Default)]
 pub(crate) struct Changes(BTreeMap<Object, Option<Row>>);
 
@@ -245,9 +246,7 @@ fn set_alarm(store: &Store, batch: &mut Batch, known: &BTreeMap<Object, String>)
     }
     let count = |is: fn(&Object) -> bool| known.keys().filter(|object| is(object)).count();
     let message = format!(
-        "damaged or lost on the site: {} manifests, {} objects of snapshots, headers or footers of {} packs: run \
-         `astacus-admin gc`, then `astacus-admin verify`, and see `astacus-admin snapshots` for what cannot be \
-         restored",
+        "damaged or lost on the site: {} manifests, {} snapshot objects, headers or footers of {} packs: run `astacus-admin gc`, then `astacus-admin verify`; `astacus-admin snapshots` marks the snapshots that cannot be restored",
         count(|object| matches!(object, Object::Manifest(_))),
         count(|object| matches!(object, Object::Snapshot(_))),
         count(|object| matches!(object, Object::Pack(_))),

@@ -71,7 +71,7 @@ struct Check<'a> {
     remembered: objects::Known,
 }
 
-/// What is known so far. It goes along to where pages are taken apart.
+/// Knowledge so far. It goes along to where pages are taken apart.
 #[derive(Default)]
 struct State {
     report: VerifyReport,
@@ -80,7 +80,7 @@ struct State {
     clean: CleanPages,
 }
 
-/// Whether a site that does not answer is asked again.
+/// Retry of a site that does not answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Attempt {
     /// It is, at the end.
@@ -162,8 +162,8 @@ impl<'a> Check<'a> {
         Ok(())
     }
 
-    /// Whether snapshots are looked through. A sample of packs is none of snapshots: these are looked
-    /// through only to name those that are hurt.
+    /// True if snapshots are read. A sample of packs is none of snapshots: these are looked through only to
+    /// name those that are hurt.
     fn walks(&self) -> bool {
         let of_packs = matches!(self.asked.level, VerifyLevel::Exists | VerifyLevel::Read);
         !(of_packs && self.asked.limits.is_partial() && self.state.findings.is_empty())

@@ -36,7 +36,7 @@ const VERIFIED_AT_ONCE: usize = 8;
 /// A site that has not answered by then will not.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// What is known against blobs, by where they lie.
+/// Known problems of blobs, by their places.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     /// Blobs that cannot be read where they were.
@@ -55,7 +55,7 @@ impl Known {
         bad.map(Cause::Known)
     }
 
-    /// What is wrong with the pack around the blob, if anything is.
+    /// Problem of the pack around the blob, if there is one.
     pub(super) fn around(&self, row: &ChunkRow) -> Option<Cause> {
         self.altered.get(&row.pack).copied().map(Cause::Known)
     }
@@ -66,7 +66,7 @@ impl Known {
     }
 }
 
-/// What a look at one pack brought.
+/// Result of checking one pack.
 enum Looked {
     /// It is there, with the right length.
     There,
@@ -150,7 +150,7 @@ impl Check<'_> {
             Looked::Gone => budget.give_back(pack.len.into()),
             Looked::Missing(row) => {
                 budget.give_back(pack.len.into());
-                let problem = Problem::new(FindingKind::Missing, row.id, "is not on the site");
+                let problem = Problem::new(FindingKind::Missing, row.id, "is missing from the site");
                 let number = self.state.findings.find(problem);
                 self.state.known.lost.insert(pack.number, number);
                 self.missing.insert(pack.number);
@@ -244,7 +244,7 @@ fn write_verified(store: &Store, packs: &[PackNumber]) -> Result<(), ServerError
     store.exclusively(|| {
         let mut batch = Batch::new();
         for number in packs {
-            // As it is now: the collector changes what is left in it, and takes it out.
+            // The present row: the collector changes the live blobs of a pack, and deletes it.
             if let Some(row) = pack_row(store, *number)? {
                 batch.put(Table::Pack, number.key(), PackRow { verified_ms, ..row }.encode());
                 packs::forget(&mut batch, *number);

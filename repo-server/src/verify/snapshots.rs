@@ -43,11 +43,11 @@ struct Walk {
     files: Files,
 }
 
-/// What is known of the files of a snapshot.
+/// Known state of the files of a snapshot.
 enum Files {
     /// Each finds all that it needs.
     Whole,
-    /// Of some it is not known.
+    /// The state of some files is unknown.
     Unknown,
     /// Some cannot be restored, and one reason why.
     Hurt(String),
@@ -208,7 +208,7 @@ impl Check<'_> {
         if self.asked.level == VerifyLevel::Restore { Depth::Content } else { Depth::Tree }
     }
 
-    /// What is found wrong is named, however long that takes.
+    /// Problems are reported even after the time limit.
     fn is_out_of_time(&self) -> bool {
         let budget = Budget::new(&self.asked.limits, 0, self.started);
         self.state.findings.is_empty() && budget.check_time(self.store.parts.clock.monotonic()).is_err()

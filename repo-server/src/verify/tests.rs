@@ -185,7 +185,7 @@ impl World {
         alarm::is_up(&self.store, AlarmCode::DamagedBlobs).unwrap()
     }
 
-    /// Whether an object is known to be damaged, which the alarm says.
+    /// True if an object is known to be damaged, and the alarm names it.
     fn knows_of_objects(&self) -> bool {
         alarm::is_up(&self.store, AlarmCode::DamagedObjects).unwrap()
     }
@@ -766,7 +766,7 @@ async fn a_damaged_or_missing_manifest_is_remembered_until_it_is_sound() {
         world.site.delete(&name).await.unwrap();
         assert_eq!(only(&world.verify(level).await).kind, FindingKind::Missing);
         assert!(world.knows_of_objects(), "{level:?}");
-        // What cannot be asked says nothing.
+        // A site that does not answer proves nothing.
         world.site.arm(Fault { op: Some(Op::Get), after: 0, kind: FaultKind::StopBefore });
         assert!(world.verify(level).await.counts.unreadable > 0);
         assert!(world.knows_of_objects(), "{level:?}");
@@ -794,13 +794,13 @@ async fn a_damaged_or_missing_snapshot_object_is_written_anew() {
 
         let report = world.verify(VerifyLevel::Exists).await;
 
-        assert!(only(&report).problem.ends_with("it was written anew from the index"), "{report:?}");
+        assert!(only(&report).problem.ends_with("it was rewritten from the index"), "{report:?}");
         assert_eq!(world.verify(VerifyLevel::Exists).await.findings, []);
         assert!(!world.knows_of_objects());
     }
 }
 
-/// What cannot be written anew is remembered, and written by a later check.
+/// A snapshot object that cannot be rewritten is recorded, and rewritten by a later check.
 #[tokio::test]
 async fn a_snapshot_object_that_cannot_be_written_anew_is_remembered() {
     for op in [Op::Delete, Op::Put] {
@@ -812,11 +812,11 @@ async fn a_snapshot_object_that_cannot_be_written_anew_is_remembered() {
 
         let report = world.verify(VerifyLevel::Exists).await;
 
-        assert!(only(&report).problem.contains("could not be written anew"), "{report:?}");
+        assert!(only(&report).problem.contains("could not be rewritten"), "{report:?}");
         assert!(world.knows_of_objects(), "{op:?}");
         let turn = world.server.turns.upkeep.lock().await;
         let report = world.verify(VerifyLevel::Exists).await;
-        assert!(only(&report).problem.contains("the collector or an audit"), "{report:?}");
+        assert!(only(&report).problem.contains("a run of gc or an audit"), "{report:?}");
         drop(turn);
         world.verify(VerifyLevel::Exists).await;
         assert_eq!(world.verify(VerifyLevel::Exists).await.findings, []);
@@ -835,7 +835,7 @@ async fn another_snapshot_under_its_name_is_left_alone() {
 
     let report = world.verify(VerifyLevel::Exists).await;
 
-    assert!(only(&report).problem.ends_with("has another snapshot under its name"), "{report:?}");
+    assert!(only(&report).problem.ends_with("has another snapshot under this name"), "{report:?}");
     assert_eq!(world.site.get(&names[0]).await.unwrap(), other);
     assert!(world.knows_of_objects());
 }

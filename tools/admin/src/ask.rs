@@ -20,7 +20,7 @@ pub(crate) enum Verdict {
     Sound,
     Damaged,
     Partial,
-    /// Nothing is known to be wrong, and not everything could be looked at.
+    /// No problem is known, but some objects could not be checked.
     Unknown,
 }
 
@@ -42,8 +42,8 @@ impl Verdict {
 /// Between two questions to a server that is busy.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
 
-/// What `question` gives. While the server says that another run is in progress, it is asked again for as long as `turn`
-/// waits.
+/// Returns the answer of `question`. While the server reports that another run is in progress, it is asked
+/// again until the wait of `turn` is over.
 async fn in_turn<T>(
     turn: Turn,
     mut question: impl AsyncFnMut() -> Result<T, ClientError>,

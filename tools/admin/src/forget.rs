@@ -31,7 +31,7 @@ pub(crate) fn run(arguments: &Arguments, forget: &ForgetArguments) -> Result<ask
         Ok((request, report))
     })?;
     if let Some(cluster) = request.cluster.as_ref().filter(|_| report.snapshots.is_empty()) {
-        return Err(ClientError::NotFound(format!("there is no snapshot of a cluster `{cluster}`")).into());
+        return Err(ClientError::NotFound(format!("no snapshot of cluster `{cluster}`")).into());
     }
     let forgotten = Forgotten { stayed: stayed(&request.snapshots, &report), report };
     show(&forgotten, arguments.output)?;
@@ -77,7 +77,7 @@ fn stayed(named: &[SnapshotId], report: &ForgetReport) -> Vec<SnapshotId> {
     named.iter().filter(|id| !goes(id)).copied().collect()
 }
 
-/// What was forgotten.
+/// Result of `forget`.
 #[derive(Debug, Serialize)]
 struct Forgotten {
     #[serde(flatten)]
@@ -111,16 +111,19 @@ impl Show for Forgotten {
             RunMode::Plan => {
                 writeln!(
                     out,
-                    "would forget {forget}, to free {frees}; {going} forgotten before, {keep} stay"
+                    "would delete {forget} (frees {frees} after the delay), {going} already deleted, {keep} kept"
                 )?;
-                writeln!(out, "this was a plan: nothing was changed")?;
+                writeln!(out, "dry run: nothing was changed")?;
             }
             RunMode::Apply => {
-                writeln!(out, "forgot {forget}, to free {frees}; {going} forgotten before, {keep} stay")?;
+                writeln!(
+                    out,
+                    "deleted {forget} (frees {frees} after the delay), {going} already deleted, {keep} kept"
+                )?;
             }
         }
         for id in &self.stayed {
-            writeln!(out, "STAYS although it was named: snapshot {id}")?;
+            writeln!(out, "NOT DELETED although it was named: snapshot {id}")?;
         }
         Ok(())
     }

@@ -47,7 +47,7 @@ enum Lists {
     Whole,
 }
 
-/// What a run did.
+/// Result of a run.
 #[derive(Debug, Serialize)]
 struct Collected {
     #[serde(flatten)]
@@ -67,7 +67,7 @@ impl Collected {
         let (objects, bytes) = (HumanCount(count), HumanBytes(bytes));
         match self.report.mode {
             RunMode::Plan => {
-                writeln!(out, "reclaimable now: {bytes} in {objects} objects (a plan: nothing was changed)")
+                writeln!(out, "reclaimable now: {bytes} in {objects} objects (dry run: nothing was changed)")
             }
             RunMode::Apply => writeln!(out, "reclaimed now: {bytes} in {objects} objects"),
         }
@@ -83,14 +83,15 @@ impl Collected {
         let held = self.report.pinned.first().map(|first| first.holds).unwrap_or_default();
         let rows = [
             ["", "COUNT", "BYTES"].map(str::to_owned),
-            ["snapshots gone for good", &HumanCount(purged).to_string(), "-"].map(str::to_owned),
-            row("pages that nothing needs", pages),
-            row("chunks that nothing needs", chunks),
-            row("packs of which nothing was left", dead_packs),
-            row("packs that were thin, and repacked", repacked),
-            ["copied for that", "-", &HumanBytes(self.report.copied_bytes).to_string()].map(str::to_owned),
-            row("held by open sessions", held),
-            row("waiting for their delay", waiting_total),
+            ["snapshots purged", &HumanCount(purged).to_string(), "-"].map(str::to_owned),
+            row("unreferenced pages", pages),
+            row("unreferenced chunks", chunks),
+            row("empty packs deleted", dead_packs),
+            row("sparse packs rewritten", repacked),
+            ["bytes copied for rewriting", "-", &HumanBytes(self.report.copied_bytes).to_string()]
+                .map(str::to_owned),
+            row("kept for open sessions", held),
+            row("waiting for delete delay", waiting_total),
         ];
         table(out, &rows)
     }
@@ -126,17 +127,17 @@ impl Show for Collected {
         self.head(out)?;
         self.amounts(out)?;
         if self.lists == Lists::Whole {
-            self.list(out, (purged, wide(purged.len())), ["GONE FOR GOOD"], |id| [id.to_string()])?;
+            self.list(out, (purged, wide(purged.len())), ["PURGED"], |id| [id.to_string()])?;
         }
-        let head = ["HELD BY SESSION", "CLUSTER", "NODE", "OBJECTS", "BYTES"];
+        let head = ["KEPT FOR SESSION", "CLUSTER", "NODE", "OBJECTS", "BYTES"];
         self.list(out, (pinned, wide(pinned.len())), head, session)?;
         self.list(out, (waiting, waiting_total.count), ["WAITING", "BYTES", "UNTIL"], object)?;
         for problem in &self.report.problems {
             writeln!(out, "PROBLEM: {}", Printable(problem.as_bytes()))?;
         }
         match &self.report.stopped {
-            Some(why) if self.report.mode == RunMode::Plan => writeln!(out, "A RUN WOULD STOP: {why}"),
-            Some(why) => writeln!(out, "STOPPED: {why}"),
+            Some(why) if self.report.mode == RunMode::Plan => writeln!(out, "A RUN WOULD STOP EARLY: {why}"),
+            Some(why) => writeln!(out, "STOPPED EARLY: {why}"),
             None => Ok(()),
         }
     }

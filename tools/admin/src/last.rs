@@ -55,7 +55,7 @@ struct Series {
     age_seconds: Option<u64>,
     /// How the newest one is, good or not.
     newest: String,
-    /// Whether the last good one is as old as was asked for or older, or there is none.
+    /// True if the last good snapshot has at least the given age, or there is none.
     overdue: bool,
 }
 

@@ -117,10 +117,10 @@ impl Failed {
 impl Show for BroughtBack {
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
         for SnapshotInfo { id, cluster, created, .. } in &self.snapshots {
-            writeln!(out, "snapshot {id} of {cluster}, created {created}, is back")?;
+            writeln!(out, "undeleted snapshot {id} of {cluster}, created {created}")?;
         }
         for Failed { id, message, .. } in &self.failed {
-            writeln!(out, "NOT back: snapshot {id}: {}", Printable(message.as_bytes()))?;
+            writeln!(out, "NOT undeleted: snapshot {id}: {}", Printable(message.as_bytes()))?;
         }
         for id in &self.not_tried {
             writeln!(out, "NOT tried: snapshot {id}")?;

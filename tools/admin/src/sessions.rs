@@ -60,7 +60,7 @@ struct Ended {
 
 impl Show for Ended {
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
-        writeln!(out, "session {} is over: its push fails or starts again", self.ended)
+        writeln!(out, "ended session {}: its push fails or starts again", self.ended)
     }
 
     fn is_news(&self) -> bool {

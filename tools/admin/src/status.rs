@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::alarms::show_alarms;
 use crate::show::table;
 
-/// What a server has.
+/// State of a server.
 #[derive(Debug, Serialize)]
 pub(crate) struct ServerStatus(pub(crate) Status);
 

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use format_spec::wire::{Finding, FindingKind, Stopped, VerifyLevel, VerifyReport, VerifyRequest};
 use indicatif::{HumanBytes, HumanCount};
-use node_client::show::{Show, show};
+use node_client::show::{Counted, Show, show};
 use serde::Serialize;
 
 use crate::ask::{self, Verdict, ask};
@@ -52,7 +52,7 @@ fn run(arguments: &Arguments, request: &VerifyRequest, turn: Turn) -> Result<Ver
     Ok(verified.verdict())
 }
 
-/// What a check found.
+/// Result of a check.
 #[derive(Debug, Serialize)]
 struct Verified {
     level: VerifyLevel,
@@ -80,17 +80,23 @@ impl Verified {
 impl Show for Verified {
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
         let VerifyReport { snapshots, pages, references, files, packs, blobs, bytes_read, .. } = &self.report;
-        let [snapshots, pages, references, files, packs, blobs] =
-            [snapshots, pages, references, files, packs, blobs].map(|count| HumanCount(*count));
+        let [snapshots, pages, references, files, packs, blobs] = [
+            (snapshots, "snapshot"),
+            (pages, "page"),
+            (references, "reference"),
+            (files, "file"),
+            (packs, "pack"),
+            (blobs, "blob"),
+        ]
+        .map(|(count, noun)| Counted(*count, noun));
         let verdict = match self.verdict() {
-            Verdict::Sound => "nothing is wrong",
+            Verdict::Sound => "OK",
             Verdict::Damaged => "the repository is DAMAGED",
-            Verdict::Partial | Verdict::Unknown => "not everything could be READ",
+            Verdict::Partial | Verdict::Unknown => "some stored data could not be READ",
         };
         writeln!(
             out,
-            "{verdict}: checked {snapshots} snapshots, {pages} pages, {references} references, {files} \
-             files, {packs} packs; read {blobs} blobs, {}",
+            "{verdict}: checked {snapshots}, {pages}, {references}, {files}, {packs}; read {blobs}, {}",
             HumanBytes(*bytes_read)
         )?;
         self.progress(out)?;
@@ -114,23 +120,23 @@ impl Verified {
         let report = &self.report;
         if report.quarantined + report.recovered > 0 {
             let [new, old] = [report.quarantined, report.recovered].map(HumanCount);
-            writeln!(out, "{new} blobs are newly known to be damaged, {old} are good again")?;
+            writeln!(out, "damaged blobs: {new} newly found, {old} recovered")?;
         }
         if report.left.count > 0 {
             let why = match report.stopped {
-                Some(Stopped::Bytes) => " as the limit of bytes was reached",
-                Some(Stopped::Time) => " as the time was over",
+                Some(Stopped::Bytes) => "byte limit reached: ",
+                Some(Stopped::Time) => "time limit reached: ",
                 None => "",
             };
-            let left = HumanCount(report.left.count);
-            writeln!(out, "left out {left} packs of {}{why}", HumanBytes(report.left.bytes))?;
+            let left = Counted(report.left.count, "pack");
+            writeln!(out, "{why}{left} ({}) not checked", HumanBytes(report.left.bytes))?;
         }
         if self.level >= VerifyLevel::Read {
             let never = HumanCount(report.never_verified);
             let oldest = report.oldest_verified.as_deref().unwrap_or("none");
-            writeln!(out, "packs never found whole: {never}; oldest check of the others: {oldest}")?;
+            writeln!(out, "packs never fully verified: {never}; oldest full check of the others: {oldest}")?;
         } else {
-            writeln!(out, "no stored byte was read: `--level read` reads them all")?;
+            writeln!(out, "stored bytes were not read: `--level read` reads all of them")?;
         }
         Ok(())
     }
@@ -146,12 +152,12 @@ fn row(finding: &Finding) -> [String; 3] {
     [kind.to_owned(), finding.object.clone(), finding.problem.clone()]
 }
 
-/// Whom a finding hurts.
+/// Prints the snapshots and files that a finding affects.
 fn hurts(out: &mut dyn Write, finding: &Finding) -> io::Result<()> {
     if finding.snapshots.is_empty() {
         return Ok(());
     }
-    writeln!(out, "{} hurts:", finding.object)?;
+    writeln!(out, "{} affects:", finding.object)?;
     for snapshot in finding.snapshots.iter().take(SHOWN) {
         writeln!(out, "  snapshot {snapshot}")?;
     }

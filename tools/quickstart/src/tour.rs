@@ -27,7 +27,7 @@ use crate::place::{Places, Scratch};
 use crate::report::{self, Address, Step, Verdict};
 use crate::server::Server;
 
-/// What becomes of the server at the end.
+/// Fate of the server at the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum After {
     Stop,

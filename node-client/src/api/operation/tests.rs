@@ -4,7 +4,7 @@ use format_spec::wire::VerifyLevel;
 use super::*;
 use crate::api::tests::asked;
 
-/// What a run of the collector with this answer says, and what was heard meanwhile.
+/// Result of a run of the collector with this answer, and its progress.
 fn collected(answer: &str) -> (Vec<Step>, Result<GcReport, ClientError>) {
     let mut heard = Vec::new();
     let (_, report) = asked(200, answer, async |api| {
@@ -74,6 +74,6 @@ fn a_line_without_an_end_is_not_read_further() {
     let (_, audited) = asked(200, &endless, async |api| api.audit(Repair::No, |_| ()).await);
 
     for error in [verified.unwrap_err(), audited.unwrap_err()] {
-        assert!(error.to_string().ends_with("a line has no end"), "{error}");
+        assert!(error.to_string().ends_with("a line is too long"), "{error}");
     }
 }

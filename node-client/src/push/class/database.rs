@@ -40,7 +40,7 @@ pub(crate) fn looks_live(folder: &Path) -> Option<ClassSet> {
         ClassSet::Mysql => is_locked(&folder.join("ibdata1")) || is_locked(&folder.join("aria_log_control")),
         ClassSet::Etcd => is_locked(&folder.join("member/snap/db")) || is_locked(&folder.join("snap/db")),
         ClassSet::Rocksdb => is_locked(&folder.join("LOCK")),
-        // What tells that a database is being written to, and the others take no locks.
+        // SQLite has a file that shows writes in progress; the others take no locks.
         ClassSet::Sqlite | ClassSet::Redis | ClassSet::Cassandra | ClassSet::M3 | ClassSet::Logs => true,
     };
     is_live.then_some(set)
@@ -49,8 +49,7 @@ pub(crate) fn looks_live(folder: &Path) -> Option<ClassSet> {
 /// The one line that an operator reads who pushes `folder` as if its files were any files.
 pub(crate) fn warning(folder: &Path, set: ClassSet) -> String {
     format!(
-        "`{}` looks like the live data folder of a database ({set}): its files, copied while it writes, may not make a \
-         database; read docs/databases/{}, and give --class-set {set} or push a snapshot of the database",
+        "`{}` looks like the live data folder of a database ({set}): files that are copied while the database writes may not restore to a working database. Read docs/databases/{}, and use --class-set {set} or push a snapshot of the database",
         folder.display(),
         set.page(),
     )
@@ -73,7 +72,7 @@ fn names(folder: &Path) -> impl Iterator<Item = String> {
     found.take(10_000).filter_map(|entry| entry.file_name().into_string().ok())
 }
 
-/// Whether a process holds a lock on a file. Only looked up: a lock of ours could disturb the database.
+/// True if a process holds a lock on a file. Only looked up: a lock of ours could disturb the database.
 fn is_locked(file: &Path) -> bool {
     let Ok(about) = fs::metadata(file) else { return false };
     let Ok(locks) = fs::read_to_string(LOCKS) else { return false };

@@ -1,4 +1,4 @@
-//! What we know of the files of databases: classes, and what is never to be copied.
+//! Known files of databases: their classes, and names that must never be copied.
 //!
 //! Each set has a page under `docs/databases/`, which says why.
 
@@ -107,9 +107,9 @@ impl ClassSet {
     }
 }
 
-/// Whether a file of this name says which others of its folder are needed: the manifests of RocksDB and LevelDB, Redis'
-/// list of append-only files, what Cassandra and M3 write when a table is done, and Cassandra's log of a compaction, which
-/// says that its new tables replace the old ones. Frozen before the others, it refers to none that came later.
+/// True if a file of this name lists other files of its folder that are needed: the manifests of RocksDB and
+/// LevelDB, Redis' list of append-only files, the files that Cassandra and M3 write when a table is complete,
+/// and Cassandra's log of a compaction, which lists the new tables and the old ones that they replace.
 pub(crate) fn refers_to_others(name: &[u8]) -> bool {
     let ends = [&b".manifest"[..], b"-checkpoint.db", b"-TOC.txt"];
     name.starts_with(b"MANIFEST")
@@ -184,7 +184,7 @@ const MYSQL: &[Rule] = &[
 
 const POSTGRESQL: &[Rule] = &[(Class::Logged, &["*"])];
 
-// As `pg_basebackup` passes them over: they are made again at the start, or belong to the running server.
+// Patterns that `pg_basebackup` skips: these files are rebuilt at the start, or belong to the running server.
 const POSTGRESQL_EXCLUDES: &[&str] = &[
     "postmaster.pid",
     "postmaster.opts",

@@ -1,4 +1,4 @@
-//! What the walk found, on disk until the scan has dealt with it: the tree as it was when it was frozen.
+//! Result of the walk, on disk until the scan has processed it: the tree at the time of the freeze.
 
 use std::collections::{BTreeMap, VecDeque, btree_map};
 use std::fs::File;
@@ -39,7 +39,7 @@ pub(crate) enum Step {
 }
 
 impl Step {
-    /// What it is about.
+    /// Path of the step.
     pub(crate) fn path(&self) -> &EntryPath {
         match self {
             Self::File(found) => &found.path,
@@ -66,8 +66,8 @@ pub(crate) struct FoundFile {
     /// Its extended attributes, where its content is read from a copy, which has none.
     #[n(4)]
     pub(crate) xattrs: Option<Vec<Xattr>>,
-    /// What to do about it, if it is remembered and was not frozen. Freezing may find another state of a file: that is
-    /// judged when it is read.
+    /// Verdict on the file, if it has saved state and was not frozen. Freezing may find another state of a
+    /// file: that is judged when it is read.
     #[n(5)]
     pub(crate) judged: Option<Judged>,
 }
@@ -89,7 +89,7 @@ pub(crate) struct Writer {
     row: Vec<u8>,
     /// How many rows wait.
     waiting: u64,
-    /// What they wait for, and where each of it is.
+    /// Files for which rows wait, and the position of each.
     held: BufWriter<File>,
     held_len: u64,
     places: File,
@@ -124,7 +124,8 @@ impl Writer {
         Ok(row)
     }
 
-    /// What the row of this number waited for. A row that never hears of it stands for nothing.
+    /// Adds the file for which the row of this number waited. A row that never hears of it stands for
+    /// nothing.
     pub(crate) fn held(&mut self, row: u64, found: FoundFile) -> io::Result<()> {
         // Zero stands for nothing.
         let place = self.held_len + 1;
@@ -239,7 +240,7 @@ impl Reader {
     }
 }
 
-/// What rows waited for.
+/// Files for which rows waited.
 struct Waiting {
     held: File,
     places: File,
@@ -260,7 +261,7 @@ impl Waiting {
         Ok(())
     }
 
-    /// What the row of this number waited for; `None` if that has gone.
+    /// Reads the file for which the row of this number waited; `None` if it has vanished.
     fn find(&mut self, row: u64) -> io::Result<Option<Step>> {
         let mut place = [0; 8];
         self.places.read_exact_at(&mut place, row.saturating_mul(PLACE_LEN))?;

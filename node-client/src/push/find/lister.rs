@@ -26,14 +26,15 @@ use crate::push::verdict::doubt::Doubts;
 use crate::push::verdict::{Judged, Verdict};
 use crate::state::{Memory, Remembered};
 
-const RESTLESS: &str = "names in it came and went each time it was listed: its files are not of one moment";
+const RESTLESS: &str =
+    "names in this folder changed each time it was listed: its files are not of one moment";
 
-const LEADS_OUT: &str = "a link of a database leads to a folder that is not pushed: what lies there is not in the snapshot, name it too";
+const LEADS_OUT: &str = "a link of a database leads to a folder that is not pushed: push that folder too, or its files are missing from the snapshot";
 
-const NOT_LISTED_THERE: &str = "is not there, and a list of paths names it";
+const NOT_LISTED_THERE: &str = "does not exist, but a list of paths names it";
 
 const NOT_REACHED: &str =
-    "named by a list of paths and not pushed: another option leaves it out, or its folder cannot be listed";
+    "named by a list of paths but not pushed: another option excludes it, or its folder cannot be listed";
 
 /// Why a path of a list is missing from the snapshot; `None` if it is there and was left out.
 pub(crate) fn why_unseen(path: &EntryPath) -> Option<String> {
@@ -43,11 +44,11 @@ pub(crate) fn why_unseen(path: &EntryPath) -> Option<String> {
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
             Some(NOT_LISTED_THERE.to_owned())
         }
-        Err(error) => Some(format!("cannot be looked at: {error}")),
+        Err(error) => Some(format!("cannot be read: {error}")),
     }
 }
 
-/// What is known of a file that the walk came to.
+/// Saved state of a file that the walk came to.
 enum Known {
     /// It is one more name of an inode that came already.
     Linked,
@@ -73,7 +74,7 @@ pub(crate) struct Lister<'a> {
     pub(crate) roots: &'a [Root],
     /// Files that are looked at although little speaks for a change.
     pub(crate) doubts: Doubts,
-    /// What is put behind all that has a place in path order.
+    /// Steps behind all that have a place in path order.
     pub(crate) late: Vec<Step>,
     /// When the first file was frozen, and when the last.
     pub(crate) frozen: Option<(Duration, Duration)>,
@@ -82,7 +83,7 @@ pub(crate) struct Lister<'a> {
 }
 
 impl Lister<'_> {
-    /// What is known of the file, before it is frozen.
+    /// Looks up the saved state of the file, before it is frozen.
     fn look_up(&mut self, at: Place<'_>, stat: &Stat) -> Result<Known, Stopped> {
         if stat.links > 1 && self.linked.contains(&key(stat)) {
             return Ok(Known::Linked);

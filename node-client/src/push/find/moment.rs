@@ -33,7 +33,7 @@ const ROUNDS: u32 = 40;
 const TICK: Duration = Duration::from_millis(11);
 
 /// Why copies of two files are not of one moment.
-const CHANGED: &str = "changed while others were being frozen: its copy is of another moment than theirs";
+const CHANGED: &str = "changed while other files were being frozen: its copy is of a later moment";
 
 /// Marks the files that changed between their copy and the last one: each copy is of one moment, and only together do
 /// they have to be. A hard link shows such a change when it is read.
@@ -59,7 +59,7 @@ pub(crate) fn mark_changed(list: &mut Reader, opener: &mut Opener<'_>, tally: &T
     Ok(())
 }
 
-/// What is known of a name whose folder is listed again.
+/// State of a name whose folder is listed again.
 #[derive(Debug, Clone, Copy)]
 enum Known {
     /// A file whose row waits for what is held, by its place in the list of those.
@@ -77,7 +77,7 @@ struct Moment {
     level: Level,
     /// For each waiting row.
     held: Vec<Option<Held>>,
-    /// By name; filled when the folder is listed again.
+    /// Files by name; filled when the folder is listed again.
     known: BTreeMap<CString, Known>,
 }
 
@@ -242,7 +242,7 @@ impl<'a> Walker<'a> {
     }
 }
 
-/// Whether names may have come or gone since a folder was listed.
+/// Possible changes of names since a folder was listed.
 enum Unrest {
     None,
     Some {
@@ -284,7 +284,7 @@ impl Moment {
     }
 }
 
-/// Whether a file is held in the state that it is in.
+/// True if a file is held in its current state.
 fn is_held_so(held: Option<&Held>, now: &Stat) -> bool {
     held.is_some_and(|held| held.stat.identity == now.identity)
 }

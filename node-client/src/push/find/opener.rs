@@ -35,7 +35,7 @@ impl<'a> Opener<'a> {
         }
     }
 
-    /// What a name stands for at this moment.
+    /// Stat of a name at this moment.
     pub(crate) fn look(&mut self, path: &EntryPath) -> Result<Stat, Errno> {
         let (_, name) = path.split_last().ok_or(Errno::NOENT)?;
         let name = CString::new(name).map_err(|_| Errno::INVAL)?;

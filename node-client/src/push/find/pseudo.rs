@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-/// All that is mounted, as this process sees it.
+/// All mounts that this process sees.
 const MOUNTS: &str = "/proc/self/mountinfo";
 
 /// Their types. Not among them: `tmpfs`, which holds data, and `autofs`, behind which data appears.
@@ -55,7 +55,7 @@ impl Pseudo {
         Self(mounts.split(|byte| *byte == b'\n').filter_map(device).collect())
     }
 
-    /// Whether the device is that of one.
+    /// True if the device is that of one.
     pub(crate) fn has(&self, dev: u64) -> bool {
         self.0.contains(&dev)
     }

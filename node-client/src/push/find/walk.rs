@@ -41,7 +41,7 @@ pub(crate) enum Row {
     Waiting(u64),
 }
 
-/// What decides over, and hears of, what the walk finds.
+/// Decides about the names that the walk finds, and receives them.
 pub(crate) trait Visitor {
     /// A regular file, which gets the next row, in path order.
     ///
@@ -56,7 +56,7 @@ pub(crate) trait Visitor {
     /// [`Stopped`] ends the walk.
     fn hold(&mut self, at: Place<'_>, stat: Stat) -> Result<Option<Held>, Stopped>;
 
-    /// What a waiting row stands for; `None` if its file has gone.
+    /// Adds the file for which a row waited; `None` if it has vanished.
     ///
     /// # Errors
     /// [`Stopped`] ends the walk.
@@ -92,10 +92,10 @@ pub(crate) trait Visitor {
     /// [`Stopped`] ends the walk.
     fn unseen(&mut self, path: &EntryPath) -> Result<(), Stopped>;
 
-    /// What time it is.
+    /// Current time.
     fn now(&self) -> Timestamp;
 
-    /// Whether the files of a folder are to be of one moment: a folder in which names come and go is listed again.
+    /// True if the files of a folder must be of one moment: a folder whose names change is listed again.
     fn needs_one_moment(&self) -> bool {
         true
     }
@@ -133,7 +133,7 @@ pub(crate) struct Walker<'a> {
     pub(crate) buffer: Vec<u8>,
     /// How many folders that appeared late it is in: their steps come out of order.
     pub(crate) inserts: u32,
-    /// Of the root.
+    /// Device of the root.
     device: u64,
 }
 
@@ -141,7 +141,7 @@ pub(crate) struct Walker<'a> {
 pub(crate) struct Level {
     pub(crate) path: EntryPath,
     pub(crate) folder: OwnedFd,
-    /// What the folder was before it was listed, and when that was.
+    /// Stat of the folder before it was listed, and the time of that.
     pub(crate) listed: Option<(Stat, Timestamp)>,
     pub(crate) names: Names,
     /// Why only its markers are taken.
@@ -187,7 +187,7 @@ impl Walker<'_> {
         let Row::Waiting(row) = row else { return Ok(()) };
         let held = self.hold(place)?;
         if held.is_none() {
-            let gone = "vanished, or was replaced again and again, before it was frozen";
+            let gone = "was deleted, or replaced repeatedly, before it was frozen";
             self.visitor.insert(Step::Problem(path.clone(), gone.to_owned()))?;
         }
         self.visitor.held(row, path.clone(), held)
@@ -214,7 +214,7 @@ impl Walker<'_> {
         let path = match level.path.join(name.to_bytes()) {
             Ok(path) => path,
             Err(error) => {
-                let reason = format!("a name in it cannot be kept: {error}");
+                let reason = format!("a name in this folder cannot be stored: {error}");
                 self.step(Step::Problem(level.path.clone(), reason))?;
                 return Ok(None);
             }
@@ -229,7 +229,7 @@ impl Walker<'_> {
             Err(Errno::NOENT) => return Ok(None),
             Err(error) => {
                 self.selection.saw(&path);
-                return self.problem(path, "cannot be looked at", error).map(|()| None);
+                return self.problem(path, "its attributes cannot be read", error).map(|()| None);
             }
         };
         self.selection.saw(&path);
@@ -288,7 +288,7 @@ impl Walker<'_> {
         Ok(None)
     }
 
-    /// Whether a file system that is mounted below the root is not entered.
+    /// True if a file system that is mounted below the root is not entered.
     fn stays_out(&self, dev: u64) -> bool {
         dev != self.device && (self.mounts == Mounts::Skip || self.pseudo.has(dev))
     }
@@ -317,7 +317,7 @@ impl Walker<'_> {
         if !Stat::of_name(at.folder, at.name).is_ok_and(|stat| stat.kind() == FileType::RegularFile) {
             return Ok(());
         }
-        self.visitor.insert(Step::Problem(at.path.clone(), "was replaced again and again".to_owned()))
+        self.visitor.insert(Step::Problem(at.path.clone(), "was replaced repeatedly".to_owned()))
     }
 
     /// Keeps a file and adds a step for it, out of order.
@@ -333,7 +333,7 @@ impl Walker<'_> {
             Ok(folder) => self.enter(path, folder),
             Err(Errno::NOENT) => Ok(None),
             Err(error) => {
-                // What is known of a folder that may not be entered is kept all the same.
+                // A folder that may not be entered is still recorded.
                 if let Ok(stat) = Stat::of_name(at, name)
                     && stat.kind() == FileType::Directory
                 {
@@ -364,7 +364,7 @@ impl Walker<'_> {
             Ok((stat, xattrs)) => {
                 self.step(Step::Plain(stat.entry(path.clone(), EntryKind::Folder, xattrs)))?;
             }
-            Err(error) => self.problem(path.clone(), "cannot be looked at", error)?,
+            Err(error) => self.problem(path.clone(), "its attributes cannot be read", error)?,
         }
         let listed = about.ok().filter(|_| self.visitor.needs_one_moment()).map(|stat| (stat, at));
         match names {
@@ -396,7 +396,7 @@ impl Walker<'_> {
     }
 }
 
-/// Whose a folder is that holds nothing but second names.
+/// Owner of a folder that holds only second names.
 enum Whose {
     /// A push of this user or of root has made it.
     Ours,
@@ -415,7 +415,7 @@ fn whose(about: Option<&Stat>, path: &EntryPath) -> Whose {
     }
 }
 
-/// Whether it is what a restore has not finished: no data of anybody's.
+/// True if it is an unfinished file of a restore, and so no data.
 pub(crate) fn is_unfinished(name: &CStr, stat: &Stat) -> bool {
     is_temporary(name.to_bytes()) && matches!(stat.kind(), FileType::RegularFile | FileType::Symlink)
 }

@@ -30,8 +30,8 @@ use crate::twin::{Old, is_back};
 pub use place::{Tidied, tidy};
 use tree::{Base, Tree};
 
-const ELSEWHERE: &str = "it lies on another file system than the folder for second names";
-const NO_COPY: &str = "frozen by a hard link: the file system cannot share its blocks";
+const ELSEWHERE: &str = "the file is on another file system than the freeze folder";
+const NO_COPY: &str = "protected by a hard link: the file system has no reflinks";
 
 /// How files are kept as they are until they were read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -41,13 +41,13 @@ pub enum FreezeMode {
     Auto,
     /// A hard link for each: safe from deletion, replacement and appending.
     Hardlink,
-    /// As [`Auto`](Self::Auto), and a hard link in place of a copy is reported.
+    /// Like [`Auto`](Self::Auto), and each fallback to a hard link is reported.
     Reflink,
-    /// Not at all: for folders that are frozen already, such as a database's own snapshot.
+    /// No protection: for folders that cannot change, such as a database's own snapshot.
     Off,
 }
 
-/// What becomes of a push that cannot freeze a file as it should.
+/// Handling of a file that cannot be frozen as requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Unfrozen {
     /// It reads the file without that protection, and reports it.
@@ -57,14 +57,14 @@ pub enum Unfrozen {
     Refused,
 }
 
-/// What is frozen, and where.
+/// Mode and folder of the freeze.
 #[derive(Debug, Clone, Default)]
 pub struct FreezeOptions {
     /// How.
     pub mode: FreezeMode,
     /// The folder for second names, in place of the one that is chosen for each file system.
     pub folder: Option<PathBuf>,
-    /// What to do about a file that cannot be frozen so.
+    /// Handling of a file that cannot be frozen as requested.
     pub unfrozen: Unfrozen,
 }
 
@@ -75,26 +75,26 @@ pub struct FreezeOptions {
 /// holds one, or if freezing is both required and switched off.
 pub(crate) fn check_folder(options: &FreezeOptions, roots: &[Root]) -> Result<(), ClientError> {
     if options.mode == FreezeMode::Off && options.unfrozen == Unfrozen::Refused {
-        return Err(ClientError::Usage("--require-freeze and --freeze none cannot both be meant".to_owned()));
+        return Err(ClientError::Usage("--require-freeze and --freeze none exclude each other".to_owned()));
     }
     let Some(folder) = &options.folder else { return Ok(()) };
     let shown = folder.display();
     let real = folder
         .canonicalize()
-        .map_err(|error| ClientError::NotFound(format!("the folder for second names, `{shown}`: {error}")))?;
+        .map_err(|error| ClientError::NotFound(format!("--freeze-dir `{shown}`: {error}")))?;
     if !real.is_dir() {
-        return Err(ClientError::Usage(format!("`{shown}` is not a folder to keep second names in")));
+        return Err(ClientError::Usage(format!("--freeze-dir `{shown}` is not a folder")));
     }
     let is_used = real.read_dir().is_ok_and(|mut names| names.next().is_some());
     if is_used && !real.join(MARK).exists() {
         return Err(ClientError::Usage(format!(
-            "`{shown}` is not empty: second names need a folder of their own"
+            "--freeze-dir `{shown}` is not empty: choose an empty or new folder"
         )));
     }
     match roots.iter().find(|root| root.place.starts_with(&real)) {
         None => Ok(()),
         Some(root) => Err(ClientError::Usage(format!(
-            "`{}` lies in the folder for second names, `{shown}`: choose another with --freeze-dir",
+            "`{}` is inside --freeze-dir `{shown}`: choose another folder for the temporary hard links",
             root.place.display()
         ))),
     }
@@ -104,9 +104,9 @@ pub(crate) fn check_folder(options: &FreezeOptions, roots: &[Root]) -> Result<()
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kept {
-    /// By copies that share their blocks.
+    /// Copies that share their blocks.
     Reflink,
-    /// By hard links.
+    /// Hard links.
     Hardlink,
 }
 
@@ -170,7 +170,7 @@ pub(crate) enum HoldError {
 pub(crate) struct Freeze {
     mode: FreezeMode,
     unfrozen: Unfrozen,
-    /// By device.
+    /// Trees by device.
     trees: BTreeMap<u64, Result<Tree, String>>,
     frozen: Vec<Frozen>,
 }
@@ -255,7 +255,7 @@ impl Freeze {
                 Err(error) if is_gone(error) => return Err(HoldError::Moved),
                 Err(error) if is_full(error) => return Err(HoldError::Full(full(tree.path(), error))),
                 // One file of many that cannot share its blocks, or that may be linked and not read.
-                Err(error) => tracing::debug!(%error, "not copied: a hard link does"),
+                Err(error) => tracing::debug!(%error, "protected by a hard link instead of a reflink"),
             }
         }
         let held = match tree.link(folder, name, stat.identity.ino) {
@@ -316,7 +316,7 @@ impl Freeze {
         for tree in self.trees.into_values().flatten() {
             let path = tree.path().display().to_string();
             if let Err(error) = tree.remove() {
-                tracing::warn!(%error, path, "second names were left: the next push, or `tidy`, removes them");
+                tracing::warn!(%error, path, "temporary hard links were left behind: the next push, or `tidy`, removes them");
             }
         }
     }
@@ -326,7 +326,7 @@ impl Freeze {
 fn sweep(base: &Base) {
     if let Err(error) = tree::sweep(base) {
         let path = base.path().display().to_string();
-        tracing::debug!(%error, path, "second names of a dead push were left");
+        tracing::debug!(%error, path, "temporary hard links of a killed push could not be removed");
     }
 }
 

@@ -76,7 +76,7 @@ impl Batch {
         });
     }
 
-    /// Whether nothing of it needs to be sent.
+    /// True if nothing needs to be sent.
     pub(crate) fn is_empty(&self) -> bool {
         self.chunks.is_empty()
     }
@@ -122,7 +122,7 @@ impl<'a> Feeder<'a> {
         Ok(Self { stop, free, full, batch, start: 0, filled: 0, batch_len, recent: Recent::default() })
     }
 
-    /// What is read and not yet cut.
+    /// Bytes that are read and not yet cut.
     pub(crate) fn pending(&self) -> &[u8] {
         self.batch.bytes.get(self.start..self.filled).expect("both ends lie within the batch")
     }

@@ -37,14 +37,14 @@ impl From<Stopped> for Unread {
     }
 }
 
-/// Whether the file still holds what is known of it.
+/// Comparison of a file with its known content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Compared {
     Same,
     Differs,
 }
 
-/// Whether the file system stores all of a file.
+/// Storage of a file on its file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Layout {
     Dense,
@@ -180,7 +180,7 @@ impl Reader<'_> {
         Ok(read)
     }
 
-    /// Whether `extent` is what the file holds at `at`.
+    /// Compares `extent` with the content of the file at `at`.
     pub(crate) fn compare(&mut self, file: &OwnedFd, at: u64, extent: &Extent) -> Result<Compared, Unread> {
         match *extent {
             Extent::Hole { len } => {

@@ -26,10 +26,10 @@ use crate::state::{Origin, Remembered, Slot, Sure};
 /// its first.
 const SAMPLES: u64 = 3;
 
-const SAMPLE_DIFFERS: &str = "a sample of the old content was not what it should be";
+const SAMPLE_DIFFERS: &str = "a sample of the old content had changed: the file was read in full";
 
 /// Why a file is not compared whole that may have been written to without another mtime.
-const TOO_MANY: &str = "only the ctime changed, as that of many files: samples were compared, if anything";
+const TOO_MANY: &str = "only the ctime changed, as for many files: at most samples were compared";
 
 /// Why what is remembered of a file was of no use.
 pub(super) enum Useless {
@@ -93,7 +93,11 @@ impl Scan<'_> {
         }
         let remembered = self.memory.find(&found.path, &found.stat.identity);
         if let Some(why) = &found.not_frozen {
-            let why = if found.source == Source::Path { format!("not frozen: {why}") } else { why.clone() };
+            let why = if found.source == Source::Path {
+                format!("read without protection from changes: {why}")
+            } else {
+                why.clone()
+            };
             self.reader.tally.fallback(&why, &found.path);
         }
         let Some(remembered) = self.stop.pass(remembered)? else {
@@ -114,7 +118,7 @@ impl Scan<'_> {
         }
     }
 
-    /// What can be done of a verdict that many files have.
+    /// Affordable form of a verdict that many files have.
     fn affordable(&mut self, found: &FoundFile, verdict: Verdict, sure: Sure) -> Verdict {
         let is_in_doubt = verdict == Verdict::Compare || (verdict == Verdict::Check && sure == Sure::Yes);
         if !is_in_doubt {
@@ -128,7 +132,8 @@ impl Scan<'_> {
         affordable
     }
 
-    /// What to do about a file: as its row says, unless the row does not say it, or what it is about was forgotten since.
+    /// Returns the verdict on a file: that of its row, or a new one if the row has none, or if its saved
+    /// state was dropped since.
     fn judged(&mut self, found: &FoundFile, slot: &Slot, remembered: &Remembered) -> Judged {
         let judged = found.judged.filter(|judged| judged.origin == remembered.origin);
         let judged =
@@ -140,7 +145,7 @@ impl Scan<'_> {
         judged
     }
 
-    /// Whether the file is of a format that is written in place.
+    /// True if the file is of a format that is written in place.
     fn is_of_a_store(&mut self, found: &FoundFile) -> bool {
         self.opener.open(found).is_ok_and(|file| formats::is_written_in_place(&found.path, &file))
     }
@@ -156,7 +161,7 @@ impl Scan<'_> {
         let mark = self.mark();
         let hash = self.domain.link_group(found.path.as_bytes());
         let known_len = remembered.entry.size;
-        // What is written in place and grows has a head as a rule, which says how long it is.
+        // A file that is written in place and grows usually has a head with its length.
         let head = matches!(verdict, Verdict::Append | Verdict::Prove).then_some(0);
         let samples = (0..SAMPLES).map(|n| pick(self.draw.seed() ^ hash, n, known_len)).chain(head).collect();
         let replay = Replay {
@@ -263,9 +268,9 @@ impl Scan<'_> {
         }
     }
 
-    /// As what a file is taken that is in memory: as it was listed. If it grew since and its owner is not known to
-    /// append only, it may have been written to in its middle as well, and then was never of the listed length with
-    /// these bytes: it is taken as it is when it is opened.
+    /// State with which the reuse of a file is recorded: that of the list. If the file grew since and its
+    /// owner is not known to append only, its middle may have changed as well, and then it never had the
+    /// listed length with these bytes: it is stored in its state at opening.
     fn replayed_as(&mut self, replay: &mut Replay<'_>, habit: Habit) -> Result<Stat, Useless> {
         let found = replay.found;
         if replay.verdict != Verdict::Prove || found.source == Source::Copy {
@@ -351,8 +356,8 @@ impl Scan<'_> {
         }
     }
 
-    /// As [`compare`](Self::compare), for a file without any sign of a change. If it has gone meanwhile,
-    /// what is known of it stands.
+    /// Like [`compare`](Self::compare), for a file that seems unchanged. If it has vanished meanwhile, its
+    /// saved state is used.
     fn rehash(&mut self, replay: &mut Replay<'_>, extent: &Extent) -> Result<(), Useless> {
         let Ok(file) = self.opened(replay) else { return Ok(()) };
         let compared = self.reader.compare(&file, replay.at, extent)?;
@@ -361,7 +366,9 @@ impl Scan<'_> {
             Compared::Same => Ok(()),
             // It changed after it was listed: that is a sign.
             Compared::Differs if !self.is_as_listed(replay) => Err(Useless::Moved),
-            Compared::Differs => Err(Useless::Differs("the content had changed without a sign")),
+            Compared::Differs => {
+                Err(Useless::Differs("the content had changed although size and times had not"))
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! Formats of files that are known to be written in place: growth of these is never taken for appending.
 //!
-//! By name, or by the first bytes. What is not known here has to earn trust by whole comparisons (`change`), so
-//! a format that is missing costs two readings at most, and never a byte.
+//! Formats are recognized by name, or by the first bytes. An unknown format has to earn trust by full
+//! comparisons (`change`), so a format that is missing here costs at most two reads, and never a byte.
 
 use std::os::fd::OwnedFd;
 use std::sync::LazyLock;
@@ -81,7 +81,7 @@ const INNODB_SPACE_HEADER: [u8; 2] = [0x00, 0x08];
 static BY_NAME: LazyLock<Globs> =
     LazyLock::new(|| Globs::new("built in", &NAMES).expect("the tests have built them"));
 
-/// Whether the open file at `path` is of a format that is written in place.
+/// True if the open file at `path` is of a format that is written in place.
 pub(crate) fn is_written_in_place(path: &EntryPath, file: &OwnedFd) -> bool {
     if BY_NAME.matches(path) {
         return true;

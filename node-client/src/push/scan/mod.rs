@@ -1,4 +1,4 @@
-//! What becomes of each step of the list: an entry on a page, and the content of new files on its way.
+//! Processing of each step of the list: an entry on a page, and the content of new files on its way.
 //!
 //! [`files`] decides between what is remembered of a file and what must be read, [`reading`] reads.
 
@@ -35,10 +35,10 @@ use crate::twin::{Old, is_back};
 /// A change this long after the last one has other times, where the file system counts in fractions of
 /// seconds. Kernels tick at least 100 times a second.
 const TICK_NS: i128 = 100_000_000;
-/// And where it counts in seconds, or in two.
+/// Tick of a file system that counts in seconds, or in two.
 const COARSE_TICK_NS: i128 = 2_000_000_000;
-/// By then the kernel has written out what was stored through a memory map, and the next store shows: Linux writes
-/// pages that are 30 s old every 5 s, unless it was told otherwise (`vm.dirty_expire_centisecs`).
+/// By then the kernel has written out stores through a memory map, and the next store shows: Linux writes
+/// pages that are 30 s old every 5 s, by default (`vm.dirty_expire_centisecs`).
 const WRITTEN_OUT_AFTER_NS: i128 = 60_000_000_000;
 
 /// The pages of a push under construction.
@@ -110,13 +110,13 @@ impl Scan<'_> {
                 return self.entry(&entry);
             }
             Step::Skipped(path) if path.components().last().is_some_and(is_temporary) => {
-                self.reader.tally.fallback("an unfinished file of a restore: passed over", &path);
+                self.reader.tally.fallback("skipped: an unfinished file of a restore", &path);
             }
             Step::Skipped(path) if path.components().last() == Some(BASE_NAME.as_bytes()) => {
-                self.reader.tally.fallback("second names of another user's push: passed over", &path);
+                self.reader.tally.fallback("skipped: temporary hard links of another user's push", &path);
             }
             Step::Skipped(path) => {
-                tracing::debug!(%path, "passed over: a socket, device or pipe");
+                tracing::debug!(%path, "skipped: a socket, device or pipe");
                 self.totals.skipped += 1;
             }
             Step::Problem(path, reason) => self.problem(&path, reason),
@@ -215,13 +215,13 @@ impl Scan<'_> {
         self.end_file(FileEnd::Unreadable)
     }
 
-    /// What to remember of a file that is read as `stat` after `before`, and how it is written.
+    /// Record for a file that is read as `stat` after `before`, and is written with `habit`.
     fn slot(&self, found: &FoundFile, stat: &Stat, before: Timestamp, habit: Habit) -> Slot {
         let identity = stat.identity;
         let settled = match found.source {
             // The hard link itself has set the ctime, and its removal will again. A write shows in the mtime.
             Source::Link => settled(identity.mtime, identity.mtime, self.frozen_at, before),
-            // What a copy holds was written out before it was made.
+            // The content of a copy was written out before the copy was made.
             Source::Copy => ticked(identity.ctime, self.frozen_at),
             Source::Path => settled(identity.ctime, identity.mtime, self.frozen_at, before),
         };
@@ -229,8 +229,8 @@ impl Scan<'_> {
     }
 }
 
-/// Whether a later change is sure to show in the times of a file that was last changed at `changed` and written to
-/// at `written`, and is read after `now` by a push that froze it at `frozen` or later.
+/// Certainty that a later change shows in the times of a file that was last changed at `changed` and written
+/// to at `written`, and is read after `now` by a push that froze it at `frozen` or later.
 ///
 /// A write that began after the freeze may be under way while the file is read, so it is not settled however long
 /// ago it began; nor is one whose pages may still be dirty, since stores to those leave no sign. A time that has not
@@ -245,7 +245,7 @@ fn settled(changed: Timestamp, written: Timestamp, frozen: Timestamp, now: Times
     }
 }
 
-/// Whether a change at `now` or later is sure to give another time than `stamp`.
+/// Certainty that a change at `now` or later gives another time than `stamp`.
 fn ticked(stamp: Timestamp, now: Timestamp) -> Settled {
     if since(stamp, now) >= tick_of(stamp) { Settled::Yes } else { Settled::No }
 }

@@ -27,7 +27,7 @@ struct Rule {
     glob: String,
     effect: Effect,
     author: Author,
-    /// Whether it has brought a name back that another pattern leaves out.
+    /// True if it has included a name that another pattern excludes.
     was_needed: AtomicBool,
     count: Count,
 }
@@ -38,7 +38,7 @@ enum Effect {
     BringBack,
 }
 
-/// Whether the user wrote a pattern, and wants to hear of it if it matched nothing.
+/// Author of a pattern: a user is told if it matched nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Author {
     User,
@@ -101,8 +101,7 @@ impl Excludes {
         for folder in folders_of(&rule.glob, roots) {
             if let Some(by) = self.decide(&folder).filter(|by| by.effect == Effect::LeaveOut) {
                 return Err(ClientError::Usage(format!(
-                    "{} `!{}` can bring nothing back: `/{folder}` is left out by {} `{}`, and a folder that is left out \
-                     is not entered; leave out `/{folder}/*` instead",
+                    "{} `!{}` has no effect: {} `{}` excludes the folder `/{folder}` as a whole, and an excluded folder is not entered; exclude `/{folder}/*` instead",
                     rule.place, rule.glob, by.place, by.glob
                 )));
             }
@@ -129,12 +128,13 @@ impl Excludes {
         idle.map(|(_, rule)| rule.shown())
     }
 
-    /// What each pattern left out.
+    /// Exclusions of each pattern.
     pub(crate) fn left_out(&self) -> impl Iterator<Item = LeftOutBy> {
         self.rules.iter().filter_map(|rule| rule.count.get(rule.shown()))
     }
 
-    /// Whether a pattern brings names back from folders that it does not write out: some of them may be left out.
+    /// True if a pattern includes names from folders that it does not write out; some of these folders may be
+    /// excluded.
     pub(crate) fn bring_back_anywhere(&self) -> bool {
         let mut back = self.rules.iter().filter(|rule| rule.effect == Effect::BringBack);
         back.any(|rule| matches!(written_out(&rule.glob), WrittenOut::InPart(_)))
@@ -207,7 +207,7 @@ fn read(file: &Path) -> Result<Vec<Rule>, ClientError> {
     for (number, line) in (1..).zip(text.split(|byte| *byte == b'\n')) {
         let place = format!("{shown}:{number}");
         let line = str::from_utf8(line)
-            .map_err(|_| ClientError::Usage(format!("{place}: the line is no text in UTF-8")))?;
+            .map_err(|_| ClientError::Usage(format!("{place}: the line is not valid UTF-8")))?;
         let pattern = without_end(line);
         if !pattern.is_empty() && !pattern.starts_with('#') {
             rules.push(Rule::new(&place, pattern, Author::User)?);
@@ -225,7 +225,7 @@ fn without_end(line: &str) -> &str {
     }
 }
 
-/// Whether a text ends with a backslash that escapes the character behind it.
+/// True if a text ends with a backslash that escapes the character behind it.
 fn is_escaping(text: &str) -> bool {
     let before = text.trim_end_matches('\\');
     (text.len() - before.len()) % 2 == 1

@@ -1,4 +1,4 @@
-//! What options left out of a push: counted for each of them.
+//! Exclusions of a push, counted for each option.
 
 use std::ffi::CStr;
 use std::os::fd::AsFd;

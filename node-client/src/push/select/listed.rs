@@ -55,7 +55,7 @@ pub(crate) enum Reach {
     Listed,
     /// One of them lies in it.
     OnTheWay,
-    /// Neither.
+    /// In neither of them.
     Elsewhere,
 }
 
@@ -78,7 +78,9 @@ impl Listed {
             return Ok(None);
         }
         if lists.iter().filter(|list| list.is_standard_input()).count() > 1 {
-            return Err(ClientError::Usage("standard input can be one list of paths only".to_owned()));
+            return Err(ClientError::Usage(
+                "only one list of paths can be read from standard input".to_owned(),
+            ));
         }
         let mut paths = BTreeMap::new();
         for list in lists {
@@ -99,7 +101,7 @@ impl Listed {
     fn new(paths: BTreeMap<EntryPath, AtomicBool>) -> Self {
         let mut tops: BTreeSet<EntryPath> = BTreeSet::new();
         for path in paths.keys() {
-            // What lies in a folder comes right behind it.
+            // The content of a folder comes directly behind it.
             if tops.last().is_none_or(|top| path.below(top).is_none()) {
                 tops.insert(path.clone());
             }
@@ -166,10 +168,10 @@ impl PathList {
             let (list, shown) = (self.shown(), written.display());
             ClientError::Usage(format!("{list}, path {number}: `{shown}` {why}"))
         };
-        let real = real(written).map_err(|error| refused(format!("cannot be looked up: {error}")))?;
+        let real = real(written).map_err(|error| refused(format!("cannot be found: {error}")))?;
         if !roots.iter().any(|root| real.starts_with(&root.place)) {
             let roots: Vec<_> = roots.iter().map(|root| format!("`{}`", root.place.display())).collect();
-            return Err(refused(format!("lies in none of the pushed folders, {}", roots.join(", "))));
+            return Err(refused(format!("is in none of the pushed folders, {}", roots.join(", "))));
         }
         let bytes = real.as_os_str().as_bytes();
         let path = EntryPath::new(bytes.strip_prefix(b"/").unwrap_or(bytes).to_vec());

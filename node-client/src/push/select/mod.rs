@@ -33,7 +33,7 @@ pub struct SelectOptions {
     pub exclude_files: Vec<PathBuf>,
     /// A folder that holds one of these names keeps that name, and nothing else.
     pub if_present: Vec<String>,
-    /// What becomes of folders that are marked as caches.
+    /// Handling of folders that are marked as caches.
     pub caches: Caches,
     /// Longer files are passed over.
     pub larger_than: Option<Size>,
@@ -41,7 +41,7 @@ pub struct SelectOptions {
     pub lists: Vec<PathList>,
 }
 
-/// What becomes of a folder with a file `CACHEDIR.TAG` (<https://bford.info/cachedir/>).
+/// Handling of a folder with a file `CACHEDIR.TAG` (<https://bford.info/cachedir/>).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Caches {
     /// It is pushed like any other.
@@ -112,7 +112,7 @@ impl Selection {
         })
     }
 
-    /// Whether a name in a folder is taken, as far as names tell.
+    /// Decides by name if a name in a folder is pushed.
     pub(crate) fn name(&self, path: &EntryPath, folder: Option<Marked>) -> Result<(), Refusal<'_>> {
         if self.listed.as_ref().is_some_and(|listed| listed.reach(path) == Reach::Elsewhere) {
             return Err(Refusal::NotListed);
@@ -127,7 +127,7 @@ impl Selection {
         if is_marker { Ok(()) } else { Err(Refusal::LeftOut(&marker.count)) }
     }
 
-    /// Whether a regular file is taken, as far as its length tells.
+    /// Decides by length if a regular file is pushed.
     pub(crate) fn file(&self, path: &EntryPath, stat: &Stat) -> Result<(), Refusal<'_>> {
         if self.listed.as_ref().is_some_and(|listed| listed.reach(path) == Reach::OnTheWay) {
             return Err(Refusal::NotListed);
@@ -175,7 +175,7 @@ impl Selection {
         self.excludes.unmatched().chain(idle.map(Marker::shown))
     }
 
-    /// What each option left out.
+    /// Exclusions of each option.
     pub(crate) fn left_out(&self) -> Vec<LeftOutBy> {
         let markers = self.markers.iter().filter_map(|marker| marker.count.get(marker.shown()));
         let size = self
@@ -185,12 +185,12 @@ impl Selection {
         self.excludes.left_out().chain(markers).chain(size).collect()
     }
 
-    /// What the user may not expect of the patterns.
+    /// Warnings about patterns that have less effect than they seem to have.
     pub(crate) fn warnings(&self) -> Option<String> {
         let folders: u64 = self.excludes.left_out().map(|by| by.folders).sum();
         (folders > 0 && self.excludes.bring_back_anywhere()).then(|| {
             format!(
-                "patterns left out {folders} folders whole: a pattern with `!` brings back nothing that lies in one of them"
+                "patterns excluded {folders} folders as a whole: a pattern with `!` includes nothing inside them"
             )
         })
     }
@@ -218,9 +218,9 @@ impl Marker {
     }
 }
 
-/// Whether the tag in this folder is that of a cache.
+/// True if the tag in this folder is that of a cache.
 fn is_cache(folder: &OwnedFd) -> bool {
-    // Not blocking: a pipe may have that name.
+    // Non-blocking, because a pipe may have that name.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
     let Ok(tag) = rustix::fs::openat(folder, TAG, flags, Mode::empty()) else { return false };
     let mut found = [0; SIGNATURE.len()];
@@ -228,8 +228,7 @@ fn is_cache(folder: &OwnedFd) -> bool {
     is_file && File::from(tag).read_exact(&mut found).is_ok() && found == *SIGNATURE
 }
 
-/// Nothing is left out, but for these patterns.
-/// Checks that what lies in a root and was named beside it is pushed with it.
+/// Excludes nothing but these patterns. Checks that a path inside a root, named beside it, is pushed with it.
 ///
 /// # Errors
 /// [`ClientError::Usage`] for one that the options leave out, or that may lie on a file system which is not entered.
@@ -245,14 +244,14 @@ pub(crate) fn check_covered(
         while let Some(path) = on_the_way.filter(|path| path != outer) {
             if matches!(selection.name(&path, None), Err(Refusal::LeftOut(_))) {
                 return Err(ClientError::Usage(format!(
-                    "`/{inner}` is to be pushed and lies in `/{outer}`, of which an exclude leaves it out"
+                    "an exclude matches `/{inner}`, a folder to push that is inside `/{outer}`"
                 )));
             }
             on_the_way = path.split_last().map(|(folder, _)| folder);
         }
         if mounts == Mounts::Skip && inner != outer {
             return Err(ClientError::Usage(format!(
-                "`/{inner}` lies in `/{outer}`, and with --one-file-system it may not be pushed with it: push it by itself"
+                "`/{inner}` is inside `/{outer}`, and --one-file-system may skip it: push it separately"
             )));
         }
     }

@@ -17,7 +17,7 @@ use crate::push::guest::FOLDER;
 use crate::push::second_names::is_frozen;
 use crate::push::stat::Stat;
 
-/// Whether the walk enters other file systems that are mounted below a root. Those that hold no data, such as procfs, it
+/// Handling of other file systems that are mounted below a root. Those that hold no data, such as procfs, it
 /// does not enter in any case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mounts {
@@ -30,11 +30,11 @@ pub enum Mounts {
 /// One folder or file to push. It was opened once, and is reached by that handle whatever becomes of its path.
 #[derive(Debug)]
 pub(crate) struct Root {
-    /// Where it lay when it was opened, without links in it.
+    /// Its path when it was opened, without links in it.
     pub(crate) place: PathBuf,
     /// The same without the leading slash.
     pub(crate) path: EntryPath,
-    /// What else was named and lies in it, or is it: it is pushed as a part of this one.
+    /// Other named paths that are inside this root, or equal to it: they are pushed as a part of this one.
     pub(crate) covers: Vec<EntryPath>,
     anchor: Anchor,
 }
@@ -42,9 +42,9 @@ pub(crate) struct Root {
 /// The handle by which a root is reached.
 #[derive(Debug)]
 enum Anchor {
-    /// That of the folder itself.
+    /// Handle of the folder itself.
     Folder(OwnedFd),
-    /// That of the folder that a file lies in, and its name there.
+    /// Handle of the folder that contains the file, and its name there.
     File(OwnedFd, CString),
 }
 
@@ -73,7 +73,7 @@ impl Root {
         })
     }
 
-    /// What it is at this moment.
+    /// Current stat of the root.
     pub(crate) fn stat(&self) -> Result<Stat, Errno> {
         match &self.anchor {
             Anchor::Folder(handle) => Stat::of_file(handle),
@@ -97,7 +97,7 @@ impl Root {
 /// [`ClientError::NotFound`] for one that is not there, [`ClientError::Usage`] for one that is neither folder nor file.
 pub(crate) fn check(paths: &[PathBuf]) -> Result<Vec<Root>, ClientError> {
     if paths.is_empty() {
-        return Err(ClientError::Usage("no folder to push was given".to_owned()));
+        return Err(ClientError::Usage("give at least one folder to push".to_owned()));
     }
     if paths.len() > MAX_ROOTS {
         return Err(ClientError::Usage(format!("more than {MAX_ROOTS} folders to push were given")));
@@ -146,7 +146,7 @@ fn root(path: &Path) -> Result<Root, ClientError> {
     }
     if place.ancestors().any(is_frozen) {
         return Err(ClientError::Usage(format!(
-            "`{shown}` lies where pushes keep their second names of files"
+            "`{shown}` is in a folder for temporary hard links of pushes"
         )));
     }
     let entry_path = match place.as_os_str().as_bytes().strip_prefix(b"/") {

@@ -35,7 +35,7 @@ impl Uplink<'_> {
         Ok(missing)
     }
 
-    /// What the server lacks of `known`; `None` if that is too much.
+    /// Chunks of `known` that the server lacks; `None` if there are too many.
     fn ask_for(&self, known: &mut Known) -> Result<Option<HashSet<ChunkId>>, Stopped> {
         let mut missing = HashSet::new();
         let mut ids: Vec<ChunkId> = Vec::new();

@@ -46,7 +46,7 @@ impl Uplink<'_> {
             };
             let left = self.late().len();
             if left > 0 {
-                tracing::debug!(left, ?wait, ?waited, "another node is sending chunks: waiting for them");
+                tracing::debug!(left, ?wait, ?waited, "waiting for chunks that another node is sending");
                 self.wait(wait)?;
             }
         }

@@ -238,7 +238,7 @@ impl Body {
         Ok(())
     }
 
-    /// Whether the server takes one more blob in the same body: it bounds frames, and what they are inflated to.
+    /// True if the server accepts one more blob in the same body: it limits frames and their inflated length.
     fn has_room(&self, plain: &[u8]) -> bool {
         let has_frame = usize::try_from(self.frames).is_ok_and(|frames| frames < MAX_IDS);
         has_frame && self.plain_len + u64::from(short(plain.len())) <= MAX_READ_LEN

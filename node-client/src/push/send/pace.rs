@@ -23,7 +23,7 @@ struct Limit {
     bucket: Mutex<Bucket>,
 }
 
-/// What was reserved and is not yet paid for by the time that passed.
+/// Bytes that were reserved, and that the elapsed time has not yet paid for.
 #[derive(Debug, Default)]
 struct Bucket {
     owed_parts: u128,
@@ -31,7 +31,7 @@ struct Bucket {
 }
 
 impl Pace {
-    /// Nobody ever waits.
+    /// A pace without a limit.
     pub(crate) fn unlimited() -> Self {
         Self { limit: None }
     }
@@ -144,7 +144,7 @@ mod tests {
         let pace = at_most(1_000);
         let mut ready = [Duration::ZERO; 2];
 
-        // Whoever is ready first sends the next body.
+        // The thread that is ready first sends the next body.
         for _ in 0..100 {
             let sender = ready.iter_mut().min().unwrap();
             *sender += pace.reserve(*sender, 500);

@@ -25,9 +25,9 @@ pub(crate) struct Session {
     pub(crate) repository: RepositoryId,
     pub(crate) domain: DomainKey,
     pub(crate) chunker: Chunker,
-    /// What is remembered of pushes to this repository.
+    /// State of earlier pushes to this repository.
     pub(crate) memory: Memory,
-    /// Whether the server has all chunks of the last push.
+    /// Presence of all chunks of the last push on the server.
     pub(crate) base: BaseState,
     /// How many pushes are remembered.
     pub(crate) number: u64,
@@ -76,7 +76,7 @@ impl Session {
         let unusable =
             |why: &str| ClientError::Protocol { server: api.server().to_owned(), why: why.to_owned() };
         let domain =
-            DomainKey::parse(&opened.domain_key).ok_or_else(|| unusable("its domain key is none"))?;
+            DomainKey::parse(&opened.domain_key).ok_or_else(|| unusable("the domain key is not valid"))?;
         let params = params(&opened.chunker).map_err(|why| unusable(&why))?;
         let of_repository = |header: &Header| header.repository() == opened.repository;
         let last = last.filter(of_repository);
@@ -112,7 +112,7 @@ impl Drop for Session {
 pub(crate) fn end(api: &Api, runtime: &Handle, session: SessionId) {
     let ended = runtime.block_on(async { tokio::time::timeout(ABORT_TIMEOUT, api.abort(session)).await });
     if !matches!(ended, Ok(Ok(()))) {
-        tracing::debug!(%session, "the session was left to end by itself");
+        tracing::debug!(%session, "the session could not be ended: the server will expire it");
     }
 }
 
@@ -148,7 +148,7 @@ async fn renew(api: Api, session: SessionId, mut ttl: Duration) {
         match api.renew(session).await {
             Ok(renewed) => ttl = Duration::from_millis(renewed.ttl_ms),
             // The next request of the push meets the same error and deals with it.
-            Err(error) => tracing::debug!(%error, %session, "the session was not renewed"),
+            Err(error) => tracing::debug!(%error, %session, "the session could not be renewed"),
         }
     }
 }

@@ -8,11 +8,11 @@ use super::Verdict;
 use super::draw::pick;
 use crate::state::Sure;
 
-/// So many files are compared whole, however large.
+/// Number of files that are compared in full, however large.
 const FEW: u64 = 4;
-/// So many bytes are compared whole, however small the tree.
+/// Bytes that are compared in any case, however small the tree.
 const LEAST: u64 = 64 << 20;
-/// Else at most this share of the bytes in the list, samples included: one part in so many.
+/// Share of the bytes in the list that may be compared, samples included: one part in this number.
 const SHARE: u64 = 25;
 /// Bytes that samples of one file come to as a rule: four chunks, and large ones are met more often than small ones.
 const SAMPLED: u64 = 1_400_000;
@@ -50,7 +50,7 @@ impl Doubts {
     }
 }
 
-/// Whether so few files are to be compared whole that it does not matter how large they are.
+/// Limit below which so few files are compared in full that their size does not matter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Few {
     Yes,
@@ -69,8 +69,8 @@ pub(crate) struct Purse {
 }
 
 impl Purse {
-    /// What can be done of `verdict`, which is to compare or to check, for a file of `len` bytes. If samples of all
-    /// files would cost too much, `seed` decides.
+    /// Returns the affordable form of `verdict`, which is to compare or to check, for a file of `len` bytes.
+    /// If samples of all files would cost too much, `seed` decides.
     pub(crate) fn afford(&mut self, verdict: Verdict, len: u64, seed: u64) -> Verdict {
         if verdict == Verdict::Compare && self.few == Few::Yes {
             return Verdict::Compare;
@@ -118,7 +118,7 @@ mod tests {
         assert_eq!(read(Verdict::Check, &[MIB; 60]), 60 * MIB);
     }
 
-    /// Whatever touches every file costs a share of their bytes.
+    /// A change that touches every file costs a share of their bytes.
     #[test]
     fn a_tree_that_is_all_in_doubt_costs_a_share() {
         let large = [100 * MIB; 100];

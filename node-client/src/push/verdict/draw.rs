@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 /// Which part of what is known to be unchanged is hashed again all the same.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Rehash {
-    /// Nothing.
+    /// Never.
     Never,
     /// Everything once in so many pushes. The first half of each round is free, and the second
     /// half has an equal share for each push.
@@ -34,7 +34,7 @@ impl Draw {
         self.seed
     }
 
-    /// Whether the chunk `index` of the file with hash `file` is to be hashed again.
+    /// True if the chunk `index` of the file with hash `file` must be hashed again.
     pub(crate) fn chooses(&self, file: u64, index: u64) -> bool {
         let key = file.wrapping_add(index);
         match self.rehash {

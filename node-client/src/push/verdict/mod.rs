@@ -1,4 +1,4 @@
-//! What became of a file since it was last read, and what must be read of it now.
+//! Changes of a file since it was last read, and the reading that each requires.
 //!
 //! Pure: the whole truth table is here and in `docs/change-detection.md`, and a test compares the two.
 
@@ -25,7 +25,7 @@ impl Change {
     }
 }
 
-/// What to do about a file that is known.
+/// Action for a known file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 #[cbor(index_only)]
 pub(crate) enum Verdict {
@@ -38,10 +38,10 @@ pub(crate) enum Verdict {
     /// Take what is known if all of it matches; as [`Check`](Self::Check), where too many files are in doubt.
     #[n(2)]
     Compare,
-    /// As [`Check`](Self::Check), and read on from the start of the last chunk.
+    /// Like [`Check`](Self::Check), and read on from the start of the last chunk.
     #[n(3)]
     Append,
-    /// As [`Append`](Self::Append), if every old chunk matches.
+    /// Like [`Append`](Self::Append), if every old chunk matches.
     #[n(4)]
     Prove,
     /// Read all of it.
@@ -62,7 +62,7 @@ pub(crate) struct Judged {
     /// How it has been seen to be written, this change included.
     #[n(2)]
     pub(crate) habit: Habit,
-    /// What to do about it.
+    /// The action.
     #[n(3)]
     pub(crate) verdict: Verdict,
 }
@@ -71,8 +71,8 @@ impl Judged {
     /// The answer for a file of this class that is remembered as `slot` and is `now`.
     pub(crate) fn of(class: Class, slot: &Slot, remembered: &Remembered, now: &Stat) -> Self {
         let change = Change::since(slot, remembered, now);
-        // Of a push that was cut short, not every comparison came to its end; of a file that was only taken for the
-        // same, none counts.
+        // An interrupted push may not have finished its comparisons; those of a file that was recognized
+        // without device or inode do not count.
         let is_proved = remembered.origin != Origin::Journal && remembered.sure == Sure::Yes;
         let habit = match slot.habit.after(change) {
             Habit::Appends(_) if !is_proved => Habit::UNKNOWN,

@@ -45,7 +45,7 @@ fn unquoted(text: &str) -> &str {
     text.trim_matches('`')
 }
 
-/// What a row of the table says of a change beside its sign.
+/// Qualifier in the table for a change beside its sign.
 fn qualifier(rows: &[Vec<&str>], sign: &str, settled: Settled, trust: Trust) -> &'static str {
     let is_split = |by: &str| rows.iter().any(|row| row[0] == format!("`{sign}`, {by}"));
     match (settled, trust) {

@@ -62,7 +62,7 @@ fn manifest(problems: &[&str]) -> Manifest {
     }
 }
 
-/// What `pattern` chooses of these records and is not whole: `None` if all of it is.
+/// Files of these records that `pattern` chooses and that are not whole: `None` if all are.
 fn lack(manifest: &Manifest, records: &[Vec<Record>], pattern: &str) -> Option<(u64, Vec<String>)> {
     let filter = Filter::new(&[pattern.to_owned()], &[]).unwrap();
     let mut survey = Survey::new(manifest, &filter);
@@ -161,5 +161,5 @@ fn a_lack_names_the_first_few_and_counts_the_others() {
         text(1_500, first),
         "1,500 files are missing or torn on node `n`: `/r/a` (vanished), `/r/b` (closed) and 1,498 more"
     );
-    assert!(text(2, Vec::new()).ends_with("the snapshot does not say which"));
+    assert!(text(2, Vec::new()).ends_with("the snapshot does not name them"));
 }

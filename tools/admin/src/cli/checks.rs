@@ -14,17 +14,17 @@ use super::Turn;
 /// Arguments of `verify`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Verify {
-    /// How deep to look.
+    /// Depth of the check.
     #[arg(long, value_enum, default_value_t = Level::Exists)]
     level: Level,
-    /// Only what this snapshot needs [default: everything].
+    /// Check only the data of this snapshot [default: everything].
     #[arg(long, value_name = "SNAPSHOT")]
     pub(crate) snapshot: Option<SnapshotChoice>,
-    /// With `--level refs`: mend what is wrong.
+    /// With `--level refs`: repair wrong counts.
     #[arg(long)]
     pub(crate) repair: bool,
-    /// Take packs that are not on the site as lost, even if they are most of them: the next pushes send again what
-    /// the nodes still have.
+    /// Treat packs that are missing from the site as lost, even if they are most of them. The next pushes
+    /// send again what the nodes still have.
     #[arg(long)]
     pub(crate) accept_loss: bool,
     #[command(flatten)]
@@ -42,19 +42,19 @@ pub(crate) struct Scrub {
     pub(crate) turn: Turn,
 }
 
-/// How much to read, and how fast. Each run goes on with the packs whose last check is longest ago.
+/// Limits of one run. The next run starts with the packs whose last check is oldest.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Limits {
-    /// Share of all packs by bytes, such as `5%`.
+    /// Read this share of all packs by bytes, such as `5%`.
     #[arg(long, value_name = "PERCENT")]
     sample: Option<Share>,
-    /// Bytes of packs to read, such as `10G`.
+    /// Read at most this many bytes of packs, such as `10G`.
     #[arg(long, value_name = "SIZE", value_parser = some_bytes)]
     max_bytes: Option<NonZeroU64>,
-    /// Begin nothing after this time, such as `90s`, `30m` or `2h`.
+    /// Stop starting new work after this time, such as `90s`, `30m` or `2h`.
     #[arg(long, value_name = "DURATION")]
     max_time: Option<Time>,
-    /// Bytes of packs to read per second, such as `20M`.
+    /// Read at most this many bytes of packs per second, such as `20M`.
     #[arg(long, value_name = "SIZE")]
     max_rate: Option<Rate>,
 }
@@ -82,7 +82,7 @@ fn some_bytes(text: &str) -> Result<NonZeroU64, String> {
 }
 
 impl Verify {
-    /// What to ask the server for, if it is about stored objects: of everything.
+    /// Request to check stored objects; `None` if the counts are checked.
     pub(crate) fn request(&self) -> Option<VerifyRequest> {
         let level = self.level.of_objects()?;
         let limits = self.limits.wire();
@@ -91,24 +91,24 @@ impl Verify {
 }
 
 impl Scrub {
-    /// What to ask the server for.
+    /// Request to the server.
     pub(crate) fn request(&self) -> VerifyRequest {
         VerifyRequest { limits: self.limits.wire(), ..VerifyLevel::Read.into() }
     }
 }
 
-/// How deep a check goes.
+/// Depth of a check.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum Level {
     /// Every page and chunk that a snapshot needs is in the index.
     Index,
-    /// And every pack that the index names is on the site, with the right length.
+    /// Like `index`, and every pack that the index names exists on the site with the right length.
     Exists,
-    /// And every byte of every pack is as it was written.
+    /// Like `exists`, and every byte of every pack is correct.
     Read,
-    /// And every file of every snapshot comes out whole: order of its parts, length, digest.
+    /// Like `read`, and every file of every snapshot can be restored: order of its parts, length, digest.
     Restore,
-    /// The counts of the index are what manifests and pages say, counted anew.
+    /// The reference counts of the index equal a recount from manifests and pages.
     Refs,
 }
 

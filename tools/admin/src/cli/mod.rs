@@ -17,12 +17,12 @@ use node_client::span::Span;
 
 use checks::{Scrub, Verify};
 
-/// What all exit codes mean, in the help of every command.
+/// Meaning of all exit codes, printed in the help of every command.
 macro_rules! exit_codes {
     () => {
-        "Exit codes: 0 done, and nothing is wrong · 2 wrong usage · 3 done, but not all of it ·
-10 not found · 11 conflict · 12 not allowed · 13 stored bytes are damaged ·
-14 not available, try again · 15 done, and standard output cannot be written · 1 a defect of ours"
+        "Exit codes: 0 done, no problem found · 2 wrong usage · 3 partially done · 10 not found ·
+11 conflict · 12 access denied · 13 stored data is damaged · 14 not available, try again ·
+15 done, but the report could not be written · 1 a bug in Astacus, please report it"
     };
 }
 
@@ -33,7 +33,7 @@ macro_rules! examples {
     };
 }
 
-/// Looks after an Astacus repository: what it holds, and whether that is as it was written.
+/// Manage and check an Astacus repository.
 #[derive(Debug, Parser)]
 #[command(name = "astacus-admin", version, after_help = AFTER_HELP, max_term_width = 100)]
 pub(crate) struct Arguments {
@@ -47,23 +47,23 @@ pub(crate) struct Arguments {
 
 const AFTER_HELP: &str = concat!(
     "\
-Settings come from flags, then from the environment (ASTACUS_SERVER, ASTACUS_TOKEN_FILE,
-ASTACUS_TOKEN), then from ~/.config/astacus/client.toml, then from /etc/astacus/client.toml.
+Each setting comes from the first of these that has it: flags, the environment (ASTACUS_SERVER,
+ASTACUS_TOKEN_FILE, ASTACUS_TOKEN), ~/.config/astacus/client.toml, /etc/astacus/client.toml.
 
 ",
     exit_codes!()
 );
 
-/// Where the server is.
+/// Address of the server, and how to reach it.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Connection {
     /// Address of the server [default: http://127.0.0.1:5515].
     #[arg(long, global = true, help_heading = ALL_COMMANDS, value_name = "URL")]
     server: Option<String>,
-    /// File that holds the token for the server.
+    /// File that holds the access token of the server.
     #[arg(long, global = true, help_heading = ALL_COMMANDS, value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// How long to wait for a server that says nothing, such as 90s, 10m or 2h.
+    /// Give up after the server has sent nothing for this time, such as 90s, 10m or 2h.
     #[arg(long, global = true, help_heading = ALL_COMMANDS, value_name = "TIME", default_value = "30m")]
     pub(crate) timeout: Span,
 }
@@ -78,106 +78,106 @@ impl Connection {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Show what the repository holds, and alarms if there are any.
+    /// Show repository size, open sessions and active alarms.
     #[command(after_help = examples!("status" "status --json | jq .alarms" "status --fail-on-alarm --quiet"))]
     Status {
-        /// End with 3 if any alarm is up that nobody has acknowledged.
+        /// Exit with code 3 if an alarm is active that nobody has acknowledged.
         #[arg(long)]
         fail_on_alarm: bool,
     },
-    /// List the alarms that are up, or acknowledge one: then it is still shown, and fails no `status --fail-on-alarm`
-    /// and notifies nobody until it is over.
+    /// List the active alarms, or acknowledge one. An acknowledged alarm is still listed, but
+    /// `status --fail-on-alarm` ignores it and no notice is sent until it is cleared.
     #[command(after_help = examples!("alarms" "alarms ack overdue db1 --reason 'node is being repaired' --for 7d"))]
     Alarms(AlarmsArguments),
-    /// Show how old the last good snapshot of each series is and may be, or say how old it may be. Good means
-    /// complete, and neither damaged, suspect nor forgotten.
+    /// Show the age of the last good snapshot of each series, and the oldest age allowed; set that limit. A
+    /// good snapshot is complete and neither damaged, suspect nor deleted.
     #[command(after_help = examples!(
         "freshness" "freshness set orders --node db1 --max-age 26h" "freshness retire orders --node db0"
     ))]
     Freshness(FreshnessArguments),
-    /// Show how old the last complete snapshot of each series is that is neither damaged nor suspect.
+    /// Show the age of the last complete snapshot of each series, ignoring damaged and suspect ones.
     #[command(after_help = examples!("last" "last orders --max-age 26h"))]
     Last {
         /// Only this cluster.
         #[arg(value_name = "CLUSTER")]
         cluster: Option<ClusterName>,
-        /// End with 3 if that of any series is this old or older, such as 26h or 2d, or if there is none.
+        /// Exit with code 3 if a series has no such snapshot, or one of this age or older, such as 26h or 2d.
         #[arg(long, value_name = "TIME")]
         max_age: Option<Span>,
     },
-    /// List snapshots, oldest first, with those that are going or protected marked.
+    /// List all snapshots, oldest first, including protected ones and ones pending deletion.
     #[command(after_help = examples!(
         "snapshots" "snapshots --cluster orders --node db-3 --json" "snapshots --label release=4.2"
     ))]
     Snapshots {
-        /// Only those of this cluster.
+        /// Only snapshots of this cluster.
         #[arg(long, value_name = "NAME")]
         cluster: Option<ClusterName>,
-        /// Only those of this node.
+        /// Only snapshots of this node.
         #[arg(long, value_name = "NAME")]
         node: Option<NodeName>,
-        /// Only those that have this label; repeated: all of them.
+        /// Only snapshots with this label; if repeated, with all of these labels.
         #[arg(long = "label", value_name = "KEY[=VALUE]")]
         labels: Vec<LabelChoice>,
     },
-    /// Show all that is known of one snapshot, with every file that is missing from it or torn.
+    /// Show the details of one snapshot, and every file that is missing or torn in it.
     #[command(after_help = examples!(
         "show 018bcfe5-6800-7707-8707-070707070707" "show 018bcfe5-6800-7707-8707-070707070707 --limit 20"
     ))]
     Show {
-        /// Its id, at least four digits that only its id begins or ends with, or `latest`.
+        /// Id of the snapshot, four or more of its first or last digits if no other id has them, or `latest`.
         snapshot: SnapshotChoice,
-        /// Name at most so many files that are missing, incomplete, torn or fuzzy [default: all].
+        /// Name at most N files that are missing, incomplete, torn or fuzzy [default: all].
         #[arg(long, value_name = "N", value_parser = count::<u64>)]
         limit: Option<u64>,
     },
-    /// Count what clusters, nodes and snapshots take, and what each snapshot alone holds.
+    /// Show the space used by each cluster, node and snapshot, and the part that is unique to each snapshot.
     #[command(after_help = examples!("stats" "stats --cluster orders --json"))]
     Stats {
         /// Only this cluster.
         #[arg(long, value_name = "NAME")]
         cluster: Option<ClusterName>,
     },
-    /// Forget snapshots: those named, or those that a policy does not keep.
+    /// Delete snapshots by id, or by a retention policy; `undelete` brings them back until their delay is over.
     #[command(after_help = FORGET_HELP)]
     Forget(ForgetArguments),
-    /// Bring back snapshots that were forgotten.
+    /// Bring back deleted snapshots whose delay is not over.
     #[command(after_help = examples!("undelete 018bcfe5-6800-7707-8707-070707070707"))]
     Undelete {
-        /// Their ids, or at least four digits that only one id begins or ends with.
+        /// Ids of the snapshots; four or more first or last digits are enough if only one id has them.
         #[arg(required = true, value_name = "SNAPSHOT")]
         snapshots: Vec<SnapshotChoice>,
     },
-    /// Make a snapshot stay whatever policies say, until that is taken back.
+    /// Protect a snapshot from deletion, or remove its protection.
     #[command(after_help = examples!(
         "protect 018bcfe5-6800-7707-8707-070707070707 --reason 'audit of 2026'"
         "protect --off 018bcfe5-6800-7707-8707-070707070707"
     ))]
     Protect(ProtectArguments),
-    /// Collect what nothing needs any more, and free its bytes.
+    /// Delete unreferenced data and free its space.
     #[command(after_help = GC_HELP)]
     Gc(GcArguments),
-    /// Check the repository, one snapshot, or a sample; exit code 13 if anything is wrong.
+    /// Check the repository, one snapshot or a sample; exit code 13 if damage is found.
     #[command(after_help = examples!(
         "verify --level read --sample 5%"
         "verify --level restore --snapshot 018bcfe5-6800-7707-8707-070707070707"
         "verify --level refs --repair"
     ))]
     Verify(Verify),
-    /// Read packs and compare every byte with its id, those checked longest ago first.
+    /// Read packs and verify every byte, starting with the packs whose last check is oldest.
     #[command(after_help = examples!("scrub --max-time 2h --max-rate 50M" "scrub --sample 3%"))]
     Scrub(Scrub),
-    /// List the sessions that are open, or end one. While a session is open, the collector keeps what became garbage
-    /// since it began.
+    /// List the open sessions, or end one. While a session is open, the collector keeps data that became
+    /// unreferenced after the session began.
     #[command(after_help = examples!("sessions" "sessions end 01890a5d-ac96-774b-bcce-b302099a8057"))]
     Sessions(SessionsArguments),
-    /// Find chunks.
+    /// Find a chunk or page in the repository.
     #[command(subcommand)]
     Chunk(ChunkCommand),
-    /// Look into packs.
+    /// Inspect pack files.
     #[command(subcommand)]
     Pack(PackCommand),
-    /// Make a lost index again from a site, while no server runs.
+    /// Rebuild a lost index from the site and the master key, while no server runs.
     #[command(after_help = REBUILD_HELP)]
     Rebuild(RebuildArguments),
     /// Print a completion script for a shell.
@@ -196,10 +196,11 @@ pub(crate) enum Command {
 
 const FORGET_HELP: &str = concat!(
     "\
-Without snapshots and without a rule, the policy of the server's configuration decides. It counts
-the snapshots of each series by itself: of the same node and folders. What any rule keeps stays, and
---maximum takes away from that. A rule of 0 is sent too: it is not the same as none. What is forgotten can be brought back until its
-delay is over; then `gc` frees what it took. Exit code 3 if a snapshot that was named stays.
+Without snapshot ids and without rules, the retention policy of the server's configuration applies.
+It counts the snapshots of each series separately. A snapshot that any rule keeps is kept, but
+--maximum overrides the keep rules. `--keep-daily 0` is a rule (keep none); leaving it out means no
+such rule. Until the delay is over, `undelete` brings a deleted snapshot back; after it, `gc` frees
+its space. Exit code 3 if a named snapshot was not deleted.
 
 ",
     examples!(
@@ -211,8 +212,8 @@ delay is over; then `gc` frees what it took. Exit code 3 if a snapshot that was 
 
 const GC_HELP: &str = concat!(
     "\
-What a session that is open may need stays until that is over. Exit code 3 if the run was stopped,
-or could not do everything: what was done stays done, and the next run goes on.
+Data that an open session may need is kept until the session ends. Exit code 3 if the run stopped
+early or could not delete everything: its work is kept, and the next run continues it.
 
 ",
     examples!("gc --dry-run" "gc --explain --json" "gc --max-copy 4GiB")
@@ -220,138 +221,141 @@ or could not do everything: what was done stays done, and the next run goes on.
 
 const REBUILD_HELP: &str = concat!(
     "\
-This is `astacus-server rebuild`, from the folder of this program or else from PATH: its output and
-its exit code are what you get. Exit code 10 if it is not installed.
+This command starts `astacus-server rebuild`, found beside this program or in PATH, and returns its
+output and exit code. Exit code 10 if it is not installed.
 
 ",
     examples!("rebuild --data-dir /srv/astacus --from-site file:///mnt/site --keyring keys")
 );
 
-/// What to forget.
+/// Arguments of `forget`: the snapshots, or the policy that chooses them.
 #[derive(Debug, Args)]
 pub(crate) struct ForgetArguments {
-    /// Ids of the snapshots, or at least four digits that only one id begins or ends with; without any, a policy
-    /// decides.
+    /// Ids of the snapshots; four or more first or last digits are enough if only one id has them. Without
+    /// ids, a policy decides.
     #[arg(value_name = "SNAPSHOT", conflicts_with_all = ["PolicyArguments", "cluster", "node", "labels"])]
     pub(crate) snapshots: Vec<SnapshotChoice>,
-    /// Only snapshots of this cluster [default: of each cluster, each by itself].
+    /// Only snapshots of this cluster [default: all clusters, each with its own count].
     #[arg(long, value_name = "NAME")]
     pub(crate) cluster: Option<ClusterName>,
     /// Only snapshots of this node.
     #[arg(long, value_name = "NAME")]
     pub(crate) node: Option<NodeName>,
-    /// Only snapshots that have this label; repeated: all of them. A rule counts no other snapshots then.
+    /// Only snapshots with this label; if repeated, with all of these labels. The rules then count only these
+    /// snapshots.
     #[arg(long = "label", value_name = "KEY[=VALUE]")]
     pub(crate) labels: Vec<LabelChoice>,
-    /// Change nothing, and tell what would be done.
+    /// Show the effects and change nothing.
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// The last complete snapshot of a series may go as any other.
+    /// Allow deleting the last complete snapshot of a series.
     #[arg(long)]
     pub(crate) even_last: bool,
-    /// The server's clock jumped, and is right now.
+    /// Accept the server's current time as correct after a clock jump.
     #[arg(long)]
     pub(crate) accept_clock: bool,
-    // Last, as its heading is for all that follows.
+    // This field is the last, because its heading applies to all options behind it.
     #[command(flatten)]
     pub(crate) policy: PolicyArguments,
 }
 
-/// Which snapshots a policy keeps.
+/// Rules of a retention policy.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Policy")]
 pub(crate) struct PolicyArguments {
-    /// Keep snapshots for so many days.
+    /// Keep the snapshots of the last N days.
     #[arg(long, value_name = "N", value_parser = count::<u32>)]
     pub(crate) keep_days: Option<u32>,
-    /// Keep at least so many complete ones [default: 3].
+    /// Keep at least N complete snapshots [default: 3].
     #[arg(long, value_name = "N", value_parser = count::<u32>)]
     pub(crate) minimum: Option<u32>,
-    /// Keep no more than so many complete ones.
+    /// Keep at most N complete snapshots, whatever the other rules keep.
     #[arg(long, value_name = "N", value_parser = count::<u32>)]
     pub(crate) maximum: Option<u32>,
-    /// Keep so many of the newest complete ones.
+    /// Keep the N newest complete snapshots.
     #[arg(long, value_name = "N", value_parser = count::<u32>)]
     pub(crate) keep_last: Option<u32>,
-    /// Keep the newest of each of the last N hours that have one.
+    /// Keep the newest snapshot of each of the last N hours that have one.
     #[arg(long, value_name = "N", value_parser = count::<u32>)]
     pub(crate) keep_hourly: Option<u32>,
-    /// The same for days.
+    /// Keep the newest snapshot of each of the last N days that have one.
     #[arg(long, value_name = "N", value_parser = count::<u32>)]
     pub(crate) keep_daily: Option<u32>,
-    /// The same for ISO weeks.
+    /// Keep the newest snapshot of each of the last N ISO weeks that have one.
     #[arg(long, value_name = "N", value_parser = count::<u32>)]
     pub(crate) keep_weekly: Option<u32>,
-    /// The same for months.
+    /// Keep the newest snapshot of each of the last N months that have one.
     #[arg(long, value_name = "N", value_parser = count::<u32>)]
     pub(crate) keep_monthly: Option<u32>,
-    /// The same for years.
+    /// Keep the newest snapshot of each of the last N years that have one.
     #[arg(long, value_name = "N", value_parser = count::<u32>)]
     pub(crate) keep_yearly: Option<u32>,
 }
 
-/// A whole number, refused in words that say so.
+/// Parses a whole number. The error message says that one is expected.
 fn count<N: std::str::FromStr>(text: &str) -> Result<N, String> {
     text.parse().map_err(|_| "expected a whole number, 0 or more".to_owned())
 }
 
-/// What must stay, and why.
+/// Arguments of `protect`: the snapshot and the reason.
 #[derive(Debug, Args)]
 pub(crate) struct ProtectArguments {
-    /// Id of the snapshot, or at least four digits that only its id begins or ends with.
+    /// Id of the snapshot; four or more first or last digits are enough if only one id has them.
     pub(crate) snapshot: SnapshotChoice,
-    /// Why it must stay.
+    /// Reason for the protection, shown in lists.
     #[arg(long, value_name = "TEXT", value_parser = reason, required_unless_present = "off")]
     pub(crate) reason: Option<String>,
-    /// It may go as any other again.
+    /// Remove the protection.
     #[arg(long, conflicts_with = "reason")]
     pub(crate) off: bool,
 }
 
-/// How the collector runs.
+/// Options of one run of the collector.
 #[derive(Debug, Args)]
 pub(crate) struct GcArguments {
-    /// Change nothing, and tell what would be done.
+    /// Show the effects and change nothing.
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// The same, with everything that waits, and for whom.
+    /// Like --dry-run, and list each object that is kept for now, with the session or delay that keeps it.
     #[arg(long)]
     pub(crate) explain: bool,
-    /// Do not wait for delays: forgotten snapshots go for good. What open sessions need stays all the same.
+    /// Skip the delays: deleted snapshots are purged at once and cannot be restored. Data that open sessions
+    /// need is still kept.
     #[arg(long)]
     pub(crate) now: bool,
-    /// Go on where more would go than may go in a day.
+    /// Exceed the daily deletion limit (`gc.max_daily_percent` of the server's configuration).
     #[arg(long)]
     pub(crate) allow_large: bool,
-    /// Copy at most so much to empty packs of which little is left: bytes, or a number with K, M or G
-    /// [default: as the server is configured].
+    /// Rewrite at most this many bytes from sparse packs: a number with K, M or G [default: the server's
+    /// configuration].
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) max_copy: Option<u64>,
     #[command(flatten)]
     pub(crate) turn: Turn,
 }
 
-/// What to do beside another run.
+/// Wait for another run, or fail while it is in progress.
 #[derive(Debug, Clone, Copy, Args)]
 pub(crate) struct Turn {
-    /// While another run is in progress, wait so long for it to end, such as 90s, 10m or 2h [default: end with 11].
+    /// Wait up to this time for another run to end, such as 90s, 10m or 2h [default: do not wait, exit with
+    /// code 11].
     #[arg(long, value_name = "TIME")]
     pub(crate) wait: Option<Span>,
 }
 
-/// From what a repository is made again.
+/// Arguments of `rebuild`: the new data folder, the site and the key.
 #[derive(Debug, Args)]
 pub(crate) struct RebuildArguments {
-    /// Folder of the server, without an index.
+    /// Data folder of the server; it must not hold an index.
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: PathBuf,
-    /// The site that holds the packs.
+    /// Site that holds the packs.
     #[arg(long, value_name = "URL")]
     pub(crate) from_site: OsString,
-    /// The keys of the repository.
+    /// File with the master key of the repository.
     #[arg(long, value_name = "FILE")]
     pub(crate) keyring: PathBuf,
-    /// More arguments, handed on as they are.
+    /// More arguments for `astacus-server rebuild`.
     #[arg(last = true, value_name = "ARGUMENT")]
     pub(crate) more: Vec<OsString>,
 }
@@ -364,7 +368,7 @@ fn reason(text: &str) -> Result<String, String> {
     }
 }
 
-/// A number of bytes. It is written as rates are, and may be zero.
+/// Parses a number of bytes, written like a rate. Zero is allowed.
 fn size(text: &str) -> Result<u64, String> {
     let expected = "expected a number of bytes, such as `0`, `500000`, `512M` or `4GiB`";
     match (text, text.parse::<Rate>()) {
@@ -382,20 +386,21 @@ pub(crate) struct AlarmsArguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum AlarmsCommand {
-    /// Acknowledge an alarm until it is over. One that comes up again later is not acknowledged.
+    /// Acknowledge an alarm until it is cleared. If it is raised again later, it needs a new acknowledgement.
     #[command(after_help = examples!(
         "alarms ack clock_jumped --reason 'clock is being set'"
         "alarms ack overdue orders/db1 --reason 'node is being repaired' --for 7d"
     ))]
     Ack {
-        /// Its code, as `alarms` lists it.
+        /// Code of the alarm, as `alarms` lists it.
         code: String,
-        /// The series or channel that it is about, or a part of that; needed if several alarms have the code.
+        /// Series or channel of the alarm, or a part of its name; needed if several alarms have this code.
         subject: Option<String>,
-        /// Why it may stay up.
+        /// Reason for the acknowledgement.
         #[arg(long, value_name = "TEXT", value_parser = reason)]
         reason: String,
-        /// For how long, such as 12h or 7d [default: until it is over].
+        /// End of the acknowledgement after this time, such as 12h or 7d [default: when the alarm is
+        /// cleared].
         #[arg(long = "for", value_name = "TIME")]
         lasts: Option<Span>,
     },
@@ -409,22 +414,23 @@ pub(crate) struct FreshnessArguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum FreshnessCommand {
-    /// Say how old the last good snapshot may be; series that have none are overdue at once.
+    /// Set the oldest age allowed for the last good snapshot. A series without a good snapshot is overdue at
+    /// once.
     #[command(after_help = examples!("freshness set orders --max-age 26h"))]
     Set {
         #[command(flatten)]
         scope: ScopeArguments,
-        /// The age, such as 26h or 2d.
+        /// Oldest age allowed, such as 26h or 2d.
         #[arg(long, value_name = "TIME")]
         max_age: Span,
     },
-    /// Say that nothing is pushed any more: no alarm is raised for that.
+    /// Retire series that are no longer pushed: they raise no `overdue` alarm.
     #[command(after_help = examples!("freshness retire orders --node db0"))]
     Retire {
         #[command(flatten)]
         scope: ScopeArguments,
     },
-    /// Take back what `set` or `retire` said: the configuration and the history of the series decide again.
+    /// Undo `set` or `retire`: the configuration and the history of the series set the limit again.
     #[command(after_help = examples!("freshness usual orders --node db0"))]
     Usual {
         #[command(flatten)]
@@ -432,16 +438,16 @@ pub(crate) enum FreshnessCommand {
     },
 }
 
-/// The series that are meant.
+/// The series that a command applies to.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ScopeArguments {
-    /// Their cluster.
+    /// Cluster of the series.
     #[arg(value_name = "CLUSTER")]
     pub(crate) cluster: ClusterName,
-    /// Only those of this node.
+    /// Only series of this node.
     #[arg(long, value_name = "NAME")]
     pub(crate) node: Option<NodeName>,
-    /// Only the series of this name, or with this folder.
+    /// Only the series with this name, or with this folder.
     #[arg(long, value_name = "NAME")]
     pub(crate) series: Option<String>,
 }
@@ -454,38 +460,39 @@ pub(crate) struct SessionsArguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum SessionsCommand {
-    /// End a session without a snapshot. Its push fails or starts again; what it sent stays until it is collected.
+    /// End a session without a snapshot. Its push fails or starts again; data that it sent is kept until the
+    /// collector deletes it.
     #[command(after_help = examples!("sessions end 01890a5d-ac96-774b-bcce-b302099a8057"))]
     End {
-        /// The session.
+        /// Id of the session.
         session: SessionId,
     },
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ChunkCommand {
-    /// Say where a chunk or page lies, and how often it is referred to. Exit code 13 if its stored
-    /// bytes are known to be damaged.
+    /// Show where a chunk or page is stored, and its reference count. Exit code 13 if its stored bytes are
+    /// known to be damaged.
     #[command(after_help = examples!(
         "chunk locate chunk:114c062e4fcce8b028088484850de36c6fac93446cbbea723523d5f1af40be15"
     ))]
     Locate {
-        /// Its id: `chunk:` and 64 hex digits.
+        /// Id of the chunk or page: `chunk:` and 64 hex digits.
         id: ChunkId,
     },
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum PackCommand {
-    /// Say what a file is, without a server: whose pack, whether it is whole, and, with the master
-    /// key, what lies in it. Exit code 13 if anything is wrong.
+    /// Inspect a pack file without a server: owner, completeness and, with the master key, its blobs. Exit
+    /// code 13 if damage is found.
     #[command(after_help = examples!(
         "pack inspect packs/1a/1a9d111d" "pack inspect packs/1a/1a9d111d --key-file master.key --json"
     ))]
     Inspect {
-        /// The file.
+        /// Pack file.
         file: PathBuf,
-        /// The repository's master key; with it every blob is opened and checked.
+        /// File with the master key of the repository, to open and check every blob.
         #[arg(long, value_name = "FILE")]
         key_file: Option<PathBuf>,
     },

@@ -47,7 +47,7 @@ fn finding(kind: FindingKind) -> Finding {
     Finding {
         kind,
         object: "pack:00".to_owned(),
-        problem: "is not on the site".to_owned(),
+        problem: "is missing from the site".to_owned(),
         snapshots: vec![snapshot],
         files: vec![FileRef { snapshot, node: node.clone(), path: "var/lib/x".to_owned() }],
         more_files: 5,
@@ -88,11 +88,11 @@ fn what_is_only_unreadable_exits_with_14_and_anything_else_with_13() {
     }
 }
 
-/// Whoever runs the quick check must not believe that bytes were read.
+/// The quick check must not suggest that bytes were read.
 #[test]
 fn a_check_that_reads_nothing_says_so() {
     let told = |level| text(&Verified::new(level, VerifyReport::default()));
-    let line = "no stored byte was read: `--level read` reads them all\n";
+    let line = "stored bytes were not read: `--level read` reads all of them\n";
 
     for level in [VerifyLevel::Index, VerifyLevel::Exists] {
         assert!(told(level).contains(line), "{}", told(level));

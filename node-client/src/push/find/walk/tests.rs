@@ -425,12 +425,12 @@ fn a_name_that_moves_again_and_again_is_a_problem() {
     assert_eq!(seen.restless, 1);
     let steps = seen.steps();
     assert_eq!(shown(&steps, &roots[0].path), ["folder ", "file calm", "problem moves"]);
-    assert!(matches!(&steps[2], Step::Problem(_, why) if why == "was replaced again and again"));
+    assert!(matches!(&steps[2], Step::Problem(_, why) if why == "was replaced repeatedly"));
 }
 
 #[test]
 fn a_name_that_moves_a_few_times_is_what_it_is_in_the_end() {
-    /// What the name is made when it was looked at for the fifth time.
+    /// Replacement of the name at its fifth lookup.
     type Turn = fn(&Path);
     let turns: [(Turn, &str, &str); 5] = [
         (|path| fs::write(path, "other").unwrap(), "file", "file f"),
@@ -810,7 +810,10 @@ fn what_patterns_leave_out_is_counted_and_a_folder_is_not_entered() {
         [("--exclude *.tmp".to_owned(), 3, 0, 10), ("--exclude cache".to_owned(), 1, 1, 0)]
     );
     assert_eq!(selection.unmatched().collect::<Vec<_>>(), ["--exclude *.bak"]);
-    assert!(selection.warnings().unwrap().contains("1 folders whole"), "of a `!` that does not reach there");
+    assert!(
+        selection.warnings().unwrap().contains("1 folders as a whole"),
+        "of a `!` that does not reach there"
+    );
 
     let (_, _, again, _) = selected(&root, &options);
     assert_eq!(counts(&again), counts(&selection));
@@ -937,7 +940,7 @@ fn of_a_list_files_come_with_the_folders_on_their_way_and_folders_whole() {
         let path = root.join(path).into_os_string().into_vec();
         crate::push::find::lister::why_unseen(&EntryPath::new(path[1..].to_vec()).unwrap())
     };
-    assert!(why("a/gone").unwrap().contains("is not there") && why("a/b/1/no").is_some());
+    assert!(why("a/gone").unwrap().contains("does not exist") && why("a/b/1/no").is_some());
     assert_eq!(why("a/c/2.tmp"), None, "it is there, and was left out");
 }
 

@@ -65,7 +65,7 @@ impl Tree {
         }
     }
 
-    /// What a push makes of the tree that knows nothing of those before, and touches nothing.
+    /// Result of a push of the tree without saved state, which changes nothing.
     pub(super) fn afresh(&self) -> Outcome {
         self.push().afresh().freeze(FreezeMode::Off).run()
     }
@@ -217,7 +217,7 @@ impl Tree {
         ids.iter().for_each(|id| assert!(server.remove(id).is_some(), "it was there"));
     }
 
-    /// Whether the server lacks the chunk.
+    /// True if the server lacks the chunk.
     pub(super) fn lacks(&self, id: &ChunkId) -> bool {
         !self.server.lock().unwrap().contains_key(id)
     }
@@ -232,7 +232,7 @@ impl Tree {
         fans.map(|fan| fs::read_dir(fan).unwrap().count()).sum()
     }
 
-    /// Whether a push has left anything in the root.
+    /// True if a push has left files in the root.
     pub(super) fn is_clean(&self) -> bool {
         !self.temp.path().join(BASE_NAME).exists()
     }

@@ -1,4 +1,4 @@
-//! What a push makes of a tree, and that it makes nothing of one that stays as it is.
+//! Result of a push of a tree, and no change by a push of an unchanged tree.
 
 use std::fs;
 use std::os::unix::fs::{FileExt, symlink};
@@ -189,7 +189,7 @@ fn every_kind_of_file_is_counted_as_what_it_is() {
     assert_eq!(tree.push().run().kinds(), "5 unchanged");
 }
 
-/// What was written in the moment of the freeze may be written again with the same times.
+/// A file that was written to in the moment of the freeze may be written to again with the same times.
 #[test]
 fn a_file_that_just_changed_is_read_again_next_time() {
     let changed =

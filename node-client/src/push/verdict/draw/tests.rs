@@ -19,7 +19,7 @@ fn one_round_hashes_everything_once_and_nothing_in_its_first_half() {
         let rehash = Rehash::Every(NonZeroU32::new(round).unwrap());
         let (round, free) = (u64::from(round), u64::from(round / 2));
         for first in [0, round, 7 * round] {
-            // Whatever is random about a push has no say.
+            // Random parts of a push have no influence.
             let pushes = (first..first + round).map(|number| chosen(&Draw::new(rehash, number, number * 31)));
             let pushes: Vec<_> = pushes.collect();
 
