@@ -51,7 +51,7 @@ use crate::durable::{Disk, RealDisk};
 pub enum Table {
     /// Where each chunk lies, and how often it is referred to.
     Chunk,
-    /// Packs and their state on each site.
+    /// Packs, by number: id, lengths, kind and live blobs.
     Pack,
     /// Snapshots and their state.
     Snapshot,
