@@ -136,7 +136,7 @@ impl<'a> Tour<'a> {
             existing: Existing::Refuse,
             foreign: Foreign::Refuse,
             unset: Unset::IsNoted,
-            // The scratch folder is open to nobody else.
+            // Other users cannot open the scratch folder.
             setuid: Setuid::Keep,
             durable: Durable::Later,
         };
