@@ -509,7 +509,7 @@ fn manifest_of(node: &str, pages: Vec<PageRef>) -> Outcome<Manifest> {
         version: FORMAT_VERSION,
         cluster: CLUSTER.parse()?,
         node: node.parse()?,
-        roots: vec![EntryPath::new(b"data".to_vec())?],
+        roots: vec![EntryPath::new(b"data/file".to_vec())?],
         pages,
         totals: ManifestTotals { files: 1, ..ManifestTotals::default() },
         problems: Vec::new(),

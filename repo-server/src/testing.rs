@@ -300,8 +300,10 @@ impl World {
     pub(crate) fn page(&self, tree: &Tree) -> Vec<u8> {
         let domain = self.store.domain(&"c".parse().unwrap()).key.clone();
         let mut builder = PageBuilder::new(domain.clone());
+        builder.entry(&Entry { kind: EntryKind::Folder, ..entry("data".to_owned(), 0) });
         for (name, chunks) in tree {
-            builder.entry(&file(name, chunks));
+            let size = chunks.iter().map(|chunk| u64::try_from(chunk.len()).unwrap()).sum();
+            builder.entry(&entry(format!("data/{name}"), size));
             let mut digest = domain.file_digester();
             for chunk in chunks {
                 let len = u32::try_from(chunk.len()).unwrap();
@@ -396,6 +398,7 @@ impl World {
                 let mut name = String::new();
                 for record in page::decode(&plain).unwrap() {
                     match record {
+                        Record::Entry(entry) if entry.kind == EntryKind::Folder => {}
                         Record::Entry(entry) => {
                             name = String::from_utf8(entry.path.as_bytes().to_vec()).unwrap();
                             name = name.strip_prefix("data/").unwrap().to_owned();
@@ -468,15 +471,15 @@ impl World {
     }
 }
 
-fn file(name: &str, chunks: &[Vec<u8>]) -> Entry {
+fn entry(path: String, size: u64) -> Entry {
     Entry {
-        path: EntryPath::new(format!("data/{name}").into_bytes()).unwrap(),
+        path: EntryPath::new(path.into_bytes()).unwrap(),
         kind: EntryKind::File,
         mode: 0o644,
         uid: 0,
         gid: 0,
         mtime: Timestamp { seconds: 1, nanos: 2 },
-        size: chunks.iter().map(|chunk| u64::try_from(chunk.len()).unwrap()).sum(),
+        size,
         xattrs: Vec::new(),
         target: None,
         link_group: None,

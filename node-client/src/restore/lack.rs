@@ -6,14 +6,15 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
+use format_spec::assemble::{Assembler, Depth, Ending, Part, Roots};
 use format_spec::key::DomainKey;
 use format_spec::manifest::Manifest;
-use format_spec::page::Record;
-use format_spec::{Entry, EntryKind, EntryPath, FileEnd};
+use format_spec::{Entry, EntryKind, EntryPath};
 
 use super::fetch::{Fetcher, is_about_blobs};
 use super::filter::{Filter, Selection};
 use super::pages;
+use super::plan::cannot_be_restored;
 use super::select::Partial;
 use crate::error::{ClientError, Lack};
 
@@ -41,14 +42,13 @@ pub(super) fn check(
         Some(Lack { node: manifest.node.clone(), files, first: named.take(NAMED).collect() })
     } else {
         let mut survey = Survey::new(manifest, filter);
-        pages::for_each_page(fetcher, domain, manifest, |(_, records)| {
-            // A page that is damaged may hide what is not whole: then it is not accounted for.
-            match records {
-                Err(error) if is_about_blobs(&error) => survey.file = None,
-                records => records?.iter().for_each(|record| survey.record(record)),
-            }
-            Ok(())
+        let mut assembler = Assembler::new(domain.clone(), Roots::new(&manifest.roots), Depth::Tree);
+        pages::for_each_page(fetcher, domain, manifest, |(page, records)| match records {
+            // It may hide what is not whole: then that is not accounted for.
+            Err(error) if is_about_blobs(&error) => assembler.missing_page(|part| survey.part(part)),
+            records => assembler.page(page.id, records?, |part| survey.part(part)).map(drop),
         })?;
+        assembler.finish(|part| survey.part(part))?;
         survey.finish()
     };
     match lack {
@@ -63,8 +63,7 @@ fn problems_of(manifest: &Manifest) -> u64 {
     manifest.totals.problems.max(named).max(torn)
 }
 
-/// A look through all pages of a manifest. Memory: the problems that it names, and the link groups of those that
-/// have more names.
+/// A look through all pages of a manifest. Memory: the problems that it names.
 struct Survey<'a> {
     manifest: &'a Manifest,
     filter: &'a Filter,
@@ -75,7 +74,6 @@ struct Survey<'a> {
     /// Named problems in which nothing can lie: not a folder, and not something that is not known at all.
     leaves: HashSet<&'a EntryPath>,
     file: Option<OpenFile>,
-    broken_groups: HashSet<u64>,
     broken: u64,
     wanted: BTreeMap<EntryPath, String>,
     wanted_count: u64,
@@ -83,7 +81,6 @@ struct Survey<'a> {
 
 struct OpenFile {
     path: EntryPath,
-    group: Option<u64>,
     wanted: bool,
 }
 
@@ -99,53 +96,53 @@ impl<'a> Survey<'a> {
             reasons,
             leaves: HashSet::new(),
             file: None,
-            broken_groups: HashSet::new(),
             broken: 0,
             wanted: BTreeMap::new(),
             wanted_count: 0,
         }
     }
 
-    fn record(&mut self, record: &Record) {
-        match record {
-            Record::Entry(entry) => self.entry(entry),
-            Record::Content(content) => {
-                if let Some(end) = content.end {
-                    self.end(end);
+    /// # Errors
+    /// Class Integrity for a record that breaks a rule: no restore would take it.
+    fn part(&mut self, part: Part<'_>) -> Result<(), ClientError> {
+        match part {
+            Part::Entry(entry) => {
+                let wanted = self.come_to(&entry);
+                self.file = (entry.kind == EntryKind::File).then_some(OpenFile { path: entry.path, wanted });
+            }
+            Part::Link { entry, first } => {
+                let wanted = self.come_to(&entry);
+                if wanted && matches!(first, Ending::Unreadable | Ending::Torn) {
+                    self.lacks(&entry.path, "another name of such a file");
                 }
             }
+            Part::End(ending) => self.end(ending),
+            Part::Content { .. } | Part::Nameless(_) => {}
+            Part::Fault(fault) => return Err(cannot_be_restored(&fault)),
         }
+        Ok(())
     }
 
-    fn entry(&mut self, entry: &Entry) {
-        let wanted = self.selection.wants(&entry.path);
+    /// Whether the entry is wanted.
+    fn come_to(&mut self, entry: &Entry) -> bool {
         if entry.kind != EntryKind::Folder
             && let Some((path, _)) = self.reasons.get_key_value(&entry.path)
         {
             self.leaves.insert(path);
         }
-        match entry.kind {
-            EntryKind::File => {
-                self.file = Some(OpenFile { path: entry.path.clone(), group: entry.link_group, wanted });
-            }
-            EntryKind::HardLink
-                if wanted && entry.link_group.is_some_and(|group| self.broken_groups.contains(&group)) =>
-            {
-                self.lacks(&entry.path, "another name of such a file");
-            }
-            _ => {}
-        }
+        self.selection.wants(&entry.path)
     }
 
-    fn end(&mut self, end: FileEnd) {
-        let Some(OpenFile { path, group, wanted }) = self.file.take() else { return };
-        let why = match end {
-            FileEnd::Whole(_) | FileEnd::Fuzzy(_) => return,
-            FileEnd::Unreadable => "it was unreadable when it was pushed",
-            FileEnd::Torn(_) => "it is a mixture of states",
+    fn end(&mut self, ending: Ending) {
+        let Some(OpenFile { path, wanted }) = self.file.take() else { return };
+        let why = match ending {
+            Ending::Whole | Ending::Fuzzy => return,
+            // It is on a page that is damaged: then it is not accounted for.
+            Ending::Lost | Ending::Broken => return,
+            Ending::Unreadable => "it was unreadable when it was pushed",
+            Ending::Torn => "it is a mixture of states",
         };
         self.broken += 1;
-        self.broken_groups.extend(group);
         self.elsewhere.remove(&path);
         if wanted {
             let why = self.reasons.get(&path).copied().unwrap_or(why);

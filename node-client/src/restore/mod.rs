@@ -36,6 +36,7 @@ mod write;
 
 use std::path::PathBuf;
 
+use format_spec::assemble::Roots;
 use format_spec::key::DomainKey;
 use format_spec::manifest::Manifest;
 use format_spec::page::Record;
@@ -289,14 +290,14 @@ impl<'a> Prepared<'a> {
     }
 
     fn planner(&self) -> Planner {
-        let (roots, layout) = (self.manifest.roots.clone(), self.layout.clone());
+        let (roots, layout) = (Roots::new(&self.manifest.roots), self.layout.clone());
         Planner::new(self.domain.clone(), roots, layout, self.filter.clone())
     }
 
     /// One pass over all pages: the steps of their records to `sink`. What follows a damaged one comes too.
     ///
     /// # Errors
-    /// The errors of [`Planner::record`]; those of the server that concern more than one page.
+    /// As [`Planner::page`]; those of the server that concern more than one page.
     fn pass(
         &self,
         mut planner: Planner,
@@ -309,7 +310,7 @@ impl<'a> Prepared<'a> {
                     if let PassNumber::First(_, failures) = &number {
                         failures.add_page(page.id, &error);
                     }
-                    return planner.skip_damage(sink);
+                    return planner.missing_page(sink);
                 }
                 records => records?,
             };
@@ -317,7 +318,7 @@ impl<'a> Prepared<'a> {
                 let count = records.iter().filter(|record| matches!(record, Record::Entry(_))).count();
                 **entries += u64::try_from(count).unwrap_or(0);
             }
-            records.into_iter().try_for_each(|record| planner.record(record, sink))
+            planner.page(page.id, records, sink)
         })?;
         planner.finish(sink)
     }

@@ -784,6 +784,36 @@ fn a_check_goes_on_after_a_damaged_page() {
     assert!(report.files > 2000 && report.files < 4000, "{}", report.files);
 }
 
+/// C15: what no restore would take is named with its page, and the check goes on.
+#[test]
+fn a_check_names_entries_that_break_a_rule() {
+    let mut store = Store::new(&["r"]);
+    store.add(&folder("r"));
+    let other_digest = |_| FileEnd::Whole(format_spec::FileDigest::from_bytes([9; 32]));
+    store.file_that_ends(Entry { link_group: Some(7), ..file("r/a") }, &[b"content"], other_digest);
+    store.add(&Entry { size: 0, link_group: Some(7), ..entry("r/b", EntryKind::HardLink) });
+    store.file(file("r/c/x"), &[b"in no folder"]);
+    store.file(file("r/d"), &[b"sound"]);
+    let pages = store.seal();
+    let server = store.serve();
+
+    let report = check(&server);
+
+    let found = |path: &str, object: Option<&format_spec::ChunkId>, problem: &str| Damage {
+        node: "n".parse().unwrap(),
+        path: Some(path.to_owned()),
+        object: object.map(ToString::to_string),
+        problem: problem.to_owned(),
+    };
+    let page = pages.first();
+    let expected = [
+        found("r/a", page, "has other extents than its digest says"),
+        found("r/b", None, "its first name cannot be restored"),
+        found("r/c/x", page, "lies in something that is not a folder of this manifest"),
+    ];
+    assert_eq!((report.problems.as_slice(), report.problem_count, report.files), (&expected[..], 3, 2));
+}
+
 #[test]
 fn many_small_files_come_back() {
     let mut store = Store::new(&["r"]);

@@ -6,6 +6,8 @@ use std::collections::HashMap;
 use format_spec::wire::{FileRef, Finding, FindingCounts, FindingKind, LostRange};
 use format_spec::{NodeName, SnapshotId};
 
+use super::Attempt;
+
 /// Findings that a report lists; a repository with more is beyond single names.
 const LISTED: usize = 10_000;
 
@@ -28,6 +30,11 @@ pub(super) struct Problem {
 impl Problem {
     pub(super) fn new(kind: FindingKind, object: impl ToString, what: impl ToString) -> Self {
         Self { kind, object: object.to_string(), what: what.to_string() }
+    }
+
+    /// Whether it is only that the site did not answer, and it is to be asked again.
+    pub(super) fn is_later(&self, attempt: Attempt) -> bool {
+        self.kind == FindingKind::Unreadable && attempt == Attempt::First
     }
 }
 

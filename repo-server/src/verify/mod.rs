@@ -15,8 +15,11 @@
 mod examine;
 mod findings;
 mod hurt;
+mod judge;
 mod limits;
+mod opened;
 mod packs;
+mod pages;
 mod piecewise;
 mod replay;
 mod snapshots;
@@ -42,7 +45,8 @@ use crate::time::rfc3339;
 use findings::{Findings, Problem};
 use limits::Due;
 use packs::Known;
-use snapshots::{CleanPages, Walked};
+use pages::CleanPages;
+use snapshots::Walked;
 
 /// Hears of steps done and steps in all.
 pub(crate) type OnProgress<'a> = &'a (dyn Fn(u64, u64) + Send + Sync);

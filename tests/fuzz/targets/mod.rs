@@ -68,6 +68,7 @@ pub struct Target {
 /// All of them.
 #[rustfmt::skip]
 pub const ALL: &[Target] = &[
+    Target { name: "assemble", run: records::assemble, seeds: records::manifests_of_pages, room: Room::PLAIN },
     Target { name: "blob_altered", run: sealed::blob_altered, seeds: sealed::blob_edits, room: Room::PLAIN },
     Target { name: "blob_open", run: sealed::blob_open, seeds: sealed::blobs, room: Room::PLAIN },
     Target { name: "class_rule", run: client::class_rule, seeds: client::class_rules, room: Room::PLAIN },
