@@ -111,7 +111,7 @@ pub(super) struct Planner {
     plan: Plan,
 }
 
-/// What to do with the tree.
+/// Use of the tree.
 struct Plan {
     layout: Layout,
     pass: Pass,
@@ -159,7 +159,7 @@ impl Planner {
     /// Goes on after a page that could not be read. A file whose content it had is lost.
     ///
     /// # Errors
-    /// Whatever `sink` returns.
+    /// The errors of `sink`.
     pub(super) fn missing_page(&mut self, sink: Sink<'_>) -> Result<(), ClientError> {
         self.plan.pages_missing = true;
         self.assembler.missing_page(|part| self.plan.part(part, sink))
