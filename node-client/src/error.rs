@@ -191,7 +191,7 @@ pub enum ClientError {
         #[source]
         source: io::Error,
     },
-    /// The user, or whoever called, ended it.
+    /// The user, or the caller, interrupted it.
     #[error("interrupted")]
     Interrupted,
     /// A worker thread ended too soon.

@@ -60,8 +60,8 @@ pub fn show(what: &impl Show, output: Output) -> Result<(), ClientError> {
     })
 }
 
-/// Lets no control character through but the end of a line: texts of servers, of other nodes and of file names
-/// must not move the cursor of whoever reads them.
+/// Escapes control characters except the end of a line: texts of servers, of other nodes and of file names
+/// must not move the cursor of a terminal.
 struct Plain<'a> {
     out: &'a mut dyn Write,
     /// True if the last byte may be the first of a control character of two bytes.
@@ -129,7 +129,7 @@ pub fn show_error(error: &ClientError, restored: Option<&RestoreReport>, output:
     }
 }
 
-/// Reads the command line. What is wrong with it is told on standard error and, with `--json` on it, as the one document.
+/// Reads the command line. An error is printed on standard error and, with `--json`, as the one document.
 ///
 /// # Errors
 /// The exit code if there is nothing to run: wrong usage, or help that was requested and printed.

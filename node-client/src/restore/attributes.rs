@@ -167,7 +167,7 @@ impl Attributes {
 
     /// True if it has the owner that it should have.
     fn own(&self, entry: &Entry, chown: impl FnOnce(Option<Uid>, Option<Gid>) -> Result<(), Errno>) -> bool {
-        // The highest number stands for "leave it" in the system call, and for nobody in a file system.
+        // The highest number means "keep it" in the system call, and is no user of a file system.
         if entry.uid == u32::MAX || entry.gid == u32::MAX {
             return false;
         }

@@ -69,7 +69,7 @@ impl Names {
 /// Names that were not restored as they should have been.
 #[derive(Default)]
 pub(super) struct Flaws {
-    /// Names that were passed over.
+    /// Names that were skipped.
     pub(super) skipped: Vec<EntryPath>,
     /// Names that hold mixtures.
     pub(super) mixed: Mixed,
