@@ -37,6 +37,7 @@ pub(super) struct CleanPage {
     first: EntryPath,
     last: EntryPath,
     files: u64,
+    lacking: u64,
 }
 
 /// A file whose content goes on.
@@ -65,6 +66,8 @@ pub(super) struct Replay {
     /// Files that are hurt and have more names.
     hurt_groups: HashMap<u64, BTreeSet<Cause>>,
     files: u64,
+    /// Files that are not as they were at any moment, as the push said itself: unreadable or torn.
+    lacking: u64,
     told: Vec<(Cause, Hurt)>,
 }
 
@@ -78,6 +81,7 @@ impl Replay {
             gap: None,
             hurt_groups: HashMap::new(),
             files: 0,
+            lacking: 0,
             told: Vec::new(),
         }
     }
@@ -90,7 +94,7 @@ impl Replay {
         records: &[Record],
         verdict: impl Fn(&ChunkId, u32) -> Verdict,
     ) -> Option<CleanPage> {
-        let (told, files) = (self.told.len(), self.files);
+        let (told, files, lacking) = (self.told.len(), self.files, self.lacking);
         let mut around = BTreeSet::new();
         let mut has_links = false;
         for record in records {
@@ -109,6 +113,7 @@ impl Replay {
                 first: first.path.clone(),
                 last: self.last.clone()?,
                 files: self.files - files,
+                lacking: self.lacking - lacking,
             }),
             _ => None,
         }
@@ -119,6 +124,7 @@ impl Replay {
         self.begin(id, &page.first);
         self.last = Some(page.last.clone());
         self.files += page.files;
+        self.lacking += page.lacking;
     }
 
     /// Takes a page that nobody can read: its files cannot be named, but for one that began before.
@@ -164,6 +170,11 @@ impl Replay {
     /// Files so far, each link counted.
     pub(super) fn files(&self) -> u64 {
         self.files
+    }
+
+    /// Those of them that the push said to be unreadable or torn, each link group counted once.
+    pub(super) fn lacking(&self) -> u64 {
+        self.lacking
     }
 
     /// An entry with this path comes next.
@@ -237,6 +248,7 @@ impl Replay {
                 file.digest.push(extent);
             }
         }
+        self.lacking += u64::from(matches!(content.end, Some(FileEnd::Unreadable | FileEnd::Torn(_))));
         match content.end {
             None => self.open = Some(file),
             // The push said so: nobody restores it.

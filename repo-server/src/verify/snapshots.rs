@@ -275,8 +275,8 @@ impl Check<'_> {
             && manifest.totals == of.totals;
         let problem =
             (!fits).then(|| Problem::new(FindingKind::Corrupt, of.id, "does not belong to this snapshot"));
-        self.remember(damaged::Object::Manifest(of.id), problem.as_ref()).await?;
         if let Some(problem) = problem {
+            self.remember(damaged::Object::Manifest(of.id), Some(&problem)).await?;
             walk.tell_all(of, problem);
         }
         let domain = self.repository.domain(&walk.snapshot.cluster);
@@ -300,6 +300,13 @@ impl Check<'_> {
             }
         }
         replay.finish(&of.id);
+        if fits {
+            let problem = not_complete(of, replay.lacking());
+            self.remember(damaged::Object::Manifest(of.id), problem.as_ref()).await?;
+            if let Some(problem) = problem {
+                walk.tell(of, Cause::New(problem), Hurt::Snapshot);
+            }
+        }
         self.state.report.files += replay.files();
         for (cause, hurt) in replay.take_told() {
             walk.tell(of, cause, hurt);
@@ -424,6 +431,13 @@ impl Check<'_> {
         };
         self.repository.blocking(find).await
     }
+}
+
+/// What is wrong with a manifest whose push said that nothing is missing, while so many of its files are. What a node says
+/// of itself is believed until it is looked through.
+fn not_complete(of: &ManifestRef, lacking: u64) -> Option<Problem> {
+    let what = format!("says that nothing is missing, and {lacking} of its files are unreadable or torn");
+    (of.totals.problems == 0 && lacking > 0).then(|| Problem::new(FindingKind::Corrupt, of.id, what))
 }
 
 fn is_later(problem: &Problem, attempt: Attempt) -> bool {
