@@ -3,10 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Mode};
+use rustix::fs::{CWD, Mode, XattrFlags};
 use tests::client::{Client, number, text};
 use tests::compare::{assert_same, differences};
 use tests::corpus;
+use tests::gear;
 use tests::seed::Random;
 use tests::wait;
 use tests::world::{World, restored};
@@ -361,4 +362,32 @@ fn the_top_of_the_tree_is_a_root() {
     node.restore("latest", &to, &["--strip-root"]).exits(0);
     assert_same(&source, &restored(&to, &source));
     node.run(["verify", "latest"]).exits(0);
+}
+
+/// What only root may read and write comes back to root.
+#[test]
+fn trusted_attributes_come_back_to_root() {
+    let world = World::new();
+    let root = world.dir("source");
+    let file = root.join("file");
+    fs::write(&file, "content").unwrap();
+    let names = ["trusted.overlay.origin", "user.plain"];
+    for name in names {
+        if let Err(error) = rustix::fs::setxattr(&file, name, b"value", XattrFlags::empty()) {
+            gear::skip(&format!("`{name}` cannot be set here: {error}"));
+            return;
+        }
+    }
+    let node = world.node("n");
+    node.push(&root);
+    let to = world.path("restored");
+
+    let report = node.restore("latest", &to, &["--strip-root"]).exits(0).json();
+
+    assert_eq!(number(&report["not_set"], "attributes"), 0, "{report}");
+    for name in names {
+        let mut value = [0; 16];
+        let len = rustix::fs::getxattr(to.join("file"), name, &mut value[..]).unwrap();
+        assert_eq!(&value[..len], b"value", "{name}");
+    }
 }
