@@ -19,8 +19,8 @@ use crate::push::{
 };
 use crate::rate::Rate;
 use crate::restore::{
-    Durable, Existing, Foreign, NodeChoice, Partial, Placement, RestoreOptions, SeriesChoice, Setuid, Unset,
-    VerifyOptions,
+    Durable, Existing, Extra, Foreign, NodeChoice, Owners, Partial, Placement, RestoreOptions, SeriesChoice,
+    Setuid, Unset, VerifyOptions,
 };
 use crate::size::Size;
 use crate::span::Span;
@@ -335,6 +335,13 @@ fn pushes(text: &str) -> Result<u32, String> {
     text.parse().map_err(|_| "expected a number of pushes, or 0 for never".to_owned())
 }
 
+fn owner(text: &str) -> Result<Owners, String> {
+    let number = |text: &str| text.parse().ok().filter(|number| *number != u32::MAX);
+    let both = text.split_once(':').and_then(|(uid, gid)| number(uid).zip(number(gid)));
+    let (uid, gid) = both.ok_or("expected the numbers of a user and a group, such as 999:999")?;
+    Ok(Owners::Of(uid, gid))
+}
+
 const EXPECTED_PERCENT: &str = "expected a number from 0 to 100";
 
 /// What to restore, and how.
@@ -348,7 +355,8 @@ pub struct RestoreArguments {
     /// What else `latest` must fit.
     #[command(flatten)]
     pub among: AmongArguments,
-    /// Folder to restore to; it is made if it is missing, and must be empty.
+    /// Folder to restore to; it is made if it is missing, and must be empty. `-` sends the content of the one file that
+    /// --path chooses, or of a stream, to standard output.
     #[arg(long, value_name = "DIR")]
     pub to: PathBuf,
     /// Only what matches: a path on the node, or a name in any folder. A folder takes all it holds;
@@ -369,19 +377,32 @@ pub struct RestoreArguments {
     /// with the same content and time are not fetched, so a restore that was cut short goes on.
     #[arg(long)]
     pub into_existing: bool,
+    /// When everything is restored, remove from the restored folders what the snapshot does not have. Only folders that are
+    /// chosen whole are looked at; what --exclude fits stays. With --dry-run it is only listed.
+    #[arg(long, requires = "into_existing")]
+    pub delete: bool,
     /// Restore as root into a folder that belongs to another user, or that all may write to: they can change what is in it
     /// while it is restored.
     #[arg(long)]
     pub into_foreign: bool,
+    /// Give all files to this user and group, by their numbers, such as 999:999. Only root can do that.
+    #[arg(long, value_name = "UID:GID", value_parser = owner, conflicts_with = "no_owner")]
+    pub owner: Option<Owners>,
+    /// Leave all files to the user who restores.
+    #[arg(long)]
+    pub no_owner: bool,
     /// End with 3 if owners, modes, times or attributes could not be set as they were pushed.
     #[arg(long)]
     pub strict_attributes: bool,
-    /// List what would be restored, and write nothing. Neither chunks nor the target are looked at.
+    /// List what would be restored, and write nothing. Neither chunks nor, without --delete, the target are looked at.
     #[arg(long)]
     pub dry_run: bool,
     /// Keep setuid and setgid bits and file capabilities.
     #[arg(long)]
     pub keep_setuid: bool,
+    /// Receive at most so many bytes per second: a number with K, M or G.
+    #[arg(long, value_name = "RATE")]
+    pub max_rate: Option<Rate>,
     /// Return when the files are on stable storage.
     #[arg(long)]
     pub sync: bool,
@@ -631,6 +652,7 @@ impl RestoreArguments {
     /// # Errors
     /// [`ClientError::Usage`] if the node has no usable name.
     pub fn options(&self, config: &Config, host: &str) -> Result<RestoreOptions, ClientError> {
+        self.check_target()?;
         Ok(RestoreOptions {
             snapshot: self.snapshot.clone(),
             cluster: config.chosen_cluster(),
@@ -643,11 +665,41 @@ impl RestoreArguments {
             excludes: self.exclude.clone(),
             placement: if self.strip_root { Placement::StripRoot } else { Placement::WholePath },
             existing: if self.into_existing { Existing::Replace } else { Existing::Refuse },
+            extra: if self.delete { Extra::Goes } else { Extra::Stays },
             foreign: if self.into_foreign { Foreign::Meant } else { Foreign::Refuse },
             unset: if self.strict_attributes { Unset::IsPartial } else { Unset::IsNoted },
+            owners: if self.no_owner { Owners::Ours } else { self.owner.unwrap_or(Owners::AsPushed) },
             setuid: if self.keep_setuid { Setuid::Keep } else { Setuid::Drop },
+            max_rate: self.max_rate,
             durable: if self.sync { Durable::Synced } else { Durable::Later },
         })
+    }
+}
+
+impl RestoreArguments {
+    /// Whether the content goes to standard output.
+    pub fn is_to_output(&self) -> bool {
+        self.to.as_os_str() == "-"
+    }
+
+    /// What is about a folder means nothing on standard output.
+    fn check_target(&self) -> Result<(), ClientError> {
+        let of_folders = [
+            ("strip-root", self.strip_root),
+            ("into-existing", self.into_existing),
+            ("into-foreign", self.into_foreign),
+            ("owner", self.owner.is_some()),
+            ("no-owner", self.no_owner),
+            ("strict-attributes", self.strict_attributes),
+            ("keep-setuid", self.keep_setuid),
+            ("sync", self.sync),
+        ];
+        match of_folders.iter().find(|(_, is_given)| *is_given && self.is_to_output()) {
+            Some((flag, _)) => Err(ClientError::Usage(format!(
+                "--{flag} is about a folder, and `--to -` sends the content of a file to standard output"
+            ))),
+            None => Ok(()),
+        }
     }
 }
 
@@ -778,6 +830,10 @@ mod tests {
             &["push", "/a", "--progress", "dots"],
             &["restore", "newest", "--to", "/a"],
             &["restore", "latest"],
+            &["restore", "latest", "--to", "/a", "--delete"],
+            &["restore", "latest", "--to", "/a", "--owner", "1"],
+            &["restore", "latest", "--to", "/a", "--owner", "1:2", "--no-owner"],
+            &["restore", "latest", "--to", "/a", "--max-rate", "fast"],
             &["completion", "tcl"],
         ] {
             let line = [&["astacus-client"], bad].concat();

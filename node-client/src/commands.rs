@@ -1,5 +1,7 @@
 //! Runs what the command line asks for.
 
+use std::fs::File;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
 
@@ -23,7 +25,7 @@ use crate::list::{Wanted, choose};
 use crate::progress::Phase;
 use crate::push;
 use crate::restore;
-use crate::show::{show, write_out};
+use crate::show::{show, show_aside, write_out};
 use crate::signals::{on_interrupt, outlive_user_signals};
 
 /// Runs it, and returns the exit code of a command that did its work.
@@ -193,11 +195,30 @@ impl Client {
             show(&planned, self.output)?;
             return Ok(planned.exit_code());
         }
+        if arguments.is_to_output() {
+            let mut out = self.standard_output()?;
+            let sent = restore::to_output(&self.api, self.runtime.handle(), &options, &hooks, &mut out)?;
+            drop(bar);
+            show_aside(&sent, self.output);
+            return Ok(sent.exit_code());
+        }
         let report = restore::run(&self.api, self.runtime.handle(), &options, &hooks)?;
         drop(bar);
         let done = || format!("{} files of snapshot {} are restored", report.files, report.snapshot);
         show(&report, self.output).map_err(|error| error.after(done))?;
         Ok(report.exit_code_of(&options))
+    }
+
+    /// Standard output for the content of a file, past the buffer that is meant for lines.
+    fn standard_output(&self) -> Result<File, ClientError> {
+        if self.output.json {
+            return Err(ClientError::Usage(
+                "`--to -` sends the content of a file to standard output, where --json would print its document"
+                    .to_owned(),
+            ));
+        }
+        let out = std::io::stdout().as_fd().try_clone_to_owned().map_err(ClientError::Output)?;
+        Ok(File::from(out))
     }
 
     fn bar(&self, progress: ProgressArguments, phase: Phase) -> Bar {

@@ -15,7 +15,7 @@ use crate::cli::Output;
 use crate::error::{ClientError, DAMAGE_HINT, chain};
 use crate::push::{DryPush, LeftOutBy, Planned, PushReport, Tidied};
 use crate::restore::{
-    DamagedPage, DryRun, FailedFor, NotSet, PassedOver, PlannedKind, RestoreReport, VerifyReport,
+    DamagedPage, DryRun, FailedFor, NotSet, PassedOver, PlannedKind, RestoreReport, Sent, VerifyReport,
 };
 
 pub mod snapshot;
@@ -42,6 +42,13 @@ pub fn show(what: &impl Show, output: Output) -> Result<(), ClientError> {
         (false, true) if !what.is_news() => Ok(()),
         (false, _) => what.text(&mut Plain::new(out)),
     })
+}
+
+/// Shows `what` on standard error, where standard output is for something else. What cannot be written is dropped.
+pub fn show_aside(what: &impl Show, output: Output) {
+    if !output.quiet || what.is_news() {
+        let _ = what.text(&mut Plain::new(&mut io::stderr().lock()));
+    }
 }
 
 /// Lets no control character through but the end of a line: texts of servers, of other nodes and of file names
@@ -441,6 +448,14 @@ impl Show for RestoreReport {
             writeln!(out, "  {}: {}", note.path, note.note)
         })?;
         not_set(out, &self.not_set)?;
+        if self.removed_count > 0 {
+            let removed = HumanCount(self.removed_count);
+            writeln!(out, "  removed {removed} names that the snapshot does not have")?;
+        }
+        let left = usize::try_from(self.not_removed_count).unwrap_or(usize::MAX);
+        first(out, &self.not_removed, left, |out, left| {
+            writeln!(out, "  NOT removed: {}: {}", Printable(left.path.as_bytes()), left.reason)
+        })?;
         if self.leftovers_removed > 0 {
             let removed = HumanCount(self.leftovers_removed);
             writeln!(out, "  removed {removed} unfinished files of restores that were killed")?;
@@ -454,6 +469,26 @@ impl Show for RestoreReport {
     fn is_news(&self) -> bool {
         let lacks = self.exit_code() != 0 || !self.unmatched_excludes.is_empty();
         lacks || !self.warnings.is_empty() || !self.not_set.is_none() || self.passed_over.is_some()
+    }
+}
+
+impl Show for Sent {
+    fn text(&self, out: &mut dyn Write) -> io::Result<()> {
+        let Self { snapshot, node, path, seconds, .. } = self;
+        let bytes = HumanBytes(self.bytes);
+        writeln!(out, "sent {path}, {bytes}, of {node} from snapshot {snapshot} in {seconds:.1} s")?;
+        match (self.state, self.fuzzy) {
+            (SnapshotState::Partial, _) => writeln!(out, "  TORN, a mixture of states")?,
+            (SnapshotState::Complete, true) => {
+                writeln!(out, "  fuzzy, to be repaired by its owner's log")?;
+            }
+            (SnapshotState::Complete, false) => {}
+        }
+        newer(out, self.passed_over.as_ref())
+    }
+
+    fn is_news(&self) -> bool {
+        self.state == SnapshotState::Partial || self.fuzzy || self.passed_over.is_some()
     }
 }
 
@@ -474,6 +509,12 @@ impl Show for DryRun {
             "would restore {files} files, {folders} folders, {symlinks} links, {bytes}, of {node} from snapshot \
              {snapshot}"
         )?;
+        for path in &self.to_remove {
+            writeln!(out, "  would remove {}", Printable(path.as_bytes()))?;
+        }
+        if self.to_remove_count > 0 {
+            writeln!(out, "  would remove {} names in all", HumanCount(self.to_remove_count))?;
+        }
         if self.skipped_count > 0 {
             writeln!(out, "  NOT in the snapshot: {} files", HumanCount(self.skipped_count))?;
         }

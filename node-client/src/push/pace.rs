@@ -1,4 +1,4 @@
-//! How fast a push may send: one token bucket for all its senders.
+//! How fast a push may send, and a restore receive: one token bucket for all who do.
 
 use std::num::NonZeroU64;
 use std::sync::{Mutex, PoisonError};
@@ -11,9 +11,9 @@ const MIN_BODY_LEN: usize = 64 << 10;
 /// Bodies per second at a low rate: few enough to be cheap, enough for an even flow.
 const BODIES_PER_SECOND: u64 = 4;
 
-/// The rate of one push. Whoever sends reserves here first.
+/// The rate of one push or restore. Whoever sends reserves here first; whoever receives does so behind each answer.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(crate) struct Pace {
     limit: Option<Limit>,
 }
 
@@ -32,13 +32,13 @@ struct Bucket {
 
 impl Pace {
     /// Nobody ever waits.
-    pub(super) fn unlimited() -> Self {
+    pub(crate) fn unlimited() -> Self {
         Self { limit: None }
     }
 
     /// All senders together send this much in the long run. After a pause, what one second allows
     /// may go at once.
-    pub(super) fn at_most(bytes_per_second: NonZeroU64) -> Self {
+    pub(crate) fn at_most(bytes_per_second: NonZeroU64) -> Self {
         Self { limit: Some(Limit { bytes_per_second, bucket: Mutex::default() }) }
     }
 
@@ -46,13 +46,13 @@ impl Pace {
     ///
     /// `now` is time since some fixed moment, the same for all callers. More bytes than one second
     /// allows go as soon as nothing is owed any more, and those who come later wait for them.
-    pub(super) fn reserve(&self, now: Duration, bytes: u64) -> Duration {
+    pub(crate) fn reserve(&self, now: Duration, bytes: u64) -> Duration {
         self.limit.as_ref().map_or(Duration::ZERO, |limit| limit.reserve(now, bytes))
     }
 
     /// How long a body should be where `usual` is best without a limit: about a quarter of a second's
     /// worth, at least 64 KiB, at most `usual`.
-    pub(super) fn body_len(&self, usual: usize) -> usize {
+    pub(crate) fn body_len(&self, usual: usize) -> usize {
         let Some(limit) = &self.limit else { return usual };
         let len = usize::try_from(limit.bytes_per_second.get() / BODIES_PER_SECOND).unwrap_or(usize::MAX);
         len.max(MIN_BODY_LEN).min(usual)

@@ -12,6 +12,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::freeze::{BASE_NAME, FreezeMode, FreezeOptions, MARK, Unfrozen};
+use super::pseudo::Pseudo;
 use super::selection::{Refusal, Selection};
 use super::source::FOLDER;
 use super::stat::Stat;
@@ -95,6 +96,7 @@ pub(crate) fn check(paths: &[PathBuf]) -> Result<Vec<Root>, ClientError> {
         return Err(ClientError::Usage(format!("more than {MAX_ROOTS} folders to push were given")));
     }
     let mut roots = paths.iter().map(|path| root(path)).collect::<Result<Vec<_>, _>>()?;
+    check_data(&roots, &Pseudo::mounted())?;
     roots.sort_by(|a, b| a.path.cmp(&b.path));
     roots.dedup_by(|inner, outer| {
         let is_in = inner.path.below(&outer.path).is_some();
@@ -104,6 +106,22 @@ pub(crate) fn check(paths: &[PathBuf]) -> Result<Vec<Root>, ClientError> {
         is_in
     });
     Ok(roots)
+}
+
+/// Checks that roots hold data: files of procfs and sysfs say lengths that are not theirs, and change as they are read.
+///
+/// # Errors
+/// [`ClientError::Usage`] for one that lies on a view of the kernel.
+fn check_data(roots: &[Root], pseudo: &Pseudo) -> Result<(), ClientError> {
+    let is_view = |root: &&Root| root.stat().is_ok_and(|stat| pseudo.has(stat.identity.dev));
+    match roots.iter().find(is_view) {
+        Some(root) => Err(ClientError::Usage(format!(
+            "`{}` lies on a file system of the kernel, such as procfs or sysfs, whose files are views and hold no data \
+             to push",
+            root.place.display()
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// Checks that what lies in a root and was named beside it is pushed with it.
@@ -236,6 +254,16 @@ fn is_frozen(folder: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn views_of_the_kernel_are_no_roots() {
+        for view in ["/proc/sys", "/proc/self/status", "/sys"] {
+            let refused = check(&[PathBuf::from(view)]).unwrap_err();
+
+            assert_eq!(refused.exit_code(), 2, "{view}: {refused}");
+            assert!(refused.to_string().contains("hold no data"), "{refused}");
+        }
+    }
 
     #[test]
     fn roots_come_out_whole_and_in_path_order() {

@@ -24,7 +24,7 @@ use crate::beneath::open_beneath;
 use crate::error::ClientError;
 
 pub(crate) use before::is_temporary;
-pub(super) use before::{Before, Inode, TEMPORARY};
+pub(super) use before::{Before, Inode, TEMPORARY, for_each_name};
 
 /// What becomes of what is in the target already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,7 +67,8 @@ pub(super) struct Was {
 }
 
 impl Was {
-    fn of(stat: &Stat) -> Self {
+    /// What it is now.
+    pub(super) fn of(stat: &Stat) -> Self {
         let modified =
             Timespec { tv_sec: stat.st_mtime, tv_nsec: i64::try_from(stat.st_mtime_nsec).unwrap_or(0) };
         Self { mode: Mode::from_raw_mode(stat.st_mode), modified }

@@ -16,6 +16,7 @@
 mod attributes;
 mod batch;
 mod compare;
+mod delete;
 mod direct;
 mod dry;
 mod executor;
@@ -25,6 +26,7 @@ mod filter;
 mod folder;
 mod lack;
 mod layout;
+mod output;
 mod pages;
 mod plan;
 mod report;
@@ -45,6 +47,7 @@ use format_spec::{ClusterName, EntryPath, NodeName, SnapshotId};
 use tokio::runtime::Handle;
 
 use attributes::Attributes;
+use delete::{Removed, Sweeping};
 use failed::Failures;
 use fetch::{Fetcher, is_about_blobs};
 use filter::{Filter, Selection};
@@ -56,12 +59,14 @@ use select::Latest;
 use work::Work;
 use write::Writer;
 
-pub use attributes::{NotSet, Note, Setuid};
+pub use attributes::{NotSet, Note, Owners, Setuid};
+pub use delete::{Extra, NotRemoved};
 pub use dry::{DryRun, PlannedKind, PlannedName, dry_run};
 pub use failed::{DamagedPage, Failed, FailedFor};
 pub use folder::Existing;
 pub(crate) use folder::is_temporary;
 pub use lack::Lack;
+pub use output::{Sent, to_output};
 pub use report::{RestoreReport, Skipped};
 pub use select::{NodeChoice, Partial, PassedOver, PassedOverFor};
 pub use series::SeriesChoice;
@@ -73,6 +78,8 @@ use crate::clock::Clock;
 use crate::error::ClientError;
 use crate::list::of_cluster;
 use crate::named::{Among, SnapshotChoice, by_part};
+use crate::push::Pace;
+use crate::rate::Rate;
 
 /// Where a pushed root goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,14 +143,26 @@ pub struct RestoreOptions {
     pub placement: Placement,
     /// Whether the target may hold something.
     pub existing: Existing,
+    /// What becomes of names in restored folders that the snapshot does not have.
+    pub extra: Extra,
     /// Whether others may write to the target.
     pub foreign: Foreign,
     /// What attributes are that could not be set.
     pub unset: Unset,
+    /// Who files belong to.
+    pub owners: Owners,
     /// Whether programs keep their powers.
     pub setuid: Setuid,
+    /// How fast bytes may come.
+    pub max_rate: Option<Rate>,
     /// Whether to wait for the disk.
     pub durable: Durable,
+}
+
+impl RestoreOptions {
+    fn pace(&self) -> Pace {
+        self.max_rate.map_or_else(Pace::unlimited, |rate| Pace::at_most(rate.bytes_per_second()))
+    }
 }
 
 /// How far a restore or a check is.
@@ -192,15 +211,20 @@ pub fn run(
     hooks: &Hooks<'_>,
 ) -> Result<RestoreReport, ClientError> {
     let start = hooks.clock.elapsed();
-    let prepared = Prepared::new(api, runtime, options, hooks)?;
+    let pace = options.pace();
+    let prepared = Prepared::new(api, runtime, options, hooks, &pace)?;
     let mut target = Target::open(&options.to, options.existing)?;
     check_owner(&target, options)?;
     let top = target.top()?;
-    let writer = Writer::new(target, Attributes::new(options.setuid))?;
+    let writer = Writer::new(target, Attributes::new(options.setuid, options.owners))?;
     let total = total(&prepared.manifest);
     let work = Work::new(prepared.fetcher, &prepared.domain, writer, total, hooks.progress);
     let mut flaws = Flaws::default();
     let restored = restore(&work, top, &prepared, &mut flaws);
+    let restored = restored.and_then(|()| {
+        flaws.removed = removed(&work, &prepared, options)?;
+        Ok(())
+    });
     let restored = restored.and_then(|()| match options.durable {
         Durable::Synced => work.writer.sync(),
         Durable::Later => Ok(()),
@@ -215,12 +239,38 @@ pub fn run(
     }
 }
 
+/// What the snapshot does not have goes from the folders that were restored, if that was asked for.
+fn removed(
+    work: &Work<'_>,
+    prepared: &Prepared<'_>,
+    options: &RestoreOptions,
+) -> Result<Removed, ClientError> {
+    match options.extra {
+        Extra::Stays => Ok(Removed::default()),
+        Extra::Goes if work.failures.has_damaged_pages() => Ok(Removed::refused()),
+        Extra::Goes => delete::remove_extra(prepared, options, work.writer.target.handle(), Sweeping::Done),
+    }
+}
+
 fn nothing_matches(options: &RestoreOptions) -> ClientError {
     let patterns = options.paths.join("`, `");
     ClientError::NotFound(format!(
-        "nothing in the snapshot matches `{patterns}`{}",
-        links_on_the_way(&options.paths)
+        "nothing in the snapshot matches `{patterns}`{}{}",
+        links_on_the_way(&options.paths),
+        names_with_brackets(&options.paths)
     ))
+}
+
+/// How brackets that belong to a name are written.
+fn names_with_brackets(patterns: &[String]) -> String {
+    let is_escaped =
+        |pattern: &str, at: usize| pattern.get(..at).is_some_and(|before| before.ends_with('\\'));
+    let has_brackets = |pattern: &&String| pattern.find('[').is_some_and(|at| !is_escaped(pattern, at));
+    let Some(pattern) = patterns.iter().find(has_brackets) else { return String::new() };
+    let escaped = pattern.replace('[', "\\[").replace(']', "\\]");
+    format!(
+        "; `[` and `]` stand for one of the letters between them: if they belong to the name, write `{escaped}`"
+    )
 }
 
 /// Where patterns lead that go through symbolic links of this machine: a snapshot knows files by their paths without.
@@ -253,10 +303,11 @@ impl<'a> Prepared<'a> {
         runtime: &'a Handle,
         options: &RestoreOptions,
         hooks: &'a Hooks<'_>,
+        pace: &'a Pace,
     ) -> Result<Self, ClientError> {
         let filter = Filter::new(&options.paths, &options.excludes)?;
         let Found { snapshot, node, passed_over } = find(api, runtime, options, &filter)?;
-        let fetcher = Fetcher { api, runtime, snapshot, cancel: &hooks.cancel };
+        let fetcher = Fetcher { api, runtime, snapshot, cancel: &hooks.cancel, pace, clock: hooks.clock };
         let manifest = fetcher.wait_for(api.manifest(snapshot, &node))?;
         let domain = domain_key(fetcher)?;
         lack::check(options.partial, fetcher, &domain, &manifest, &filter)?;

@@ -9,6 +9,7 @@ use format_spec::{EntryPath, ErrorClass, NodeName, SnapshotId};
 use serde::Serialize;
 
 use super::attributes::{NotSet, Note};
+use super::delete::{NotRemoved, Removed};
 use super::failed::{DamagedPage, Failed, Found};
 use super::filter::Filter;
 use super::plan::Mixture;
@@ -75,6 +76,8 @@ pub(super) struct Flaws {
     pub(super) mixed: Mixed,
     /// How many entries of the manifest were seen.
     pub(super) entries: u64,
+    /// What went from the target, as the snapshot does not have it.
+    pub(super) removed: Removed,
 }
 
 /// What a restore did.
@@ -118,6 +121,14 @@ pub struct RestoreReport {
     pub not_set: NotSet,
     /// Unfinished files of restores that were killed, which this one removed.
     pub leftovers_removed: u64,
+    /// The first ten thousand names that `--delete` removed, by their paths below the target.
+    pub removed: Vec<String>,
+    /// How many names `--delete` removed.
+    pub removed_count: u64,
+    /// The first ten thousand names that `--delete` should have removed, and that are there.
+    pub not_removed: Vec<NotRemoved>,
+    /// How many such names.
+    pub not_removed_count: u64,
     /// The first thousand restored files that their owner wrote to while they were pushed, and that its own log
     /// repairs.
     pub fuzzy: Vec<String>,
@@ -138,7 +149,7 @@ pub struct RestoreReport {
 impl RestoreReport {
     pub(super) fn new(prepared: &Prepared<'_>, work: &Work<'_>, flaws: Flaws, seconds: f64) -> Self {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let Flaws { skipped, mixed: Mixed { fuzzy, torn }, entries } = flaws;
+        let Flaws { skipped, mixed: Mixed { fuzzy, torn }, entries, removed } = flaws;
         let Prepared { snapshot, node, passed_over, manifest, filter, .. } = prepared;
         let skipped = skipped_files(manifest, filter, skipped, &torn);
         let found = work.failures.take();
@@ -166,6 +177,10 @@ impl RestoreReport {
             warnings,
             not_set,
             leftovers_removed: count(&work.writer.target.leftovers),
+            removed: removed.names,
+            removed_count: removed.count,
+            not_removed: removed.left,
+            not_removed_count: removed.left_count,
             fuzzy: fuzzy.text(),
             fuzzy_count: fuzzy.count,
             torn: torn.text(),
@@ -181,7 +196,8 @@ impl RestoreReport {
     }
 
     fn lacks_something(&self) -> bool {
-        let failed = self.damaged_count + self.not_made_count > 0 || !self.damaged_pages.is_empty();
+        let failed = self.damaged_count + self.not_made_count + self.not_removed_count > 0
+            || !self.damaged_pages.is_empty();
         failed || !self.skipped.is_empty() || !self.unmatched.is_empty() || self.torn_count > 0
     }
 

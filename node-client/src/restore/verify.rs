@@ -24,6 +24,7 @@ use crate::api::Api;
 use crate::error::{ClientError, chain};
 use crate::list::of_cluster;
 use crate::named::{Among, SnapshotChoice, by_part};
+use crate::push::Pace;
 
 const WORKERS: usize = 4;
 const QUEUE: usize = 4;
@@ -110,7 +111,8 @@ pub fn verify(
 ) -> Result<VerifyReport, ClientError> {
     let start = hooks.clock.elapsed();
     let (Latest { id: snapshot, passed_over }, nodes) = find(api, runtime, options)?;
-    let fetcher = Fetcher { api, runtime, snapshot, cancel: &hooks.cancel };
+    let (pace, clock) = (Pace::unlimited(), hooks.clock);
+    let fetcher = Fetcher { api, runtime, snapshot, cancel: &hooks.cancel, pace: &pace, clock };
     let domain = super::domain_key(fetcher)?;
     let progress = hooks.progress;
     let check =

@@ -24,7 +24,7 @@ pub(crate) fn is_temporary(name: &[u8]) -> bool {
 }
 
 /// Which file, folder or link a name stands for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Inode {
     dev: u64,
     ino: u64,
@@ -92,7 +92,10 @@ impl Before {
 }
 
 /// Calls `visit` for each name but `.` and `..`.
-pub(super) fn for_each_name(folder: BorrowedFd<'_>, mut visit: impl FnMut(&CStr)) -> io::Result<()> {
+pub(in crate::restore) fn for_each_name(
+    folder: BorrowedFd<'_>,
+    mut visit: impl FnMut(&CStr),
+) -> io::Result<()> {
     let mut buffer = Vec::with_capacity(32 << 10);
     // What a visitor removes must not change what is listed: all names come first.
     let mut names = Vec::new();
