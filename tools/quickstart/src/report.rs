@@ -6,14 +6,34 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 
+use format_spec::ErrorClass;
 use indicatif::{HumanBytes, HumanCount};
+use node_client::error::EXIT_PARTIAL;
 use node_client::push::PushReport;
 use node_client::restore::RestoreReport;
 use repo_server::config::Config;
 
 use crate::compare::{Comparison, Note};
 use crate::place::Places;
-use crate::tour::Verdict;
+
+/// How the restored tree compares with the source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Equal,
+    /// But for what could not be read, or changed meanwhile.
+    Partial,
+    Different,
+}
+
+impl Verdict {
+    pub(crate) fn exit_code(self) -> u8 {
+        match self {
+            Self::Equal => 0,
+            Self::Partial => EXIT_PARTIAL,
+            Self::Different => ErrorClass::Integrity.exit_code(),
+        }
+    }
+}
 
 /// How many paths of each kind are named.
 const SHOWN: usize = 10;

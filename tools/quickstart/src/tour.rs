@@ -3,7 +3,6 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use format_spec::ErrorClass;
 use format_spec::Timestamp;
 use node_client::api::{Api, Retry};
 use node_client::bar::Bar;
@@ -11,7 +10,7 @@ use node_client::cancel::Cancel;
 use node_client::cli::{Output, ProgressMode};
 use node_client::clock::{Clock, SystemClock};
 use node_client::config::{Config, Settings};
-use node_client::error::{ClientError, EXIT_PARTIAL};
+use node_client::error::ClientError;
 use node_client::named::{Among, SnapshotChoice};
 use node_client::progress::Phase;
 use node_client::push::{self, FreezeMode, FreezeOptions, PushOptions, PushReport};
@@ -25,7 +24,7 @@ use tokio::runtime::{Builder, Runtime};
 use crate::compare::{Comparison, Trees};
 use crate::error::TourError;
 use crate::place::{Places, Scratch};
-use crate::report::{self, Address, Step};
+use crate::report::{self, Address, Step, Verdict};
 use crate::server::Server;
 
 /// What becomes of the server at the end.
@@ -33,25 +32,6 @@ use crate::server::Server;
 pub(crate) enum After {
     Stop,
     Serve,
-}
-
-/// How the restored tree compares with the source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    Equal,
-    /// But for what could not be read, or changed meanwhile.
-    Partial,
-    Different,
-}
-
-impl Verdict {
-    pub(crate) fn exit_code(self) -> u8 {
-        match self {
-            Self::Equal => 0,
-            Self::Partial => EXIT_PARTIAL,
-            Self::Different => ErrorClass::Integrity.exit_code(),
-        }
-    }
 }
 
 /// A bar on a terminal, nothing elsewhere.

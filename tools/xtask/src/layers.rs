@@ -127,7 +127,7 @@ fn named((what, _, _, why): &Owned, paths: &[String], place: &str) -> Vec<Trespa
 }
 
 /// Every path in Rust code, with the groups of `use` lines taken apart.
-fn paths(text: &str) -> Vec<String> {
+pub(crate) fn paths(text: &str) -> Vec<String> {
     let lines: Vec<&str> = text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect();
     let mut paths = Vec::new();
     for statement in lines.join("\n").split(';') {

@@ -2,10 +2,11 @@
 //!
 //! | command | what it checks |
 //! |---|---|
-//! | `layers` | who may import whom, and which crate only one place may name |
+//! | `layers` | who may import whom, which crate only one place may name, circles of files |
 //! | `tidy` | lints in every package, numbers of decisions, listed test modules, invariants with a test |
 
 mod layers;
+mod rooms;
 mod tidy;
 mod tree;
 
@@ -20,8 +21,11 @@ const USAGE: &str = "usage: cargo xtask layers|tidy";
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
-    let check = match (arguments.next().as_deref(), arguments.next()) {
-        (Some("layers"), None) => layers::check,
+    let check: Check = match (arguments.next().as_deref(), arguments.next()) {
+        (Some("layers"), None) => |tree| {
+            rooms::summary(tree).iter().for_each(|line| say(line));
+            [layers::check(tree), rooms::check(tree)].concat()
+        },
         (Some("tidy"), None) => tidy::check,
         _ => {
             say(USAGE);
@@ -37,7 +41,10 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(check: fn(&Tree) -> Vec<String>) -> Result<ExitCode> {
+/// Tells findings, one line each.
+type Check = fn(&Tree) -> Vec<String>;
+
+fn run(check: Check) -> Result<ExitCode> {
     let findings = check(&Tree::read()?);
     findings.iter().for_each(|finding| say(finding));
     Ok(if findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
