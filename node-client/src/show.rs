@@ -438,6 +438,14 @@ impl Show for RestoreReport {
             let reason = Printable(skipped.reason.as_bytes());
             writeln!(out, "  NOT in the snapshot: {}: {reason}", skipped.path)
         })?;
+        first(out, &self.incomplete, self.incomplete.len(), |out, lacking| {
+            let reason = Printable(lacking.reason.as_bytes());
+            writeln!(
+                out,
+                "  INCOMPLETE, restored as far as it is in the snapshot: {}: {reason}",
+                lacking.path
+            )
+        })?;
         unmatched(out, &self.unmatched)?;
         for pattern in &self.unmatched_excludes {
             writeln!(out, "  note: nothing in the snapshot matches --exclude `{pattern}`")?;

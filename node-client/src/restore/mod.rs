@@ -54,7 +54,7 @@ use filter::{Filter, Selection};
 use folder::{FolderJob, Target};
 use layout::Layout;
 use plan::Planner;
-use report::Flaws;
+use report::{Flaws, Present};
 use select::Latest;
 use work::Work;
 use write::Writer;
@@ -357,9 +357,13 @@ fn restore(
     prepared: &Prepared<'_>,
     flaws: &mut Flaws,
 ) -> Result<(), ClientError> {
-    work.run(top, |executor| {
+    let mut present = Present::of(&prepared.manifest);
+    let done = work.run(top, |executor| {
         let mut flow = || -> Result<(), ClientError> {
-            let mut sink = |step| executor.step(step);
+            let mut sink = |step| {
+                present.step(&step);
+                executor.step(step)
+            };
             let first = PassNumber::First(&mut flaws.entries, &work.failures);
             match prepared.pass(prepared.planner(), first, &mut sink)? {
                 Some(second) => prepared.pass(second, PassNumber::Second, &mut sink).map(drop),
@@ -370,7 +374,9 @@ fn restore(
         flaws.skipped = executor.take_skipped();
         flaws.mixed = executor.take_mixed();
         ended
-    })
+    });
+    flaws.there = present.there();
+    done
 }
 
 /// Which time the pages are gone through.

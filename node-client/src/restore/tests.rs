@@ -856,6 +856,31 @@ fn patterns_may_narrow_several_roots_to_one() {
     assert_eq!(names(three.path()), ["x", "y"]);
 }
 
+/// A file whose attributes were too long is there; a file that could not be read is not.
+#[test]
+fn what_is_there_in_part_is_not_said_to_be_missing() {
+    let mut store = sample();
+    store.unreadable(&file("srv/r/secret"));
+    let problem = |(name, reason): (&str, &str)| Problem { path: path(name), reason: reason.to_owned() };
+    let problems = [
+        ("srv/r/a", "extended attributes are over the limit"),
+        ("srv/r/d", "cannot be listed"),
+        ("srv/r/link", "extended attributes are over the limit"),
+        ("srv/r/secret", "cannot be read"),
+        ("srv/r/vanished", "is not there any more"),
+    ];
+    store.problems = problems.map(problem).to_vec();
+    let server = store.serve();
+    let to = tempfile::tempdir().unwrap();
+
+    let report = restore(&server, &RestoreOptions { partial: Partial::Allow, ..options(to.path()) }).unwrap();
+
+    let names = |skipped: &[Skipped]| skipped.iter().map(|name| name.path.clone()).collect::<Vec<_>>();
+    assert_eq!(names(&report.incomplete), ["srv/r/a", "srv/r/d", "srv/r/link"]);
+    assert_eq!(names(&report.skipped), ["srv/r/secret", "srv/r/vanished"]);
+    assert_eq!((report.exit_code(), report.files), (3, 5));
+}
+
 /// What lay in a target, beside what is restored of [`sample`].
 fn with_extra(to: &Path) -> Vec<String> {
     let before = [
