@@ -10,6 +10,7 @@ use format_spec::{About, ClusterName, Label, LabelChoice, Labels, NodeName, Note
 use crate::bar::Naming;
 use crate::config::{Config, Env, Settings};
 use crate::error::ClientError;
+use crate::list::Column;
 use crate::named::{Among, Moment, SnapshotChoice};
 use crate::priority::{DiskClass, Nice, Priority};
 use crate::push::{
@@ -119,6 +120,9 @@ pub struct ListArguments {
     /// Only snapshots that have this label; repeated: all of them.
     #[arg(long = "label", value_name = "KEY[=VALUE]")]
     pub labels: Vec<LabelChoice>,
+    /// Show these columns only, in this order.
+    #[arg(long, value_name = "NAMES", value_enum, value_delimiter = ',')]
+    pub columns: Vec<Column>,
 }
 
 /// Flags of a push that are about files, and so not for a stream.

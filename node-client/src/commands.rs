@@ -21,7 +21,7 @@ use crate::cli::{
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::error::{ClientError, EXIT_PARTIAL};
-use crate::list::{Wanted, choose};
+use crate::list::{Listed, Wanted, choose};
 use crate::progress::Phase;
 use crate::push;
 use crate::restore;
@@ -180,7 +180,8 @@ impl Client {
             none if none.is_empty() && wanted.named_cluster.is_some() => ask(None)?,
             found => found,
         };
-        show(&choose(found, &wanted)?, self.output)?;
+        let (snapshots, columns) = (choose(found, &wanted)?, arguments.columns.clone());
+        show(&Listed { snapshots, columns }, self.output)?;
         Ok(0)
     }
 

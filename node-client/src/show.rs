@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::cli::Output;
 use crate::error::{ClientError, DAMAGE_HINT, chain};
+use crate::list::{Column, Listed};
 use crate::push::{DryPush, LeftOutBy, Planned, PushReport, Tidied};
 use crate::restore::{
     DamagedPage, DryRun, FailedFor, NotSet, PassedOver, PlannedKind, RestoreReport, Sent, VerifyReport,
@@ -370,30 +371,33 @@ fn files(stats: &PushStats) -> String {
 }
 
 /// Writes rows of cells, each column as wide as its widest cell.
-pub(crate) fn columns<const N: usize>(out: &mut dyn Write, rows: &[[String; N]]) -> io::Result<()> {
-    let widths: Vec<usize> = (0..N)
-        .map(|column| rows.iter().filter_map(|row| row.get(column)).map(String::len).max().unwrap_or(0))
-        .collect();
+///
+/// # Errors
+/// What `out` answers.
+pub fn columns(out: &mut dyn Write, rows: &[impl AsRef<[String]>]) -> io::Result<()> {
+    let count = rows.iter().map(|row| row.as_ref().len()).max().unwrap_or(0);
+    let mut widths = vec![0; count];
     for row in rows {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        for (width, cell) in widths.iter_mut().zip(row.as_ref()) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    for row in rows {
+        let cells = row.as_ref().iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
         writeln!(out, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
     }
     Ok(())
 }
 
-impl Show for Vec<SnapshotInfo> {
+impl Show for Listed {
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
-        let head = [
-            "SNAPSHOT", "CLUSTER", "NODES", "FOLDERS", "CREATED", "STATE", "FILES", "BYTES", "CHANGED",
-            "READ", "SENT", "LABELS",
-        ];
-        let mut head = head.map(str::to_owned);
-        if let [.., labels] = &mut head
-            && self.iter().all(|info| info.about == About::default())
-        {
-            labels.clear();
-        }
-        let rows: Vec<_> = std::iter::once(head).chain(self.iter().map(row)).collect();
+        let has_labels = self.snapshots.iter().any(|info| info.about != About::default());
+        let all: Vec<Column> =
+            Column::ALL.into_iter().filter(|column| *column != Column::Labels || has_labels).collect();
+        let chosen = if self.columns.is_empty() { &all } else { &self.columns };
+        let head: Vec<String> = chosen.iter().map(|column| column.head()).collect();
+        let row = |info: &SnapshotInfo| chosen.iter().map(|column| cell(info, *column)).collect();
+        let rows: Vec<_> = std::iter::once(head).chain(self.snapshots.iter().map(row)).collect();
         columns(out, &rows)
     }
 
@@ -402,24 +406,24 @@ impl Show for Vec<SnapshotInfo> {
     }
 }
 
-fn row(info: &SnapshotInfo) -> [String; 12] {
+/// What a list says of a snapshot in one column.
+pub fn cell(info: &SnapshotInfo, column: Column) -> String {
     let sum = |of: fn(&PushStats) -> u64| info.pushes.iter().map(|push| of(&push.stats)).sum::<u64>();
     let known = |text: String| if info.pushes.is_empty() { "-".to_owned() } else { text };
-    let nodes: Vec<&str> = info.nodes.iter().map(|node| node.as_str()).collect();
-    [
-        info.id.to_string(),
-        info.cluster.to_string(),
-        nodes.join(","),
-        snapshot::folders(&info.origins),
-        Printable(info.created.as_bytes()).to_string(),
-        snapshot::state(info),
-        HumanCount(info.files).to_string(),
-        HumanBytes(info.bytes).to_string(),
-        known(HumanCount(sum(snapshot::changed)).to_string()),
-        known(HumanBytes(sum(|stats| stats.bytes_read)).to_string()),
-        known(HumanBytes(sum(|stats| stats.bytes_sent)).to_string()),
-        snapshot::about(&info.about),
-    ]
+    match column {
+        Column::Snapshot => info.id.to_string(),
+        Column::Cluster => info.cluster.to_string(),
+        Column::Nodes => info.nodes.iter().map(|node| node.as_str()).collect::<Vec<_>>().join(","),
+        Column::Folders => snapshot::folders(&info.origins),
+        Column::Created => Printable(info.created.as_bytes()).to_string(),
+        Column::State => snapshot::state(info),
+        Column::Files => HumanCount(info.files).to_string(),
+        Column::Bytes => HumanBytes(info.bytes).to_string(),
+        Column::Changed => known(HumanCount(sum(snapshot::changed)).to_string()),
+        Column::Read => known(HumanBytes(sum(|stats| stats.bytes_read)).to_string()),
+        Column::Sent => known(HumanBytes(sum(|stats| stats.bytes_sent)).to_string()),
+        Column::Labels => snapshot::about(&info.about),
+    }
 }
 
 impl Show for RestoreReport {

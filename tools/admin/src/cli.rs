@@ -9,6 +9,7 @@ use format_spec::protection::MAX_REASON_LEN;
 use format_spec::{ChunkId, ClusterName, LabelChoice, NodeName, SessionId};
 use node_client::cli::{ALL_COMMANDS, Output};
 use node_client::config::Settings;
+use node_client::list::Column;
 use node_client::named::SnapshotChoice;
 use node_client::rate::Rate;
 use node_client::span::Span;
@@ -117,6 +118,9 @@ pub(crate) enum Command {
         /// Only those that have this label; repeated: all of them.
         #[arg(long = "label", value_name = "KEY[=VALUE]")]
         labels: Vec<LabelChoice>,
+        /// Show these columns only, in this order.
+        #[arg(long, value_name = "NAMES", value_enum, value_delimiter = ',')]
+        columns: Vec<Column>,
     },
     /// Show all that is known of one snapshot, with every file that is missing from it or torn.
     #[command(after_help = examples!(
