@@ -138,7 +138,8 @@ fn names_that_the_target_takes_for_one_do_not_replace_each_other() {
         return;
     }
 
-    for more in [&["--strip-root"][..], &["--strip-root", "--into-existing"]] {
+    let again = ["--strip-root", "--into-existing"];
+    for more in [&again[..1], &again, &[&again[..], &["--delete"]].concat()] {
         let report = node.restore("latest", &to, more).exits(3).json();
 
         assert_eq!(failed(&report), not_made(&root, &["docs", "docs/x", "readme"]), "{report}");

@@ -1,10 +1,10 @@
 //! Removes what lies in restored folders and not in the snapshot.
 //!
 //! Only folders that were chosen whole are looked at: never one that lies on the way to what was chosen, nor the target
-//! around the roots. What an exclude fits stays, with the folders that it lies in. Every folder is opened by its handle
+//! around the roots; and nothing goes while a name of the snapshot may be unknown. What an exclude fits stays, with the folders that it lies in. Every folder is opened by its handle
 //! without following links, so nothing outside of the target goes; nor does what is mounted in it.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use format_spec::EntryPath;
@@ -17,7 +17,7 @@ use super::filter::Filter;
 use super::folder::{Choice, Inode, Was, for_each_name, is_root, is_temporary};
 use super::layout::TargetPath;
 use super::plan::Step;
-use super::{Prepared, RestoreOptions, pages};
+use super::{Partial, Prepared, RestoreOptions, pages};
 use crate::beneath::open_beneath;
 use crate::error::ClientError;
 use crate::push::BASE_NAME;
@@ -76,12 +76,29 @@ impl Removed {
         }
     }
 
-    /// Not all names of the snapshot are known: what is not among them may be one of its own.
-    pub(super) fn refused() -> Self {
+    fn refused(why: &str) -> Self {
         let mut removed = Self::default();
-        removed.left(b".", "a page with names of the snapshot is damaged, so nothing is removed".to_owned());
+        removed.left(b".", format!("{why}, so nothing is removed"));
         removed
     }
+}
+
+/// Why nothing is removed: not all names of the snapshot are known, and what is not among them may be one of its own.
+pub(super) fn refusal(prepared: &Prepared<'_>, options: &RestoreOptions, pages: Pages) -> Option<Removed> {
+    let lacks = options.partial == Partial::Allow && prepared.manifest.totals.problems > 0;
+    match pages {
+        Pages::Damaged => Some(Removed::refused("a page with names of the snapshot is damaged")),
+        // A folder that could not be listed has no names in the snapshot.
+        Pages::Sound if lacks => Some(Removed::refused("the snapshot is partial and may lack names")),
+        Pages::Sound => None,
+    }
+}
+
+/// Whether all pages of the manifest could be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pages {
+    Sound,
+    Damaged,
 }
 
 /// A folder of the snapshot whose names come.
@@ -89,7 +106,10 @@ struct Folder {
     at: TargetPath,
     path: EntryPath,
     choice: Choice,
+    /// What it holds in the snapshot.
     names: HashSet<Vec<u8>>,
+    /// What it holds in the target; `None` if it is not there under exactly this name.
+    there: Option<BTreeSet<Vec<u8>>>,
 }
 
 /// Goes through the folders of the snapshot once more, and removes from each what it does not have. Memory: the names of
@@ -105,8 +125,9 @@ pub(super) fn remove_extra(
 ) -> Result<Removed, ClientError> {
     // One of its own: what is only in the target is no match of a pattern in the snapshot.
     let filter = Filter::new(&options.paths, &options.excludes)?;
+    let top = open_folder(target, b"").ok().map(|top| names(&top));
     let mut sweep =
-        Sweep { target, filter: &filter, sweeping, folders: Vec::new(), removed: Removed::default() };
+        Sweep { target, filter: &filter, sweeping, top, folders: Vec::new(), removed: Removed::default() };
     let mut planner = prepared.planner();
     let mut sink = |step| {
         sweep.step(step);
@@ -141,6 +162,8 @@ struct Sweep<'a> {
     target: BorrowedFd<'a>,
     filter: &'a Filter,
     sweeping: Sweeping,
+    /// What the target holds.
+    top: Option<BTreeSet<Vec<u8>>>,
     folders: Vec<Folder>,
     removed: Removed,
 }
@@ -163,7 +186,8 @@ impl Sweep<'_> {
             Step::EnterFolder { at, path, entry } => {
                 self.has(at.split().1);
                 let choice = entry.map_or(Choice::OnTheWay, |(_, choice)| choice);
-                self.folders.push(Folder { at, path, choice, names: HashSet::new() });
+                let there = self.listed(&at);
+                self.folders.push(Folder { at, path, choice, names: HashSet::new(), there });
             }
             Step::LeaveFolder => {
                 if let Some(folder) = self.folders.pop().filter(|folder| folder.choice == Choice::Wanted) {
@@ -188,13 +212,20 @@ impl Sweep<'_> {
         }
     }
 
+    /// The names in the folder of the target that has exactly this path: of two names that the target takes for one, the
+    /// second stands for the folder of the first.
+    fn listed(&self, at: &TargetPath) -> Option<BTreeSet<Vec<u8>>> {
+        let around = self.folders.last().map_or(&self.top, |folder| &folder.there);
+        let is_there = at.is_target() || around.as_ref().is_some_and(|names| names.contains(at.split().1));
+        is_there.then(|| open_folder(self.target, at.as_bytes()).ok()).flatten().map(|folder| names(&folder))
+    }
+
     fn sweep(&mut self, folder: &Folder) {
-        // One that is not there holds nothing.
-        let Ok(handle) = open_folder(self.target, folder.at.as_bytes()) else { return };
-        let extra = self.extra(folder, &handle);
+        let extra = self.extra(folder);
         if extra.is_empty() {
             return;
         }
+        let Ok(handle) = open_folder(self.target, folder.at.as_bytes()) else { return };
         let Ok(stat) = rustix::fs::fstat(&handle) else { return };
         let mode = Mode::from_raw_mode(stat.st_mode);
         if self.sweeping == Sweeping::Done && !mode.contains(Mode::RWXU) && !is_root() {
@@ -221,12 +252,10 @@ impl Sweep<'_> {
     }
 
     /// The names in a folder of the target that are chosen and that the snapshot does not have.
-    fn extra(&self, folder: &Folder, handle: &OwnedFd) -> Vec<Vec<u8>> {
-        let is_extra = |name: &Vec<u8>| !folder.names.contains(name) && !is_ours(name);
-        let is_chosen = |name: &[u8]| folder.path.join(name).is_ok_and(|path| self.filter.covers(&path));
-        let mut extra = names(handle);
-        extra.retain(|name| is_extra(name) && is_chosen(name));
-        extra
+    fn extra(&self, folder: &Folder) -> Vec<Vec<u8>> {
+        let is_extra = |name: &&Vec<u8>| !folder.names.contains(*name) && !is_ours(name);
+        let is_chosen = |name: &&Vec<u8>| folder.path.join(name).is_ok_and(|path| self.filter.covers(&path));
+        folder.there.iter().flatten().filter(is_extra).filter(is_chosen).cloned().collect()
     }
 
     /// Removes a name with all in it; whether it is gone, or would be.
@@ -250,8 +279,13 @@ impl Sweep<'_> {
     fn try_remove(&mut self, name: &Name<'_>) -> Result<bool, Errno> {
         let Name { folder, dev, name, at, path } = name;
         let stat = rustix::fs::statat(folder, *name, AtFlags::SYMLINK_NOFOLLOW)?;
+        let kind = FileType::from_raw_mode(stat.st_mode);
         let mut flags = AtFlags::empty();
-        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+        // A push stores no sockets, devices and pipes: that the snapshot has none says nothing.
+        if !matches!(kind, FileType::Directory | FileType::RegularFile | FileType::Symlink) {
+            return Ok(false);
+        }
+        if kind == FileType::Directory {
             flags = AtFlags::REMOVEDIR;
             if stat.st_dev != *dev {
                 self.removed.left(at, "another file system is mounted there".to_owned());
@@ -282,13 +316,15 @@ fn open_folder(target: BorrowedFd<'_>, at: &[u8]) -> Result<OwnedFd, Errno> {
     open_beneath(target, at, FOLDER)
 }
 
-/// The names in a folder, sorted; none if it cannot be listed.
-fn names(folder: &OwnedFd) -> Vec<Vec<u8>> {
-    let mut names = Vec::new();
-    if for_each_name(folder.as_fd(), |name| names.push(name.to_bytes().to_vec())).is_err() {
-        return Vec::new();
+/// The names in a folder; none if it cannot be listed.
+fn names(folder: &OwnedFd) -> BTreeSet<Vec<u8>> {
+    let mut names = BTreeSet::new();
+    let listed = for_each_name(folder.as_fd(), |name| {
+        names.insert(name.to_bytes().to_vec());
+    });
+    if listed.is_err() {
+        names.clear();
     }
-    names.sort_unstable();
     names
 }
 

@@ -7,7 +7,7 @@ use format_spec::{ErrorClass, NodeName, SnapshotId};
 use serde::Serialize;
 use tokio::runtime::Handle;
 
-use super::delete::{self, Extra, Removed};
+use super::delete::{self, Extra, Pages, Removed};
 use super::failed::{DamagedPage, Failures};
 use super::plan::Step;
 use super::select::PassedOver;
@@ -112,10 +112,10 @@ pub fn dry_run(
         Ok(())
     })?;
     let damaged_pages = failures.take().pages;
-    let removed = match options.extra {
-        Extra::Stays => Removed::default(),
-        Extra::Goes if !damaged_pages.is_empty() => Removed::refused(),
-        Extra::Goes => delete::would_remove(&prepared, options)?,
+    let pages = if damaged_pages.is_empty() { Pages::Sound } else { Pages::Damaged };
+    let removed = match (options.extra, delete::refusal(&prepared, options, pages)) {
+        (Extra::Stays, _) | (Extra::Goes, Some(_)) => Removed::default(),
+        (Extra::Goes, None) => delete::would_remove(&prepared, options)?,
     };
     let Prepared { snapshot, node, passed_over, filter, .. } = prepared;
     let unmatched = filter.idle_paths();

@@ -47,7 +47,7 @@ use format_spec::{ClusterName, EntryPath, NodeName, SnapshotId};
 use tokio::runtime::Handle;
 
 use attributes::Attributes;
-use delete::{Removed, Sweeping};
+use delete::{Pages, Removed, Sweeping};
 use failed::Failures;
 use fetch::{Fetcher, is_about_blobs};
 use filter::{Filter, Selection};
@@ -245,10 +245,13 @@ fn removed(
     prepared: &Prepared<'_>,
     options: &RestoreOptions,
 ) -> Result<Removed, ClientError> {
-    match options.extra {
-        Extra::Stays => Ok(Removed::default()),
-        Extra::Goes if work.failures.has_damaged_pages() => Ok(Removed::refused()),
-        Extra::Goes => delete::remove_extra(prepared, options, work.writer.target.handle(), Sweeping::Done),
+    if options.extra == Extra::Stays {
+        return Ok(Removed::default());
+    }
+    let pages = if work.failures.has_damaged_pages() { Pages::Damaged } else { Pages::Sound };
+    match delete::refusal(prepared, options, pages) {
+        Some(refused) => Ok(refused),
+        None => delete::remove_extra(prepared, options, work.writer.target.handle(), Sweeping::Done),
     }
 }
 

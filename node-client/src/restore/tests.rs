@@ -914,6 +914,8 @@ fn what_the_snapshot_does_not_have_goes_only_from_restored_folders_and_only_when
     std::fs::write(outside.path().join("precious"), "").unwrap();
     with_extra(to.path());
     std::os::unix::fs::symlink(outside.path(), to.path().join("srv/r/link-out")).unwrap();
+    let (fifo, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU);
+    rustix::fs::mknodat(rustix::fs::CWD, to.path().join("srv/r/pipe"), fifo, mode, 0).unwrap();
     let before = names(to.path());
     let stays = RestoreOptions {
         existing: Existing::Replace,
@@ -988,17 +990,20 @@ fn what_the_snapshot_has_never_goes_though_it_was_not_restored() {
 
     assert_eq!((report.removed.as_slice(), report.exit_code()), (&["srv/r/o".to_owned()][..], 13));
 
-    let mut store = sample();
-    let pages = store.seal();
-    store.fates.insert(pages[0], Fate::Altered);
-    let server = store.serve();
-    let report = restore(&server, &goes(to.path())).unwrap();
-    assert_eq!(
-        (report.removed_count, report.not_removed_count, report.exit_code()),
-        (0, 1, 13),
-        "{report:?}"
-    );
-    assert!(to.path().join("srv/r/m").exists());
+    let mut damaged = sample();
+    let pages = damaged.seal();
+    damaged.fates.insert(pages[0], Fate::Altered);
+    // What lay in a folder that could not be listed is not known.
+    let mut partial = sample();
+    partial.problems = vec![Problem { path: path("srv/r/d"), reason: "cannot be listed".to_owned() }];
+    partial.totals.problems = 1;
+    for (store, code) in [(damaged, 13), (partial, 3)] {
+        let server = store.serve();
+        let report = restore(&server, &goes(to.path())).unwrap();
+        assert_eq!((report.removed_count, report.not_removed_count, report.exit_code()), (0, 1, code));
+        assert_eq!(dry(&server, &goes(to.path())).to_remove_count, 0);
+        assert!(to.path().join("srv/r/m").exists());
+    }
 }
 
 fn send(server: &Server, paths: &[&str], partial: Partial) -> (Result<Sent, ClientError>, Vec<u8>) {
