@@ -379,7 +379,7 @@ impl Bench<'_> {
         }
 
         let start = self.start();
-        let report = self.api.audit(Repair::No, |_, _| {}).await?;
+        let report = self.api.audit(Repair::No, |_| {}).await?;
         self.note(MARK, start, format!("{} references, {} rows", report.references, report.rows));
         if report.found > 0 {
             Err(format!("the audit found {:?}", report.findings.first()).into())
@@ -392,7 +392,7 @@ impl Bench<'_> {
         let (mode, delays, large) = (RunMode::Apply, Delays::Skip, LargeDelete::Allow);
         let request = GcRequest { mode, delays, large, max_copy_bytes: None };
         let start = self.start();
-        let report = self.api.collect_garbage(&request, |_, _| {}).await?;
+        let report = self.api.collect_garbage(&request, |_| {}).await?;
         let did = format!(
             "{} pages, {} chunks, {} objects",
             report.pages.count, report.chunks.count, report.deleted.count

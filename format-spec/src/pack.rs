@@ -372,6 +372,17 @@ pub fn check_blob(
     Err(FormatError::WrongChunk { expected: entry.id })
 }
 
+impl PackId {
+    /// Checks that `bytes` are the pack with this name.
+    ///
+    /// # Errors
+    /// [`FormatError::WrongPack`] if they hash to another name.
+    pub fn check(self, bytes: &[u8]) -> Result<(), FormatError> {
+        let found = Self::of(bytes);
+        if found == self { Ok(()) } else { Err(FormatError::WrongPack { expected: self, found }) }
+    }
+}
+
 #[cfg(test)]
 #[path = "pack/tests.rs"]
 mod tests;

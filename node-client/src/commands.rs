@@ -14,50 +14,57 @@ use tokio::runtime::{Builder, Runtime};
 use crate::api::{Api, Retry};
 use crate::bar::Bar;
 use crate::cancel::Cancel;
-use crate::cli::{
-    Arguments, Command, ListArguments, Output, ProgressArguments, PushArguments, RestoreArguments,
-    TidyArguments, VerifyArguments,
-};
+use crate::cli::push::PushArguments;
+use crate::cli::restore::{RestoreArguments, VerifyArguments};
+use crate::cli::{Arguments, Command, ListArguments, TidyArguments};
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::error::{ClientError, EXIT_PARTIAL};
+use crate::jobs::Job;
 use crate::list::{Listed, Wanted, choose};
+use crate::output::{Output, ProgressArguments};
 use crate::progress::Phase;
-use crate::push;
-use crate::restore;
 use crate::show::{show, show_aside, write_out};
 use crate::signals::{on_interrupt, outlive_user_signals};
+use crate::{push, restore};
 
 /// Runs it, and returns the exit code of a command that did its work.
 ///
 /// # Errors
-/// [`ClientError`]: nothing was shown on standard output then, or not all of it.
-pub fn run(arguments: &Arguments) -> Result<u8, ClientError> {
-    match &arguments.command {
+/// [`restore::Ended`]: nothing was shown on standard output then, or not all of it.
+pub fn run(arguments: &Arguments) -> Result<u8, restore::Ended> {
+    let done = match &arguments.command {
+        Command::Restore(wanted) => return Client::new(arguments, config(arguments)?)?.restore(wanted),
         Command::Completion { shell } => {
             let script = completion(*shell, Arguments::command(), "astacus-client");
             write_out(|out| out.write_all(script.as_bytes())).map(|()| 0)
         }
         Command::Man { dir } => manual(dir),
         Command::Tidy(tidy) => tidied(tidy, arguments.output),
-        Command::Jobs => show(&config(arguments)?.jobs()?, arguments.output).map(|()| 0),
-        Command::Push(push) => {
-            let config = config(arguments)?;
-            let job = push.job.as_ref().map(|name| config.job(name)).transpose()?;
-            let push = PushArguments::clone(push).or(&job.map(|job| job.push).unwrap_or_default());
-            if push.dry_run {
-                return planned(&push, &config, arguments.output);
-            }
-            // Before any thread is started: each has its own priority, from the one that started it.
-            for warning in push.priority().apply() {
-                tracing::warn!("{warning}");
-            }
-            Client::new(arguments, config)?.push(&push)
-        }
-        Command::Restore(restore) => Client::new(arguments, config(arguments)?)?.restore(restore),
+        Command::Jobs => listed_jobs(arguments),
+        Command::Push(push) => pushed(push, arguments),
         Command::Verify(verify) => Client::new(arguments, config(arguments)?)?.verify(verify),
         Command::List(list) => Client::new(arguments, config(arguments)?)?.list(list),
+    };
+    Ok(done?)
+}
+
+fn listed_jobs(arguments: &Arguments) -> Result<u8, ClientError> {
+    show(&Job::all(&config(arguments)?)?, arguments.output).map(|()| 0)
+}
+
+fn pushed(push: &PushArguments, arguments: &Arguments) -> Result<u8, ClientError> {
+    let config = config(arguments)?;
+    let job = push.source.job.as_ref().map(|name| Job::find(&config, name)).transpose()?;
+    let push = push.clone().or(&job.map(|job| job.push).unwrap_or_default());
+    if push.dry_run {
+        return planned(&push, &config, arguments.output);
     }
+    // Before any thread is started: each has its own priority, from the one that started it.
+    for warning in push.priority().apply() {
+        tracing::warn!("{warning}");
+    }
+    Client::new(arguments, config)?.push(&push)
 }
 
 /// A completion script for a program of ours.
@@ -185,7 +192,7 @@ impl Client {
         Ok(0)
     }
 
-    fn restore(&self, arguments: &RestoreArguments) -> Result<u8, ClientError> {
+    fn restore(&self, arguments: &RestoreArguments) -> Result<u8, restore::Ended> {
         let options = arguments.options(&self.config, &self.host)?;
         let cancel = self.interruptible()?;
         let bar = self.bar(arguments.progress, Phase::Restoring);

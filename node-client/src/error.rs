@@ -1,14 +1,16 @@
 //! What can go wrong on a node, and what the caller can do about it.
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
 use format_spec::error::EXIT_UNREPORTED;
 use format_spec::path::Printable;
 use format_spec::wire::ErrorBody;
-use format_spec::{ErrorClass, FormatError, SnapshotId};
+use format_spec::{EntryPath, ErrorClass, FormatError, NodeName, SnapshotId};
+use indicatif::HumanCount;
 
-use crate::restore::{Lack, RestoreReport};
+use crate::summary::of_files;
 
 /// Exit code after Ctrl-C.
 pub const EXIT_INTERRUPTED: u8 = 130;
@@ -30,6 +32,35 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+/// Files of a node that are not whole in a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lack {
+    /// The node.
+    pub node: NodeName,
+    /// How many files.
+    pub files: u64,
+    /// The first of them, each with a reason; none if the snapshot does not say which of them was asked for.
+    pub first: Vec<(EntryPath, String)>,
+}
+
+impl fmt::Display for Lack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { node, files, first } = self;
+        write!(f, "{} missing or torn on node `{node}`", of_files(*files))?;
+        if first.is_empty() {
+            return f.write_str(", and the snapshot does not say which");
+        }
+        for (nth, (path, reason)) in first.iter().enumerate() {
+            let reason = Printable(reason.as_bytes());
+            write!(f, "{} `/{path}` ({reason})", if nth == 0 { ":" } else { "," })?;
+        }
+        match files.saturating_sub(u64::try_from(first.len()).unwrap_or(u64::MAX)) {
+            0 => Ok(()),
+            more => write!(f, " and {} more", HumanCount(more)),
+        }
+    }
 }
 
 /// A push, restore, list or verify that failed.
@@ -104,11 +135,9 @@ pub enum ClientError {
         /// What is damaged.
         why: String,
     },
-    /// A restore ended before its end.
+    /// A restore ended before its end, and has restored something.
     #[error("the restore has ended early")]
     Stopped {
-        /// What was restored until then.
-        report: Box<RestoreReport>,
         /// What ended it.
         #[source]
         source: Box<ClientError>,

@@ -11,15 +11,14 @@ use format_spec::{About, ErrorClass};
 use indicatif::{HumanBytes, HumanCount};
 use serde::Serialize;
 
-use crate::cli::Output;
 use crate::error::{ClientError, DAMAGE_HINT, chain};
 use crate::list::{Column, Listed};
+use crate::output::Output;
 use crate::push::{DryPush, LeftOutBy, Planned, PushReport, Tidied};
 use crate::restore::{
     DamagedPage, DryRun, FailedFor, NotSet, PassedOver, PlannedKind, RestoreReport, Sent, VerifyReport,
 };
-
-pub mod snapshot;
+use crate::summary;
 
 /// Something that can be shown to people.
 pub trait Show: Serialize {
@@ -105,12 +104,9 @@ pub fn write_out(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result
     }
 }
 
-/// Shows why a command failed: for people on standard error, for programs as the one document.
-pub fn show_error(error: &ClientError, output: Output) {
-    let restored = match error {
-        ClientError::Stopped { report, .. } => Some(&**report),
-        _ => None,
-    };
+/// Shows why a command failed, and what a restore had `restored` by then: for people on standard error, for programs as
+/// the one document.
+pub fn show_error(error: &ClientError, restored: Option<&RestoreReport>, output: Output) {
     if output.json {
         let failed = Failed { error: ErrorDocument::new(error), restored };
         let _ = document(&failed, &mut io::stdout().lock());
@@ -414,15 +410,15 @@ pub fn cell(info: &SnapshotInfo, column: Column) -> String {
         Column::Snapshot => info.id.to_string(),
         Column::Cluster => info.cluster.to_string(),
         Column::Nodes => info.nodes.iter().map(|node| node.as_str()).collect::<Vec<_>>().join(","),
-        Column::Folders => snapshot::folders(&info.origins),
+        Column::Folders => summary::folders(&info.origins),
         Column::Created => Printable(info.created.as_bytes()).to_string(),
-        Column::State => snapshot::state(info),
+        Column::State => summary::state(info),
         Column::Files => HumanCount(info.files).to_string(),
         Column::Bytes => HumanBytes(info.bytes).to_string(),
-        Column::Changed => known(HumanCount(sum(snapshot::changed)).to_string()),
+        Column::Changed => known(HumanCount(sum(summary::changed)).to_string()),
         Column::Read => known(HumanBytes(sum(|stats| stats.bytes_read)).to_string()),
         Column::Sent => known(HumanBytes(sum(|stats| stats.bytes_sent)).to_string()),
-        Column::Labels => snapshot::about(&info.about),
+        Column::Labels => summary::about(&info.about),
     }
 }
 

@@ -37,7 +37,7 @@ pub(crate) use memory::{Likeness, Memory, Origin, Remembered, Sure};
 pub(crate) use place::{Header, Place, default_folder, make_folder, remembered_roots};
 pub(crate) use spool::{Spool, SpoolMark};
 
-use crate::push::{Device, Habit, Identity, Settled, Source};
+use crate::identity::{Device, Habit, Identity, Settled, Source};
 
 const MAGIC: &[u8; 8] = b"ASTSTATE";
 const VERSION: u16 = 4;

@@ -24,16 +24,17 @@ use format_spec::{CheckpointId, FORMAT_VERSION, FormatError, PackId, id};
 use futures_util::{StreamExt, stream};
 use tokio::runtime::Handle;
 
-use crate::census;
-use crate::damaged::Object;
 use crate::defects;
+use crate::defects::objects::Object;
 use crate::error::ServerError;
+use crate::health::gate;
 use crate::index::row::{DoomedKey, DoomedKind, DoomedRow, PackNumber, PackRow};
 use crate::index::{Batch, KeyRange, Table};
 use crate::pack::{read_directory, unreadable};
-use crate::repository::Repository;
+use crate::server::Server;
 use crate::site::ObjectName;
-use crate::witness;
+use crate::site::layout::checkpoint_object;
+use crate::store::Store;
 
 /// New packs from which on a checkpoint is due.
 const DUE_PACKS: usize = 1024;
@@ -72,24 +73,20 @@ pub struct Written {
 /// # Errors
 /// The site or the index failed. What was written by then is of use. [`ServerError::Refused`] while the index is
 /// older than the site: it does not know which packs there are.
-pub async fn run(repository: &Arc<Repository>, when: When) -> Result<Written, ServerError> {
-    let _turn = repository.turn.lock().await;
-    let check = |repository: &Arc<Repository>| {
-        witness::check(repository)?;
-        census::check(repository)
-    };
-    repository.blocking(check).await?;
-    repository.blocking(move |repository| write(repository, when, PART_BYTES)).await
+pub async fn run(server: &Arc<Server>, when: When) -> Result<Written, ServerError> {
+    let (store, _turn) = (&server.store, server.turns.upkeep.lock().await);
+    store.blocking(|store| gate::check(store)).await?;
+    store.blocking(move |store| write(store, when, PART_BYTES)).await
 }
 
-fn write(repository: &Arc<Repository>, when: When, part_bytes: usize) -> Result<Written, ServerError> {
+fn write(store: &Arc<Store>, when: When, part_bytes: usize) -> Result<Written, ServerError> {
     let mut written = Written::default();
-    let mut next = next(repository)?;
-    let mut new = packs_from(repository, next)?;
-    if is_stale(repository, new.len())? {
-        written.dropped = drop_all(repository)?;
+    let mut next = next(store)?;
+    let mut new = packs_from(store, next)?;
+    if is_stale(store, new.len())? {
+        written.dropped = drop_all(store)?;
         next = PackNumber(0);
-        new = packs_from(repository, next)?;
+        new = packs_from(store, next)?;
     }
     let is_due = match when {
         When::Due => new.len() >= DUE_PACKS,
@@ -99,10 +96,10 @@ fn write(repository: &Arc<Repository>, when: When, part_bytes: usize) -> Result<
         return Ok(written);
     }
     let read = |(number, id, len): (PackNumber, PackId, u64)| {
-        let repository = Arc::clone(repository);
+        let store = Arc::clone(store);
         async move {
-            let read = defects::twice(|| read_directory(&repository, &id, len)).await;
-            (number, id, len, defects::heed(&repository, Object::Pack(number), read).await)
+            let read = defects::twice(|| read_directory(&store, &id, len)).await;
+            (number, id, len, defects::heed(&store, Object::Pack(number), read).await)
         }
     };
     let mut directories = stream::iter(new).map(read).buffered(IN_FLIGHT);
@@ -120,12 +117,12 @@ fn write(repository: &Arc<Repository>, when: When, part_bytes: usize) -> Result<
         }
         last = PackNumber(number.0 + 1);
         if bytes >= part_bytes {
-            written.add(put(repository, std::mem::take(&mut packs), last)?);
+            written.add(put(store, std::mem::take(&mut packs), last)?);
             bytes = 0;
         }
     }
     if !packs.is_empty() {
-        written.add(put(repository, packs, last)?);
+        written.add(put(store, packs, last)?);
     }
     Ok(written)
 }
@@ -138,8 +135,8 @@ impl Written {
 }
 
 /// Number of the first pack that no checkpoint covers.
-fn next(repository: &Repository) -> Result<PackNumber, ServerError> {
-    match repository.parts.index.get(Table::Meta, NEXT)? {
+fn next(store: &Store) -> Result<PackNumber, ServerError> {
+    match store.parts.index.get(Table::Meta, NEXT)? {
         None => Ok(PackNumber(0)),
         Some(value) => {
             let number = PackNumber::from_key(&value);
@@ -149,13 +146,10 @@ fn next(repository: &Repository) -> Result<PackNumber, ServerError> {
 }
 
 /// Packs with this number or a greater one.
-fn packs_from(
-    repository: &Repository,
-    first: PackNumber,
-) -> Result<Vec<(PackNumber, PackId, u64)>, ServerError> {
+fn packs_from(store: &Store, first: PackNumber) -> Result<Vec<(PackNumber, PackId, u64)>, ServerError> {
     let mut packs = Vec::new();
     let range = KeyRange::between(&first.key(), &[u8::MAX; 5]);
-    repository.for_each_row(Table::Pack, &range, |key, value| {
+    store.for_each_row(Table::Pack, &range, |key, value| {
         let pack = PackNumber::from_key(key).zip(PackRow::decode(value));
         let (number, row) = pack.ok_or_else(|| ServerError::Row { object: "a pack".to_owned() })?;
         packs.push((number, row.id, row.len));
@@ -165,17 +159,17 @@ fn packs_from(
 }
 
 /// Whether more than half of the packs that checkpoints cover are gone, when `new` packs are not covered.
-fn is_stale(repository: &Repository, new: usize) -> Result<bool, ServerError> {
-    let covered: u64 = parts(repository)?.iter().map(|(_, packs)| u64::from(*packs)).sum();
-    let all = u64::from(repository.totals()?.packs);
+fn is_stale(store: &Store, new: usize) -> Result<bool, ServerError> {
+    let covered: u64 = parts(store)?.iter().map(|(_, packs)| u64::from(*packs)).sum();
+    let all = u64::from(store.totals()?.packs);
     let left = all.saturating_sub(u64::try_from(new).unwrap_or(u64::MAX));
     Ok(left * 2 < covered)
 }
 
 /// The checkpoints that there are, and how many packs each covers.
-fn parts(repository: &Repository) -> Result<Vec<(CheckpointId, u32)>, ServerError> {
+fn parts(store: &Store) -> Result<Vec<(CheckpointId, u32)>, ServerError> {
     let mut parts = Vec::new();
-    repository.for_each_row(Table::Meta, &KeyRange::prefix(PART), |key, value| {
+    store.for_each_row(Table::Meta, &KeyRange::prefix(PART), |key, value| {
         let hex = key.strip_prefix(PART).and_then(|hex| std::str::from_utf8(hex).ok());
         let id = hex.and_then(id::parse_hex_32).map(CheckpointId::from_bytes);
         let packs = value.try_into().ok().map(u32::from_le_bytes);
@@ -187,41 +181,37 @@ fn parts(repository: &Repository) -> Result<Vec<(CheckpointId, u32)>, ServerErro
 }
 
 /// Dooms every checkpoint: from now on no pack is covered.
-fn drop_all(repository: &Repository) -> Result<u32, ServerError> {
+fn drop_all(store: &Store) -> Result<u32, ServerError> {
     let mut dropped = 0;
     let mut batch = Batch::new();
-    for (id, _) in parts(repository)? {
+    for (id, _) in parts(store)? {
         batch.delete(Table::Meta, part_key(&id));
-        batch.put(Table::Doomed, doomed(object_name(&id)).encode(), DoomedRow::NOW.encode());
+        batch.put(Table::Doomed, doomed(checkpoint_object(&id)).encode(), DoomedRow::NOW.encode());
         dropped += 1;
     }
     batch.put(Table::Meta, NEXT, PackNumber(0).key());
-    repository.commit(batch)?;
+    store.commit(batch)?;
     Ok(dropped)
 }
 
 /// Stores one checkpoint, after which every pack before `next` is covered.
-fn put(
-    repository: &Arc<Repository>,
-    packs: Vec<CheckpointPack>,
-    next: PackNumber,
-) -> Result<u32, ServerError> {
+fn put(store: &Arc<Store>, packs: Vec<CheckpointPack>, next: PackNumber) -> Result<u32, ServerError> {
     let count = u32::try_from(packs.len()).unwrap_or(u32::MAX);
     let payload = Checkpoint { version: FORMAT_VERSION, packs }.encode();
-    let (keys, salt) = (&repository.keys, repository.salt());
-    let sealed = object::seal(ObjectKind::Checkpoint, keys, repository.id(), salt, &payload);
+    let (keys, salt) = (&store.keys, store.salt());
+    let sealed = object::seal(ObjectKind::Checkpoint, keys, store.id(), salt, &payload);
     let id = CheckpointId::of(&sealed);
-    let name = object_name(&id);
+    let name = checkpoint_object(&id);
     let mut intent = Batch::new();
     intent.put(Table::Doomed, doomed(name.clone()).encode(), DoomedRow::NOW.encode());
-    repository.commit(intent)?;
-    let put = Handle::current().block_on(repository.parts.site.put_new(&name, Bytes::from(sealed)));
-    put.map_err(|error| repository.site_error(error))?;
+    store.commit(intent)?;
+    let put = Handle::current().block_on(store.parts.site.put_new(&name, Bytes::from(sealed)));
+    put.map_err(|error| store.site_error(error))?;
     let mut batch = Batch::new();
     batch.delete(Table::Doomed, doomed(name).encode());
     batch.put(Table::Meta, part_key(&id), count.to_le_bytes());
     batch.put(Table::Meta, NEXT, next.key());
-    repository.commit(batch)?;
+    store.commit(batch)?;
     Ok(count)
 }
 
@@ -233,41 +223,31 @@ fn doomed(name: ObjectName) -> DoomedKey {
     DoomedKey { kind: DoomedKind::Other, name }
 }
 
-/// Where a checkpoint lies on a site.
-fn object_name(id: &CheckpointId) -> ObjectName {
-    ObjectName::new(&format!("heads/checkpoint-{}", id.to_hex())).expect("hex digits make a valid name")
-}
-
-/// The checkpoint that an object is, by its name.
-pub(crate) fn named(name: &ObjectName) -> Option<CheckpointId> {
-    let hex = name.as_str().strip_prefix("heads/checkpoint-")?;
-    id::parse_hex_32(hex).map(CheckpointId::from_bytes)
-}
-
 /// The checkpoint with this name, after every check.
 ///
 /// # Errors
 /// [`ServerError::Damaged`] and [`ServerError::Site`].
-pub(crate) async fn read(repository: &Repository, id: CheckpointId) -> Result<Checkpoint, ServerError> {
-    let sealed = repository.parts.site.get(&object_name(&id)).await;
-    let sealed = sealed.map_err(|error| repository.site_error(error))?;
+pub(crate) async fn read(store: &Store, id: CheckpointId) -> Result<Checkpoint, ServerError> {
+    let sealed = store.parts.site.get(&checkpoint_object(&id)).await;
+    let sealed = sealed.map_err(|error| store.site_error(error))?;
     let damaged = |source| ServerError::Damaged { object: id.to_string(), source };
     if CheckpointId::of(&sealed) != id {
         return Err(damaged(FormatError::Unauthentic { what: "checkpoint" }));
     }
-    let payload = object::open(ObjectKind::Checkpoint, &repository.keys, repository.id(), &sealed);
+    let payload = object::open(ObjectKind::Checkpoint, &store.keys, store.id(), &sealed);
     Checkpoint::decode(&payload.map_err(damaged)?).map_err(damaged)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::site::layout::checkpoint_named;
     use crate::site::{Area, Prefix};
     use crate::world::World;
 
     /// As [`run`], with parts of at most a pack or so.
     async fn run_small(world: &World, when: When) -> Written {
-        world.repository.blocking(move |repository| write(repository, when, 1)).await.unwrap()
+        world.store.blocking(move |store| write(store, when, 1)).await.unwrap()
     }
 
     /// The packs in all checkpoints on the site, by name.
@@ -275,7 +255,7 @@ mod tests {
         let listed = world.site().list(&Prefix::area(Area::Heads)).await.unwrap();
         let mut packs = Vec::new();
         for object in listed {
-            packs.extend(read(&world.repository, named(&object.name).unwrap()).await.unwrap().packs);
+            packs.extend(read(&world.store, checkpoint_named(&object.name).unwrap()).await.unwrap().packs);
         }
         packs.sort_by_key(|pack| pack.id);
         packs
@@ -285,7 +265,7 @@ mod tests {
     async fn all(world: &World) -> Vec<CheckpointPack> {
         let mut packs = Vec::new();
         for (_, row) in world.packs() {
-            let directory = read_directory(&world.repository, &row.id, row.len).await.unwrap();
+            let directory = read_directory(&world.store, &row.id, row.len).await.unwrap();
             packs.push(CheckpointPack { id: row.id, len: row.len, directory });
         }
         packs.sort_by_key(|pack| pack.id);
@@ -296,10 +276,10 @@ mod tests {
     async fn checkpoints_cover_each_pack_once_with_what_its_footer_says() {
         let world = World::new();
         world.push("n", &["alpha"]).await;
-        assert_eq!(run(&world.repository, When::Due).await.unwrap(), Written::default(), "two packs are few");
+        assert_eq!(run(&world.server, When::Due).await.unwrap(), Written::default(), "two packs are few");
 
-        let first = run(&world.repository, When::Now).await.unwrap();
-        let idle = run(&world.repository, When::Now).await.unwrap();
+        let first = run(&world.server, When::Now).await.unwrap();
+        let idle = run(&world.server, When::Now).await.unwrap();
         world.push("n", &["beta"]).await;
         let second = run_small(&world, When::Now).await;
 
@@ -320,12 +300,12 @@ mod tests {
         for (number, _) in world.packs().into_iter().take(3) {
             batch.delete(Table::Pack, number.key());
         }
-        let totals = world.repository.totals().unwrap();
+        let totals = world.store.totals().unwrap();
         let fewer = crate::index::row::Totals { packs: 1, ..totals };
         batch.put(Table::Meta, crate::index::row::Totals::KEY, fewer.encode());
         world.index().commit(batch).unwrap();
 
-        let anew = run(&world.repository, When::Now).await.unwrap();
+        let anew = run(&world.server, When::Now).await.unwrap();
 
         assert_eq!(anew, Written { parts: 1, packs: 1, dropped: 4 });
         let doomed: Vec<ObjectName> =
@@ -342,14 +322,14 @@ mod tests {
     async fn a_damaged_checkpoint_is_told_from_a_whole_one() {
         let world = World::new();
         world.push("n", &["alpha"]).await;
-        run(&world.repository, When::Now).await.unwrap();
+        run(&world.server, When::Now).await.unwrap();
         let name = world.site().list(&Prefix::area(Area::Heads)).await.unwrap().remove(0).name;
         let mut bytes = world.site().get(&name).await.unwrap().to_vec();
         world.site().delete(&name).await.unwrap();
         bytes[100] ^= 1;
         world.site().put_new(&name, bytes.into()).await.unwrap();
 
-        let read = read(&world.repository, named(&name).unwrap()).await;
+        let read = read(&world.store, checkpoint_named(&name).unwrap()).await;
 
         assert!(matches!(read, Err(ServerError::Damaged { .. })));
     }

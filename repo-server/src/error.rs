@@ -28,10 +28,9 @@ pub enum ServerError {
     /// A node has as many sessions open as one may have.
     #[error(
         "node `{node}` of cluster `{cluster}` has {most} sessions open, and may have no more: `astacus-admin sessions` \
-         lists them, and one that its push has left ends after two minutes",
-        most = crate::session::MOST_OF_A_NODE
+         lists them, and one that its push has left ends after two minutes"
     )]
-    TooManySessions { cluster: ClusterName, node: NodeName },
+    TooManySessions { cluster: ClusterName, node: NodeName, most: usize },
     /// Nothing has this id.
     #[error("there is no snapshot {0}")]
     NoSnapshot(SnapshotId),

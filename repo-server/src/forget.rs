@@ -14,20 +14,19 @@ use format_spec::wire::{
 };
 use format_spec::{About, ClusterName, SnapshotId};
 
-use crate::census;
-use crate::clock_watch::ClockState;
-use crate::damaged::{self, Known};
-use crate::defects;
+use crate::catalog::ledger::Counts;
+use crate::defects::objects::{self, Known};
 use crate::error::{Chain, ServerError};
+use crate::health::clock::ClockState;
+use crate::health::gate;
 use crate::index::row::MarkRow;
-use crate::ledger::Counts;
-use crate::repository::Repository;
+use crate::server::Server;
 use crate::settings::{PolicyError, check_policy};
 use crate::snapshot::retention::{self, Candidate, Condition, Policy, Protection, Standing};
 use crate::snapshot::series::{by_series, nodes, note_origins, title, title_of_folders, watch_suspects};
 use crate::snapshot::{self, reach};
 use crate::time::{later, rfc3339};
-use crate::witness;
+use crate::verify;
 
 type Marks = HashMap<SnapshotId, MarkRow>;
 
@@ -40,41 +39,37 @@ type Fates = BTreeMap<SnapshotId, (Verdict, Vec<String>)>;
 /// [`ServerError::Refused`] if a named one is protected, or the last complete one of its nodes; if the
 /// server's clock jumped and a policy was to decide; while the index is older than the site (G12); if there is
 /// neither a name nor a policy. Nothing changed.
-pub(crate) async fn run(
-    repository: &Arc<Repository>,
-    request: ForgetRequest,
-) -> Result<ForgetReport, ServerError> {
+pub(crate) async fn run(server: &Arc<Server>, request: ForgetRequest) -> Result<ForgetReport, ServerError> {
     // One after the other, so that each sees what the one before has forgotten.
-    let _turn = repository.forgetting.lock().await;
+    let _turn = server.turns.forgetting.lock().await;
     // A policy decides by series, so it must know the folders of snapshots of earlier builds, too.
-    note_origins(repository).await?;
+    note_origins(&server.store).await?;
     if request.snapshots.is_empty() {
         // A policy counts on what is sound.
-        defects::name_the_hurt(repository).await?;
+        verify::name_the_hurt(server).await?;
     }
     let asked = request.clone();
-    let decide = move |repository: &Arc<Repository>| {
-        witness::check(repository)?;
-        census::check(repository)?;
+    let decide = move |server: &Arc<Server>| {
+        gate::check(&server.store)?;
         if asked.accept_clock {
-            repository.clock_watch.accept(repository)?;
+            server.clock_watch.accept(&server.store)?;
         }
-        let marks = snapshot::marks(repository)?;
-        let snapshots = wanted(snapshot::list(repository, asked.cluster.as_ref())?, &asked)?;
-        let fates = decide(repository, &asked, &snapshots, &marks)?;
+        let marks = snapshot::marks(&server.store)?;
+        let snapshots = wanted(snapshot::list(&server.store, asked.cluster.as_ref())?, &asked)?;
+        let fates = decide(server, &asked, &snapshots, &marks)?;
         Ok((snapshots, marks, fates))
     };
-    let (snapshots, marks, fates) = repository.blocking(decide).await?;
-    let report = report(repository, &request, &snapshots, &marks, &fates).await?;
+    let (snapshots, marks, fates) = server.blocking(decide).await?;
+    let report = report(server, &request, &snapshots, &marks, &fates).await?;
     if request.mode == RunMode::Apply {
         let goes =
             |(id, (verdict, _)): (&SnapshotId, &(Verdict, _))| (*verdict == Verdict::Forget).then_some(*id);
         let going: Vec<SnapshotId> = fates.iter().filter_map(goes).collect();
-        let forget = move |repository: &Arc<Repository>| {
-            snapshot::forget(repository, &going)?;
-            watch_suspects(repository)
+        let forget = move |server: &Arc<Server>| {
+            snapshot::forget(&server.store, &going)?;
+            watch_suspects(&server.store)
         };
-        repository.blocking(forget).await?;
+        server.blocking(forget).await?;
         log(&snapshots, &fates);
     }
     Ok(report)
@@ -114,20 +109,20 @@ fn wanted(mut snapshots: Vec<Snapshot>, asked: &ForgetRequest) -> Result<Vec<Sna
 ///
 /// # Errors
 /// [`ServerError`] if the clusters cannot be listed. What fails for one of them is logged.
-pub(crate) async fn by_policy(repository: &Arc<Repository>) -> Result<u64, ServerError> {
-    let with_policy = |repository: &Arc<Repository>| {
-        let listed = snapshot::list(repository, None)?;
+pub(crate) async fn by_policy(server: &Arc<Server>) -> Result<u64, ServerError> {
+    let with_policy = |server: &Arc<Server>| {
+        let listed = snapshot::list(&server.store, None)?;
         let clusters: BTreeSet<ClusterName> = listed.into_iter().map(|snapshot| snapshot.cluster).collect();
-        let choices = repository.choices();
+        let choices = server.choices();
         let retention = &choices.retention;
         let has_policy = |cluster: &ClusterName| *retention.policy(cluster) != RetentionPolicy::default();
         Ok(clusters.into_iter().filter(has_policy).collect::<Vec<_>>())
     };
     let mut forgotten = 0;
-    for cluster in repository.blocking(with_policy).await? {
+    for cluster in server.blocking(with_policy).await? {
         let (mode, of) = (RunMode::Apply, Some(cluster.clone()));
         let request = ForgetRequest { mode, cluster: of, ..ForgetRequest::default() };
-        let report = match run(repository, request).await {
+        let report = match run(server, request).await {
             Ok(report) => report,
             Err(error) => {
                 tracing::error!(%cluster, error = %Chain(&error), "its policy could not be applied");
@@ -141,25 +136,25 @@ pub(crate) async fn by_policy(repository: &Arc<Repository>) -> Result<u64, Serve
 }
 
 fn decide(
-    repository: &Repository,
+    server: &Server,
     request: &ForgetRequest,
     snapshots: &[Snapshot],
     marks: &Marks,
 ) -> Result<Fates, ServerError> {
-    let damaged = damaged::all(repository)?;
+    let damaged = objects::all(&server.store)?;
     if !request.snapshots.is_empty() {
         return by_name(request, snapshots, marks, &damaged);
     }
-    if repository.clock_watch.look(repository)? == ClockState::Jumped {
+    if server.clock_watch.look(&server.store)? == ClockState::Jumped {
         let why = "the server's clock jumped, so no policy is applied: look at `astacus-admin status`, set \
                    the clock right, then add --accept-clock";
         return Err(ServerError::Refused { code: "clock_jumped", why: why.to_owned() });
     }
-    let now_ms = repository.parts.clock.unix_ms();
+    let now_ms = server.store.parts.clock.unix_ms();
     let mut fates = Fates::new();
     for series in by_series(snapshots).into_values() {
         let Some(first) = series.first() else { continue };
-        let policy = policy_of(repository, request, &first.cluster)?;
+        let policy = policy_of(server, request, &first.cluster)?;
         let candidates: Vec<Candidate> =
             series.iter().map(|snapshot| candidate(snapshot, marks, &damaged)).collect();
         for decision in retention::decide(&Policy::from(&policy), &candidates, now_ms, request.last_complete)
@@ -172,11 +167,11 @@ fn decide(
 }
 
 fn policy_of(
-    repository: &Repository,
+    server: &Server,
     request: &ForgetRequest,
     cluster: &ClusterName,
 ) -> Result<RetentionPolicy, ServerError> {
-    let choices = repository.choices();
+    let choices = server.choices();
     let policy = request.policy.as_ref().unwrap_or_else(|| choices.retention.policy(cluster));
     if *policy == RetentionPolicy::default() {
         let why = format!(
@@ -271,30 +266,30 @@ fn condition(snapshot: &Snapshot, damaged: &Known) -> Condition {
 }
 
 async fn report(
-    repository: &Arc<Repository>,
+    server: &Arc<Server>,
     request: &ForgetRequest,
     snapshots: &[Snapshot],
     marks: &Marks,
     fates: &Fates,
 ) -> Result<ForgetReport, ServerError> {
-    let gone = match snapshot::references_of_idle_pages(repository).await {
+    let gone = match snapshot::references_of_idle_pages(&server.store).await {
         Err(ServerError::Damaged { .. } | ServerError::Lost { .. } | ServerError::Site(_)) => Counts::new(),
         gone => gone?,
     };
     let mut lines = Vec::new();
     let mut going = Vec::new();
     let mut frees_bytes = Some(0);
-    let undelete = repository.parts.upkeep.gc.undelete;
+    let undelete = server.store.parts.upkeep.gc.undelete;
     for snapshot in snapshots {
         let Some((verdict, reasons)) = fates.get(&snapshot.id) else { continue };
         let until_ms = match verdict {
             Verdict::Keep => None,
-            Verdict::Forget => Some(later(repository.parts.clock.unix_ms(), undelete)),
+            Verdict::Forget => Some(later(server.store.parts.clock.unix_ms(), undelete)),
             Verdict::Going => {
                 marks.get(&snapshot.id).and_then(|mark| mark.tombstone.as_ref()).map(|going| going.until_ms)
             }
         };
-        let frees_alone = frees(repository, &[snapshot], &gone).await?;
+        let frees_alone = frees(server, &[snapshot], &gone).await?;
         if *verdict == Verdict::Forget {
             going.push(snapshot);
             frees_bytes = frees_alone;
@@ -314,18 +309,18 @@ async fn report(
         });
     }
     if going.len() > 1 {
-        frees_bytes = frees(repository, &going, &gone).await?;
+        frees_bytes = frees(server, &going, &gone).await?;
     }
     Ok(ForgetReport { mode: request.mode, snapshots: lines, frees_bytes })
 }
 
 /// What goes with snapshots, unless that cannot be read: what is damaged can be forgotten all the same.
 async fn frees(
-    repository: &Arc<Repository>,
+    server: &Arc<Server>,
     snapshots: &[&Snapshot],
     gone: &Counts,
 ) -> Result<Option<u64>, ServerError> {
-    match reach::freed(repository, snapshots, gone).await {
+    match reach::freed(&server.store, snapshots, gone).await {
         Ok(freed) => Ok(Some(freed.bytes())),
         Err(ServerError::Damaged { .. } | ServerError::Lost { .. } | ServerError::Site(_)) => Ok(None),
         Err(error) => Err(error),

@@ -17,12 +17,11 @@ use format_spec::wire::{
 };
 use format_spec::{ClusterName, NodeName};
 
-use crate::alarm::{self, AlarmCode, MAX_SUBJECT_LEN};
-use crate::damaged;
+use crate::defects::objects;
 use crate::error::ServerError;
-use crate::index::row::{PackNumber, PackRow};
+use crate::health::alarm::{self, AlarmCode, MAX_SUBJECT_LEN};
 use crate::index::{Batch, KeyRange, Table};
-use crate::repository::{Repository, lock};
+use crate::server::Server;
 use crate::snapshot;
 use crate::snapshot::series::{by_series, subject, title_of_folders};
 use crate::time::{later, rfc3339};
@@ -124,21 +123,21 @@ impl Rule {
 }
 
 /// All rules that say something.
-fn rules(repository: &Repository) -> Result<Vec<Rule>, ServerError> {
-    let configured = repository.choices();
+fn rules(server: &Server) -> Result<Vec<Rule>, ServerError> {
+    let configured = server.choices();
     let configured = configured.freshness.expect.iter().map(|(scope, max_age)| Rule {
         scope: scope.clone(),
         expect: Expectation::MaxAgeSeconds(max_age.as_secs()),
         source: AgeSource::Configured,
     });
-    let set = set_rules(repository)?.into_iter();
+    let set = set_rules(server)?.into_iter();
     let set = set.map(|rule| Rule { scope: rule.scope, expect: rule.expect, source: AgeSource::Set });
     Ok(configured.chain(set).collect())
 }
 
-fn set_rules(repository: &Repository) -> Result<Vec<FreshnessRule>, ServerError> {
+fn set_rules(server: &Server) -> Result<Vec<FreshnessRule>, ServerError> {
     let mut rules = Vec::new();
-    repository.for_each_row(Table::Meta, &KeyRange::prefix(RULES), |_, value| {
+    server.store.for_each_row(Table::Meta, &KeyRange::prefix(RULES), |_, value| {
         let rule = serde_json::from_slice(value);
         rules.push(rule.map_err(|_| ServerError::Row { object: "a rule of freshness".to_owned() })?);
         Ok(())
@@ -150,7 +149,7 @@ fn set_rules(repository: &Repository) -> Result<Vec<FreshnessRule>, ServerError>
 ///
 /// # Errors
 /// [`ServerError::BadRequest`] if its scope is too long, expects nothing, or would be one of too many.
-pub(crate) fn set(repository: &Repository, rule: &FreshnessRule) -> Result<(), ServerError> {
+pub(crate) fn set(server: &Server, rule: &FreshnessRule) -> Result<(), ServerError> {
     let bad = |why: String| ServerError::BadRequest { code: "bad_rule", why };
     let name = name(&rule.scope);
     if name.len() > MAX_SUBJECT_LEN || name.chars().any(char::is_control) {
@@ -160,19 +159,19 @@ pub(crate) fn set(repository: &Repository, rule: &FreshnessRule) -> Result<(), S
         return Err(bad("a snapshot cannot be younger than 0 seconds".to_owned()));
     }
     let key = [RULES, name.as_bytes()].concat();
-    repository.exclusively(|| {
+    server.store.exclusively(|| {
         let mut batch = Batch::new();
         if rule.expect == Expectation::Usual {
             batch.delete(Table::Meta, key);
-        } else if set_rules(repository)?.len() >= MOST_RULES {
+        } else if set_rules(server)?.len() >= MOST_RULES {
             return Err(bad(format!("there are {MOST_RULES} rules, and no more can be set")));
         } else {
             batch.put(Table::Meta, key, serde_json::to_vec(rule).expect("plain JSON"));
         }
-        repository.commit(batch)
+        server.store.commit(batch)
     })?;
     tracing::info!(series = name, expect = ?rule.expect, "a rule of freshness is set");
-    look(repository)
+    look(server)
 }
 
 /// A scope in one line: `CLUSTER`, `CLUSTER/NODE`, `CLUSTER/NODE:SERIES`.
@@ -193,9 +192,9 @@ fn cut(mut name: String) -> String {
 }
 
 /// All series, and those that a rule expects and that have no snapshot. Blocks.
-pub(crate) fn report(repository: &Repository) -> Result<FreshnessReport, ServerError> {
-    let (marks, damaged) = (snapshot::marks(repository)?, damaged::all(repository)?);
-    let mut snapshots = snapshot::list(repository, None)?;
+pub(crate) fn report(server: &Server) -> Result<FreshnessReport, ServerError> {
+    let (marks, damaged) = (snapshot::marks(&server.store)?, objects::all(&server.store)?);
+    let mut snapshots = snapshot::list(&server.store, None)?;
     snapshots.retain(|snapshot| marks.get(&snapshot.id).is_none_or(|mark| mark.tombstone.is_none()));
     let is_good = |snapshot: &Snapshot| {
         let is_sound = damaged.against(snapshot).is_none() && snapshot.shrunk.is_none();
@@ -203,9 +202,9 @@ pub(crate) fn report(repository: &Repository) -> Result<FreshnessReport, ServerE
     };
     let of_all = by_series(&snapshots);
     let histories: Vec<History> = of_all.values().filter_map(|listed| History::of(listed, is_good)).collect();
-    let rules = rules(repository)?;
-    let now_ms = repository.parts.clock.unix_ms();
-    let for_all = repository.choices().freshness.max_age;
+    let rules = rules(server)?;
+    let now_ms = server.store.parts.clock.unix_ms();
+    let for_all = server.choices().freshness.max_age;
     let mut series: Vec<SeriesFreshness> =
         histories.iter().map(|history| judge(history, &rules, for_all, now_ms)).collect();
     series.extend(
@@ -214,7 +213,7 @@ pub(crate) fn report(repository: &Repository) -> Result<FreshnessReport, ServerE
     series.sort_by(|one, other| one.subject.cmp(&other.subject));
     // A rule of the configuration and one that was set may expect the same.
     series.dedup_by(|one, other| one.subject == other.subject && one.snapshots == 0);
-    Ok(FreshnessReport { series, rules: set_rules(repository)? })
+    Ok(FreshnessReport { series, rules: set_rules(server)? })
 }
 
 fn judge(history: &History, rules: &[Rule], for_all: Option<Duration>, now_ms: u64) -> SeriesFreshness {
@@ -273,11 +272,11 @@ fn missing(rule: &Rule) -> Option<SeriesFreshness> {
 ///
 /// # Errors
 /// [`ServerError`] if rows cannot be read, or written for another reason than a full disk.
-pub(crate) fn look(repository: &Repository) -> Result<(), ServerError> {
-    if alarm::is_up(repository, AlarmCode::ClockJumped)? {
+pub(crate) fn look(server: &Server) -> Result<(), ServerError> {
+    if alarm::is_up(&server.store, AlarmCode::ClockJumped)? {
         return Ok(());
     }
-    match show(repository) {
+    match show(server) {
         Err(ServerError::Full { what }) => {
             tracing::debug!(what, "alarms about series are as they were");
             Ok(())
@@ -286,16 +285,16 @@ pub(crate) fn look(repository: &Repository) -> Result<(), ServerError> {
     }
 }
 
-fn show(repository: &Repository) -> Result<(), ServerError> {
-    let series = report(repository)?.series;
+fn show(server: &Server) -> Result<(), ServerError> {
+    let series = report(server)?.series;
     let alarms = |of: &dyn Fn(&SeriesFreshness) -> Option<String>| {
         let all = series.iter().filter_map(|series| Some((series.subject.clone(), of(series)?)));
         bounded(all.collect())
     };
-    alarm::keep_only(repository, AlarmCode::Overdue, &alarms(&overdue))?;
-    let most = repository.choices().freshness.partial_in_a_row;
-    alarm::keep_only(repository, AlarmCode::PartialAgain, &alarms(&|series| partial(series, most)))?;
-    watch_reads(repository)
+    alarm::keep_only(&server.store, AlarmCode::Overdue, &alarms(&overdue))?;
+    let most = server.choices().freshness.partial_in_a_row;
+    alarm::keep_only(&server.store, AlarmCode::PartialAgain, &alarms(&|series| partial(series, most)))?;
+    watch_reads(server)
 }
 
 fn overdue(series: &SeriesFreshness) -> Option<String> {
@@ -350,67 +349,32 @@ fn told(seconds: u64) -> String {
     }
 }
 
-fn watch_reads(repository: &Repository) -> Result<(), ServerError> {
-    let sums = pack_sums(repository)?;
-    let within = repository.choices().freshness.verify_within.filter(|_| sums.packs > 0);
-    let Some(within) = within else { return alarm::clear(repository, AlarmCode::NotVerified) };
-    let now_ms = repository.parts.clock.unix_ms();
-    let since_ms = watched_since(repository, now_ms)?.max(sums.verified_ms);
+fn watch_reads(server: &Server) -> Result<(), ServerError> {
+    let sums = server.pack_sums.now(&server.store)?;
+    let within = server.choices().freshness.verify_within.filter(|_| sums.packs > 0);
+    let Some(within) = within else { return alarm::clear(&server.store, AlarmCode::NotVerified) };
+    let now_ms = server.store.parts.clock.unix_ms();
+    let since_ms = watched_since(server, now_ms)?.max(sums.verified_ms);
     if now_ms < later(since_ms, within) {
-        return alarm::clear(repository, AlarmCode::NotVerified);
+        return alarm::clear(&server.store, AlarmCode::NotVerified);
     }
     let message = format!(
         "no stored byte was read back since {}: run `astacus-admin scrub`, or `verify --level read`, from a timer",
         rfc3339(since_ms)
     );
-    alarm::raise(repository, AlarmCode::NotVerified, &message)
+    alarm::raise(&server.store, AlarmCode::NotVerified, &message)
 }
 
 /// Since when it is watched that stored bytes are read back: from now on, if it was not.
-fn watched_since(repository: &Repository, now_ms: u64) -> Result<u64, ServerError> {
-    if let Some(value) = repository.parts.index.get(Table::Meta, WATCHED_KEY)? {
+fn watched_since(server: &Server, now_ms: u64) -> Result<u64, ServerError> {
+    if let Some(value) = server.store.parts.index.get(Table::Meta, WATCHED_KEY)? {
         let since = value.try_into().map(u64::from_le_bytes);
         return since.map_err(|_| ServerError::Row { object: "a moment".to_owned() });
     }
     let mut batch = Batch::new();
     batch.put(Table::Meta, WATCHED_KEY, now_ms.to_le_bytes());
-    repository.commit(batch)?;
+    server.store.commit(batch)?;
     Ok(now_ms)
-}
-
-/// What the rows of all packs add up to.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct PackSums {
-    pub(crate) packs: u64,
-    /// Bytes of blobs that no row names any more.
-    pub(crate) unreferenced_bytes: u64,
-    /// When any of them was last read back and found sound; 0 for never.
-    pub(crate) verified_ms: u64,
-}
-
-/// Sums of packs are counted again this often at most: a large repository has millions of rows.
-const COUNT_EVERY: Duration = Duration::from_secs(60);
-
-/// What the rows of all packs add up to, as counted in the last minute. Blocks.
-pub(crate) fn pack_sums(repository: &Repository) -> Result<PackSums, ServerError> {
-    let now = repository.parts.clock.monotonic();
-    let mut counted = lock(&repository.pack_sums);
-    if let Some((at, sums)) = *counted
-        && now.saturating_sub(at) < COUNT_EVERY
-    {
-        return Ok(sums);
-    }
-    let mut sums = PackSums::default();
-    repository.for_each_row(Table::Pack, &KeyRange::all(), |key, value| {
-        let row = PackNumber::from_key(key).and(PackRow::decode(value));
-        let row = row.ok_or_else(|| ServerError::Row { object: "a pack".to_owned() })?;
-        sums.packs += 1;
-        sums.unreferenced_bytes = sums.unreferenced_bytes.saturating_add(row.dead_bytes());
-        sums.verified_ms = sums.verified_ms.max(row.verified_ms);
-        Ok(())
-    })?;
-    *counted = Some((now, sums));
-    Ok(sums)
 }
 
 fn wide(len: usize) -> u64 {

@@ -15,9 +15,11 @@ use repo_server::error::Chain;
 use repo_server::http::{self, Token};
 use repo_server::log::{Format, Log};
 use repo_server::rebuild::{self, Plan, RebuildError, RebuildReport};
-use repo_server::repository::{CreateError, OnHalt, Repository, check_exists, open_or_create};
+use repo_server::server::Server;
 use repo_server::service;
 use repo_server::site::SiteUrl;
+use repo_server::start::{CreateError, check_exists, open_or_create};
+use repo_server::store::OnHalt;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -278,38 +280,39 @@ async fn serve(arguments: Serve, config: Config, log: &Log) -> anyhow::Result<()
     let mut hang_up = signal(SignalKind::hangup())?;
     tell_address(listener.local_addr()?);
     service::tell("READY=1");
-    let expiry = tokio::spawn(repo_server::expire_sessions(Arc::clone(&opened.repository), EXPIRE_EVERY));
-    let upkeep = tokio::spawn(repo_server::look_after(Arc::clone(&opened.repository)));
-    let damage = tokio::spawn(repo_server::name_damage(Arc::clone(&opened.repository)));
-    let people = tokio::spawn(repo_server::tell_people(Arc::clone(&opened.repository)));
+    let expiry =
+        tokio::spawn(repo_server::background::expire_sessions(Arc::clone(&opened.server), EXPIRE_EVERY));
+    let upkeep = tokio::spawn(repo_server::background::look_after(Arc::clone(&opened.server)));
+    let damage = tokio::spawn(repo_server::background::name_damage(Arc::clone(&opened.server)));
+    let people = tokio::spawn(repo_server::background::tell_people(Arc::clone(&opened.server)));
     let limits = http::Limits::within_descriptors(config.limits.connections());
-    let routes = http::routes(Arc::clone(&opened.repository), Token::new(&opened.token));
+    let routes = http::routes(Arc::clone(&opened.server), Token::new(&opened.token));
     let stopped = async {
         loop {
             tokio::select! {
                 _ = stop.recv() => break,
                 _ = interrupt.recv() => break,
-                _ = hang_up.recv() => reload(arguments.config.as_deref(), &config, &opened.repository),
+                _ = hang_up.recv() => reload(arguments.config.as_deref(), &config, &opened.server),
             }
         }
         service::tell("STOPPING=1");
         tracing::info!("stopping: requests in flight may finish");
     };
-    http::serve(listener, routes, limits, opened.repository.done(), stopped).await;
+    http::serve(listener, routes, limits, opened.server.done(), stopped).await;
     for task in [expiry, upkeep, damage, people] {
         task.abort();
         // It begins nothing more from here on: the end of the runtime would cut that off.
         let _ = task.await;
     }
-    repo_server::settle(&opened.repository).await;
-    repo_server::release(&opened.repository).await;
+    repo_server::background::settle(&opened.server).await;
+    repo_server::background::release(&opened.server).await;
     tracing::info!("stopped");
     Ok(())
 }
 
 /// Reads the configuration again, and takes from it what may change while the server runs. One that cannot be used
 /// changes nothing.
-fn reload(path: Option<&Path>, at_start: &Config, repository: &Repository) {
+fn reload(path: Option<&Path>, at_start: &Config, server: &Server) {
     let Some(path) = path else {
         tracing::info!("SIGHUP: the server was started without a configuration to read again");
         return;
@@ -322,7 +325,7 @@ fn reload(path: Option<&Path>, at_start: &Config, repository: &Repository) {
             return;
         }
     };
-    repository.choose(settings.choices);
+    server.choose(settings.choices);
     tracing::info!("SIGHUP: [retention], [freshness] and [notify] are as the configuration says now");
     if config.without_choices() != at_start.without_choices() {
         tracing::warn!(

@@ -48,12 +48,12 @@ impl Rules {
     /// Whether a rule is kept.
     #[cfg(test)]
     pub(crate) fn keep(&self, rule: Rule) -> bool {
-        !crate::repository::lock(&self.removed).contains(&rule)
+        !crate::sync::lock(&self.removed).contains(&rule)
     }
 
     /// From now on the rule is not kept.
     #[cfg(test)]
     pub(crate) fn remove(&self, rule: Rule) {
-        crate::repository::lock(&self.removed).insert(rule);
+        crate::sync::lock(&self.removed).insert(rule);
     }
 }

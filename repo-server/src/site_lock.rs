@@ -17,7 +17,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::path::Path;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,10 +25,11 @@ use format_spec::id::to_hex;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Clock;
-use crate::error::{Chain, ServerError};
+use crate::error::ServerError;
 use crate::index::lock_patiently;
-use crate::repository::{Repository, lock};
+use crate::site::layout::{lock_named, lock_object};
 use crate::site::{Area, Listed, ObjectName, Prefix, Site, SiteError};
+use crate::sync::lock;
 use crate::time::rfc3339;
 
 /// A foreign lock that does not change for so long has no owner any more.
@@ -38,7 +39,7 @@ const VALID_FOR: Duration = Duration::from_secs(45);
 /// A lock is renewed this often.
 const RENEW_EVERY: Duration = Duration::from_secs(15);
 /// How often it is looked whether a lock is to be renewed, and a foreign one has changed.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The file in the folder of a site that the system's lock is on.
 const FILE: &str = "lock";
@@ -255,7 +256,7 @@ impl SiteLock {
         let Self(Some(held)) = self else { return Ok(()) };
         let number = lock(&held.state).number;
         for number in [number.saturating_sub(1), number] {
-            site.delete(&name(number)).await?;
+            site.delete(&lock_object(number)).await?;
         }
         Ok(())
     }
@@ -282,12 +283,12 @@ async fn watch(
 
 async fn put(site: &dyn Site, number: u64, owner: &Owner) -> Result<(), SiteError> {
     let bytes = serde_json::to_vec(owner).expect("plain JSON");
-    site.put_new(&name(number), Bytes::from(bytes)).await.map(drop)
+    site.put_new(&lock_object(number), Bytes::from(bytes)).await.map(drop)
 }
 
 async fn delete_before(site: &dyn Site, number: u64) -> Result<(), SiteError> {
     for (old, _) in numbers(site).await?.into_iter().filter(|(old, _)| *old < number) {
-        site.delete(&name(old)).await?;
+        site.delete(&lock_object(old)).await?;
     }
     Ok(())
 }
@@ -304,35 +305,8 @@ async fn newest(site: &dyn Site) -> Result<Newest, SiteError> {
 
 async fn numbers(site: &dyn Site) -> Result<Vec<(u64, ObjectName)>, SiteError> {
     let listed = site.list(&Prefix::area(Area::Locks)).await?;
-    let number = |listed: Listed| {
-        let number = listed.name.as_str().strip_prefix("locks/")?.parse().ok()?;
-        Some((number, listed.name))
-    };
+    let number = |listed: Listed| Some((lock_named(&listed.name)?, listed.name));
     Ok(listed.into_iter().filter_map(number).collect())
-}
-
-fn name(number: u64) -> ObjectName {
-    ObjectName::new(&format!("locks/{number:020}")).expect("digits make a valid name")
-}
-
-/// Renews the lock of a repository in time, until it is dropped. One that is lost halts it.
-pub(crate) async fn keep(repository: Weak<Repository>) {
-    loop {
-        tokio::time::sleep(LOOK_EVERY).await;
-        let Some(repository) = repository.upgrade() else { return };
-        renew(&repository).await;
-    }
-}
-
-/// Renews the lock of a repository if it is time to, and halts the repository if it is lost.
-async fn renew(repository: &Arc<Repository>) {
-    let parts = &repository.parts;
-    match parts.lock.renew(parts.site.as_ref(), parts.clock.as_ref()).await {
-        Ok(()) => {}
-        Err(error @ LockError::Lost(_)) => repository.halt(&error),
-        Err(LockError::Site(error)) if error.is_fatal() => drop(repository.site_error(error)),
-        Err(error) => tracing::warn!(error = %Chain(&error), "the lock on the site could not be renewed"),
-    }
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@
 //! 1. Less is free than [`refuse_below`](crate::settings::SpaceSettings::refuse_below): no session is
 //!    granted, with the reason and the way out (`admit`), and an alarm is up. All else goes on.
 //! 2. Less is free than the index keeps for itself: it refuses commits, reads stay (`index::space`).
-//! 3. The collector could not commit, or write a pack anew: [`release_ballast`] gives it the room that
-//!    the ballast held, and [`restore_ballast`] takes it back once there is enough.
+//! 3. The collector could not commit, or write a pack anew: [`Space::release_ballast`] gives it the room that
+//!    the ballast held, and [`Space::restore_ballast`] takes it back once there is enough.
 //!
 //! The ballast is a file of allocated bytes that mean nothing. It is not synced: one that a power cut
 //! shortens is made whole again. Whoever changes it has opened the repository, so there is only one.
@@ -20,21 +20,20 @@ use std::sync::Mutex;
 use rustix::fs::{CWD, FallocateFlags, Mode, OFlags, fallocate, openat, statvfs};
 use rustix::io::{Errno, retry_on_intr};
 
-use crate::alarm::{self, AlarmCode};
-use crate::durable::{self, FileName, RealDisk};
-use crate::error::{Chain, ServerError};
+use crate::durable::{self, DurableError, FileName, RealDisk};
+use crate::error::Chain;
 use crate::index;
-use crate::repository::{Repository, lock};
 use crate::settings::{Amount, SpaceSettings};
+use crate::sync::lock;
 
 /// Name of the ballast in the data folder.
 pub const BALLAST: &str = "ballast";
 
-const MIB: u64 = 1 << 20;
-const GIB: u64 = 1 << 30;
+pub(crate) const MIB: u64 = 1 << 20;
+pub(crate) const GIB: u64 = 1 << 30;
 
 /// What a collector needs free: what the index keeps for itself, and two packs to copy into.
-const COLLECTOR_ROOM: u64 = index::RESERVE_MIN + 64 * MIB;
+pub(crate) const COLLECTOR_ROOM: u64 = index::RESERVE_MIN + 64 * MIB;
 
 /// A ballast that nobody gave a size, at least: with it alone a collector can work.
 const BALLAST_MIN: u64 = COLLECTOR_ROOM;
@@ -50,7 +49,7 @@ const REFUSE_FILES_MIN: u64 = 256;
 const REFUSE_FILES_MAX: u64 = 100_000;
 
 /// What to do about a full disk.
-const WAY_OUT: &str =
+pub(crate) const WAY_OUT: &str =
     "delete snapshots (astacus-admin forget, then astacus-admin gc --now), or add space to the disk";
 
 /// How much room a disk has.
@@ -100,14 +99,14 @@ impl Volume for FolderVolume {
 
 /// The room of one repository: how much there is, and how much must stay.
 pub struct Space {
-    disks: Vec<Disk>,
+    pub(crate) disks: Vec<Disk>,
     settings: SpaceSettings,
     /// Held while a ballast changes.
     ballast: Mutex<()>,
 }
 
 /// One disk that a repository lies on, with a ballast of its own.
-struct Disk {
+pub(crate) struct Disk {
     folder: PathBuf,
     volume: Box<dyn Volume>,
     settings: SpaceSettings,
@@ -159,8 +158,25 @@ impl Space {
         Self { disks: Vec::new(), settings, ballast: Mutex::default() }
     }
 
+    /// Gives the room of each nearly full disk's ballast up, and returns how many bytes that is. A name is gone for good
+    /// when this returns. Blocks.
+    ///
+    /// # Errors
+    /// [`DurableError`] if a disk failed in a way that makes it unsafe to go on.
+    pub(crate) fn release_ballast(&self) -> Result<u64, DurableError> {
+        let _changing = lock(&self.ballast);
+        self.disks.iter().map(release).sum()
+    }
+
+    /// Makes the ballast of each disk as long as it should be and as there is room for, and returns how long they are.
+    /// One that cannot be made is told in the log: all else works without. Blocks.
+    pub(crate) fn restore_ballast(&self) -> u64 {
+        let _changing = lock(&self.ballast);
+        self.disks.iter().map(restore).sum()
+    }
+
     /// The first disk that has little room, and how much that is.
-    fn short(&self) -> Option<(&Disk, Room)> {
+    pub(crate) fn short(&self) -> Option<(&Disk, Room)> {
         let is_low = |(disk, room): &(&Disk, Room)| disk.level(*room) == Level::Low;
         self.disks.iter().filter_map(|disk| Some((disk, disk.room()?))).find(is_low)
     }
@@ -169,7 +185,7 @@ impl Space {
 impl Disk {
     /// How much room there is. `None`, and a line in the log, if the disk does not tell: then nothing is
     /// refused here, and whatever writes finds out.
-    fn room(&self) -> Option<Room> {
+    pub(crate) fn room(&self) -> Option<Room> {
         let room = self.volume.room();
         room.inspect_err(
             |error| tracing::warn!(%error, folder = %self.folder.display(), "free space is not known"),
@@ -177,7 +193,7 @@ impl Disk {
         .ok()
     }
 
-    fn refuse_below(&self, room: Room) -> u64 {
+    pub(crate) fn refuse_below(&self, room: Room) -> u64 {
         match self.settings.refuse_below {
             Amount::Bytes(given) => given,
             Amount::OfDisk => (room.total_bytes / 20).clamp(REFUSE_MIN, REFUSE_MAX),
@@ -190,13 +206,13 @@ impl Disk {
         if none { 0 } else { (room.total_files / 100).clamp(REFUSE_FILES_MIN, REFUSE_FILES_MAX) }
     }
 
-    fn level(&self, room: Room) -> Level {
+    pub(crate) fn level(&self, room: Room) -> Level {
         let has_files = room.free_files >= Self::refuse_below_files(room);
         if room.free_bytes < self.refuse_below(room) || !has_files { Level::Low } else { Level::Enough }
     }
 
     /// What is left and what must be, for people.
-    fn figures(&self, room: Room) -> String {
+    pub(crate) fn figures(&self, room: Room) -> String {
         let kept = Self::refuse_below_files(room);
         if room.free_files < kept {
             return format!(
@@ -210,7 +226,7 @@ impl Disk {
     }
 
     /// What the alarm says. Without what is free now: a row that changed with it would be written again and again.
-    fn message(&self, room: Room) -> String {
+    pub(crate) fn message(&self, room: Room) -> String {
         let kept_files = Self::refuse_below_files(room);
         let short = match room.free_files < kept_files {
             true => format!("room for less than {kept_files} more files"),
@@ -228,7 +244,7 @@ impl Disk {
     ///
     /// It only grows into room that is there, and never so far that pushes would be refused. It only
     /// shrinks when less is asked for: little room is what it is held for.
-    fn ballast_len(&self, room: Room, held_bytes: u64) -> u64 {
+    pub(crate) fn ballast_len(&self, room: Room, held_bytes: u64) -> u64 {
         let asked = match self.settings.ballast {
             Amount::Bytes(given) => given,
             Amount::OfDisk => (room.total_bytes / 100).clamp(BALLAST_MIN, BALLAST_MAX),
@@ -249,79 +265,7 @@ impl Disk {
     }
 }
 
-/// Refuses a new session if a disk has little room, or less than its client expects to send. Blocks.
-///
-/// # Errors
-/// [`ServerError::Full`], with the folder, what is free, what must be, and the way out.
-pub(crate) fn admit(repository: &Repository, expected_bytes: Option<u64>) -> Result<(), ServerError> {
-    let refuse = |what: String| Err(ServerError::Full { what: format!("{what}: {WAY_OUT}") });
-    let space = &repository.parts.space;
-    let short = space.short();
-    show(repository, short.as_ref())?;
-    if let Some((disk, room)) = short {
-        return refuse(disk.figures(room));
-    }
-    // What is sent goes to the site.
-    let Some((disk, room)) = space.disks.last().and_then(|disk| Some((disk, disk.room()?))) else {
-        return Ok(());
-    };
-    match expected_bytes {
-        Some(expected) if expected > room.free_bytes.saturating_sub(disk.refuse_below(room)) => {
-            refuse(format!("{}, and this push expects to send {}", disk.figures(room), mib(expected)))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Looks how much room there is, and raises or clears the alarm. Blocks.
-///
-/// # Errors
-/// [`ServerError`] if the alarm cannot be read, or written for another reason than the full disk.
-pub(crate) fn look(repository: &Repository) -> Result<Level, ServerError> {
-    let space = &repository.parts.space;
-    if !space.disks.is_empty() && space.disks.iter().all(|disk| disk.room().is_none()) {
-        return Ok(Level::Enough);
-    }
-    let short = space.short();
-    show(repository, short.as_ref())?;
-    Ok(short.map_or(Level::Enough, |_| Level::Low))
-}
-
-/// What operators are to be told of the disks at this moment, if one has little room: on a full one the alarm
-/// cannot even be written.
-pub(crate) fn low_now(repository: &Repository) -> Option<String> {
-    repository.parts.space.short().map(|(disk, room)| disk.message(room))
-}
-
-fn show(repository: &Repository, short: Option<&(&Disk, Room)>) -> Result<(), ServerError> {
-    let shown = match short {
-        None => alarm::clear(repository, AlarmCode::LowSpace),
-        Some((disk, room)) => alarm::raise(repository, AlarmCode::LowSpace, &disk.message(*room)),
-    };
-    match shown {
-        // An alarm about a full disk needs room as well: `low_now` and the refusals tell of it too.
-        Err(ServerError::Full { what }) => tracing::warn!(what, "the alarm of low space is as it was"),
-        shown => shown?,
-    }
-    Ok(())
-}
-
-/// Gives the room of each nearly full disk's ballast to a collector, and returns how many bytes that is. 0 if there
-/// is room enough, or no ballast that could be deleted. A name is gone for good when this returns. Blocks.
-///
-/// # Errors
-/// [`ServerError::Halted`] if a disk failed in a way that makes it unsafe to go on.
-pub fn release_ballast(repository: &Repository) -> Result<u64, ServerError> {
-    let space = &repository.parts.space;
-    let _changing = lock(&space.ballast);
-    let mut released = 0;
-    for disk in &space.disks {
-        released += release(repository, disk)?;
-    }
-    Ok(released)
-}
-
-fn release(repository: &Repository, disk: &Disk) -> Result<u64, ServerError> {
+fn release(disk: &Disk) -> Result<u64, DurableError> {
     let held = disk.held_bytes();
     let is_short = |room: Room| room.free_bytes < disk.release_below(room);
     if held == 0 || !disk.room().is_some_and(is_short) {
@@ -333,38 +277,12 @@ fn release(repository: &Repository, disk: &Disk) -> Result<u64, ServerError> {
             tracing::warn!(bytes = held, %folder, "the disk is nearly full: the ballast is given up for the collector");
             Ok(held)
         }
-        Err(error) if error.is_fatal() => {
-            repository.halt(&error);
-            Err(ServerError::Halted)
-        }
+        Err(error) if error.is_fatal() => Err(error),
         Err(error) => {
             tracing::warn!(error = %Chain(&error), %folder, "the ballast could not be given up");
             Ok(0)
         }
     }
-}
-
-/// Does what frees room later and needs a little of it now; with the room of the ballast, if there is none
-/// otherwise. Blocks.
-///
-/// # Errors
-/// Those of `work`, and of [`release_ballast`].
-pub(crate) fn with_ballast<T>(
-    repository: &Repository,
-    work: impl Fn() -> Result<T, ServerError>,
-) -> Result<T, ServerError> {
-    match work() {
-        Err(ServerError::Full { .. }) if release_ballast(repository)? > 0 => work(),
-        done => done,
-    }
-}
-
-/// Makes the ballast of each disk as long as it should be and as there is room for, and returns how long they are. One
-/// that cannot be made is told in the log: all else works without. Blocks.
-pub fn restore_ballast(repository: &Repository) -> u64 {
-    let space = &repository.parts.space;
-    let _changing = lock(&space.ballast);
-    space.disks.iter().map(restore).sum()
 }
 
 fn restore(disk: &Disk) -> u64 {
@@ -402,7 +320,7 @@ fn resize(path: &Path, held_bytes: u64, len: u64) -> io::Result<()> {
 
 /// How room is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Allocate {
+pub(crate) enum Allocate {
     /// By a call that writes nothing, where the file system has it.
     InOneStep,
     /// By writing.
@@ -410,7 +328,7 @@ enum Allocate {
 }
 
 /// Takes the room of the file from `start` to `end`, so that it is really gone from the disk.
-fn allocate(file: &mut File, start: u64, end: u64, how: Allocate) -> io::Result<()> {
+pub(crate) fn allocate(file: &mut File, start: u64, end: u64, how: Allocate) -> io::Result<()> {
     if how == Allocate::ByWriting {
         return write_out(file, start, end);
     }
@@ -437,9 +355,6 @@ fn write_out(file: &mut File, start: u64, end: u64) -> io::Result<()> {
     Ok(())
 }
 
-fn mib(bytes: u64) -> String {
+pub(crate) fn mib(bytes: u64) -> String {
     format!("{} MiB", bytes >> 20)
 }
-
-#[cfg(test)]
-mod tests;

@@ -11,13 +11,13 @@ use format_spec::snapshot::{ManifestRef, Snapshot};
 use format_spec::wire::{ClusterStats, NodeStats, NotCounted, SnapshotStats, Space, StatsReport};
 use format_spec::{ChunkId, ClusterName, NodeName, SnapshotId};
 
+use crate::catalog::ledger::Counts;
 use crate::error::{Chain, ServerError};
 use crate::index::row::{ChunkRow, PackRow};
 use crate::index::{KeyRange, Table};
-use crate::ledger::Counts;
 use crate::pack;
-use crate::repository::Repository;
 use crate::snapshot::{self, reach};
+use crate::store::Store;
 use crate::time::rfc3339;
 
 /// Rows that are looked up at once.
@@ -28,22 +28,22 @@ const AT_ONCE: usize = 10_000;
 /// # Errors
 /// [`ServerError`] if something cannot be read.
 pub(crate) async fn run(
-    repository: &Arc<Repository>,
+    store: &Arc<Store>,
     cluster: Option<&ClusterName>,
 ) -> Result<StatsReport, ServerError> {
     let of = cluster.cloned();
-    let look = move |repository: &Arc<Repository>| {
-        let snapshots = snapshot::list(repository, of.as_ref())?;
-        Ok((packs(repository, of.as_ref(), &snapshots)?, snapshots))
+    let look = move |store: &Arc<Store>| {
+        let snapshots = snapshot::list(store, of.as_ref())?;
+        Ok((packs(store, of.as_ref(), &snapshots)?, snapshots))
     };
-    let (mut report, snapshots) = repository.blocking(look).await?;
-    let gone = snapshot::references_of_idle_pages(repository).await?;
+    let (mut report, snapshots) = store.blocking(look).await?;
+    let gone = snapshot::references_of_idle_pages(store).await?;
     let mut nodes: BTreeMap<(ClusterName, NodeName), Vec<Snapshot>> = BTreeMap::new();
     for snapshot in snapshots {
-        match of_snapshot(repository, &snapshot, &gone).await {
+        match of_snapshot(store, &snapshot, &gone).await {
             Ok(stats) => report.snapshots.push(stats),
             Err(error) => {
-                if is_listed(repository, snapshot.id).await? {
+                if is_listed(store, snapshot.id).await? {
                     let why = cannot_be_read(error)?;
                     let (id, cluster) = (snapshot.id, snapshot.cluster);
                     report.not_counted.push(NotCounted { id, cluster, why });
@@ -57,13 +57,13 @@ pub(crate) async fn run(
         }
     }
     for ((cluster, node), snapshots) in nodes {
-        report.nodes.push(of_node(repository, cluster, node, snapshots).await?);
+        report.nodes.push(of_node(store, cluster, node, snapshots).await?);
     }
     Ok(report)
 }
 
 async fn of_snapshot(
-    repository: &Arc<Repository>,
+    store: &Arc<Store>,
     snapshot: &Snapshot,
     gone: &Counts,
 ) -> Result<SnapshotStats, ServerError> {
@@ -72,13 +72,13 @@ async fn of_snapshot(
         cluster: snapshot.cluster.clone(),
         origins: snapshot::origins(snapshot),
         created: rfc3339(snapshot.created_ms),
-        space: reached(repository, &snapshot.manifests).await?,
-        alone_bytes: reach::freed(repository, &[snapshot], gone).await?.bytes(),
+        space: reached(store, &snapshot.manifests).await?,
+        alone_bytes: reach::freed(store, &[snapshot], gone).await?.bytes(),
     })
 }
 
 async fn of_node(
-    repository: &Arc<Repository>,
+    store: &Arc<Store>,
     cluster: ClusterName,
     node: NodeName,
     mut snapshots: Vec<Snapshot>,
@@ -87,9 +87,9 @@ async fn of_node(
         let of_node = |manifest: &&ManifestRef| manifest.node == node;
         let manifests = snapshots.iter().flat_map(|snapshot| &snapshot.manifests).filter(of_node);
         let manifests: Vec<ManifestRef> = manifests.cloned().collect();
-        match reached(repository, &manifests).await {
+        match reached(store, &manifests).await {
             Ok(space) => break space,
-            Err(error) => snapshots = still_listed(repository, snapshots, error).await?,
+            Err(error) => snapshots = still_listed(store, snapshots, error).await?,
         }
     };
     let snapshots = u64::try_from(snapshots.len()).unwrap_or(u64::MAX);
@@ -104,13 +104,13 @@ pub(crate) fn cannot_be_read(error: ServerError) -> Result<String, ServerError> 
     if pack::unreadable(&error).is_some() { Ok(Chain(&error).to_string()) } else { Err(error) }
 }
 
-async fn is_listed(repository: &Arc<Repository>, id: SnapshotId) -> Result<bool, ServerError> {
-    let look = move |repository: &Arc<Repository>| match snapshot::get(repository, id) {
+async fn is_listed(store: &Arc<Store>, id: SnapshotId) -> Result<bool, ServerError> {
+    let look = move |store: &Arc<Store>| match snapshot::get(store, id) {
         Ok(_) => Ok(true),
         Err(ServerError::NoSnapshot(_)) => Ok(false),
         Err(error) => Err(error),
     };
-    repository.blocking(look).await
+    store.blocking(look).await
 }
 
 /// Those of `snapshots` that are listed still, after something of them could not be read: the collector may have
@@ -119,12 +119,12 @@ async fn is_listed(repository: &Arc<Repository>, id: SnapshotId) -> Result<bool,
 /// # Errors
 /// `error`, if all of them are.
 async fn still_listed(
-    repository: &Arc<Repository>,
+    store: &Arc<Store>,
     mut snapshots: Vec<Snapshot>,
     error: ServerError,
 ) -> Result<Vec<Snapshot>, ServerError> {
     let before = snapshots.len();
-    let listed = repository.blocking(|repository| snapshot::list(repository, None)).await?;
+    let listed = store.blocking(|store| snapshot::list(store, None)).await?;
     let listed: BTreeSet<SnapshotId> = listed.into_iter().map(|snapshot| snapshot.id).collect();
     snapshots.retain(|snapshot| listed.contains(&snapshot.id));
     if snapshots.len() < before { Ok(snapshots) } else { Err(error) }
@@ -132,7 +132,7 @@ async fn still_listed(
 
 /// What the rows of packs add up to.
 fn packs(
-    repository: &Repository,
+    store: &Store,
     of: Option<&ClusterName>,
     snapshots: &[Snapshot],
 ) -> Result<StatsReport, ServerError> {
@@ -143,7 +143,7 @@ fn packs(
         snapshots: 0,
         space: Space::default(),
     };
-    repository.for_each_row(Table::Pack, &KeyRange::all(), |_, value| {
+    store.for_each_row(Table::Pack, &KeyRange::all(), |_, value| {
         let row = PackRow::decode(value).ok_or_else(|| ServerError::Row { object: "a pack".to_owned() })?;
         if of.is_none_or(|of| *of == row.domain) {
             report.packs.add(row.len);
@@ -168,23 +168,23 @@ fn logical(manifests: &[ManifestRef]) -> u64 {
 }
 
 /// What the different pages and chunks that manifests reach take.
-async fn reached(repository: &Arc<Repository>, manifests: &[ManifestRef]) -> Result<Space, ServerError> {
+async fn reached(store: &Arc<Store>, manifests: &[ManifestRef]) -> Result<Space, ServerError> {
     let mut pages: BTreeSet<ChunkId> = BTreeSet::new();
     for manifest in manifests {
-        let (_, opened) = snapshot::open_manifest(repository, manifest.id).await?;
+        let (_, opened) = snapshot::open_manifest(store, manifest.id).await?;
         pages.extend(opened.pages.iter().map(|page| page.id));
     }
-    let pages = repository.blocking(move |repository| rows(repository, pages.into_iter().collect())).await?;
+    let pages = store.blocking(move |store| rows(store, pages.into_iter().collect())).await?;
     let mut space = Space { logical_bytes: logical(manifests), ..Space::default() };
-    let count = move |repository: &Arc<Repository>| {
+    let count = move |store: &Arc<Store>| {
         pages.iter().for_each(|(_, row)| add(&mut space, row));
-        reach::for_each_reference(repository, &pages, |_, rows| {
+        reach::for_each_reference(store, &pages, |_, rows| {
             rows.iter().flatten().for_each(|row| add(&mut space, row));
             Ok(())
         })?;
         Ok(space)
     };
-    repository.blocking(count).await
+    store.blocking(count).await
 }
 
 fn add(space: &mut Space, row: &ChunkRow) {
@@ -192,10 +192,10 @@ fn add(space: &mut Space, row: &ChunkRow) {
     space.stored_bytes += u64::from(row.stored_len);
 }
 
-fn rows(repository: &Repository, ids: Vec<ChunkId>) -> Result<Vec<(ChunkId, ChunkRow)>, ServerError> {
+fn rows(store: &Store, ids: Vec<ChunkId>) -> Result<Vec<(ChunkId, ChunkRow)>, ServerError> {
     let mut found = Vec::new();
     for ids in ids.chunks(AT_ONCE) {
-        let rows = repository.chunk_rows(ids)?;
+        let rows = store.chunk_rows(ids)?;
         found.extend(ids.iter().zip(rows).filter_map(|(id, row)| Some((*id, row?))));
     }
     Ok(found)

@@ -22,13 +22,14 @@ use crate::gc;
 use crate::index::row::DoomedRow;
 use crate::index::{Batch, Index, IndexError, KeyRange, MemoryIndex, Rows, Table};
 use crate::pack;
-use crate::repository::{Parts, Repository};
+use crate::server::Server;
 use crate::session::{self, Pusher, SessionRow, TTL};
 use crate::settings::Upkeep;
 use crate::site::{Site, StoreSite};
 use crate::snapshot;
 use crate::snapshot::series::Smaller;
-use crate::witness;
+use crate::start::compare;
+use crate::store::{Parts, Store};
 
 /// A clock that stands still until it is told to move.
 #[derive(Default)]
@@ -181,7 +182,8 @@ pub(crate) struct World {
     pub(crate) site: Arc<dyn Site>,
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) upkeep: Upkeep,
-    pub(crate) repository: Arc<Repository>,
+    pub(crate) server: Arc<Server>,
+    pub(crate) store: Arc<Store>,
     runtime: tokio::runtime::Runtime,
 }
 
@@ -202,19 +204,25 @@ impl World {
         let (index, clock, mut upkeep) = (Watched::new(), Arc::default(), Upkeep::default());
         // Nothing lands by itself while a test waits.
         upkeep.gc.commit_patience = Duration::ZERO;
-        let repository = start(index.clone(), &site, &clock, &upkeep);
-        Self { index, site, clock, upkeep, repository, runtime }
+        let server = start(index.clone(), &site, &clock, &upkeep);
+        let store = Arc::clone(&server.store);
+        Self { index, site, clock, upkeep, server, store, runtime }
     }
 
     /// The process dies, and another one starts over what it left.
     pub(crate) fn crash(&mut self) {
-        self.repository = start(self.index.clone(), &self.site, &self.clock, &self.upkeep);
+        self.become_new(self.index.clone());
+    }
+
+    fn become_new(&mut self, index: impl Index + 'static) {
+        self.server = start(index, &self.site, &self.clock, &self.upkeep);
+        self.store = Arc::clone(&self.server.store);
     }
 
     /// The process dies, and another one starts as a server does: it looks at the site before it serves.
     pub(crate) fn restart(&mut self) {
         self.crash();
-        self.wait(witness::settle_once(&self.repository));
+        self.wait(compare::settle_once(&self.server));
     }
 
     /// The process dies, and another one starts over another index.
@@ -226,7 +234,7 @@ impl World {
     /// The process dies, and another one starts whose reads of the index are overheard.
     pub(crate) fn crash_and_overhear(&mut self, hears: Hears) {
         let index = Overheard { inner: self.index.clone(), hears };
-        self.repository = start(index, &self.site, &self.clock, &self.upkeep);
+        self.become_new(index);
     }
 
     pub(crate) fn wait<T>(&self, work: impl Future<Output = T>) -> T {
@@ -239,42 +247,41 @@ impl World {
 
     pub(crate) fn begin_after(&self, node: &str, adopt: Option<SessionId>) -> Result<Client, ServerError> {
         let pusher = Pusher { cluster: "c".parse().unwrap(), node: node.parse().unwrap() };
-        let granted = session::open(&self.repository, pusher, adopt)?;
+        let granted = session::open(&self.server.sessions, pusher, adopt)?;
         Ok(Client { id: granted.id, row: granted.row })
     }
 
     /// The time of every open session is over, and the server notices.
     pub(crate) fn expire(&self) {
         self.clock.advance(TTL);
-        session::expire(&self.repository).unwrap();
+        session::expire(&self.server.sessions).unwrap();
     }
 
     pub(crate) fn id_of(&self, kind: BlobKind, plain: &[u8]) -> ChunkId {
-        self.repository.domain(&"c".parse().unwrap()).key.id_of(kind, plain)
+        self.store.domain(&"c".parse().unwrap()).key.id_of(kind, plain)
     }
 
     /// What the client is told of these ids.
     pub(crate) fn have(&self, client: &Client, ids: &[ChunkId]) -> Result<Vec<Held>, ServerError> {
-        let row = session::renew(&self.repository, client.id)?;
-        let domain = self.repository.domain(&row.cluster);
-        pack::have(&self.repository, &domain, row.start, ids)
+        let row = session::renew(&self.server.sessions, client.id)?;
+        let domain = self.server.domain(&row.cluster);
+        pack::have(&domain, row.start, ids)
     }
 
     /// Sends a blob, in a request of its own.
     pub(crate) fn send(&self, client: &Client, kind: BlobKind, plain: &[u8]) -> Result<ChunkId, ServerError> {
-        let row = session::renew(&self.repository, client.id)?;
-        let domain = self.repository.domain(&row.cluster);
-        let id = domain.key.id_of(kind, plain);
+        let row = session::renew(&self.server.sessions, client.id)?;
+        let domain = self.server.domain(&row.cluster);
+        let id = domain.keys.key.id_of(kind, plain);
         let plain_len = u32::try_from(plain.len()).unwrap();
         let info = BlobInfo { kind, id, plain_len, compression: Compression::Raw };
         let frame = Frame { info, payload: Bytes::copy_from_slice(plain) };
         self.wait(async {
             if kind == BlobKind::Page {
-                pack::flush(&self.repository, &domain, BlobKind::Chunk).await?;
+                pack::flush(&domain, BlobKind::Chunk).await?;
             }
-            let (repository, start) = (Arc::clone(&self.repository), row.start);
-            let runs =
-                tokio::task::spawn_blocking(move || pack::take_in(&repository, &domain, start, &[frame]));
+            let start = row.start;
+            let runs = tokio::task::spawn_blocking(move || pack::take_in(&domain, start, &[frame]));
             runs.await.unwrap()
         })?;
         Ok(id)
@@ -282,16 +289,16 @@ impl World {
 
     /// Stores what open packs hold.
     pub(crate) fn flush(&self) -> Result<(), ServerError> {
-        let domain = self.repository.domain(&"c".parse().unwrap());
+        let domain = self.server.domain(&"c".parse().unwrap());
         self.wait(async {
-            pack::flush(&self.repository, &domain, BlobKind::Chunk).await?;
-            pack::flush(&self.repository, &domain, BlobKind::Page).await
+            pack::flush(&domain, BlobKind::Chunk).await?;
+            pack::flush(&domain, BlobKind::Page).await
         })
     }
 
     /// The page of a tree.
     pub(crate) fn page(&self, tree: &Tree) -> Vec<u8> {
-        let domain = self.repository.domain(&"c".parse().unwrap()).key.clone();
+        let domain = self.store.domain(&"c".parse().unwrap()).key.clone();
         let mut builder = PageBuilder::new(domain.clone());
         for (name, chunks) in tree {
             builder.entry(&file(name, chunks));
@@ -314,7 +321,7 @@ impl World {
         pages: &[(ChunkId, usize)],
     ) -> Result<SnapshotId, ServerError> {
         let body = self.manifest(client, pages);
-        Ok(self.wait(snapshot::commit(&self.repository, client.id, body, Smaller::Suspect, ()))?.id)
+        Ok(self.wait(snapshot::commit(&self.server, client.id, body, Smaller::Suspect, ()))?.id)
     }
 
     /// The manifest of pages.
@@ -366,7 +373,7 @@ impl World {
     }
 
     pub(crate) fn forget(&self, id: SnapshotId) {
-        snapshot::forget(&self.repository, &[id]).unwrap();
+        snapshot::forget(&self.store, &[id]).unwrap();
     }
 
     /// A run of the collector.
@@ -375,15 +382,15 @@ impl World {
     }
 
     pub(crate) fn gc_as(&self, request: GcRequest) -> Result<GcReport, ServerError> {
-        self.wait(gc::run(&self.repository, request, &|_, _| {}))
+        self.wait(gc::run(&self.server, request, &|_, _| {}))
     }
 
     /// The files of a snapshot, as a restore reads them.
     pub(crate) fn read(&self, id: SnapshotId) -> Result<Tree, ServerError> {
-        let found = snapshot::get(&self.repository, id)?;
+        let found = snapshot::get(&self.store, id)?;
         let mut tree = Tree::new();
         for manifest in &found.manifests {
-            let (_, opened) = self.wait(snapshot::open_manifest(&self.repository, manifest.id))?;
+            let (_, opened) = self.wait(snapshot::open_manifest(&self.store, manifest.id))?;
             for page in &opened.pages {
                 let plain = self.plain(page.id)?;
                 let mut name = String::new();
@@ -408,8 +415,8 @@ impl World {
     }
 
     fn plain(&self, id: ChunkId) -> Result<Vec<u8>, ServerError> {
-        let domain = self.repository.domain(&"c".parse().unwrap());
-        let blob = self.wait(pack::read_blobs(&self.repository, &domain, vec![id]))?.pop().unwrap();
+        let domain = self.store.domain(&"c".parse().unwrap());
+        let blob = self.wait(pack::read_blobs(&self.store, &domain, vec![id]))?.pop().unwrap();
         let mut decompressor = Decompressor::new().unwrap();
         let plain = decompressor.decompress(blob.info.compression, &blob.payload, blob.info.plain_len);
         Ok(plain.unwrap().to_vec())
@@ -425,7 +432,7 @@ impl World {
     /// The doomed objects, in the order in which they go.
     pub(crate) fn doomed(&self) -> Vec<DoomedRow> {
         let mut doomed = Vec::new();
-        self.repository
+        self.store
             .for_each_row(Table::Doomed, &KeyRange::all(), |_, value| {
                 doomed.push(DoomedRow::decode(value).unwrap());
                 Ok(())
@@ -438,7 +445,7 @@ impl World {
     pub(crate) fn rows(&self) -> Vec<ChunkId> {
         let mut rows = Vec::new();
         let all = KeyRange::all();
-        self.repository
+        self.store
             .for_each_row(Table::Chunk, &all, |key, _| {
                 rows.push(ChunkId::from_bytes(key.try_into().unwrap()));
                 Ok(())
@@ -451,7 +458,7 @@ impl World {
     pub(crate) fn count(&self, table: Table) -> usize {
         let mut count = 0;
         let all = KeyRange::all();
-        self.repository
+        self.store
             .for_each_row(table, &all, |_, _| {
                 count += 1;
                 Ok(())
@@ -481,7 +488,7 @@ fn start(
     site: &Arc<dyn Site>,
     clock: &Arc<ManualClock>,
     upkeep: &Upkeep,
-) -> Arc<Repository> {
+) -> Arc<Server> {
     let parts = Parts { site: Arc::clone(site), cores: 2, upkeep: upkeep.clone(), ..Parts::default() };
-    parts.over(index).at(Arc::<ManualClock>::clone(clock)).start()
+    parts.over(index).at(Arc::<ManualClock>::clone(clock)).serve()
 }

@@ -16,16 +16,19 @@ use tempfile::TempDir;
 use crate::index::row::{ChunkRow, PackNumber, PackRow};
 use crate::index::{Batch, Index, KeyRange, Table};
 use crate::pack;
-pub(crate) use crate::repository::testing::{describe, descriptor, master};
-use crate::repository::{Parts, Repository};
+use crate::server::Server;
 use crate::session::{self, Pusher};
+use crate::settings::Choices;
 use crate::site::{Site, StoreSite};
 use crate::snapshot;
 use crate::snapshot::series::Smaller;
+pub(crate) use crate::store::testing::{describe, descriptor, master};
+use crate::store::{Parts, Store};
 
 /// A repository, and what it stands on.
 pub(crate) struct World {
-    pub(crate) repository: Arc<Repository>,
+    pub(crate) server: Arc<Server>,
+    pub(crate) store: Arc<Store>,
     scratch: TempDir,
 }
 
@@ -44,43 +47,45 @@ impl World {
         describe(site.as_ref());
         let scratch = tempfile::tempdir().unwrap();
         let parts = Parts { index, site, scratch: scratch.path().join("tmp"), ..Parts::default() };
-        Self { repository: Repository::open(parts, master(), descriptor()).unwrap(), scratch }
+        let server = Server::open(parts, Choices::default(), master(), descriptor()).unwrap();
+        let store = Arc::clone(&server.store);
+        Self { server, store, scratch }
     }
 
     pub(crate) fn site(&self) -> Arc<dyn Site> {
-        Arc::clone(&self.repository.parts.site)
+        Arc::clone(&self.store.parts.site)
     }
 
     pub(crate) fn index(&self) -> &dyn Index {
-        self.repository.parts.index.as_ref()
+        self.store.parts.index.as_ref()
     }
 
     /// Pushes a file for each of `contents`, of one chunk each, on one page.
     pub(crate) async fn push(&self, node: &str, contents: &[&str]) -> SnapshotId {
         let (cluster, node) = ("c".parse().unwrap(), node.parse().unwrap());
-        let domain = self.repository.domain(&cluster);
-        let session = session::open(&self.repository, Pusher { cluster, node }, None).unwrap();
+        let domain = self.server.domain(&cluster);
+        let session = session::open(&self.server.sessions, Pusher { cluster, node }, None).unwrap();
         let chunks: Vec<Frame> = contents
             .iter()
             .map(|content| {
                 let plain = content.repeat(50).into_bytes();
-                raw(BlobKind::Chunk, domain.key.id_of(BlobKind::Chunk, &plain), plain)
+                raw(BlobKind::Chunk, domain.keys.key.id_of(BlobKind::Chunk, &plain), plain)
             })
             .collect();
-        let mut builder = PageBuilder::new(domain.key.clone());
+        let mut builder = PageBuilder::new(domain.keys.key.clone());
         for (content, chunk) in contents.iter().zip(&chunks) {
             let (id, len) = (chunk.info.id, chunk.info.plain_len);
             builder.entry(&file(content, len.into()));
-            let mut digest = domain.key.file_digester();
+            let mut digest = domain.keys.key.file_digester();
             digest.push(&Extent::Chunk { id, len });
             builder.extent(Extent::Chunk { id, len });
             builder.end_file(FileEnd::Whole(digest.finish()));
         }
         let page = builder.finish().unwrap().bytes;
-        let page = raw(BlobKind::Page, domain.key.id_of(BlobKind::Page, &page), page);
-        pack::take_in(&self.repository, &domain, session.row.start, &chunks).unwrap();
-        pack::flush(&self.repository, &domain, BlobKind::Chunk).await.unwrap();
-        pack::take_in(&self.repository, &domain, session.row.start, std::slice::from_ref(&page)).unwrap();
+        let page = raw(BlobKind::Page, domain.keys.key.id_of(BlobKind::Page, &page), page);
+        pack::take_in(&domain, session.row.start, &chunks).unwrap();
+        pack::flush(&domain, BlobKind::Chunk).await.unwrap();
+        pack::take_in(&domain, session.row.start, std::slice::from_ref(&page)).unwrap();
         let manifest = Manifest {
             version: FORMAT_VERSION,
             cluster: session.row.cluster,
@@ -96,21 +101,16 @@ impl World {
             about: None,
             roots_are: None,
         };
-        let committed = snapshot::commit(
-            &self.repository,
-            session.id,
-            Bytes::from(manifest.encode()),
-            Smaller::Suspect,
-            (),
-        )
-        .await;
+        let committed =
+            snapshot::commit(&self.server, session.id, Bytes::from(manifest.encode()), Smaller::Suspect, ())
+                .await;
         committed.unwrap().id
     }
 
     /// The id of a chunk that was pushed.
     pub(crate) fn chunk(&self, content: &str) -> ChunkId {
         let plain = content.repeat(50).into_bytes();
-        self.repository.domain(&"c".parse().unwrap()).key.id_of(BlobKind::Chunk, &plain)
+        self.store.domain(&"c".parse().unwrap()).key.id_of(BlobKind::Chunk, &plain)
     }
 
     /// Every row of a table.
@@ -120,7 +120,7 @@ impl World {
             rows.push((key.to_vec(), value.to_vec()));
             Ok(())
         };
-        self.repository.for_each_row(table, &KeyRange::all(), take).unwrap();
+        self.store.for_each_row(table, &KeyRange::all(), take).unwrap();
         rows
     }
 
@@ -132,7 +132,7 @@ impl World {
     }
 
     pub(crate) fn row(&self, id: ChunkId) -> Option<ChunkRow> {
-        self.repository.chunk_rows([&id]).unwrap().remove(0)
+        self.store.chunk_rows([&id]).unwrap().remove(0)
     }
 
     /// Changes a row behind everybody's back.

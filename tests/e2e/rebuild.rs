@@ -11,7 +11,7 @@ use format_spec::PackId;
 use repo_server::checkpoint::{self, When};
 use repo_server::index::row::{ChunkRow, Epoch, PackNumber, PackRow};
 use repo_server::index::{Engine, Index, KeyRange, Table, open_existing};
-use repo_server::repository::open_or_create;
+use repo_server::start::open_or_create;
 use serde_json::Value;
 use tests::client::{Client, Done, number, run_to_end, text};
 use tests::compare::differences;
@@ -135,7 +135,7 @@ impl Pushed {
             let settings = repo_server::config::Config::default().settings().unwrap();
             let on_halt = Arc::new(|error: &dyn std::error::Error| panic!("{error}"));
             let opened = open_or_create(self.data(), None, settings, on_halt).await.unwrap();
-            checkpoint::run(&opened.repository, When::Now).await.unwrap()
+            checkpoint::run(&opened.server, When::Now).await.unwrap()
         });
         assert!(written.packs >= 6, "{written:?}");
     }

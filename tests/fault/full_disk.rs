@@ -6,9 +6,10 @@ use std::sync::atomic::AtomicUsize;
 
 use node_client::error::ClientError;
 use repo_server::config::{Config, SpaceConfig};
-use repo_server::repository::{Opened, open_or_create};
+use repo_server::health::space::{release_ballast, restore_ballast};
 use repo_server::settings::{Amount, SpaceSettings};
-use repo_server::space::{BALLAST, Room, Space, Volume, release_ballast, restore_ballast};
+use repo_server::space::{BALLAST, Room, Space, Volume};
+use repo_server::start::{Opened, open_or_create};
 use tests::client::{Client, text};
 use tests::compare::assert_same;
 use tests::corpus;
@@ -231,20 +232,20 @@ fn a_released_ballast_lets_the_index_commit_again() {
     let folder = Folder::new();
     let Some(disk) = Tmpfs::mount(folder.dir("disk"), "size=500m") else { return };
     let data = disk.path().join("data");
-    let Opened { repository, token } = open(&data, 30);
-    let process = Process::serving(&repository, &token, Arc::new(AtomicUsize::new(0)));
-    assert_eq!(release_ballast(&repository).unwrap(), 0, "there is room");
+    let Opened { server, token } = open(&data, 30);
+    let process = Process::serving(&server, &token, Arc::new(AtomicUsize::new(0)));
+    assert_eq!(release_ballast(server.store()).unwrap(), 0, "there is room");
     assert_eq!(ballast_len(&data), 30 * MIB);
     let filling = fill(disk.path(), 110 * MIB);
     let is_full = |refused: Result<_, ClientError>| refused.is_err_and(|error| error.code() == Some("full"));
     assert!(is_full(Push::open(&process)), "the index must take nothing any more");
 
-    assert_eq!(release_ballast(&repository).unwrap(), 30 * MIB);
+    assert_eq!(release_ballast(server.store()).unwrap(), 30 * MIB);
 
     Push::open(&process).unwrap();
     assert_eq!(ballast_len(&data), 0);
     std::fs::remove_file(filling).unwrap();
-    assert_eq!(restore_ballast(&repository), 30 * MIB);
+    assert_eq!(restore_ballast(server.store()), 30 * MIB);
     assert_eq!(ballast_len(&data), 30 * MIB);
 }
 
@@ -265,8 +266,8 @@ fn a_ballast_that_does_not_fit_takes_nothing_and_one_that_cannot_grow_stays() {
         let settings = SpaceSettings { ballast: Amount::Bytes(mebibytes * MIB), ..SpaceSettings::default() };
         let space = Space::on(Box::new(Boaster), disk.path(), settings);
         let Stores { index, site } = Stores::new();
-        let (_process, repository) = Process::with_space(index, site, space);
-        restore_ballast(&repository)
+        let (_process, server) = Process::with_space(index, site, space);
+        restore_ballast(server.store())
     };
     let free = || rustix::fs::statvfs(disk.path()).unwrap().f_bavail;
     let at_first = free();

@@ -8,9 +8,9 @@ use format_spec::SnapshotId;
 use format_spec::wire::{Delays, ForgetRequest, GcReport, GcRequest, LargeDelete, RunMode};
 use node_client::error::ClientError;
 use repo_server::error::Chain;
-use repo_server::repository::Opened;
 use repo_server::site::StoreSite;
 use repo_server::space::BALLAST;
+use repo_server::start::Opened;
 use tests::mount::Tmpfs;
 use tests::seed::Random;
 use tests::world::Folder;
@@ -44,7 +44,7 @@ fn forget(process: &Process, snapshots: Vec<SnapshotId>) {
 fn collect(process: &Process) -> GcReport {
     let (delays, large) = (Delays::Skip, LargeDelete::Allow);
     let request = GcRequest { mode: RunMode::Apply, delays, large, ..GcRequest::default() };
-    process.wait(process.api.collect_garbage(&request, |_, _| {})).unwrap()
+    process.wait(process.api.collect_garbage(&request, |_| {})).unwrap()
 }
 
 /// P8: where the index takes nothing any more, a run of the collector has the ballast to work with, frees
@@ -55,8 +55,8 @@ fn a_run_on_a_full_disk_frees_room_with_the_ballast() {
     let Some(disk) = Tmpfs::mount(folder.dir("disk"), "size=500m") else { return };
     let mut random = Random::printed();
     let data = disk.path().join("data");
-    let Opened { repository, token } = open(&data, 30);
-    let process = Process::serving(&repository, &token, Arc::new(AtomicUsize::new(0)));
+    let Opened { server, token } = open(&data, 30);
+    let process = Process::serving(&server, &token, Arc::new(AtomicUsize::new(0)));
     let gone = push(&process, &heavy(&mut random, 60, 1_000_000)).unwrap();
     let kept = heavy(&mut random, 2, 100_000);
     let second = push(&process, &kept).unwrap();

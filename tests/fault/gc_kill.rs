@@ -228,7 +228,7 @@ impl Operator {
                 Err(RecvTimeoutError::Disconnected) => return tally,
             }
             let mut done_something = false;
-            match runtime.block_on(api.collect_garbage(&gc_now(), |_, _| done_something = true)) {
+            match runtime.block_on(api.collect_garbage(&gc_now(), |_| done_something = true)) {
                 Ok(report) => tally.ran(&report),
                 Err(error) => {
                     tally.runs_cut += usize::from(done_something);
@@ -476,7 +476,7 @@ impl Load {
 
     /// Runs the collector once, which has to succeed.
     fn collect(&mut self, request: &GcRequest) -> GcReport {
-        let collected = runtime().block_on(self.api().collect_garbage(request, |_, _| {}));
+        let collected = runtime().block_on(self.api().collect_garbage(request, |_| {}));
         collected.unwrap_or_else(|error| panic!("{error:?}"))
     }
 

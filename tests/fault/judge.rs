@@ -38,7 +38,7 @@ pub(crate) fn findings(
 /// The same as far as a client can tell.
 pub(crate) fn served(process: &Process, expected: &[(SnapshotId, &Push)], possible: &[&Push]) -> Vec<String> {
     let mut found = Vec::new();
-    match process.wait(process.api.verify(VerifyLevel::Read, |_, _| {})) {
+    match process.wait(process.api.verify(VerifyLevel::Read, |_| {})) {
         Ok(report) => found.extend(report.findings.iter().map(|found| format!("verify: {found:?}"))),
         Err(error) => found.push(format!("verify: {error}")),
     }

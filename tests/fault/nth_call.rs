@@ -249,7 +249,7 @@ impl Machine {
         let kept = self.acknowledged.iter().filter(|(number, _)| **number > 0 || !self.is_forgetting);
         let kept: Vec<_> = kept.map(|(number, id)| (*id, known[*number])).collect();
         let mut found = judge::served(process, &kept, &known);
-        match process.wait(process.api.audit(Repair::No, |_, _| {})) {
+        match process.wait(process.api.audit(Repair::No, |_| {})) {
             Ok(report) => found.extend(report.findings.iter().map(|found| format!("audit: {found:?}"))),
             Err(error) => found.push(format!("audit: {error}")),
         }
@@ -285,7 +285,7 @@ fn wait_until_free(data: &Path) {
 fn collect(process: &Process) -> Result<(), ClientError> {
     let (delays, large) = (Delays::Skip, LargeDelete::Allow);
     let request = GcRequest { mode: RunMode::Apply, delays, large, ..GcRequest::default() };
-    process.wait(process.api.collect_garbage(&request, |_, _| {})).map(drop)
+    process.wait(process.api.collect_garbage(&request, |_| {})).map(drop)
 }
 
 /// What was tried.

@@ -17,7 +17,7 @@ use repo_server::checkpoint::{self, When};
 use repo_server::durable::TemporaryName;
 use repo_server::index::row::PackRow;
 use repo_server::index::{MemoryIndex, Table};
-use repo_server::repository::Repository;
+use repo_server::server::Server;
 use repo_server::site::{Prefix, StoreSite};
 use repo_server::space::Space;
 use rustix::io::Errno;
@@ -73,7 +73,7 @@ impl From<ClientError> for Refused {
 /// A process over the machine's disk.
 struct Running {
     process: Process,
-    repository: Arc<Repository>,
+    server: Arc<Server>,
     stores: Stores,
 }
 
@@ -100,8 +100,8 @@ impl Machine {
         let site = StoreSite::folder_on(Arc::new(self.disk.clone()), &self.folder.path("site"));
         let stores = Stores { index: Arc::new(self.index.clone()), site: Arc::new(site.unwrap()) };
         let (index, site) = (Arc::clone(&stores.index), Arc::clone(&stores.site));
-        let (process, repository) = Process::with_space(index, site, Space::unlimited());
-        Running { process, repository, stores }
+        let (process, server) = Process::with_space(index, site, Space::unlimited());
+        Running { process, server, stores }
     }
 
     fn step(&mut self, running: &Running, step: Step) -> Result<(), Refused> {
@@ -203,7 +203,7 @@ impl Machine {
 }
 
 fn checkpoint(running: &Running) -> Result<(), Refused> {
-    let written = running.process.wait(checkpoint::run(&running.repository, When::Now));
+    let written = running.process.wait(checkpoint::run(&running.server, When::Now));
     let refused = written.err().map(|error| match error.code() {
         "halted" => Refused::Halted,
         "full" => Refused::Full,
@@ -216,7 +216,7 @@ fn checkpoint(running: &Running) -> Result<(), Refused> {
 fn collect(running: &Running) -> Result<(), Refused> {
     let (delays, large) = (Delays::Skip, LargeDelete::Allow);
     let request = GcRequest { mode: RunMode::Apply, delays, large, ..GcRequest::default() };
-    let report = running.process.wait(running.process.api.collect_garbage(&request, |_, _| {}))?;
+    let report = running.process.wait(running.process.api.collect_garbage(&request, |_| {}))?;
     match (report.problems.as_slice(), report.stopped) {
         ([], None) => Ok(()),
         (problems, stopped) => Err(Refused::Other(format!("{problems:?}, {stopped:?}"))),

@@ -16,11 +16,12 @@ use node_client::push::Smaller;
 use repo_server::clock::{Clock, SystemClock};
 use repo_server::http::{self, Token};
 use repo_server::index::{Index, MemoryIndex};
-use repo_server::repository::{Parts, Repository};
+use repo_server::server::Server;
 use repo_server::settings::{Choices, Upkeep};
 use repo_server::site::{ObjectName, Site, StoreSite};
 use repo_server::site_lock::SiteLock;
 use repo_server::space::Space;
+use repo_server::store::Parts;
 use tests::bodies::{chunk_frame, frame, manifest_of, page_of};
 use tests::seed::Random;
 use tokio::net::TcpListener;
@@ -59,10 +60,11 @@ impl Stores {
     }
 
     /// The repository in these stores, with this clock.
-    pub(crate) fn repository_at(&self, clock: Arc<dyn Clock>) -> Arc<Repository> {
+    pub(crate) fn server_at(&self, clock: Arc<dyn Clock>) -> Arc<Server> {
         let (index, site) = (Arc::clone(&self.index), Arc::clone(&self.site));
         let parts = Parts { clock, ..parts(index, site, Space::unlimited(), Arc::default()) };
-        Repository::open(parts, Self::master(), Self::descriptor()).expect("memory can be read")
+        Server::open(parts, Choices::default(), Self::master(), Self::descriptor())
+            .expect("memory can be read")
     }
 
     /// Starts a server over these stores, with nothing in between.
@@ -90,22 +92,22 @@ impl Process {
         index: Arc<dyn Index>,
         site: Arc<dyn Site>,
         space: Space,
-    ) -> (Self, Arc<Repository>) {
+    ) -> (Self, Arc<Server>) {
         let halts = Arc::new(AtomicUsize::new(0));
         let parts = parts(index, site, space, Arc::clone(&halts));
-        let repository = Repository::open(parts, Stores::master(), Stores::descriptor());
-        let repository = repository.expect("memory can be read");
-        (Self::serving(&repository, TOKEN, halts), repository)
+        let server = Server::open(parts, Choices::default(), Stores::master(), Stores::descriptor());
+        let server = server.expect("memory can be read");
+        (Self::serving(&server, TOKEN, halts), server)
     }
 
     /// Serves a repository that was opened elsewhere.
-    pub(crate) fn serving(repository: &Arc<Repository>, token: &str, halts: Arc<AtomicUsize>) -> Self {
+    pub(crate) fn serving(server: &Arc<Server>, token: &str, halts: Arc<AtomicUsize>) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         let runtime = runtime.expect("threads can be had");
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a free port");
         let address = format!("http://{}", listener.local_addr().expect("it is bound"));
         let (stop, stopped) = oneshot::channel();
-        let (routes, done) = (http::routes(Arc::clone(repository), Token::new(token)), repository.done());
+        let (routes, done) = (http::routes(Arc::clone(server), Token::new(token)), server.done());
         runtime.spawn(async move {
             let stopped = async move {
                 let _ = stopped.await;
@@ -160,7 +162,6 @@ fn parts(index: Arc<dyn Index>, site: Arc<dyn Site>, space: Space, heard: Arc<At
         }),
         space,
         upkeep: Upkeep::default(),
-        choices: Choices::default(),
         engine: "memory",
         cores: 2,
         memory_bytes: 64 << 20,

@@ -10,8 +10,8 @@ use std::time::Duration;
 use format_spec::wire::{
     Delays, ForgetRequest, GcRequest, LargeDelete, LastComplete, Repair, RunMode, VerifyLevel,
 };
+use repo_server::background::expire_sessions;
 use repo_server::clock::Clock;
-use repo_server::expire_sessions;
 use rustix::process::{Signal, kill_process};
 use tests::client::{Client, Running, number, text};
 use tests::compare::differences;
@@ -65,9 +65,9 @@ struct Setup {
 impl Setup {
     fn new() -> Self {
         let (folder, clock, stores) = (Folder::new(), Arc::new(ManualClock::default()), Stores::new());
-        let repository = stores.repository_at(Arc::<ManualClock>::clone(&clock));
-        let process = Process::serving(&repository, TOKEN, Arc::new(AtomicUsize::new(0)));
-        process.wait(async { drop(tokio::spawn(expire_sessions(repository, LOOK))) });
+        let server = stores.server_at(Arc::<ManualClock>::clone(&clock));
+        let process = Process::serving(&server, TOKEN, Arc::new(AtomicUsize::new(0)));
+        process.wait(async { drop(tokio::spawn(expire_sessions(server, LOOK))) });
         let (root, mut random) = (folder.path("source"), Random::printed());
         corpus::plain(&root, &mut random, 6, 400_000);
         std::fs::write(folder.path("token"), TOKEN).unwrap();
@@ -101,7 +101,7 @@ impl Setup {
         let (delays, large) = (Delays::Skip, LargeDelete::Allow);
         let request = GcRequest { mode: RunMode::Apply, delays, large, max_copy_bytes: None };
         for _ in 0..2 {
-            self.process.wait(api.collect_garbage(&request, |_, _| {})).unwrap();
+            self.process.wait(api.collect_garbage(&request, |_| {})).unwrap();
         }
     }
 
@@ -126,9 +126,9 @@ impl Setup {
     fn check(&self, expected: &[String], round: usize) {
         assert_eq!(self.node().snapshot_ids(), expected, "round {round}");
         let api = &self.process.api;
-        let verified = self.process.wait(api.verify(VerifyLevel::Read, |_, _| {})).unwrap();
+        let verified = self.process.wait(api.verify(VerifyLevel::Read, |_| {})).unwrap();
         assert!(verified.findings.is_empty(), "round {round}: {verified:?}");
-        let audited = self.process.wait(api.audit(Repair::No, |_, _| {})).unwrap();
+        let audited = self.process.wait(api.audit(Repair::No, |_| {})).unwrap();
         assert!(audited.is_sound(), "round {round}: {audited:?}");
         for id in expected {
             let to = self.folder.path("restored");

@@ -4,15 +4,14 @@
 //! again when no answer came. Methods are async; threads that compute call them through
 //! [`tokio::runtime::Handle::block_on`].
 
-mod audit;
 mod body;
 mod connection;
+mod operation;
 mod retry;
 mod upkeep;
 mod watch;
 
 use std::net::IpAddr;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -30,15 +29,25 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use body::Segments;
+pub use operation::Step;
 pub use retry::Retry;
 
 use self::connection::Connector;
 use self::retry::TELL_AFTER;
 use crate::error::ClientError;
-use crate::push::Smaller;
 
 /// Longest answer that is read into memory when it is not frames.
 const MAX_ANSWER_LEN: usize = format_spec::manifest::MAX_MANIFEST_LEN;
+
+/// Whether a push may hold much less than the one before.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Smaller {
+    /// Then its snapshot is suspect.
+    #[default]
+    Suspect,
+    /// That is meant.
+    Meant,
+}
 
 /// A connection pool to one server. Clones share it.
 #[derive(Clone)]
@@ -294,28 +303,6 @@ impl Api {
         self.again(|| self.read_frames_once(&call, asked)).await
     }
 
-    /// Checks what is asked for, such as everything at one level; `progress` hears of each event before the
-    /// last. A check whose caller goes away ends.
-    ///
-    /// # Errors
-    /// As [`open_session`](Self::open_session).
-    pub async fn verify(
-        &self,
-        asked: impl Into<wire::VerifyRequest>,
-        mut progress: impl FnMut(u64, u64),
-    ) -> Result<wire::VerifyReport, ClientError> {
-        let call = Call::json("/v1/verify".to_owned(), &asked.into());
-        let end = self.events(&call, |event| match event {
-            wire::VerifyEvent::Progress { done, total } => {
-                progress(done, total);
-                ControlFlow::Continue(())
-            }
-            wire::VerifyEvent::Report(report) => ControlFlow::Break(Ok(report)),
-            wire::VerifyEvent::Failed(body) => ControlFlow::Break(Err(body)),
-        });
-        end.await?.map_err(|body| self.refused(body))
-    }
-
     /// What the server has.
     ///
     /// # Errors
@@ -473,3 +460,6 @@ fn of_a_guard(status: StatusCode) -> wire::ErrorBody {
     let message = format!("HTTP status {status}");
     wire::ErrorBody { code: "http".to_owned(), class: ErrorClass::Denied, message, missing: Vec::new() }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,24 +11,24 @@ use format_spec::{ClusterName, EntryKind, EntryPath, NodeName, Timestamp};
 use rustix::fs::{Access, AtFlags};
 use serde::Serialize;
 
-use super::PushOptions;
-use super::change::{Change, Habit, Verdict, verdict};
-use super::class::{Class, Classes};
+use super::chosen::Chosen;
+use super::class::Classes;
+use super::find::links::{InodeKey, key};
+use super::find::list::Step;
+use super::find::lister::why_unseen;
+use super::find::walk;
+use super::find::walk::{Row, Visitor};
 use super::freeze::Held;
-use super::left_out::LeftOutBy;
-use super::links::{InodeKey, key};
-use super::list::Step;
-use super::lister::why_unseen;
+use super::options::PushOptions;
 use super::report::ProblemReport;
-use super::roots;
-use super::selection::Selection;
+use super::select::left_out::LeftOutBy;
 use super::stat::Stat;
 use super::stop::Stopped;
-use super::walk::{self, Row, Visitor};
+use super::verdict::{Judged, Verdict};
 use crate::clock::Clock;
 use crate::error::{ClientError, EXIT_PARTIAL};
+use crate::leftover::is_temporary;
 use crate::progress::{Fate, Progress};
-use crate::restore::is_temporary;
 use crate::state::{Damaged, Known, Likeness, Memory, Place, Remembered};
 
 /// Files of one fate.
@@ -110,24 +110,16 @@ pub fn dry_run(
     progress: &dyn Progress,
     clock: &dyn Clock,
 ) -> Result<DryPush, ClientError> {
-    let roots = roots::check(&options.roots)?;
-    roots::check_freeze_folder(&options.freeze, &roots)?;
-    let selection = Selection::new(&options.select, &options.class_sets, &roots)?;
-    roots::check_covered(&roots, &selection, options.mounts)?;
-    let classes = Classes::new(&options.classes, &options.class_sets)?;
-    let paths = super::paths_of(&roots);
-    let place = options.state.as_ref();
-    let place = place.map(|base| Place::new(base, &options.cluster, &options.node, &paths));
+    let chosen = Chosen::new(options)?;
+    let place = chosen.place(options);
     for memory in [recall(place.as_ref(), options), Memory::default()] {
-        let mut planner = Planner::new(options, memory, &classes, progress, clock);
-        let walked = walk::walk(&roots, &selection, options.mounts, &mut planner);
+        let mut planner = Planner::new(options, memory, &chosen.classes, progress, clock);
+        let walked = walk::walk(&chosen.roots, &chosen.selection, options.mounts, &mut planner);
         if walked.is_ok() && planner.count_gone().is_ok() {
-            let classed = classes.unmatched(options.classes.len());
-            let classed = classed.map(|(class, glob)| format!("--class {class}={glob}"));
             return Ok(DryPush {
-                left_out: selection.left_out(),
-                unmatched: selection.unmatched().chain(classed).collect(),
-                warnings: selection.warnings().into_iter().collect(),
+                left_out: chosen.selection.left_out(),
+                unmatched: chosen.unmatched(),
+                warnings: chosen.selection.warnings().into_iter().collect(),
                 ..planner.plan
             });
         }
@@ -197,10 +189,7 @@ impl<'a> Planner<'a> {
         let Remembered { slot: Some(slot), .. } = remembered else {
             return Ok((Fate::Changed, now.size));
         };
-        let change = Change::since(&slot, &remembered, stat);
-        let class = self.classes.of(path);
-        let habit = if class == Class::Auto { slot.habit.after(change) } else { Habit::UNKNOWN };
-        Ok(match verdict(class, change, slot.settled, habit.trust()) {
+        Ok(match Judged::of(self.classes.of(path), &slot, &remembered, stat).verdict {
             Verdict::Reuse | Verdict::Check => (Fate::Unchanged, 0),
             // All of it is compared, unless so many files are like that that samples must do.
             Verdict::Compare => (Fate::Unchanged, now.size),

@@ -21,6 +21,16 @@ const LOOK_EVERY: u64 = 16 << 20;
 /// and not more than this in all: a disk has to seek for each that is not there.
 const MOST_LOOKS: u64 = 32;
 
+/// How a file is opened: whatever took its place in the meantime is not waited for, nor followed.
+pub(crate) const READ: OFlags = OFlags::RDONLY
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::NOCTTY)
+    .union(OFlags::CLOEXEC);
+/// How a folder is opened.
+pub(crate) const FOLDER: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
 /// Opens `name` in `folder` and leaves its access time alone, where this process may: it owns the file, or is root.
 pub(super) fn open(
     folder: impl AsFd,

@@ -33,11 +33,11 @@ const TYPES: [&str; 22] = [
 
 /// The devices of such file systems that are mounted.
 #[derive(Debug, Default)]
-pub(super) struct Pseudo(BTreeSet<u64>);
+pub(crate) struct Pseudo(BTreeSet<u64>);
 
 impl Pseudo {
     /// Those of this machine; none if the kernel does not tell.
-    pub(super) fn mounted() -> Self {
+    pub(crate) fn mounted() -> Self {
         Self::parse(&std::fs::read(MOUNTS).unwrap_or_default())
     }
 
@@ -56,7 +56,7 @@ impl Pseudo {
     }
 
     /// Whether the device is that of one.
-    pub(super) fn has(&self, dev: u64) -> bool {
+    pub(crate) fn has(&self, dev: u64) -> bool {
         self.0.contains(&dev)
     }
 }
@@ -75,7 +75,7 @@ mod tests {
         let pseudo = Pseudo::parse(mounts);
 
         assert_eq!(pseudo.0, BTreeSet::from([21, 5]));
-        let proc = crate::push::stat::Device::of(std::path::Path::new("/proc"));
+        let proc = crate::identity::Device::of(std::path::Path::new("/proc"));
         assert!(Pseudo::mounted().has(proc.dev) && !Pseudo::mounted().has(254 << 32));
     }
 }

@@ -12,7 +12,7 @@ use format_spec::{ClusterName, EntryPath, NodeName, SnapshotId};
 use serde::Serialize;
 
 use super::freeze::Frozen;
-use super::left_out::LeftOutBy;
+use super::select::left_out::LeftOutBy;
 use crate::progress::Fate;
 
 /// Files that are named for each reason of a fallback.

@@ -42,6 +42,11 @@ impl From<Damaged> for Failure {
     }
 }
 
+/// The list of files could not be kept on disk until its turn to be sent.
+pub(crate) fn spool_error(source: std::io::Error) -> Failure {
+    Failure::Client(ClientError::Spool(source))
+}
+
 /// The attempt is over; why is known elsewhere.
 #[derive(Debug)]
 pub(crate) struct Stopped;

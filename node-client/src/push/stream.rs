@@ -21,15 +21,15 @@ use format_spec::{ChunkId, Entry, EntryKind, EntryPath, Extent, FileEnd};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::runtime::Handle;
 
-use super::batch::READ_LEN;
-use super::class::Classes;
+use super::chosen::Chosen;
+use super::options::{Hooks, PushOptions, Remember};
+use super::read::batch::READ_LEN;
 use super::report::{Kind, PushReport, Tally};
-use super::scan::{Pages, Scanned, spool_error};
-use super::selection::{SelectOptions, Selection};
-use super::session::{self, Session};
-use super::stop::{Failure, Stop, Stopped};
-use super::upload::Uplink;
-use super::{Hooks, Push, PushOptions, Remember};
+use super::scan::{Pages, Scanned};
+use super::send::session::Session;
+use super::send::{Uplink, session};
+use super::stop::{Failure, Stop, Stopped, spool_error};
+use super::{Push, pace};
 use crate::api::{Api, Coming};
 use crate::error::ClientError;
 use crate::progress::Phase;
@@ -104,10 +104,8 @@ pub fn run_stream(
         runtime,
         options,
         hooks,
-        roots: Vec::new(),
-        selection: Selection::new(&SelectOptions::default(), &[], &[])?,
-        classes: Classes::new(&[], &[])?,
-        pace: super::pace(options),
+        chosen: Chosen::nothing()?,
+        pace: pace(options),
         place: None,
         stream: Some(stream.name.0.clone()),
     };

@@ -14,13 +14,13 @@ use rustix::io::Errno;
 use serde::Serialize;
 
 use super::filter::Filter;
-use super::folder::{Choice, Inode, Was, for_each_name, is_root, is_temporary};
+use super::folder::{Choice, Inode, Was, for_each_name, is_root};
 use super::layout::TargetPath;
 use super::plan::Step;
 use super::{Partial, Prepared, RestoreOptions, pages};
 use crate::beneath::open_beneath;
 use crate::error::ClientError;
-use crate::push::BASE_NAME;
+use crate::leftover::{SECOND_NAMES, is_temporary};
 
 /// How many names a report gives; it counts all.
 const MAX_NAMED: usize = 10_000;
@@ -330,7 +330,7 @@ fn names(folder: &OwnedFd) -> BTreeSet<Vec<u8>> {
 
 /// Whether a push or a restore that may be running made this name.
 fn is_ours(name: &[u8]) -> bool {
-    is_temporary(name) || name == BASE_NAME.as_bytes()
+    is_temporary(name) || name == SECOND_NAMES.as_bytes()
 }
 
 fn join(folder: &[u8], name: &[u8]) -> Vec<u8> {

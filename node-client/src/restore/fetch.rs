@@ -14,7 +14,7 @@ use crate::api::{Api, Asked};
 use crate::cancel::Cancel;
 use crate::clock::Clock;
 use crate::error::ClientError;
-use crate::push::Pace;
+use crate::pace::Pace;
 
 /// Reads blobs of one snapshot from a thread that may block.
 #[derive(Clone, Copy)]

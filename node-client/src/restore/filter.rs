@@ -10,7 +10,7 @@ use format_spec::EntryPath;
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
 use crate::error::ClientError;
-use crate::push::check_letters;
+use crate::globs::check_letters;
 
 /// Patterns over whole entry paths. `*` and `?` stay within a name, `**` crosses folders. A pattern
 /// without `/` is looked for in every folder; a leading `/` is the node's root.

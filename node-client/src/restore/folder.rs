@@ -23,8 +23,7 @@ use super::layout::TargetPath;
 use crate::beneath::open_beneath;
 use crate::error::ClientError;
 
-pub(crate) use before::is_temporary;
-pub(super) use before::{Before, Inode, TEMPORARY, for_each_name};
+pub(super) use before::{Before, Inode, for_each_name};
 
 /// What becomes of what is in the target already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

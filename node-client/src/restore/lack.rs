@@ -5,52 +5,20 @@
 //! problem, it is not known, and a restore without [`Partial::Allow`] is refused.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::fmt;
 
 use format_spec::key::DomainKey;
 use format_spec::manifest::Manifest;
 use format_spec::page::Record;
-use format_spec::path::Printable;
-use format_spec::{Entry, EntryKind, EntryPath, FileEnd, NodeName};
-use indicatif::HumanCount;
+use format_spec::{Entry, EntryKind, EntryPath, FileEnd};
 
 use super::fetch::{Fetcher, is_about_blobs};
 use super::filter::{Filter, Selection};
 use super::pages;
-use super::select::{Partial, of_files};
-use crate::error::ClientError;
+use super::select::Partial;
+use crate::error::{ClientError, Lack};
 
 /// How many names an error gives.
 const NAMED: usize = 3;
-
-/// Files of a node that are not whole in a snapshot.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lack {
-    /// The node.
-    pub node: NodeName,
-    /// How many files.
-    pub files: u64,
-    /// The first of them, each with a reason; none if the snapshot does not say which of them was asked for.
-    pub first: Vec<(EntryPath, String)>,
-}
-
-impl fmt::Display for Lack {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { node, files, first } = self;
-        write!(f, "{} missing or torn on node `{node}`", of_files(*files))?;
-        if first.is_empty() {
-            return f.write_str(", and the snapshot does not say which");
-        }
-        for (nth, (path, reason)) in first.iter().enumerate() {
-            let reason = Printable(reason.as_bytes());
-            write!(f, "{} `/{path}` ({reason})", if nth == 0 { ":" } else { "," })?;
-        }
-        match files.saturating_sub(u64::try_from(first.len()).unwrap_or(u64::MAX)) {
-            0 => Ok(()),
-            more => write!(f, " and {} more", HumanCount(more)),
-        }
-    }
-}
 
 /// Refuses a restore that could not bring back all that `filter` chooses. Reads the pages only if the snapshot
 /// lacks something and `filter` chooses a part.

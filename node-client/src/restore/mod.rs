@@ -59,13 +59,12 @@ use select::Latest;
 use work::Work;
 use write::Writer;
 
+pub use crate::error::Lack;
 pub use attributes::{NotSet, Note, Owners, Setuid};
 pub use delete::{Extra, NotRemoved};
 pub use dry::{DryRun, PlannedKind, PlannedName, dry_run};
 pub use failed::{DamagedPage, Failed, FailedFor};
 pub use folder::Existing;
-pub(crate) use folder::is_temporary;
-pub use lack::Lack;
 pub use output::{Sent, to_output};
 pub use report::{RestoreReport, Skipped};
 pub use select::{NodeChoice, Partial, PassedOver, PassedOverFor};
@@ -78,7 +77,7 @@ use crate::clock::Clock;
 use crate::error::ClientError;
 use crate::list::of_cluster;
 use crate::named::{Among, SnapshotChoice, by_part};
-use crate::push::Pace;
+use crate::pace::Pace;
 use crate::rate::Rate;
 
 /// Where a pushed root goes.
@@ -209,7 +208,7 @@ pub fn run(
     runtime: &Handle,
     options: &RestoreOptions,
     hooks: &Hooks<'_>,
-) -> Result<RestoreReport, ClientError> {
+) -> Result<RestoreReport, Ended> {
     let start = hooks.clock.elapsed();
     let pace = options.pace();
     let prepared = Prepared::new(api, runtime, options, hooks, &pace)?;
@@ -232,9 +231,12 @@ pub fn run(
     let seconds = hooks.clock.elapsed().saturating_sub(start).as_secs_f64();
     let report = RestoreReport::new(&prepared, &work, flaws, seconds);
     match restored {
-        Err(error) if report.is_empty() => Err(error),
-        Err(source) => Err(ClientError::Stopped { report: Box::new(report), source: Box::new(source) }),
-        Ok(()) if report.is_empty() && !options.paths.is_empty() => Err(nothing_matches(options)),
+        Err(error) if report.is_empty() => Err(error.into()),
+        Err(source) => {
+            let error = ClientError::Stopped { source: Box::new(source) };
+            Err(Ended { error, report: Some(Box::new(report)) })
+        }
+        Ok(()) if report.is_empty() && !options.paths.is_empty() => Err(nothing_matches(options).into()),
         Ok(()) => Ok(report),
     }
 }
@@ -252,6 +254,27 @@ fn removed(
     match delete::refusal(prepared, options, pages) {
         Some(refused) => Ok(refused),
         None => delete::remove_extra(prepared, options, work.writer.target.handle(), Sweeping::Done),
+    }
+}
+
+/// A restore that did not come to its end.
+#[derive(Debug)]
+pub struct Ended {
+    /// Why.
+    pub error: ClientError,
+    /// What was restored until then, if anything was.
+    pub report: Option<Box<RestoreReport>>,
+}
+
+impl From<ClientError> for Ended {
+    fn from(error: ClientError) -> Self {
+        Self { error, report: None }
+    }
+}
+
+impl From<Ended> for ClientError {
+    fn from(ended: Ended) -> Self {
+        ended.error
     }
 }
 
@@ -281,7 +304,7 @@ fn links_on_the_way(patterns: &[String]) -> String {
     let absolute = patterns.iter().filter(|pattern| pattern.starts_with('/'));
     let led = absolute.filter_map(|pattern| {
         let pattern = pattern.trim_end_matches('/');
-        let real = crate::push::without_links(pattern)?;
+        let real = crate::globs::without_links(pattern)?;
         (real != pattern)
             .then(|| format!("; through symbolic links of this machine, `{pattern}` is `{real}`"))
     });

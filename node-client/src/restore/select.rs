@@ -7,13 +7,14 @@ use format_spec::path::Printable;
 use format_spec::snapshot::SnapshotState;
 use format_spec::wire::SnapshotInfo;
 use format_spec::{NodeName, SnapshotId};
-use indicatif::HumanCount;
 use serde::Serialize;
 
 use super::filter::Filter;
-use super::series::{self, SeriesChoice};
+use super::series;
+use super::series::SeriesChoice;
 use crate::error::ClientError;
 use crate::named::rank;
+use crate::summary::of_files;
 use crate::twin::{Old, is_back};
 
 /// Whose share of a snapshot.
@@ -83,11 +84,6 @@ impl fmt::Display for PassedOver {
             }
         }
     }
-}
-
-/// So many files, in words.
-pub(crate) fn of_files(count: u64) -> String {
-    if count == 1 { "1 file is".to_owned() } else { format!("{} files are", HumanCount(count)) }
 }
 
 /// What `latest` stands for.

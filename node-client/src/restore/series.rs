@@ -11,7 +11,7 @@ use format_spec::{EntryPath, NodeName, SeriesId};
 
 use super::filter::Filter;
 use crate::error::ClientError;
-use crate::show::snapshot::folders;
+use crate::summary::folders;
 
 /// A series as it is named on a command line.
 #[derive(Debug, Clone, PartialEq, Eq)]

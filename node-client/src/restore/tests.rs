@@ -7,6 +7,7 @@ use std::sync::Mutex;
 
 use super::*;
 use crate::clock::SystemClock;
+use crate::leftover::TEMPORARY;
 use format_spec::manifest::Problem;
 use format_spec::snapshot::SnapshotState;
 use format_spec::{Entry, EntryKind, ErrorClass, FileEnd, Xattr, wire};
@@ -42,7 +43,7 @@ fn options(to: &Path) -> RestoreOptions {
 fn restore(server: &Server, options: &RestoreOptions) -> Result<RestoreReport, ClientError> {
     let (clock, progress) = (SystemClock::new(), |_| ());
     let hooks = Hooks { progress: &progress, cancel: Cancel::new(), clock: &clock };
-    run(&server.api, server.runtime.handle(), options, &hooks)
+    Ok(run(&server.api, server.runtime.handle(), options, &hooks)?)
 }
 
 fn check(server: &Server) -> VerifyReport {
@@ -285,8 +286,7 @@ fn a_restore_goes_on_past_damage_and_names_all_that_it_hurts() {
         assert_eq!((report.damaged_count, report.not_made_count, report.exit_code()), (2, 0, 13));
         assert_eq!((report.files, report.state), (6, SnapshotState::Partial));
         let names = names(to.path());
-        let wrong =
-            |name: &&String| name.ends_with("/x") || name.ends_with("/y") || name.contains(folder::TEMPORARY);
+        let wrong = |name: &&String| name.ends_with("/x") || name.ends_with("/y") || name.contains(TEMPORARY);
         assert_eq!(names.iter().find(wrong), None, "{names:?}");
         assert_eq!(std::fs::read(to.path().join("srv/r/z")).unwrap(), b"sound");
         assert_eq!(std::fs::metadata(to.path().join("srv/r")).unwrap().mtime(), 1_700_000_000);
@@ -371,7 +371,7 @@ fn a_restore_goes_on_past_what_cannot_be_made() {
         ["srv/r/a", "srv/r/big", "srv/r/d", "srv/r/d/empty", "srv/r/d/link", "srv/r/d/up", "srv/r/link"];
     assert_eq!(failed(&report), not_made.map(|name| (name, FailedFor::NotMade)), "{report:?}");
     assert_eq!((report.exit_code(), report.files, report.state), (3, 0, SnapshotState::Partial));
-    let left = names(to.path()).into_iter().filter(|name| name.contains(folder::TEMPORARY)).count();
+    let left = names(to.path()).into_iter().filter(|name| name.contains(TEMPORARY)).count();
     assert_eq!(left, 0, "{:?}", names(to.path()));
 }
 
@@ -400,8 +400,8 @@ fn a_restore_that_ends_early_says_what_is_there() {
 
     let ended = run(&server.api, server.runtime.handle(), &options(to.path()), &hooks).unwrap_err();
 
-    let ClientError::Stopped { report, .. } = &ended else { panic!("{ended}") };
-    assert_eq!(ended.exit_code(), 130);
+    let report = ended.report.unwrap();
+    assert!(matches!(ended.error, ClientError::Stopped { .. }) && ended.error.exit_code() == 130);
     assert!((1..40).contains(&report.files), "{report:?}");
     assert_eq!(names(to.path()).len(), usize::try_from(report.files).unwrap() + 1);
     assert_eq!(std::fs::metadata(to.path().join("r")).unwrap().mode() & 0o777, 0o711);
@@ -751,7 +751,7 @@ fn a_restore_that_is_interrupted_says_so() {
 
     let ended = run(&server.api, server.runtime.handle(), &options(to.path()), &hooks);
 
-    assert!(matches!(ended, Err(ClientError::Interrupted)), "{ended:?}");
+    assert!(matches!(ended, Err(Ended { error: ClientError::Interrupted, report: None })), "{ended:?}");
 }
 
 #[test]

@@ -15,7 +15,8 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::attributes::{Attributes, by_handle};
-use super::direct::{self, Gather, Handles};
+use super::direct;
+use super::direct::{Gather, Handles};
 use super::failed::{Obstacle, Why};
 use super::folder::{Ending, FolderCache, FolderJob, Inode, Target};
 use super::layout::TargetPath;

@@ -2,20 +2,25 @@
 
 use format_spec::page::Content;
 use format_spec::{Entry, EntryPath, Timestamp};
+use minicbor::{Decode, Encode};
 
 use super::known::KnownFile;
 use super::{ByInode, Damaged, Known, Slot};
-use crate::push::{Device, Identity, Settled};
+use crate::identity::{Device, Identity, Settled};
 use crate::twin::{Old, is_back};
 
 /// Which of both a file was found in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
 pub(crate) enum Origin {
     /// The last push that ended with a snapshot.
+    #[n(0)]
     Last,
     /// The same, under another name.
+    #[n(1)]
     Moved,
     /// A push that was cut short.
+    #[n(2)]
     Journal,
 }
 
@@ -176,7 +181,7 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::push::{Habit, Source};
+    use crate::identity::{Habit, Source};
 
     fn identity(dev: u64) -> Identity {
         let time = Timestamp { seconds: 9, nanos: 1 };

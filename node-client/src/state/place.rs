@@ -14,7 +14,7 @@ use format_spec::{ClusterName, EntryPath, ManifestId, NodeName, RepositoryId, Se
 use rustix::fs::FlockOperation;
 
 use super::{DEVICE_LEN, FIXED_LEN, Fields, MAGIC, Preamble, VERSION};
-use crate::push::Device;
+use crate::identity::Device;
 
 /// Extension of the state of a finished push.
 const STATE: &str = "state";

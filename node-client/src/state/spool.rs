@@ -16,7 +16,7 @@ use super::{
     BLOCK_HEAD_LEN, CHECK_LEN, Fields, Place, Preamble, SLOT_LEN, Slot, block_check, parse_slots, push_slot,
     wide,
 };
-use crate::push::{Identity, Source};
+use crate::identity::{Identity, Source};
 
 /// Pages of a push and the identities of their files, on disk.
 pub(crate) struct Spool {

@@ -2,11 +2,11 @@
 
 use format_spec::ChunkId;
 
-use super::sort::{Counts, Key};
 use crate::error::ServerError;
 use crate::index::row::ChunkRow;
 use crate::index::{KeyRange, Row, Table};
-use crate::repository::Repository;
+use crate::sort::{Counts, Key};
+use crate::store::Store;
 use std::num::NonZeroUsize;
 
 /// Ids that are shown at once.
@@ -26,14 +26,14 @@ pub(crate) struct Joined<const N: usize> {
 /// Shows every id that has a row or was counted to `visit`, in order, a few thousand at once. Rows that
 /// `visit` changes are not shown again. Blocks.
 pub(crate) fn join<const N: usize>(
-    repository: &Repository,
+    store: &Store,
     mut counts: Counts<N>,
     mut visit: impl FnMut(&[Joined<N>]) -> Result<(), ServerError>,
 ) -> Result<(), ServerError> {
     let mut next = Some(KeyRange::all());
     let limit = NonZeroUsize::new(GROUP).expect("not zero");
     while let Some(range) = next {
-        let found = repository.parts.index.scan(Table::Chunk, &range, limit)?;
+        let found = store.parts.index.scan(Table::Chunk, &range, limit)?;
         let mut group = Vec::with_capacity(found.rows.len());
         for Row { key, value } in found.rows {
             let key: Key = key.try_into().map_err(|_| ServerError::Row { object: "a chunk".to_owned() })?;

@@ -19,25 +19,23 @@ mod join;
 mod places;
 mod read;
 mod rows;
-pub(crate) mod sort;
 #[cfg(test)]
 mod tests;
-mod watch;
 
 use std::sync::Arc;
 
 use format_spec::wire::{AuditFinding, AuditReport, AuditState, Repair};
 
 pub(crate) use join::{Joined, join};
-pub(crate) use watch::Watch;
 
-use crate::alarm::{self, AlarmCode};
 use crate::error::ServerError;
+use crate::health::alarm::{self, AlarmCode};
 use crate::index::row::{Live, PackNumber, Totals};
-use crate::repository::Repository;
-use crate::witness::{self, Behind};
-use sort::Sorter;
-use watch::Watching;
+use crate::server::Server;
+use crate::sort::Sorter;
+use crate::start::compare::{self, Behind};
+use crate::store::Store;
+use crate::store::Watching;
 
 /// Findings that a report lists.
 const LISTED: usize = 10_000;
@@ -53,28 +51,28 @@ pub(crate) type Progress = Arc<dyn Fn(u64, u64) + Send + Sync>;
 ///   mended stays so.
 /// - Others: it could not go on. Whatever was mended by then is right.
 pub(crate) async fn run(
-    repository: &Arc<Repository>,
+    server: &Arc<Server>,
     repair: Repair,
     progress: Progress,
 ) -> Result<AuditReport, ServerError> {
-    let Ok(turn) = repository.turn.try_lock() else {
+    let Ok(turn) = server.turns.upkeep.try_lock() else {
         let why = "a run of the collector or another audit is in progress".to_owned();
         return Err(ServerError::Busy { why });
     };
-    let behind = witness::look(repository, &turn).await?;
-    repository.blocking(move |repository| audit(repository, repair, &progress, behind)).await
+    let behind = compare::look(server, &turn).await?;
+    server.store.blocking(move |store| audit(store, repair, &progress, behind)).await
 }
 
 fn audit(
-    repository: &Arc<Repository>,
+    store: &Arc<Store>,
     repair: Repair,
     progress: &Progress,
     behind: Option<Behind>,
 ) -> Result<AuditReport, ServerError> {
-    let (watching, before) = Watching::start(repository, || repository.totals());
+    let (watching, before) = Watching::start(store, || store.totals());
     let before = before?;
     let mut audit = Audit {
-        repository: Arc::clone(repository),
+        store: Arc::clone(store),
         watching,
         progress: Arc::clone(progress),
         steps: u64::from(before.packs) + before.chunks,
@@ -91,10 +89,10 @@ fn audit(
         // It has an alarm of its own, and no repair helps.
         audit.find(behind.such_as, behind.problem(), Gravity::Known, AuditState::Open);
     }
-    let mut sorter = Sorter::new(&repository.parts.scratch);
+    let mut sorter = Sorter::new(&store.parts.scratch);
     audit.read_packs(&mut sorter)?;
     audit.read_manifests(&mut sorter)?;
-    join(repository, sorter.finish()?, |group| audit.rows(group))?;
+    join(store, sorter.finish()?, |group| audit.rows(group))?;
     audit.places()?;
     audit.totals()?;
     audit.finish()
@@ -144,7 +142,7 @@ enum Gravity {
 
 /// An audit in progress.
 struct Audit<'a> {
-    repository: Arc<Repository>,
+    store: Arc<Store>,
     watching: Watching<'a>,
     progress: Progress,
     /// Steps in all, as was known at the start.
@@ -201,9 +199,9 @@ impl Audit<'_> {
                  collected until `astacus-admin verify --level refs --repair` has mended them",
                 self.open_differences
             );
-            alarm::raise(&self.repository, AlarmCode::CountsDiffer, &message)?;
+            alarm::raise(&self.store, AlarmCode::CountsDiffer, &message)?;
         } else if self.is_everything_read && self.exempted == 0 {
-            alarm::clear(&self.repository, AlarmCode::CountsDiffer)?;
+            alarm::clear(&self.store, AlarmCode::CountsDiffer)?;
         }
         Ok(self.report)
     }

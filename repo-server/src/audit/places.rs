@@ -57,8 +57,8 @@ impl Audit<'_> {
         live: Live,
         counted: Live,
     ) -> Result<Option<(PackRow, AuditState)>, ServerError> {
-        self.repository.exclusively(|| {
-            let value = self.repository.parts.index.get(Table::Pack, &number.key())?;
+        self.store.exclusively(|| {
+            let value = self.store.parts.index.get(Table::Pack, &number.key())?;
             let Some(row) = value.and_then(|value| PackRow::decode(&value)).filter(|row| row.live == live)
             else {
                 return Ok(None);
@@ -68,7 +68,7 @@ impl Audit<'_> {
             }
             let mut batch = Batch::new();
             batch.put(Table::Pack, number.key(), PackRow { live: counted, ..row.clone() }.encode());
-            self.repository.commit(batch)?;
+            self.store.commit(batch)?;
             Ok(Some((row, AuditState::Mended)))
         })
     }
@@ -76,7 +76,7 @@ impl Audit<'_> {
     /// Compares the totals of packs, which is of the start, with all packs.
     pub(super) fn packs_of_totals(&mut self, found: &Sums) -> Result<(), ServerError> {
         let before = self.before;
-        let next_now = self.repository.totals()?.next_pack;
+        let next_now = self.store.totals()?.next_pack;
         if found.last.is_some_and(|last| last.0 >= next_now) {
             let next = found.last.map_or(0, |last| last.0.saturating_add(1));
             self.total("the next pack's number", before.next_pack.into(), next.into(), |now| {
@@ -117,12 +117,12 @@ impl Audit<'_> {
         mend: impl FnOnce(&mut Totals),
     ) -> Result<(), ServerError> {
         let state = if self.is_repair() {
-            self.repository.exclusively(|| {
-                let mut now = self.repository.totals()?;
+            self.store.exclusively(|| {
+                let mut now = self.store.totals()?;
                 mend(&mut now);
                 let mut batch = Batch::new();
                 batch.put(Table::Meta, Totals::KEY, now.encode());
-                self.repository.commit(batch)
+                self.store.commit(batch)
             })?;
             AuditState::Mended
         } else {

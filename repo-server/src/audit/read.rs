@@ -10,13 +10,13 @@ use format_spec::wire::AuditState;
 use futures_util::{StreamExt, stream};
 use tokio::runtime::Handle;
 
-use super::sort::Sorter;
 use super::{Audit, Gravity, HEADINGS, Heading, PackSeen};
 use crate::error::ServerError;
 use crate::index::row::{ChunkRow, Live, PackNumber, PackRow};
 use crate::index::{KeyRange, Table};
 use crate::pack::{directory_of, unreadable};
 use crate::snapshot::open_manifest;
+use crate::sort::Sorter;
 
 /// Directories that are on their way at once: each takes a few megabytes at most.
 const IN_FLIGHT: usize = 8;
@@ -34,10 +34,10 @@ pub(super) fn is_in_place(row: &ChunkRow, entry: &PackEntry) -> bool {
 impl Audit<'_> {
     /// Takes down all packs, and counts what pages in them refer to.
     pub(super) fn read_packs(&mut self, sorter: &mut Sorter<HEADINGS>) -> Result<(), ServerError> {
-        let repository = Arc::clone(&self.repository);
+        let store = Arc::clone(&self.store);
         let mut of_pages: Vec<(usize, PackNumber, PackRow)> = Vec::new();
         let mut found = super::places::Sums::default();
-        repository.for_each_row(Table::Pack, &KeyRange::all(), |key, value| {
+        store.for_each_row(Table::Pack, &KeyRange::all(), |key, value| {
             let (number, row) = PackNumber::from_key(key)
                 .zip(PackRow::decode(value))
                 .ok_or_else(|| ServerError::Row { object: "a pack".to_owned() })?;
@@ -50,8 +50,8 @@ impl Audit<'_> {
         })?;
         self.packs_of_totals(&found)?;
         let read = |(at, number, row): (usize, PackNumber, PackRow)| {
-            let repository = Arc::clone(&repository);
-            async move { (at, row.id, directory_of(&repository, number, &row).await) }
+            let store = Arc::clone(&store);
+            async move { (at, row.id, directory_of(&store, number, &row).await) }
         };
         let mut directories = stream::iter(of_pages).map(read).buffered(IN_FLIGHT);
         while let Some((at, id, directory)) = Handle::current().block_on(directories.next()) {
@@ -77,7 +77,7 @@ impl Audit<'_> {
         sorter: &mut Sorter<HEADINGS>,
     ) -> Result<(), ServerError> {
         let number = self.packs.get(at).expect("it was taken down").number;
-        let rows = self.repository.chunk_rows(directory.entries.iter().map(|entry| &entry.id))?;
+        let rows = self.store.chunk_rows(directory.entries.iter().map(|entry| &entry.id))?;
         for (entry, row) in directory.entries.iter().zip(rows) {
             let Some(row) = row.filter(|row| row.pack == number) else { continue };
             if is_in_place(&row, entry) {
@@ -96,7 +96,7 @@ impl Audit<'_> {
         let limit = NonZeroUsize::new(SNAPSHOTS).expect("not zero");
         let mut next = Some(KeyRange::all());
         while let Some(range) = next {
-            let found = self.repository.parts.index.scan(Table::Snapshot, &range, limit)?;
+            let found = self.store.parts.index.scan(Table::Snapshot, &range, limit)?;
             for row in found.rows {
                 let snapshot = Snapshot::decode(&row.value);
                 let snapshot = snapshot.map_err(|_| ServerError::Row { object: "a snapshot".to_owned() })?;
@@ -109,7 +109,7 @@ impl Audit<'_> {
 
     fn snapshot(&mut self, snapshot: &Snapshot, sorter: &mut Sorter<HEADINGS>) -> Result<(), ServerError> {
         for of in &snapshot.manifests {
-            match Handle::current().block_on(open_manifest(&self.repository, of.id)) {
+            match Handle::current().block_on(open_manifest(&self.store, of.id)) {
                 Ok((_, manifest)) => {
                     for page in &manifest.pages {
                         self.report.references += 1;

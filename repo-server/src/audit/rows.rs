@@ -5,10 +5,10 @@ use format_spec::key::BlobKind;
 use format_spec::wire::AuditState;
 
 use super::{Audit, Gravity, HEADINGS, Joined};
+use crate::catalog::lost_pages;
 use crate::error::ServerError;
 use crate::index::row::{ChunkRow, Epoch, IdleKey, PackNumber};
 use crate::index::{Batch, Table};
-use crate::owed;
 
 /// Rows that are mended in one batch: pushes wait that long.
 const MENDED_AT_ONCE: usize = 1000;
@@ -45,7 +45,7 @@ impl Suspect {
         match (self.cure, self.row) {
             (Cure::Count(references), Some(row)) => set_count(batch, self.id, row, references, epoch),
             (Cure::Queue, Some(row)) => queue(batch, self.id, &row),
-            (Cure::Owe(count), None) => owed::set(batch, &self.id, count),
+            (Cure::Owe(count), None) => lost_pages::set(batch, &self.id, count),
             _ => return false,
         }
         true
@@ -129,7 +129,7 @@ impl Audit<'_> {
             group.iter().filter_map(|joined| is_idle(joined).map(|row| (joined.id, row))).collect();
         let keys: Vec<Vec<u8>> = idle.iter().flat_map(|(id, row)| items_of(*id, row)).collect();
         let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
-        let items = self.repository.parts.index.multi_get(Table::Idle, &keys)?;
+        let items = self.store.parts.index.multi_get(Table::Idle, &keys)?;
         for ((id, row), items) in idle.into_iter().zip(items.chunks(2)) {
             let is_known = suspects.iter().any(|suspect| suspect.id == id);
             if items.iter().all(Option::is_none) && !is_known {
@@ -149,7 +149,7 @@ impl Audit<'_> {
             _ => None,
         };
         let lost: Vec<(ChunkId, u64)> = group.iter().filter_map(by_manifests).collect();
-        let owed = owed::counts(&self.repository, lost.iter().map(|(id, _)| id))?;
+        let owed = lost_pages::counts(&self.store, lost.iter().map(|(id, _)| id))?;
         for ((id, named), owed) in lost.into_iter().zip(owed) {
             let problem = format!("{named} manifests name it, and it is lost until it is pushed again");
             let cure = if named == owed { Cure::None } else { Cure::Owe(named) };
@@ -161,11 +161,11 @@ impl Audit<'_> {
 
     /// Mends what can be mended, in one batch. Answers what became of each.
     fn mend(&self, suspects: &[Suspect]) -> Result<Vec<AuditState>, ServerError> {
-        self.repository.exclusively(|| {
+        self.store.exclusively(|| {
             let epoch = self.epoch()?;
             let ids = || suspects.iter().map(|suspect| &suspect.id);
             let touched = self.watching.touched(ids())?;
-            let rows = self.repository.chunk_rows(ids())?;
+            let rows = self.store.chunk_rows(ids())?;
             let (mut batch, mut states) = (Batch::new(), Vec::new());
             for ((suspect, row), touched) in suspects.iter().zip(rows).zip(touched) {
                 let is_as_seen = !touched && row == suspect.row;
@@ -173,14 +173,14 @@ impl Audit<'_> {
                 states.push(if is_cured { AuditState::Mended } else { AuditState::Open });
             }
             if !batch.is_empty() {
-                self.repository.commit(batch)?;
+                self.store.commit(batch)?;
             }
             Ok(states)
         })
     }
 
     fn epoch(&self) -> Result<Epoch, ServerError> {
-        match self.repository.parts.index.get(Table::Meta, Epoch::KEY)? {
+        match self.store.parts.index.get(Table::Meta, Epoch::KEY)? {
             None => Ok(Epoch::default()),
             Some(value) => {
                 Epoch::decode(&value).ok_or_else(|| ServerError::Row { object: "the epoch".to_owned() })

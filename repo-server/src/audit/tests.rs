@@ -7,20 +7,20 @@ use futures_util::FutureExt;
 use tokio::runtime::Handle;
 
 use super::*;
+use crate::defects::blobs::{self, Place};
 use crate::index::row::{Epoch, IdleKey, PackRow};
 use crate::index::{Batch, Table};
-use crate::quarantine::{self, Place};
 use crate::site::Op;
 use crate::site::hooked::HookedSite;
-use crate::snapshot::manifest_object;
+use crate::site::layout::manifest_object;
 use crate::world::World;
 
 async fn audit(world: &World, repair: Repair) -> AuditReport {
-    run(&world.repository, repair, Arc::new(|_, _| {})).await.unwrap()
+    run(&world.server, repair, Arc::new(|_, _| {})).await.unwrap()
 }
 
 fn alarms(world: &World) -> usize {
-    alarm::list(&world.repository).unwrap().len()
+    crate::health::alarms(&world.store).unwrap().len()
 }
 
 /// Two snapshots that share chunks.
@@ -155,7 +155,7 @@ async fn rows_that_name_no_pack_or_no_place_and_ids_without_rows_are_found() {
 async fn what_packs_and_totals_say_is_compared_and_mended() {
     let world = world().await;
     let (number, row) = world.packs().remove(0);
-    let (right, totals) = (row.live, world.repository.totals().unwrap());
+    let (right, totals) = (row.live, world.store.totals().unwrap());
     let live = Live { blobs: right.blobs + 1, ..right };
     world.put(Table::Pack, number.key(), PackRow { live, ..row }.encode());
     let wrong = Totals { next_pack: 2, chunks: 99, stored_bytes: 5, packs: 1 };
@@ -166,7 +166,7 @@ async fn what_packs_and_totals_say_is_compared_and_mended() {
     let second = audit(&world, Repair::Yes).await;
 
     assert!(first.is_sound() && second.is_sound(), "{first:#?} {second:#?}");
-    assert_eq!(world.repository.totals().unwrap(), totals);
+    assert_eq!(world.store.totals().unwrap(), totals);
     assert_eq!(world.packs()[0].1.live, right);
     assert_eq!(audit(&world, Repair::No).await.findings, []);
 }
@@ -184,7 +184,7 @@ async fn what_a_push_changes_meanwhile_is_exempt() {
         }
     };
 
-    let report = run(&world.repository, Repair::Yes, Arc::new(push)).await.unwrap();
+    let report = run(&world.server, Repair::Yes, Arc::new(push)).await.unwrap();
 
     assert_eq!((report.found, report.mended), (1, 1), "{:#?}", report.findings);
     assert_eq!(report.changed, 3, "a new chunk, a new page, and a chunk with one more reference");
@@ -204,7 +204,7 @@ async fn a_change_that_is_not_noted_is_taken_for_a_difference() {
         }
     };
 
-    let report = run(&world.repository, Repair::No, Arc::new(change)).await.unwrap();
+    let report = run(&world.server, Repair::No, Arc::new(change)).await.unwrap();
 
     assert_eq!(report.found, 1);
 }
@@ -228,7 +228,7 @@ async fn what_a_page_refers_to_that_is_healed_meanwhile_is_not_counted_down() {
     world.push("n", &["alpha", "beta"]).await;
     let page = pages(&world)[0];
     let at = Place::of(&world.row(page).unwrap());
-    quarantine::mark(&world.repository, &[(page, at, "rotten".to_owned())]).unwrap();
+    blobs::mark(&world.store, &[(page, at, "rotten".to_owned())]).unwrap();
     let pusher = Arc::clone(&world);
     site.before(Op::GetRanges, "packs/", async move {
         pusher.push("n", &["alpha", "beta"]).await;
@@ -275,11 +275,11 @@ async fn an_audit_beside_more_changes_than_it_remembers_gives_up_and_the_next_on
                 ChunkId::from_bytes(id)
             };
             let ids: Vec<ChunkId> = (0..1_000_001).map(id).collect();
-            noter.repository.watch.note(&ids);
+            noter.store.listener.note(&ids);
         }
     };
 
-    let busy = run(&world.repository, Repair::Yes, Arc::new(note)).await.unwrap_err();
+    let busy = run(&world.server, Repair::Yes, Arc::new(note)).await.unwrap_err();
 
     assert!(matches!(busy, ServerError::Busy { .. }), "{busy}");
     assert_eq!(world.row(world.chunk("alpha")).unwrap().references, 5, "nothing was mended on a guess");
@@ -303,7 +303,7 @@ async fn counts_are_only_raised_while_something_cannot_be_read() {
     assert_eq!((report.unexplained, report.found, report.mended), (1, 2, 1), "{:#?}", report.findings);
     assert!(pages(&world).iter().all(|page| world.row(*page).unwrap().references == 1));
     assert!(report.findings.iter().any(|found| found.object == manifest.to_string()));
-    let up = crate::alarm::list(&world.repository).unwrap();
+    let up = crate::health::alarms(&world.store).unwrap();
     assert_eq!(up.iter().map(|alarm| alarm.code.as_str()).collect::<Vec<_>>(), ["damaged_objects"]);
 }
 
@@ -313,7 +313,7 @@ async fn a_missing_pack_of_pages_lowers_nothing() {
     let world = world().await;
     let is_pages = |(_, row): &(_, PackRow)| row.kind == BlobKind::Page;
     let (_, pack) = world.packs().into_iter().find(is_pages).unwrap();
-    world.site().delete(&crate::pack::object_name(&pack.id)).await.unwrap();
+    world.site().delete(&crate::site::layout::pack_object(&pack.id)).await.unwrap();
 
     let report = audit(&world, Repair::Yes).await;
 
@@ -329,22 +329,22 @@ async fn no_other_upkeep_runs_beside_an_audit() {
     let (looker, was_free) = (Arc::clone(&world), Arc::new(AtomicBool::new(false)));
     let seen = Arc::clone(&was_free);
     let look = move |_, _| {
-        seen.fetch_or(looker.repository.turn.try_lock().is_ok(), Ordering::SeqCst);
+        seen.fetch_or(looker.server.turns.upkeep.try_lock().is_ok(), Ordering::SeqCst);
     };
 
-    run(&world.repository, Repair::No, Arc::new(look)).await.unwrap();
+    run(&world.server, Repair::No, Arc::new(look)).await.unwrap();
 
     assert!(!was_free.load(Ordering::SeqCst));
-    assert!(world.repository.turn.try_lock().is_ok());
+    assert!(world.server.turns.upkeep.try_lock().is_ok());
 }
 
 /// Audits that waited would each take a thread from those that the one before them needs to end.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_audit_beside_other_upkeep_is_refused_at_once_and_takes_no_thread() {
     let world = world().await;
-    let _turn = world.repository.turn.lock().await;
+    let _turn = world.server.turns.upkeep.lock().await;
 
-    let answer = run(&world.repository, Repair::No, Arc::new(|_, _| {})).now_or_never();
+    let answer = run(&world.server, Repair::No, Arc::new(|_, _| {})).now_or_never();
 
     let refused = answer.expect("it does not wait").unwrap_err();
     assert!(matches!(refused, ServerError::Busy { .. }), "{refused:?}");

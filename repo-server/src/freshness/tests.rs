@@ -11,8 +11,8 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A snapshot of `node` that is committed now.
 fn commit(world: &World, node: &str, state: SnapshotState) {
-    let now_ms = world.repository.parts.clock.unix_ms();
-    let number = world.repository.next_commit();
+    let now_ms = world.store.parts.clock.unix_ms();
+    let number = world.server.next_commit();
     let origin = Origin::of(&Manifest {
         version: FORMAT_VERSION,
         cluster: "c".parse().unwrap(),
@@ -49,7 +49,7 @@ fn commit(world: &World, node: &str, state: SnapshotState) {
     };
     let mut batch = Batch::new();
     batch.put(Table::Snapshot, *snapshot.id.as_bytes(), snapshot.encode());
-    world.repository.commit(batch).unwrap();
+    world.store.commit(batch).unwrap();
 }
 
 fn nightly(world: &World, node: &str, nights: u32) {
@@ -60,7 +60,7 @@ fn nightly(world: &World, node: &str, nights: u32) {
 }
 
 fn choose(world: &World, freshness: Freshness) {
-    world.repository.choose(Choices { freshness, ..Choices::default() });
+    world.server.choose(Choices { freshness, ..Choices::default() });
 }
 
 fn scope(node: Option<&str>, series: Option<&str>) -> SeriesScope {
@@ -69,16 +69,16 @@ fn scope(node: Option<&str>, series: Option<&str>) -> SeriesScope {
 }
 
 fn say(world: &World, node: Option<&str>, series: Option<&str>, expect: Expectation) {
-    set(&world.repository, &FreshnessRule { scope: scope(node, series), expect }).unwrap();
+    set(&world.server, &FreshnessRule { scope: scope(node, series), expect }).unwrap();
 }
 
 /// Codes and subjects of the alarms that are up.
 #[track_caller]
 fn alarms(world: &World) -> Vec<String> {
-    look(&world.repository).unwrap();
+    look(&world.server).unwrap();
     let told =
         |alarm: format_spec::wire::Alarm| format!("{} {}", alarm.code, alarm.subject.unwrap_or_default());
-    alarm::list(&world.repository).unwrap().into_iter().map(told).collect()
+    crate::health::alarms(&world.store).unwrap().into_iter().map(told).collect()
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn the_most_specific_rule_says_how_old_a_snapshot_may_be() {
     let world = World::new();
     nightly(&world, "n", 1);
     let limit = || {
-        let series = report(&world.repository).unwrap().series.remove(0);
+        let series = report(&world.server).unwrap().series.remove(0);
         (series.max_age_seconds.unwrap_or(0) / 3600, series.max_age_source)
     };
     let hours = |hours: u64| Duration::from_secs(hours * 3600);
@@ -178,7 +178,7 @@ fn partial_snapshots_in_a_row_raise_an_alarm_until_one_is_complete() {
 fn a_clock_that_jumped_makes_nothing_overdue() {
     let world = World::new();
     nightly(&world, "n", 3);
-    alarm::raise(&world.repository, AlarmCode::ClockJumped, "it did").unwrap();
+    alarm::raise(&world.store, AlarmCode::ClockJumped, "it did").unwrap();
     world.clock.advance(DAY * 365);
 
     assert_eq!(alarms(&world), ["clock_jumped "]);
@@ -195,8 +195,8 @@ fn bytes_that_nobody_reads_back_raise_an_alarm() {
     assert_eq!(alarms(&world), ["not_verified "]);
 
     let request = format_spec::wire::VerifyLevel::Read.into();
-    world.wait(crate::verify::run(&world.repository, request, &|_, _| {})).unwrap();
-    world.clock.advance(COUNT_EVERY);
+    world.wait(crate::verify::run(&world.server, request, &|_, _| {})).unwrap();
+    world.clock.advance(crate::catalog::COUNT_EVERY);
     assert_eq!(alarms(&world), Vec::<String>::new());
 }
 
@@ -210,7 +210,7 @@ fn a_rule_with_a_long_name_raises_its_alarm() {
     let [alarm] = alarms(&world).try_into().unwrap();
     assert!(alarm.starts_with("overdue c:/\u{e4}") && alarm.len() < 256, "{alarm}");
     let too_long = FreshnessRule { scope: scope(None, Some(&long)), expect: Expectation::Retired };
-    assert_eq!(set(&world.repository, &too_long).unwrap_err().code(), "bad_rule");
+    assert_eq!(set(&world.server, &too_long).unwrap_err().code(), "bad_rule");
 }
 
 #[test]

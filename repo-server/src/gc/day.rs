@@ -5,12 +5,12 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::catalog::ledger::Ledger;
 use crate::error::ServerError;
 use crate::index::Table;
 use crate::index::row::Totals;
-use crate::ledger::Ledger;
-use crate::repository::Repository;
 use crate::settings::GcSettings;
+use crate::store::Store;
 
 const KEY: &[u8] = b"gone";
 const HOUR_MS: u64 = 60 * 60 * 1000;
@@ -33,11 +33,11 @@ struct Hour {
 
 impl Day {
     /// The day that ends now.
-    pub(super) fn load(repository: &Repository) -> Result<Self, ServerError> {
-        let Some(value) = repository.parts.index.get(Table::Meta, KEY)? else { return Ok(Self::default()) };
+    pub(super) fn load(store: &Store) -> Result<Self, ServerError> {
+        let Some(value) = store.parts.index.get(Table::Meta, KEY)? else { return Ok(Self::default()) };
         let wrong = |_| ServerError::Row { object: "what went in a day".to_owned() };
         let mut day: Self = serde_json::from_slice(&value).map_err(wrong)?;
-        let now = repository.parts.clock.unix_ms() / HOUR_MS;
+        let now = store.parts.clock.unix_ms() / HOUR_MS;
         day.hours.retain(|hour| hour.hour + HOURS > now);
         Ok(day)
     }
@@ -57,8 +57,8 @@ impl Day {
     }
 
     /// Adds what goes in a batch to that batch.
-    pub(super) fn add(mut self, repository: &Repository, ledger: &mut Ledger<'_>, bytes: u64) {
-        let now = repository.parts.clock.unix_ms() / HOUR_MS;
+    pub(super) fn add(mut self, store: &Store, ledger: &mut Ledger<'_>, bytes: u64) {
+        let now = store.parts.clock.unix_ms() / HOUR_MS;
         match self.hours.iter_mut().find(|hour| hour.hour == now) {
             Some(hour) => hour.gone_bytes += bytes,
             None => {

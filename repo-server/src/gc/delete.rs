@@ -8,11 +8,13 @@ use format_spec::wire::{Delays, Waiting};
 use futures_util::{StreamExt, stream};
 
 use super::{Phase, Run};
+use crate::catalog::take_back;
 use crate::error::ServerError;
 use crate::index::row::{DoomedKey, DoomedKind, DoomedRow};
 use crate::index::{Batch, KeyRange, Row, Table};
-use crate::repository::{Repository, take_back};
 use crate::rules::Rule;
+use crate::server::Server;
+use crate::store::Store;
 use crate::time::rfc3339;
 
 /// Rows that are read at once.
@@ -32,12 +34,12 @@ impl Run<'_> {
     pub(super) async fn delete(&mut self) -> Result<(), ServerError> {
         if self.now_ms > 0 {
             // What this run has doomed without a delay is due by now.
-            self.now_ms = self.repository.parts.clock.unix_ms();
+            self.now_ms = self.store.parts.clock.unix_ms();
         }
         for kind in DoomedKind::ALL {
             let before = self.report.problems.len();
             self.delete_all(kind).await?;
-            let keep_order = self.repository.rules.keep(Rule::SnapshotsBeforePacks);
+            let keep_order = self.store.rules.keep(Rule::SnapshotsBeforePacks);
             if kind == DoomedKind::Snapshot && keep_order && !self.wait_for_commits().await? {
                 return Ok(());
             }
@@ -51,10 +53,9 @@ impl Run<'_> {
     async fn delete_all(&mut self, kind: DoomedKind) -> Result<(), ServerError> {
         let mut next = Some(KeyRange::prefix(&[kind.tag()]));
         while let Some(range) = next {
-            let scan = move |repository: &Arc<Repository>| {
-                Ok(repository.parts.index.scan(Table::Doomed, &range, AT_ONCE)?)
-            };
-            let found = self.repository.blocking(scan).await?;
+            let scan =
+                move |store: &Arc<Store>| Ok(store.parts.index.scan(Table::Doomed, &range, AT_ONCE)?);
+            let found = self.store.blocking(scan).await?;
             self.delete_some(found.rows).await?;
             next = found.rest;
         }
@@ -65,9 +66,9 @@ impl Run<'_> {
     /// snapshot that is on its way found its pages before the packs of this run were doomed; one that comes
     /// later finds them after, in other packs. Answers whether none is left.
     async fn wait_for_commits(&mut self) -> Result<bool, ServerError> {
-        let under_way = |repository: &Arc<Repository>| {
+        let under_way = |store: &Arc<Store>| {
             let mut keys = Vec::new();
-            repository.for_each_row(
+            store.for_each_row(
                 Table::Doomed,
                 &KeyRange::prefix(&[DoomedKind::Snapshot.tag()]),
                 |key, _| {
@@ -77,15 +78,15 @@ impl Run<'_> {
             )?;
             Ok(keys)
         };
-        let mut keys: Vec<DoomedKey> = self.repository.blocking(under_way).await?;
-        keys.retain(|key| self.repository.in_flight.contains(key));
+        let mut keys: Vec<DoomedKey> = self.store.blocking(under_way).await?;
+        keys.retain(|key| self.server.in_flight.contains(key));
         if keys.is_empty() {
             return Ok(true);
         }
-        let patience = self.repository.parts.upkeep.gc.commit_patience;
+        let patience = self.store.parts.upkeep.gc.commit_patience;
         for _ in 0..patience.as_millis() / COMMIT_POLL.as_millis() {
             tokio::time::sleep(COMMIT_POLL).await;
-            if !keys.iter().any(|key| self.repository.in_flight.contains(key)) {
+            if !keys.iter().any(|key| self.server.in_flight.contains(key)) {
                 self.delete_all(DoomedKind::Snapshot).await?;
                 return Ok(true);
             }
@@ -105,10 +106,10 @@ impl Run<'_> {
         }
         let mut deleted = Vec::new();
         for some in due.chunks(TOGETHER) {
-            self.repository.check_running()?;
+            self.store.check_running()?;
             deleted.extend(self.delete_garbage(some.to_vec()).await?);
         }
-        self.repository.blocking(move |repository| take_off(repository, &deleted)).await
+        self.store.blocking(move |store| take_off(store, &deleted)).await
     }
 
     /// Deletes those of some doomed objects that are garbage still. Answers which are gone.
@@ -116,8 +117,8 @@ impl Run<'_> {
         &mut self,
         due: Vec<(DoomedKey, DoomedRow)>,
     ) -> Result<Vec<DoomedKey>, ServerError> {
-        let garbage = self.repository.blocking(move |repository| still_doomed(repository, due)).await?;
-        let site = &Arc::clone(&self.repository.parts.site);
+        let garbage = self.server.blocking(move |server| still_doomed(server, due)).await?;
+        let site = &Arc::clone(&self.store.parts.site);
         let delete = |(key, doomed): (DoomedKey, DoomedRow)| async move {
             let done = site.delete(&key.name).await;
             (key, doomed, done)
@@ -132,8 +133,8 @@ impl Run<'_> {
                     deleted.push(key);
                 }
                 Err(error) => {
-                    let error = self.repository.site_error(error);
-                    self.repository.check_running()?;
+                    let error = self.store.site_error(error);
+                    self.store.check_running()?;
                     self.problem(&key.name, &error);
                 }
             }
@@ -158,16 +159,16 @@ impl Run<'_> {
 /// Those of `due` that are neither on their way to the site, nor have landed and count (G6). First the flights,
 /// then the rows: a flight lands only after the row is gone, and a name flies only once.
 fn still_doomed(
-    repository: &Repository,
+    server: &Server,
     mut due: Vec<(DoomedKey, DoomedRow)>,
 ) -> Result<Vec<(DoomedKey, DoomedRow)>, ServerError> {
-    due.retain(|(key, _)| !repository.in_flight.contains(key));
-    if !repository.rules.keep(Rule::LookAgainBeforeDelete) {
+    due.retain(|(key, _)| !server.in_flight.contains(key));
+    if !server.store.rules.keep(Rule::LookAgainBeforeDelete) {
         return Ok(due);
     }
     let keys: Vec<Vec<u8>> = due.iter().map(|(key, _)| key.encode()).collect();
     let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
-    let rows = repository.parts.index.multi_get(Table::Doomed, &keys)?;
+    let rows = server.store.parts.index.multi_get(Table::Doomed, &keys)?;
     Ok(due.into_iter().zip(rows).filter(|(_, row)| row.is_some()).map(|(due, _)| due).collect())
 }
 
@@ -177,11 +178,11 @@ pub(super) fn decode(row: &Row) -> Result<(DoomedKey, DoomedRow), ServerError> {
     decoded.ok_or_else(|| ServerError::Row { object: "a doomed object".to_owned() })
 }
 
-fn take_off(repository: &Repository, deleted: &[DoomedKey]) -> Result<(), ServerError> {
+fn take_off(store: &Store, deleted: &[DoomedKey]) -> Result<(), ServerError> {
     if deleted.is_empty() {
         return Ok(());
     }
     let mut batch = Batch::new();
     take_back(&mut batch, deleted);
-    repository.commit(batch)
+    store.commit(batch)
 }

@@ -28,14 +28,15 @@ use std::sync::atomic::Ordering;
 use format_spec::key::BlobKind;
 use format_spec::wire::{GcReport, GcRequest, RunMode};
 
-use crate::alarm::{self, AlarmCode};
-use crate::census;
-use crate::clock_watch::ClockState;
 use crate::error::ServerError;
-use crate::repository::Repository;
+use crate::health::alarm::{self, AlarmCode};
+use crate::health::clock::ClockState;
+use crate::health::gate;
+use crate::health::space;
+use crate::server::Server;
 use crate::session;
-use crate::space;
-use crate::witness;
+use crate::start::compare;
+use crate::store::Store;
 
 /// What a run is at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,7 +66,8 @@ pub(crate) type Progress<'a> = &'a (dyn Fn(Phase, u64) + Send + Sync);
 
 /// A run in progress.
 pub(crate) struct Run<'a> {
-    repository: Arc<Repository>,
+    server: Arc<Server>,
+    store: Arc<Store>,
     request: GcRequest,
     report: GcReport,
     progress: Progress<'a>,
@@ -88,11 +90,11 @@ enum Next {
 /// be wrong, and while the site knows of snapshots that the index does not (G12). Any other error ends the run;
 /// what it did is whole.
 pub(crate) async fn run(
-    repository: &Arc<Repository>,
+    server: &Arc<Server>,
     request: GcRequest,
     progress: Progress<'_>,
 ) -> Result<GcReport, ServerError> {
-    run_as(repository, request, progress, Tell::WhatIsHeld).await
+    run_as(server, request, progress, Tell::WhatIsHeld).await
 }
 
 /// Collects, with nobody there who wants to be told what open sessions hold back: telling costs a look at each
@@ -100,9 +102,9 @@ pub(crate) async fn run(
 ///
 /// # Errors
 /// As [`run`].
-pub(crate) async fn run_unwatched(repository: &Arc<Repository>) -> Result<GcReport, ServerError> {
+pub(crate) async fn run_unwatched(server: &Arc<Server>) -> Result<GcReport, ServerError> {
     let request = GcRequest { mode: RunMode::Apply, ..GcRequest::default() };
-    run_as(repository, request, &|_, _| {}, Tell::WhatIsDone).await
+    run_as(server, request, &|_, _| {}, Tell::WhatIsDone).await
 }
 
 /// What a report is to tell.
@@ -114,16 +116,16 @@ enum Tell {
 }
 
 async fn run_as(
-    repository: &Arc<Repository>,
+    server: &Arc<Server>,
     request: GcRequest,
     progress: Progress<'_>,
     tell: Tell,
 ) -> Result<GcReport, ServerError> {
-    let Ok(turn) = repository.turn.try_lock() else { return Err(busy()) };
+    let Ok(turn) = server.turns.upkeep.try_lock() else { return Err(busy()) };
     let mode = request.mode;
-    let outcome = in_turn(repository, request, progress, tell, &turn).await;
+    let outcome = in_turn(server, request, progress, tell, &turn).await;
     if mode == RunMode::Apply {
-        let done = &repository.done;
+        let done = server.done();
         let count = if outcome.is_ok() { &done.collector_runs } else { &done.collector_failures };
         count.fetch_add(1, Ordering::Relaxed);
     }
@@ -131,26 +133,27 @@ async fn run_as(
 }
 
 async fn in_turn(
-    repository: &Arc<Repository>,
+    server: &Arc<Server>,
     request: GcRequest,
     progress: Progress<'_>,
     tell: Tell,
     turn: &tokio::sync::MutexGuard<'_, ()>,
 ) -> Result<GcReport, ServerError> {
+    let store = &server.store;
     match request.mode {
-        RunMode::Plan => witness::look(repository, turn).await?,
-        RunMode::Apply => witness::settle(repository, turn).await?,
+        RunMode::Plan => compare::look(server, turn).await?,
+        RunMode::Apply => compare::settle(server, turn).await?,
     };
-    let check = |repository: &Arc<Repository>| {
-        witness::check(repository)?;
-        census::check(repository)?;
-        check_counts_are_right(repository)
+    let check = |store: &Arc<Store>| {
+        gate::check(store)?;
+        check_counts_are_right(store)
     };
-    repository.blocking(check).await?;
+    store.blocking(check).await?;
     let report = GcReport { mode: request.mode, ..GcReport::default() };
-    let mut run = Run { repository: Arc::clone(repository), request, report, progress, now_ms: 0, tell };
+    let (server, store) = (Arc::clone(server), Arc::clone(store));
+    let mut run = Run { server, store, request, report, progress, now_ms: 0, tell };
     if run.is_clock_right().await? {
-        run.now_ms = repository.parts.clock.unix_ms();
+        run.now_ms = run.store.parts.clock.unix_ms();
     }
     let done = match run.request.mode {
         RunMode::Plan => run.plan().await,
@@ -158,9 +161,7 @@ async fn in_turn(
     };
     if let Err(error @ ServerError::Counts { .. }) = &done {
         let why = error.to_string();
-        repository
-            .blocking(move |repository| alarm::raise(repository, AlarmCode::CountsDiffer, &why))
-            .await?;
+        run.store.blocking(move |store| alarm::raise(store, AlarmCode::CountsDiffer, &why)).await?;
     }
     done?;
     Ok(run.report)
@@ -171,8 +172,8 @@ fn busy() -> ServerError {
 }
 
 /// A difference between counts and what is there stops everything that trusts counts.
-fn check_counts_are_right(repository: &Repository) -> Result<(), ServerError> {
-    if !alarm::is_up(repository, AlarmCode::CountsDiffer)? {
+fn check_counts_are_right(store: &Store) -> Result<(), ServerError> {
+    if !alarm::is_up(store, AlarmCode::CountsDiffer)? {
         return Ok(());
     }
     let why = "counts of references are wrong, so nothing is collected: \
@@ -183,14 +184,14 @@ fn check_counts_are_right(repository: &Repository) -> Result<(), ServerError> {
 impl Run<'_> {
     /// On a full disk the ballast makes room for the work, and takes it back when there is enough.
     async fn apply_with_room(&mut self) -> Result<(), ServerError> {
-        self.repository.blocking(|repository| space::release_ballast(repository)).await?;
+        self.store.blocking(|store| space::release_ballast(store)).await?;
         // A session that could not be ended on a full disk holds what it sent: now it can be.
-        let expire = |repository: &Arc<Repository>| session::expire(repository);
-        if let Err(error) = self.repository.blocking(expire).await {
+        let expire = |server: &Arc<Server>| session::expire(&server.sessions);
+        if let Err(error) = self.server.blocking(expire).await {
             tracing::warn!(error = %crate::error::Chain(&error), "sessions that are over hold back what they sent");
         }
         let done = self.apply().await;
-        self.repository.blocking(|repository| Ok(space::restore_ballast(repository))).await?;
+        self.store.blocking(|store| Ok(space::restore_ballast(store))).await?;
         done
     }
 
@@ -198,8 +199,8 @@ impl Run<'_> {
         self.purge().await?;
         if self.sweep(BlobKind::Page).await? == Next::GoOn {
             // From here on, sessions that begin hold back nothing that became idle in this run.
-            let raise = |repository: &Arc<Repository>| repository.account(|ledger| Ok(ledger.raise_epoch()));
-            self.repository.blocking(raise).await?;
+            let raise = |store: &Arc<Store>| store.account(|ledger| Ok(ledger.raise_epoch()));
+            self.store.blocking(raise).await?;
             if self.sweep(BlobKind::Chunk).await? == Next::GoOn {
                 self.over().await?;
             }
@@ -225,13 +226,13 @@ impl Run<'_> {
 
     /// Whether delays that are over by the server's clock are over: not while it is in doubt.
     async fn is_clock_right(&self) -> Result<bool, ServerError> {
-        let look = |repository: &Arc<Repository>| repository.clock_watch.look(repository);
-        Ok(self.repository.blocking(look).await? == ClockState::Steady)
+        let look = |server: &Arc<Server>| server.clock_watch.look(&server.store);
+        Ok(self.server.blocking(look).await? == ClockState::Steady)
     }
 
     /// Everything that may go has gone: the alarm about a large delete is over.
     async fn over(&mut self) -> Result<(), ServerError> {
-        self.repository.blocking(|repository| alarm::clear(repository, AlarmCode::LargeDelete)).await
+        self.store.blocking(|store| alarm::clear(store, AlarmCode::LargeDelete)).await
     }
 
     fn problem(&mut self, object: impl std::fmt::Display, error: &ServerError) {

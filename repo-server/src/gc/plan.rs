@@ -22,9 +22,9 @@ use crate::index::row::{
     ChunkRow, DoomedKey, DoomedKind, DoomedRow, Epoch, IdleKey, IdleKind, PackNumber, PackRow,
 };
 use crate::index::{KeyRange, Table};
-use crate::pack;
-use crate::repository::Repository;
+use crate::site::layout::pack_object;
 use crate::snapshot::{self, Freed};
+use crate::store::Store;
 use crate::time::{later, rfc3339};
 
 /// Items of the queue, and rows, that are read at once.
@@ -75,7 +75,7 @@ impl Run<'_> {
     /// Which rows would go. What snapshots leave behind in a run is idle since its epoch: any open session
     /// holds it.
     async fn plan_rows(&mut self, due: &[Snapshot]) -> Result<Freed, ServerError> {
-        let before = self.repository.sessions.oldest_start();
+        let before = self.server.sessions.oldest_start();
         let (mut freed, mut pages) = (Freed::default(), Vec::new());
         self.for_each_idle_row(Since { before, ..Since::EVER }, |(id, row)| match row.kind {
             BlobKind::Page if before.is_none() => pages.push((id, row)),
@@ -85,20 +85,20 @@ impl Run<'_> {
         if before.is_some() {
             return Ok(freed);
         }
-        snapshot::freed_with_idle(&self.repository, &due.iter().collect::<Vec<_>>(), pages, freed).await
+        snapshot::freed_with_idle(&self.store, &due.iter().collect::<Vec<_>>(), pages, freed).await
     }
 
     /// Which packs nothing would be left of, and which would be repacked.
     async fn plan_packs(&mut self, freed: Freed) -> Result<(), ServerError> {
-        let look = move |repository: &Arc<Repository>| {
+        let look = move |store: &Arc<Store>| {
             let mut dead = Vec::new();
             for (number, gone) in &freed.by_pack {
-                let row = repository.find_pack_row(*number)?;
+                let row = store.find_pack_row(*number)?;
                 dead.extend(row.filter(|row| row.live.less(gone).blobs == 0));
             }
-            Ok((dead, thin_packs(repository, &freed.by_pack)?))
+            Ok((dead, thin_packs(store, &freed.by_pack)?))
         };
-        let (dead, thin) = self.repository.blocking(look).await?;
+        let (dead, thin) = self.store.blocking(look).await?;
         for row in dead {
             self.report.dead_packs.add(row.len);
             self.plan_delete_of_pack(&row);
@@ -115,9 +115,9 @@ impl Run<'_> {
     }
 
     fn plan_delete_of_pack(&mut self, row: &PackRow) {
-        let key = DoomedKey { kind: DoomedKind::Pack, name: pack::object_name(&row.id) };
-        let upkeep = &self.repository.parts.upkeep;
-        let due_ms = later(self.repository.parts.clock.unix_ms(), upkeep.gc.delete_delay);
+        let key = DoomedKey { kind: DoomedKind::Pack, name: pack_object(&row.id) };
+        let upkeep = &self.store.parts.upkeep;
+        let due_ms = later(self.store.parts.clock.unix_ms(), upkeep.gc.delete_delay);
         self.plan_delete(&key, DoomedRow { due_ms, bytes: row.len, ..DoomedRow::NOW });
     }
 
@@ -130,9 +130,9 @@ impl Run<'_> {
 
     /// Which objects would be deleted, and which wait.
     async fn plan_deletes(&mut self) -> Result<(), ServerError> {
-        let rows = self.repository.blocking(|repository| {
+        let rows = self.store.blocking(|store| {
             let mut rows = Vec::new();
-            repository.for_each_row(Table::Doomed, &KeyRange::all(), |key, value| {
+            store.for_each_row(Table::Doomed, &KeyRange::all(), |key, value| {
                 rows.push(crate::index::Row { key: key.to_vec(), value: value.to_vec() });
                 Ok(())
             })?;
@@ -140,7 +140,7 @@ impl Run<'_> {
         });
         for row in rows.await? {
             let (key, doomed) = delete::decode(&row)?;
-            if !self.repository.in_flight.contains(&key) {
+            if !self.server.in_flight.contains(&key) {
                 self.plan_delete(&key, doomed);
             }
         }
@@ -149,7 +149,7 @@ impl Run<'_> {
 
     /// Forgotten snapshots whose delay is not over.
     async fn list_waiting_snapshots(&mut self) -> Result<(), ServerError> {
-        let marks = self.repository.blocking(|repository| snapshot::marks(repository)).await?;
+        let marks = self.store.blocking(|store| snapshot::marks(store)).await?;
         let purged = &self.report.purged;
         let waiting = marks.into_iter().filter(|(id, _)| !purged.contains(id)).filter_map(|(id, mark)| {
             let until = rfc3339(mark.tombstone?.until_ms);
@@ -163,7 +163,7 @@ impl Run<'_> {
 
     /// What open sessions hold back: each all that is idle since its start or later.
     pub(super) async fn list_pinned(&mut self) -> Result<(), ServerError> {
-        let sessions = self.repository.sessions.rows();
+        let sessions = self.server.sessions.rows();
         let Some(from) = sessions.iter().map(|(_, row)| row.start).min() else { return Ok(()) };
         // What is idle since each start or later, but not since the next one.
         let mut held: BTreeMap<Epoch, Amount> =
@@ -196,7 +196,7 @@ impl Run<'_> {
     ///   in which it lies: that one has shown it.
     ///
     /// Not twice: the two exclude each other, a number is of one pack for good, and keys are unique. Not never: an
-    /// idle row has one of the two items ([`crate::ledger`]), whatever became of it:
+    /// idle row has one of the two items ([`crate::catalog::ledger`]), whatever became of it:
     /// - added (`add_pack`): the item of its pack, of that epoch, which stays until its rows have gone;
     /// - without its last reference (`rest`) or revived (`revive`): an item of its own, of the present epoch. If its
     ///   pack is of this epoch too, the item of the pack leads to it as well;
@@ -228,8 +228,8 @@ impl Run<'_> {
             while let Some(range) = next {
                 let (items, rest) = self.items(range).await?;
                 let unread = Arc::clone(&unread);
-                let look = move |repository: &Arc<Repository>| rows_on_their_own(repository, &items, &unread);
-                self.repository.blocking(look).await?.into_iter().for_each(&mut visit);
+                let look = move |store: &Arc<Store>| rows_on_their_own(store, &items, &unread);
+                self.store.blocking(look).await?.into_iter().for_each(&mut visit);
                 next = rest;
             }
         }
@@ -238,12 +238,12 @@ impl Run<'_> {
 
     /// The next items, and where to go on.
     async fn items(&self, range: KeyRange) -> Result<(Vec<IdleKey>, Option<KeyRange>), ServerError> {
-        let read = move |repository: &Arc<Repository>| {
-            let found = repository.parts.index.scan(Table::Idle, &range, AT_ONCE)?;
+        let read = move |store: &Arc<Store>| {
+            let found = store.parts.index.scan(Table::Idle, &range, AT_ONCE)?;
             let items = found.rows.iter().map(|row| decode_item(&row.key)).collect::<Result<_, _>>()?;
             Ok((items, found.rest))
         };
-        self.repository.blocking(read).await
+        self.store.blocking(read).await
     }
 
     /// Shows what still lies in a pack and is idle since then. Notes a pack whose directory cannot be read.
@@ -264,8 +264,8 @@ impl Run<'_> {
             if group.is_empty() {
                 return Ok(());
             }
-            let look = move |repository: &Arc<Repository>| {
-                let rows = repository.chunk_rows(group.iter().map(|entry| &entry.id))?;
+            let look = move |store: &Arc<Store>| {
+                let rows = store.chunk_rows(group.iter().map(|entry| &entry.id))?;
                 let idle = group.iter().zip(rows).filter_map(|(entry, row)| {
                     let row = row.filter(|row| is_idle_since(row, since))?;
                     let is_here = row.pack == number && row.range() == entry.range();
@@ -273,7 +273,7 @@ impl Run<'_> {
                 });
                 Ok(idle.collect::<Vec<Idle>>())
             };
-            self.repository.blocking(look).await?.into_iter().for_each(&mut *visit);
+            self.store.blocking(look).await?.into_iter().for_each(&mut *visit);
         }
     }
 }
@@ -284,7 +284,7 @@ fn is_idle_since(row: &ChunkRow, since: Epoch) -> bool {
 
 /// The idle rows that `items` are about, each an item of its own row, and that the item of no pack has shown.
 fn rows_on_their_own(
-    repository: &Repository,
+    store: &Store,
     items: &[IdleKey],
     unread: &HashSet<PackNumber>,
 ) -> Result<Vec<Idle>, ServerError> {
@@ -293,13 +293,13 @@ fn rows_on_their_own(
         IdleKey::Pack { .. } => None,
     };
     let single: Vec<(Epoch, ChunkId)> = items.iter().filter_map(single).collect();
-    let rows = repository.chunk_rows(single.iter().map(|(_, id)| id))?;
+    let rows = store.chunk_rows(single.iter().map(|(_, id)| id))?;
     let idle = single.iter().zip(rows).filter_map(|((since, id), row)| {
         let row = row.filter(|row| is_idle_since(row, *since))?;
         Some((*id, row))
     });
     let mut idle: Vec<Idle> = idle.collect();
-    let queued = queued_packs(repository, &idle)?;
+    let queued = queued_packs(store, &idle)?;
     idle.retain(|(_, row)| unread.contains(&row.pack) || !queued.contains(&item_of_pack(row)));
     Ok(idle)
 }
@@ -310,9 +310,9 @@ fn item_of_pack(row: &ChunkRow) -> Vec<u8> {
 }
 
 /// Those items of packs that are in the queue and lead to one of these rows.
-fn queued_packs(repository: &Repository, idle: &[Idle]) -> Result<BTreeSet<Vec<u8>>, ServerError> {
+fn queued_packs(store: &Store, idle: &[Idle]) -> Result<BTreeSet<Vec<u8>>, ServerError> {
     let items: BTreeSet<Vec<u8>> = idle.iter().map(|(_, row)| item_of_pack(row)).collect();
     let keys: Vec<&[u8]> = items.iter().map(Vec::as_slice).collect();
-    let found = repository.parts.index.multi_get(Table::Idle, &keys)?;
+    let found = store.parts.index.multi_get(Table::Idle, &keys)?;
     Ok(items.into_iter().zip(found).filter(|(_, found)| found.is_some()).map(|(item, _)| item).collect())
 }

@@ -6,15 +6,15 @@ use format_spec::snapshot::Snapshot;
 use format_spec::wire::Delays;
 
 use super::{Phase, Run};
-use crate::damaged;
+use crate::catalog::ledger::Counts;
+use crate::defects::objects;
 use crate::error::ServerError;
 use crate::index::row::{DoomedRow, MarkRow};
 use crate::index::{IndexError, Precondition, Table};
-use crate::ledger::Counts;
 use crate::pack;
-use crate::repository::Repository;
 use crate::snapshot;
-use crate::witness;
+use crate::start::compare;
+use crate::store::Store;
 
 impl Run<'_> {
     /// Purges what is due.
@@ -42,19 +42,19 @@ impl Run<'_> {
     /// The snapshots that are going, and may go in this run.
     pub(super) async fn due_snapshots(&self) -> Result<Vec<(Snapshot, MarkRow)>, ServerError> {
         let (delays, now) = (self.request.delays, self.now_ms);
-        let due = move |repository: &Arc<Repository>| {
+        let due = move |store: &Arc<Store>| {
             let is_due = |mark: &MarkRow| {
                 let tombstone = mark.tombstone.as_ref();
                 tombstone.is_some_and(|tombstone| tombstone.until_ms <= now || delays == Delays::Skip)
             };
-            let marks = snapshot::marks(repository)?.into_iter().filter(|(_, mark)| is_due(mark));
+            let marks = snapshot::marks(store)?.into_iter().filter(|(_, mark)| is_due(mark));
             let mut due: Vec<_> = marks
-                .map(|(id, mark)| Ok((snapshot::get(repository, id)?, mark)))
+                .map(|(id, mark)| Ok((snapshot::get(store, id)?, mark)))
                 .collect::<Result<_, ServerError>>()?;
             due.sort_by_key(|(snapshot, _)| snapshot.id);
             Ok(due)
         };
-        self.repository.blocking(due).await
+        self.store.blocking(due).await
     }
 
     /// Takes a snapshot out for good, unless its mark has changed: one batch.
@@ -63,7 +63,7 @@ impl Run<'_> {
     async fn purge_one(&mut self, snapshot: &Snapshot, mark: MarkRow) -> Result<(), ServerError> {
         let mut pages = Counts::new();
         for of in &snapshot.manifests {
-            match snapshot::open_manifest(&self.repository, of.id).await {
+            match snapshot::open_manifest(&self.store, of.id).await {
                 Ok((_, manifest)) => {
                     for (id, count) in snapshot::named_pages(&manifest) {
                         *pages.entry(id).or_default() += count;
@@ -82,20 +82,20 @@ impl Run<'_> {
             }
         }
         let snapshot = snapshot.clone();
-        let apply = move |repository: &Arc<Repository>| {
-            repository.account(|ledger| {
+        let apply = move |store: &Arc<Store>| {
+            store.account(|ledger| {
                 let batch = ledger.batch();
                 batch.require(Table::Mark, *snapshot.id.as_bytes(), Precondition::Equals(mark.encode()));
                 batch.delete(Table::Mark, *snapshot.id.as_bytes());
                 batch.delete(Table::Snapshot, *snapshot.id.as_bytes());
-                damaged::forget_hurt(batch, snapshot.id);
-                witness::note_purged(batch, snapshot.id);
+                objects::forget_hurt(batch, snapshot.id);
+                compare::note_purged(batch, snapshot.id);
                 for manifest in &snapshot.manifests {
                     batch.delete(Table::Manifest, *manifest.id.as_bytes());
                 }
-                ledger.let_go_of(damaged::Object::Snapshot(snapshot.id));
+                ledger.let_go_of(objects::Object::Snapshot(snapshot.id));
                 for manifest in &snapshot.manifests {
-                    ledger.let_go_of(damaged::Object::Manifest(manifest.id));
+                    ledger.let_go_of(objects::Object::Manifest(manifest.id));
                 }
                 for key in snapshot::objects(&snapshot) {
                     ledger.doom(&key, DoomedRow::NOW);
@@ -103,6 +103,6 @@ impl Run<'_> {
                 ledger.uncount(&pages)
             })
         };
-        self.repository.blocking(apply).await
+        self.store.blocking(apply).await
     }
 }

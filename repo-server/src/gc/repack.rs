@@ -14,15 +14,17 @@ use format_spec::pack::{Directory, PackBuilder, PackEntry, SealedPack, TARGET_LE
 use format_spec::{ChunkId, ClusterName, PackId};
 
 use super::{Next, Phase, Run};
-use crate::altered;
+use crate::defects::blobs;
+use crate::defects::packs;
 use crate::error::ServerError;
 use crate::index::row::{ChunkRow, Health, Live, PackNumber, PackRow};
 use crate::index::{KeyRange, Table};
-use crate::pack::{self, References, new_pack, object_name};
-use crate::quarantine;
-use crate::repository::{Domain, Repository, share_out};
+use crate::pack::{self, References, new_pack};
 use crate::settings::Percent;
 use crate::site::SiteError;
+use crate::site::layout::pack_object;
+use crate::store::Domain;
+use crate::store::{Store, share_out};
 
 /// Packs of less than this share of a full one are small…
 const SMALL: usize = 8;
@@ -57,9 +59,9 @@ impl Run<'_> {
     /// Repacks thin packs, the thinnest first, as long as the run may copy.
     pub(super) async fn repack(&mut self) -> Result<(), ServerError> {
         let gone = BTreeMap::new();
-        let groups = self.repository.blocking(move |repository| thin_packs(repository, &gone)).await?;
+        let groups = self.store.blocking(move |store| thin_packs(store, &gone)).await?;
         for ((cluster, kind), packs) in groups {
-            let domain = self.repository.domain(&cluster);
+            let domain = self.store.domain(&cluster);
             let mut copying = Copying::new(&domain, kind);
             let mut footless = Vec::new();
             for thin in packs {
@@ -67,7 +69,7 @@ impl Run<'_> {
                     self.finish(copying).await?;
                     return Ok(());
                 }
-                let entries = match pack::directory_of(&self.repository, thin.number, &thin.row).await {
+                let entries = match pack::directory_of(&self.store, thin.number, &thin.row).await {
                     Ok(directory) => directory.entries,
                     Err(error) if is_lost(&error) => {
                         footless.push(thin);
@@ -91,7 +93,7 @@ impl Run<'_> {
     /// Copies what is left of packs whose directories cannot be read: one look through the index for all of them.
     async fn copy_by_rows(&mut self, mut copying: Copying, packs: Vec<Thin>) -> Result<Next, ServerError> {
         let numbers = packs.iter().map(|thin| (thin.number, thin.row.live.blobs)).collect();
-        let rows = self.repository.blocking(move |repository| sound_rows(repository, numbers));
+        let rows = self.store.blocking(move |store| sound_rows(store, numbers));
         let mut rows = rows.await?;
         for thin in packs {
             let Some(rows) = rows.remove(&thin.number) else { continue };
@@ -99,7 +101,7 @@ impl Run<'_> {
                 self.finish(copying).await?;
                 return Ok(Next::Stop);
             }
-            match entries_of(&self.repository, &thin.row, rows).await {
+            match entries_of(&self.store, &thin.row, rows).await {
                 Ok(entries) => copying = self.copy(copying, thin, entries).await?,
                 Err(
                     error @ (ServerError::Damaged { .. } | ServerError::Lost { .. } | ServerError::Site(_)),
@@ -115,7 +117,7 @@ impl Run<'_> {
 
     /// Whether what is left of a pack may be copied in this run.
     pub(super) fn may_copy(&mut self, thin: &Thin) -> Next {
-        let limit = self.request.max_copy_bytes.unwrap_or(self.repository.parts.upkeep.gc.max_copy_bytes);
+        let limit = self.request.max_copy_bytes.unwrap_or(self.store.parts.upkeep.gc.max_copy_bytes);
         if self.report.copied_bytes.saturating_add(thin.row.live.stored_bytes) <= limit {
             return Next::GoOn;
         }
@@ -131,15 +133,15 @@ impl Run<'_> {
         thin: Thin,
         entries: Vec<PackEntry>,
     ) -> Result<Copying, ServerError> {
-        let mut copies = read_live(&self.repository, &copying.domain, &thin, entries.clone()).await;
+        let mut copies = read_live(&self.store, &copying.domain, &thin, entries.clone()).await;
         if let Err(error) = &copies
             && error.is_of_stored()
         {
             self.problem(thin.row.id, error);
             // Which of its blobs it was is in quarantine then, and the others can go.
             let ids = entries.iter().map(|entry| (entry.id, entry.plain_len)).collect();
-            pack::find_damage(&self.repository, &copying.domain, ids).await?;
-            copies = read_live(&self.repository, &copying.domain, &thin, entries).await;
+            pack::find_damage(&self.store, &copying.domain, ids).await?;
+            copies = read_live(&self.store, &copying.domain, &thin, entries).await;
         }
         let copies = match copies {
             Ok(copies) => copies,
@@ -161,17 +163,17 @@ impl Run<'_> {
         if builder.is_empty() {
             return Ok(Copying::new(&domain, kind));
         }
-        let seal = move |repository: &Arc<Repository>| Ok(builder.seal(&repository.keys));
-        let sealed = self.repository.blocking(seal).await?;
-        let (flight, sealed) = pack::put(&self.repository, sealed).await?;
-        read_back(&self.repository, &domain, &sealed).await?;
-        let switch = move |repository: &Arc<Repository>| {
-            repository.account(|ledger| {
+        let seal = move |store: &Arc<Store>| Ok(builder.seal(&store.keys));
+        let sealed = self.store.blocking(seal).await?;
+        let (flight, sealed) = pack::put(&self.store, &self.server.in_flight, sealed).await?;
+        read_back(&self.store, &domain, &sealed).await?;
+        let switch = move |store: &Arc<Store>| {
+            store.account(|ledger| {
                 flight.land(ledger.batch());
                 ledger.move_to_pack(&new_pack(&sealed), &from)
             })
         };
-        self.repository.blocking(switch).await?;
+        self.store.blocking(switch).await?;
         for source in sources {
             self.report.repacked.add(source.row.len);
         }
@@ -203,19 +205,16 @@ fn full_len(kind: BlobKind) -> usize {
 pub(super) type Groups = BTreeMap<(ClusterName, BlobKind), Vec<Thin>>;
 
 /// Thin and altered packs by domain and kind, the thinnest first, as they are once `gone` has left them.
-pub(super) fn thin_packs(
-    repository: &Repository,
-    gone: &BTreeMap<PackNumber, Live>,
-) -> Result<Groups, ServerError> {
-    let altered = altered::all(repository)?;
+pub(super) fn thin_packs(store: &Store, gone: &BTreeMap<PackNumber, Live>) -> Result<Groups, ServerError> {
+    let altered = packs::all(store)?;
     let key = |number: u32| PackNumber(number).key();
-    let count = repository.totals()?.next_pack.div_ceil(PACKS_OF_A_PART);
+    let count = store.totals()?.next_pack.div_ceil(PACKS_OF_A_PART);
     let part =
         |n: u32| KeyRange::between(&key(n * PACKS_OF_A_PART), &key((n + 1).saturating_mul(PACKS_OF_A_PART)));
     let parts: Vec<KeyRange> = (0..count).map(part).collect();
-    let scan = |range: &KeyRange| scan(repository, range, gone, &altered);
+    let scan = |range: &KeyRange| scan(store, range, gone, &altered);
     let mut found = Found::new();
-    for (group, (thin, small)) in share_out(repository.parts.cores, &parts, scan)?.into_iter().flatten() {
+    for (group, (thin, small)) in share_out(store.parts.cores, &parts, scan)?.into_iter().flatten() {
         let (all_thin, all_small) = found.entry(group).or_default();
         all_thin.extend(thin);
         all_small.extend(small);
@@ -236,13 +235,13 @@ pub(super) fn thin_packs(
 type Found = BTreeMap<(ClusterName, BlobKind), (Vec<Thin>, Vec<Thin>)>;
 
 fn scan(
-    repository: &Repository,
+    store: &Store,
     range: &KeyRange,
     gone: &BTreeMap<PackNumber, Live>,
     altered: &BTreeSet<PackNumber>,
 ) -> Result<Found, ServerError> {
     let mut found = Found::new();
-    repository.for_each_row(Table::Pack, range, |key, value| {
+    store.for_each_row(Table::Pack, range, |key, value| {
         let decoded = PackNumber::from_key(key).zip(PackRow::decode(value));
         let (number, mut row) = decoded.ok_or_else(|| ServerError::Row { object: "a pack".to_owned() })?;
         if let Some(gone) = gone.get(&number) {
@@ -252,7 +251,7 @@ fn scan(
             return Ok(());
         }
         let (thin, small) = found.entry((row.domain.clone(), row.kind)).or_default();
-        if is_thin(&row, repository.parts.upkeep.gc.repack_below) || altered.contains(&number) {
+        if is_thin(&row, store.parts.upkeep.gc.repack_below) || altered.contains(&number) {
             thin.push(Thin { number, row });
         } else if is_small(&row) && small.len() < SMALL_AT_ONCE {
             small.push(Thin { number, row });
@@ -284,19 +283,19 @@ fn is_lost(error: &ServerError) -> bool {
 /// The rows of sound blobs in packs, of which each has so many rows in all. A pack whose every blob is in
 /// quarantine is left out; the index is looked through only if there is another.
 fn sound_rows(
-    repository: &Repository,
+    store: &Store,
     mut packs: BTreeMap<PackNumber, u32>,
 ) -> Result<BTreeMap<PackNumber, BTreeMap<ChunkId, ChunkRow>>, ServerError> {
     if packs.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let damaged = quarantine::by_pack(repository)?;
+    let damaged = blobs::by_pack(store)?;
     packs.retain(|number, blobs| damaged.get(number).is_none_or(|damaged| damaged < blobs));
     let mut found: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
     if packs.is_empty() {
         return Ok(found);
     }
-    repository.for_each_row(Table::Chunk, &KeyRange::all(), |key, value| {
+    store.for_each_row(Table::Chunk, &KeyRange::all(), |key, value| {
         let row = key.try_into().ok().map(ChunkId::from_bytes).zip(ChunkRow::decode(value));
         let (id, row) = row.ok_or_else(|| ServerError::Row { object: "a chunk".to_owned() })?;
         if packs.contains_key(&row.pack) && row.health == Health::Sound {
@@ -309,13 +308,13 @@ fn sound_rows(
 
 /// What the footer of a pack said of the blobs that rows name there, in the order of their places.
 async fn entries_of(
-    repository: &Arc<Repository>,
+    store: &Arc<Store>,
     pack: &PackRow,
     rows: BTreeMap<ChunkId, ChunkRow>,
 ) -> Result<Vec<PackEntry>, ServerError> {
     let mut references = match pack.kind {
         BlobKind::Chunk => References::default(),
-        BlobKind::Page => pack::references_of(repository, pack, &rows).await?,
+        BlobKind::Page => pack::references_of(store, pack, &rows).await?,
     };
     if let Some(problem) = references.problem {
         return Err(problem);
@@ -329,33 +328,33 @@ async fn entries_of(
 
 /// What rows still name of a pack, as it lies there, after opening each blob.
 async fn read_live(
-    repository: &Arc<Repository>,
+    store: &Arc<Store>,
     domain: &Arc<Domain>,
     thin: &Thin,
     entries: Vec<PackEntry>,
 ) -> Result<Copies, ServerError> {
     let number = thin.number;
-    let live = move |repository: &Arc<Repository>| {
-        let rows = repository.chunk_rows(entries.iter().map(|entry| &entry.id))?;
+    let live = move |store: &Arc<Store>| {
+        let rows = store.chunk_rows(entries.iter().map(|entry| &entry.id))?;
         let live = entries.into_iter().zip(rows).filter_map(|(entry, row)| {
             let here = |row: &ChunkRow| row.pack == number && row.range() == entry.range();
             row.filter(|row| here(row) && row.health == Health::Sound).map(|row| (entry, row))
         });
         Ok(live.collect::<Vec<_>>())
     };
-    let live = repository.blocking(live).await?;
+    let live = store.blocking(live).await?;
     let ranges: Vec<_> = live.iter().map(|(entry, _)| entry.range()).collect();
-    let blobs = repository.parts.site.get_ranges(&object_name(&thin.row.id), &ranges).await;
-    let blobs = blobs.map_err(|error| repository.site_error(error))?;
+    let blobs = store.parts.site.get_ranges(&pack_object(&thin.row.id), &ranges).await;
+    let blobs = blobs.map_err(|error| store.site_error(error))?;
     let domain = Arc::clone(domain);
-    let open = move |_: &Arc<Repository>| {
+    let open = move |_: &Arc<Store>| {
         let open = |((entry, row), blob): ((PackEntry, ChunkRow), bytes::Bytes)| {
             check(&domain, &entry, &blob)?;
             Ok((entry, row, blob.to_vec()))
         };
         live.into_iter().zip(blobs).map(open).collect()
     };
-    repository.blocking(open).await
+    store.blocking(open).await
 }
 
 fn check(domain: &Domain, entry: &PackEntry, blob: &[u8]) -> Result<(), ServerError> {
@@ -365,15 +364,15 @@ fn check(domain: &Domain, entry: &PackEntry, blob: &[u8]) -> Result<(), ServerEr
 
 /// Reads a new pack from the site, and opens every blob in it.
 async fn read_back(
-    repository: &Arc<Repository>,
+    store: &Arc<Store>,
     domain: &Arc<Domain>,
     written: &SealedPack,
 ) -> Result<(), ServerError> {
-    let read = repository.parts.site.get(&object_name(&written.id)).await;
-    let bytes = read.map_err(|error| repository.site_error(error))?;
+    let read = store.parts.site.get(&pack_object(&written.id)).await;
+    let bytes = read.map_err(|error| store.site_error(error))?;
     let (id, domain) = (written.id, Arc::clone(domain));
-    let check_all = move |repository: &Arc<Repository>| {
-        let directory = open_pack(repository, id, &bytes)?;
+    let check_all = move |store: &Arc<Store>| {
+        let directory = open_pack(store, id, &bytes)?;
         for entry in &directory.entries {
             let range =
                 usize::try_from(entry.range().start).ok().zip(usize::try_from(entry.range().end).ok());
@@ -382,10 +381,10 @@ async fn read_back(
         }
         Ok(())
     };
-    repository.blocking(check_all).await
+    store.blocking(check_all).await
 }
 
-fn open_pack(repository: &Repository, id: PackId, bytes: &[u8]) -> Result<Directory, ServerError> {
-    let opened = format_spec::pack::open(&repository.keys, repository.id(), id, bytes);
+fn open_pack(store: &Store, id: PackId, bytes: &[u8]) -> Result<Directory, ServerError> {
+    let opened = format_spec::pack::open(&store.keys, store.id(), id, bytes);
     opened.map_err(|source| ServerError::Damaged { object: id.to_string(), source })
 }

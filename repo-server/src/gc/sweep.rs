@@ -11,14 +11,15 @@ use futures_util::{StreamExt, stream};
 
 use super::day::Day;
 use super::{Next, Phase, Run};
-use crate::alarm::{self, AlarmCode};
+use crate::catalog::ledger::{Ledger, counts_of};
 use crate::error::ServerError;
+use crate::health::alarm::{self, AlarmCode};
 use crate::index::row::{ChunkRow, Epoch, IdleKey, IdleKind, PackNumber};
 use crate::index::{KeyRange, Table};
-use crate::ledger::{Ledger, counts_of};
 use crate::pack;
-use crate::repository::Repository;
 use crate::rules::Rule;
+use crate::server::Server;
+use crate::store::Store;
 
 /// Items of the queue that are read at once: single rows, and packs of rows. As many packs are read beside each other.
 const ROWS_AT_ONCE: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
@@ -107,9 +108,9 @@ impl Run<'_> {
             IdleKind::Packs(_) => PACKS_AT_ONCE,
             IdleKind::Rows(_) => ROWS_AT_ONCE,
         };
-        let read = move |repository: &Arc<Repository>| {
-            let held_from = held_from(repository);
-            let found = repository.parts.index.scan(Table::Idle, &range, limit)?;
+        let read = move |server: &Arc<Server>| {
+            let held_from = held_from(server);
+            let found = server.store.parts.index.scan(Table::Idle, &range, limit)?;
             let mut ripe = Vec::new();
             for row in &found.rows {
                 let item = decode_item(&row.key)?;
@@ -120,7 +121,7 @@ impl Run<'_> {
             }
             Ok((ripe, found.rest))
         };
-        self.repository.blocking(read).await
+        self.server.blocking(read).await
     }
 
     /// Does what is to be done about items, pack by pack: what pages refer to is held for one batch and one
@@ -128,7 +129,7 @@ impl Run<'_> {
     async fn sweep_items(&mut self, kind: BlobKind, items: Vec<IdleKey>) -> Result<Next, ServerError> {
         let mut steps = Vec::new();
         let mut pages: BTreeMap<PackNumber, pack::Pages> = BTreeMap::new();
-        let rows = rows_of(&self.repository, &items).await?;
+        let rows = rows_of(&self.store, &items).await?;
         for (item, row) in items.into_iter().zip(rows) {
             match item {
                 IdleKey::Pack { number, .. } => {
@@ -149,8 +150,8 @@ impl Run<'_> {
                 },
             }
         }
-        let repository = Arc::clone(&self.repository);
-        let read = |(number, pages)| read_references(&repository, number, pages);
+        let store = Arc::clone(&self.store);
+        let read = |(number, pages)| read_references(&store, number, pages);
         let mut packs = stream::iter(pages).map(read).buffered(PACKS_AT_ONCE.get());
         while let Some(found) = packs.next().await {
             steps.extend(self.steps_of_pages(found?)?);
@@ -215,9 +216,9 @@ impl Run<'_> {
         &mut self,
         number: PackNumber,
     ) -> Result<Option<Option<pack::Directory>>, ServerError> {
-        let row = self.repository.blocking(move |repository| repository.find_pack_row(number)).await?;
+        let row = self.store.blocking(move |store| store.find_pack_row(number)).await?;
         let Some(row) = row else { return Ok(Some(None)) };
-        match pack::directory_of(&self.repository, number, &row).await {
+        match pack::directory_of(&self.store, number, &row).await {
             Ok(directory) => Ok(Some(Some(directory))),
             Err(error @ (ServerError::Damaged { .. } | ServerError::Lost { .. } | ServerError::Site(_))) => {
                 self.problem(row.id, &error);
@@ -239,8 +240,8 @@ impl Run<'_> {
                 batch.push(step);
             }
             let large = self.request.large;
-            let apply = move |repository: &Arc<Repository>| drop_rows(repository, &batch, large);
-            let swept = self.repository.blocking(apply).await?;
+            let apply = move |server: &Arc<Server>| drop_rows(server, &batch, large);
+            let swept = self.server.blocking(apply).await?;
             self.tally(kind, &swept);
             if swept.is_too_much {
                 self.stop_for_today().await?;
@@ -268,8 +269,8 @@ impl Run<'_> {
     /// Whether a run would stop for today.
     pub(super) async fn plan_stop(&mut self) -> Result<(), ServerError> {
         let large = self.request.large;
-        let left = move |repository: &Arc<Repository>| left_today(repository, &Day::load(repository)?, large);
-        let left = self.repository.blocking(left).await?;
+        let left = move |store: &Arc<Store>| left_today(store, &Day::load(store)?, large);
+        let left = self.store.blocking(left).await?;
         if self.report.pages.bytes + self.report.chunks.bytes > left {
             self.report.stopped = Some(self.too_much_for_today());
         }
@@ -277,7 +278,7 @@ impl Run<'_> {
     }
 
     fn too_much_for_today(&self) -> String {
-        let percent = self.repository.parts.upkeep.gc.max_daily;
+        let percent = self.store.parts.upkeep.gc.max_daily;
         format!(
             "more than {percent} of the repository would go within a day: \
              look at `astacus-admin forget --dry-run` and `astacus-admin snapshots`, \
@@ -288,21 +289,19 @@ impl Run<'_> {
     async fn stop_for_today(&mut self) -> Result<(), ServerError> {
         let why = self.too_much_for_today();
         self.report.stopped = Some(why.clone());
-        self.repository
-            .blocking(move |repository| alarm::raise(repository, AlarmCode::LargeDelete, &why))
-            .await
+        self.store.blocking(move |store| alarm::raise(store, AlarmCode::LargeDelete, &why)).await
     }
 }
 
 /// Reads what some pages of a pack refer to; `None` if it has no row any more.
 async fn read_references(
-    repository: &Arc<Repository>,
+    store: &Arc<Store>,
     number: PackNumber,
     pages: pack::Pages,
 ) -> Result<Option<Found>, ServerError> {
-    let row = repository.blocking(move |repository| repository.find_pack_row(number)).await?;
+    let row = store.blocking(move |store| store.find_pack_row(number)).await?;
     let Some(row) = row else { return Ok(None) };
-    let references = pack::references_of(repository, &row, &pages).await;
+    let references = pack::references_of(store, &row, &pages).await;
     Ok(Some(Found { pack: row.id, pages, references }))
 }
 
@@ -312,31 +311,28 @@ pub(super) fn decode_item(key: &[u8]) -> Result<IdleKey, ServerError> {
 }
 
 /// The rows that single items are about, if they still are about them.
-async fn rows_of(
-    repository: &Arc<Repository>,
-    items: &[IdleKey],
-) -> Result<Vec<Option<ChunkRow>>, ServerError> {
+async fn rows_of(store: &Arc<Store>, items: &[IdleKey]) -> Result<Vec<Option<ChunkRow>>, ServerError> {
     let items = items.to_vec();
-    let look_up = move |repository: &Arc<Repository>| {
+    let look_up = move |store: &Arc<Store>| {
         let id = |item: &IdleKey| match item {
             IdleKey::Row { id, .. } => Some(*id),
             IdleKey::Pack { .. } => None,
         };
         let ids: Vec<ChunkId> = items.iter().filter_map(id).collect();
-        let mut rows = repository.chunk_rows(&ids)?.into_iter();
+        let mut rows = store.chunk_rows(&ids)?.into_iter();
         let row = |item: &IdleKey| {
             let row = id(item).and_then(|_| rows.next().flatten());
             row.filter(|row| row.is_idle() && row.idle_since == item.since())
         };
         Ok(items.iter().map(row).collect())
     };
-    repository.blocking(look_up).await
+    store.blocking(look_up).await
 }
 
 /// Bytes that may go today still.
-fn left_today(repository: &Repository, day: &Day, large: LargeDelete) -> Result<u64, ServerError> {
+fn left_today(store: &Store, day: &Day, large: LargeDelete) -> Result<u64, ServerError> {
     match large {
-        LargeDelete::Refuse => Ok(day.left(&repository.totals()?, &repository.parts.upkeep.gc)),
+        LargeDelete::Refuse => Ok(day.left(&store.totals()?, &store.parts.upkeep.gc)),
         LargeDelete::Allow => Ok(u64::MAX),
     }
 }
@@ -344,11 +340,12 @@ fn left_today(repository: &Repository, day: &Day, large: LargeDelete) -> Result<
 /// One batch: drops rows that are idle since the epoch of their step, which is before the start of every
 /// open session (G1, G2). While no session is open, that holds for the chunks that lose their last page in
 /// this batch as well: they go with it.
-fn drop_rows(repository: &Repository, steps: &[Step], large: LargeDelete) -> Result<Swept, ServerError> {
-    repository.account(|ledger| {
-        let held_from = held_from(repository);
-        let day = Day::load(repository)?;
-        let left = left_today(repository, &day, large)?;
+fn drop_rows(server: &Server, steps: &[Step], large: LargeDelete) -> Result<Swept, ServerError> {
+    let store = &server.store;
+    store.account(|ledger| {
+        let held_from = held_from(server);
+        let day = Day::load(store)?;
+        let left = left_today(store, &day, large)?;
         let mut swept = Swept::default();
         let mut uncounted = Vec::new();
         load(ledger, steps)?;
@@ -358,7 +355,7 @@ fn drop_rows(repository: &Repository, steps: &[Step], large: LargeDelete) -> Res
                 Step::Done(item) => take_off(ledger, item)?,
                 Step::Drop { since, .. } if is_held(*since, held_from) => {}
                 Step::Drop { since, id, references } => {
-                    let Some(row) = idle_row(repository, ledger, *id, *since)? else { continue };
+                    let Some(row) = idle_row(store, ledger, *id, *since)? else { continue };
                     if !swept.has_room(&row, left) {
                         swept.is_too_much = true;
                         break;
@@ -378,16 +375,16 @@ fn drop_rows(repository: &Repository, steps: &[Step], large: LargeDelete) -> Res
         })?;
         swept.dead_packs = ledger.dead_packs();
         if swept.bytes() > 0 {
-            day.add(repository, ledger, swept.bytes());
+            day.add(store, ledger, swept.bytes());
         }
         Ok(swept)
     })
 }
 
 /// The epoch from which on idle rows are held by an open session, if there is one (G2).
-fn held_from(repository: &Repository) -> Option<Epoch> {
-    let start = repository.sessions.oldest_start();
-    start.filter(|_| repository.rules.keep(Rule::DropOnlyBeforeSessions))
+fn held_from(server: &Server) -> Option<Epoch> {
+    let start = server.sessions.oldest_start();
+    start.filter(|_| server.store.rules.keep(Rule::DropOnlyBeforeSessions))
 }
 
 fn is_held(since: Epoch, held_from: Option<Epoch>) -> bool {
@@ -419,12 +416,12 @@ fn load(ledger: &mut Ledger<'_>, steps: &[Step]) -> Result<(), ServerError> {
 
 /// The row of `id`, if it is idle since just then (G1).
 fn idle_row(
-    repository: &Repository,
+    store: &Store,
     ledger: &mut Ledger<'_>,
     id: ChunkId,
     since: Epoch,
 ) -> Result<Option<ChunkRow>, ServerError> {
     let row = ledger.rows(&[id])?.into_iter().flatten().next();
-    let may_go = |row: &ChunkRow| row.is_idle() || !repository.rules.keep(Rule::DropOnlyUncounted);
+    let may_go = |row: &ChunkRow| row.is_idle() || !store.rules.keep(Rule::DropOnlyUncounted);
     Ok(row.filter(|row| may_go(row) && row.idle_since == since))
 }

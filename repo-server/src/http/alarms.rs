@@ -5,28 +5,29 @@ use format_spec::wire::{AcknowledgeRequest, Alarms, FreshnessReport, FreshnessRu
 
 use super::respond::{self, Answer};
 use super::{App, body};
-use crate::{alarm, freshness};
+use crate::freshness;
+use crate::health::alarm;
 
 pub(super) async fn list(State(app): State<App>) -> Answer<Alarms> {
-    let alarms = app.repository.blocking(|repository| alarm::list(repository)).await?;
+    let alarms = app.server.blocking(|server| crate::health::alarms(&server.store)).await?;
     respond::json(Alarms { alarms })
 }
 
 pub(super) async fn acknowledge(State(app): State<App>, request: Request) -> Answer<Alarms> {
     let asked: AcknowledgeRequest = body::json(request).await?;
-    let known = app.repository.blocking(move |repository| alarm::acknowledge(repository, &asked)).await?;
+    let known = app.server.blocking(move |server| alarm::acknowledge(&server.store, &asked)).await?;
     respond::json(Alarms { alarms: vec![known] })
 }
 
 pub(super) async fn freshness(State(app): State<App>) -> Answer<FreshnessReport> {
-    respond::json(app.repository.blocking(|repository| freshness::report(repository)).await?)
+    respond::json(app.server.blocking(|server| freshness::report(server)).await?)
 }
 
 pub(super) async fn set_freshness(State(app): State<App>, request: Request) -> Answer<FreshnessReport> {
     let rule: FreshnessRule = body::json(request).await?;
-    let set = move |repository: &std::sync::Arc<crate::repository::Repository>| {
-        freshness::set(repository, &rule)?;
-        freshness::report(repository)
+    let set = move |server: &std::sync::Arc<crate::server::Server>| {
+        freshness::set(server, &rule)?;
+        freshness::report(server)
     };
-    respond::json(app.repository.blocking(set).await?)
+    respond::json(app.server.blocking(set).await?)
 }

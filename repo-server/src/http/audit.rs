@@ -14,7 +14,7 @@ pub(super) async fn audit(State(app): State<App>, request: Request) -> Reply {
     Ok(lines::answer(async move |teller| {
         let told = teller.clone();
         let progress = Arc::new(move |done, total| told.progress(&AuditEvent::Progress { done, total }));
-        let last = match crate::audit::run(&app.repository, asked.repair, progress).await {
+        let last = match crate::audit::run(&app.server, asked.repair, progress).await {
             Ok(report) => AuditEvent::Report(report),
             Err(error) => AuditEvent::Failed(describe(&error)),
         };

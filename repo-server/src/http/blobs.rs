@@ -21,7 +21,8 @@ use super::{App, body, octets, parse};
 use crate::error::ServerError;
 use crate::index::row::Epoch;
 use crate::pack;
-use crate::repository::{Domain, Repository};
+use crate::pack::OpenDomain;
+use crate::server::Server;
 use crate::session;
 
 /// Memory that the frames of one compute thread take at once.
@@ -69,12 +70,12 @@ pub(super) async fn have(
     request: Request,
 ) -> Reply {
     let (id, coming) = (parse(&id)?, asked.coming()?);
-    let session = session::renew(&app.repository, id)?;
-    let ids = body::ids(request, &app.repository.bodies).await?;
-    let domain = app.repository.domain(&session.cluster);
-    let held = app.repository.blocking(move |repository| match coming {
-        Coming::Wait => pack::have_or_promise(repository, &domain, id, &ids),
-        Coming::Send => pack::have(repository, &domain, session.start, &ids),
+    let session = session::renew(&app.server.sessions, id)?;
+    let ids = body::ids(request, &app.server.memory.bodies).await?;
+    let domain = app.server.domain(&session.cluster);
+    let held = app.server.blocking(move |server| match coming {
+        Coming::Wait => session::have_or_promise(&server.sessions, &domain, id, &ids),
+        Coming::Send => pack::have(&domain, session.start, &ids),
     });
     Ok(octets(wire::encode_held(&held.await?)))
 }
@@ -85,18 +86,18 @@ pub(super) async fn put(
     request: Request,
 ) -> Answer<BlobsStored> {
     let id = parse(&id)?;
-    let session = session::renew(&app.repository, id)?;
+    let session = session::renew(&app.server.sessions, id)?;
     let mut body = Pieces::new(request, wire::MAX_BLOBS_LEN)?;
-    let domain = app.repository.domain(&session.cluster);
-    let max_len = app.repository.chunker().max_len().max(u32::try_from(MAX_PAGE_LEN).unwrap_or(u32::MAX));
-    let mut intake = Intake::new(Arc::clone(&app.repository), domain, id, session.start);
+    let domain = app.server.domain(&session.cluster);
+    let max_len = app.server.store.chunker().max_len().max(u32::try_from(MAX_PAGE_LEN).unwrap_or(u32::MAX));
+    let mut intake = Intake::new(Arc::clone(&app.server), domain, id, session.start);
     let mut reader = FrameReader::of_at_most(max_len);
     let mut reserved = None;
     while let Some(piece) = body.next().await? {
         if reserved.is_none() && body.read_bytes() > UNCOUNTED {
             // A group, and the frame that is on its way.
             let bytes = u64::try_from(GROUP_LEN).unwrap_or(u64::MAX).saturating_add(max_len.into());
-            reserved = Some(app.repository.bodies.reserve(bytes).await?);
+            reserved = Some(app.server.memory.bodies.reserve(bytes).await?);
         }
         reader.push(&piece);
         while let Some(frame) = reader.next_frame().map_err(ServerError::Malformed)? {
@@ -109,8 +110,8 @@ pub(super) async fn put(
 
 /// Frames of one request on their way into packs.
 struct Intake {
-    repository: Arc<Repository>,
-    domain: Arc<Domain>,
+    server: Arc<Server>,
+    domain: Arc<OpenDomain>,
     session: SessionId,
     /// When the session began.
     start: Epoch,
@@ -126,9 +127,9 @@ struct Intake {
 }
 
 impl Intake {
-    fn new(repository: Arc<Repository>, domain: Arc<Domain>, session: SessionId, start: Epoch) -> Self {
+    fn new(server: Arc<Server>, domain: Arc<OpenDomain>, session: SessionId, start: Epoch) -> Self {
         Self {
-            repository,
+            server,
             domain,
             session,
             start,
@@ -179,7 +180,7 @@ impl Intake {
         while !self.running.is_empty() {
             self.end_group().await?;
         }
-        pack::flush(&self.repository, &self.domain, BlobKind::Chunk).await?;
+        pack::flush(&self.domain, BlobKind::Chunk).await?;
         self.chunks_flushed = true;
         Ok(())
     }
@@ -191,29 +192,23 @@ impl Intake {
         if self.running.len() >= GROUPS {
             self.end_group().await?;
         }
-        self.repository.check_running()?;
-        self.wait_for_the_site().await;
+        self.server.store.check_running()?;
+        self.domain.wait_for_the_site().await;
         let frames = std::mem::take(&mut self.group);
         (self.group_len, self.group_plain_len) = (0, 0);
-        let now = self.repository.parts.clock.monotonic();
+        let now = self.server.store.parts.clock.monotonic();
         self.domain.sends(self.session, frames.iter().map(|frame| &frame.info.id), now);
-        session::took(&self.repository, self.session, &frames);
-        let permit = Arc::clone(&self.repository.compute).acquire_owned().await;
+        session::took(&self.server.sessions, self.session, &frames);
+        let permit = Arc::clone(&self.server.store.compute).acquire_owned().await;
         let permit = permit.expect("the semaphore is never closed");
-        let (repository, domain) = (Arc::clone(&self.repository), Arc::clone(&self.domain));
+        let domain = Arc::clone(&self.domain);
         let start = self.start;
         self.running.push_back(tokio::task::spawn_blocking(move || {
-            let taken = pack::take_in(&repository, &domain, start, &frames);
+            let taken = pack::take_in(&domain, start, &frames);
             drop(permit);
             taken
         }));
         Ok(())
-    }
-
-    /// Reads on only while the site keeps up with the packs that are full.
-    async fn wait_for_the_site(&self) {
-        let room = self.repository.publishing.acquire().await;
-        drop(room.expect("the semaphore is never closed"));
     }
 
     async fn end_group(&mut self) -> Result<(), ServerError> {

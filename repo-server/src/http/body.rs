@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use crate::error::ServerError;
-use crate::repository::{Budget, Reserved};
+use crate::store::{Budget, Reserved};
 
 /// A client that sends nothing for so long is gone, or holds a connection on purpose.
 const STALLED: Duration = Duration::from_secs(60);

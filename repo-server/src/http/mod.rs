@@ -33,23 +33,22 @@ use hyper::header::CONNECTION;
 pub use auth::Token;
 pub use serve::{Limits, serve};
 
-use crate::alarm;
 use crate::error::ServerError;
-use crate::repository::Repository;
+use crate::server::Server;
 use respond::Answer;
 
 /// What every request can use.
 #[derive(Clone)]
 struct App {
-    repository: Arc<Repository>,
+    server: Arc<Server>,
     token: Token,
     /// Held by a check: each takes memory for all that it knows.
     verifying: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// The routes of a repository server.
-pub fn routes(repository: Arc<Repository>, token: Token) -> Router {
-    let app = App { repository, token, verifying: Arc::default() };
+pub fn routes(server: Arc<Server>, token: Token) -> Router {
+    let app = App { server, token, verifying: Arc::default() };
     let open = Router::new().route("/readyz", get(watch::ready)).with_state(app.clone());
     let guarded = Router::new()
         .route("/v1/sessions", post(sessions::open).get(sessions::list))
@@ -90,21 +89,21 @@ pub fn routes(repository: Arc<Repository>, token: Token) -> Router {
 }
 
 async fn status(State(app): State<App>) -> Answer<wire::Status> {
-    let repository = &app.repository;
-    let look = |repository: &Arc<Repository>| {
-        let snapshots = crate::snapshot::list(repository, None)?.len();
-        Ok((repository.totals()?, snapshots, alarm::list(repository)?))
+    let server = &app.server;
+    let look = |server: &Arc<Server>| {
+        let snapshots = crate::snapshot::list(&server.store, None)?.len();
+        Ok((server.store.totals()?, snapshots, crate::health::alarms(&server.store)?))
     };
-    let (totals, snapshots, alarms) = repository.blocking(look).await?;
+    let (totals, snapshots, alarms) = server.blocking(look).await?;
     respond::json(wire::Status {
         server: crate::SERVER.to_owned(),
-        repository: repository.id(),
-        engine: repository.parts.engine.to_owned(),
+        repository: server.store.id(),
+        engine: server.store.parts.engine.to_owned(),
         snapshots: u64::try_from(snapshots).unwrap_or(u64::MAX),
         packs: u64::from(totals.packs),
         chunks: totals.chunks,
         stored_bytes: totals.stored_bytes,
-        open_sessions: u64::try_from(repository.sessions.count()).unwrap_or(u64::MAX),
+        open_sessions: u64::try_from(server.sessions.count()).unwrap_or(u64::MAX),
         alarms,
     })
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-use crate::repository::Done;
+use crate::server::Done;
 
 /// A stream of which a write fails that makes no progress for `patience`.
 pub(super) struct Patient<S> {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::error::ServerError;
-use crate::repository::lock;
+use crate::sync::lock;
 
 /// The places of a server.
 #[derive(Debug)]

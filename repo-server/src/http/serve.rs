@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::patient::Patient;
 use super::places::{Place, Places};
-use crate::repository::Done;
+use crate::server::Done;
 
 /// A client that has not sent the whole header of its next request by then is dropped.
 const HEADER_WITHIN: Duration = Duration::from_secs(10);

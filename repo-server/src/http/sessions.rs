@@ -15,43 +15,43 @@ use super::body::{Cost, Whole};
 use super::extract::{Path, Query};
 use super::respond::{self, Answer, Reply};
 use super::{App, body, parse};
-use crate::clock_watch::ClockState;
-use crate::damaged::Known;
+use crate::defects::blobs;
+use crate::defects::objects::Known;
 use crate::error::ServerError;
+use crate::health::clock::ClockState;
+use crate::health::space;
 use crate::index::row::MarkRow;
-use crate::quarantine;
-use crate::repository::Repository;
+use crate::server::Server;
 use crate::session::{self, Pusher, TTL};
 use crate::snapshot;
 use crate::snapshot::series::Smaller;
-use crate::space;
 
 pub(super) async fn open(State(app): State<App>, request: Request) -> Answer<wire::SessionOpened> {
     let asked: wire::OpenSession = body::json(request).await?;
-    let domain_key = app.repository.domain(&asked.cluster).key.to_hex();
+    let domain_key = app.server.store.domain(&asked.cluster).key.to_hex();
     let pusher = Pusher { cluster: asked.cluster.clone(), node: asked.node };
     let (granted, base) = app
-        .repository
-        .blocking(move |repository| {
-            space::admit(repository, asked.expected_bytes)?;
-            let granted = session::open(repository, pusher, asked.adopt)?;
-            Ok((granted, base_state(repository, &asked.cluster, asked.base)?))
+        .server
+        .blocking(move |server| {
+            space::admit(&server.store, asked.expected_bytes)?;
+            let granted = session::open(&server.sessions, pusher, asked.adopt)?;
+            Ok((granted, base_state(server, &asked.cluster, asked.base)?))
         })
         .await?;
     respond::json(wire::SessionOpened {
         session: granted.id,
         fencing_token: granted.row.token,
         ttl_ms: ttl_ms(),
-        repository: app.repository.id(),
+        repository: app.server.store.id(),
         domain_key,
-        chunker: app.repository.chunker(),
+        chunker: app.server.store.chunker(),
         base,
         adopted: granted.adopted.is_some(),
     })
 }
 
 pub(super) async fn list(State(app): State<App>) -> Answer<wire::OpenSessions> {
-    let now = app.repository.parts.clock.monotonic();
+    let now = app.server.store.parts.clock.monotonic();
     let info = |open: session::Listed| wire::OpenSessionInfo {
         session: open.id,
         cluster: open.row.cluster,
@@ -59,20 +59,20 @@ pub(super) async fn list(State(app): State<App>) -> Answer<wire::OpenSessions> {
         age_seconds: open.age.as_secs(),
         sent_bytes: open.sent_bytes,
     };
-    let sessions = app.repository.sessions.list(now).into_iter().map(info).collect();
+    let sessions = app.server.sessions.list(now).into_iter().map(info).collect();
     respond::json(wire::OpenSessions { sessions })
 }
 
 /// A manifest that is there now is counted, and what is uncounted from here on stays while the session is
 /// open (G3). Damaged blobs of the cluster are to be sent again, so then nothing is taken for granted.
 fn base_state(
-    repository: &Repository,
+    server: &Server,
     cluster: &ClusterName,
     base: Option<ManifestId>,
 ) -> Result<wire::BaseState, ServerError> {
     let Some(id) = base else { return Ok(wire::BaseState::Unknown) };
     let is_pinned =
-        snapshot::has_manifest(repository, cluster, id)? && !quarantine::any(repository, cluster)?;
+        snapshot::has_manifest(&server.store, cluster, id)? && !blobs::any(&server.store, cluster)?;
     Ok(if is_pinned { wire::BaseState::Pinned } else { wire::BaseState::Unknown })
 }
 
@@ -82,7 +82,7 @@ fn ttl_ms() -> u64 {
 
 pub(super) async fn renew(State(app): State<App>, Path(id): Path<String>) -> Answer<wire::SessionRenewed> {
     let id: SessionId = parse(&id)?;
-    session::renew(&app.repository, id)?;
+    session::renew(&app.server.sessions, id)?;
     respond::json(wire::SessionRenewed { ttl_ms: ttl_ms() })
 }
 
@@ -105,15 +105,15 @@ pub(super) async fn commit(
     let smaller = if asked.accept_smaller { Smaller::Meant } else { Smaller::Suspect };
     let limit = u64::try_from(format_spec::manifest::MAX_MANIFEST_LEN).expect("a length fits in 64 bits");
     // Before the body: nobody without a session makes the server hold a manifest.
-    app.repository.blocking(move |repository| session::check_known(repository, id)).await?;
+    app.server.blocking(move |server| session::check_known(&server.sessions, id)).await?;
     let Whole { bytes, reserved } =
-        body::whole(request, limit, &app.repository.bodies, Cost::Decoded).await?;
-    let age = app.repository.sessions.age(id, app.repository.parts.clock.monotonic());
-    let snapshot = snapshot::commit(&app.repository, id, bytes, smaller, reserved).await?;
+        body::whole(request, limit, &app.server.memory.bodies, Cost::Decoded).await?;
+    let age = app.server.sessions.age(id, app.server.store.parts.clock.monotonic());
+    let snapshot = snapshot::commit(&app.server, id, bytes, smaller, reserved).await?;
     log(&snapshot, age);
-    let look = |repository: &Arc<Repository>| repository.clock_watch.look(repository);
-    let clock = app.repository.blocking(look).await?;
-    let now_ms = app.repository.parts.clock.unix_ms();
+    let look = |server: &Arc<Server>| server.clock_watch.look(&server.store);
+    let clock = app.server.blocking(look).await?;
+    let now_ms = app.server.store.parts.clock.unix_ms();
     let manifest = snapshot.manifests.first().map(|manifest| manifest.id);
     respond::json(wire::Committed {
         manifest: manifest.ok_or(ServerError::Bug("a snapshot without a manifest"))?,
@@ -144,6 +144,6 @@ fn log(snapshot: &Snapshot, age: Option<Duration>) {
 
 pub(super) async fn abort(State(app): State<App>, Path(id): Path<String>) -> Reply {
     let id: SessionId = parse(&id)?;
-    app.repository.blocking(move |repository| session::abort(repository, id)).await?;
+    app.server.blocking(move |server| session::abort(&server.sessions, id)).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }

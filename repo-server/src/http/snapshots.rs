@@ -13,10 +13,10 @@ use serde::Deserialize;
 use super::extract::{Path, Query};
 use super::respond::{self, Answer, Reply};
 use super::{App, body, octets, parse};
-use crate::damaged;
+use crate::defects::objects;
 use crate::error::ServerError;
 use crate::pack::{self, Blob};
-use crate::repository::Repository;
+use crate::server::Server;
 use crate::snapshot::{self, Cursor, ListPlace, PartLimit};
 
 /// Texts, so that what is wrong with one is told as all errors are.
@@ -40,9 +40,9 @@ pub(super) async fn list(
         snapshots: limit(asked.limit.as_deref(), wire::MAX_SNAPSHOTS)?,
         len: wire::MAX_SNAPSHOTS_LEN,
     };
-    let _reserved = app.repository.answers.reserve(wire::MAX_READ_LEN).await?;
-    let part = move |repository: &Arc<Repository>| snapshot::part(repository, cluster.as_ref(), after, limit);
-    respond::json(app.repository.blocking(part).await?)
+    let _reserved = app.server.memory.answers.reserve(wire::MAX_READ_LEN).await?;
+    let part = move |server: &Arc<Server>| snapshot::part(&server.store, cluster.as_ref(), after, limit);
+    respond::json(app.server.blocking(part).await?)
 }
 
 fn bad_query(why: &str) -> ServerError {
@@ -57,22 +57,22 @@ fn limit(asked: Option<&str>, most: u32) -> Result<usize, ServerError> {
 
 pub(super) async fn show(State(app): State<App>, Path(id): Path<String>) -> Answer<wire::SnapshotInfo> {
     let id: SnapshotId = parse(&id)?;
-    let look = move |repository: &Arc<Repository>| {
-        let (found, mark) = (snapshot::get(repository, id)?, snapshot::mark(repository, id)?);
-        Ok(snapshot::info(&found, &mark, &damaged::all(repository)?, repository.parts.clock.unix_ms()))
+    let look = move |server: &Arc<Server>| {
+        let (found, mark) = (snapshot::get(&server.store, id)?, snapshot::mark(&server.store, id)?);
+        Ok(snapshot::info(&found, &mark, &objects::all(&server.store)?, server.store.parts.clock.unix_ms()))
     };
-    respond::json(app.repository.blocking(look).await?)
+    respond::json(app.server.blocking(look).await?)
 }
 
 pub(super) async fn key(State(app): State<App>, Path(id): Path<String>) -> Answer<wire::SnapshotKey> {
     let id: SnapshotId = parse(&id)?;
-    let found = app.repository.blocking(move |repository| snapshot::get(repository, id)).await?;
-    respond::json(wire::SnapshotKey { domain_key: app.repository.domain(&found.cluster).key.to_hex() })
+    let found = app.server.blocking(move |server| snapshot::get(&server.store, id)).await?;
+    respond::json(wire::SnapshotKey { domain_key: app.server.store.domain(&found.cluster).key.to_hex() })
 }
 
 pub(super) async fn manifest(State(app): State<App>, Path((id, node)): Path<(String, String)>) -> Reply {
     let (id, node): (SnapshotId, NodeName) = (parse(&id)?, parse(&node)?);
-    Ok(octets(snapshot::manifest(&app.repository, id, &node).await?))
+    Ok(octets(snapshot::manifest(&app.server.store, id, &node).await?))
 }
 
 /// Texts, so that what is wrong with one is told as all errors are.
@@ -95,17 +95,18 @@ pub(super) async fn problems(
     let node: NodeName = parse(node)?;
     let from = part.after.as_deref().map(|after| after.parse::<Cursor>().map_err(bad_query)).transpose()?;
     let limit = limit(part.limit.as_deref(), wire::MAX_FILE_PROBLEMS)?;
-    let _reserved = app.repository.answers.reserve(wire::MAX_READ_LEN).await?;
-    respond::json(snapshot::problems(&app.repository, id, &node, from.unwrap_or_default(), limit).await?)
+    let _reserved = app.server.memory.answers.reserve(wire::MAX_READ_LEN).await?;
+    respond::json(snapshot::problems(&app.server.store, id, &node, from.unwrap_or_default(), limit).await?)
 }
 
 /// Blobs of the snapshot's dedup domain, in the order asked for.
 pub(super) async fn blobs(State(app): State<App>, Path(id): Path<String>, request: Request) -> Reply {
     let id: SnapshotId = parse(&id)?;
-    let ids = body::ids(request, &app.repository.bodies).await?;
-    let found = app.repository.blocking(move |repository| snapshot::get(repository, id)).await?;
-    let domain = app.repository.domain(&found.cluster);
-    let (blobs, reserved) = pack::read_for_answer(&app.repository, &domain, ids).await?;
+    let ids = body::ids(request, &app.server.memory.bodies).await?;
+    let found = app.server.blocking(move |server| snapshot::get(&server.store, id)).await?;
+    let domain = app.server.store.domain(&found.cluster);
+    let (blobs, reserved) =
+        pack::read_for_answer(&app.server.store, &app.server.memory.answers, &domain, ids).await?;
     Ok(frames(blobs, reserved))
 }
 

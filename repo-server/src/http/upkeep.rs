@@ -14,14 +14,18 @@ use super::extract::{Path, Query};
 use super::lines;
 use super::respond::{self, Answer, Reply, describe};
 use super::{App, body, parse};
+use crate::defects::objects;
 use crate::error::ServerError;
+use crate::forget;
 use crate::gc::{self, Phase};
-use crate::repository::Repository;
-use crate::{damaged, forget, pack, snapshot, stats};
+use crate::pack;
+use crate::server::Server;
+use crate::snapshot;
+use crate::stats;
 
 pub(super) async fn forget(State(app): State<App>, request: Request) -> Answer<ForgetReport> {
     let asked: ForgetRequest = body::json(request).await?;
-    respond::json(forget::run(&app.repository, asked).await?)
+    respond::json(forget::run(&app.server, asked).await?)
 }
 
 pub(super) async fn gc(State(app): State<App>, request: Request) -> Reply {
@@ -30,7 +34,7 @@ pub(super) async fn gc(State(app): State<App>, request: Request) -> Reply {
         let progress = |phase: Phase, done| {
             teller.progress(&GcEvent::Progress { phase: phase.name().to_owned(), done });
         };
-        let last = match gc::run(&app.repository, asked, &progress).await {
+        let last = match gc::run(&app.server, asked, &progress).await {
             Ok(report) => GcEvent::Report(report),
             Err(error) => GcEvent::Failed(describe(&error)),
         };
@@ -40,10 +44,10 @@ pub(super) async fn gc(State(app): State<App>, request: Request) -> Reply {
 
 pub(super) async fn detail(State(app): State<App>, Path(id): Path<String>) -> Answer<SnapshotDetail> {
     let id: SnapshotId = parse(&id)?;
-    let repository = &app.repository;
-    let found = repository.blocking(move |repository| snapshot::get(repository, id)).await?;
-    let gone = snapshot::references_of_idle_pages(repository).await?;
-    let (alone_bytes, not_counted) = match snapshot::freed(repository, &[&found], &gone).await {
+    let server = &app.server;
+    let found = server.blocking(move |server| snapshot::get(&server.store, id)).await?;
+    let gone = snapshot::references_of_idle_pages(&server.store).await?;
+    let (alone_bytes, not_counted) = match snapshot::freed(&server.store, &[&found], &gone).await {
         Ok(freed) => (Some(freed.bytes()), None),
         Err(error) => (None, Some(stats::cannot_be_read(error)?)),
     };
@@ -52,7 +56,7 @@ pub(super) async fn detail(State(app): State<App>, Path(id): Path<String>) -> An
 
 pub(super) async fn undelete(State(app): State<App>, Path(id): Path<String>) -> Answer<SnapshotInfo> {
     let id: SnapshotId = parse(&id)?;
-    app.repository.blocking(move |repository| snapshot::undelete(repository, id)).await?;
+    app.server.blocking(move |server| snapshot::undelete(&server.store, id)).await?;
     tracing::info!(snapshot = %id, "brought back");
     respond::json(info(&app, id).await?)
 }
@@ -64,24 +68,24 @@ pub(super) async fn protect(
 ) -> Answer<SnapshotInfo> {
     let id: SnapshotId = parse(&id)?;
     let asked: ProtectRequest = body::json(request).await?;
-    snapshot::protect(&app.repository, id, asked.reason).await?;
+    snapshot::protect(&app.server.store, &app.server.in_flight, id, asked.reason).await?;
     tracing::info!(snapshot = %id, "protected");
     respond::json(info(&app, id).await?)
 }
 
 pub(super) async fn unprotect(State(app): State<App>, Path(id): Path<String>) -> Answer<SnapshotInfo> {
     let id: SnapshotId = parse(&id)?;
-    app.repository.blocking(move |repository| snapshot::unprotect(repository, id)).await?;
+    app.server.blocking(move |server| snapshot::unprotect(&server.store, id)).await?;
     tracing::info!(snapshot = %id, "protected no more");
     respond::json(info(&app, id).await?)
 }
 
 async fn info(app: &App, id: SnapshotId) -> Result<SnapshotInfo, ServerError> {
-    let look = move |repository: &Arc<Repository>| {
-        let (found, mark) = (snapshot::get(repository, id)?, snapshot::mark(repository, id)?);
-        Ok(snapshot::info(&found, &mark, &damaged::all(repository)?, repository.parts.clock.unix_ms()))
+    let look = move |server: &Arc<Server>| {
+        let (found, mark) = (snapshot::get(&server.store, id)?, snapshot::mark(&server.store, id)?);
+        Ok(snapshot::info(&found, &mark, &objects::all(&server.store)?, server.store.parts.clock.unix_ms()))
     };
-    app.repository.blocking(look).await
+    app.server.blocking(look).await
 }
 
 #[derive(Deserialize)]
@@ -92,10 +96,10 @@ pub(super) struct OfCluster {
 
 pub(super) async fn stats(State(app): State<App>, Query(of): Query<OfCluster>) -> Answer<StatsReport> {
     let cluster: Option<ClusterName> = of.cluster.as_deref().map(parse).transpose()?;
-    respond::json(stats::run(&app.repository, cluster.as_ref()).await?)
+    respond::json(stats::run(&app.server.store, cluster.as_ref()).await?)
 }
 
 pub(super) async fn locate(State(app): State<App>, Path(id): Path<String>) -> Answer<ChunkLocation> {
     let id: ChunkId = parse(&id)?;
-    respond::json(app.repository.blocking(move |repository| pack::locate_one(repository, id)).await?)
+    respond::json(app.server.blocking(move |server| pack::locate_one(&server.store, id)).await?)
 }

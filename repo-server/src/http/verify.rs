@@ -18,7 +18,7 @@ pub(super) async fn verify(State(app): State<App>, request: Request) -> Reply {
     Ok(lines::answer(async move |teller| {
         let _turn = turn;
         let progress = |done, total| teller.progress(&VerifyEvent::Progress { done, total });
-        let check = crate::verify::run(&app.repository, asked, &progress);
+        let check = crate::verify::run(&app.server, asked, &progress);
         // Whoever asked may have gone. What was found and verified until then is written down.
         let report = tokio::select! {
             report = check => report,
@@ -40,13 +40,13 @@ mod tests {
 
     use super::*;
     use crate::http::Token;
-    use crate::repository::Parts;
+    use crate::store::Parts;
 
     /// Each check takes memory for all that it knows.
     #[tokio::test]
     async fn one_check_runs_at_a_time() {
-        let repository = Parts::default().start();
-        let app = App { repository, token: Token::new("t"), verifying: Arc::default() };
+        let server = Parts::default().serve();
+        let app = App { server, token: Token::new("t"), verifying: Arc::default() };
         let ask = || verify(State(app.clone()), Request::new(Body::from(r#"{"level":"index"}"#)));
         let status = |reply: Reply| reply.into_response().status();
         let running = Arc::clone(&app.verifying).try_lock_owned().unwrap();

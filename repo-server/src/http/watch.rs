@@ -16,20 +16,23 @@ use hyper::{StatusCode, header};
 use super::App;
 use super::respond::Reply;
 use crate::error::ServerError;
-use crate::repository::{Done, Repository};
-use crate::{alarm, freshness, session, snapshot, space};
+use crate::freshness;
+use crate::health::gate;
+use crate::health::space;
+use crate::server::{Done, Server};
+use crate::snapshot;
 
 /// The text format of Prometheus.
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Whether a push would be taken. Needs no token, so a refusal says no more than its code.
 pub(super) async fn ready(State(app): State<App>) -> Reply {
-    let look = |repository: &Arc<Repository>| {
-        repository.check_running()?;
-        session::check_push(repository)?;
-        space::admit(repository, None)
+    let look = |server: &Arc<Server>| {
+        server.store.check_running()?;
+        gate::check_push(&server.store)?;
+        space::admit(&server.store, None)
     };
-    Ok(match app.repository.blocking(look).await {
+    Ok(match app.server.blocking(look).await {
         Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
         Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", error.code())),
     }
@@ -38,26 +41,26 @@ pub(super) async fn ready(State(app): State<App>) -> Reply {
 
 /// Figures for Prometheus.
 pub(super) async fn metrics(State(app): State<App>) -> Reply {
-    let text = app.repository.blocking(figures).await?;
+    let text = app.server.blocking(figures).await?;
     Ok(([(header::CONTENT_TYPE, TEXT)], text).into_response())
 }
 
 /// Series that have lines of their own, at most.
 const MOST_SERIES: usize = 1000;
 
-fn figures(repository: &Arc<Repository>) -> Result<String, ServerError> {
-    let (totals, alarms) = (repository.totals()?, alarm::list(repository)?);
-    let (series, sums) = (freshness::report(repository)?.series, freshness::pack_sums(repository)?);
-    let snapshots = snapshot::list(repository, None)?.len();
+fn figures(server: &Arc<Server>) -> Result<String, ServerError> {
+    let (totals, alarms) = (server.store.totals()?, crate::health::alarms(&server.store)?);
+    let (series, sums) = (freshness::report(server)?.series, server.pack_sums.now(&server.store)?);
+    let snapshots = snapshot::list(&server.store, None)?.len();
     let mut text = Text::default();
-    text.one("astacus_sessions_open", "Sessions that are open.", wide(repository.sessions.count()));
+    text.one("astacus_sessions_open", "Sessions that are open.", wide(server.sessions.count()));
     text.one("astacus_snapshots", "Snapshots that are listed.", wide(snapshots));
     text.one("astacus_packs", "Packs on the site.", totals.packs.into());
     text.one("astacus_blobs", "Chunks and pages.", totals.chunks);
     text.one("astacus_stored_bytes", "Bytes of all packs.", totals.stored_bytes);
     let unreferenced = "Bytes in packs that nothing needs and the collector has not freed.";
     text.one("astacus_unreferenced_bytes", unreferenced, sums.unreferenced_bytes);
-    of_process(&mut text, &repository.done());
+    of_process(&mut text, &server.done());
     of_alarms(&mut text, &alarms);
     of_series(&mut text, &series);
     Ok(text.0)

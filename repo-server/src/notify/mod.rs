@@ -20,10 +20,10 @@ use format_spec::notice::{Event, Notice};
 use format_spec::wire::{Alarm, Severity};
 use serde::{Deserialize, Serialize};
 
-use crate::alarm::{self, AlarmCode};
 use crate::error::{Chain, ServerError};
+use crate::health::alarm::{self, AlarmCode};
 use crate::index::{Batch, KeyRange, Table};
-use crate::repository::Repository;
+use crate::server::Server;
 use crate::settings::{Choices, Notify};
 use crate::time::{later, rfc3339};
 
@@ -62,14 +62,14 @@ pub(crate) enum Undelivered {
 }
 
 /// Tells people of alarms, for ever.
-pub(crate) async fn tell(repository: Arc<Repository>) {
-    tokio::join!(tell_by(Arc::clone(&repository), Channel::Command), tell_by(repository, Channel::Webhook));
+pub(crate) async fn tell(server: Arc<Server>) {
+    tokio::join!(tell_by(Arc::clone(&server), Channel::Command), tell_by(server, Channel::Webhook));
 }
 
-async fn tell_by(repository: Arc<Repository>, channel: Channel) {
+async fn tell_by(server: Arc<Server>, channel: Channel) {
     let mut teller = Teller::new(channel);
     loop {
-        if let Err(error) = teller.round(&repository).await {
+        if let Err(error) = teller.round(&server).await {
             tracing::warn!(channel = channel.name(), error = %Chain(&error), "notices could not be looked after");
         }
         tokio::time::sleep(LOOK_EVERY).await;
@@ -162,52 +162,48 @@ impl Teller {
     }
 
     /// Tells what is new. Ends at the first notice that cannot be delivered.
-    async fn round(&mut self, repository: &Arc<Repository>) -> Result<(), ServerError> {
-        let choices = repository.choices();
+    async fn round(&mut self, server: &Arc<Server>) -> Result<(), ServerError> {
+        let choices = server.choices();
         if !self.channel.is_configured(&choices.notify) {
-            return self.works(repository).await;
+            return self.works(server).await;
         }
-        let now = repository.parts.clock.monotonic();
+        let now = server.store.parts.clock.monotonic();
         if self.paused.is_some_and(|(_, until)| now < until) {
             return Ok(());
         }
-        for news in self.look(repository, &choices).await? {
-            let now_ms = repository.parts.clock.unix_ms();
-            let notice = notice(repository, &news, now_ms);
+        for news in self.look(server, &choices).await? {
+            let now_ms = server.store.parts.clock.unix_ms();
+            let notice = notice(server, &news, now_ms);
             if let Err(error) = self.channel.deliver(&choices.notify, &notice, now_ms).await {
-                return self.failed(repository, &error).await;
+                return self.failed(server, &error).await;
             }
-            self.works(repository).await?;
-            self.note(repository, news).await?;
+            self.works(server).await?;
+            self.note(server, news).await?;
             let (code, subject, event) = (&notice.code, notice.subject.as_deref(), notice.event.name());
             tracing::info!(channel = self.channel.name(), event, code, subject, "a notice was delivered");
         }
         Ok(())
     }
 
-    async fn look(
-        &mut self,
-        repository: &Arc<Repository>,
-        choices: &Choices,
-    ) -> Result<Vec<News>, ServerError> {
+    async fn look(&mut self, server: &Arc<Server>, choices: &Choices) -> Result<Vec<News>, ServerError> {
         if self.told.is_none() {
             let prefix = self.channel.prefix();
-            self.told = Some(repository.blocking(move |repository| read(repository, &prefix)).await?);
+            self.told = Some(server.blocking(move |server| read(server, &prefix)).await?);
         }
-        let mut up = repository.blocking(|repository| alarm::list(repository)).await?;
+        let mut up = server.blocking(|server| crate::health::alarms(&server.store)).await?;
         // A channel does not tell that it told nothing.
         let own = |alarm: &Alarm| {
             let is_failing = alarm.code == AlarmCode::NotifyFailing.name();
             is_failing && alarm.subject.as_deref() == Some(self.channel.name())
         };
         up.retain(|alarm| !own(alarm));
-        let now_ms = repository.parts.clock.unix_ms();
+        let now_ms = server.store.parts.clock.unix_ms();
         let none = BTreeMap::new();
         Ok(news(&up, self.told.as_ref().unwrap_or(&none), choices.notify.repeat_every, now_ms))
     }
 
     /// Writes down what was told.
-    async fn note(&mut self, repository: &Arc<Repository>, news: News) -> Result<(), ServerError> {
+    async fn note(&mut self, server: &Arc<Server>, news: News) -> Result<(), ServerError> {
         let News { event, told } = news;
         let id = (told.code.clone(), told.subject.clone());
         let subject = told.subject.as_ref().map(|subject| format!("/{subject}")).unwrap_or_default();
@@ -221,48 +217,48 @@ impl Teller {
             batch.put(Table::Meta, key, serde_json::to_vec(&told).expect("plain JSON"));
             known.insert(id, told);
         }
-        match repository.blocking(move |repository| repository.commit(batch)).await {
+        match server.blocking(move |server| server.store.commit(batch)).await {
             // Until there is room, memory has to do.
             Err(ServerError::Full { .. }) => Ok(()),
             noted => noted,
         }
     }
 
-    async fn failed(&mut self, repository: &Arc<Repository>, error: &Undelivered) -> Result<(), ServerError> {
+    async fn failed(&mut self, server: &Arc<Server>, error: &Undelivered) -> Result<(), ServerError> {
         let pause = self.paused.map_or(FIRST_PAUSE, |(pause, _)| (pause * 2).min(LONGEST_PAUSE));
-        self.paused = Some((pause, repository.parts.clock.monotonic() + pause));
+        self.paused = Some((pause, server.store.parts.clock.monotonic() + pause));
         let message = format!("notices are not delivered by the {}: {}", self.channel.name(), Chain(error));
         tracing::warn!(channel = self.channel.name(), error = %Chain(error), next_in = ?pause, "a notice was not delivered");
-        self.show(repository, Some(message)).await
+        self.show(server, Some(message)).await
     }
 
-    async fn works(&mut self, repository: &Arc<Repository>) -> Result<(), ServerError> {
+    async fn works(&mut self, server: &Arc<Server>) -> Result<(), ServerError> {
         self.paused = None;
-        self.show(repository, None).await
+        self.show(server, None).await
     }
 
     /// Shows whether it works.
-    async fn show(&self, repository: &Arc<Repository>, message: Option<String>) -> Result<(), ServerError> {
+    async fn show(&self, server: &Arc<Server>, message: Option<String>) -> Result<(), ServerError> {
         let name = self.channel.name();
-        let show = move |repository: &Arc<Repository>| {
-            alarm::set(repository, AlarmCode::NotifyFailing, name, message.as_deref())
+        let show = move |server: &Arc<Server>| {
+            alarm::set(&server.store, AlarmCode::NotifyFailing, name, message.as_deref())
         };
-        match repository.blocking(show).await {
+        match server.blocking(show).await {
             Err(ServerError::Full { .. }) => Ok(()),
             shown => shown,
         }
     }
 }
 
-fn notice(repository: &Repository, news: &News, now_ms: u64) -> Notice {
+fn notice(server: &Server, news: &News, now_ms: u64) -> Notice {
     let Told { code, subject, severity, message, since, .. } = news.told.clone();
-    let (at, repository) = (rfc3339(now_ms), repository.id());
+    let (at, repository) = (rfc3339(now_ms), server.id());
     Notice { event: news.event, code, severity, subject, message, since, at, repository }
 }
 
-fn read(repository: &Repository, prefix: &[u8]) -> Result<BTreeMap<Key, Told>, ServerError> {
+fn read(server: &Server, prefix: &[u8]) -> Result<BTreeMap<Key, Told>, ServerError> {
     let mut all = BTreeMap::new();
-    repository.for_each_row(Table::Meta, &KeyRange::prefix(prefix), |_, value| {
+    server.store.for_each_row(Table::Meta, &KeyRange::prefix(prefix), |_, value| {
         let told: Told =
             serde_json::from_slice(value).map_err(|_| ServerError::Row { object: "a notice".to_owned() })?;
         all.insert((told.code.clone(), told.subject.clone()), told);

@@ -204,7 +204,7 @@ async fn a_webhook_that_refuses_or_says_nothing_has_not_delivered() {
 fn configure(world: &World, script: &Path) {
     let command = NotifyCommand { program: script.to_str().unwrap().to_owned(), arguments: Vec::new() };
     let notify = Notify { command: Some(command), within: LONG, ..Notify::default() };
-    world.repository.choose(Choices { notify, ..Choices::default() });
+    world.server.choose(Choices { notify, ..Choices::default() });
 }
 
 fn write_script(path: &Path, text: &str) {
@@ -224,15 +224,15 @@ fn a_failing_channel_is_shown_and_paused_and_a_restart_tells_what_was_not_told()
     let (script, log) = (folder.path().join("tell"), folder.path().join("log"));
     write_script(&script, &format!("echo $ASTACUS_EVENT $ASTACUS_ALARM >> {}; exit 1", log.display()));
     configure(&world, &script);
-    alarm::raise(&world.repository, AlarmCode::LargeDelete, "much").unwrap();
+    alarm::raise(&world.store, AlarmCode::LargeDelete, "much").unwrap();
     let told = || std::fs::read_to_string(&log).unwrap_or_default();
     let codes = |world: &World| {
-        let alarms = alarm::list(&world.repository).unwrap();
+        let alarms = crate::health::alarms(&world.store).unwrap();
         alarms.into_iter().map(|alarm| alarm.code).collect::<Vec<_>>()
     };
     let mut teller = Teller::new(Channel::Command);
     let round = |world: &World, teller: &mut Teller| {
-        world.wait(teller.round(&world.repository)).unwrap();
+        world.wait(teller.round(&world.server)).unwrap();
     };
 
     for _ in 0..3 {
@@ -259,7 +259,7 @@ fn a_failing_channel_is_shown_and_paused_and_a_restart_tells_what_was_not_told()
 
     world.crash();
     configure(&world, &script);
-    alarm::clear(&world.repository, AlarmCode::LargeDelete).unwrap();
+    alarm::clear(&world.store, AlarmCode::LargeDelete).unwrap();
     let mut teller = Teller::new(Channel::Command);
     for _ in 0..2 {
         round(&world, &mut teller);

@@ -7,13 +7,13 @@ use format_spec::object::HEADER_LEN;
 use format_spec::pack::{self, Directory, TRAILER_LEN, Trailer};
 use format_spec::{FormatError, PackId};
 
-use super::object_name;
-use crate::damaged::Object;
 use crate::defects;
+use crate::defects::objects::Object;
 use crate::error::ServerError;
 use crate::index::row::{PackNumber, PackRow};
-use crate::repository::Repository;
 use crate::site::SiteError;
+use crate::site::layout::pack_object;
+use crate::store::Store;
 
 /// How much of the end of a pack is read at first: it holds the footer of a usual pack of chunks.
 const TAIL_LEN: u64 = 32 << 10;
@@ -23,12 +23,12 @@ const TAIL_LEN: u64 = 32 << 10;
 /// # Errors
 /// As [`read_directory`].
 pub(crate) async fn directory_of(
-    repository: &Arc<Repository>,
+    store: &Arc<Store>,
     number: PackNumber,
     row: &PackRow,
 ) -> Result<Directory, ServerError> {
-    let read = defects::twice(|| read_directory(repository, &row.id, row.len)).await;
-    defects::heed(repository, Object::Pack(number), read).await
+    let read = defects::twice(|| read_directory(store, &row.id, row.len)).await;
+    defects::heed(store, Object::Pack(number), read).await
 }
 
 /// What lies in a pack of `len` bytes. The footer is authenticated; the rest of the pack is not looked at.
@@ -36,22 +36,18 @@ pub(crate) async fn directory_of(
 /// # Errors
 /// [`ServerError::Damaged`] if header or footer are not as they were written, [`ServerError::Site`] if they
 /// could not be read. [`unreadable`] tells what stays so from what may work later.
-pub(crate) async fn read_directory(
-    repository: &Repository,
-    id: &PackId,
-    len: u64,
-) -> Result<Directory, ServerError> {
+pub(crate) async fn read_directory(store: &Store, id: &PackId, len: u64) -> Result<Directory, ServerError> {
     let damaged = |source| ServerError::Damaged { object: id.to_string(), source };
     let short = || damaged(FormatError::Malformed { what: "pack", why: "too short".to_owned() });
-    let name = object_name(id);
-    let site = repository.parts.site.as_ref();
+    let name = pack_object(id);
+    let site = store.parts.site.as_ref();
     let wide = |n: usize| u64::try_from(n).expect("a small number");
     if len < wide(HEADER_LEN + TRAILER_LEN) {
         return Err(short());
     }
     let tail_at = len.saturating_sub(TAIL_LEN);
     let ranges = [0..wide(HEADER_LEN), tail_at..len];
-    let read = site.get_ranges(&name, &ranges).await.map_err(|error| repository.site_error(error))?;
+    let read = site.get_ranges(&name, &ranges).await.map_err(|error| store.site_error(error))?;
     let [header, tail]: [Bytes; 2] = read.try_into().map_err(|_| short())?;
     let header = header.first_chunk::<HEADER_LEN>().ok_or_else(short)?;
     let trailer = tail.last_chunk::<TRAILER_LEN>().ok_or_else(short)?;
@@ -62,10 +58,10 @@ pub(crate) async fn read_directory(
         let end = tail.len().checked_sub(TRAILER_LEN).ok_or_else(short)?;
         tail.get(start..end).map(|found| tail.slice_ref(found)).ok_or_else(short)?
     } else {
-        let read = site.get_ranges(&name, &[footer]).await.map_err(|error| repository.site_error(error))?;
+        let read = site.get_ranges(&name, &[footer]).await.map_err(|error| store.site_error(error))?;
         read.into_iter().next().ok_or_else(short)?
     };
-    pack::open_footer(&repository.keys, repository.id(), header, &trailer, &footer).map_err(damaged)
+    pack::open_footer(&store.keys, store.id(), header, &trailer, &footer).map_err(damaged)
 }
 
 /// What is wrong with an object, if reading it failed for a reason that stays; `None` for an error that

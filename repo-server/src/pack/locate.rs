@@ -3,28 +3,28 @@
 use format_spec::ChunkId;
 use format_spec::wire::ChunkLocation;
 
-use super::object_name;
 use crate::error::ServerError;
 use crate::index::Table;
 use crate::index::row::DamagedRow;
-use crate::repository::Repository;
+use crate::site::layout::pack_object;
+use crate::store::Store;
 
 /// Where a chunk or page lies, and who needs it.
 ///
 /// # Errors
 /// [`ServerError::NoChunk`] if no row names it.
-pub(crate) fn locate_one(repository: &Repository, id: ChunkId) -> Result<ChunkLocation, ServerError> {
-    let row = repository.chunk_rows([&id])?.into_iter().flatten().next();
+pub(crate) fn locate_one(store: &Store, id: ChunkId) -> Result<ChunkLocation, ServerError> {
+    let row = store.chunk_rows([&id])?.into_iter().flatten().next();
     let row = row.ok_or(ServerError::NoChunk(id))?;
-    let pack = repository.pack_row(row.pack)?;
-    let damaged = repository.parts.index.get(Table::Damaged, id.as_bytes())?;
+    let pack = store.pack_row(row.pack)?;
+    let damaged = store.parts.index.get(Table::Damaged, id.as_bytes())?;
     let damaged = damaged.and_then(|value| DamagedRow::decode(&value)).map(|damaged| damaged.problem);
     Ok(ChunkLocation {
         id,
         kind: row.kind,
         cluster: pack.domain.clone(),
         pack: pack.id,
-        object: object_name(&pack.id).as_str().to_owned(),
+        object: pack_object(&pack.id).as_str().to_owned(),
         offset: row.offset,
         stored_bytes: row.stored_len,
         plain_bytes: row.plain_len,

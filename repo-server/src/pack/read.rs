@@ -8,13 +8,14 @@ use bytes::Bytes;
 use format_spec::blob::BlobInfo;
 use format_spec::{ChunkId, wire};
 
-use super::object_name;
+use crate::defects::blobs::Place;
 use crate::defects::{self, Unread};
 use crate::error::ServerError;
 use crate::index::row::{ChunkRow, PackNumber, PackRow};
-use crate::quarantine::Place;
-use crate::repository::{Budget, Domain, Repository, Reserved};
 use crate::site::SiteError;
+use crate::site::layout::pack_object;
+use crate::store::Domain;
+use crate::store::{Budget, Reserved, Store};
 
 /// Bytes between two blobs that are cheaper to read along than to skip.
 pub(super) const GAP: u64 = 32 << 10;
@@ -34,39 +35,40 @@ pub(crate) struct Blob {
 /// [`ServerError::NoChunk`] if the domain does not have one, [`ServerError::Damaged`] if one fails
 /// authentication, [`ServerError::Lost`] if the disk does not give one.
 pub(crate) async fn read_blobs(
-    repository: &Arc<Repository>,
+    store: &Arc<Store>,
     domain: &Arc<Domain>,
     ids: Vec<ChunkId>,
 ) -> Result<Vec<Blob>, ServerError> {
-    read_within(repository, domain, ids, None).await.map(|(blobs, _)| blobs)
+    read_within(store, domain, ids, None).await.map(|(blobs, _)| blobs)
 }
 
-/// As [`read_blobs`], for an answer: memory is reserved before anything is read, and held as long as the
+/// As [`read_blobs`], for an answer: memory is taken from `answers` before anything is read, and held as long as the
 /// reservation lives.
 ///
 /// # Errors
 /// As [`read_blobs`], and [`ServerError::Rests`] if too many other answers are not sent yet.
 pub(crate) async fn read_for_answer(
-    repository: &Arc<Repository>,
+    store: &Arc<Store>,
+    answers: &Budget,
     domain: &Arc<Domain>,
     ids: Vec<ChunkId>,
 ) -> Result<(Vec<Blob>, Option<Reserved>), ServerError> {
-    read_within(repository, domain, ids, Some(&repository.answers)).await
+    read_within(store, domain, ids, Some(answers)).await
 }
 
 async fn read_within(
-    repository: &Arc<Repository>,
+    store: &Arc<Store>,
     domain: &Arc<Domain>,
     ids: Vec<ChunkId>,
     budget: Option<&Budget>,
 ) -> Result<(Vec<Blob>, Option<Reserved>), ServerError> {
     for attempt in 1..=ATTEMPTS {
-        match read_once(repository, domain, ids.clone(), budget).await {
+        match read_once(store, domain, ids.clone(), budget).await {
             // A pack that was repacked may go between the look at the rows and the read.
             Err(ServerError::Row { .. }) if attempt < ATTEMPTS => {}
             Ok(Reading { blobs, unread, reserved }) if unread.is_empty() => return Ok((blobs, reserved)),
             Ok(Reading { unread, .. }) if attempt < ATTEMPTS && unread.iter().any(is_missing) => {}
-            Ok(Reading { unread, .. }) => return Err(defects::blobs(repository, unread).await?),
+            Ok(Reading { unread, .. }) => return Err(defects::blobs(store, unread).await?),
             Err(error) => return Err(error),
         }
     }
@@ -79,7 +81,7 @@ async fn read_within(
 /// # Errors
 /// [`ServerError`] that says nothing about stored bytes.
 pub(crate) async fn find_damage(
-    repository: &Arc<Repository>,
+    store: &Arc<Store>,
     domain: &Arc<Domain>,
     ids: Vec<(ChunkId, u32)>,
 ) -> Result<(), ServerError> {
@@ -92,7 +94,7 @@ pub(crate) async fn find_damage(
             bytes += u64::from(len);
             some.push(id);
         }
-        match read_blobs(repository, domain, some).await {
+        match read_blobs(store, domain, some).await {
             Err(error) if !error.is_of_stored() && !matches!(error, ServerError::NoChunk(_)) => {
                 return Err(error);
             }
@@ -117,16 +119,16 @@ struct Reading {
 }
 
 async fn read_once(
-    repository: &Arc<Repository>,
+    store: &Arc<Store>,
     domain: &Arc<Domain>,
     ids: Vec<ChunkId>,
     budget: Option<&Budget>,
 ) -> Result<Reading, ServerError> {
     let of_domain = Arc::clone(domain);
-    let (ids, rows, plan) = repository
-        .blocking(move |repository| {
-            let rows = locate(repository, &of_domain, &ids)?;
-            let with_pack = |(number, reads)| Ok((repository.pack_row(number)?, reads));
+    let (ids, rows, plan) = store
+        .blocking(move |store| {
+            let rows = locate(store, &of_domain, &ids)?;
+            let with_pack = |(number, reads)| Ok((store.pack_row(number)?, reads));
             let plan: Vec<_> =
                 bounded_plan(&rows).into_iter().map(with_pack).collect::<Result<_, ServerError>>()?;
             Ok((ids, rows, plan))
@@ -141,21 +143,21 @@ async fn read_once(
     let mut sealed: Vec<Bytes> = vec![Bytes::new(); rows.len()];
     let mut failed = BTreeMap::new();
     for (pack, reads) in plan {
-        match fetch(repository, &pack, &reads, &mut sealed).await {
+        match fetch(store, &pack, &reads, &mut sealed).await {
             Err(ServerError::Site(SiteError::NotFound { name })) => {
                 let blobs = reads.iter().flat_map(|read| &read.blobs);
                 let gone = || ServerError::Site(SiteError::NotFound { name: name.clone() });
                 failed.extend(blobs.map(|(place, _)| (*place, gone())));
             }
             Err(ServerError::Site(error)) if error.is_of_object() => {
-                failed.extend(fetch_each(repository, &pack, &reads, &mut sealed).await?);
+                failed.extend(fetch_each(store, &pack, &reads, &mut sealed).await?);
             }
             fetched => fetched?,
         }
     }
     let domain = Arc::clone(domain);
-    let opened = move |_: &Arc<Repository>| Ok(open_all(&domain, &ids, &rows, &sealed, failed));
-    let mut reading = repository.blocking(opened).await?;
+    let opened = move |_: &Arc<Store>| Ok(open_all(&domain, &ids, &rows, &sealed, failed));
+    let mut reading = store.blocking(opened).await?;
     let lens = reading.blobs.iter().map(|blob| u64::try_from(blob.payload.len()).unwrap_or(u64::MAX));
     let opened_len = lens.sum();
     reading.reserved = reserved;
@@ -180,7 +182,7 @@ fn bounded_plan(rows: &[ChunkRow]) -> BTreeMap<PackNumber, Vec<Read>> {
 /// Reads the blobs of a pack one by one, those that the disk does not give twice. Answers which it does not give, by
 /// their places in the request.
 async fn fetch_each(
-    repository: &Arc<Repository>,
+    store: &Arc<Store>,
     pack: &PackRow,
     reads: &[Read],
     sealed: &mut [Bytes],
@@ -188,9 +190,9 @@ async fn fetch_each(
     let mut failed = BTreeMap::new();
     for (place, range) in reads.iter().flat_map(|read| read.blobs.iter().cloned()) {
         let alone = [Read { range: range.clone(), blobs: vec![(place, range)] }];
-        let mut fetched = fetch(repository, pack, &alone, sealed).await;
+        let mut fetched = fetch(store, pack, &alone, sealed).await;
         if matches!(fetched, Err(ServerError::Site(SiteError::Unreadable { .. }))) {
-            fetched = fetch(repository, pack, &alone, sealed).await;
+            fetched = fetch(store, pack, &alone, sealed).await;
         }
         match fetched {
             Err(error @ ServerError::Site(_)) => drop(failed.insert(place, error)),
@@ -201,8 +203,8 @@ async fn fetch_each(
 }
 
 /// The rows of `ids`, all of which must be of the domain, and small enough together.
-fn locate(repository: &Repository, domain: &Domain, ids: &[ChunkId]) -> Result<Vec<ChunkRow>, ServerError> {
-    let rows = repository.chunk_rows_of(domain, ids)?;
+fn locate(store: &Store, domain: &Domain, ids: &[ChunkId]) -> Result<Vec<ChunkRow>, ServerError> {
+    let rows = store.chunk_rows_of(domain, ids)?;
     let rows: Vec<ChunkRow> = ids
         .iter()
         .zip(rows)
@@ -242,14 +244,14 @@ pub(super) fn plan(rows: &[ChunkRow], gap: u64) -> BTreeMap<PackNumber, Vec<Read
 
 /// Reads a pack, and puts the sealed blobs where they belong.
 pub(super) async fn fetch(
-    repository: &Arc<Repository>,
+    store: &Arc<Store>,
     pack: &PackRow,
     reads: &[Read],
     sealed: &mut [Bytes],
 ) -> Result<(), ServerError> {
     let ranges: Vec<Range<u64>> = reads.iter().map(|read| read.range.clone()).collect();
-    let pieces = repository.parts.site.get_ranges(&object_name(&pack.id), &ranges).await;
-    let pieces = pieces.map_err(|error| repository.site_error(error))?;
+    let pieces = store.parts.site.get_ranges(&pack_object(&pack.id), &ranges).await;
+    let pieces = pieces.map_err(|error| store.site_error(error))?;
     for (read, piece) in reads.iter().zip(pieces) {
         for (place, range) in &read.blobs {
             let within = |at: u64| usize::try_from(at - read.range.start).unwrap_or(usize::MAX);

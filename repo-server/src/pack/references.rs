@@ -13,12 +13,13 @@ use format_spec::{ChunkId, FormatError, page};
 
 use super::read::{GAP, Read, fetch, len_of, plan};
 use super::{directory_of, find_damage, unreadable};
-use crate::damaged::Object;
 use crate::defects;
+use crate::defects::objects::Object;
 use crate::error::ServerError;
 use crate::index::row::{ChunkRow, PackRow};
-use crate::repository::{Domain, Repository};
 use crate::site::SiteError;
+use crate::store::Domain;
+use crate::store::Store;
 
 /// Reads of one pack that are few enough. Pages that lie far apart are read with what lies between them.
 const MOST_READS: usize = 32;
@@ -46,7 +47,7 @@ pub(crate) struct References {
 /// # Errors
 /// What says nothing about the pack, and may work later.
 pub(crate) async fn references_of(
-    repository: &Arc<Repository>,
+    store: &Arc<Store>,
     pack: &PackRow,
     pages: &Pages,
 ) -> Result<References, ServerError> {
@@ -57,8 +58,8 @@ pub(crate) async fn references_of(
             break;
         }
         let more = match way {
-            Way::Pages => by_pages(repository, pack, left).await?,
-            Way::Footer => by_footer(repository, pack, &left).await?,
+            Way::Pages => by_pages(store, pack, left).await?,
+            Way::Footer => by_footer(store, pack, &left).await?,
         };
         found.add(more);
     }
@@ -122,13 +123,9 @@ fn few_reads(rows: &[ChunkRow]) -> Vec<Read> {
     reads
 }
 
-async fn by_footer(
-    repository: &Arc<Repository>,
-    pack: &PackRow,
-    pages: &Pages,
-) -> Result<References, ServerError> {
+async fn by_footer(store: &Arc<Store>, pack: &PackRow, pages: &Pages) -> Result<References, ServerError> {
     let Some(number) = pages.values().next().map(|row| row.pack) else { return Ok(References::default()) };
-    let directory = match directory_of(repository, number, pack).await {
+    let directory = match directory_of(store, number, pack).await {
         Ok(directory) => directory,
         Err(error) => return References::unknown(error),
     };
@@ -137,28 +134,24 @@ async fn by_footer(
     Ok(References { known, problem: None })
 }
 
-async fn by_pages(
-    repository: &Arc<Repository>,
-    pack: &PackRow,
-    mut pages: Pages,
-) -> Result<References, ServerError> {
+async fn by_pages(store: &Arc<Store>, pack: &PackRow, mut pages: Pages) -> Result<References, ServerError> {
     let Some(number) = pages.values().next().map(|row| row.pack) else { return Ok(References::default()) };
-    let domain = repository.domain(&pack.domain);
+    let domain = store.domain(&pack.domain);
     let ids: Vec<(ChunkId, u32)> = pages.iter().map(|(id, row)| (*id, row.plain_len)).collect();
     let mut cut_off = None;
-    let mut read = read_sealed(repository, pack, &pages).await;
+    let mut read = read_sealed(store, pack, &pages).await;
     if let Err(ServerError::Site(SiteError::OutOfRange { len, .. })) = read {
         pages.retain(|_, row| row.range().end <= len);
         cut_off = read.err();
-        read = read_sealed(repository, pack, &pages).await;
+        read = read_sealed(store, pack, &pages).await;
     }
     let found = match read {
         Ok(sealed) => {
             let domain = Arc::clone(&domain);
-            repository.blocking(move |_| open_all(&domain, &pages, &sealed)).await?
+            store.blocking(move |_| open_all(&domain, &pages, &sealed)).await?
         }
         Err(error @ ServerError::Site(SiteError::NotFound { .. })) => {
-            let read: Result<(), _> = defects::heed(repository, Object::Pack(number), Err(error)).await;
+            let read: Result<(), _> = defects::heed(store, Object::Pack(number), Err(error)).await;
             return read.map_or_else(References::unknown, |()| Ok(References::default()));
         }
         Err(error) => References { problem: Some(error), ..References::default() },
@@ -166,7 +159,7 @@ async fn by_pages(
     let found = References { problem: found.problem.or(cut_off), ..found };
     match &found.problem {
         None => {}
-        Some(problem) if problem.is_of_stored() => find_damage(repository, &domain, ids).await?,
+        Some(problem) if problem.is_of_stored() => find_damage(store, &domain, ids).await?,
         Some(_) => return found.problem.map_or_else(|| Ok(References::default()), References::unknown),
     }
     match found.problem {
@@ -176,14 +169,10 @@ async fn by_pages(
 }
 
 /// The blobs of pages, in the order of their ids.
-async fn read_sealed(
-    repository: &Arc<Repository>,
-    pack: &PackRow,
-    pages: &Pages,
-) -> Result<Vec<Bytes>, ServerError> {
+async fn read_sealed(store: &Arc<Store>, pack: &PackRow, pages: &Pages) -> Result<Vec<Bytes>, ServerError> {
     let rows: Vec<ChunkRow> = pages.values().copied().collect();
     let mut sealed = vec![Bytes::new(); rows.len()];
-    fetch(repository, pack, &few_reads(&rows), &mut sealed).await?;
+    fetch(store, pack, &few_reads(&rows), &mut sealed).await?;
     Ok(sealed)
 }
 

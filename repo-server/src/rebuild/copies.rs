@@ -12,7 +12,8 @@ use super::fill::{IfEmpty, PackFound, Rebuild};
 use crate::error::ServerError;
 use crate::index::row::{ChunkRow, DamagedRow, Health, PackNumber};
 use crate::index::{Batch, KeyRange, Table};
-use crate::pack::{object_name, unreadable};
+use crate::pack::unreadable;
+use crate::site::layout::pack_object;
 
 /// Bytes of blobs that are read at once; one blob may be longer.
 const READ_BYTES: u64 = 16 << 20;
@@ -109,16 +110,16 @@ impl Rebuild {
         let pack = read.first().and_then(|tried| self.pack_of(&tried.row()));
         let pack = pack.ok_or(ServerError::Bug("a row of no pack"))?;
         let ranges: Vec<_> = read.iter().map(|tried| tried.row().range()).collect();
-        let name = object_name(&pack.id);
-        let blobs = Handle::current().block_on(self.repository.parts.site.get_ranges(&name, &ranges));
-        let blobs = match blobs.map_err(|error| self.repository.site_error(error)) {
+        let name = pack_object(&pack.id);
+        let blobs = Handle::current().block_on(self.store.parts.site.get_ranges(&name, &ranges));
+        let blobs = match blobs.map_err(|error| self.store.site_error(error)) {
             Ok(blobs) => blobs,
             Err(error) => {
                 let problem = unreadable(&error).ok_or(error)?;
                 return Ok(vec![Some(format!("{} {problem}", pack.id)); read.len()]);
             }
         };
-        let sealer = &self.repository.domain(&pack.domain).sealer;
+        let sealer = &self.store.domain(&pack.domain).sealer;
         // Sites never answer with less; if one did, nothing opens.
         let blobs = blobs.into_iter().chain(std::iter::repeat_with(Default::default));
         let open = |(tried, blob): (&Try, bytes::Bytes)| {
@@ -143,7 +144,7 @@ impl Rebuild {
     fn give_up(&mut self, taken: Try, problem: String, batch: &mut Batch) -> Result<(), ServerError> {
         let cluster =
             self.pack_of(&taken.row()).ok_or(ServerError::Bug("a row of no pack"))?.domain.to_string();
-        let found_ms = self.repository.parts.clock.unix_ms();
+        let found_ms = self.store.parts.clock.unix_ms();
         let row = DamagedRow { cluster, problem, found_ms };
         batch.put(Table::Damaged, *taken.blob.id.as_bytes(), row.encode());
         self.commit_if_heavy(batch)?;
@@ -153,8 +154,8 @@ impl Rebuild {
 
     /// Names the blobs of which no copy opened.
     pub(super) fn report_damaged(&mut self) -> Result<(), ServerError> {
-        let repository = std::sync::Arc::clone(&self.repository);
-        repository.for_each_row(Table::Damaged, &KeyRange::all(), |key, value| {
+        let store = std::sync::Arc::clone(&self.store);
+        store.for_each_row(Table::Damaged, &KeyRange::all(), |key, value| {
             let id = key.try_into().ok().map(ChunkId::from_bytes);
             let wrong = || ServerError::Row { object: "a damaged blob".to_owned() };
             let (id, row) = id.zip(DamagedRow::decode(value)).ok_or_else(wrong)?;

@@ -4,11 +4,11 @@ use format_spec::ChunkId;
 use format_spec::key::BlobKind;
 
 use super::fill::{BATCH_WEIGHT, HEADINGS, Rebuild};
-use crate::audit::sort::Sorter;
 use crate::audit::{Joined, join};
+use crate::catalog::lost_pages;
 use crate::error::ServerError;
 use crate::index::{Batch, Table};
-use crate::owed;
+use crate::sort::Sorter;
 
 /// What was named and has no row.
 #[derive(Default)]
@@ -44,7 +44,7 @@ impl Rebuild {
     }
 
     fn take_references(&mut self) -> Sorter<HEADINGS> {
-        let empty = Sorter::new(&self.repository.parts.scratch);
+        let empty = Sorter::new(&self.store.parts.scratch);
         std::mem::replace(&mut self.references, empty)
     }
 
@@ -52,8 +52,8 @@ impl Rebuild {
     /// chunks have no rows.
     fn set_counts(&self, sorter: Sorter<HEADINGS>) -> Result<Unknown, ServerError> {
         let (mut unknown, mut batch) = (Unknown::default(), Batch::new());
-        let repository = &self.repository;
-        join(repository, sorter.finish()?, |group: &[Joined<HEADINGS>]| {
+        let store = &self.store;
+        join(store, sorter.finish()?, |group: &[Joined<HEADINGS>]| {
             for Joined { id, row, counts: [by_pages, by_manifests] } in group {
                 let of_kind = |kind| row.filter(|row| row.kind == kind);
                 if *by_pages > 0 && of_kind(BlobKind::Chunk).is_none() {
@@ -61,7 +61,7 @@ impl Rebuild {
                     unknown.first.get_or_insert(*id);
                 }
                 let Some(mut row) = *row else {
-                    owed::set(&mut batch, id, *by_manifests);
+                    lost_pages::set(&mut batch, id, *by_manifests);
                     continue;
                 };
                 let counted = if row.kind == BlobKind::Chunk { *by_pages } else { *by_manifests };
@@ -70,7 +70,7 @@ impl Rebuild {
                     batch.put(Table::Chunk, *id.as_bytes(), row.encode());
                 }
             }
-            if batch.weight() < BATCH_WEIGHT { Ok(()) } else { repository.commit(std::mem::take(&mut batch)) }
+            if batch.weight() < BATCH_WEIGHT { Ok(()) } else { store.commit(std::mem::take(&mut batch)) }
         })?;
         self.commit(&mut batch)?;
         Ok(unknown)

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use format_spec::{ChunkId, ClusterName, PackId};
 
 use super::RebuildReport;
-use crate::audit::sort::Sorter;
+use crate::defects::blobs;
 use crate::error::ServerError;
 use crate::index::row::{ChunkRow, Epoch, Live, Totals};
 use crate::index::{Batch, Table};
-use crate::quarantine;
-use crate::repository::Repository;
 use crate::session;
+use crate::sort::Sorter;
+use crate::store::Store;
 
 use format_spec::key::BlobKind;
 
@@ -62,7 +62,7 @@ impl IfEmpty {
 
 /// A rebuild in progress.
 pub(super) struct Rebuild {
-    pub(super) repository: Arc<Repository>,
+    pub(super) store: Arc<Store>,
     pub(super) report: RebuildReport,
     pub(super) packs: Vec<PackFound>,
     /// Rows that are not in the index yet.
@@ -75,13 +75,13 @@ pub(super) struct Rebuild {
 ///
 /// # Errors
 /// The site could not be listed or read, or the index failed. The index is of no use then.
-pub(crate) fn fill(repository: &Arc<Repository>) -> Result<RebuildReport, ServerError> {
+pub(crate) fn fill(store: &Arc<Store>) -> Result<RebuildReport, ServerError> {
     let mut rebuild = Rebuild {
-        repository: Arc::clone(repository),
-        report: RebuildReport::new(repository.id()),
+        store: Arc::clone(store),
+        report: RebuildReport::new(store.id()),
         packs: Vec::new(),
         pending: HashMap::new(),
-        references: Sorter::new(&repository.parts.scratch),
+        references: Sorter::new(&store.parts.scratch),
     };
     rebuild.read_packs()?;
     rebuild.read_snapshots()?;
@@ -89,7 +89,7 @@ pub(crate) fn fill(repository: &Arc<Repository>) -> Result<RebuildReport, Server
     rebuild.count()?;
     rebuild.write_packs()?;
     rebuild.look_for_strangers()?;
-    quarantine::count_anew(repository)?;
+    blobs::count_anew(store)?;
     rebuild.finish()
 }
 
@@ -104,7 +104,7 @@ impl Rebuild {
         if batch.is_empty() {
             return Ok(());
         }
-        self.repository.commit(std::mem::take(batch))
+        self.store.commit(std::mem::take(batch))
     }
 
     /// The last batch: from here on it is an index as any other.
@@ -119,8 +119,8 @@ impl Rebuild {
         let mut batch = Batch::new();
         batch.put(Table::Meta, Totals::KEY, totals.encode());
         batch.put(Table::Meta, Epoch::KEY, Epoch::default().next().encode());
-        session::tokens_after(&mut batch, self.repository.parts.clock.unix_ms());
-        self.repository.commit(batch)?;
+        session::tokens_after(&mut batch, self.store.parts.clock.unix_ms());
+        self.store.commit(batch)?;
         Ok(report)
     }
 }

@@ -13,10 +13,11 @@ use super::fill::fill;
 use crate::durable::{self, RealDisk};
 use crate::error::ServerError;
 use crate::index::{self, Engine, Index, OpenError};
-use crate::repository::create::{self, MARKER};
-use crate::repository::{CreateError, OnHalt, Repository};
 use crate::settings::{Choices, Settings, SpaceSettings, Upkeep};
 use crate::site::StoreSite;
+use crate::start::folder::{self, MARKER};
+use crate::start::{CreateError, read_error};
+use crate::store::{OnHalt, Store};
 
 /// What a rebuild is made of.
 #[derive(Debug, Clone)]
@@ -83,13 +84,13 @@ pub async fn run(
     let dir = plan.data_dir.as_path();
     check_folder(dir, &site, &descriptor)?;
 
-    let dir = &create::settled_folder(&RealDisk, dir)?;
+    let dir = &folder::settled_folder(&RealDisk, dir)?;
     durable::sweep_temporaries(&RealDisk, dir).map_err(CreateError::from)?;
-    durable::publish(&RealDisk, dir, &create::name(MARKER), MARKER_TEXT).map_err(CreateError::from)?;
-    create::read_or_publish(&RealDisk, dir, "master.key", || master.to_file_text())?;
-    create::new_token(&RealDisk, dir)?;
+    durable::publish(&RealDisk, dir, &folder::name(MARKER), MARKER_TEXT).map_err(CreateError::from)?;
+    folder::read_or_publish(&RealDisk, dir, "master.key", || master.to_file_text())?;
+    folder::new_token(&RealDisk, dir)?;
     let index = new_index(dir, plan.engine).map_err(CreateError::from)?;
-    create::sweep_scratch(dir)?;
+    folder::sweep_scratch(dir)?;
     let settings = Settings {
         engine: plan.engine,
         chunker: Some(descriptor.chunker),
@@ -99,11 +100,11 @@ pub async fn run(
         memory_bytes: REBUILD_MEMORY,
     };
     let site = StoreSite::folder_in_use(&site).map_err(CreateError::from)?;
-    let parts = create::parts(dir, wrap(index), Arc::new(site), settings, on_halt);
-    let repository = Repository::open(parts, master, descriptor).map_err(CreateError::from)?;
-    let report = repository.blocking(fill).await.map_err(RebuildError::Fill)?;
-    drop(repository);
-    durable::remove(&RealDisk, dir, &create::name(MARKER)).map_err(CreateError::from)?;
+    let parts = folder::parts(dir, wrap(index), Arc::new(site), settings, on_halt);
+    let store = Store::open(parts, master, descriptor);
+    let report = store.blocking(fill).await.map_err(RebuildError::Fill)?;
+    drop(store);
+    durable::remove(&RealDisk, dir, &folder::name(MARKER)).map_err(CreateError::from)?;
     Ok(report)
 }
 
@@ -125,14 +126,14 @@ fn read_descriptor(site: &Path) -> Result<Descriptor, RebuildError> {
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             Err(RebuildError::NoRepository { site: site.to_owned() })
         }
-        Err(source) => Err(create::read_error(&path, source).into()),
+        Err(source) => Err(read_error(&path, source).into()),
     }
 }
 
 /// The key in a file, which must be there and fit.
 fn read_key(path: &Path, descriptor: &Descriptor) -> Result<MasterKey, CreateError> {
-    let text = create::read_secret(path)?.ok_or_else(|| CreateError::Missing { path: path.to_owned() })?;
-    let master = create::parse_key(path, &text)?;
+    let text = folder::read_secret(path)?.ok_or_else(|| CreateError::Missing { path: path.to_owned() })?;
+    let master = folder::parse_key(path, &text)?;
     if descriptor.fits(&master) { Ok(master) } else { Err(CreateError::WrongKey { path: path.to_owned() }) }
 }
 
@@ -141,7 +142,7 @@ fn check_folder(dir: &Path, site: &Path, descriptor: &Descriptor) -> Result<(), 
     if !dir.exists() {
         return Ok(());
     }
-    create::check_ours(dir)?;
+    folder::check_ours(dir)?;
     if !dir.join(MARKER).exists() && dir.join("index/db").exists() {
         return Err(RebuildError::HasIndex { dir: dir.to_owned() });
     }

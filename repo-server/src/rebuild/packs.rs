@@ -6,7 +6,7 @@ use std::sync::Arc;
 use format_spec::checkpoint::CheckpointPack;
 use format_spec::key::BlobKind;
 use format_spec::pack::PackEntry;
-use format_spec::{ChunkId, ClusterName, PackId, id};
+use format_spec::{ChunkId, ClusterName, PackId};
 use futures_util::{StreamExt, stream};
 use tokio::runtime::Handle;
 
@@ -18,8 +18,9 @@ use crate::index::row::{
     ChunkRow, DoomedKey, DoomedKind, DoomedRow, Epoch, Health, IdleKey, Live, PackNumber, PackRow,
 };
 use crate::index::{Batch, Table};
-use crate::pack::{object_name, read_directory, unreadable};
-use crate::site::{Area, Listed, ObjectName, Prefix};
+use crate::pack::{read_directory, unreadable};
+use crate::site::layout::{checkpoint_named, pack_named, pack_object};
+use crate::site::{Area, Listed, Prefix};
 
 /// How long a pack of which nothing is needed is kept, in milliseconds: a week, in which a check can find
 /// that the copy that was taken is damaged.
@@ -36,10 +37,10 @@ impl Rebuild {
     pub(super) fn read_packs(&mut self) -> Result<(), ServerError> {
         let mut wanted = self.list_packs()?;
         self.read_checkpoints(&mut wanted)?;
-        let repository = Arc::clone(&self.repository);
+        let store = Arc::clone(&self.store);
         let read = |(id, len)| {
-            let repository = Arc::clone(&repository);
-            async move { (id, len, read_directory(&repository, &id, len).await) }
+            let store = Arc::clone(&store);
+            async move { (id, len, read_directory(&store, &id, len).await) }
         };
         let mut directories = stream::iter(wanted).map(read).buffered(IN_FLIGHT);
         while let Some((id, len, directory)) = Handle::current().block_on(directories.next()) {
@@ -58,7 +59,7 @@ impl Rebuild {
     fn list_packs(&mut self) -> Result<Wanted, ServerError> {
         let mut wanted = Wanted::new();
         for Listed { name, len } in self.list(Area::Packs)? {
-            match named(&name) {
+            match pack_named(&name) {
                 Some(id) => drop(wanted.insert(id, len)),
                 None => self.report.note(format!("`{name}` is not the name of a pack")),
             }
@@ -68,8 +69,8 @@ impl Rebuild {
 
     /// What the site has in one area. A listing that fails ends the rebuild.
     pub(super) fn list(&self, area: Area) -> Result<Vec<Listed>, ServerError> {
-        let listed = Handle::current().block_on(self.repository.parts.site.list(&Prefix::area(area)));
-        listed.map_err(|error| self.repository.site_error(error))
+        let listed = Handle::current().block_on(self.store.parts.site.list(&Prefix::area(area)));
+        listed.map_err(|error| self.store.site_error(error))
     }
 
     /// Takes what checkpoints say of packs that the site has, and dooms the checkpoints: their part in the
@@ -77,8 +78,8 @@ impl Rebuild {
     fn read_checkpoints(&mut self, wanted: &mut Wanted) -> Result<(), ServerError> {
         let mut batch = Batch::new();
         for Listed { name, len } in self.list(Area::Heads)? {
-            let Some(id) = checkpoint::named(&name) else { continue };
-            match Handle::current().block_on(checkpoint::read(&self.repository, id)) {
+            let Some(id) = checkpoint_named(&name) else { continue };
+            match Handle::current().block_on(checkpoint::read(&self.store, id)) {
                 Ok(checkpoint) => {
                     for pack in checkpoint.packs {
                         if wanted.get(&pack.id) == Some(&pack.len) {
@@ -101,7 +102,7 @@ impl Rebuild {
     }
 
     fn kept_until(&self) -> u64 {
-        self.repository.parts.clock.unix_ms().saturating_add(DEAD_KEPT_MS)
+        self.store.parts.clock.unix_ms().saturating_add(DEAD_KEPT_MS)
     }
 
     /// Takes down a pack.
@@ -137,7 +138,7 @@ impl Rebuild {
 
     /// The rows that are there already, of the index.
     pub(super) fn known(&self, entries: &[PackEntry]) -> Result<Vec<Option<ChunkRow>>, ServerError> {
-        self.repository.chunk_rows(entries.iter().map(|entry| &entry.id))
+        self.store.chunk_rows(entries.iter().map(|entry| &entry.id))
     }
 
     /// The name of a domain, which many packs share.
@@ -195,7 +196,7 @@ impl Rebuild {
             } else if let Some(why) = pack.if_empty.why_it_stays() {
                 self.report.note(format!("{} {why}, and is left alone", pack.id));
             } else {
-                let key = DoomedKey { kind: DoomedKind::Pack, name: object_name(&pack.id) };
+                let key = DoomedKey { kind: DoomedKind::Pack, name: pack_object(&pack.id) };
                 let row = DoomedRow { due_ms: until, bytes: pack.len, ..DoomedRow::NOW };
                 batch.put(Table::Doomed, key.encode(), row.encode());
                 self.report.dead_packs += 1;
@@ -219,11 +220,4 @@ fn row_of(pack: PackNumber, entry: &PackEntry) -> ChunkRow {
         references: 0,
         idle_since: Epoch::default(),
     }
-}
-
-/// The pack that an object is, by its name.
-fn named(name: &ObjectName) -> Option<PackId> {
-    let hex = name.as_str().rsplit('/').next()?;
-    let id = id::parse_hex_32(hex).map(PackId::from_bytes)?;
-    (object_name(&id) == *name).then_some(id)
 }

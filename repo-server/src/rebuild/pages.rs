@@ -17,6 +17,7 @@ use crate::index::{Batch, KeyRange, Table};
 use crate::pack::{read_directory, unreadable};
 use crate::site::Area;
 use crate::site::Listed;
+use crate::site::layout::checkpoint_named;
 
 /// Packs of pages whose ends cannot be read, and why.
 type Unread = BTreeMap<PackId, Headless>;
@@ -36,10 +37,10 @@ impl Rebuild {
             (pack.kind == BlobKind::Page).then_some((number, pack.id, pack.len))
         };
         let of_pages: Vec<_> = (0..).map(PackNumber).zip(&self.packs).filter_map(of_pages).collect();
-        let repository = Arc::clone(&self.repository);
+        let store = Arc::clone(&self.store);
         let read = |(number, id, len)| {
-            let repository = Arc::clone(&repository);
-            async move { (number, id, len, read_directory(&repository, &id, len).await) }
+            let store = Arc::clone(&store);
+            async move { (number, id, len, read_directory(&store, &id, len).await) }
         };
         let mut directories = stream::iter(of_pages).map(read).buffered(IN_FLIGHT);
         let (mut dropped, mut damaged, mut gone) = (0, Unread::new(), Unread::new());
@@ -66,8 +67,8 @@ impl Rebuild {
             return Ok(dropped);
         }
         for Listed { name, .. } in self.list(Area::Heads)? {
-            let Some(id) = checkpoint::named(&name) else { continue };
-            let checkpoint = match Handle::current().block_on(checkpoint::read(&self.repository, id)) {
+            let Some(id) = checkpoint_named(&name) else { continue };
+            let checkpoint = match Handle::current().block_on(checkpoint::read(&self.store, id)) {
                 Ok(checkpoint) => checkpoint,
                 // It was noted when packs were read.
                 Err(error) if unreadable(&error).is_some() => continue,
@@ -106,7 +107,7 @@ impl Rebuild {
     }
 
     fn is_whole(&self, references: &[ChunkId]) -> Result<bool, ServerError> {
-        let rows = self.repository.chunk_rows(references)?;
+        let rows = self.store.chunk_rows(references)?;
         Ok(rows.iter().all(|row| row.is_some_and(|row| row.kind == BlobKind::Chunk)))
     }
 
@@ -117,8 +118,8 @@ impl Rebuild {
             return Ok(dropped);
         }
         let packs: HashSet<PackNumber> = unread.values().map(|headless| headless.number).collect();
-        let repository = Arc::clone(&self.repository);
-        repository.for_each_row(Table::Chunk, &KeyRange::all(), |key, value| {
+        let store = Arc::clone(&self.store);
+        store.for_each_row(Table::Chunk, &KeyRange::all(), |key, value| {
             let id = key.try_into().ok().map(ChunkId::from_bytes);
             let wrong = || ServerError::Row { object: "a chunk".to_owned() };
             let (id, row) = id.zip(ChunkRow::decode(value)).ok_or_else(wrong)?;

@@ -9,21 +9,23 @@ use format_spec::manifest::Manifest;
 use format_spec::object::{self, ObjectKind};
 use format_spec::protection::ProtectionRecord;
 use format_spec::snapshot::{ManifestRef, Snapshot};
-use format_spec::{ChunkId, ClusterName, ManifestId, id};
+use format_spec::{ChunkId, ClusterName, ManifestId};
 use futures_util::{StreamExt, stream};
 use tokio::runtime::Handle;
 
 use super::fill::{BY_MANIFEST, HEADINGS, IN_FLIGHT, Rebuild};
 use super::{Lost, RebuildReport};
-use crate::audit::sort::Sorter;
-use crate::damaged::{self, Object};
+use crate::defects::objects::{self, Object};
 use crate::error::ServerError;
 use crate::index::row::{MarkRow, Protection};
 use crate::index::{Batch, KeyRange, Table};
 use crate::pack::unreadable;
-use crate::repository::Repository;
+use crate::site::layout::manifest_named;
+use crate::site::layout::snapshot_named;
 use crate::site::{Area, Listed, ObjectName};
-use crate::snapshot::{named, open_manifest, read};
+use crate::snapshot::{open_manifest, read};
+use crate::sort::Sorter;
+use crate::store::Store;
 
 /// Rows that are read at once.
 const AT_ONCE: usize = 1000;
@@ -32,17 +34,17 @@ impl Rebuild {
     /// Writes the rows of all snapshots that can be read, and of the manifests that they name, also of those
     /// that are lost.
     pub(super) fn read_snapshots(&mut self) -> Result<(), ServerError> {
-        let repository = Arc::clone(&self.repository);
+        let store = Arc::clone(&self.store);
         let read = |name: ObjectName| {
-            let repository = Arc::clone(&repository);
+            let store = Arc::clone(&store);
             async move {
-                let snapshot = read(&repository, &name).await;
+                let snapshot = read(&store, &name).await;
                 (name, snapshot)
             }
         };
         let mut names = Vec::new();
         for Listed { name, .. } in self.list(Area::Snapshots)? {
-            match named(&name) {
+            match snapshot_named(&name) {
                 Some(_) => names.push(name),
                 None => self.report.note(format!("`{name}` is not the name of a snapshot")),
             }
@@ -51,7 +53,7 @@ impl Rebuild {
         let mut batch = Batch::new();
         while let Some((name, snapshot)) = Handle::current().block_on(snapshots.next()) {
             match snapshot {
-                Ok(snapshot) if Some(snapshot.id) == named(&name) => {
+                Ok(snapshot) if Some(snapshot.id) == snapshot_named(&name) => {
                     self.report.snapshots += 1;
                     batch.put(Table::Snapshot, *snapshot.id.as_bytes(), snapshot.encode());
                     for of in &snapshot.manifests {
@@ -64,7 +66,7 @@ impl Rebuild {
                 }
                 Err(error) => {
                     let problem = unreadable(&error).ok_or(error)?;
-                    self.report.find(&name, problem, named(&name).into_iter().collect());
+                    self.report.find(&name, problem, snapshot_named(&name).into_iter().collect());
                 }
             }
             self.commit_if_heavy(&mut batch)?;
@@ -76,9 +78,9 @@ impl Rebuild {
     pub(super) fn read_protections(&mut self) -> Result<(), ServerError> {
         let mut batch = Batch::new();
         for Listed { name, .. } in self.list(Area::Protections)? {
-            match Handle::current().block_on(read_protection(&self.repository, &name)) {
+            match Handle::current().block_on(read_protection(&self.store, &name)) {
                 Ok(record) => {
-                    let index = &self.repository.parts.index;
+                    let index = &self.store.parts.index;
                     if index.get(Table::Snapshot, record.snapshot.as_bytes())?.is_none() {
                         self.report.note(format!("`{name}` protects a snapshot that is not there"));
                         continue;
@@ -103,20 +105,20 @@ impl Rebuild {
         &self,
         sorter: &mut Sorter<HEADINGS>,
     ) -> Result<RebuildReport, ServerError> {
-        let mut lost = RebuildReport::new(self.repository.id());
+        let mut lost = RebuildReport::new(self.store.id());
         let limit = NonZeroUsize::new(AT_ONCE).expect("not zero");
         let mut next = Some(KeyRange::all());
         while let Some(range) = next {
-            let found = self.repository.parts.index.scan(Table::Snapshot, &range, limit)?;
+            let found = self.store.parts.index.scan(Table::Snapshot, &range, limit)?;
             for row in found.rows {
                 let snapshot = Snapshot::decode(&row.value);
                 let snapshot = snapshot.map_err(|_| ServerError::Row { object: "a snapshot".to_owned() })?;
                 for of in &snapshot.manifests {
-                    match Handle::current().block_on(open_manifest(&self.repository, of.id)) {
+                    match Handle::current().block_on(open_manifest(&self.store, of.id)) {
                         Ok((_, manifest)) => self.manifest(&snapshot, of, &manifest, sorter, &mut lost)?,
                         Err(error) => {
                             let problem = unreadable(&error).ok_or(error)?;
-                            damaged::note(&self.repository, Object::Manifest(of.id), &problem)?;
+                            objects::note(&self.store, Object::Manifest(of.id), &problem)?;
                             let problem = format!("the manifest of node `{}`: {problem}", of.node);
                             lost.find(of.id, problem, vec![snapshot.id]);
                         }
@@ -144,7 +146,7 @@ impl Rebuild {
             sorter.add(*page.id.as_bytes(), BY_MANIFEST)?;
             pages.insert(page.id);
         }
-        let rows = self.repository.chunk_rows(&pages)?;
+        let rows = self.store.chunk_rows(&pages)?;
         let is_page =
             |row: &Option<_>| row.is_some_and(|row: crate::index::row::ChunkRow| row.kind == BlobKind::Page);
         let missing: Vec<&ChunkId> =
@@ -168,7 +170,7 @@ impl Rebuild {
             let ids: Vec<Option<ManifestId>> =
                 some.iter().map(|listed| manifest_named(&listed.name)).collect();
             let keys: Vec<&[u8]> = ids.iter().flatten().map(|id| id.as_bytes().as_slice()).collect();
-            let mut rows = self.repository.parts.index.multi_get(Table::Manifest, &keys)?.into_iter();
+            let mut rows = self.store.parts.index.multi_get(Table::Manifest, &keys)?.into_iter();
             for (listed, id) in some.iter().zip(&ids) {
                 match id.map(|id| (id, rows.next().flatten())) {
                     None => self.report.note(format!("`{}` is not the name of a manifest", listed.name)),
@@ -182,14 +184,14 @@ impl Rebuild {
 
     /// The clusters that have snapshots.
     fn clusters(&self) -> Result<BTreeSet<ClusterName>, ServerError> {
-        let listed = crate::snapshot::list(&self.repository, None)?;
+        let listed = crate::snapshot::list(&self.store, None)?;
         Ok(listed.into_iter().map(|snapshot| snapshot.cluster).collect())
     }
 
     /// A manifest that no snapshot names: of a push that was cut short, if its cluster has snapshots; if it has none,
     /// all of them are lost.
     fn stranger(&mut self, id: ManifestId, clusters: &BTreeSet<ClusterName>) -> Result<(), ServerError> {
-        match Handle::current().block_on(open_manifest(&self.repository, id)) {
+        match Handle::current().block_on(open_manifest(&self.store, id)) {
             Ok((_, manifest)) if !clusters.contains(&manifest.cluster) => {
                 let problem = format!(
                     "is named by no snapshot, and the site has no snapshot of cluster `{}`: they are lost, or its first \
@@ -216,20 +218,12 @@ impl Rebuild {
     }
 }
 
-/// The manifest that an object is, by its name.
-fn manifest_named(name: &ObjectName) -> Option<ManifestId> {
-    id::parse_hex_32(name.as_str().strip_prefix("manifests/")?).map(ManifestId::from_bytes)
-}
-
 /// The longest object of a protection: a reason is one line.
 const MAX_PROTECTION_LEN: usize = 16 << 10;
 
-async fn read_protection(
-    repository: &Arc<Repository>,
-    name: &ObjectName,
-) -> Result<ProtectionRecord, ServerError> {
-    let sealed = repository.get_at_most(name, MAX_PROTECTION_LEN).await?;
+async fn read_protection(store: &Arc<Store>, name: &ObjectName) -> Result<ProtectionRecord, ServerError> {
+    let sealed = store.get_at_most(name, MAX_PROTECTION_LEN).await?;
     let damaged = |source| ServerError::Damaged { object: name.to_string(), source };
-    let payload = object::open(ObjectKind::Protection, &repository.keys, repository.id(), &sealed);
+    let payload = object::open(ObjectKind::Protection, &store.keys, store.id(), &sealed);
     ProtectionRecord::decode(&payload.map_err(damaged)?).map_err(damaged)
 }

@@ -16,9 +16,9 @@ use crate::checkpoint::{self, When};
 use crate::error::ServerError;
 use crate::index::Table;
 use crate::index::row::{ChunkRow, DoomedKey, Epoch, Live, Totals};
-use crate::pack::object_name;
 use crate::session::{self, Pusher};
 use crate::site::faulty::{Fault, FaultKind, FaultySite, Refusal};
+use crate::site::layout::pack_object;
 use crate::site::{Area, ObjectName, Op, Prefix};
 use crate::world::World;
 
@@ -47,7 +47,7 @@ fn rows(world: &World) -> Rows {
         packs: packs.values().map(pack).collect(),
         snapshots: world.rows(Table::Snapshot),
         manifests: world.rows(Table::Manifest),
-        totals: Totals { next_pack: 0, ..world.repository.totals().unwrap() },
+        totals: Totals { next_pack: 0, ..world.store.totals().unwrap() },
     }
 }
 
@@ -62,12 +62,12 @@ async fn world() -> World {
 /// A rebuild from the site of `world`.
 async fn rebuilt(world: &World) -> (World, RebuildReport) {
     let anew = World::over(world.site());
-    let report = anew.repository.blocking(fill).await.unwrap();
+    let report = anew.store.blocking(fill).await.unwrap();
     (anew, report)
 }
 
 async fn audit(world: &World, repair: Repair) -> AuditReport {
-    crate::audit::run(&world.repository, repair, Arc::new(|_, _| {})).await.unwrap()
+    crate::audit::run(&world.server, repair, Arc::new(|_, _| {})).await.unwrap()
 }
 
 async fn objects(world: &World, area: Area) -> Vec<ObjectName> {
@@ -95,16 +95,16 @@ async fn change(world: &World, name: &ObjectName, change: impl FnOnce(&mut Vec<u
 /// Stores a pack of chunks past the index, and returns its name.
 async fn strange_pack(world: &World, contents: &[&str], salt: u8) -> PackId {
     let sealed = sealed_pack(world, contents, salt);
-    world.site().put_new(&object_name(&sealed.id), sealed.bytes).await.unwrap();
+    world.site().put_new(&pack_object(&sealed.id), sealed.bytes).await.unwrap();
     sealed.id
 }
 
 /// A pack of chunks that is stored nowhere.
 fn sealed_pack(world: &World, contents: &[&str], salt: u8) -> SealedPack {
-    let repository = &world.repository;
+    let store = &world.store;
     let cluster = "c".parse().unwrap();
-    let domain = repository.domain(&cluster);
-    let mut pack = PackBuilder::new(1, repository.id(), cluster, [salt; 32]);
+    let domain = store.domain(&cluster);
+    let mut pack = PackBuilder::new(1, store.id(), cluster, [salt; 32]);
     for content in contents {
         let plain = content.repeat(50).into_bytes();
         let id = domain.key.id_of(BlobKind::Chunk, &plain);
@@ -114,7 +114,7 @@ fn sealed_pack(world: &World, contents: &[&str], salt: u8) -> SealedPack {
         domain.sealer.seal(&info, &plain, &mut blob);
         pack.append(&info, &blob, Vec::new());
     }
-    pack.seal(&repository.keys)
+    pack.seal(&store.keys)
 }
 
 fn doomed(world: &World) -> Vec<String> {
@@ -143,7 +143,7 @@ async fn an_index_is_rebuilt_as_it_was() {
 async fn checkpoints_give_the_same_index_whole_or_damaged_or_of_packs_that_are_gone() {
     let world = World::new();
     world.push("n", &["alpha", "beta"]).await;
-    checkpoint::run(&world.repository, When::Now).await.unwrap();
+    checkpoint::run(&world.server, When::Now).await.unwrap();
     world.push("m", &["beta", "gamma"]).await;
 
     let (anew, report) = rebuilt(&world).await;
@@ -187,7 +187,7 @@ async fn a_chunk_in_two_packs_has_one_row_and_a_pack_without_any_is_doomed() {
     for salts in [[1, 2, 3], [4, 5, 6], [7, 8, 9]] {
         let world = World::new();
         world.push("n", &["alpha", "beta"]).await;
-        checkpoint::run(&world.repository, When::Now).await.unwrap();
+        checkpoint::run(&world.server, When::Now).await.unwrap();
         let mut copies = Vec::new();
         for salt in salts {
             copies.push(strange_pack(&world, &["alpha", "beta"], salt).await);
@@ -200,10 +200,10 @@ async fn a_chunk_in_two_packs_has_one_row_and_a_pack_without_any_is_doomed() {
         let (anew, report) = rebuilt(&world).await;
 
         let row = anew.row(world.chunk("alpha")).unwrap();
-        assert_eq!(anew.repository.pack_row(row.pack).unwrap().id, copies[0]);
+        assert_eq!(anew.store.pack_row(row.pack).unwrap().id, copies[0]);
         assert_eq!((report.packs, report.dead_packs, report.chunks), (2, 3, 3));
         let dead: Vec<String> = doomed(&anew).into_iter().filter(|name| name.starts_with("packs/")).collect();
-        assert_eq!(dead, copies[1..].iter().map(|id| object_name(id).to_string()).collect::<Vec<_>>());
+        assert_eq!(dead, copies[1..].iter().map(|id| pack_object(id).to_string()).collect::<Vec<_>>());
         assert_eq!(audit(&anew, Repair::No).await.findings, []);
     }
 }
@@ -215,8 +215,8 @@ async fn a_lost_pack_of_chunks_costs_the_pages_that_need_it_until_they_are_pushe
     let world = World::new();
     let hurt = world.push("n", &["alpha", "beta"]).await;
     world.push("m", &["gamma"]).await;
-    let pack = world.repository.pack_row(world.row(world.chunk("alpha")).unwrap().pack).unwrap().id;
-    world.site().delete(&object_name(&pack)).await.unwrap();
+    let pack = world.store.pack_row(world.row(world.chunk("alpha")).unwrap().pack).unwrap().id;
+    world.site().delete(&pack_object(&pack)).await.unwrap();
 
     let (anew, report) = rebuilt(&world).await;
 
@@ -232,7 +232,7 @@ async fn a_lost_pack_of_chunks_costs_the_pages_that_need_it_until_they_are_pushe
     let known = audit(&anew, Repair::No).await;
     assert_eq!(known.findings.len(), 1);
     assert!(known.findings[0].problem.contains("is lost"), "{known:?}");
-    assert_eq!(crate::alarm::list(&anew.repository).unwrap(), []);
+    assert_eq!(crate::health::alarms(&anew.store).unwrap(), []);
 
     anew.push("n", &["alpha", "beta"]).await;
 
@@ -253,17 +253,17 @@ async fn an_audit_mends_what_is_owed_to_a_lost_page() {
         .into_iter()
         .find(|(_, value)| ChunkRow::decode(value).unwrap().kind == BlobKind::Page);
     let page = ChunkId::from_bytes(page.unwrap().0.try_into().unwrap());
-    let pack = world.repository.pack_row(world.row(page).unwrap().pack).unwrap().id;
-    world.site().delete(&object_name(&pack)).await.unwrap();
+    let pack = world.store.pack_row(world.row(page).unwrap().pack).unwrap().id;
+    world.site().delete(&pack_object(&pack)).await.unwrap();
     let (anew, _) = rebuilt(&world).await;
     let mut batch = crate::index::Batch::new();
-    crate::owed::set(&mut batch, &page, 0);
+    crate::catalog::lost_pages::set(&mut batch, &page, 0);
     anew.index().commit(batch).unwrap();
 
     let mended = audit(&anew, Repair::Yes).await;
 
     assert_eq!((mended.found, mended.mended), (1, 1), "{mended:?}");
-    assert_eq!(crate::owed::counts(&anew.repository, [&page]).unwrap(), [1]);
+    assert_eq!(crate::catalog::lost_pages::counts(&anew.store, [&page]).unwrap(), [1]);
 }
 
 /// What is lost of snapshots is named, and they are listed all the same.
@@ -323,11 +323,11 @@ async fn strangers_on_the_site_are_noted_and_left_alone() {
 async fn tokens_go_on_far_above_where_they_were() {
     let world = world().await;
     let pusher = || Pusher { cluster: "c".parse().unwrap(), node: "n".parse().unwrap() };
-    let before = session::open(&world.repository, pusher(), None).unwrap().row.token;
+    let before = session::open(&world.server.sessions, pusher(), None).unwrap().row.token;
 
     let (anew, _) = rebuilt(&world).await;
 
-    let after = session::open(&anew.repository, pusher(), None).unwrap().row.token;
+    let after = session::open(&anew.server.sessions, pusher(), None).unwrap().row.token;
     assert!(after > before + 1_000_000_000, "{before} {after}");
     assert_eq!(anew.index().get(Table::Meta, Epoch::KEY).unwrap(), Some(Epoch(1).encode()));
 }
@@ -343,7 +343,7 @@ async fn a_site_that_does_not_answer_ends_the_rebuild() {
             site.arm(Fault { op: Some(op), after, kind: FaultKind::Refuse(Refusal::Unavailable) });
             let anew = World::over(Arc::<FaultySite>::clone(&site));
 
-            let error = anew.repository.blocking(fill).await.unwrap_err();
+            let error = anew.store.blocking(fill).await.unwrap_err();
 
             assert!(matches!(error, ServerError::Site(_)), "{op:?} {after}: {error}");
             assert_eq!(anew.index().get(Table::Meta, Totals::KEY).unwrap(), None);

@@ -17,18 +17,18 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use format_spec::wire::Frame;
-use format_spec::{ClusterName, NodeName, SessionId, SnapshotId};
+use format_spec::wire::{Frame, Held};
+use format_spec::{ChunkId, ClusterName, NodeName, SessionId, SnapshotId};
 use serde::{Deserialize, Serialize};
 
-use crate::census;
-use crate::clock::Clock;
 use crate::error::ServerError;
+use crate::health::gate;
 use crate::index::row::{DoomedKey, Epoch};
 use crate::index::{Batch, Index, IndexError, KeyRange, Precondition, Row, Table};
-use crate::repository::{Repository, lock};
+use crate::pack::{self, OpenDomain, OpenDomains};
 use crate::rules::Rule;
-use crate::witness;
+use crate::store::Store;
+use crate::sync::lock;
 
 /// How long a session lives after its last request.
 pub(crate) const TTL: Duration = Duration::from_secs(120);
@@ -110,20 +110,22 @@ pub(crate) type Attempts = Arc<tokio::sync::Mutex<Option<DoomedKey>>>;
 
 /// The sessions that are open now.
 pub(crate) struct Sessions {
+    store: Arc<Store>,
+    domains: Arc<OpenDomains>,
     open: Mutex<HashMap<SessionId, Open>>,
 }
 
 impl Sessions {
     /// The sessions that were open when the last process ended, each with its full time to live.
-    pub(crate) fn load(index: &dyn Index, clock: &dyn Clock) -> Result<Self, ServerError> {
-        let now = clock.monotonic();
+    pub(crate) fn load(store: &Arc<Store>, domains: &Arc<OpenDomains>) -> Result<Self, ServerError> {
+        let now = store.parts.clock.monotonic();
         let mut open = HashMap::new();
-        for_each(index, |id, row| {
+        for_each(store.parts.index.as_ref(), |id, row| {
             if row.state == SessionState::Open {
                 open.insert(id, Open::new(row, now));
             }
         })?;
-        Ok(Self { open: Mutex::new(open) })
+        Ok(Self { store: Arc::clone(store), domains: Arc::clone(domains), open: Mutex::new(open) })
     }
 
     /// The oldest start of an open session: what is idle since then or later stays. None: no session is open.
@@ -195,15 +197,6 @@ pub(crate) struct Granted {
     pub(crate) adopted: Option<SessionId>,
 }
 
-/// Refuses pushes while an alarm is up that says that none may be taken. Blocks.
-///
-/// # Errors
-/// [`ServerError::Rests`] with the code of the alarm.
-pub(crate) fn check_push(repository: &Repository) -> Result<(), ServerError> {
-    witness::check_push(repository)?;
-    census::check_push(repository)
-}
-
 /// Grants a session. Its row and its token are on disk when this returns (L1).
 ///
 /// If `adopt` names an open session of the same pusher, that one is over from the moment the new one is
@@ -214,54 +207,54 @@ pub(crate) fn check_push(repository: &Repository) -> Result<(), ServerError> {
 /// # Errors
 /// [`ServerError::TooManySessions`] if the node has [`MOST_OF_A_NODE`] others open.
 pub(crate) fn open(
-    repository: &Repository,
+    sessions: &Sessions,
     pusher: Pusher,
     adopt: Option<SessionId>,
 ) -> Result<Granted, ServerError> {
-    repository.check_running()?;
-    check_push(repository)?;
+    sessions.store.check_running()?;
+    gate::check_push(&sessions.store)?;
     let mut random = [0; 10];
-    (repository.parts.random)(&mut random);
-    let id = SessionId::new(repository.parts.clock.unix_ms(), random);
+    (sessions.store.parts.random)(&mut random);
+    let id = SessionId::new(sessions.store.parts.clock.unix_ms(), random);
     // The collector looks at open sessions in the same exclusion: it sees this one, or is done before it.
-    let granted = repository.exclusively(|| {
-        let old = adopt.and_then(|old| adoptable(repository, old, &pusher));
-        if old.is_none() && repository.sessions.count_of(&pusher) >= MOST_OF_A_NODE {
+    let granted = sessions.store.exclusively(|| {
+        let old = adopt.and_then(|old| adoptable(sessions, old, &pusher));
+        if old.is_none() && sessions.count_of(&pusher) >= MOST_OF_A_NODE {
             let Pusher { cluster, node } = pusher.clone();
-            return Err(ServerError::TooManySessions { cluster, node });
+            return Err(ServerError::TooManySessions { cluster, node, most: MOST_OF_A_NODE });
         }
-        let granted = match grant(repository, id, &pusher, old.as_ref()) {
+        let granted = match grant(sessions, id, &pusher, old.as_ref()) {
             // The old session was committed or ended first: it is not ours to adopt any more.
             Err(ServerError::Index(IndexError::Precondition { .. })) if old.is_some() => {
-                grant(repository, id, &pusher, None)
+                grant(sessions, id, &pusher, None)
             }
             granted => granted,
         }?;
-        let now = repository.parts.clock.monotonic();
-        lock(&repository.sessions.open).insert(id, Open::new(granted.row.clone(), now));
+        let now = sessions.store.parts.clock.monotonic();
+        lock(&sessions.open).insert(id, Open::new(granted.row.clone(), now));
         Ok::<_, ServerError>(granted)
     })?;
     if let Some(old) = granted.adopted {
-        forget(repository, old);
+        forget(sessions, old);
     }
     Ok(granted)
 }
 
 /// The session to adopt, if it is open and `pusher`'s own.
-fn adoptable(repository: &Repository, id: SessionId, pusher: &Pusher) -> Option<(SessionId, SessionRow)> {
-    let now = repository.parts.clock.monotonic();
-    let open = lock(&repository.sessions.open);
+fn adoptable(sessions: &Sessions, id: SessionId, pusher: &Pusher) -> Option<(SessionId, SessionRow)> {
+    let now = sessions.store.parts.clock.monotonic();
+    let open = lock(&sessions.open);
     let Open { row, .. } = open.get(&id).filter(|session| session.deadline > now)?;
     pusher.has(row).then(|| (id, row.clone()))
 }
 
 fn grant(
-    repository: &Repository,
+    sessions: &Sessions,
     id: SessionId,
     pusher: &Pusher,
     old: Option<&(SessionId, SessionRow)>,
 ) -> Result<Granted, ServerError> {
-    let index = &repository.parts.index;
+    let index = &sessions.store.parts.index;
     let last = match index.get(Table::Meta, TOKEN_KEY)? {
         None => 0,
         Some(value) => value
@@ -272,8 +265,8 @@ fn grant(
     let token = last + 1;
     let Pusher { cluster, node } = pusher.clone();
     // What the old session pinned stays pinned.
-    let old_start = old.map(|(_, old)| old.start).filter(|_| repository.rules.keep(Rule::AdoptedStart));
-    let start = old_start.into_iter().chain([repository.epoch()?]).min();
+    let old_start = old.map(|(_, old)| old.start).filter(|_| sessions.store.rules.keep(Rule::AdoptedStart));
+    let start = old_start.into_iter().chain([sessions.store.epoch()?]).min();
     let start = start.unwrap_or_default();
     let row = SessionRow { cluster, node, token, start, state: SessionState::Open };
     let mut batch = Batch::new();
@@ -283,7 +276,7 @@ fn grant(
     if let Some((old, granted)) = old {
         delete_row(&mut batch, *old, granted);
     }
-    index.commit(batch).map_err(|error| repository.index_error(error))?;
+    index.commit(batch).map_err(|error| sessions.store.index_error(error))?;
     Ok(Granted { id, row, adopted: old.map(|(old, _)| *old) })
 }
 
@@ -296,10 +289,10 @@ pub(crate) fn tokens_after(batch: &mut Batch, last: u64) {
 ///
 /// # Errors
 /// [`ServerError::SessionOver`] if it has expired, has ended, or never was (L3).
-pub(crate) fn renew(repository: &Repository, id: SessionId) -> Result<SessionRow, ServerError> {
-    repository.check_running()?;
-    let now = repository.parts.clock.monotonic();
-    let mut open = lock(&repository.sessions.open);
+pub(crate) fn renew(sessions: &Sessions, id: SessionId) -> Result<SessionRow, ServerError> {
+    sessions.store.check_running()?;
+    let now = sessions.store.parts.clock.monotonic();
+    let mut open = lock(&sessions.open);
     let session = open.get_mut(&id).filter(|session| session.deadline > now);
     let session = session.ok_or(ServerError::SessionOver(id))?;
     session.renew(now);
@@ -307,26 +300,26 @@ pub(crate) fn renew(repository: &Repository, id: SessionId) -> Result<SessionRow
 }
 
 /// A session has sent a group of blobs.
-pub(crate) fn took(repository: &Repository, id: SessionId, frames: &[Frame]) {
+pub(crate) fn took(sessions: &Sessions, id: SessionId, frames: &[Frame]) {
     let bytes: usize = frames.iter().map(|frame| frame.payload.len()).sum();
-    if let Some(open) = lock(&repository.sessions.open).get_mut(&id) {
+    if let Some(open) = lock(&sessions.open).get_mut(&id) {
         open.sent_bytes = open.sent_bytes.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
     }
 }
 
 /// The session with this id as it was granted, if it has not ended. It is not renewed.
-pub(crate) fn granted(repository: &Repository, id: SessionId) -> Option<SessionRow> {
-    lock(&repository.sessions.open).get(&id).map(|session| session.row.clone())
+pub(crate) fn granted(sessions: &Sessions, id: SessionId) -> Option<SessionRow> {
+    lock(&sessions.open).get(&id).map(|session| session.row.clone())
 }
 
 /// The commits of a session. Of one that is over there are none, and it is told when it tries.
-pub(crate) fn attempts(repository: &Repository, id: SessionId) -> Attempts {
-    lock(&repository.sessions.open).get(&id).map(|session| Arc::clone(&session.attempts)).unwrap_or_default()
+pub(crate) fn attempts(sessions: &Sessions, id: SessionId) -> Attempts {
+    lock(&sessions.open).get(&id).map(|session| Arc::clone(&session.attempts)).unwrap_or_default()
 }
 
 /// The snapshot that the session has committed, if it has.
-pub(crate) fn committed(repository: &Repository, id: SessionId) -> Result<Option<SnapshotId>, ServerError> {
-    let Some(value) = repository.parts.index.get(Table::Session, id.as_bytes())? else { return Ok(None) };
+pub(crate) fn committed(store: &Store, id: SessionId) -> Result<Option<SnapshotId>, ServerError> {
+    let Some(value) = store.parts.index.get(Table::Session, id.as_bytes())? else { return Ok(None) };
     match SessionRow::decode(id, &value)?.state {
         SessionState::Open => Ok(None),
         SessionState::Committed { snapshot, .. } => Ok(Some(snapshot)),
@@ -334,8 +327,8 @@ pub(crate) fn committed(repository: &Repository, id: SessionId) -> Result<Option
 }
 
 /// Refuses a session that never was, has expired or was ended. One that has committed is known. Blocks.
-pub(crate) fn check_known(repository: &Repository, id: SessionId) -> Result<(), ServerError> {
-    if renew(repository, id).is_ok() || committed(repository, id)?.is_some() {
+pub(crate) fn check_known(sessions: &Sessions, id: SessionId) -> Result<(), ServerError> {
+    if renew(sessions, id).is_ok() || committed(&sessions.store, id)?.is_some() {
         return Ok(());
     }
     Err(ServerError::SessionOver(id))
@@ -343,42 +336,42 @@ pub(crate) fn check_known(repository: &Repository, id: SessionId) -> Result<(), 
 
 /// Forgets a session that is over: it is renewed no more, and has promised nothing. Its row went before, or says
 /// what it committed. Answers the row as it was granted, if the session was not forgotten before.
-pub(crate) fn forget(repository: &Repository, id: SessionId) -> Option<SessionRow> {
-    let Open { row, .. } = lock(&repository.sessions.open).remove(&id)?;
-    repository.domain(&row.cluster).release(id);
+pub(crate) fn forget(sessions: &Sessions, id: SessionId) -> Option<SessionRow> {
+    let Open { row, .. } = lock(&sessions.open).remove(&id)?;
+    sessions.domains.of(&row.cluster).release(id);
     Some(row)
 }
 
 /// Ends a session without a snapshot. Ending one that is not open does nothing.
 ///
 /// If its row could not be deleted, the session is open as before.
-pub(crate) fn abort(repository: &Repository, id: SessionId) -> Result<(), ServerError> {
-    let Some(granted) = granted(repository, id) else { return Ok(()) };
-    end(repository, id, &granted).map(drop)
+pub(crate) fn abort(sessions: &Sessions, id: SessionId) -> Result<(), ServerError> {
+    let Some(granted) = granted(sessions, id) else { return Ok(()) };
+    end(sessions, id, &granted).map(drop)
 }
 
 /// Ends the sessions whose time is over, and drops rows of long committed ones. Returns how many
 /// sessions ended. One whose row could not be deleted is over all the same (L3), and ends the next time.
-pub(crate) fn expire(repository: &Repository) -> Result<usize, ServerError> {
-    let now = repository.parts.clock.monotonic();
+pub(crate) fn expire(sessions: &Sessions) -> Result<usize, ServerError> {
+    let now = sessions.store.parts.clock.monotonic();
     let over: Vec<(SessionId, SessionRow)> = {
-        let open = lock(&repository.sessions.open);
+        let open = lock(&sessions.open);
         let over = open.iter().filter(|(_, session)| session.deadline <= now);
         over.map(|(id, session)| (*id, session.row.clone())).collect()
     };
     let mut ended = 0;
     for (id, granted) in &over {
-        ended += usize::from(end(repository, *id, granted)?.is_some());
+        ended += usize::from(end(sessions, *id, granted)?.is_some());
     }
-    let forget_before = repository.parts.clock.unix_ms().saturating_sub(DONE_KEPT_MS);
+    let forget_before = sessions.store.parts.clock.unix_ms().saturating_sub(DONE_KEPT_MS);
     let mut done = Vec::new();
-    for_each(repository.parts.index.as_ref(), |id, row| {
+    for_each(sessions.store.parts.index.as_ref(), |id, row| {
         if matches!(row.state, SessionState::Committed { at_ms, .. } if at_ms < forget_before) {
             done.push((id, row));
         }
     })?;
     for (id, row) in &done {
-        drop_row(repository, *id, row)?;
+        drop_row(sessions, *id, row)?;
     }
     Ok(ended)
 }
@@ -387,22 +380,18 @@ pub(crate) fn expire(repository: &Repository) -> Result<usize, ServerError> {
 /// that has a row, so a session pins as long as it has one (G2); one whose time is over is renewed by nobody
 /// meanwhile, and what a renewed one does in between is refused as soon as it needs the row (L2). No lock is
 /// held while the row goes: who adopts or commits the session at that moment comes first or finds it gone.
-fn end(
-    repository: &Repository,
-    id: SessionId,
-    granted: &SessionRow,
-) -> Result<Option<SessionRow>, ServerError> {
-    drop_row(repository, id, granted)?;
-    Ok(forget(repository, id))
+fn end(sessions: &Sessions, id: SessionId, granted: &SessionRow) -> Result<Option<SessionRow>, ServerError> {
+    drop_row(sessions, id, granted)?;
+    Ok(forget(sessions, id))
 }
 
-fn drop_row(repository: &Repository, id: SessionId, row: &SessionRow) -> Result<(), ServerError> {
+fn drop_row(sessions: &Sessions, id: SessionId, row: &SessionRow) -> Result<(), ServerError> {
     let mut batch = Batch::new();
     delete_row(&mut batch, id, row);
-    match repository.parts.index.commit(batch) {
+    match sessions.store.parts.index.commit(batch) {
         // A commit or an adoption came first: the row is the snapshot's now, or gone.
         Ok(()) | Err(IndexError::Precondition { .. }) => Ok(()),
-        Err(error) => Err(repository.index_error(error)),
+        Err(error) => Err(sessions.store.index_error(error)),
     }
 }
 
@@ -424,6 +413,28 @@ fn for_each(index: &dyn Index, mut visit: impl FnMut(SessionId, SessionRow)) -> 
         next = found.rest;
     }
     Ok(())
+}
+
+/// As [`pack::have`], for a session that sends what it is told is missing and waits for what is coming: what is
+/// missing is promised by it from now on, what others have promised is coming (L5).
+///
+/// # Errors
+/// [`ServerError::SessionOver`] if the session ended meanwhile; then it has promised nothing.
+pub(crate) fn have_or_promise(
+    sessions: &Sessions,
+    domain: &OpenDomain,
+    session: SessionId,
+    ids: &[ChunkId],
+) -> Result<Vec<Held>, ServerError> {
+    // Promises first: ids only ever move from there to waiting, and on to the index.
+    let promised = domain.promise(session, ids, sessions.store.parts.clock.monotonic());
+    // The end of a session releases its promises, but not those made after it.
+    let granted = renew(sessions, session).inspect_err(|_| domain.release(session))?;
+    let held = pack::have(domain, granted.start, ids)?;
+    let here = ids.iter().zip(&held).filter(|(_, held)| **held == Held::Here);
+    domain.arrived(here.map(|(id, _)| id));
+    let told = |(held, promised)| if held == Held::Here { held } else { promised };
+    Ok(held.into_iter().zip(promised).map(told).collect())
 }
 
 #[cfg(test)]

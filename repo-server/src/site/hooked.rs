@@ -10,8 +10,8 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 
 use super::{Listed, ObjectName, Op, Prefix, Put, Site, SiteFuture, StoreSite};
-use crate::repository::lock;
-use crate::repository::testing::describe;
+use crate::store::testing::describe;
+use crate::sync::lock;
 
 /// A site in memory that does something once, just before an operation.
 ///

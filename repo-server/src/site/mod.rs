@@ -12,6 +12,7 @@ pub mod faulty;
 mod folder;
 #[cfg(test)]
 pub(crate) mod hooked;
+pub(crate) mod layout;
 mod name;
 mod store;
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 
 use super::{Listed, ObjectName, Op, Prefix, Put, Site, SiteError, SiteFuture, StoreSite};
-use crate::repository::lock;
+use crate::sync::lock;
 
 /// A site in memory whose reads fail where a test says so.
 pub(crate) struct WornSite {

@@ -1,8 +1,11 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use std::sync::Arc;
+
 use super::*;
-use crate::repository::Parts;
 use crate::site::StoreSite;
+use crate::start::lock::renew;
+use crate::store::Parts;
 use crate::testing::ManualClock;
 
 fn server(n: u32) -> Owner {
@@ -108,7 +111,7 @@ async fn one_of_two_takes_over() {
 #[tokio::test]
 async fn an_owner_that_cannot_be_read_is_waited_for() {
     let (site, clock) = (StoreSite::memory(), ManualClock::default());
-    site.put_new(&name(7), Bytes::from_static(b"?")).await.unwrap();
+    site.put_new(&lock_object(7), Bytes::from_static(b"?")).await.unwrap();
     let began = clock.with_sleep();
 
     take(&site, &clock, 1).await.unwrap();
@@ -132,18 +135,18 @@ async fn a_server_without_its_lock_commits_nothing() {
         }),
         ..Parts::default()
     };
-    let repository = parts.at(Arc::<ManualClock>::clone(&clock)).start();
-    repository.commit(crate::index::Batch::new()).unwrap();
+    let store = parts.at(Arc::<ManualClock>::clone(&clock)).start();
+    store.commit(crate::index::Batch::new()).unwrap();
 
     clock.advance(VALID_FOR);
-    let refused = repository.commit(crate::index::Batch::new()).unwrap_err();
+    let refused = store.commit(crate::index::Batch::new()).unwrap_err();
     assert!(matches!(refused, ServerError::Rests { code: "site_lock", .. }), "{refused}");
-    renew(&repository).await;
-    repository.commit(crate::index::Batch::new()).unwrap();
+    renew(&store).await;
+    store.commit(crate::index::Batch::new()).unwrap();
 
     take(site.as_ref(), &clock, 2).await.unwrap();
-    renew(&repository).await;
-    let refused = repository.commit(crate::index::Batch::new()).unwrap_err();
+    renew(&store).await;
+    let refused = store.commit(crate::index::Batch::new()).unwrap_err();
     assert!(matches!(refused, ServerError::Halted), "{refused}");
     assert_eq!(halted.load(Ordering::SeqCst), 1);
 }

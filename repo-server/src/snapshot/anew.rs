@@ -5,10 +5,12 @@ use std::sync::Arc;
 use format_spec::{FormatError, SnapshotId};
 
 use super::commit::{put, seal_snapshot};
-use super::{get, snapshot_object};
-use crate::damaged;
+use super::get;
+use crate::defects::objects;
 use crate::error::ServerError;
-use crate::repository::Repository;
+use crate::server::Server;
+use crate::site::layout::snapshot_object;
+use crate::store::Store;
 
 /// Writes the object of a snapshot anew, for one that is lost or that nobody can open. When this returns, it is
 /// on the site, was read back, and is no longer known to be damaged.
@@ -18,29 +20,30 @@ use crate::repository::Repository;
 ///
 /// # Errors
 /// [`ServerError::Busy`] beside the collector or an audit; nothing changed.
-pub(crate) async fn write_anew(repository: &Arc<Repository>, id: SnapshotId) -> Result<(), ServerError> {
-    let repository = Arc::clone(repository);
+pub(crate) async fn write_anew(server: &Arc<Server>, id: SnapshotId) -> Result<(), ServerError> {
+    let server = Arc::clone(server);
     // To its end even if the request is dropped: half of it leaves no object.
-    let writes = tokio::spawn(async move { write_to_the_end(&repository, id).await });
+    let writes = tokio::spawn(async move { write_to_the_end(&server, id).await });
     writes.await.unwrap_or(Err(ServerError::Bug("writing a snapshot anew panicked")))
 }
 
-async fn write_to_the_end(repository: &Arc<Repository>, id: SnapshotId) -> Result<(), ServerError> {
-    let Ok(_turn) = repository.turn.try_lock() else {
+async fn write_to_the_end(server: &Arc<Server>, id: SnapshotId) -> Result<(), ServerError> {
+    let Ok(_turn) = server.turns.upkeep.try_lock() else {
         return Err(ServerError::Busy { why: "the collector or an audit is in progress".to_owned() });
     };
-    let (site, name) = (&repository.parts.site, snapshot_object(&id));
-    let snapshot = repository.blocking(move |repository| get(repository, id)).await?;
-    let sealed = seal_snapshot(repository, &snapshot);
-    site.delete(&name).await.map_err(|error| repository.site_error(error))?;
-    put(repository, &name, sealed.clone()).await?;
-    let read = site.get(&name).await.map_err(|error| repository.site_error(error))?;
+    let store = &server.store;
+    let (site, name) = (&store.parts.site, snapshot_object(&id));
+    let snapshot = store.blocking(move |store| get(store, id)).await?;
+    let sealed = seal_snapshot(store, &snapshot);
+    site.delete(&name).await.map_err(|error| store.site_error(error))?;
+    put(store, &name, sealed.clone()).await?;
+    let read = site.get(&name).await.map_err(|error| store.site_error(error))?;
     if read != sealed {
         let source = FormatError::Unauthentic { what: "snapshot" };
         return Err(ServerError::Damaged { object: format!("snapshot {id}"), source });
     }
-    let sound = move |repository: &Arc<Repository>| damaged::clear(repository, damaged::Object::Snapshot(id));
-    repository.blocking(sound).await?;
+    let sound = move |store: &Arc<Store>| objects::clear(store, objects::Object::Snapshot(id));
+    store.blocking(sound).await?;
     tracing::info!(%id, "the object of a snapshot was written anew");
     Ok(())
 }

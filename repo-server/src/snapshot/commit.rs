@@ -10,17 +10,21 @@ use format_spec::snapshot::{ManifestRef, Origin, Snapshot, SnapshotState};
 use format_spec::{About, ChunkId, FORMAT_VERSION, ManifestId, SessionId, SnapshotId};
 
 use super::series::{self, Smaller};
-use super::{get, manifest_object, named_pages, objects, snapshot_object};
-use crate::alarm::{self, AlarmCode};
+use super::{get, named_pages, objects};
+use crate::catalog::ledger::Counts;
+use crate::catalog::{Flight, take_back};
 use crate::error::ServerError;
+use crate::health::alarm::{self, AlarmCode};
+use crate::health::gate;
 use crate::index::row::{ChunkRow, DoomedKey, DoomedRow};
 use crate::index::{IndexError, MAX_VALUE_LEN, Precondition, Table};
-use crate::ledger::Counts;
 use crate::pack;
-use crate::repository::{Domain, Flight, Repository, take_back};
 use crate::rules::Rule;
-use crate::session::{self, SessionRow, SessionState};
+use crate::server::Server;
+use crate::session::{self, SessionRow, SessionState, Sessions};
 use crate::site::ObjectName;
+use crate::site::layout::{manifest_object, snapshot_object};
+use crate::store::{Domain, Store};
 
 /// How many missing ids an error lists.
 const LISTED: usize = 1000;
@@ -35,15 +39,15 @@ const MAX_PAGES: usize = 130_000;
 /// It runs to its end even if the request that asked is dropped: an object that is half on its way has
 /// nobody else to see it land. `memory` is what the body takes, and is dropped at the end.
 pub(crate) async fn commit(
-    repository: &Arc<Repository>,
+    server: &Arc<Server>,
     session: SessionId,
     body: Bytes,
     smaller: Smaller,
     memory: impl Send + 'static,
 ) -> Result<Snapshot, ServerError> {
-    let repository = Arc::clone(repository);
+    let server = Arc::clone(server);
     let commits = tokio::spawn(async move {
-        let committed = commit_to_the_end(&repository, session, body, smaller).await;
+        let committed = commit_to_the_end(&server, session, body, smaller).await;
         drop(memory);
         committed
     });
@@ -51,67 +55,67 @@ pub(crate) async fn commit(
 }
 
 async fn commit_to_the_end(
-    repository: &Arc<Repository>,
+    server: &Arc<Server>,
     session: SessionId,
     body: Bytes,
     smaller: Smaller,
 ) -> Result<Snapshot, ServerError> {
     // Who asks again while an attempt is under way waits for what becomes of it.
-    let attempts = session::attempts(repository, session);
+    let attempts = session::attempts(&server.sessions, session);
     let mut last_attempt = attempts.lock().await;
-    if let Some(snapshot) = repository.blocking(move |repository| committed(repository, session)).await? {
+    if let Some(snapshot) = server.blocking(move |server| committed(&server.store, session)).await? {
         return Ok(snapshot);
     }
-    repository.blocking(|repository| session::check_push(repository)).await?;
-    let granted = session::renew(repository, session)?;
-    let manifest = decode(repository, body.clone()).await?;
+    server.blocking(|server| gate::check_push(&server.store)).await?;
+    let granted = session::renew(&server.sessions, session)?;
+    let manifest = decode(server, body.clone()).await?;
     check_owner(&manifest, &granted)?;
-    let domain = repository.domain(&granted.cluster);
+    let domain = server.domain(&granted.cluster);
     // Chunks first: the batch of a page's pack counts the chunks that the page refers to.
-    pack::flush(repository, &domain, BlobKind::Chunk).await?;
-    pack::flush(repository, &domain, BlobKind::Page).await?;
-    let check = move |repository: &Arc<Repository>| {
-        check_pages(repository, &domain, &manifest).map(|pages| (manifest, pages))
+    pack::flush(&domain, BlobKind::Chunk).await?;
+    pack::flush(&domain, BlobKind::Page).await?;
+    let check = move |server: &Arc<Server>| {
+        check_pages(&server.store, &domain.keys, &manifest).map(|pages| (manifest, pages))
     };
-    let (manifest, pages) = repository.blocking(check).await?;
+    let (manifest, pages) = server.blocking(check).await?;
 
-    let (manifest_id, sealed) = seal_manifest(repository, body).await?;
-    let describe = move |repository: &Arc<Repository>| describe(repository, &manifest, manifest_id, smaller);
-    let snapshot = repository.blocking(describe).await?;
+    let (manifest_id, sealed) = seal_manifest(&server.store, body).await?;
+    let describe = move |server: &Arc<Server>| describe(server, &manifest, manifest_id, smaller);
+    let snapshot = server.blocking(describe).await?;
     check_row(&snapshot)?;
     let earlier = last_attempt.clone();
-    let (flight, pages) = announce(repository, session, &snapshot, pages, earlier).await?;
+    let (flight, pages) = announce(server, session, &snapshot, pages, earlier).await?;
     *last_attempt = objects(&snapshot).into_iter().next();
-    put(repository, &manifest_object(&manifest_id), sealed).await?;
-    put(repository, &snapshot_object(&snapshot.id), seal_snapshot(repository, &snapshot)).await?;
+    put(&server.store, &manifest_object(&manifest_id), sealed).await?;
+    put(&server.store, &snapshot_object(&snapshot.id), seal_snapshot(&server.store, &snapshot)).await?;
 
-    repository
-        .blocking(move |repository| {
-            let applied = apply(repository, session, &granted, &snapshot, &pages);
+    server
+        .blocking(move |server| {
+            let applied = apply(&server.store, &server.sessions, session, &granted, &snapshot, &pages);
             drop(flight);
             match applied {
                 // Another request of the session was faster, or it was ended.
                 Err(ServerError::Index(IndexError::Precondition { .. })) => {
-                    committed(repository, session)?.ok_or(ServerError::SessionOver(session))
+                    committed(&server.store, session)?.ok_or(ServerError::SessionOver(session))
                 }
-                applied => applied.and_then(|()| get(repository, snapshot.id)),
+                applied => applied.and_then(|()| get(&server.store, snapshot.id)),
             }
         })
         .await
 }
 
 /// One manifest after the other: each may take many times its encoded length while it is decoded.
-async fn decode(repository: &Arc<Repository>, body: Bytes) -> Result<Manifest, ServerError> {
-    let _turn = repository.decoding.acquire().await.expect("the semaphore is never closed");
-    repository.blocking(move |_| Manifest::decode(&body).map_err(ServerError::Malformed)).await
+async fn decode(server: &Arc<Server>, body: Bytes) -> Result<Manifest, ServerError> {
+    let _turn = server.memory.decoding.acquire().await.expect("the semaphore is never closed");
+    server.blocking(move |_| Manifest::decode(&body).map_err(ServerError::Malformed)).await
 }
 
 /// The snapshot that the session has committed, if it has.
-fn committed(repository: &Repository, session: SessionId) -> Result<Option<Snapshot>, ServerError> {
-    session::committed(repository, session)?.map(|snapshot| get(repository, snapshot)).transpose()
+fn committed(store: &Store, session: SessionId) -> Result<Option<Snapshot>, ServerError> {
+    session::committed(store, session)?.map(|snapshot| get(store, snapshot)).transpose()
 }
 
-pub(super) fn check_owner(manifest: &Manifest, granted: &SessionRow) -> Result<(), ServerError> {
+pub(crate) fn check_owner(manifest: &Manifest, granted: &SessionRow) -> Result<(), ServerError> {
     if manifest.cluster == granted.cluster && manifest.node == granted.node {
         return Ok(());
     }
@@ -125,8 +129,8 @@ pub(super) fn check_owner(manifest: &Manifest, granted: &SessionRow) -> Result<(
 }
 
 /// How often the manifest names each page. All of them are in the index.
-pub(super) fn check_pages(
-    repository: &Repository,
+pub(crate) fn check_pages(
+    store: &Store,
     domain: &Domain,
     manifest: &Manifest,
 ) -> Result<Counts, ServerError> {
@@ -135,74 +139,73 @@ pub(super) fn check_pages(
         let why = format!("the manifest names {} pages, and {MAX_PAGES} are the most", pages.len());
         return Err(ServerError::BadRequest { code: "too_many_pages", why });
     }
-    let rows = repository.chunk_rows_of(domain, pages.keys())?;
+    let rows = store.chunk_rows_of(domain, pages.keys())?;
     let is_page = |row: &Option<ChunkRow>| row.is_some_and(|row| row.kind == BlobKind::Page);
     let missing = pages.keys().zip(&rows).filter(|(_, row)| !is_page(row));
     let missing: Vec<ChunkId> = missing.map(|(id, _)| *id).take(LISTED).collect();
-    if missing.is_empty() || !repository.rules.keep(Rule::CommitFindsItsPages) {
+    if missing.is_empty() || !store.rules.keep(Rule::CommitFindsItsPages) {
         return Ok(pages);
     }
     Err(ServerError::MissingChunks { missing })
 }
 
-async fn seal_manifest(
-    repository: &Arc<Repository>,
-    payload: Bytes,
-) -> Result<(ManifestId, Bytes), ServerError> {
-    let seal = move |repository: &Arc<Repository>| {
-        let (keys, salt) = (&repository.keys, repository.salt());
-        let sealed = object::seal(ObjectKind::Manifest, keys, repository.id(), salt, &payload);
+async fn seal_manifest(store: &Arc<Store>, payload: Bytes) -> Result<(ManifestId, Bytes), ServerError> {
+    let seal = move |store: &Arc<Store>| {
+        let (keys, salt) = (&store.keys, store.salt());
+        let sealed = object::seal(ObjectKind::Manifest, keys, store.id(), salt, &payload);
         Ok((ManifestId::of(&sealed), Bytes::from(sealed)))
     };
-    repository.blocking(seal).await
+    store.blocking(seal).await
 }
 
-pub(super) fn seal_snapshot(repository: &Repository, snapshot: &Snapshot) -> Bytes {
-    let (keys, salt) = (&repository.keys, repository.salt());
-    object::seal(ObjectKind::Snapshot, keys, repository.id(), salt, &snapshot.encode()).into()
+pub(super) fn seal_snapshot(store: &Store, snapshot: &Snapshot) -> Bytes {
+    let (keys, salt) = (&store.keys, store.salt());
+    object::seal(ObjectKind::Snapshot, keys, store.id(), salt, &snapshot.encode()).into()
 }
 
 /// Announces the objects of a snapshot while all its pages are there: from here on no pack goes before the
 /// snapshot does (G5), also if its session ends and it is never committed. From here on it is this attempt that can
 /// be brought to its end, and not an `earlier` one.
 async fn announce(
-    repository: &Arc<Repository>,
+    server: &Arc<Server>,
     session: SessionId,
     snapshot: &Snapshot,
     pages: Counts,
     earlier: Option<DoomedKey>,
 ) -> Result<(Flight, Counts), ServerError> {
     let keys = objects(snapshot);
-    let announce = move |repository: &Arc<Repository>| {
-        let flight = Flight::announce_if(repository, keys, DoomedRow::announced_by(session), |ledger| {
-            earlier.iter().for_each(|key| ledger.doom(key, DoomedRow::NOW));
-            ledger.find(&pages)?.map_err(|missing| ServerError::MissingChunks { missing })
-        })?;
+    let announce = move |server: &Arc<Server>| {
+        let flight = Flight::announce_if(
+            &server.store,
+            &server.in_flight,
+            keys,
+            DoomedRow::announced_by(session),
+            |ledger| {
+                earlier.iter().for_each(|key| ledger.doom(key, DoomedRow::NOW));
+                ledger.find(&pages)?.map_err(|missing| ServerError::MissingChunks { missing })
+            },
+        )?;
         Ok((flight, pages))
     };
-    repository.blocking(announce).await
+    server.blocking(announce).await
 }
 
-pub(super) async fn put(
-    repository: &Arc<Repository>,
-    name: &ObjectName,
-    bytes: Bytes,
-) -> Result<(), ServerError> {
-    let put = repository.parts.site.put_new(name, bytes).await;
-    put.map(drop).map_err(|error| repository.site_error(error))
+pub(super) async fn put(store: &Arc<Store>, name: &ObjectName, bytes: Bytes) -> Result<(), ServerError> {
+    let put = store.parts.site.put_new(name, bytes).await;
+    put.map(drop).map_err(|error| store.site_error(error))
 }
 
 /// A new snapshot of this one manifest. Each attempt has its own id: what a crashed attempt left on
 /// the site is never taken for this one. Blocks.
 fn describe(
-    repository: &Repository,
+    server: &Server,
     manifest: &Manifest,
     id: ManifestId,
     smaller: Smaller,
 ) -> Result<Snapshot, ServerError> {
     let mut random = [0; 10];
-    (repository.parts.random)(&mut random);
-    let created_ms = repository.parts.clock.unix_ms();
+    (server.store.parts.random)(&mut random);
+    let created_ms = server.store.parts.clock.unix_ms();
     let mut snapshot = Snapshot {
         version: FORMAT_VERSION,
         id: SnapshotId::new(created_ms, random),
@@ -220,7 +223,7 @@ fn describe(
         shrunk: None,
         about: manifest.about.clone().and_then(About::if_any),
     };
-    series::place(repository, &mut snapshot, smaller)?;
+    series::place(&server.store, &mut snapshot, server.next_commit(), smaller)?;
     Ok(Snapshot { id: SnapshotId::new(snapshot.created_ms, random), ..snapshot })
 }
 
@@ -241,9 +244,9 @@ fn state_of(totals: &Totals) -> SnapshotState {
 
 /// The session is as it was granted. The batch requires it as well; asked before, a late commit is told that
 /// its session is over, and not what it misses by now.
-fn check_fence(repository: &Repository, session: SessionId, granted: &SessionRow) -> Result<(), ServerError> {
+fn check_fence(store: &Store, session: SessionId, granted: &SessionRow) -> Result<(), ServerError> {
     let key = session.as_bytes();
-    if repository.parts.index.get(Table::Session, key)? == Some(granted.encode()) {
+    if store.parts.index.get(Table::Session, key)? == Some(granted.encode()) {
         return Ok(());
     }
     Err(ServerError::Index(IndexError::Precondition { table: Table::Session, key: key.to_vec() }))
@@ -251,20 +254,21 @@ fn check_fence(repository: &Repository, session: SessionId, granted: &SessionRow
 
 /// The one batch that makes the snapshot. Its session must still be as it was granted (L2), and is over then; its row
 /// stays, and says what was committed.
-pub(super) fn apply(
-    repository: &Repository,
+pub(crate) fn apply(
+    store: &Store,
+    sessions: &Sessions,
     session: SessionId,
     granted: &SessionRow,
     snapshot: &Snapshot,
     pages: &Counts,
 ) -> Result<(), ServerError> {
-    let at_ms = repository.parts.clock.unix_ms();
+    let at_ms = store.parts.clock.unix_ms();
     let committed = SessionState::Committed { snapshot: snapshot.id, at_ms };
     let done = SessionRow { state: committed, ..granted.clone() };
-    repository.account(|ledger| {
+    store.account(|ledger| {
         let batch = ledger.batch();
-        if repository.rules.keep(Rule::CommitIsFenced) {
-            check_fence(repository, session, granted)?;
+        if store.rules.keep(Rule::CommitIsFenced) {
+            check_fence(store, session, granted)?;
             batch.require(Table::Session, *session.as_bytes(), Precondition::Equals(granted.encode()));
         }
         batch.put(Table::Session, *session.as_bytes(), done.encode());
@@ -276,13 +280,13 @@ pub(super) fn apply(
         take_back(batch, &objects(snapshot));
         if let Some(suspicion) = series::suspicion(snapshot) {
             let (code, subject) = (AlarmCode::SuspectSnapshot, series::subject(snapshot));
-            alarm::raise_of_in(repository, ledger.batch(), code, Some(&subject), &suspicion)?;
+            alarm::raise_of_in(store, ledger.batch(), code, Some(&subject), &suspicion)?;
         }
         ledger.count(pages)?.map_err(|missing| ServerError::MissingChunks { missing })
     })?;
-    session::forget(repository, session);
-    if snapshot.shrunk.is_some() || alarm::is_up(repository, AlarmCode::SuspectSnapshot)? {
-        series::watch_suspects(repository)?;
+    session::forget(sessions, session);
+    if snapshot.shrunk.is_some() || alarm::is_up(store, AlarmCode::SuspectSnapshot)? {
+        series::watch_suspects(store)?;
     }
     Ok(())
 }
@@ -314,9 +318,9 @@ mod tests {
     #[tokio::test]
     async fn manifests_are_decoded_one_at_a_time() {
         use futures_util::FutureExt;
-        let repository = crate::repository::Parts::default().start();
-        let turn = repository.decoding.acquire().await.unwrap();
-        let mut decoding = std::pin::pin!(decode(&repository, Bytes::from_static(b"no manifest")));
+        let server = crate::store::Parts::default().serve();
+        let turn = server.memory.decoding.acquire().await.unwrap();
+        let mut decoding = std::pin::pin!(decode(&server, Bytes::from_static(b"no manifest")));
         assert!(decoding.as_mut().now_or_never().is_none());
 
         drop(turn);

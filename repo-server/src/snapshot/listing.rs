@@ -11,10 +11,10 @@ use format_spec::wire::{SnapshotInfo, SnapshotList};
 use format_spec::{ClusterName, SnapshotId};
 
 use super::{info, list, marks};
-use crate::damaged;
+use crate::defects::objects;
 use crate::error::ServerError;
 use crate::index::row::MarkRow;
-use crate::repository::Repository;
+use crate::store::Store;
 
 /// The place of a snapshot in the list. Its text is for this server alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,17 +57,17 @@ pub(crate) struct PartLimit {
 
 /// The snapshots of `cluster`, or of all clusters, that come after `after`: as many as `limit` allows.
 pub(crate) fn part(
-    repository: &Repository,
+    store: &Store,
     cluster: Option<&ClusterName>,
     after: Option<ListPlace>,
     limit: PartLimit,
 ) -> Result<SnapshotList, ServerError> {
-    let (marks, damaged) = (marks(repository)?, damaged::all(repository)?);
-    let now_ms = repository.parts.clock.unix_ms();
+    let (marks, damaged) = (marks(store)?, objects::all(store)?);
+    let now_ms = store.parts.clock.unix_ms();
     let unmarked = MarkRow::default();
     let mut part = SnapshotList { snapshots: Vec::new(), next: None };
     let (mut len, mut last) = (0, None);
-    for snapshot in list(repository, cluster)? {
+    for snapshot in list(store, cluster)? {
         let place = ListPlace::of(&snapshot);
         if after.is_some_and(|after| place <= after) {
             continue;

@@ -13,25 +13,27 @@ use format_spec::protection::ProtectionRecord;
 use format_spec::{FORMAT_VERSION, SnapshotId, id};
 
 use super::get;
-use crate::alarm::check_reason;
+use crate::catalog::{Flight, InFlight};
 use crate::error::ServerError;
+use crate::health::alarm::check_reason;
+use crate::health::space;
 use crate::index::row::{DoomedKey, DoomedKind, DoomedRow, MarkRow, Protection, Tombstone};
 use crate::index::{Batch, KeyRange, Precondition, Table};
-use crate::repository::{Flight, Repository};
 use crate::site::ObjectName;
-use crate::space;
+use crate::site::layout::protection_object;
+use crate::store::Store;
 use crate::time::{later, rfc3339};
 
 /// What was decided about a snapshot.
-pub(crate) fn mark(repository: &Repository, id: SnapshotId) -> Result<MarkRow, ServerError> {
-    let value = repository.parts.index.get(Table::Mark, id.as_bytes())?;
+pub(crate) fn mark(store: &Store, id: SnapshotId) -> Result<MarkRow, ServerError> {
+    let value = store.parts.index.get(Table::Mark, id.as_bytes())?;
     value.map_or_else(|| Ok(MarkRow::default()), |value| decode(id, &value))
 }
 
 /// What was decided about all snapshots of which anything was.
-pub(crate) fn marks(repository: &Repository) -> Result<HashMap<SnapshotId, MarkRow>, ServerError> {
+pub(crate) fn marks(store: &Store) -> Result<HashMap<SnapshotId, MarkRow>, ServerError> {
     let mut marks = HashMap::new();
-    repository.for_each_row(Table::Mark, &KeyRange::all(), |key, value| {
+    store.for_each_row(Table::Mark, &KeyRange::all(), |key, value| {
         let id = key.try_into().map(SnapshotId::from_bytes);
         let id = id.map_err(|_| ServerError::Row { object: "a mark".to_owned() })?;
         marks.insert(id, decode(id, value)?);
@@ -58,14 +60,14 @@ fn put(batch: &mut Batch, id: SnapshotId, mark: &MarkRow) {
 ///
 /// # Errors
 /// [`ServerError::Refused`] if one is protected; nothing changed.
-pub(crate) fn forget(repository: &Repository, ids: &[SnapshotId]) -> Result<(), ServerError> {
-    let now = repository.parts.clock.unix_ms();
-    let tombstone = Tombstone { since_ms: now, until_ms: later(now, repository.parts.upkeep.gc.undelete) };
+pub(crate) fn forget(store: &Store, ids: &[SnapshotId]) -> Result<(), ServerError> {
+    let now = store.parts.clock.unix_ms();
+    let tombstone = Tombstone { since_ms: now, until_ms: later(now, store.parts.upkeep.gc.undelete) };
     let forgotten = || {
         let mut batch = Batch::new();
         for id in ids {
-            get(repository, *id)?;
-            let mark = mark(repository, *id)?;
+            get(store, *id)?;
+            let mark = mark(store, *id)?;
             if let Some(protection) = &mark.protection {
                 let why = format!("snapshot {id} is protected: {}", protection.reason);
                 return Err(ServerError::Refused { code: "protected", why });
@@ -76,10 +78,10 @@ pub(crate) fn forget(repository: &Repository, ids: &[SnapshotId]) -> Result<(), 
         }
         Ok(batch)
     };
-    space::with_ballast(repository, || {
-        repository.exclusively(|| {
+    space::with_ballast(store, || {
+        store.exclusively(|| {
             let batch = forgotten()?;
-            if batch.is_empty() { Ok(()) } else { repository.commit(batch) }
+            if batch.is_empty() { Ok(()) } else { store.commit(batch) }
         })
     })
 }
@@ -88,23 +90,23 @@ pub(crate) fn forget(repository: &Repository, ids: &[SnapshotId]) -> Result<(), 
 ///
 /// # Errors
 /// [`ServerError::NoSnapshot`] if it has been purged, or never was.
-pub(crate) fn undelete(repository: &Repository, id: SnapshotId) -> Result<(), ServerError> {
-    change(repository, id, |_, mark| Ok(MarkRow { tombstone: None, ..mark })).map(drop)
+pub(crate) fn undelete(store: &Store, id: SnapshotId) -> Result<(), ServerError> {
+    change(store, id, |_, mark| Ok(MarkRow { tombstone: None, ..mark })).map(drop)
 }
 
 /// Reads, changes and writes the mark of a snapshot. Answers how it was.
 fn change(
-    repository: &Repository,
+    store: &Store,
     id: SnapshotId,
     change: impl FnOnce(&mut Batch, MarkRow) -> Result<MarkRow, ServerError>,
 ) -> Result<MarkRow, ServerError> {
-    repository.exclusively(|| {
-        get(repository, id)?;
-        let before = mark(repository, id)?;
+    store.exclusively(|| {
+        get(store, id)?;
+        let before = mark(store, id)?;
         let mut batch = Batch::new();
         let after = change(&mut batch, before.clone())?;
         put(&mut batch, id, &after);
-        repository.commit(batch)?;
+        store.commit(batch)?;
         Ok(before)
     })
 }
@@ -115,42 +117,44 @@ fn change(
 /// # Errors
 /// [`ServerError::Refused`] if it is going: it must be brought back first.
 pub(crate) async fn protect(
-    repository: &Arc<Repository>,
+    store: &Arc<Store>,
+    in_flight: &InFlight,
     id: SnapshotId,
     reason: String,
 ) -> Result<(), ServerError> {
-    let repository = Arc::clone(repository);
+    let (store, in_flight) = (Arc::clone(store), in_flight.clone());
     // To its end even if the request is dropped: the object must be seen to land.
-    let protects = tokio::spawn(async move { protect_to_the_end(&repository, id, reason).await });
+    let protects = tokio::spawn(async move { protect_to_the_end(&store, in_flight, id, reason).await });
     protects.await.unwrap_or(Err(ServerError::Bug("protecting a snapshot panicked")))
 }
 
 async fn protect_to_the_end(
-    repository: &Arc<Repository>,
+    store: &Arc<Store>,
+    in_flight: InFlight,
     id: SnapshotId,
     reason: String,
 ) -> Result<(), ServerError> {
     check_reason(&reason)?;
-    let (name, sealed) = seal(repository, id, &reason);
+    let (name, sealed) = seal(store, id, &reason);
     let key = DoomedKey { kind: DoomedKind::Other, name: name.clone() };
-    let announce = move |repository: &Arc<Repository>| {
-        check_stays(id, &mark(repository, id)?)?;
-        get(repository, id)?;
-        Flight::announce(repository, vec![key])
+    let announce = move |store: &Arc<Store>| {
+        check_stays(id, &mark(store, id)?)?;
+        get(store, id)?;
+        Flight::announce(store, &in_flight, vec![key])
     };
-    let flight = repository.blocking(announce).await?;
-    let put = repository.parts.site.put_new(&name, sealed).await;
-    put.map_err(|error| repository.site_error(error))?;
+    let flight = store.blocking(announce).await?;
+    let put = store.parts.site.put_new(&name, sealed).await;
+    put.map_err(|error| store.site_error(error))?;
     let protection = Protection { reason, object: name.as_str().to_owned() };
-    let record = move |repository: &Arc<Repository>| {
-        change(repository, id, |batch, mark| {
+    let record = move |store: &Arc<Store>| {
+        change(store, id, |batch, mark| {
             check_stays(id, &mark)?;
             flight.land(batch);
             doom_object(batch, &mark);
             Ok(MarkRow { protection: Some(protection), ..mark })
         })
     };
-    repository.blocking(record).await.map(drop)
+    store.blocking(record).await.map(drop)
 }
 
 fn check_stays(id: SnapshotId, mark: &MarkRow) -> Result<(), ServerError> {
@@ -161,9 +165,9 @@ fn check_stays(id: SnapshotId, mark: &MarkRow) -> Result<(), ServerError> {
 }
 
 /// Takes the protection of a snapshot away. One that has none stays as it is.
-pub(crate) fn unprotect(repository: &Repository, id: SnapshotId) -> Result<(), ServerError> {
-    space::with_ballast(repository, || {
-        change(repository, id, |batch, mark| {
+pub(crate) fn unprotect(store: &Store, id: SnapshotId) -> Result<(), ServerError> {
+    space::with_ballast(store, || {
+        change(store, id, |batch, mark| {
             doom_object(batch, &mark);
             Ok(MarkRow { protection: None, ..mark })
         })
@@ -181,11 +185,10 @@ fn doom_object(batch: &mut Batch, mark: &MarkRow) {
 }
 
 /// The object that says so, and its name, which is never used again.
-fn seal(repository: &Repository, id: SnapshotId, reason: &str) -> (ObjectName, Bytes) {
+fn seal(store: &Store, id: SnapshotId, reason: &str) -> (ObjectName, Bytes) {
     let record = ProtectionRecord { version: FORMAT_VERSION, snapshot: id, reason: reason.to_owned() };
-    let (keys, salt) = (&repository.keys, repository.salt());
-    let sealed = object::seal(ObjectKind::Protection, keys, repository.id(), salt, &record.encode());
-    let nonce = id::to_hex(repository.salt().first_chunk::<8>().expect("a salt is longer"));
-    let name = ObjectName::new(&format!("protections/{id}.{nonce}"));
-    (name.expect("a UUID and hex digits make a valid name"), sealed.into())
+    let (keys, salt) = (&store.keys, store.salt());
+    let sealed = object::seal(ObjectKind::Protection, keys, store.id(), salt, &record.encode());
+    let nonce = id::to_hex(store.salt().first_chunk::<8>().expect("a salt is longer"));
+    (protection_object(&id, &nonce), sealed.into())
 }

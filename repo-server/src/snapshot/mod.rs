@@ -7,8 +7,7 @@
 //! it is brought to its end later ([`finish`]). The client learns of it when it asks again.
 
 mod anew;
-mod commit;
-pub(crate) mod finish;
+pub(crate) mod commit;
 mod listing;
 mod marks;
 mod problems;
@@ -35,16 +34,18 @@ pub(crate) use marks::{forget, mark, marks, protect, undelete, unprotect};
 pub(crate) use problems::{Cursor, problems};
 pub(crate) use reach::{Freed, freed, freed_with_idle, references_of_idle_pages};
 
-use crate::clock_watch::JUMP_MS;
-use crate::damaged::{Known, Object};
+use crate::catalog::ledger::{Counts, counts_of};
 use crate::defects;
+use crate::defects::objects::{Known, Object};
 use crate::error::ServerError;
+use crate::health::clock::JUMP_MS;
 use crate::index::row::{DoomedKey, DoomedKind, MarkRow};
 use crate::index::{KeyRange, Table};
-use crate::ledger::{Counts, counts_of};
 use crate::pack::Blob;
-use crate::repository::{Domain, Repository};
 use crate::site::ObjectName;
+use crate::site::layout::{manifest_object, snapshot_object};
+use crate::store::Domain;
+use crate::store::Store;
 use crate::time::rfc3339;
 
 /// The longest object of a snapshot: its row has to fit into the index.
@@ -53,27 +54,11 @@ const MAX_SNAPSHOT_LEN: usize = 1 << 20;
 /// The longest object of a manifest: its body has a limit, and a kibibyte is more than sealing adds.
 const MAX_MANIFEST_LEN: usize = manifest::MAX_MANIFEST_LEN + 1024;
 
-/// Where a manifest lies on a site.
-pub(crate) fn manifest_object(id: &ManifestId) -> ObjectName {
-    ObjectName::new(&format!("manifests/{}", id.to_hex())).expect("hex digits make a valid name")
-}
-
-/// Where a snapshot lies on a site.
-pub(crate) fn snapshot_object(id: &SnapshotId) -> ObjectName {
-    ObjectName::new(&format!("snapshots/{id}")).expect("a UUID makes a valid name")
-}
-
-/// The snapshot that an object is, by its name.
-pub(crate) fn named(name: &ObjectName) -> Option<SnapshotId> {
-    let id: SnapshotId = name.as_str().strip_prefix("snapshots/")?.parse().ok()?;
-    (snapshot_object(&id) == *name).then_some(id)
-}
-
 /// What an object says that is a snapshot: opened, and not compared with its name.
-pub(crate) async fn read(repository: &Repository, name: &ObjectName) -> Result<Snapshot, ServerError> {
-    let sealed = repository.get_at_most(name, MAX_SNAPSHOT_LEN).await?;
+pub(crate) async fn read(store: &Store, name: &ObjectName) -> Result<Snapshot, ServerError> {
+    let sealed = store.get_at_most(name, MAX_SNAPSHOT_LEN).await?;
     let damaged = |source| ServerError::Damaged { object: name.to_string(), source };
-    let payload = object::open(ObjectKind::Snapshot, &repository.keys, repository.id(), &sealed);
+    let payload = object::open(ObjectKind::Snapshot, &store.keys, store.id(), &sealed);
     Snapshot::decode(&payload.map_err(damaged)?).map_err(damaged)
 }
 
@@ -91,21 +76,21 @@ pub(crate) fn named_pages(manifest: &Manifest) -> Counts {
 }
 
 /// The snapshot with this id.
-pub(crate) fn get(repository: &Repository, id: SnapshotId) -> Result<Snapshot, ServerError> {
-    let value = repository.parts.index.get(Table::Snapshot, id.as_bytes())?;
+pub(crate) fn get(store: &Store, id: SnapshotId) -> Result<Snapshot, ServerError> {
+    let value = store.parts.index.get(Table::Snapshot, id.as_bytes())?;
     decode(id, &value.ok_or(ServerError::NoSnapshot(id))?)
 }
 
 /// Whether a snapshot of this cluster has this manifest.
 pub(crate) fn has_manifest(
-    repository: &Repository,
+    store: &Store,
     cluster: &ClusterName,
     id: ManifestId,
 ) -> Result<bool, ServerError> {
     let malformed = || ServerError::Row { object: format!("manifest {id}") };
-    let Some(of) = repository.parts.index.get(Table::Manifest, id.as_bytes())? else { return Ok(false) };
+    let Some(of) = store.parts.index.get(Table::Manifest, id.as_bytes())? else { return Ok(false) };
     let of = SnapshotId::from_bytes(of.try_into().map_err(|_| malformed())?);
-    match get(repository, of) {
+    match get(store, of) {
         Ok(snapshot) => Ok(snapshot.cluster == *cluster),
         Err(ServerError::NoSnapshot(_)) => Ok(false),
         Err(error) => Err(error),
@@ -117,14 +102,11 @@ fn decode(id: SnapshotId, value: &[u8]) -> Result<Snapshot, ServerError> {
 }
 
 /// Snapshots of `cluster`, or of all clusters, in the order of their commits.
-pub(crate) fn list(
-    repository: &Repository,
-    cluster: Option<&ClusterName>,
-) -> Result<Vec<Snapshot>, ServerError> {
+pub(crate) fn list(store: &Store, cluster: Option<&ClusterName>) -> Result<Vec<Snapshot>, ServerError> {
     let mut snapshots = Vec::new();
     let mut next = Some(KeyRange::all());
     while let Some(range) = next {
-        let found = repository.parts.index.scan(Table::Snapshot, &range, NonZeroUsize::MAX)?;
+        let found = store.parts.index.scan(Table::Snapshot, &range, NonZeroUsize::MAX)?;
         for row in found.rows {
             let id = row.key.try_into().map(SnapshotId::from_bytes);
             let id = id.map_err(|_| ServerError::Row { object: "a snapshot".to_owned() })?;
@@ -190,14 +172,14 @@ fn node_push(manifest: &ManifestRef) -> Option<wire::NodePush> {
 
 /// The manifest of `node` in a snapshot: its CBOR.
 pub(crate) async fn manifest(
-    repository: &Arc<Repository>,
+    store: &Arc<Store>,
     id: SnapshotId,
     node: &NodeName,
 ) -> Result<Bytes, ServerError> {
-    let snapshot = repository.blocking(move |repository| get(repository, id)).await?;
+    let snapshot = store.blocking(move |store| get(store, id)).await?;
     let found = snapshot.manifest_of(node);
     let found = found.ok_or_else(|| ServerError::NoNode { snapshot: id, node: node.clone() })?;
-    let (payload, _) = open_manifest(repository, found.id).await?;
+    let (payload, _) = open_manifest(store, found.id).await?;
     Ok(payload)
 }
 
@@ -207,29 +189,26 @@ pub(crate) async fn manifest(
 /// # Errors
 /// [`ServerError::Damaged`], [`ServerError::Lost`] and [`ServerError::Site`].
 pub(crate) async fn open_manifest(
-    repository: &Arc<Repository>,
+    store: &Arc<Store>,
     id: ManifestId,
 ) -> Result<(Bytes, Manifest), ServerError> {
-    let read = defects::twice(|| read_manifest(repository, id)).await;
-    defects::heed(repository, Object::Manifest(id), read).await
+    let read = defects::twice(|| read_manifest(store, id)).await;
+    defects::heed(store, Object::Manifest(id), read).await
 }
 
-async fn read_manifest(
-    repository: &Arc<Repository>,
-    id: ManifestId,
-) -> Result<(Bytes, Manifest), ServerError> {
-    let sealed = repository.get_at_most(&manifest_object(&id), MAX_MANIFEST_LEN).await?;
-    let open = move |repository: &Arc<Repository>| {
+async fn read_manifest(store: &Arc<Store>, id: ManifestId) -> Result<(Bytes, Manifest), ServerError> {
+    let sealed = store.get_at_most(&manifest_object(&id), MAX_MANIFEST_LEN).await?;
+    let open = move |store: &Arc<Store>| {
         let damaged = |source| ServerError::Damaged { object: id.to_string(), source };
         if ManifestId::of(&sealed) != id {
             return Err(damaged(FormatError::Unauthentic { what: "manifest" }));
         }
-        let payload = object::open(ObjectKind::Manifest, &repository.keys, repository.id(), &sealed);
+        let payload = object::open(ObjectKind::Manifest, &store.keys, store.id(), &sealed);
         let payload = payload.map_err(damaged)?;
         let manifest = Manifest::decode(&payload).map_err(damaged)?;
         Ok((Bytes::from(payload), manifest))
     };
-    repository.blocking(open).await
+    store.blocking(open).await
 }
 
 /// The records of a page, after checking its id. Computes.

@@ -18,7 +18,7 @@ use format_spec::{Entry, EntryKind, EntryPath, FileEnd, NodeName, SnapshotId};
 use super::{get, open_manifest, page_records};
 use crate::error::ServerError;
 use crate::pack::read_blobs;
-use crate::repository::Repository;
+use crate::store::Store;
 
 /// Pages that are read at once: at most 1 MiB each.
 const PAGES_AT_ONCE: usize = 16;
@@ -64,23 +64,23 @@ impl FromStr for Cursor {
 /// # Errors
 /// [`ServerError::NoSnapshot`], [`ServerError::NoNode`]; [`ServerError::Damaged`] if a page cannot be read.
 pub(crate) async fn problems(
-    repository: &Arc<Repository>,
+    store: &Arc<Store>,
     id: SnapshotId,
     node: &NodeName,
     from: Cursor,
     limit: usize,
 ) -> Result<FileProblems, ServerError> {
-    let snapshot = repository.blocking(move |repository| get(repository, id)).await?;
+    let snapshot = store.blocking(move |store| get(store, id)).await?;
     let found = snapshot.manifest_of(node);
     let found = found.ok_or_else(|| ServerError::NoNode { snapshot: id, node: node.clone() })?;
-    let (_, manifest) = open_manifest(repository, found.id).await?;
-    let domain = repository.domain(&snapshot.cluster);
+    let (_, manifest) = open_manifest(store, found.id).await?;
+    let domain = store.domain(&snapshot.cluster);
     let mut at = from.page;
     let mut walk = Walk::new(manifest.problems, from, limit);
     for pages in manifest.pages.get(at..).unwrap_or_default().chunks(PAGES_AT_ONCE) {
-        let blobs = read_blobs(repository, &domain, pages.iter().map(|page| page.id).collect()).await?;
+        let blobs = read_blobs(store, &domain, pages.iter().map(|page| page.id).collect()).await?;
         let domain = Arc::clone(&domain);
-        let look = move |_: &Arc<Repository>| {
+        let look = move |_: &Arc<Store>| {
             let mut walk = walk;
             for blob in &blobs {
                 let damaged = |source| ServerError::Damaged { object: blob.info.id.to_string(), source };
@@ -92,7 +92,7 @@ pub(crate) async fn problems(
             }
             Ok((walk, at))
         };
-        (walk, at) = repository.blocking(look).await?;
+        (walk, at) = store.blocking(look).await?;
         if walk.is_over {
             return Ok(walk.answer(node, at));
         }

@@ -18,13 +18,13 @@ use futures_util::{StreamExt, stream};
 use tokio::runtime::Handle;
 
 use super::{named_pages, open_manifest};
-use crate::audit::sort::Sorter;
+use crate::catalog::ledger::Counts;
 use crate::error::ServerError;
 use crate::index::row::{ChunkRow, IdleKey, IdleKind, Live, PackNumber};
 use crate::index::{KeyRange, Table};
-use crate::ledger::Counts;
 use crate::pack;
-use crate::repository::Repository;
+use crate::sort::Sorter;
+use crate::store::Store;
 
 /// Rows that are looked up at once.
 const AT_ONCE: usize = 10_000;
@@ -59,11 +59,11 @@ impl Freed {
 }
 
 /// How often idle pages that wait for the collector refer to each chunk.
-pub(crate) async fn references_of_idle_pages(repository: &Arc<Repository>) -> Result<Counts, ServerError> {
-    let idle = repository.blocking(|repository| {
+pub(crate) async fn references_of_idle_pages(store: &Arc<Store>) -> Result<Counts, ServerError> {
+    let idle = store.blocking(|store| {
         let mut idle = Vec::new();
         let range = KeyRange::prefix(&[IdleKind::Rows(BlobKind::Page).tag()]);
-        repository.for_each_row(Table::Idle, &range, |key, _| {
+        store.for_each_row(Table::Idle, &range, |key, _| {
             if let Some(IdleKey::Row { since, id, .. }) = IdleKey::decode(key) {
                 idle.push((id, since));
             }
@@ -71,7 +71,7 @@ pub(crate) async fn references_of_idle_pages(repository: &Arc<Repository>) -> Re
         })?;
         let mut pages = Vec::new();
         for idle in idle.chunks(AT_ONCE) {
-            let rows = repository.chunk_rows(idle.iter().map(|(id, _)| id))?;
+            let rows = store.chunk_rows(idle.iter().map(|(id, _)| id))?;
             let still = idle.iter().zip(rows).filter_map(|((id, since), row)| {
                 row.filter(|row| row.is_idle() && row.idle_since == *since).map(|row| (*id, row))
             });
@@ -80,40 +80,40 @@ pub(crate) async fn references_of_idle_pages(repository: &Arc<Repository>) -> Re
         Ok(pages)
     });
     let pages = idle.await?;
-    let collect = move |repository: &Arc<Repository>| {
+    let collect = move |store: &Arc<Store>| {
         let mut counts = Counts::new();
-        for_each_reference(repository, &pages, |references, _| {
+        for_each_reference(store, &pages, |references, _| {
             counts.extend(references.iter().copied());
             Ok(())
         })?;
         Ok(counts)
     };
-    repository.blocking(collect).await
+    store.blocking(collect).await
 }
 
 /// What goes with `snapshots`, together. `gone` is what idle pages refer to.
 pub(crate) async fn freed(
-    repository: &Arc<Repository>,
+    store: &Arc<Store>,
     snapshots: &[&Snapshot],
     gone: &Counts,
 ) -> Result<Freed, ServerError> {
-    let pages = pages_of(repository, snapshots).await?;
+    let pages = pages_of(store, snapshots).await?;
     let gone = gone.clone();
-    repository.blocking(move |repository| with_chunks(repository, &pages, &gone)).await
+    store.blocking(move |store| with_chunks(store, &pages, &gone)).await
 }
 
 /// Pages that go, and the chunks that go with them. `gone` is what pages refer to that count as gone.
 fn with_chunks(
-    repository: &Arc<Repository>,
+    store: &Arc<Store>,
     pages: &[(ChunkId, ChunkRow)],
     gone: &Counts,
 ) -> Result<Freed, ServerError> {
-    add_with_chunks(repository, pages, gone, Freed::default())
+    add_with_chunks(store, pages, gone, Freed::default())
 }
 
 /// As [`with_chunks`], together with what `freed` holds.
 fn add_with_chunks(
-    repository: &Arc<Repository>,
+    store: &Arc<Store>,
     pages: &[(ChunkId, ChunkRow)],
     gone: &Counts,
     mut freed: Freed,
@@ -121,7 +121,7 @@ fn add_with_chunks(
     for (_, row) in pages {
         freed.add(row);
     }
-    for_each_reference(repository, pages, |references, rows| {
+    for_each_reference(store, pages, |references, rows| {
         for ((id, count), row) in references.iter().zip(rows) {
             let count = count + gone.get(id).copied().unwrap_or(0);
             if let Some(row) = row.filter(|row| row.references == count) {
@@ -135,37 +135,37 @@ fn add_with_chunks(
 
 /// What goes with `snapshots`, together with all that is idle already: `pages`, and the chunks in `freed`.
 pub(crate) async fn freed_with_idle(
-    repository: &Arc<Repository>,
+    store: &Arc<Store>,
     snapshots: &[&Snapshot],
     mut pages: Vec<(ChunkId, ChunkRow)>,
     freed: Freed,
 ) -> Result<Freed, ServerError> {
-    pages.extend(pages_of(repository, snapshots).await?);
-    let add = move |repository: &Arc<Repository>| add_with_chunks(repository, &pages, &Counts::new(), freed);
-    repository.blocking(add).await
+    pages.extend(pages_of(store, snapshots).await?);
+    let add = move |store: &Arc<Store>| add_with_chunks(store, &pages, &Counts::new(), freed);
+    store.blocking(add).await
 }
 
 /// The pages that only `snapshots` name.
 async fn pages_of(
-    repository: &Arc<Repository>,
+    store: &Arc<Store>,
     snapshots: &[&Snapshot],
 ) -> Result<Vec<(ChunkId, ChunkRow)>, ServerError> {
     let mut named = Counts::new();
     for manifest in snapshots.iter().flat_map(|snapshot| &snapshot.manifests) {
-        let (_, manifest) = open_manifest(repository, manifest.id).await?;
+        let (_, manifest) = open_manifest(store, manifest.id).await?;
         for (id, count) in named_pages(&manifest) {
             *named.entry(id).or_default() += count;
         }
     }
-    repository.blocking(move |repository| all_of(repository, &named)).await
+    store.blocking(move |store| all_of(store, &named)).await
 }
 
 /// Those ids whose whole count is in `counts`.
-fn all_of(repository: &Repository, counts: &Counts) -> Result<Vec<(ChunkId, ChunkRow)>, ServerError> {
+fn all_of(store: &Store, counts: &Counts) -> Result<Vec<(ChunkId, ChunkRow)>, ServerError> {
     let ids: Vec<ChunkId> = counts.keys().copied().collect();
     let mut found = Vec::new();
     for ids in ids.chunks(AT_ONCE) {
-        for (id, row) in ids.iter().zip(repository.chunk_rows(ids)?) {
+        for (id, row) in ids.iter().zip(store.chunk_rows(ids)?) {
             let whole = row.filter(|row| counts.get(id) == Some(&row.references));
             found.extend(whole.map(|row| (*id, row)));
         }
@@ -176,7 +176,7 @@ fn all_of(repository: &Repository, counts: &Counts) -> Result<Vec<(ChunkId, Chun
 /// Shows each chunk that `pages` refer to, and how often they do, with its row, some thousands at once and in
 /// the order of their ids. Each pack is asked once. Blocks.
 pub(crate) fn for_each_reference(
-    repository: &Arc<Repository>,
+    store: &Arc<Store>,
     pages: &[(ChunkId, ChunkRow)],
     mut visit: impl FnMut(&[(ChunkId, u64)], &[Option<ChunkRow>]) -> Result<(), ServerError>,
 ) -> Result<(), ServerError> {
@@ -184,9 +184,9 @@ pub(crate) fn for_each_reference(
     for (id, row) in pages {
         by_pack.entry(row.pack).or_default().insert(*id, *row);
     }
-    let read = |(number, pages)| async move { references_of(repository, number, pages).await };
+    let read = |(number, pages)| async move { references_of(store, number, pages).await };
     let mut packs = stream::iter(by_pack).map(read).buffered(IN_FLIGHT);
-    let mut sorter: Sorter<1> = Sorter::new(&repository.parts.scratch);
+    let mut sorter: Sorter<1> = Sorter::new(&store.parts.scratch);
     while let Some(references) = Handle::current().block_on(packs.next()) {
         for id in references?.values().flatten() {
             sorter.add(*id.as_bytes(), [1])?;
@@ -199,7 +199,7 @@ pub(crate) fn for_each_reference(
         let is_last = next.is_none();
         group.extend(next.map(|(key, [count])| (ChunkId::from_bytes(key), count)));
         if group.len() >= AT_ONCE || is_last {
-            let rows = repository.chunk_rows(group.iter().map(|(id, _)| id))?;
+            let rows = store.chunk_rows(group.iter().map(|(id, _)| id))?;
             visit(&group, &rows)?;
             group.clear();
         }
@@ -213,17 +213,17 @@ pub(crate) fn for_each_reference(
 /// since, or dropped them, and taken the pack away: then they are looked for where they are now. To be awaited
 /// where one may block.
 async fn references_of(
-    repository: &Arc<Repository>,
+    store: &Arc<Store>,
     number: PackNumber,
     pages: pack::Pages,
 ) -> Result<HashMap<ChunkId, Vec<ChunkId>>, ServerError> {
     let mut known = HashMap::new();
     let mut left = BTreeMap::from([(number, pages)]);
     while let Some((number, pages)) = left.pop_first() {
-        match references_in(repository, number, &pages).await {
+        match references_in(store, number, &pages).await {
             Ok(found) => known.extend(found),
             Err(error) => {
-                let now = repository.chunk_rows(pages.keys())?;
+                let now = store.chunk_rows(pages.keys())?;
                 let now: pack::Pages =
                     pages.into_keys().zip(now).filter_map(|(id, row)| Some((id, row?))).collect();
                 if now.values().any(|row| row.pack == number) {
@@ -240,11 +240,11 @@ async fn references_of(
 
 /// What pages of a pack refer to, all of them.
 async fn references_in(
-    repository: &Arc<Repository>,
+    store: &Arc<Store>,
     number: PackNumber,
     pages: &pack::Pages,
 ) -> Result<HashMap<ChunkId, Vec<ChunkId>>, ServerError> {
-    let pack = repository.pack_row(number)?;
-    let found = pack::references_of(repository, &pack, pages).await?;
+    let pack = store.pack_row(number)?;
+    let found = pack::references_of(store, &pack, pages).await?;
     found.problem.map_or(Ok(found.known), Err)
 }

@@ -11,12 +11,12 @@ use format_spec::snapshot::{ManifestRef, Origin, Shrunk, Snapshot, SnapshotState
 use format_spec::{SeriesId, SnapshotId};
 
 use super::{list, marks, open_manifest};
-use crate::alarm::{self, AlarmCode, MAX_SUBJECT_LEN};
-use crate::clock_watch::JUMP_MS;
 use crate::error::ServerError;
+use crate::health::alarm::{self, AlarmCode, MAX_SUBJECT_LEN};
+use crate::health::clock::JUMP_MS;
 use crate::index::{Batch, IndexError, Precondition, Table};
 use crate::pack::unreadable;
-use crate::repository::Repository;
+use crate::store::Store;
 
 /// Of files and bytes, at least so many must be missing before a snapshot is suspect; fewer come and go.
 const FEW_FILES: u64 = 100;
@@ -92,15 +92,16 @@ fn of_folders(origin: &Origin) -> String {
     format!("{name}{}{more}", roots.join(" "))
 }
 
-/// Gives a new snapshot its place behind all others: the number of its commit, a time that is not before the last one's
+/// Gives a new snapshot its place behind all others: the `number` of its commit, a time that is not before the last one's
 /// of its series unless the clock jumped, and whether it is suspect. Blocks.
 pub(super) fn place(
-    repository: &Repository,
+    store: &Store,
     snapshot: &mut Snapshot,
+    number: u64,
     smaller: Smaller,
 ) -> Result<(), ServerError> {
     let id = snapshot.series();
-    let mut before = list(repository, Some(&snapshot.cluster))?;
+    let mut before = list(store, Some(&snapshot.cluster))?;
     before.retain(|earlier| earlier.series() == id);
     before.sort_by_key(Snapshot::order);
     if let Some(last) = before.last()
@@ -108,9 +109,9 @@ pub(super) fn place(
     {
         snapshot.created_ms = snapshot.created_ms.max(last.created_ms);
     }
-    snapshot.number = Some(repository.next_commit());
+    snapshot.number = Some(number);
     if smaller == Smaller::Suspect {
-        let marks = marks(repository)?;
+        let marks = marks(store)?;
         let is_listed = |id: &SnapshotId| marks.get(id).is_none_or(|mark| mark.tombstone.is_none());
         let is_whole = |earlier: &&Snapshot| {
             earlier.state == SnapshotState::Complete && earlier.shrunk.is_none() && is_listed(&earlier.id)
@@ -140,15 +141,15 @@ fn is_much_less(before: u64, now: u64, few: u64) -> bool {
 }
 
 /// Raises an alarm for each series whose newest snapshot is suspect, and takes all others down. Blocks.
-pub(crate) fn watch_suspects(repository: &Repository) -> Result<(), ServerError> {
-    let marks = marks(repository)?;
-    let mut snapshots = list(repository, None)?;
+pub(crate) fn watch_suspects(store: &Store) -> Result<(), ServerError> {
+    let marks = marks(store)?;
+    let mut snapshots = list(store, None)?;
     snapshots.retain(|snapshot| marks.get(&snapshot.id).is_none_or(|mark| mark.tombstone.is_none()));
     let series = by_series(&snapshots);
     let last = series.values().filter_map(|series| series.last());
     let suspects: Vec<(String, String)> =
         last.filter_map(|last| Some((subject(last), suspicion(last)?))).collect();
-    alarm::keep_only(repository, AlarmCode::SuspectSnapshot, &suspects)
+    alarm::keep_only(store, AlarmCode::SuspectSnapshot, &suspects)
 }
 
 /// What the alarm says of a suspect snapshot.
@@ -169,16 +170,16 @@ pub(super) fn suspicion(snapshot: &Snapshot) -> Option<String> {
 
 /// Notes in the index where shares of snapshots of earlier builds come from, as their manifests tell. A manifest that
 /// cannot be read leaves its share in a series of its own. Nothing on the site changes.
-pub(crate) async fn note_origins(repository: &Arc<Repository>) -> Result<(), ServerError> {
-    let without = |repository: &Arc<Repository>| {
-        let mut snapshots = list(repository, None)?;
+pub(crate) async fn note_origins(store: &Arc<Store>) -> Result<(), ServerError> {
+    let without = |store: &Arc<Store>| {
+        let mut snapshots = list(store, None)?;
         snapshots.retain(|snapshot| snapshot.manifests.iter().any(|share| share.origin.is_none()));
         Ok(snapshots)
     };
-    for snapshot in repository.blocking(without).await? {
+    for snapshot in store.blocking(without).await? {
         let mut noted = snapshot.clone();
         for share in noted.manifests.iter_mut().filter(|share| share.origin.is_none()) {
-            match open_manifest(repository, share.id).await {
+            match open_manifest(store, share.id).await {
                 Ok((_, manifest)) => share.origin = Some(Origin::of(&manifest)),
                 Err(error) => {
                     let why = unreadable(&error).ok_or(error)?;
@@ -186,17 +187,17 @@ pub(crate) async fn note_origins(repository: &Arc<Repository>) -> Result<(), Ser
                 }
             }
         }
-        let note = move |repository: &Arc<Repository>| {
+        let note = move |store: &Arc<Store>| {
             let (key, mut batch) = (*noted.id.as_bytes(), Batch::new());
             batch.require(Table::Snapshot, key, Precondition::Equals(snapshot.encode()));
             batch.put(Table::Snapshot, key, noted.encode());
-            match repository.commit(batch) {
+            match store.commit(batch) {
                 // It was purged meanwhile.
                 Err(ServerError::Index(IndexError::Precondition { .. })) => Ok(()),
                 noted => noted,
             }
         };
-        repository.blocking(note).await?;
+        store.blocking(note).await?;
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! One pack in memory, compared with its name, with itself, and with the rows that name it. Blocks.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use format_spec::ChunkId;
 use format_spec::blob::Decompressor;
@@ -10,11 +10,11 @@ use format_spec::wire::FindingKind;
 
 use super::findings::Problem;
 use super::piecewise::Pieces;
+use crate::defects::blobs::Place;
 use crate::error::ServerError;
+use crate::index::Table;
 use crate::index::row::{ChunkRow, Health, Live, PackNumber, PackRow};
-use crate::index::{KeyRange, Table};
-use crate::quarantine::Place;
-use crate::repository::Repository;
+use crate::store::Store;
 
 /// A blob that a row names, and that nobody can read there.
 #[derive(Debug)]
@@ -60,23 +60,23 @@ type Checked = (PackEntry, Option<String>);
 ///
 /// Blobs that no row names are checked as well, but a row need not name them: they were dropped or moved.
 pub(super) fn examine(
-    repository: &Repository,
+    store: &Store,
     number: PackNumber,
     row: &PackRow,
     pieces: &Pieces,
 ) -> Result<Option<Examined>, ServerError> {
     let bytes = pieces.bytes.as_ref();
-    let opened = pack::open(&repository.keys, repository.id(), row.id, bytes);
+    let opened = pack::open(&store.keys, store.id(), row.id, bytes);
     let (directory, error) = match opened {
         Ok(directory) => (Some(directory), None),
-        Err(error) => (directory_of(repository, bytes), Some(error)),
+        Err(error) => (directory_of(store, bytes), Some(error)),
     };
     let (readable, entries) = match directory {
         Some(directory) => (Readable::Yes, directory.entries),
-        None => (Readable::No, entries_of_rows(repository, number)?),
+        None => (Readable::No, entries_of_rows(store, number)?),
     };
-    let checked = check_blobs(repository, row, pieces, entries)?;
-    let Some(mut examined) = compare(repository, number, row, &checked)? else { return Ok(None) };
+    let checked = check_blobs(store, row, pieces, entries)?;
+    let Some(mut examined) = compare(store, number, row, &checked)? else { return Ok(None) };
     examined.directory = readable;
     if let Some(error) = error {
         let len = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
@@ -91,27 +91,27 @@ pub(super) fn examine(
 }
 
 /// The directory of a pack whose name is wrong, if its footer is whole.
-fn directory_of(repository: &Repository, bytes: &[u8]) -> Option<Directory> {
+fn directory_of(store: &Store, bytes: &[u8]) -> Option<Directory> {
     let header = bytes.first_chunk::<HEADER_LEN>()?;
     let (before, trailer) = bytes.split_last_chunk::<TRAILER_LEN>()?;
     let trailer = Trailer::decode(trailer, u64::try_from(bytes.len()).ok()?).ok()?;
     let footer = before.get(usize::try_from(trailer.footer_offset).ok()?..)?;
-    pack::open_footer(&repository.keys, repository.id(), header, &trailer, footer).ok()
+    pack::open_footer(&store.keys, store.id(), header, &trailer, footer).ok()
 }
 
 /// What the index says of a pack whose footer is lost.
-fn entries_of_rows(repository: &Repository, number: PackNumber) -> Result<Vec<PackEntry>, ServerError> {
-    let rows = rows_of(repository, &HashSet::from([number]))?;
+fn entries_of_rows(store: &Store, number: PackNumber) -> Result<Vec<PackEntry>, ServerError> {
+    let rows = store.rows_of(&HashSet::from([number]))?;
     Ok(rows.iter().map(|(id, row)| row.entry(*id, Vec::new())).collect())
 }
 
 fn check_blobs(
-    repository: &Repository,
+    store: &Store,
     row: &PackRow,
     pieces: &Pieces,
     entries: Vec<PackEntry>,
 ) -> Result<Vec<Checked>, ServerError> {
-    let domain = repository.domain(&row.domain);
+    let domain = store.domain(&row.domain);
     let mut decompressor =
         Decompressor::new().map_err(|_| ServerError::Bug("no memory for a decompressor"))?;
     let check = |entry: PackEntry| {
@@ -135,15 +135,15 @@ struct Named {
 }
 
 impl Named {
-    fn look(repository: &Repository, number: PackNumber, checked: &[Checked]) -> Result<Self, ServerError> {
-        let rows = repository.chunk_rows(checked.iter().map(|(entry, _)| &entry.id))?;
+    fn look(store: &Store, number: PackNumber, checked: &[Checked]) -> Result<Self, ServerError> {
+        let rows = store.chunk_rows(checked.iter().map(|(entry, _)| &entry.id))?;
         let rows: Vec<Option<ChunkRow>> =
             rows.into_iter().map(|row| row.filter(|row| row.pack == number)).collect();
         let mut live = Live::default();
         for row in rows.iter().flatten() {
             live.add(row);
         }
-        Ok(Self { live, rows, counted: pack_row(repository, number)?.map(|row| row.live) })
+        Ok(Self { live, rows, counted: pack_row(store, number)?.map(|row| row.live) })
     }
 
     /// Whether every row names the place of its blob, and none is left over.
@@ -162,27 +162,27 @@ fn is_at(row: &ChunkRow, entry: &PackEntry) -> bool {
 }
 
 /// The row of a pack as it is now.
-pub(super) fn pack_row(repository: &Repository, number: PackNumber) -> Result<Option<PackRow>, ServerError> {
-    let Some(value) = repository.parts.index.get(Table::Pack, &number.key())? else { return Ok(None) };
+pub(super) fn pack_row(store: &Store, number: PackNumber) -> Result<Option<PackRow>, ServerError> {
+    let Some(value) = store.parts.index.get(Table::Pack, &number.key())? else { return Ok(None) };
     let wrong = || ServerError::Row { object: format!("pack number {}", number.0) };
     PackRow::decode(&value).map(Some).ok_or_else(wrong)
 }
 
 fn compare(
-    repository: &Repository,
+    store: &Store,
     number: PackNumber,
     row: &PackRow,
     checked: &[Checked],
 ) -> Result<Option<Examined>, ServerError> {
-    let mut named = Named::look(repository, number, checked)?;
+    let mut named = Named::look(store, number, checked)?;
     if !named.fits(checked) {
         // The collector may have changed some of these rows in between: look again while it cannot.
-        named = repository.exclusively(|| Named::look(repository, number, checked))?;
+        named = store.exclusively(|| Named::look(store, number, checked))?;
     }
     let Some(counted) = named.counted else { return Ok(None) };
     let mut examined = judge(row, checked, &named);
     if counted != named.live {
-        examined.blobs.extend(strays(repository, number, row, checked)?);
+        examined.blobs.extend(strays(store, number, row, checked)?);
     }
     for (id, displaced) in named.displaced(checked) {
         examined.blobs.push(misplaced(row, id, &displaced));
@@ -224,13 +224,13 @@ fn judge(row: &PackRow, checked: &[Checked], named: &Named) -> Examined {
 
 /// Rows that name a pack which does not hold their blob. That is never right, at no moment.
 fn strays(
-    repository: &Repository,
+    store: &Store,
     number: PackNumber,
     row: &PackRow,
     checked: &[Checked],
 ) -> Result<Vec<BadBlob>, ServerError> {
     let held: HashSet<ChunkId> = checked.iter().map(|(entry, _)| entry.id).collect();
-    let rows = rows_of(repository, &HashSet::from([number]))?;
+    let rows = store.rows_of(&HashSet::from([number]))?;
     let strays = rows.iter().filter(|(id, _)| !held.contains(id));
     Ok(strays.map(|(id, stray)| misplaced(row, *id, stray)).collect())
 }
@@ -238,23 +238,4 @@ fn strays(
 fn misplaced(row: &PackRow, id: ChunkId, at: &ChunkRow) -> BadBlob {
     let what = format!("the index places it at {} of {}, which does not hold it there", at.offset, row.id);
     BadBlob { id, place: Place::of(at), problem: Problem::new(FindingKind::Index, id, what) }
-}
-
-/// The rows that name one of `packs`. Reads the whole table: only for packs that are lost.
-pub(crate) fn rows_of(
-    repository: &Repository,
-    packs: &HashSet<PackNumber>,
-) -> Result<HashMap<ChunkId, ChunkRow>, ServerError> {
-    let mut found = HashMap::new();
-    repository.for_each_row(Table::Chunk, &KeyRange::all(), |key, value| {
-        let id = key.try_into().ok().map(ChunkId::from_bytes);
-        let (id, row) = id
-            .zip(ChunkRow::decode(value))
-            .ok_or_else(|| ServerError::Row { object: format!("chunk {}", format_spec::id::to_hex(key)) })?;
-        if packs.contains(&row.pack) {
-            found.insert(id, row);
-        }
-        Ok(())
-    })?;
-    Ok(found)
 }

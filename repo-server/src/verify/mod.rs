@@ -9,11 +9,12 @@
 //! begins with others. Blobs that are known to be wrong go in quarantine, and come out of it when good
 //! bytes are found again. Each goes to rows as they are at that moment, if they still name the place
 //! that was read: what the collector moves or takes away meanwhile is no finding. Other objects that are known
-//! to be wrong are remembered ([`crate::damaged`]) until they are found right. And the object of a snapshot, of
+//! to be wrong are remembered ([`crate::defects::objects`]) until they are found right. And the object of a snapshot, of
 //! which the index has all, is written anew.
 
 mod examine;
 mod findings;
+mod hurt;
 mod limits;
 mod packs;
 mod piecewise;
@@ -22,24 +23,25 @@ mod snapshots;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use hurt::{name_as_met, name_the_hurt};
+
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use format_spec::wire::{FindingKind, VerifyLevel, VerifyReport, VerifyRequest};
 
-use crate::census;
-use crate::damaged;
+use crate::defects::census;
+use crate::defects::objects;
 use crate::defects::{self, if_there_is_room};
 use crate::error::ServerError;
 use crate::index::row::PackNumber;
-use crate::repository::Repository;
+use crate::server::Server;
+use crate::store::Store;
 use crate::time::rfc3339;
-pub(crate) use examine::rows_of;
 use findings::{Findings, Problem};
 use limits::Due;
 use packs::Known;
-pub(crate) use packs::for_each_pack;
 use snapshots::{CleanPages, Walked};
 
 /// Hears of steps done and steps in all.
@@ -47,7 +49,8 @@ pub(crate) type OnProgress<'a> = &'a (dyn Fn(u64, u64) + Send + Sync);
 
 /// A check in progress.
 struct Check<'a> {
-    repository: Arc<Repository>,
+    server: Arc<Server>,
+    store: Arc<Store>,
     asked: VerifyRequest,
     started: Duration,
     state: State,
@@ -61,7 +64,7 @@ struct Check<'a> {
     /// Packs that the site does not have.
     missing: HashSet<PackNumber>,
     /// Objects that were known to be damaged when this began.
-    remembered: damaged::Known,
+    remembered: objects::Known,
 }
 
 /// What is known so far. It goes along to where pages are taken apart.
@@ -87,20 +90,21 @@ enum Attempt {
 /// # Errors
 /// [`ServerError`] if the check cannot go on. What is wrong with the repository is in the report.
 pub(crate) async fn run(
-    repository: &Arc<Repository>,
+    server: &Arc<Server>,
     asked: VerifyRequest,
     progress: OnProgress<'_>,
 ) -> Result<VerifyReport, ServerError> {
-    let mut check = Check::new(repository, asked, progress);
+    let mut check = Check::new(server, asked, progress);
     check.everything().await?;
     check.finish().await
 }
 
 impl<'a> Check<'a> {
-    fn new(repository: &Arc<Repository>, asked: VerifyRequest, progress: OnProgress<'a>) -> Self {
+    fn new(server: &Arc<Server>, asked: VerifyRequest, progress: OnProgress<'a>) -> Self {
         Self {
-            repository: Arc::clone(repository),
-            started: repository.parts.clock.monotonic(),
+            server: Arc::clone(server),
+            store: Arc::clone(&server.store),
+            started: server.store.parts.clock.monotonic(),
             asked,
             state: State::default(),
             progress,
@@ -109,22 +113,22 @@ impl<'a> Check<'a> {
             later: Vec::new(),
             verified: Vec::new(),
             missing: HashSet::new(),
-            remembered: damaged::Known::default(),
+            remembered: objects::Known::default(),
         }
     }
 
     async fn everything(&mut self) -> Result<(), ServerError> {
-        let tidy = |repository: &Arc<Repository>| damaged::tidy(repository).map(Some);
-        self.remembered = if_there_is_room(self.repository.blocking(tidy).await)?.unwrap_or_default();
+        let tidy = |store: &Arc<Store>| objects::tidy(store).map(Some);
+        self.remembered = if_there_is_room(self.store.blocking(tidy).await)?.unwrap_or_default();
         if self.asked.accept_loss {
-            self.state.report.quarantined += census::accept(&self.repository).await?;
+            self.state.report.quarantined += census::accept(&self.store).await?;
         } else {
-            census::look_again(&self.repository).await?;
+            census::look_again(&self.store).await?;
         }
         let only = self.asked.snapshot;
-        let all = self.repository.blocking(move |repository| match only {
-            None => crate::snapshot::list(repository, None),
-            Some(id) => Ok(vec![crate::snapshot::get(repository, id)?]),
+        let all = self.store.blocking(move |store| match only {
+            None => crate::snapshot::list(store, None),
+            Some(id) => Ok(vec![crate::snapshot::get(store, id)?]),
         });
         let mut snapshots = all.await?;
         self.steps = u64::try_from(snapshots.len()).unwrap_or(u64::MAX);
@@ -140,16 +144,16 @@ impl<'a> Check<'a> {
         if !is_all && self.state.findings.counts().damage() > 0 {
             is_all = true;
             // Others may need it as well.
-            let list = |repository: &Arc<Repository>| crate::snapshot::list(repository, None);
-            snapshots = self.repository.blocking(list).await?;
+            let list = |store: &Arc<Store>| crate::snapshot::list(store, None);
+            snapshots = self.store.blocking(list).await?;
         }
         if !self.walks() {
             return Ok(());
         }
-        let begun = self.repository.blocking(|repository| defects::due(repository)).await?;
+        let begun = self.store.blocking(|store| defects::due(store)).await?;
         if self.snapshots(snapshots).await? == Walked::Through && is_all {
-            let walked = move |repository: &Arc<Repository>| defects::walked(repository, begun);
-            if_there_is_room(self.repository.blocking(walked).await)?;
+            let walked = move |store: &Arc<Store>| defects::walked(store, begun);
+            if_there_is_room(self.store.blocking(walked).await)?;
         }
         Ok(())
     }
@@ -162,16 +166,16 @@ impl<'a> Check<'a> {
     }
 
     /// Remembers what is wrong with an object, or that nothing is. What is not known changes nothing.
-    async fn remember(&self, object: damaged::Object, problem: Option<&Problem>) -> Result<(), ServerError> {
+    async fn remember(&self, object: objects::Object, problem: Option<&Problem>) -> Result<(), ServerError> {
         let written = match problem {
             Some(problem) if problem.kind == FindingKind::Unreadable => return Ok(()),
             Some(problem) => {
                 let what = problem.what.clone();
-                let note = move |repository: &Arc<Repository>| damaged::note(repository, object, &what);
-                self.repository.blocking(note).await
+                let note = move |store: &Arc<Store>| objects::note(store, object, &what);
+                self.store.blocking(note).await
             }
             None if self.remembered.contains(object) => {
-                self.repository.blocking(move |repository| damaged::clear(repository, object)).await
+                self.store.blocking(move |store| objects::clear(store, object)).await
             }
             None => return Ok(()),
         };
@@ -185,9 +189,9 @@ impl<'a> Check<'a> {
 
     async fn finish(self) -> Result<VerifyReport, ServerError> {
         let State { mut report, findings, .. } = self.state;
-        let oldest = self.repository.blocking(|repository| {
+        let oldest = self.store.blocking(|store| {
             let (mut never, mut oldest) = (0_u64, None);
-            packs::for_each_pack(repository, |_, row| match row.verified_ms {
+            store.for_each_pack(|_, row| match row.verified_ms {
                 0 => never += 1,
                 at => oldest = Some(oldest.map_or(at, |oldest: u64| oldest.min(at))),
             })?;

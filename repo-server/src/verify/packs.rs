@@ -15,17 +15,17 @@ use super::findings::{Cause, Number, Problem};
 use super::limits::{self, Budget, Due, Pace};
 use super::piecewise::{self, Pieces};
 use super::{Attempt, Check};
-use crate::altered;
-use crate::census;
-use crate::damaged;
+use crate::defects::blobs::{self, Place};
+use crate::defects::census;
+use crate::defects::objects;
+use crate::defects::packs;
 use crate::defects::{self, if_there_is_room};
 use crate::error::{Chain, ServerError};
 use crate::index::row::{ChunkRow, PackNumber, PackRow};
-use crate::index::{Batch, KeyRange, Table};
-use crate::pack::object_name;
-use crate::quarantine::{self, Place};
-use crate::repository::Repository;
+use crate::index::{Batch, Table};
 use crate::site::SiteError;
+use crate::site::layout::pack_object;
+use crate::store::Store;
 
 /// Packs in memory at once: two are computed on while the next is read.
 const AT_ONCE: usize = 3;
@@ -83,7 +83,7 @@ enum Looked {
 impl Check<'_> {
     /// Checks the packs in `scope`, or all that the index names, as far as the limits allow.
     pub(super) async fn packs(&mut self, scope: Option<BTreeSet<PackNumber>>) -> Result<(), ServerError> {
-        let due = self.repository.blocking(move |repository| due(repository, scope.as_ref())).await?;
+        let due = self.store.blocking(move |store| due(store, scope.as_ref())).await?;
         let total = due.iter().map(|pack| u64::from(pack.len)).sum();
         self.steps += u64::try_from(due.len()).unwrap_or(u64::MAX);
         let mut budget = Budget::new(&self.asked.limits, total, self.started);
@@ -115,14 +115,14 @@ impl Check<'_> {
             while running.len() < at_once
                 && let Some(pack) = rest.as_slice().first()
             {
-                let now = self.repository.parts.clock.monotonic();
+                let now = self.store.parts.clock.monotonic();
                 if let Err(why) = budget.begin(pack.len.into(), now) {
                     over = why;
                     break;
                 }
                 rest.next();
                 let wait = pace.wait(pack.len.into(), now);
-                running.push(look(Arc::clone(&self.repository), (self.asked.level, attempt), *pack, wait));
+                running.push(look(Arc::clone(&self.store), (self.asked.level, attempt), *pack, wait));
             }
             let Some((pack, looked)) = running.next().await else {
                 return Ok((packs.len() - rest.len(), over));
@@ -173,7 +173,7 @@ impl Check<'_> {
         if examined.is_sound() {
             self.verified.push(pack);
         }
-        let pack_object = damaged::Object::Pack(pack);
+        let pack_object = objects::Object::Pack(pack);
         match (examined.directory, &examined.pack) {
             (Readable::No, Some(problem)) => self.remember(pack_object, Some(problem)).await?,
             _ => self.remember(pack_object, None).await?,
@@ -181,8 +181,8 @@ impl Check<'_> {
         if let Some(problem) = examined.pack {
             let number = self.state.findings.find(problem);
             self.state.known.altered.insert(pack, number);
-            let note = move |repository: &Arc<Repository>| altered::note(repository, pack);
-            if_there_is_room(self.repository.blocking(note).await)?;
+            let note = move |store: &Arc<Store>| packs::note(store, pack);
+            if_there_is_room(self.store.blocking(note).await)?;
         }
         let mut damage = Vec::with_capacity(examined.blobs.len());
         for bad in examined.blobs {
@@ -192,9 +192,8 @@ impl Check<'_> {
         }
         self.quarantine(damage).await?;
         if !examined.recovered.is_empty() {
-            let clear =
-                move |repository: &Arc<Repository>| quarantine::clear(repository, &examined.recovered);
-            self.state.report.recovered += if_there_is_room(self.repository.blocking(clear).await)?;
+            let clear = move |store: &Arc<Store>| blobs::clear(store, &examined.recovered);
+            self.state.report.recovered += if_there_is_room(self.store.blocking(clear).await)?;
         }
         if self.verified.len() >= VERIFIED_AT_ONCE { self.write_verified().await } else { Ok(()) }
     }
@@ -205,8 +204,8 @@ impl Check<'_> {
         if packs.is_empty() {
             return Ok(());
         }
-        let write = move |repository: &Arc<Repository>| write_verified(repository, &packs);
-        if_there_is_room(self.repository.blocking(write).await)
+        let write = move |store: &Arc<Store>| write_verified(store, &packs);
+        if_there_is_room(self.store.blocking(write).await)
     }
 
     /// Puts all blobs of missing packs in quarantine, unless it is the site that is missing.
@@ -214,7 +213,7 @@ impl Check<'_> {
         if std::mem::take(&mut self.missing).is_empty() {
             return Ok(());
         }
-        self.state.report.quarantined += census::take(&self.repository).await?;
+        self.state.report.quarantined += census::take(&self.store).await?;
         Ok(())
     }
 
@@ -223,53 +222,40 @@ impl Check<'_> {
         &mut self,
         damage: Vec<(ChunkId, Place, String)>,
     ) -> Result<(), ServerError> {
-        self.state.report.quarantined += defects::quarantine(&self.repository, damage).await?;
+        self.state.report.quarantined += defects::quarantine(&self.store, damage).await?;
         Ok(())
     }
 }
 
 /// The packs that the index names, in the order in which they are to be looked at.
-fn due(repository: &Repository, scope: Option<&BTreeSet<PackNumber>>) -> Result<Vec<Due>, ServerError> {
+fn due(store: &Store, scope: Option<&BTreeSet<PackNumber>>) -> Result<Vec<Due>, ServerError> {
     let mut due = Vec::new();
-    for_each_pack(repository, |number, row| {
+    store.for_each_pack(|number, row| {
         if scope.is_none_or(|scope| scope.contains(&number)) {
             due.push(Due::new(number, row));
         }
     })?;
-    limits::order(&mut due, &quarantine::packs(repository)?);
+    limits::order(&mut due, &blobs::packs(store)?);
     Ok(due)
 }
 
-/// Shows each pack's row to `visit`.
-pub(crate) fn for_each_pack(
-    repository: &Repository,
-    mut visit: impl FnMut(PackNumber, &PackRow),
-) -> Result<(), ServerError> {
-    repository.for_each_row(Table::Pack, &KeyRange::all(), |key, value| {
-        let row = PackNumber::from_key(key).zip(PackRow::decode(value));
-        let (number, row) = row.ok_or_else(|| ServerError::Row { object: "a pack".to_owned() })?;
-        visit(number, &row);
-        Ok(())
-    })
-}
-
-fn write_verified(repository: &Repository, packs: &[PackNumber]) -> Result<(), ServerError> {
-    let verified_ms = repository.parts.clock.unix_ms();
-    repository.exclusively(|| {
+fn write_verified(store: &Store, packs: &[PackNumber]) -> Result<(), ServerError> {
+    let verified_ms = store.parts.clock.unix_ms();
+    store.exclusively(|| {
         let mut batch = Batch::new();
         for number in packs {
             // As it is now: the collector changes what is left in it, and takes it out.
-            if let Some(row) = pack_row(repository, *number)? {
+            if let Some(row) = pack_row(store, *number)? {
                 batch.put(Table::Pack, number.key(), PackRow { verified_ms, ..row }.encode());
-                altered::forget(&mut batch, *number);
+                packs::forget(&mut batch, *number);
             }
         }
-        if batch.is_empty() { Ok(()) } else { repository.commit(batch) }
+        if batch.is_empty() { Ok(()) } else { store.commit(batch) }
     })
 }
 
 async fn look(
-    repository: Arc<Repository>,
+    store: Arc<Store>,
     how: (VerifyLevel, Attempt),
     due: Due,
     wait: Duration,
@@ -277,52 +263,44 @@ async fn look(
     if !wait.is_zero() {
         tokio::time::sleep(wait).await;
     }
-    (due, look_now(&repository, how, due.number).await)
+    (due, look_now(&store, how, due.number).await)
 }
 
 async fn look_now(
-    repository: &Arc<Repository>,
+    store: &Arc<Store>,
     (level, attempt): (VerifyLevel, Attempt),
     number: PackNumber,
 ) -> Result<Looked, ServerError> {
-    let Some(row) = row_of(repository, number).await? else { return Ok(Looked::Gone) };
-    match fetch(repository, level, &row).await {
+    let Some(row) = row_of(store, number).await? else { return Ok(Looked::Gone) };
+    match fetch(store, level, &row).await {
         Ok(None) => Ok(Looked::There),
-        Ok(Some(bytes)) => read(repository, number, row, Pieces::whole(bytes)).await,
+        Ok(Some(bytes)) => read(store, number, row, Pieces::whole(bytes)).await,
         Err(SiteError::NotFound { .. }) => {
             // Rows go before objects: if there is one still, the object should be there.
-            let still = row_of(repository, number).await?;
+            let still = row_of(store, number).await?;
             Ok(still.map_or(Looked::Gone, Looked::Missing))
         }
-        Err(error) if error.is_fatal() => Err(repository.site_error(error)),
+        Err(error) if error.is_fatal() => Err(store.site_error(error)),
         Err(error) => {
             let why = Chain(&error).to_string();
             let is_lasting = attempt == Attempt::Last
-                && defects::prove(repository, Some(number), &ServerError::Site(error)).await.is_some();
+                && defects::prove(store, Some(number), &ServerError::Site(error)).await.is_some();
             if !is_lasting {
                 return Ok(Looked::Unreadable(row, why));
             }
-            let pieces =
-                piecewise::read(repository, &row).await.map_err(|error| repository.site_error(error))?;
-            read(repository, number, row, pieces).await
+            let pieces = piecewise::read(store, &row).await.map_err(|error| store.site_error(error))?;
+            read(store, number, row, pieces).await
         }
     }
 }
 
-async fn row_of(
-    repository: &Arc<Repository>,
-    number: PackNumber,
-) -> Result<Option<Arc<PackRow>>, ServerError> {
-    repository.blocking(move |repository| Ok(pack_row(repository, number)?.map(Arc::new))).await
+async fn row_of(store: &Arc<Store>, number: PackNumber) -> Result<Option<Arc<PackRow>>, ServerError> {
+    store.blocking(move |store| Ok(pack_row(store, number)?.map(Arc::new))).await
 }
 
 /// The bytes of a pack; none if a look at its length is enough.
-async fn fetch(
-    repository: &Arc<Repository>,
-    level: VerifyLevel,
-    row: &PackRow,
-) -> Result<Option<Bytes>, SiteError> {
-    let (site, name) = (&repository.parts.site, object_name(&row.id));
+async fn fetch(store: &Arc<Store>, level: VerifyLevel, row: &PackRow) -> Result<Option<Bytes>, SiteError> {
+    let (site, name) = (&store.parts.site, pack_object(&row.id));
     let fetched = tokio::time::timeout(PATIENCE, async {
         if level == VerifyLevel::Exists && site.len(&name).await? == row.len {
             return Ok(None);
@@ -336,14 +314,14 @@ async fn fetch(
 }
 
 async fn read(
-    repository: &Arc<Repository>,
+    store: &Arc<Store>,
     number: PackNumber,
     row: Arc<PackRow>,
     pieces: Pieces,
 ) -> Result<Looked, ServerError> {
     let len = u64::try_from(pieces.bytes.len()).unwrap_or(u64::MAX);
-    let permit = repository.compute.acquire().await.expect("the semaphore is never closed");
-    let examined = repository.blocking(move |repository| examine(repository, number, &row, &pieces)).await?;
+    let permit = store.compute.acquire().await.expect("the semaphore is never closed");
+    let examined = store.blocking(move |store| examine(store, number, &row, &pieces)).await?;
     drop(permit);
     Ok(examined.map_or(Looked::Gone, |examined| Looked::Read(examined, len)))
 }

@@ -5,9 +5,9 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use crate::index::row::PackRow;
-use crate::pack::object_name;
-use crate::repository::Repository;
+use crate::site::layout::pack_object;
 use crate::site::{ObjectName, SiteError};
+use crate::store::Store;
 
 /// A place that cannot be read is not narrowed down further than this: the size of a sector.
 const SECTOR: u64 = 4096;
@@ -44,17 +44,17 @@ impl Pieces {
 ///
 /// # Errors
 /// [`SiteError`] if the site does not answer, or does not have the pack any more: nothing is known.
-pub(super) async fn read(repository: &Repository, pack: &PackRow) -> Result<Pieces, SiteError> {
-    let name = object_name(&pack.id);
+pub(super) async fn read(store: &Store, pack: &PackRow) -> Result<Pieces, SiteError> {
+    let name = pack_object(&pack.id);
     let len = usize::try_from(pack.len).unwrap_or(usize::MAX);
     let (mut bytes, mut holes, mut failures) = (vec![0; len], Vec::new(), 0);
     let mut to_read = Vec::new();
     to_read.push(0..pack.len);
     while let Some(piece) = to_read.pop() {
-        let mut read = read_piece(repository, &name, &piece).await?;
+        let mut read = read_piece(store, &name, &piece).await?;
         let is_small = piece.end - piece.start <= SECTOR || failures >= FAILURES;
         if read.is_none() && is_small {
-            read = read_piece(repository, &name, &piece).await?;
+            read = read_piece(store, &name, &piece).await?;
         }
         match read {
             Some(read) => put(&mut bytes, piece.start, &read),
@@ -72,11 +72,11 @@ pub(super) async fn read(repository: &Repository, pack: &PackRow) -> Result<Piec
 
 /// The bytes of a piece; none if the disk does not give them.
 async fn read_piece(
-    repository: &Repository,
+    store: &Store,
     name: &ObjectName,
     piece: &Range<u64>,
 ) -> Result<Option<Bytes>, SiteError> {
-    match repository.parts.site.get_ranges(name, std::slice::from_ref(piece)).await {
+    match store.parts.site.get_ranges(name, std::slice::from_ref(piece)).await {
         Ok(read) => Ok(read.into_iter().next()),
         // It is shorter than it was: what is not there cannot be read either.
         Err(SiteError::Unreadable { .. } | SiteError::OutOfRange { .. }) => Ok(None),

@@ -11,7 +11,7 @@ use format_spec::wire::FindingKind;
 use format_spec::{ChunkId, Entry, EntryKind, EntryPath};
 
 use super::findings::{Cause, Hurt, Problem};
-use crate::repository::Domain;
+use crate::store::Domain;
 
 /// How much of a file is checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

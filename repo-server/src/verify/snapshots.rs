@@ -15,16 +15,18 @@ use super::findings::{Cause, Hurt, Owner, Problem};
 use super::limits::Budget;
 use super::replay::{CleanPage, Depth, Replay, Verdict};
 use super::{Attempt, Check, State};
-use crate::damaged;
+use crate::defects::blobs::{self, Place};
+use crate::defects::objects;
 use crate::defects::{self, if_there_is_room};
 use crate::error::{Chain, ServerError};
 use crate::index::Table;
 use crate::index::row::{ChunkRow, Health, PackNumber};
 use crate::pack::{Blob, read_blobs};
-use crate::quarantine::{self, Place};
-use crate::repository::{Domain, Repository};
 use crate::site::SiteError;
-use crate::snapshot::{self, open_manifest, page_records, snapshot_object};
+use crate::site::layout::snapshot_object;
+use crate::snapshot::{self, open_manifest, page_records};
+use crate::store::Domain;
+use crate::store::Store;
 
 /// Pages that are read at once: at most 1 MiB each.
 const PAGES_AT_ONCE: usize = 32;
@@ -127,10 +129,10 @@ impl Check<'_> {
             Walk { snapshot: Arc::clone(&snapshot), attempt, told: Vec::new(), files: Files::Whole };
         if self.asked.level > VerifyLevel::Index {
             match self.snapshot_object(&snapshot).await? {
-                Object::Good(()) => self.remember(damaged::Object::Snapshot(snapshot.id), None).await?,
+                Object::Good(()) => self.remember(objects::Object::Snapshot(snapshot.id), None).await?,
                 Object::Bad(problem) if is_later(&problem, attempt) => return Ok(Walked::Later),
                 Object::Bad(problem) => {
-                    self.remember(damaged::Object::Snapshot(snapshot.id), Some(&problem)).await?;
+                    self.remember(objects::Object::Snapshot(snapshot.id), Some(&problem)).await?;
                     let problem = self.mend(snapshot.id, problem).await?;
                     for of in &snapshot.manifests {
                         walk.tell(of, Cause::New(problem.clone()), Hurt::Snapshot);
@@ -143,7 +145,7 @@ impl Check<'_> {
                 Object::Good(opened) => opened,
                 Object::Bad(problem) if is_later(&problem, walk.attempt) => return Ok(Walked::Later),
                 Object::Bad(problem) => {
-                    self.remember(damaged::Object::Manifest(of.id), Some(&problem)).await?;
+                    self.remember(objects::Object::Manifest(of.id), Some(&problem)).await?;
                     walk.tell_all(of, problem);
                     continue;
                 }
@@ -160,8 +162,8 @@ impl Check<'_> {
             Files::Unknown => return Ok(Walked::Through),
             Files::Hurt(why) => Some(why),
         };
-        let note = move |repository: &Arc<Repository>| damaged::note_hurt(repository, id, hurt);
-        if_there_is_room(self.repository.blocking(note).await)?;
+        let note = move |store: &Arc<Store>| objects::note_hurt(store, id, hurt);
+        if_there_is_room(self.store.blocking(note).await)?;
         Ok(Walked::Through)
     }
 
@@ -183,9 +185,9 @@ impl Check<'_> {
             }
         }
         let id = walk.snapshot.id;
-        let found = self.repository.blocking(move |repository| {
-            Ok(repository.parts.index.get(Table::Snapshot, id.as_bytes())?.is_some())
-        });
+        let found = self
+            .store
+            .blocking(move |store| Ok(store.parts.index.get(Table::Snapshot, id.as_bytes())?.is_some()));
         if found.await? {
             for (owner, cause, hurt) in told {
                 self.state.findings.hurts(cause, &owner, hurt);
@@ -198,15 +200,15 @@ impl Check<'_> {
     async fn snapshot_object(&self, snapshot: &Arc<Snapshot>) -> Result<Object<()>, ServerError> {
         let name = format!("snapshot {}", snapshot.id);
         let object = snapshot_object(&snapshot.id);
-        let site = &self.repository.parts.site;
+        let site = &self.store.parts.site;
         let bytes = match defects::twice(async || site.get(&object).await.map_err(ServerError::Site)).await {
             Ok(bytes) => bytes,
             Err(ServerError::Site(error)) => return self.bad_object(name, error).await.map(Object::Bad),
             Err(error) => return Err(error),
         };
         let expected = Arc::clone(snapshot);
-        let opened = self.repository.blocking(move |repository| {
-            let payload = object::open(ObjectKind::Snapshot, &repository.keys, repository.id(), &bytes);
+        let opened = self.store.blocking(move |store| {
+            let payload = object::open(ObjectKind::Snapshot, &store.keys, store.id(), &bytes);
             Ok(payload.and_then(|payload| Snapshot::decode(&payload)).map(|found| found == *expected))
         });
         let corrupt = |what: String| Ok(Object::Bad(Problem::new(FindingKind::Corrupt, &name, what)));
@@ -223,7 +225,7 @@ impl Check<'_> {
         if problem.kind == FindingKind::Unreadable || problem.what == ANOTHER_SNAPSHOT {
             return Ok(problem);
         }
-        let more = match snapshot::write_anew(&self.repository, id).await {
+        let more = match snapshot::write_anew(&self.server, id).await {
             Ok(()) => "; it was written anew from the index".to_owned(),
             Err(error @ (ServerError::Halted | ServerError::Index(_) | ServerError::Bug(_))) => {
                 return Err(error);
@@ -234,7 +236,7 @@ impl Check<'_> {
     }
 
     async fn open(&self, of: &ManifestRef) -> Result<Object<Manifest>, ServerError> {
-        match open_manifest(&self.repository, of.id).await {
+        match open_manifest(&self.store, of.id).await {
             Ok((_, manifest)) => Ok(Object::Good(manifest)),
             Err(ServerError::Damaged { source, .. }) => {
                 Ok(Object::Bad(Problem::new(FindingKind::Corrupt, of.id, source)))
@@ -250,7 +252,7 @@ impl Check<'_> {
     /// What an answer of the site says of an object, or of a blob.
     async fn bad_object(&self, object: impl ToString, error: SiteError) -> Result<Problem, ServerError> {
         if error.is_fatal() {
-            return Err(self.repository.site_error(error));
+            return Err(self.store.site_error(error));
         }
         let kind = match &error {
             SiteError::NotFound { .. } => FindingKind::Missing,
@@ -258,7 +260,7 @@ impl Check<'_> {
             _ => FindingKind::Unreadable,
         };
         let error = ServerError::Site(error);
-        Ok(match defects::prove(&self.repository, None, &error).await {
+        Ok(match defects::prove(&self.store, None, &error).await {
             Some(why) => Problem::new(kind, object, why),
             None => Problem::new(FindingKind::Unreadable, object, Chain(&error)),
         })
@@ -276,10 +278,10 @@ impl Check<'_> {
         let problem =
             (!fits).then(|| Problem::new(FindingKind::Corrupt, of.id, "does not belong to this snapshot"));
         if let Some(problem) = problem {
-            self.remember(damaged::Object::Manifest(of.id), Some(&problem)).await?;
+            self.remember(objects::Object::Manifest(of.id), Some(&problem)).await?;
             walk.tell_all(of, problem);
         }
-        let domain = self.repository.domain(&walk.snapshot.cluster);
+        let domain = self.store.domain(&walk.snapshot.cluster);
         let mut replay = Replay::new(Arc::clone(&domain), self.depth());
         for pages in manifest.pages.chunks(PAGES_AT_ONCE) {
             if self.is_out_of_time() {
@@ -289,8 +291,8 @@ impl Check<'_> {
                 return Ok(Walked::Later);
             };
             let state = std::mem::take(&mut self.state);
-            let replayed = move |repository: &Arc<Repository>| replay_pages(repository, state, replay, read);
-            (self.state, replay) = self.repository.blocking(replayed).await?;
+            let replayed = move |store: &Arc<Store>| replay_pages(store, state, replay, read);
+            (self.state, replay) = self.store.blocking(replayed).await?;
             for (cause, hurt) in replay.take_told() {
                 walk.tell(of, cause, hurt);
             }
@@ -302,7 +304,7 @@ impl Check<'_> {
         replay.finish(&of.id);
         if fits {
             let problem = not_complete(of, replay.lacking());
-            self.remember(damaged::Object::Manifest(of.id), problem.as_ref()).await?;
+            self.remember(objects::Object::Manifest(of.id), problem.as_ref()).await?;
             if let Some(problem) = problem {
                 walk.tell(of, Cause::New(problem), Hurt::Snapshot);
             }
@@ -321,7 +323,7 @@ impl Check<'_> {
     /// What is found wrong is named, however long that takes.
     fn is_out_of_time(&self) -> bool {
         let budget = Budget::new(&self.asked.limits, 0, self.started);
-        self.state.findings.is_empty() && budget.check_time(self.repository.parts.clock.monotonic()).is_err()
+        self.state.findings.is_empty() && budget.check_time(self.store.parts.clock.monotonic()).is_err()
     }
 
     /// Reads pages; `None` if the site did not answer, and is to be asked again.
@@ -332,12 +334,12 @@ impl Check<'_> {
         pages: &[PageRef],
     ) -> Result<Option<Vec<Planned>>, ServerError> {
         let (state, owned, depth) = (std::mem::take(&mut self.state), pages.to_vec(), self.depth());
-        let look_up = move |repository: &Arc<Repository>| {
+        let look_up = move |store: &Arc<Store>| {
             let mut state = state;
-            let planned = look_up_pages(repository, &mut state, depth, &owned)?;
+            let planned = look_up_pages(store, &mut state, depth, &owned)?;
             Ok((state, planned))
         };
-        let (state, mut planned) = self.repository.blocking(look_up).await?;
+        let (state, mut planned) = self.store.blocking(look_up).await?;
         self.state = state;
         let wanted: BTreeSet<ChunkId> =
             planned.iter().filter(|page| matches!(page.got, Got::Wanted(_))).map(|page| page.id).collect();
@@ -365,13 +367,13 @@ impl Check<'_> {
         domain: &Arc<Domain>,
         ids: Vec<ChunkId>,
     ) -> Result<HashMap<ChunkId, Result<Arc<Blob>, Problem>>, ServerError> {
-        if let Ok(blobs) = read_blobs(&self.repository, domain, ids.clone()).await {
+        if let Ok(blobs) = read_blobs(&self.store, domain, ids.clone()).await {
             return Ok(blobs.into_iter().map(|blob| (blob.info.id, Ok(Arc::new(blob)))).collect());
         }
         // One of them is bad: read them one by one to name it. Where they lie is looked up again.
         let mut read = HashMap::new();
         for id in ids {
-            let got = match read_blobs(&self.repository, domain, vec![id]).await {
+            let got = match read_blobs(&self.store, domain, vec![id]).await {
                 Ok(blobs) => blobs.into_iter().next().map(Arc::new).ok_or(ServerError::NoChunk(id)),
                 Err(error) => Err(error),
             };
@@ -400,7 +402,7 @@ impl Check<'_> {
     ) -> Result<BTreeSet<PackNumber>, ServerError> {
         let mut packs = BTreeSet::new();
         for snapshot in snapshots {
-            let domain = self.repository.domain(&snapshot.cluster);
+            let domain = self.store.domain(&snapshot.cluster);
             for of in &snapshot.manifests {
                 let Object::Good(manifest) = self.open(of).await? else { continue };
                 for pages in manifest.pages.chunks(PAGES_AT_ONCE) {
@@ -419,17 +421,17 @@ impl Check<'_> {
         let unique: BTreeSet<ChunkId> = pages.iter().map(|page| page.id).collect();
         let read = self.read_pages(domain, unique.iter().copied().collect()).await?;
         let domain = Arc::clone(domain);
-        let find = move |repository: &Arc<Repository>| {
+        let find = move |store: &Arc<Store>| {
             let mut ids = unique;
             for blob in read.into_values().flatten() {
                 if let Ok(records) = page_records(&blob, &domain) {
                     ids.extend(page::references(&records));
                 }
             }
-            let rows = repository.chunk_rows(&ids)?;
+            let rows = store.chunk_rows(&ids)?;
             Ok(rows.into_iter().flatten().map(|row| row.pack).collect())
         };
-        self.repository.blocking(find).await
+        self.store.blocking(find).await
     }
 }
 
@@ -461,17 +463,17 @@ enum Got {
 
 /// What is to become of pages, from what the index says of them.
 fn look_up_pages(
-    repository: &Repository,
+    store: &Store,
     state: &mut State,
     depth: Depth,
     pages: &[PageRef],
 ) -> Result<Vec<Planned>, ServerError> {
-    let rows = repository.chunk_rows(pages.iter().map(|page| &page.id))?;
+    let rows = store.chunk_rows(pages.iter().map(|page| &page.id))?;
     state.report.references += u64::try_from(pages.len()).unwrap_or(u64::MAX);
     let mut planned = Vec::with_capacity(pages.len());
     for (page, row) in pages.iter().zip(rows) {
         let id = page.id;
-        let Verdict { file, snapshot: aside } = judge(repository, state, BlobKind::Page, &id, row)?;
+        let Verdict { file, snapshot: aside } = judge(store, state, BlobKind::Page, &id, row)?;
         let file = file.or_else(|| other_length(depth, &id, page.len, row));
         let got = match (file, row) {
             (Some(cause), _) => Got::Lost(cause),
@@ -488,7 +490,7 @@ fn look_up_pages(
 
 /// What the index and the packs say of a page or chunk that is needed.
 fn judge(
-    repository: &Repository,
+    store: &Store,
     state: &State,
     kind: BlobKind,
     id: &ChunkId,
@@ -503,7 +505,7 @@ fn judge(
     let file = match state.known.against(id, &row) {
         _ if row.kind != kind => index("is of another kind"),
         None if row.health == Health::Damaged => {
-            let problem = quarantine::problem(repository, id)?.unwrap_or_default();
+            let problem = blobs::problem(store, id)?.unwrap_or_default();
             let what = format!("is known to be damaged: {problem}");
             Some(Cause::New(Problem::new(FindingKind::Corrupt, id, what)))
         }
@@ -521,7 +523,7 @@ fn other_length(depth: Depth, id: &ChunkId, len: u32, row: Option<ChunkRow>) -> 
 
 /// Takes pages apart, and puts the files on them together. Blocks and computes.
 fn replay_pages(
-    repository: &Repository,
+    store: &Store,
     mut state: State,
     mut replay: Replay,
     pages: Vec<Planned>,
@@ -535,11 +537,11 @@ fn replay_pages(
             Got::Blob(blob, place) => {
                 state.report.pages += 1;
                 match page_records(&blob, replay.domain()) {
-                    Ok(records) => replay_page(repository, &mut state, &mut replay, &id, &records)?,
+                    Ok(records) => replay_page(store, &mut state, &mut replay, &id, &records)?,
                     Err(error) => {
                         let problem = Problem::new(FindingKind::Corrupt, id, &error);
                         let mark = [(id, place, error.to_string())];
-                        state.report.quarantined += if_there_is_room(quarantine::mark(repository, &mark))?;
+                        state.report.quarantined += if_there_is_room(blobs::mark(store, &mark))?;
                         replay.lost(Cause::New(problem));
                     }
                 }
@@ -550,7 +552,7 @@ fn replay_pages(
 }
 
 fn replay_page(
-    repository: &Repository,
+    store: &Store,
     state: &mut State,
     replay: &mut Replay,
     id: &ChunkId,
@@ -559,8 +561,8 @@ fn replay_page(
     let ids: BTreeSet<ChunkId> = page::references(records).collect();
     state.report.references += u64::try_from(ids.len()).unwrap_or(u64::MAX);
     let mut seen = HashMap::with_capacity(ids.len());
-    for (id, row) in ids.iter().zip(repository.chunk_rows(&ids)?) {
-        seen.insert(*id, (judge(repository, state, BlobKind::Chunk, id, row)?, row));
+    for (id, row) in ids.iter().zip(store.chunk_rows(&ids)?) {
+        seen.insert(*id, (judge(store, state, BlobKind::Chunk, id, row)?, row));
     }
     let depth = replay.depth();
     let clean = replay.page(id, records, |id, len| {

@@ -13,16 +13,19 @@ use format_spec::{ChunkId, Entry, EntryKind, EntryPath, FORMAT_VERSION, FileDige
 use super::examine::{examine, pack_row};
 use super::piecewise::Pieces;
 use super::*;
-use crate::alarm::{self, AlarmCode};
+use crate::defects::blobs::{self, Place};
+use crate::health::alarm::{self, AlarmCode};
 use crate::index::row::{ChunkRow, Epoch, Health, PackRow};
 use crate::index::{Batch, Index, MemoryIndex, Table};
-use crate::pack::{flush, object_name, take_in};
-use crate::quarantine::{self, Place};
-use crate::repository::{Domain, Parts};
+use crate::pack::OpenDomain;
+use crate::pack::{flush, take_in};
 use crate::session::Pusher;
 use crate::site::faulty::{Fault, FaultKind, FaultySite, Refusal};
+use crate::site::layout::snapshot_object;
+use crate::site::layout::{manifest_object, pack_object};
 use crate::site::{ObjectName, Op, Site, StoreSite};
 use crate::snapshot::series::Smaller;
+use crate::store::Parts;
 use crate::testing::ManualClock;
 
 /// How the content of a file ends.
@@ -47,7 +50,8 @@ struct World {
     index: MemoryIndex,
     site: Arc<FaultySite>,
     clock: Arc<ManualClock>,
-    repository: Arc<Repository>,
+    server: Arc<Server>,
+    store: Arc<Store>,
 }
 
 impl World {
@@ -56,21 +60,22 @@ impl World {
         let site = Arc::new(FaultySite::new(Arc::new(StoreSite::memory())));
         let clock: Arc<ManualClock> = Arc::default();
         let parts = Parts { site: Arc::<FaultySite>::clone(&site), cores: 2, ..Parts::default() };
-        let repository = parts.over(index.clone()).at(Arc::<ManualClock>::clone(&clock)).start();
-        Self { index, site, clock, repository }
+        let server = parts.over(index.clone()).at(Arc::<ManualClock>::clone(&clock)).serve();
+        let store = Arc::clone(&server.store);
+        Self { index, site, clock, server, store }
     }
 
-    fn domain(&self) -> Arc<Domain> {
-        self.repository.domain(&"c".parse().unwrap())
+    fn domain(&self) -> Arc<OpenDomain> {
+        self.server.domain(&"c".parse().unwrap())
     }
 
     async fn store(&self, kind: BlobKind, plain: &[u8]) -> (ChunkId, u32) {
         let domain = self.domain();
-        let id = domain.key.id_of(kind, plain);
+        let id = domain.keys.key.id_of(kind, plain);
         let plain_len = u32::try_from(plain.len()).unwrap();
         let info = BlobInfo { kind, id, plain_len, compression: Compression::Raw };
         let frame = Frame { info, payload: Bytes::copy_from_slice(plain) };
-        take_in(&self.repository, &domain, Epoch::default(), &[frame]).unwrap();
+        take_in(&domain, Epoch::default(), &[frame]).unwrap();
         (id, plain_len)
     }
 
@@ -78,7 +83,7 @@ impl World {
     async fn push(&self, files: Vec<File>) -> SnapshotId {
         let domain = self.domain();
         let mut pages = Vec::new();
-        let mut builder = PageBuilder::new(domain.key.clone());
+        let mut builder = PageBuilder::new(domain.keys.key.clone());
         let mut first_of_group = BTreeSet::new();
         for file in files {
             let mut extents = Vec::new();
@@ -86,13 +91,13 @@ impl World {
                 let (id, len) = self.store(BlobKind::Chunk, chunk).await;
                 extents.push(Extent::Chunk { id, len });
             }
-            flush(&self.repository, &domain, BlobKind::Chunk).await.unwrap();
+            flush(&domain, BlobKind::Chunk).await.unwrap();
             let is_first = file.link_group.is_none_or(|group| first_of_group.insert(group));
             pages.extend(builder.entry(&entry(&file, &extents, is_first)));
             if !is_first {
                 continue;
             }
-            let mut digest = domain.key.file_digester();
+            let mut digest = domain.keys.key.file_digester();
             for extent in extents {
                 digest.push(&extent);
                 pages.extend(builder.extent(extent));
@@ -103,7 +108,7 @@ impl World {
         let mut refs = Vec::new();
         for page in pages {
             let (id, len) = self.store(BlobKind::Page, &page.bytes).await;
-            flush(&self.repository, &domain, BlobKind::Page).await.unwrap();
+            flush(&domain, BlobKind::Page).await.unwrap();
             refs.push(PageRef { id, len });
         }
         self.commit(refs).await
@@ -114,7 +119,7 @@ impl World {
         // Snapshots are listed by time.
         self.clock.advance(Duration::from_millis(1));
         let pusher = Pusher { cluster: "c".parse().unwrap(), node: "n".parse().unwrap() };
-        let session = crate::session::open(&self.repository, pusher, None).unwrap().id;
+        let session = crate::session::open(&self.server.sessions, pusher, None).unwrap().id;
         let manifest = Manifest {
             version: FORMAT_VERSION,
             cluster: "c".parse().unwrap(),
@@ -131,23 +136,23 @@ impl World {
             roots_are: None,
         };
         let body = Bytes::from(manifest.encode());
-        crate::snapshot::commit(&self.repository, session, body, Smaller::Suspect, ()).await.unwrap().id
+        crate::snapshot::commit(&self.server, session, body, Smaller::Suspect, ()).await.unwrap().id
     }
 
     async fn verify(&self, asked: impl Into<VerifyRequest>) -> VerifyReport {
-        run(&self.repository, asked.into(), &|_, _| {}).await.unwrap()
+        run(&self.server, asked.into(), &|_, _| {}).await.unwrap()
     }
 
     /// Packs of one kind, in the order in which they were made.
     fn packs(&self, kind: BlobKind) -> Vec<(PackNumber, PackRow)> {
         let mut packs = Vec::new();
-        packs::for_each_pack(&self.repository, |number, row| packs.push((number, row.clone()))).unwrap();
+        self.store.for_each_pack(|number, row| packs.push((number, row.clone()))).unwrap();
         packs.retain(|(_, row)| row.kind == kind);
         packs
     }
 
     async fn bytes(&self, pack: &PackRow) -> Vec<u8> {
-        self.site.get(&object_name(&pack.id)).await.unwrap().to_vec()
+        self.site.get(&pack_object(&pack.id)).await.unwrap().to_vec()
     }
 
     async fn replace(&self, name: &ObjectName, bytes: Vec<u8>) {
@@ -159,11 +164,11 @@ impl World {
     async fn damage(&self, pack: &PackRow) {
         let mut bytes = self.bytes(pack).await;
         bytes[80] ^= 1;
-        self.replace(&object_name(&pack.id), bytes).await;
+        self.replace(&pack_object(&pack.id), bytes).await;
     }
 
     fn row(&self, id: &ChunkId) -> ChunkRow {
-        self.repository.chunk_rows([id]).unwrap()[0].unwrap()
+        self.store.chunk_rows([id]).unwrap()[0].unwrap()
     }
 
     fn put<K: AsRef<[u8]>>(&self, table: Table, key: K, value: Vec<u8>) {
@@ -173,21 +178,21 @@ impl World {
     }
 
     fn chunk_id(&self, content: &str) -> ChunkId {
-        self.domain().key.id_of(BlobKind::Chunk, content.as_bytes())
+        self.domain().keys.key.id_of(BlobKind::Chunk, content.as_bytes())
     }
 
     fn alarm(&self) -> bool {
-        alarm::is_up(&self.repository, AlarmCode::DamagedBlobs).unwrap()
+        alarm::is_up(&self.store, AlarmCode::DamagedBlobs).unwrap()
     }
 
     /// Whether an object is known to be damaged, which the alarm says.
     fn knows_of_objects(&self) -> bool {
-        alarm::is_up(&self.repository, AlarmCode::DamagedObjects).unwrap()
+        alarm::is_up(&self.store, AlarmCode::DamagedObjects).unwrap()
     }
 
     fn manifest_object(&self, id: SnapshotId) -> ObjectName {
-        let snapshot = crate::snapshot::get(&self.repository, id).unwrap();
-        crate::snapshot::manifest_object(&snapshot.manifests[0].id)
+        let snapshot = crate::snapshot::get(&self.store, id).unwrap();
+        manifest_object(&snapshot.manifests[0].id)
     }
 }
 
@@ -280,7 +285,7 @@ async fn a_file_is_named_also_where_its_content_goes_on_on_another_page() {
     let (_, pack) = &world.packs(BlobKind::Chunk)[0];
     let mut bytes = world.bytes(pack).await;
     bytes[usize::try_from(last.offset).unwrap() + 14] ^= 1;
-    world.replace(&object_name(&pack.id), bytes).await;
+    world.replace(&pack_object(&pack.id), bytes).await;
 
     let report = world.verify(VerifyLevel::Read).await;
 
@@ -329,8 +334,8 @@ async fn a_snapshot_that_only_says_to_be_complete_is_found_at_every_level() {
             let hurt: Vec<_> = report.findings.iter().flat_map(|finding| &finding.snapshots).collect();
             let expected_hurt = if expected { vec![&first, &second] } else { Vec::new() };
             assert_eq!(hurt, expected_hurt, "{level:?}: {report:?}");
-            let snapshot = crate::snapshot::get(&world.repository, second).unwrap();
-            let known = damaged::all(&world.repository).unwrap().against(&snapshot);
+            let snapshot = crate::snapshot::get(&world.store, second).unwrap();
+            let known = crate::defects::objects::all(&world.store).unwrap().against(&snapshot);
             assert_eq!(known.is_some(), expected, "{level:?}: {known:?}");
         }
     }
@@ -379,7 +384,7 @@ async fn a_missing_pack_hurts_all_its_files_and_its_blobs_go_in_quarantine() {
     let snapshot = world.push(vec![two, file("b", "two"), file("c", "three")]).await;
     let pack = world.packs(BlobKind::Chunk)[0].1.clone();
     let bytes = world.bytes(&pack).await;
-    world.site.delete(&object_name(&pack.id)).await.unwrap();
+    world.site.delete(&pack_object(&pack.id)).await.unwrap();
 
     let report = world.verify(VerifyLevel::Exists).await;
 
@@ -389,16 +394,16 @@ async fn a_missing_pack_hurts_all_its_files_and_its_blobs_go_in_quarantine() {
         (FindingKind::Missing, vec![(snapshot, "a"), (snapshot, "b")])
     );
     assert_eq!((report.quarantined, world.alarm()), (2, true));
-    assert!(quarantine::any(&world.repository, &"c".parse().unwrap()).unwrap());
-    assert!(!quarantine::any(&world.repository, &"d".parse().unwrap()).unwrap());
+    assert!(blobs::any(&world.store, &"c".parse().unwrap()).unwrap());
+    assert!(!blobs::any(&world.store, &"d".parse().unwrap()).unwrap());
     let known = world.verify(VerifyLevel::Index).await;
     assert_eq!(known.counts.corrupt, 2, "what is in quarantine is told at every level: {known:?}");
 
-    world.site.put_new(&object_name(&pack.id), bytes.into()).await.unwrap();
+    world.site.put_new(&pack_object(&pack.id), bytes.into()).await.unwrap();
     let report = world.verify(VerifyLevel::Read).await;
 
     assert_eq!((report.findings, report.recovered, world.alarm()), (vec![], 2, false));
-    assert!(!quarantine::any(&world.repository, &"c".parse().unwrap()).unwrap());
+    assert!(!blobs::any(&world.store, &"c".parse().unwrap()).unwrap());
 }
 
 #[tokio::test]
@@ -408,12 +413,12 @@ async fn only_the_place_that_was_read_goes_in_quarantine() {
     let id = world.chunk_id("one");
     let place = Place::of(&world.row(&id));
     let other = Place { pack: PackNumber(place.pack.0 + 1), ..place };
-    let mark = |place| quarantine::mark(&world.repository, &[(id, place, "bad".to_owned())]).unwrap();
+    let mark = |place| blobs::mark(&world.store, &[(id, place, "bad".to_owned())]).unwrap();
 
     assert_eq!((mark(other), world.row(&id).health), (0, Health::Sound));
     assert_eq!((mark(place), mark(place), world.row(&id).health), (1, 0, Health::Damaged));
-    assert_eq!(quarantine::clear(&world.repository, &[(id, other)]).unwrap(), 0);
-    assert_eq!(quarantine::clear(&world.repository, &[(id, place)]).unwrap(), 1);
+    assert_eq!(blobs::clear(&world.store, &[(id, other)]).unwrap(), 0);
+    assert_eq!(blobs::clear(&world.store, &[(id, place)]).unwrap(), 1);
     assert_eq!((world.row(&id).health, world.alarm()), (Health::Sound, false));
 }
 
@@ -422,12 +427,12 @@ async fn what_is_said_of_a_blob_that_is_gone_is_forgotten() {
     let world = World::new();
     world.push(vec![file("a", "one")]).await;
     let id = world.chunk_id("one");
-    quarantine::mark(&world.repository, &[(id, Place::of(&world.row(&id)), "bad".to_owned())]).unwrap();
+    blobs::mark(&world.store, &[(id, Place::of(&world.row(&id)), "bad".to_owned())]).unwrap();
     let mut batch = Batch::new();
     batch.delete(Table::Chunk, *id.as_bytes());
     world.index.commit(batch).unwrap();
 
-    assert_eq!(quarantine::packs(&world.repository).unwrap(), []);
+    assert_eq!(blobs::packs(&world.store).unwrap(), []);
 
     assert!(!world.alarm());
     assert_eq!(world.index.get(Table::Damaged, id.as_bytes()).unwrap(), None);
@@ -510,7 +515,7 @@ async fn a_check_of_one_snapshot_reads_what_it_needs_and_nothing_else() {
     let report = check(first).await;
     assert_eq!(files(about(&report, &world.chunk_id("one"))), [(first, "a")]);
     let none = VerifyRequest { snapshot: Some(SnapshotId::from_bytes([9; 16])), ..VerifyLevel::Read.into() };
-    let refused = run(&world.repository, none, &|_, _| {}).await.unwrap_err();
+    let refused = run(&world.server, none, &|_, _| {}).await.unwrap_err();
     assert!(matches!(refused, ServerError::NoSnapshot(_)), "{refused:?}");
 }
 
@@ -552,7 +557,7 @@ async fn pages_in_a_wrong_order_are_found() {
 }
 
 fn page_in(world: &World, number: PackNumber) -> PageRef {
-    let rows = examine::rows_of(&world.repository, &HashSet::from([number])).unwrap();
+    let rows = world.store.rows_of(&HashSet::from([number])).unwrap();
     let (id, row) = rows.into_iter().next().unwrap();
     PageRef { id, len: row.plain_len }
 }
@@ -560,7 +565,7 @@ fn page_in(world: &World, number: PackNumber) -> PageRef {
 /// Takes the row of a chunk that nothing needs out of the index, as the collector does.
 fn drop_row(world: &World, id: &ChunkId, count: bool) {
     let row = world.row(id);
-    let pack = pack_row(&world.repository, row.pack).unwrap().unwrap();
+    let pack = pack_row(&world.store, row.pack).unwrap().unwrap();
     let live = if count { pack.live.without(&row).unwrap() } else { pack.live };
     let mut batch = Batch::new();
     batch.delete(Table::Chunk, *id.as_bytes());
@@ -591,7 +596,7 @@ async fn a_pack_may_hold_more_than_rows_name_but_not_less() {
 
 /// Lets a pack's row count one blob more.
 fn count_in(world: &World, number: PackNumber, row: &ChunkRow) {
-    let mut pack = pack_row(&world.repository, number).unwrap().unwrap();
+    let mut pack = pack_row(&world.store, number).unwrap().unwrap();
     pack.live.add(row);
     world.put(Table::Pack, number.key(), pack.encode());
 }
@@ -646,7 +651,7 @@ async fn a_pack_that_the_collector_took_meanwhile_is_no_finding() {
     let mut bytes = world.bytes(&row).await;
     bytes[80] ^= 1;
     assert!(
-        !examine(&world.repository, number, &row, &Pieces::whole(bytes.clone().into()))
+        !examine(&world.store, number, &row, &Pieces::whole(bytes.clone().into()))
             .unwrap()
             .unwrap()
             .is_sound()
@@ -655,21 +660,21 @@ async fn a_pack_that_the_collector_took_meanwhile_is_no_finding() {
     batch.delete(Table::Pack, number.key());
     world.index.commit(batch).unwrap();
 
-    assert!(examine(&world.repository, number, &row, &Pieces::whole(bytes.into())).unwrap().is_none());
+    assert!(examine(&world.store, number, &row, &Pieces::whole(bytes.into())).unwrap().is_none());
 }
 
 #[tokio::test]
 async fn a_snapshot_that_went_meanwhile_is_no_finding() {
     let world = World::new();
     let id = world.push(vec![file("a", "one")]).await;
-    let snapshot = crate::snapshot::get(&world.repository, id).unwrap();
+    let snapshot = crate::snapshot::get(&world.store, id).unwrap();
     drop_row(&world, &world.chunk_id("one"), true);
     assert_eq!(world.verify(VerifyLevel::Index).await.counts.index, 1);
     let mut batch = Batch::new();
     batch.delete(Table::Snapshot, *id.as_bytes());
     world.index.commit(batch).unwrap();
 
-    let mut check = Check::new(&world.repository, VerifyLevel::Index.into(), &|_, _| {});
+    let mut check = Check::new(&world.server, VerifyLevel::Index.into(), &|_, _| {});
     check.snapshots(vec![snapshot]).await.unwrap();
 
     assert_eq!(check.finish().await.unwrap().findings, []);
@@ -680,7 +685,7 @@ async fn a_snapshot_that_went_meanwhile_is_no_finding() {
 async fn a_damaged_or_missing_snapshot_object_is_found() {
     let world = World::new();
     let id = world.push(vec![file("a", "one")]).await;
-    let name = crate::snapshot::snapshot_object(&id);
+    let name = snapshot_object(&id);
     let mut bytes = world.site.get(&name).await.unwrap().to_vec();
     bytes[70] ^= 1;
     world.replace(&name, bytes).await;
@@ -701,11 +706,11 @@ async fn a_pack_without_its_footer_loses_only_the_blobs_that_are_cut_off() {
     world.push(vec![File { chunks: chunks.clone(), ..file("a", "") }, second]).await;
     let pack = world.packs(BlobKind::Chunk)[0].1.clone();
     let bytes = world.bytes(&pack).await;
-    world.replace(&object_name(&pack.id), bytes[..150_000].to_vec()).await;
+    world.replace(&pack_object(&pack.id), bytes[..150_000].to_vec()).await;
 
     for level in [VerifyLevel::Exists, VerifyLevel::Read] {
         let report = world.verify(level).await;
-        let cut = world.domain().key.id_of(BlobKind::Chunk, &chunks[1]);
+        let cut = world.domain().keys.key.id_of(BlobKind::Chunk, &chunks[1]);
         let paths: Vec<&str> = files(about(&report, &cut)).into_iter().map(|(_, path)| path).collect();
         assert_eq!((paths, report.counts.corrupt), (vec!["a", "b"], 2), "{report:?}");
         assert!(about(&report, &pack.id).problem.contains("instead of"));
@@ -747,7 +752,7 @@ async fn a_damaged_or_missing_snapshot_object_is_written_anew() {
     for lost in [true, false] {
         let world = World::new();
         let id = world.push(vec![file("a", "one")]).await;
-        let name = crate::snapshot::snapshot_object(&id);
+        let name = snapshot_object(&id);
         let mut bytes = world.site.get(&name).await.unwrap().to_vec();
         bytes[70] ^= 1;
         match lost {
@@ -769,7 +774,7 @@ async fn a_snapshot_object_that_cannot_be_written_anew_is_remembered() {
     for op in [Op::Delete, Op::Put] {
         let world = World::new();
         let id = world.push(vec![file("a", "one")]).await;
-        world.site.delete(&crate::snapshot::snapshot_object(&id)).await.unwrap();
+        world.site.delete(&snapshot_object(&id)).await.unwrap();
         let refuse = FaultKind::Refuse(Refusal::Unavailable);
         world.site.arm(Fault { op: Some(op), after: 0, kind: refuse });
 
@@ -777,7 +782,7 @@ async fn a_snapshot_object_that_cannot_be_written_anew_is_remembered() {
 
         assert!(only(&report).problem.contains("could not be written anew"), "{report:?}");
         assert!(world.knows_of_objects(), "{op:?}");
-        let turn = world.repository.turn.lock().await;
+        let turn = world.server.turns.upkeep.lock().await;
         let report = world.verify(VerifyLevel::Exists).await;
         assert!(only(&report).problem.contains("the collector or an audit"), "{report:?}");
         drop(turn);
@@ -792,7 +797,7 @@ async fn a_snapshot_object_that_cannot_be_written_anew_is_remembered() {
 async fn another_snapshot_under_its_name_is_left_alone() {
     let world = World::new();
     let names = [world.push(vec![file("a", "one")]).await, world.push(vec![file("a", "two")]).await]
-        .map(|id| crate::snapshot::snapshot_object(&id));
+        .map(|id| snapshot_object(&id));
     let other = world.site.get(&names[1]).await.unwrap();
     world.replace(&names[0], other.to_vec()).await;
 
@@ -814,13 +819,13 @@ async fn a_damaged_end_of_a_pack_is_remembered_until_it_is_sound() {
         for (at, is_end) in [(80, false), (good.len() - 40, true), (20, true)] {
             let mut bad = good.clone();
             bad[at] ^= 1;
-            world.replace(&object_name(&pack.id), bad).await;
+            world.replace(&pack_object(&pack.id), bad).await;
 
             let report = world.verify(VerifyLevel::Read).await;
 
             assert!(report.counts.corrupt > 0, "{report:?}");
             assert_eq!((world.knows_of_objects(), world.alarm()), (is_end, !is_end), "{kind:?} at {at}");
-            world.replace(&object_name(&pack.id), good.clone()).await;
+            world.replace(&pack_object(&pack.id), good.clone()).await;
             assert_eq!(world.verify(VerifyLevel::Read).await.findings, []);
             assert_eq!((world.knows_of_objects(), world.alarm()), (false, false), "{kind:?} at {at}");
         }

@@ -4,24 +4,21 @@ use std::io::{self, Write};
 
 use format_spec::wire::{AuditReport, AuditState, Repair};
 use indicatif::HumanCount;
-use node_client::api::Api;
-use node_client::cli::Output;
 use node_client::error::ClientError;
 use node_client::show::{Show, show};
 use serde::Serialize;
 
+use crate::ask::{self, Verdict};
 use crate::cli::{Arguments, Turn};
-use crate::commands::{Verdict, ask, in_turn};
 use crate::error::AdminError;
 use crate::show::table;
-use crate::verify::bar;
 
 /// Runs an audit and shows what it found.
 pub(crate) fn run(arguments: &Arguments, repair: bool, turn: Turn) -> Result<Verdict, AdminError> {
-    let (output, repair) = (arguments.output, if repair { Repair::Yes } else { Repair::No });
-    let report = ask(arguments, async |api| in_turn(turn, async || audit(&api, repair, output).await).await)?;
+    let repair = if repair { Repair::Yes } else { Repair::No };
+    let report = ask::run(arguments, turn, async |api, hear| api.audit(repair, hear).await)?;
     let audited = Audited { level: "refs", sound: report.is_sound(), report };
-    show(&audited, output)?;
+    show(&audited, arguments.output)?;
     Ok(if audited.sound { Verdict::Sound } else { Verdict::Damaged })
 }
 
@@ -34,17 +31,6 @@ pub(crate) fn nothing_to_repair() -> AdminError {
 pub(crate) fn counts_everything() -> AdminError {
     let why = "`--level refs` counts everything: it takes no --snapshot, --sample, --max-bytes, --max-time or --max-rate";
     ClientError::Usage(why.to_owned()).into()
-}
-
-async fn audit(api: &Api, repair: Repair, output: Output) -> Result<AuditReport, ClientError> {
-    let bar = bar(output);
-    let report = api.audit(repair, |done, total| {
-        bar.set_length(total);
-        bar.set_position(done);
-    });
-    let report = report.await;
-    bar.finish_and_clear();
-    report
 }
 
 /// What an audit found.

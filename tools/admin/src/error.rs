@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use format_spec::path::Printable;
 use format_spec::{ErrorClass, FormatError};
-use node_client::cli::Output;
 use node_client::error::ClientError;
+use node_client::output::Output;
 
 /// A command that found nothing out.
 #[derive(Debug, thiserror::Error)]

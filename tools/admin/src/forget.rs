@@ -9,12 +9,12 @@ use format_spec::wire::{
 };
 use indicatif::{HumanBytes, HumanCount};
 use node_client::error::ClientError;
-use node_client::show::snapshot::folders;
 use node_client::show::{Show, show};
+use node_client::summary::folders;
 use serde::Serialize;
 
+use crate::ask::{self, ask};
 use crate::cli::{Arguments, ForgetArguments, PolicyArguments};
-use crate::commands::{self, ask};
 use crate::error::AdminError;
 use crate::named;
 use crate::show::{table, wide};
@@ -23,7 +23,7 @@ use crate::show::{table, wide};
 ///
 /// # Errors
 /// [`AdminError::Client`]; a cluster without snapshots is not found.
-pub(crate) fn run(arguments: &Arguments, forget: &ForgetArguments) -> Result<commands::Verdict, AdminError> {
+pub(crate) fn run(arguments: &Arguments, forget: &ForgetArguments) -> Result<ask::Verdict, AdminError> {
     let (request, report) = ask(arguments, async |api| {
         let snapshots = named::all_to_change(&api, &forget.snapshots).await?;
         let request = ForgetRequest { snapshots, ..ForgetRequest::from(forget) };
@@ -86,8 +86,8 @@ struct Forgotten {
 }
 
 impl Forgotten {
-    fn verdict(&self) -> commands::Verdict {
-        if self.stayed.is_empty() { commands::Verdict::Sound } else { commands::Verdict::Partial }
+    fn verdict(&self) -> ask::Verdict {
+        if self.stayed.is_empty() { ask::Verdict::Sound } else { ask::Verdict::Partial }
     }
 
     fn count(&self, verdict: Verdict) -> HumanCount {

@@ -1,19 +1,15 @@
 //! `gc`: a run of the collector, and what it could not take yet.
 
 use std::io::{self, Write};
-use std::time::Duration;
 
 use format_spec::path::Printable;
 use format_spec::wire::{Amount, Delays, GcReport, GcRequest, LargeDelete, Pinning, RunMode, Waiting};
-use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
-use node_client::api::Api;
-use node_client::cli::Output;
-use node_client::error::ClientError;
+use indicatif::{HumanBytes, HumanCount};
 use node_client::show::{Show, show};
 use serde::Serialize;
 
+use crate::ask::{self, Verdict};
 use crate::cli::{Arguments, GcArguments};
-use crate::commands::{Verdict, ask, in_turn};
 use crate::error::AdminError;
 use crate::show::{table, wide};
 
@@ -26,9 +22,7 @@ const SHORT: usize = 5;
 /// [`AdminError::Client`]: what was done before stays done.
 pub(crate) fn run(arguments: &Arguments, gc: &GcArguments) -> Result<Verdict, AdminError> {
     let request = GcRequest::from(gc);
-    let report = ask(arguments, async |api| {
-        in_turn(gc.turn, async || collect(&api, &request, arguments.output).await).await
-    })?;
+    let report = ask::run(arguments, gc.turn, async |api, hear| api.collect_garbage(&request, hear).await)?;
     let lists = if gc.explain { Lists::Whole } else { Lists::Short };
     let collected = Collected { report, lists };
     show(&collected, arguments.output)?;
@@ -44,24 +38,6 @@ impl From<&GcArguments> for GcRequest {
             max_copy_bytes: gc.max_copy,
         }
     }
-}
-
-async fn collect(api: &Api, request: &GcRequest, output: Output) -> Result<GcReport, ClientError> {
-    // On standard error, and hidden where that is no terminal.
-    let bar = if output.quiet { ProgressBar::hidden() } else { ProgressBar::new_spinner() };
-    let style = ProgressStyle::with_template("{spinner} {elapsed_precise} {msg} {human_pos}");
-    bar.set_style(style.expect("the template is well-formed"));
-    bar.enable_steady_tick(Duration::from_millis(100));
-    let report = api.collect_garbage(request, |phase, done| {
-        if bar.message() != phase {
-            bar.set_message(phase.to_owned());
-            bar.reset_elapsed();
-        }
-        bar.set_position(done);
-    });
-    let report = report.await;
-    bar.finish_and_clear();
-    report
 }
 
 /// How much of the lists is shown to people.

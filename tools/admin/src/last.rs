@@ -9,13 +9,13 @@ use format_spec::wire::SnapshotInfo;
 use format_spec::{ClusterName, SeriesId, SnapshotId};
 use jiff::Timestamp;
 use node_client::list::of_cluster;
-use node_client::show::snapshot::{folders, state};
 use node_client::show::{Show, show};
 use node_client::span::Span;
+use node_client::summary::{folders, state};
 use serde::Serialize;
 
+use crate::ask::{Verdict, ask};
 use crate::cli::Arguments;
-use crate::commands::{Verdict, ask};
 use crate::error::AdminError;
 use crate::show::table;
 

@@ -6,8 +6,8 @@ use format_spec::NodeName;
 use format_spec::path::Printable;
 use format_spec::wire::{FileProblem, FileProblems, FileState, MAX_FILE_PROBLEMS, SnapshotInfo};
 use node_client::api::Api;
-use node_client::cli::Output;
 use node_client::error::ClientError;
+use node_client::output::Output;
 use node_client::show::{Show, show};
 use serde::Serialize;
 

@@ -16,7 +16,7 @@ use node_client::error::ClientError;
 use node_client::show::Show;
 use serde::Serialize;
 
-use crate::commands::Verdict;
+use crate::ask::Verdict;
 use crate::error::AdminError;
 use crate::show::table;
 

@@ -12,8 +12,8 @@ use node_client::named::SnapshotChoice;
 use node_client::show::{Show, show};
 use serde::Serialize;
 
+use crate::ask::{Verdict, ask};
 use crate::cli::{Arguments, ProtectArguments};
-use crate::commands::{Verdict, ask};
 use crate::error::{AdminError, chain};
 use crate::named;
 

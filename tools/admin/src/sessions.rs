@@ -8,8 +8,8 @@ use indicatif::{HumanBytes, HumanDuration};
 use node_client::show::{Show, show};
 use serde::Serialize;
 
+use crate::ask::{Verdict, ask};
 use crate::cli::{Arguments, SessionsArguments, SessionsCommand};
-use crate::commands::{Verdict, ask};
 use crate::error::AdminError;
 use crate::show::table;
 

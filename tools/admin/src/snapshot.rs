@@ -10,12 +10,12 @@ use indicatif::{HumanBytes, HumanCount};
 use node_client::error::ClientError;
 use node_client::list::{Column, of_cluster};
 use node_client::named::SnapshotChoice;
-use node_client::show::snapshot::{about, state};
 use node_client::show::{Show, cell, columns, show};
+use node_client::summary::{about, state};
 use serde::Serialize;
 
+use crate::ask::{Verdict, ask};
 use crate::cli::Arguments;
-use crate::commands::{Verdict, ask};
 use crate::error::AdminError;
 use crate::missing::{self, NotWhole};
 use crate::named;

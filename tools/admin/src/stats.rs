@@ -7,12 +7,12 @@ use format_spec::path::Printable;
 use format_spec::wire::{ClusterStats, NodeStats, NotCounted, SnapshotStats, Space, StatsReport};
 use indicatif::{HumanBytes, HumanCount};
 use node_client::error::ClientError;
-use node_client::show::snapshot::folders;
 use node_client::show::{Show, show};
+use node_client::summary::folders;
 use serde::Serialize;
 
+use crate::ask::{Verdict, ask};
 use crate::cli::Arguments;
-use crate::commands::{Verdict, ask};
 use crate::error::AdminError;
 use crate::show::table;
 

@@ -7,7 +7,7 @@ use format_spec::ErrorClass;
 use format_spec::error::EXIT_UNREPORTED;
 use node_client::error::ClientError;
 use repo_server::config::ConfigError;
-use repo_server::repository::CreateError;
+use repo_server::start::CreateError;
 
 /// A tour that did not come to its end.
 #[derive(Debug, thiserror::Error)]

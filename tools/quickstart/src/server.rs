@@ -8,7 +8,7 @@ use node_client::cancel::Cancel;
 use repo_server::config::{Config, LimitsConfig, SpaceConfig};
 use repo_server::error::Chain;
 use repo_server::http::{self, Token};
-use repo_server::repository::{Repository, open_or_create};
+use repo_server::start::open_or_create;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
@@ -18,7 +18,7 @@ use crate::error::TourError;
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     pub(crate) token: String,
-    repository: Arc<Repository>,
+    inner: Arc<repo_server::server::Server>,
     stop: Cancel,
     serving: JoinHandle<()>,
 }
@@ -42,14 +42,14 @@ impl Server {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(TourError::Start)?;
         let address = listener.local_addr().map_err(TourError::Start)?;
         let limits = http::Limits::within_descriptors(LimitsConfig::default().connections());
-        let routes = http::routes(Arc::clone(&opened.repository), Token::new(&opened.token));
-        let (stop, done) = (Cancel::new(), opened.repository.done());
+        let routes = http::routes(Arc::clone(&opened.server), Token::new(&opened.token));
+        let (stop, done) = (Cancel::new(), opened.server.done());
         let stopped = stop.clone();
         let serving =
             tokio::spawn(
                 async move { http::serve(listener, routes, limits, done, stopped.cancelled()).await },
             );
-        Ok(Self { address, token: opened.token, repository: opened.repository, stop, serving })
+        Ok(Self { address, token: opened.token, inner: opened.server, stop, serving })
     }
 
     /// Lets requests in flight finish, and stores what is still in memory.
@@ -57,6 +57,6 @@ impl Server {
         self.stop.cancel();
         // It can only fail by a panic, which has been printed.
         let _ = self.serving.await;
-        repo_server::settle(&self.repository).await;
+        repo_server::background::settle(&self.inner).await;
     }
 }

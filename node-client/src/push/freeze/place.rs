@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 use serde::Serialize;
 
-use super::tree::{self, Base, Left, Tree};
-use super::{FreezeMode, full, is_full};
+use super::tree::{Base, Left, Tree};
+use super::{FreezeMode, full, is_full, tree};
 use crate::error::ClientError;
-use crate::push::database::looks_like_data;
+use crate::push::class::database::looks_like_data;
 use crate::push::stat::Mount;
 use crate::twin::{Old, is_back};
 

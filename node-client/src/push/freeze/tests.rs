@@ -8,8 +8,9 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::Mode;
 
 use super::*;
-use crate::push::roots;
-use crate::push::source::FOLDER;
+use crate::push::guest::FOLDER;
+use crate::push::second_names::{BASE_NAME, is_base};
+use crate::push::select::roots;
 use crate::twin::with_old;
 
 const KEY: &str = "0123456789abcdef";

@@ -21,17 +21,12 @@ use format_spec::Xattr;
 
 use super::{FreezeMode, Kept, cstring};
 use crate::beneath::open_real;
-use crate::push::guest;
-use crate::push::source::{FOLDER, READ};
-use crate::push::stat::{Identity, Stat};
-use crate::push::xattr;
+use crate::identity::Identity;
+use crate::push::guest::{FOLDER, READ};
+use crate::push::second_names::{BASE_NAME, MARK, MOST_TREES, is_our_name, is_tree_name};
+use crate::push::stat::Stat;
+use crate::push::{guest, xattr};
 
-/// Name of the base in a root.
-pub(crate) const BASE_NAME: &str = ".astacus";
-/// Says that a folder is a base.
-pub(crate) const MARK: &str = "astacus-freeze";
-/// Pushes of the same folders that may run at once.
-const MOST_TREES: u32 = 64;
 const PRIVATE: Mode = Mode::RWXU;
 
 /// Where trees are made.
@@ -186,24 +181,6 @@ fn enter(base: &OwnedFd) -> Result<(), Errno> {
 /// Lets other pushes at the base.
 fn leave(base: &OwnedFd) -> Result<(), Errno> {
     rustix::fs::flock(base, FlockOperation::Unlock)
-}
-
-/// Whether a folder with these names is one that a push makes for second names, and so no data.
-pub(crate) fn is_base<'a>(names: impl Iterator<Item = &'a [u8]>) -> bool {
-    let mut is_marked = false;
-    for name in names {
-        if !is_our_name(name) {
-            return false;
-        }
-        is_marked |= name == MARK.as_bytes();
-    }
-    is_marked
-}
-
-/// Whether a name in a base is one of those that pushes make there.
-fn is_our_name(name: &[u8]) -> bool {
-    let tree = name.strip_suffix(b".lock").unwrap_or(name);
-    name == MARK.as_bytes() || std::str::from_utf8(tree).is_ok_and(is_tree_name)
 }
 
 /// An open tree. Its lock goes with it.
@@ -457,13 +434,6 @@ fn lock_first(base: &OwnedFd, key: &str) -> Result<(String, OwnedFd), Errno> {
         }
     }
     Err(Errno::BUSY)
-}
-
-/// Whether a push may have made a tree of this name: `<key>-<n>`.
-fn is_tree_name(name: &str) -> bool {
-    let is_key = |key: &str| key.len() == 16 && key.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let parts = name.split_once('-').map(|(key, number)| (key, number.parse::<u32>()));
-    matches!(parts, Some((key, Ok(number))) if is_key(key) && number < MOST_TREES)
 }
 
 fn lock_name(tree: &str) -> String {

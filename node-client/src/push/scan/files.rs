@@ -7,18 +7,18 @@ use format_spec::key::FileDigester;
 use format_spec::page::Content;
 use format_spec::{EntryKind, Extent, FileEnd, Xattr};
 
-use super::Scan;
 use super::reading::{Known, ReadAs, Samples, Stayed};
+use super::{Scan, formats};
+use crate::identity::{Change, Habit, Settled, Source};
 use crate::progress::Fate;
-use crate::push::change::{Change, Habit, Settled, Verdict, pick, verdict};
 use crate::push::class::Class;
-use crate::push::content::{Compared, Layout, Reading, Unread};
-use crate::push::formats;
-use crate::push::freeze::Source;
-use crate::push::list::FoundFile;
+use crate::push::find::list::FoundFile;
+use crate::push::read::{Compared, Layout, Reading, Unread, layout};
 use crate::push::report::Kind;
 use crate::push::stat::Stat;
 use crate::push::stop::Stopped;
+use crate::push::verdict::draw::pick;
+use crate::push::verdict::{Judged, Verdict};
 use crate::push::xattr;
 use crate::state::{Origin, Remembered, Slot, Sure};
 
@@ -100,10 +100,7 @@ impl Scan<'_> {
             return self.whole(found, Known::No, Habit::UNKNOWN);
         };
         let Some(slot) = remembered.slot else { return self.whole(found, Known::Yes, Habit::UNKNOWN) };
-        let change = Change::since(&slot, &remembered, &found.stat);
-        let class = self.classes.of(&found.path);
-        let habit = self.habit(found, &slot, change, class, &remembered);
-        let verdict = verdict(class, change, slot.settled, habit.trust());
+        let Judged { class, habit, verdict, .. } = self.judged(found, &slot, &remembered);
         let verdict = self.affordable(found, verdict, remembered.sure);
         let replayed = match verdict {
             Verdict::Whole => return self.whole(found, Known::Yes, habit),
@@ -131,29 +128,21 @@ impl Scan<'_> {
         affordable
     }
 
-    /// How the file is written, as far as that was seen.
-    fn habit(
-        &mut self,
-        found: &FoundFile,
-        slot: &Slot,
-        change: Change,
-        class: Class,
-        remembered: &Remembered,
-    ) -> Habit {
-        // Of a push that was cut short, not every comparison came to its end; of a file that was only taken for the
-        // same, none counts.
-        let is_proved = remembered.origin != Origin::Journal && remembered.sure == Sure::Yes;
-        let habit = slot.habit.after(change);
-        if habit == Habit::InPlace || class != Class::Auto || change != Change::Grown {
-            return if is_proved || habit == Habit::InPlace { habit } else { Habit::UNKNOWN };
+    /// What to do about a file: as its row says, unless the row does not say it, or what it is about was forgotten since.
+    fn judged(&mut self, found: &FoundFile, slot: &Slot, remembered: &Remembered) -> Judged {
+        let judged = found.judged.filter(|judged| judged.origin == remembered.origin);
+        let judged =
+            judged.unwrap_or_else(|| Judged::of(self.classes.of(&found.path), slot, remembered, &found.stat));
+        let grows = matches!(judged.verdict, Verdict::Append | Verdict::Prove);
+        if grows && judged.class == Class::Auto && self.is_of_a_store(found) {
+            return Judged { habit: Habit::InPlace, verdict: Verdict::Whole, ..judged };
         }
-        let is_known =
-            self.opener.open(found).is_ok_and(|file| formats::is_written_in_place(&found.path, &file));
-        match is_proved {
-            _ if is_known => Habit::InPlace,
-            true => habit,
-            false => Habit::UNKNOWN,
-        }
+        judged
+    }
+
+    /// Whether the file is of a format that is written in place.
+    fn is_of_a_store(&mut self, found: &FoundFile) -> bool {
+        self.opener.open(found).is_ok_and(|file| formats::is_written_in_place(&found.path, &file))
     }
 
     /// Takes the file from memory. If that was not possible, nothing of it is left.
@@ -427,9 +416,4 @@ impl Scan<'_> {
 enum Last {
     Yes,
     No,
-}
-
-/// How a file lies on its disk.
-pub(super) fn layout(stat: &Stat) -> Layout {
-    if stat.allocated < stat.identity.size { Layout::Sparse } else { Layout::Dense }
 }

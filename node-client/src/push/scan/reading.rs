@@ -7,17 +7,17 @@ use format_spec::{Extent, FileDigest, FileEnd, Timestamp};
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
-use super::files::layout;
-use super::{Scan, Strict, ticked};
-use crate::push::change::{Change, Habit, Settled, Trust, pick};
+use super::{Scan, ticked};
+use crate::identity::{Change, Habit, Identity, Settled, Source, Trust};
 use crate::push::class::Class;
-use crate::push::content::{Compared, Reading, Unread};
-use crate::push::freeze::Source;
-use crate::push::list::FoundFile;
+use crate::push::find::list::FoundFile;
+use crate::push::find::walk::reason;
+use crate::push::options::Strict;
+use crate::push::read::{Compared, Reading, Unread, layout};
 use crate::push::report::Kind;
-use crate::push::stat::{Identity, Stat};
+use crate::push::stat::Stat;
 use crate::push::stop::Stopped;
-use crate::push::walk::reason;
+use crate::push::verdict::draw::pick;
 use crate::push::xattr;
 use crate::twin::{Old, is_back};
 

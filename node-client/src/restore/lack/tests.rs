@@ -1,7 +1,7 @@
 use format_spec::id::FileDigest;
 use format_spec::manifest::{MAX_PROBLEMS, Moment, Problem, PushStats, Totals};
 use format_spec::page::Content;
-use format_spec::{FORMAT_VERSION, Timestamp};
+use format_spec::{FORMAT_VERSION, NodeName, Timestamp};
 
 use super::*;
 

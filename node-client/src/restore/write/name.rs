@@ -9,9 +9,10 @@ use rustix::fs::{AtFlags, CWD, FlockOperation, RenameFlags};
 use rustix::io::Errno;
 
 use crate::error::ClientError;
+use crate::leftover::TEMPORARY;
 use crate::restore::attributes::by_handle;
 use crate::restore::failed::{Obstacle, Why};
-use crate::restore::folder::{Before, Existing, Inode, SAME_NAME, TEMPORARY};
+use crate::restore::folder::{Before, Existing, Inode, SAME_NAME};
 
 /// Makes names that nothing else has: a random number for the run, and a count.
 pub(in crate::restore) struct TemporaryNames {

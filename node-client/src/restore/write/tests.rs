@@ -1,6 +1,7 @@
 use super::*;
+use crate::leftover::TEMPORARY;
 use crate::restore::attributes::{NotSet, Note, Owners, Setuid};
-use crate::restore::folder::{Choice, Existing, TEMPORARY};
+use crate::restore::folder::{Choice, Existing};
 use format_spec::{EntryKind, EntryPath, Timestamp, Xattr};
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;

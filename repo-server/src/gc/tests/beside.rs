@@ -16,14 +16,17 @@ use crate::gc;
 use crate::index::row::Epoch;
 use crate::index::{Batch, Index, IndexError, KeyRange, Rows, Table};
 use crate::pack;
-use crate::repository::{Parts, Repository, lock};
+use crate::server::Server;
 use crate::session;
 use crate::settings::Percent;
 use crate::site::hooked::HookedSite;
+use crate::site::layout::pack_object;
 use crate::site::{ObjectName, Op, Site};
 use crate::snapshot;
 use crate::snapshot::series::Smaller;
 use crate::stats;
+use crate::store::Parts;
+use crate::sync::lock;
 use crate::testing::{Watched, World, tree};
 
 fn hooked() -> (Arc<HookedSite>, World) {
@@ -40,13 +43,13 @@ fn thin_pack(world: &mut World) -> (SnapshotId, ObjectName) {
     let kept = world.push("n", &tree(&["three"]));
     world.forget(thin);
     let id = world.id_of(BlobKind::Chunk, b"three");
-    let row = world.repository.chunk_rows([&id]).unwrap()[0].unwrap();
-    (kept, pack::object_name(&world.repository.pack_row(row.pack).unwrap().id))
+    let row = world.store.chunk_rows([&id]).unwrap()[0].unwrap();
+    (kept, pack_object(&world.store.pack_row(row.pack).unwrap().id))
 }
 
-async fn collect(repository: &Arc<Repository>) {
+async fn collect(server: &Arc<Server>) {
     let request = GcRequest { mode: RunMode::Apply, delays: Delays::Skip, ..GcRequest::default() };
-    gc::run(repository, request, &|_, _| {}).await.unwrap();
+    gc::run(server, request, &|_, _| {}).await.unwrap();
 }
 
 /// A request whose put of an object below `area` has begun, and whose client goes away; then the collector
@@ -70,17 +73,17 @@ fn client_leaves<T>(
             () = begun.notified() => {}
         }
         then();
-        let repository = Arc::clone(&world.repository);
-        let collects = tokio::spawn(async move { collect(&repository).await });
-        while world.repository.in_flight.is_empty() && !collects.is_finished() {
+        let server = Arc::clone(&world.server);
+        let collects = tokio::spawn(async move { collect(&server).await });
+        while world.server.in_flight.is_empty() && !collects.is_finished() {
             tokio::task::yield_now().await;
         }
         go_on.notify_one();
         collects.await.unwrap();
-        while site.is_putting() || !world.repository.in_flight.is_empty() {
+        while site.is_putting() || !world.server.in_flight.is_empty() {
             tokio::task::yield_now().await;
         }
-        collect(&world.repository).await;
+        collect(&world.server).await;
     });
 }
 
@@ -94,10 +97,10 @@ fn a_commit_whose_client_leaves_leaves_no_object_behind() {
     let page = world.page(&content);
     let id = world.send(&client, BlobKind::Page, &page).unwrap();
     let body = world.manifest(&client, &[(id, page.len())]);
-    let commit = snapshot::commit(&world.repository, client.id, body, Smaller::Suspect, ());
+    let commit = snapshot::commit(&world.server, client.id, body, Smaller::Suspect, ());
 
     client_leaves(&site, &world, "snapshots", commit, || {
-        session::abort(&world.repository, client.id).unwrap();
+        session::abort(&world.server.sessions, client.id).unwrap();
     });
 
     assert_eq!((leftovers(&world), world.count(Table::Snapshot)), (vec![], 0));
@@ -109,12 +112,12 @@ fn a_commit_whose_client_leaves_leaves_no_object_behind() {
 fn a_protection_whose_client_leaves_holds_if_the_site_says_so() {
     let (site, world) = hooked();
     let id = world.push("n", &tree(&["a"]));
-    let protect = snapshot::protect(&world.repository, id, "audit".to_owned());
+    let protect = snapshot::protect(&world.store, &world.server.in_flight, id, "audit".to_owned());
 
     client_leaves(&site, &world, "protections", protect, || {});
 
     assert_eq!(world.objects("protections").len(), 1);
-    let marks = snapshot::marks(&world.repository).unwrap();
+    let marks = snapshot::marks(&world.store).unwrap();
     assert!(marks.get(&id).is_some_and(|mark| mark.protection.is_some()));
 }
 
@@ -123,8 +126,8 @@ fn a_protection_whose_client_leaves_holds_if_the_site_says_so() {
 fn a_restore_reads_what_is_repacked_between_the_look_at_its_row_and_the_read() {
     let (site, mut world) = hooked();
     let (kept, pack) = thin_pack(&mut world);
-    let repository = Arc::clone(&world.repository);
-    site.before(Op::GetRanges, pack.as_str(), async move { collect(&repository).await });
+    let server = Arc::clone(&world.server);
+    site.before(Op::GetRanges, pack.as_str(), async move { collect(&server).await });
 
     let read = world.read(kept);
 
@@ -151,8 +154,8 @@ fn one_goes(world: &mut World) -> (SnapshotId, ObjectName) {
     world.have(&one, &[pages[0].0]).unwrap();
     let kept = world.commit(&one, &pages[..1]).unwrap();
     world.forget(both);
-    let row = world.repository.chunk_rows([&pages[0].0]).unwrap()[0].unwrap();
-    (kept, pack::object_name(&world.repository.pack_row(row.pack).unwrap().id))
+    let row = world.store.chunk_rows([&pages[0].0]).unwrap()[0].unwrap();
+    (kept, pack_object(&world.store.pack_row(row.pack).unwrap().id))
 }
 
 /// What goes while it is counted is not taken for damage.
@@ -161,16 +164,16 @@ fn stats_beside_a_run_count_what_is_still_there() {
     for (op, area) in [(Op::Get, "manifests"), (Op::GetRanges, "packs")] {
         let (site, mut world) = hooked();
         let (kept, pages) = one_goes(&mut world);
-        let repository = Arc::clone(&world.repository);
-        site.before(op, area, async move { collect(&repository).await });
+        let server = Arc::clone(&world.server);
+        site.before(op, area, async move { collect(&server).await });
 
-        let report = world.wait(stats::run(&world.repository, None)).unwrap();
+        let report = world.wait(stats::run(&world.store, None)).unwrap();
 
         assert!(!site.is_waiting(), "{op:?}");
         assert!(!world.objects("packs").contains(&pages.as_str().to_owned()), "it was written anew");
         let counted: Vec<u64> = report.nodes.iter().map(|node| node.snapshots).collect();
         assert_eq!((counted, &report.not_counted), (vec![1], &vec![]), "{op:?}: {report:?}");
-        let after = world.wait(stats::run(&world.repository, None)).unwrap();
+        let after = world.wait(stats::run(&world.store, None)).unwrap();
         assert_eq!(report.snapshots.last(), after.snapshots.last());
         assert!(matches!(after.snapshots.as_slice(), [only] if only.id == kept), "{after:?}");
     }
@@ -184,7 +187,7 @@ fn stats_name_a_snapshot_that_is_listed_and_has_no_manifest() {
     let manifest = ObjectName::new(&world.objects("manifests")[0]).unwrap();
     world.wait(site.delete(&manifest)).unwrap();
 
-    let report = world.wait(stats::run(&world.repository, None)).unwrap();
+    let report = world.wait(stats::run(&world.store, None)).unwrap();
 
     assert!(report.snapshots.is_empty() && report.nodes.is_empty(), "{report:?}");
     assert!(matches!(report.not_counted.as_slice(), [lost] if lost.id == id), "{report:?}");
@@ -234,10 +237,10 @@ fn a_question_between_whose_two_looks_at_the_index_a_blob_moves_is_answered() {
     };
     let hooked = HookedIndex { inner: index, hook: Mutex::new(Some(Box::new(hook))) };
     // As after a restart: it has no row of a pack in memory.
-    let repository = Parts { site, ..Parts::default() }.over(hooked).start();
-    let domain = repository.domain(&"c".parse().unwrap());
+    let server = Parts { site, ..Parts::default() }.over(hooked).serve();
+    let domain = server.domain(&"c".parse().unwrap());
 
-    let have = pack::have(&repository, &domain, Epoch::default(), &[id]);
+    let have = pack::have(&domain, Epoch::default(), &[id]);
 
     assert!(!lock(&world).objects("packs").contains(&pack.as_str().to_owned()), "it was repacked");
     assert_eq!(have.unwrap(), [Held::Here]);
@@ -250,7 +253,7 @@ fn two_that_forget_at_once_leave_a_complete_snapshot() {
     let (one, other) = (world.push("n", &tree(&["a"])), world.push("n", &tree(&["b"])));
     let forget = |id| {
         let request = ForgetRequest { mode: RunMode::Apply, snapshots: vec![id], ..ForgetRequest::default() };
-        forget::run(&world.repository, request)
+        forget::run(&world.server, request)
     };
 
     let (first, second) = world.wait(async { tokio::join!(forget(one), forget(other)) });
@@ -258,7 +261,7 @@ fn two_that_forget_at_once_leave_a_complete_snapshot() {
     assert!(first.is_ok(), "{first:?}");
     let refused = second.unwrap_err();
     assert!(matches!(refused, ServerError::Refused { code: "last_complete", .. }), "{refused:?}");
-    let marks = snapshot::marks(&world.repository).unwrap();
+    let marks = snapshot::marks(&world.store).unwrap();
     assert!(marks.get(&one).is_some_and(|mark| mark.tombstone.is_some()));
     assert!(marks.get(&other).is_none_or(|mark| mark.tombstone.is_none()));
 }

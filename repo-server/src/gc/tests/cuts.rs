@@ -131,7 +131,7 @@ fn packs_wait_for_snapshots_that_cannot_be_deleted() {
         let site = Arc::new(FaultySite::new(Arc::new(StoreSite::memory())));
         let world = World::on(Arc::<FaultySite>::clone(&site));
         for rule in rules {
-            world.repository.rules.remove(*rule);
+            world.store.rules.remove(*rule);
         }
         world.push("a", &tree(&["kept"]));
         let gone = world.push("a", &tree(&["gone"]));

@@ -8,10 +8,11 @@ use format_spec::key::BlobKind;
 use format_spec::wire::{Delays, FindingCounts, GcReport, VerifyLevel};
 
 use super::whole::{faults, leftovers};
-use crate::alarm::{self, AlarmCode};
+use crate::health::alarm::{self, AlarmCode};
 use crate::index::row::{PackNumber, PackRow};
 use crate::index::{KeyRange, Table};
-use crate::pack::{object_name, read_directory};
+use crate::pack::read_directory;
+use crate::site::layout::pack_object;
 use crate::testing::{Read, Tree, World, tree};
 use crate::verify;
 
@@ -22,13 +23,13 @@ fn packs(world: &World, kind: BlobKind) -> Vec<PackRow> {
         packs.extend(PackRow::decode(value).filter(|row| row.kind == kind));
         Ok(())
     };
-    world.repository.for_each_row(Table::Pack, &KeyRange::all(), take).unwrap();
+    world.store.for_each_row(Table::Pack, &KeyRange::all(), take).unwrap();
     packs
 }
 
 /// Flips a bit of a pack's footer, or of what else `at` says.
 fn damage(world: &World, pack: &PackRow, at: impl Fn(usize) -> usize) {
-    let name = object_name(&pack.id);
+    let name = pack_object(&pack.id);
     let mut bytes = world.wait(world.site.get(&name)).unwrap().to_vec();
     let at = at(bytes.len());
     bytes[at] ^= 1;
@@ -41,12 +42,12 @@ fn in_footer(len: usize) -> usize {
 }
 
 fn check(world: &World) -> FindingCounts {
-    let checks = verify::run(&world.repository, VerifyLevel::Read.into(), &|_, _| {});
+    let checks = verify::run(&world.server, VerifyLevel::Read.into(), &|_, _| {});
     world.wait(checks).unwrap().counts
 }
 
 fn is_up(world: &World, code: AlarmCode) -> bool {
-    alarm::is_up(&world.repository, code).unwrap()
+    alarm::is_up(&world.store, code).unwrap()
 }
 
 fn contents() -> Tree {
@@ -69,7 +70,7 @@ fn assert_all_is_well(world: &World, snapshot: SnapshotId) {
     assert_eq!((faults(world), leftovers(world)), (vec![], vec![]));
     assert_eq!(check(world), FindingCounts::default());
     for pack in [packs(world, BlobKind::Chunk), packs(world, BlobKind::Page)].concat() {
-        world.wait(read_directory(&world.repository, &pack.id, pack.len)).unwrap();
+        world.wait(read_directory(&world.store, &pack.id, pack.len)).unwrap();
     }
     assert!(!is_up(world, AlarmCode::DamagedObjects) && !is_up(world, AlarmCode::DamagedBlobs));
 }

@@ -6,8 +6,8 @@ use format_spec::ChunkId;
 use format_spec::key::BlobKind;
 use format_spec::wire::{Delays, GcRequest, LargeDelete};
 
-use crate::alarm::{self, AlarmCode};
 use crate::error::ServerError;
+use crate::health::alarm::{self, AlarmCode};
 use crate::index::{Batch, Table};
 use crate::settings::Percent;
 use crate::testing::{Tree, World, tree};
@@ -32,7 +32,7 @@ fn the_share_of_a_day_does_not_grow_with_what_goes() {
     let some: Tree = all.clone().into_iter().take(2).collect();
     let gone = world.push("n", &all);
     let kept = world.push("n", &some);
-    let stored = world.repository.totals().unwrap().stored_bytes;
+    let stored = world.store.totals().unwrap().stored_bytes;
     world.forget(gone);
     let went = |runs: u32| {
         let reports = (0..runs).map(|_| world.gc(Delays::Skip));
@@ -53,7 +53,7 @@ fn the_share_of_a_day_does_not_grow_with_what_goes() {
     );
 
     assert!(first_day > stored / 4 && first_day <= stored / 2, "{first_day} of {stored}");
-    assert!(alarm::is_up(&world.repository, AlarmCode::LargeDelete).unwrap());
+    assert!(alarm::is_up(&world.store, AlarmCode::LargeDelete).unwrap());
     world.clock.advance(Duration::from_secs(24 * 60 * 60));
     assert!(went(1) > 0);
     assert_eq!(world.read(kept).unwrap(), some);
@@ -91,18 +91,18 @@ fn the_pages_of_the_largest_manifest_go_in_one_batch() {
     let world = World::new();
     world.push("n", &tree(&["x"]));
     let page = world.id_of(BlobKind::Page, &world.page(&tree(&["x"])));
-    let row = world.repository.chunk_rows([&page]).unwrap()[0].unwrap();
+    let row = world.store.chunk_rows([&page]).unwrap()[0].unwrap();
     let pages = page_ids(MOST_PAGES);
     for pages in pages.chunks(AT_ONCE) {
         let mut batch = Batch::new();
         for id in pages {
             batch.put(Table::Chunk, *id.as_bytes(), row.encode());
         }
-        world.repository.commit(batch).unwrap();
+        world.store.commit(batch).unwrap();
     }
     let (queued, counts) = (world.count(Table::Idle), pages.iter().map(|id| (*id, 1)).collect());
 
-    world.repository.account(|ledger| ledger.uncount(&counts)).unwrap();
+    world.store.account(|ledger| ledger.uncount(&counts)).unwrap();
 
     assert_eq!(world.count(Table::Idle) - queued, pages.len());
 }

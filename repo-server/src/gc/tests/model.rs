@@ -81,7 +81,7 @@ impl Model {
     fn new(seed: u64, removed: &[Rule]) -> Self {
         let world = World::new();
         for rule in removed {
-            world.repository.rules.remove(*rule);
+            world.store.rules.remove(*rule);
         }
         let snapshots = BTreeMap::new();
         Self { world, random: Random(seed), snapshots, pushes: [None, None], log: Vec::new() }
@@ -117,7 +117,7 @@ impl Model {
             }
             Err(error) if push.excused => {
                 self.log.push(format!("push {which} gives up: {error}"));
-                let _ = session::abort(&self.world.repository, push.client.id);
+                let _ = session::abort(&self.world.server.sessions, push.client.id);
             }
             Err(error) => return Err(format!("push {which} was promised more: {error}")),
         }
@@ -188,7 +188,7 @@ impl Model {
     fn undelete(&mut self) {
         let Some(id) = self.random.one_of(&self.with_fate(Fate::Going)) else { return };
         self.log.push(format!("undelete {id}"));
-        snapshot::undelete(&self.world.repository, id).unwrap();
+        snapshot::undelete(&self.world.store, id).unwrap();
         self.snapshots.get_mut(&id).unwrap().1 = Fate::Kept;
     }
 
@@ -230,7 +230,7 @@ impl Model {
         self.world.index.heal();
         self.world.restart();
         for rule in removed {
-            self.world.repository.rules.remove(*rule);
+            self.world.store.rules.remove(*rule);
         }
         self.excuse();
     }
@@ -254,7 +254,7 @@ impl Model {
 
     /// After a death in the middle: a commit may have been applied unheard, a purge as well.
     fn learn_what_is_there(&mut self) {
-        let listed = snapshot::list(&self.world.repository, None).unwrap();
+        let listed = snapshot::list(&self.world.store, None).unwrap();
         self.snapshots
             .retain(|id, (_, fate)| *fate == Fate::Kept || listed.iter().any(|snapshot| snapshot.id == *id));
         for snapshot in listed {

@@ -13,10 +13,11 @@ use crate::audit;
 use crate::error::ServerError;
 use crate::forget;
 use crate::index::row::{ChunkRow, PackRow};
-use crate::pack::{self, Pages, object_name};
+use crate::pack::{self, Pages};
 use crate::settings::Percent;
 use crate::site::faulty::FaultySite;
 use crate::site::hooked::HookedSite;
+use crate::site::layout::pack_object;
 use crate::site::{Op, Site, StoreSite};
 use crate::testing::{Tree, World};
 
@@ -57,12 +58,12 @@ fn push(world: &World, pages: Range<u32>) -> SnapshotId {
 }
 
 fn row(world: &World, id: ChunkId) -> Option<ChunkRow> {
-    world.repository.chunk_rows([&id]).unwrap()[0]
+    world.store.chunk_rows([&id]).unwrap()[0]
 }
 
 fn pack_of(world: &World, page: u32) -> PackRow {
     let number = row(world, page_of(world, page)).unwrap().pack;
-    world.repository.find_pack_row(number).unwrap().unwrap()
+    world.store.find_pack_row(number).unwrap().unwrap()
 }
 
 fn wanted(world: &World, pages: Range<u32>) -> Pages {
@@ -71,7 +72,7 @@ fn wanted(world: &World, pages: Range<u32>) -> Pages {
 
 /// Changes a pack on the site behind everybody's back.
 fn change(world: &World, pack: &PackRow, change: impl FnOnce(&mut Vec<u8>)) {
-    let name = object_name(&pack.id);
+    let name = pack_object(&pack.id);
     let mut bytes = world.wait(world.site.get(&name)).unwrap().to_vec();
     change(&mut bytes);
     world.wait(world.site.delete(&name)).unwrap();
@@ -84,7 +85,7 @@ fn flip(world: &World, pack: &PackRow, at: u64) {
 
 fn damage_footer(world: &World, pack: &PackRow) {
     flip(world, pack, pack.len - 100);
-    let read = world.wait(pack::read_directory(&world.repository, &pack.id, pack.len));
+    let read = world.wait(pack::read_directory(&world.store, &pack.id, pack.len));
     assert!(matches!(read, Err(ServerError::Damaged { .. })), "{read:?}");
 }
 
@@ -108,7 +109,7 @@ fn hooked() -> (Arc<HookedSite>, World) {
 }
 
 fn assert_an_audit_finds_nothing(world: &World) {
-    let report = world.wait(audit::run(&world.repository, Repair::No, Arc::new(|_, _| {}))).unwrap();
+    let report = world.wait(audit::run(&world.server, Repair::No, Arc::new(|_, _| {}))).unwrap();
     assert_eq!(report.findings, []);
     assert_eq!((faults(world), leftovers(world)), (vec![], vec![]));
 }
@@ -119,11 +120,11 @@ fn pages_refer_to_what_the_footer_of_their_pack_says() {
     let (site, world) = hooked();
     push(&world, 0..10);
     let pack = pack_of(&world, 0);
-    let directory = world.wait(pack::read_directory(&world.repository, &pack.id, pack.len)).unwrap();
+    let directory = world.wait(pack::read_directory(&world.store, &pack.id, pack.len)).unwrap();
     assert_eq!(directory.entries.len(), 10);
     let ask = |pages: &Pages| {
         let before = site.bytes_read();
-        let found = world.wait(pack::references_of(&world.repository, &pack, pages)).unwrap();
+        let found = world.wait(pack::references_of(&world.store, &pack, pages)).unwrap();
         assert!(found.problem.is_none(), "{:?}", found.problem);
         (found.known, site.bytes_read() - before)
     };
@@ -151,7 +152,7 @@ fn a_page_that_is_not_in_its_pack_is_a_problem() {
     for offset in [row.offset, u32::try_from(pack.len).unwrap()] {
         let pages = Pages::from([(id, ChunkRow { offset, ..row })]);
 
-        let found = world.wait(pack::references_of(&world.repository, &pack, &pages)).unwrap();
+        let found = world.wait(pack::references_of(&world.store, &pack, &pages)).unwrap();
 
         assert!(found.known.is_empty() && found.problem.is_some(), "{found:?}");
     }
@@ -193,7 +194,7 @@ fn pages_of_a_pack_with_a_damaged_footer_go_with_their_chunks() {
     let report = world.gc(Delays::Skip);
 
     assert_eq!((report.pages.count, report.chunks.count, report.problems), (10, 10, vec![]));
-    assert!(!world.objects("packs").contains(&object_name(&pack.id).as_str().to_owned()));
+    assert!(!world.objects("packs").contains(&pack_object(&pack.id).as_str().to_owned()));
     assert_eq!(world.read(kept).unwrap().len(), 2);
     assert_an_audit_finds_nothing(&world);
 }
@@ -239,7 +240,7 @@ fn a_damaged_page_of_a_pack_with_a_damaged_footer_stays_alone() {
     let left = [page_of(&world, 3), own_chunk(&world, 3)].map(|id| row(&world, id).map(|row| row.references));
     assert_eq!(left, [Some(0), Some(1)]);
     assert_eq!(world.read(kept).unwrap().len(), 2);
-    let report = world.wait(audit::run(&world.repository, Repair::No, Arc::new(|_, _| {}))).unwrap();
+    let report = world.wait(audit::run(&world.server, Repair::No, Arc::new(|_, _| {}))).unwrap();
     assert!(report.findings.iter().any(|found| found.object == pack.id.to_string()), "{report:?}");
 }
 
@@ -271,7 +272,7 @@ fn a_lost_pack_is_not_asked_for_again_and_again() {
     let world = world_on(Arc::<FaultySite>::clone(&faulty));
     let gone = push(&world, 0..10);
     world.gc(Delays::Skip);
-    world.wait(world.site.delete(&object_name(&pack_of(&world, 0).id))).unwrap();
+    world.wait(world.site.delete(&pack_object(&pack_of(&world, 0).id))).unwrap();
     world.forget(gone);
     let before = faulty.calls().len();
 
@@ -290,7 +291,7 @@ fn what_a_snapshot_frees_is_known_beside_a_damaged_footer() {
     let frees = || {
         let (mode, snapshots) = (RunMode::Plan, snapshots.clone());
         let request = ForgetRequest { mode, snapshots, ..ForgetRequest::default() };
-        world.wait(forget::run(&world.repository, request)).unwrap().frees_bytes
+        world.wait(forget::run(&world.server, request)).unwrap().frees_bytes
     };
     let before = frees();
     damage_footer(&world, &pack_of(&world, 0));
@@ -307,13 +308,13 @@ fn pages_go_before_all_packs_are_read() {
     let (site, world) = hooked();
     let gone: Vec<SnapshotId> = (0..14).map(|n| push(&world, n * 30..n * 30 + 30)).collect();
     world.gc(Delays::Skip);
-    let (first, last) = (page_of(&world, 0), object_name(&pack_of(&world, 400).id));
+    let (first, last) = (page_of(&world, 0), pack_object(&pack_of(&world, 400).id));
     assert!(row(&world, first).unwrap().pack < row(&world, page_of(&world, 400)).unwrap().pack);
     gone.into_iter().for_each(|id| world.forget(id));
     let has_gone = Arc::new(AtomicBool::new(false));
-    let (seen, repository) = (Arc::clone(&has_gone), Arc::clone(&world.repository));
+    let (seen, store) = (Arc::clone(&has_gone), Arc::clone(&world.store));
     site.before(Op::GetRanges, last.as_str(), async move {
-        let is_gone = repository.chunk_rows([&first]).unwrap() == [None];
+        let is_gone = store.chunk_rows([&first]).unwrap() == [None];
         seen.store(is_gone, Ordering::SeqCst);
     });
 

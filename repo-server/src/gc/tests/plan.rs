@@ -11,20 +11,22 @@ use format_spec::key::BlobKind;
 use format_spec::wire::{Amount, Delays, Frame, GcReport, GcRequest, Held};
 
 use super::whole::{faults, leftovers};
+use crate::defects::blobs::{self, Place};
 use crate::gc::plan::{AT_ONCE, Idle, Since};
 use crate::gc::{Run, Tell};
 use crate::index::row::{ChunkRow, Epoch, Health, IdleKey, PackNumber};
 use crate::index::{Batch, Index, Table};
 use crate::pack;
-use crate::quarantine::{self, Place};
 use crate::session;
 use crate::settings::Percent;
+use crate::site::layout::pack_object;
 use crate::testing::{Client, Hears, Read, World};
 
 /// Shows each idle row to `visit`.
 fn show(world: &World, since: Since, visit: impl FnMut(Idle)) -> GcReport {
     let mut run = Run {
-        repository: Arc::clone(&world.repository),
+        server: Arc::clone(&world.server),
+        store: Arc::clone(&world.store),
         request: GcRequest::default(),
         report: GcReport::default(),
         progress: &|_, _| {},
@@ -43,7 +45,7 @@ fn shown(world: &World, since: Since) -> Vec<ChunkId> {
 }
 
 fn row(world: &World, id: ChunkId) -> ChunkRow {
-    world.repository.chunk_rows([&id]).unwrap()[0].unwrap()
+    world.store.chunk_rows([&id]).unwrap()[0].unwrap()
 }
 
 /// The idle rows that there are, from the table of all rows.
@@ -74,12 +76,12 @@ fn check(world: &World) {
     };
     let end = Epoch(u64::MAX);
     assert_eq!(shown(world, Since::EVER), ids(Epoch(0), end));
-    for epoch in (0..=world.repository.epoch().unwrap().0).map(Epoch) {
+    for epoch in (0..=world.store.epoch().unwrap().0).map(Epoch) {
         assert_eq!(shown(world, Since { from: epoch, before: None }), ids(epoch, end));
         assert_eq!(shown(world, Since { from: Epoch(0), before: Some(epoch) }), ids(Epoch(0), epoch));
     }
     let report = plan(world);
-    let sessions = world.repository.sessions.rows();
+    let sessions = world.server.sessions.rows();
     let held = |start: Epoch| amount(idle.iter().filter(|(_, row)| row.idle_since >= start));
     let expected: Vec<_> = sessions.iter().map(|(id, row)| (*id, held(row.start))).collect();
     let pinned: Vec<_> = report.pinned.into_iter().map(|pinning| (pinning.session, pinning.holds)).collect();
@@ -96,17 +98,17 @@ fn send<const N: usize>(world: &World, client: &Client, texts: [&str; N]) -> [Ch
 }
 
 fn count(world: &World, id: ChunkId) {
-    let counted = world.repository.account(|ledger| ledger.count(&[(id, 1)].into()));
+    let counted = world.store.account(|ledger| ledger.count(&[(id, 1)].into()));
     counted.unwrap().unwrap();
 }
 
 fn uncount(world: &World, id: ChunkId) {
-    world.repository.account(|ledger| ledger.uncount(&[(id, 1)].into())).unwrap();
+    world.store.account(|ledger| ledger.uncount(&[(id, 1)].into())).unwrap();
 }
 
 fn damage(world: &World, id: ChunkId) {
     let damage = (id, Place::of(&row(world, id)), "rotten".to_owned());
-    assert_eq!(quarantine::mark(&world.repository, &[damage]).unwrap(), 1);
+    assert_eq!(blobs::mark(&world.store, &[damage]).unwrap(), 1);
 }
 
 /// Whether the queue leads to a row as one of its pack, and as one of its own.
@@ -158,10 +160,10 @@ fn an_idle_row_is_counted_once_whatever_leads_to_it() {
     assert_eq!((row(&world, late).idle_since, items(&world, late)), (Epoch(2), (false, true)));
     check(&world);
 
-    session::abort(&world.repository, client.id).unwrap();
+    session::abort(&world.server.sessions, client.id).unwrap();
     check(&world);
     plan_then_run(&world);
-    session::abort(&world.repository, second.id).unwrap();
+    session::abort(&world.server.sessions, second.id).unwrap();
     check(&world);
     plan_then_run(&world);
     assert_eq!((world.rows(), faults(&world), leftovers(&world)), (vec![], vec![], vec![]));
@@ -183,9 +185,9 @@ fn a_pack_that_cannot_be_read_hides_nothing_that_goes() {
     let [both, _] = send(&world, &client, ["both", "only by its pack"]);
     count(&world, both);
     uncount(&world, both);
-    let pack = world.repository.pack_row(row(&world, both).pack).unwrap();
-    world.wait(world.site.delete(&pack::object_name(&pack.id))).unwrap();
-    session::abort(&world.repository, client.id).unwrap();
+    let pack = world.store.pack_row(row(&world, both).pack).unwrap();
+    world.wait(world.site.delete(&pack_object(&pack.id))).unwrap();
+    session::abort(&world.server.sessions, client.id).unwrap();
 
     let report = show(&world, Since::EVER, |_| {});
     assert_eq!((shown(&world, Since::EVER), report.problems.len()), (vec![both], 1));
@@ -195,17 +197,17 @@ fn a_pack_that_cannot_be_read_hides_nothing_that_goes() {
 
 /// Chunks of one pack: so many, in one request.
 fn send_many(world: &World, client: &Client, many: usize) {
-    let domain = world.repository.domain(&"c".parse().unwrap());
+    let domain = world.server.domain(&"c".parse().unwrap());
     let frame = |n: usize| {
         let payload = Bytes::from(format!("content {n}"));
-        let id = domain.key.id_of(BlobKind::Chunk, &payload);
+        let id = domain.keys.key.id_of(BlobKind::Chunk, &payload);
         let plain_len = u32::try_from(payload.len()).unwrap();
         let info = BlobInfo { kind: BlobKind::Chunk, id, plain_len, compression: Compression::Raw };
         Frame { info, payload }
     };
     let frames: Vec<Frame> = (0..many).map(frame).collect();
-    let (repository, start) = (Arc::clone(&world.repository), client.row.start);
-    let take_in = move || pack::take_in(&repository, &domain, start, &frames).map(drop);
+    let start = client.row.start;
+    let take_in = move || pack::take_in(&domain, start, &frames).map(drop);
     world.wait(async { tokio::task::spawn_blocking(take_in).await }).unwrap().unwrap();
     world.flush().unwrap();
 }
@@ -234,7 +236,7 @@ fn queue_many(world: &World, kind: BlobKind, many: usize) {
         batch.put(Table::Chunk, *id.as_bytes(), row.encode());
         batch.put(Table::Idle, IdleKey::Row { kind, since, id }.encode(), Vec::new());
     }
-    world.repository.commit(batch).unwrap();
+    world.store.commit(batch).unwrap();
 }
 
 /// A queue of any length is read in pieces, and what a piece leads to is shown before the next one is read.

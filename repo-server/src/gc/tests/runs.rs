@@ -6,8 +6,8 @@ use format_spec::key::BlobKind;
 use format_spec::wire::{Delays, GcRequest, Held, LargeDelete, RunMode};
 
 use super::whole::{count, faults, leftovers};
-use crate::alarm::{self, AlarmCode};
 use crate::error::ServerError;
+use crate::health::alarm::{self, AlarmCode};
 use crate::index::Table;
 use crate::session::TTL;
 use crate::snapshot;
@@ -150,7 +150,7 @@ fn a_thin_pack_is_repacked_and_goes() {
     let some: Tree = all.clone().into_iter().take(5).collect();
     let gone = world.push("a", &all);
     let kept = world.push("a", &some);
-    let before = world.repository.totals().unwrap().stored_bytes;
+    let before = world.store.totals().unwrap().stored_bytes;
     world.forget(gone);
 
     let report = world.gc(Delays::Skip);
@@ -158,7 +158,7 @@ fn a_thin_pack_is_repacked_and_goes() {
     assert_eq!(report.chunks.count, 35);
     assert_eq!(report.repacked.count, 1, "{report:?}");
     assert!(report.copied_bytes < 600_000, "{report:?}");
-    let after = world.repository.totals().unwrap().stored_bytes;
+    let after = world.store.totals().unwrap().stored_bytes;
     assert!(after < before / 4, "{before} {after}");
     assert_eq!(world.read(kept).unwrap(), some);
     assert_eq!(faults(&world), [""; 0]);
@@ -175,16 +175,16 @@ fn a_row_that_is_moved_while_somebody_looks_for_its_pack_is_found_again() {
     world.push("a", &some);
     let of = |tree: &Tree| world.id_of(BlobKind::Chunk, &tree.values().next_back().unwrap()[0]);
     let (moved, dropped) = (of(&some), of(&all));
-    let read = world.repository.chunk_rows([&moved, &dropped]).unwrap();
+    let read = world.store.chunk_rows([&moved, &dropped]).unwrap();
     world.forget(gone);
     assert_eq!(world.gc(Delays::Skip).repacked.count, 1);
     // What is known of the old pack from before would help by chance.
     world.crash();
-    let domain = world.repository.domain(&"c".parse().unwrap());
+    let domain = world.store.domain(&"c".parse().unwrap());
 
-    let row = |id, row| world.repository.row_of(&domain, id, row).unwrap();
+    let row = |id, row| world.store.row_of(&domain, id, row).unwrap();
 
-    let now = world.repository.chunk_rows([&moved]).unwrap()[0];
+    let now = world.store.chunk_rows([&moved]).unwrap()[0];
     assert_ne!(now.unwrap().pack, read[0].unwrap().pack);
     assert_eq!((row(&moved, read[0]), row(&dropped, read[1])), (now, None));
 }
@@ -256,7 +256,7 @@ fn more_than_a_days_share_stops_the_run_until_somebody_says_so() {
 
     assert!(refused.stopped.is_some(), "{refused:?}");
     assert!(refused.chunks.bytes < 2_000_000, "{refused:?}");
-    assert!(alarm::is_up(&world.repository, AlarmCode::LargeDelete).unwrap());
+    assert!(alarm::is_up(&world.store, AlarmCode::LargeDelete).unwrap());
     assert_eq!(faults(&world), [""; 0]);
     world.clock.advance(HOUR);
     let again = world.gc(Delays::Skip);
@@ -271,7 +271,7 @@ fn more_than_a_days_share_stops_the_run_until_somebody_says_so() {
 
     assert_eq!(allowed.stopped, None);
     assert_eq!(refused.chunks.count + allowed.chunks.count, 40);
-    assert!(!alarm::is_up(&world.repository, AlarmCode::LargeDelete).unwrap());
+    assert!(!alarm::is_up(&world.store, AlarmCode::LargeDelete).unwrap());
     assert_eq!(world.read(kept).unwrap(), big_tree(1, 1, 50_000));
 }
 
@@ -307,10 +307,10 @@ fn what_a_snapshot_alone_holds_is_what_its_going_frees() {
     let kept = world.push("a", &tree(&["kept", "shared"]));
     let gone = world.push("a", &tree(&["gone for good", "shared"]));
     let freed = |ids: &[_]| {
-        let found: Vec<_> = ids.iter().map(|id| snapshot::get(&world.repository, *id).unwrap()).collect();
-        let gone = world.wait(snapshot::references_of_idle_pages(&world.repository)).unwrap();
+        let found: Vec<_> = ids.iter().map(|id| snapshot::get(&world.store, *id).unwrap()).collect();
+        let gone = world.wait(snapshot::references_of_idle_pages(&world.store)).unwrap();
         let all: Vec<_> = found.iter().collect();
-        world.wait(snapshot::freed(&world.repository, &all, &gone)).unwrap()
+        world.wait(snapshot::freed(&world.store, &all, &gone)).unwrap()
     };
     let (one, other, both) = (freed(&[gone]), freed(&[kept]), freed(&[kept, gone]));
 
@@ -327,7 +327,7 @@ fn a_snapshot_is_brought_back_until_it_is_purged() {
     let kept = world.push("a", &tree(&["x"]));
     let other = world.push("a", &tree(&["y"]));
     world.forget(other);
-    snapshot::undelete(&world.repository, other).unwrap();
+    snapshot::undelete(&world.store, other).unwrap();
     world.clock.advance(1000 * HOUR);
     world.gc(Delays::Wait);
     assert_eq!(world.read(other).unwrap(), tree(&["y"]));
@@ -335,7 +335,7 @@ fn a_snapshot_is_brought_back_until_it_is_purged() {
     world.forget(other);
     world.gc(Delays::Skip);
 
-    let refused = snapshot::undelete(&world.repository, other).unwrap_err();
+    let refused = snapshot::undelete(&world.store, other).unwrap_err();
     assert!(matches!(refused, ServerError::NoSnapshot(id) if id == other), "{refused:?}");
     assert_eq!(world.read(kept).unwrap(), tree(&["x"]));
 }
@@ -344,19 +344,23 @@ fn a_snapshot_is_brought_back_until_it_is_purged() {
 fn a_protected_snapshot_is_not_forgotten_and_says_so_on_the_site() {
     let world = World::new();
     let id = world.push("a", &tree(&["x"]));
-    world.wait(snapshot::protect(&world.repository, id, "audit".to_owned())).unwrap();
-    world.wait(snapshot::protect(&world.repository, id, "audit of 2026".to_owned())).unwrap();
+    world.wait(snapshot::protect(&world.store, &world.server.in_flight, id, "audit".to_owned())).unwrap();
+    world
+        .wait(snapshot::protect(&world.store, &world.server.in_flight, id, "audit of 2026".to_owned()))
+        .unwrap();
 
-    let refused = snapshot::forget(&world.repository, &[id]).unwrap_err();
+    let refused = snapshot::forget(&world.store, &[id]).unwrap_err();
 
     assert!(matches!(refused, ServerError::Refused { code: "protected", .. }), "{refused:?}");
     world.gc(Delays::Skip);
     assert_eq!(world.objects("protections").len(), 1, "the first one was replaced");
-    snapshot::unprotect(&world.repository, id).unwrap();
+    snapshot::unprotect(&world.store, id).unwrap();
     world.gc(Delays::Skip);
     assert_eq!(world.objects("protections").len(), 0);
     world.forget(id);
-    let refused = world.wait(snapshot::protect(&world.repository, id, "late".to_owned())).unwrap_err();
+    let refused = world
+        .wait(snapshot::protect(&world.store, &world.server.in_flight, id, "late".to_owned()))
+        .unwrap_err();
     assert!(matches!(refused, ServerError::Refused { code: "going", .. }), "{refused:?}");
     world.gc(Delays::Skip);
     assert_eq!(world.objects("protections").len(), 0, "what was announced and not needed goes");
@@ -368,7 +372,9 @@ fn a_reason_that_a_terminal_or_a_table_cannot_show_is_refused() {
     let id = world.push("a", &tree(&["x"]));
 
     for reason in ["", "two\nlines", "\u{1b}[31mred", &"x".repeat(1001)] {
-        let refused = world.wait(snapshot::protect(&world.repository, id, reason.to_owned())).unwrap_err();
+        let refused = world
+            .wait(snapshot::protect(&world.store, &world.server.in_flight, id, reason.to_owned()))
+            .unwrap_err();
         assert!(
             matches!(refused, ServerError::BadRequest { code: "bad_reason", .. }),
             "{reason:?}: {refused:?}"
@@ -376,7 +382,7 @@ fn a_reason_that_a_terminal_or_a_table_cannot_show_is_refused() {
     }
 
     assert_eq!(world.objects("protections").len(), 0);
-    world.wait(snapshot::protect(&world.repository, id, "ä".repeat(500))).unwrap();
+    world.wait(snapshot::protect(&world.store, &world.server.in_flight, id, "ä".repeat(500))).unwrap();
 }
 
 /// G3: a chunk that nobody needed any more, and that somebody asks for again, stays.
@@ -390,7 +396,7 @@ fn an_idle_chunk_is_revived_by_the_question_for_it() {
     let id = world.id_of(BlobKind::Chunk, b"x");
     let client = world.begin("a");
     assert_eq!(world.have(&client, &[id]).unwrap(), [Held::Here], "the other session held it");
-    crate::session::abort(&world.repository, keeps_open.id).unwrap();
+    crate::session::abort(&world.server.sessions, keeps_open.id).unwrap();
 
     let report = world.gc(Delays::Skip);
 
@@ -409,11 +415,11 @@ fn a_wrong_count_stops_everything_that_trusts_counts() {
     let gone = world.push("a", &tree(&["x"]));
     world.push("a", &tree(&["y"]));
     let id = world.id_of(BlobKind::Chunk, b"x");
-    let row = world.repository.chunk_rows([&id]).unwrap()[0].unwrap();
+    let row = world.store.chunk_rows([&id]).unwrap()[0].unwrap();
     let wrong = crate::index::row::ChunkRow { references: 0, ..row };
     let mut batch = crate::index::Batch::new();
     batch.put(Table::Chunk, *id.as_bytes(), wrong.encode());
-    world.repository.commit(batch).unwrap();
+    world.store.commit(batch).unwrap();
     world.forget(gone);
     let apply = GcRequest { mode: RunMode::Apply, delays: Delays::Skip, ..GcRequest::default() };
 
@@ -422,5 +428,5 @@ fn a_wrong_count_stops_everything_that_trusts_counts() {
 
     assert!(matches!(stopped, ServerError::Counts { .. }), "{stopped:?}");
     assert!(matches!(refused, ServerError::Refused { code: "counts_differ", .. }), "{refused:?}");
-    assert_eq!(alarm::list(&world.repository).unwrap()[0].code, "counts_differ");
+    assert_eq!(crate::health::alarms(&world.store).unwrap()[0].code, "counts_differ");
 }

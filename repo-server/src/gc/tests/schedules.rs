@@ -15,8 +15,8 @@ use crate::error::ServerError;
 use crate::gc::delete::TOGETHER;
 use crate::index::row::{DoomedKey, DoomedKind, DoomedRow};
 use crate::index::{Batch, Table};
-use crate::repository::Repository;
 use crate::rules::Rule;
+use crate::server::Server;
 use crate::session;
 use crate::site::{Listed, ObjectName, Prefix, Put, Site, SiteFuture, StoreSite};
 use crate::snapshot;
@@ -25,7 +25,7 @@ use crate::testing::{World, tree};
 
 fn without(world: &World, rules: &[Rule]) {
     for rule in rules {
-        world.repository.rules.remove(*rule);
+        world.store.rules.remove(*rule);
     }
 }
 
@@ -177,12 +177,12 @@ fn told_of_old_garbage(world: &World) -> Result<bool, ServerError> {
     let died = world.begin("n");
     world.send_missing(&died, &content)?;
     world.flush()?;
-    session::abort(&world.repository, died.id)?;
+    session::abort(&world.server.sessions, died.id)?;
     world.gc(Delays::Skip);
     let client = world.begin("n");
     let id = world.id_of(BlobKind::Chunk, b"old");
     assert_eq!(world.have(&client, &[id])?, [Held::Here]);
-    session::abort(&world.repository, holds.id)?;
+    session::abort(&world.server.sessions, holds.id)?;
     world.gc(Delays::Skip);
     let s1 = world.commit_tree(&client, &content)?;
     Ok(world.read(s1).is_ok_and(|read| read == content))
@@ -336,24 +336,25 @@ fn stopped_past_its_lease(rules: &[Rule]) -> Result<bool, ServerError> {
     world.flush()?;
     let body = world.manifest(&client, &[(id, page.len())]);
     let committed = world.wait(async {
-        let repository = Arc::clone(&world.repository);
-        let commit = tokio::spawn(async move {
-            snapshot::commit(&repository, client.id, body, Smaller::Suspect, ()).await
-        });
+        let server = Arc::clone(&world.server);
+        let commit =
+            tokio::spawn(
+                async move { snapshot::commit(&server, client.id, body, Smaller::Suspect, ()).await },
+            );
         gate.somebody_waits().await;
         world.expire();
-        collect(&world.repository).await;
-        collect(&world.repository).await;
+        collect(&world.server).await;
+        collect(&world.server).await;
         gate.open.add_permits(1);
         commit.await.unwrap()
     })?;
     Ok(world.read(committed.id).is_ok_and(|read| read == content))
 }
 
-async fn collect(repository: &Arc<Repository>) {
+async fn collect(server: &Arc<Server>) {
     use format_spec::wire::{GcRequest, RunMode};
     let request = GcRequest { mode: RunMode::Apply, delays: Delays::Skip, ..GcRequest::default() };
-    crate::gc::run(repository, request, &|_, _| {}).await.unwrap();
+    crate::gc::run(server, request, &|_, _| {}).await.unwrap();
 }
 
 /// L2, G2: whoever wakes up after its lease changes nothing.
@@ -380,13 +381,11 @@ fn an_object_on_its_way_is_not_deleted() {
     let client = world.begin("n");
     world.send(&client, BlobKind::Chunk, b"x").unwrap();
     world.wait(async {
-        let domain = world.repository.domain(&client.row.cluster);
-        let repository = Arc::clone(&world.repository);
-        let flush =
-            tokio::spawn(async move { crate::pack::flush(&repository, &domain, BlobKind::Chunk).await });
+        let domain = world.server.domain(&client.row.cluster);
+        let flush = tokio::spawn(async move { crate::pack::flush(&domain, BlobKind::Chunk).await });
         gate.somebody_waits().await;
         assert_eq!(world.count(Table::Doomed), 1, "it was announced");
-        collect(&world.repository).await;
+        collect(&world.server).await;
         assert_eq!(world.count(Table::Doomed), 1, "and is let be");
         gate.open.add_permits(100);
         flush.await.unwrap().unwrap();
@@ -408,18 +407,16 @@ fn lands_meanwhile(rules: &[Rule]) -> bool {
         let key = DoomedKey { kind: DoomedKind::Pack, name };
         batch.put(Table::Doomed, key.encode(), DoomedRow::NOW.encode());
     }
-    world.repository.commit(batch).unwrap();
+    world.store.commit(batch).unwrap();
     let client = world.begin("n");
     world.send(&client, BlobKind::Chunk, b"needed").unwrap();
     world.wait(async {
-        let domain = world.repository.domain(&client.row.cluster);
-        let repository = Arc::clone(&world.repository);
-        let flush =
-            tokio::spawn(async move { crate::pack::flush(&repository, &domain, BlobKind::Chunk).await });
+        let domain = world.server.domain(&client.row.cluster);
+        let flush = tokio::spawn(async move { crate::pack::flush(&domain, BlobKind::Chunk).await });
         gate.somebody_waits().await;
         gate.deletes.forget_permits(1000);
-        let repository = Arc::clone(&world.repository);
-        let collects = tokio::spawn(async move { collect(&repository).await });
+        let server = Arc::clone(&world.server);
+        let collects = tokio::spawn(async move { collect(&server).await });
         gate.somebody_waits().await;
         gate.open.add_permits(100);
         flush.await.unwrap().unwrap();

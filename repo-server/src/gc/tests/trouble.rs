@@ -11,23 +11,23 @@ use format_spec::wire::{
 use format_spec::{ChunkId, SnapshotId};
 
 use super::whole::{faults, leftovers};
-use crate::alarm::{self, AlarmCode};
 use crate::audit;
+use crate::defects::blobs::{self, Place};
 use crate::error::ServerError;
 use crate::forget;
+use crate::health::alarm::{self, AlarmCode};
 use crate::index::row::{ChunkRow, Health};
-use crate::pack;
-use crate::quarantine::{self, Place};
 use crate::session;
 use crate::settings::Percent;
 use crate::site::faulty::{Fault, FaultKind, FaultySite, Refusal};
+use crate::site::layout::{manifest_object, pack_object};
 use crate::site::{Op, StoreSite};
 use crate::snapshot;
 use crate::testing::{World, tree};
 use crate::verify;
 
 fn row(world: &World, id: ChunkId) -> Option<ChunkRow> {
-    world.repository.chunk_rows([&id]).unwrap()[0]
+    world.store.chunk_rows([&id]).unwrap()[0]
 }
 
 /// G3, G10: a damaged chunk that nothing needs is sent again. It stays as any other that was just sent.
@@ -37,13 +37,13 @@ fn a_chunk_that_is_healed_stays_for_the_session_that_sent_it() {
     let (holder, died) = (world.begin("holder"), world.begin("died"));
     let id = world.send(&died, BlobKind::Chunk, b"precious").unwrap();
     world.flush().unwrap();
-    session::abort(&world.repository, died.id).unwrap();
+    session::abort(&world.server.sessions, died.id).unwrap();
     // The next sessions begin in a later epoch than that in which the chunk became idle.
     world.gc(Delays::Skip);
-    session::abort(&world.repository, holder.id).unwrap();
+    session::abort(&world.server.sessions, holder.id).unwrap();
     let client = world.begin("n");
     let at = Place::of(&row(&world, id).unwrap());
-    quarantine::mark(&world.repository, &[(id, at, "rotten".to_owned())]).unwrap();
+    blobs::mark(&world.store, &[(id, at, "rotten".to_owned())]).unwrap();
     assert_eq!(world.have(&client, &[id]).unwrap(), [Held::Missing]);
     world.send(&client, BlobKind::Chunk, b"precious").unwrap();
     world.flush().unwrap();
@@ -91,8 +91,8 @@ fn with_a_lost_manifest() -> (World, [SnapshotId; 3]) {
         world.clock.advance(Duration::from_secs(1));
         world.push("n", &tree(&[text]))
     });
-    let found = snapshot::get(&world.repository, snapshots[0]).unwrap();
-    let manifest = snapshot::manifest_object(&found.manifests[0].id);
+    let found = snapshot::get(&world.store, snapshots[0]).unwrap();
+    let manifest = manifest_object(&found.manifests[0].id);
     world.wait(world.site.delete(&manifest)).unwrap();
     (world, snapshots)
 }
@@ -103,10 +103,10 @@ fn a_snapshot_whose_manifest_is_lost_is_forgotten_by_name() {
     let (world, [lost, ..]) = with_a_lost_manifest();
     let request = ForgetRequest { mode: RunMode::Apply, snapshots: vec![lost], ..ForgetRequest::default() };
 
-    let report = world.wait(forget::run(&world.repository, request)).unwrap();
+    let report = world.wait(forget::run(&world.server, request)).unwrap();
 
     assert_eq!((report.snapshots[0].frees_bytes, report.frees_bytes), (None, None));
-    let marks = snapshot::marks(&world.repository).unwrap();
+    let marks = snapshot::marks(&world.store).unwrap();
     assert!(marks.get(&lost).is_some_and(|mark| mark.tombstone.is_some()));
 }
 
@@ -117,7 +117,7 @@ fn a_policy_is_applied_beside_a_lost_manifest() {
     let policy = RetentionPolicy { keep_last: Some(1), minimum: Some(1), ..RetentionPolicy::default() };
     let request = ForgetRequest { mode: RunMode::Apply, policy: Some(policy), ..ForgetRequest::default() };
 
-    let report = world.wait(forget::run(&world.repository, request)).unwrap();
+    let report = world.wait(forget::run(&world.server, request)).unwrap();
 
     let frees = |id| {
         let line = report.snapshots.iter().find(|line| line.id == id).unwrap();
@@ -138,14 +138,14 @@ fn a_snapshot_is_forgotten_beside_a_lost_pack_of_pages() {
     world.forget(gone);
     let report = world.gc(Delays::Skip);
     assert_eq!((report.purged, report.pinned[0].session), (vec![gone], holder.id));
-    let pack = world.repository.pack_row(row(&world, page).unwrap().pack).unwrap();
-    world.wait(world.site.delete(&pack::object_name(&pack.id))).unwrap();
+    let pack = world.store.pack_row(row(&world, page).unwrap().pack).unwrap();
+    world.wait(world.site.delete(&pack_object(&pack.id))).unwrap();
     let request = ForgetRequest { mode: RunMode::Apply, snapshots: vec![old], ..ForgetRequest::default() };
 
-    let report = world.wait(forget::run(&world.repository, request)).unwrap();
+    let report = world.wait(forget::run(&world.server, request)).unwrap();
 
     assert!(report.frees_bytes.is_some_and(|bytes| bytes > 0), "{report:?}");
-    let marks = snapshot::marks(&world.repository).unwrap();
+    let marks = snapshot::marks(&world.store).unwrap();
     assert!(marks.get(&old).is_some_and(|mark| mark.tombstone.is_some()));
 }
 
@@ -160,7 +160,7 @@ fn a_snapshot_whose_manifest_is_lost_is_purged_and_an_audit_finds_what_it_held()
     assert_eq!((report.purged, report.chunks.count), (vec![lost], 0));
     assert_eq!(report.problems.len(), 1);
     assert!(report.problems[0].contains(&lost.to_string()), "{:?}", report.problems);
-    let mended = world.wait(audit::run(&world.repository, Repair::Yes, Arc::new(|_, _| {}))).unwrap();
+    let mended = world.wait(audit::run(&world.server, Repair::Yes, Arc::new(|_, _| {}))).unwrap();
     assert_eq!((mended.found, mended.mended), (1, 1), "{:#?}", mended.findings);
     let report = world.gc(Delays::Skip);
     assert_eq!((report.pages.count, report.chunks.count), (1, 1));
@@ -170,16 +170,16 @@ fn a_snapshot_whose_manifest_is_lost_is_purged_and_an_audit_finds_what_it_held()
 }
 
 fn check(world: &World) -> FindingCounts {
-    let checks = verify::run(&world.repository, VerifyLevel::Read.into(), &|_, _| {});
+    let checks = verify::run(&world.server, VerifyLevel::Read.into(), &|_, _| {});
     world.wait(checks).unwrap().counts
 }
 
 fn knows_of_objects(world: &World) -> bool {
-    alarm::is_up(&world.repository, AlarmCode::DamagedObjects).unwrap()
+    alarm::is_up(&world.store, AlarmCode::DamagedObjects).unwrap()
 }
 
 fn forget(world: &World, request: ForgetRequest) -> Result<ForgetReport, ServerError> {
-    world.wait(forget::run(&world.repository, ForgetRequest { mode: RunMode::Apply, ..request }))
+    world.wait(forget::run(&world.server, ForgetRequest { mode: RunMode::Apply, ..request }))
 }
 
 /// Two snapshots, oldest first; the manifest of the second is lost.
@@ -189,8 +189,8 @@ fn with_a_newest_that_is_lost() -> (World, [SnapshotId; 2]) {
         world.clock.advance(Duration::from_secs(1));
         world.push("n", &tree(&[text]))
     });
-    let found = snapshot::get(&world.repository, snapshots[1]).unwrap();
-    world.wait(world.site.delete(&snapshot::manifest_object(&found.manifests[0].id))).unwrap();
+    let found = snapshot::get(&world.store, snapshots[1]).unwrap();
+    world.wait(world.site.delete(&manifest_object(&found.manifests[0].id))).unwrap();
     (world, snapshots)
 }
 
@@ -259,8 +259,8 @@ fn a_policy_keeps_the_newest_that_restores_beside_one_with_lost_pages() {
             world.push("n", &tree(&[text]))
         });
         let page = world.id_of(BlobKind::Page, &world.page(&tree(&["lost"])));
-        let pack = world.repository.pack_row(row(&world, page).unwrap().pack).unwrap();
-        world.wait(world.site.delete(&pack::object_name(&pack.id))).unwrap();
+        let pack = world.store.pack_row(row(&world, page).unwrap().pack).unwrap();
+        world.wait(world.site.delete(&pack_object(&pack.id))).unwrap();
         if is_known {
             check(&world);
         }

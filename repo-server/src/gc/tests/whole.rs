@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use format_spec::ChunkId;
 use format_spec::key::BlobKind;
 
+use crate::catalog::ledger::Counts;
 use crate::index::row::{ChunkRow, IdleKey, Live, PackNumber, PackRow};
 use crate::index::{KeyRange, Table};
-use crate::ledger::Counts;
 use crate::pack;
+use crate::site::layout::pack_object;
 use crate::snapshot;
 use crate::testing::World;
 
@@ -19,9 +20,9 @@ pub(super) fn faults(world: &World) -> Vec<String> {
     let packs = pack_rows(world);
     let queue = queue(world);
     let mut expected = Counts::new();
-    for snapshot in snapshot::list(&world.repository, None).unwrap() {
+    for snapshot in snapshot::list(&world.store, None).unwrap() {
         for manifest in &snapshot.manifests {
-            match world.wait(snapshot::open_manifest(&world.repository, manifest.id)) {
+            match world.wait(snapshot::open_manifest(&world.store, manifest.id)) {
                 Ok((_, opened)) => {
                     for page in &opened.pages {
                         *expected.entry(page.id).or_default() += 1;
@@ -33,7 +34,7 @@ pub(super) fn faults(world: &World) -> Vec<String> {
     }
     let mut live: BTreeMap<PackNumber, Live> = BTreeMap::new();
     for (number, pack) in &packs {
-        let directory = match world.wait(pack::read_directory(&world.repository, &pack.id, pack.len)) {
+        let directory = match world.wait(pack::read_directory(&world.store, &pack.id, pack.len)) {
             Ok(directory) => directory,
             Err(error) => {
                 faults.push(format!("{}: {error}", pack.id));
@@ -68,7 +69,7 @@ pub(super) fn faults(world: &World) -> Vec<String> {
             faults.push(format!("{} does not know what is left of it", pack.id));
         }
     }
-    let totals = world.repository.totals().unwrap();
+    let totals = world.store.totals().unwrap();
     if usize::try_from(totals.chunks).unwrap() != rows.len()
         || usize::try_from(totals.packs).unwrap() != packs.len()
         || totals.stored_bytes != packs.values().map(|pack| pack.len).sum::<u64>()
@@ -81,10 +82,10 @@ pub(super) fn faults(world: &World) -> Vec<String> {
 /// What is on the site beyond what rows name.
 pub(super) fn leftovers(world: &World) -> Vec<String> {
     let mut needed = BTreeSet::new();
-    for snapshot in snapshot::list(&world.repository, None).unwrap() {
+    for snapshot in snapshot::list(&world.store, None).unwrap() {
         needed.extend(snapshot::objects(&snapshot).into_iter().map(|key| key.name.as_str().to_owned()));
     }
-    needed.extend(pack_rows(world).values().map(|row| pack::object_name(&row.id).as_str().to_owned()));
+    needed.extend(pack_rows(world).values().map(|row| pack_object(&row.id).as_str().to_owned()));
     let areas = ["packs", "manifests", "snapshots"];
     let found = areas.into_iter().flat_map(|area| world.objects(area));
     found.filter(|name| !needed.contains(name)).collect()
@@ -98,14 +99,14 @@ fn is_queued(id: &ChunkId, row: &ChunkRow, queue: &[IdleKey]) -> bool {
 
 fn chunk_rows(world: &World) -> BTreeMap<ChunkId, ChunkRow> {
     let ids = world.rows();
-    let rows = world.repository.chunk_rows(&ids).unwrap();
+    let rows = world.store.chunk_rows(&ids).unwrap();
     ids.into_iter().zip(rows).map(|(id, row)| (id, row.unwrap())).collect()
 }
 
 fn pack_rows(world: &World) -> BTreeMap<PackNumber, PackRow> {
     let mut packs = BTreeMap::new();
     world
-        .repository
+        .store
         .for_each_row(Table::Pack, &KeyRange::all(), |key, value| {
             packs.insert(PackNumber::from_key(key).unwrap(), PackRow::decode(value).unwrap());
             Ok(())
@@ -117,7 +118,7 @@ fn pack_rows(world: &World) -> BTreeMap<PackNumber, PackRow> {
 fn queue(world: &World) -> Vec<IdleKey> {
     let mut queue = Vec::new();
     world
-        .repository
+        .store
         .for_each_row(Table::Idle, &KeyRange::all(), |key, _| {
             queue.push(IdleKey::decode(key).unwrap());
             Ok(())

@@ -22,6 +22,7 @@ mod damaged;
 mod doomed;
 mod idle;
 mod mark;
+mod number;
 mod pack;
 mod totals;
 
@@ -30,7 +31,8 @@ pub use damaged::DamagedRow;
 pub use doomed::{DoomedKey, DoomedKind, DoomedRow};
 pub use idle::{IdleKey, IdleKind};
 pub use mark::{MarkRow, Protection, Tombstone};
-pub use pack::{Live, PackNumber, PackRow};
+pub use number::PackNumber;
+pub use pack::{Live, PackRow};
 pub use totals::Totals;
 
 /// The collector's counter. It grows with every run, and orders what no clock has to.

@@ -5,8 +5,9 @@ use std::cmp::Ordering;
 use format_spec::wire::{Delays, GcRequest, LargeDelete, RunMode};
 
 use super::*;
+use crate::defects::blobs::{self, Place};
 use crate::index::row::{DamagedRow, Health};
-use crate::quarantine::{self, Place};
+use crate::site::layout::pack_object;
 
 /// Where a copy's name comes, seen from that of the pack which holds the other one.
 const ORDERS: [Ordering; 2] = [Ordering::Less, Ordering::Greater];
@@ -24,7 +25,7 @@ async fn world_of(contents: &[&str]) -> (World, PackId) {
 }
 
 fn pack_of(world: &World, content: &str) -> PackId {
-    world.repository.pack_row(world.row(world.chunk(content)).unwrap().pack).unwrap().id
+    world.store.pack_row(world.row(world.chunk(content)).unwrap().pack).unwrap().id
 }
 
 /// Stores copies in one more pack whose name comes before or after that of `other`.
@@ -36,29 +37,29 @@ async fn copies(world: &World, contents: &[&str], order: Ordering, other: PackId
 /// Damages the bytes of a chunk in a pack whose first blob it is, or as the index of `world` places it.
 async fn rot(world: &World, pack: PackId, content: &str) {
     let row = world.row(world.chunk(content)).unwrap();
-    let is_indexed = world.repository.pack_row(row.pack).unwrap().id == pack;
+    let is_indexed = world.store.pack_row(row.pack).unwrap().id == pack;
     let at = if is_indexed { row.offset } else { first_offset(world, pack).await };
-    flip_at(world, &object_name(&pack), usize::try_from(at).unwrap() + 20).await;
+    flip_at(world, &pack_object(&pack), usize::try_from(at).unwrap() + 20).await;
 }
 
 async fn first_offset(world: &World, pack: PackId) -> u32 {
-    let len = world.site().len(&object_name(&pack)).await.unwrap();
-    crate::pack::read_directory(&world.repository, &pack, len).await.unwrap().entries[0].offset
+    let len = world.site().len(&pack_object(&pack)).await.unwrap();
+    crate::pack::read_directory(&world.store, &pack, len).await.unwrap().entries[0].offset
 }
 
 async fn is_readable(world: &World, content: &str) -> bool {
-    let domain = world.repository.domain(&"c".parse().unwrap());
-    crate::pack::read_blobs(&world.repository, &domain, vec![world.chunk(content)]).await.is_ok()
+    let domain = world.store.domain(&"c".parse().unwrap());
+    crate::pack::read_blobs(&world.store, &domain, vec![world.chunk(content)]).await.is_ok()
 }
 
 async fn collect(world: &World) {
     let (mode, delays, large) = (RunMode::Apply, Delays::Skip, LargeDelete::Allow);
     let request = GcRequest { mode, delays, large, ..GcRequest::default() };
-    crate::gc::run(&world.repository, request, &|_, _| {}).await.unwrap();
+    crate::gc::run(&world.server, request, &|_, _| {}).await.unwrap();
 }
 
 fn alarms(world: &World) -> usize {
-    crate::alarm::list(&world.repository).unwrap().len()
+    crate::health::alarms(&world.store).unwrap().len()
 }
 
 /// G11, G10: what was healed stays healed, whatever the packs are called, and also when the collector does at once
@@ -70,7 +71,7 @@ async fn after_a_heal_the_good_copy_is_taken() {
         rot(&world, pack, "alpha").await;
         let row = world.row(world.chunk("alpha")).unwrap();
         let damage = (world.chunk("alpha"), Place::of(&row), "rotten".to_owned());
-        quarantine::mark(&world.repository, &[damage]).unwrap();
+        blobs::mark(&world.store, &[damage]).unwrap();
         world.push("n", &["alpha", "beta"]).await;
 
         let (anew, report) = rebuilt(&world).await;
@@ -148,7 +149,7 @@ async fn a_good_copy_ends_what_two_damaged_ones_began() {
         assert_eq!(pack_of(&anew, "alpha"), good);
         assert!(is_readable(&anew, "alpha").await && is_readable(&anew, "beta").await);
         assert_eq!((anew.rows(Table::Damaged), alarms(&anew)), (Vec::new(), 0));
-        assert!(!doomed(&anew).contains(&object_name(&good).to_string()));
+        assert!(!doomed(&anew).contains(&pack_object(&good).to_string()));
     }
 }
 
@@ -164,7 +165,7 @@ async fn a_copy_that_cannot_be_had_ends_the_rebuild() {
         let kind = FaultKind::Refuse(Refusal::Unavailable);
         site.arm(Fault { op: Some(Op::GetRanges), after, kind });
         let anew = World::over(site);
-        match anew.repository.blocking(fill).await {
+        match anew.store.blocking(fill).await {
             Err(error) => assert!(matches!(error, ServerError::Site(_)), "{after}: {error}"),
             Ok(report) => break assert!(report.is_sound()),
         }

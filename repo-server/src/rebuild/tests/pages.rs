@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::index::row::PackRow;
+use crate::site::layout::pack_object;
 use crate::site::{Listed, Put, Site, SiteFuture};
 
 /// A site that lists an object which is gone.
@@ -58,9 +59,9 @@ async fn two_pushes_one_of_which_lost_chunks() -> (World, PackRow) {
     world.push("n", &["alpha", "beta"]).await;
     let pages = world.packs().into_iter().find(|(_, row)| row.kind == BlobKind::Page).unwrap().1;
     world.push("m", &["gamma"]).await;
-    checkpoint::run(&world.repository, When::Now).await.unwrap();
-    let lost = world.repository.pack_row(world.row(world.chunk("gamma")).unwrap().pack).unwrap().id;
-    world.site().delete(&object_name(&lost)).await.unwrap();
+    checkpoint::run(&world.server, When::Now).await.unwrap();
+    let lost = world.store.pack_row(world.row(world.chunk("gamma")).unwrap().pack).unwrap().id;
+    world.site().delete(&pack_object(&lost)).await.unwrap();
     (world, pages)
 }
 
@@ -76,7 +77,7 @@ fn references(world: &World, content: &str) -> u64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_of_a_pack_with_a_damaged_end_are_known_from_a_checkpoint_when_chunks_are_lost() {
     let (world, pages) = two_pushes_one_of_which_lost_chunks().await;
-    flip_at(&world, &object_name(&pages.id), usize::try_from(pages.len).unwrap() - 4).await;
+    flip_at(&world, &pack_object(&pages.id), usize::try_from(pages.len).unwrap() - 4).await;
 
     let (anew, report) = rebuilt(&world).await;
 
@@ -90,12 +91,12 @@ async fn pages_of_a_pack_with_a_damaged_end_are_known_from_a_checkpoint_when_chu
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_of_a_pack_that_is_gone_count_nothing_when_chunks_are_lost() {
     let (world, pages) = two_pushes_one_of_which_lost_chunks().await;
-    let name = object_name(&pages.id);
+    let name = pack_object(&pages.id);
     world.site().delete(&name).await.unwrap();
     let ghost = Ghost { inner: world.site(), gone: Listed { name, len: pages.len } };
     let anew = World::over(Arc::new(ghost));
 
-    let report = anew.repository.blocking(fill).await.unwrap();
+    let report = anew.store.blocking(fill).await.unwrap();
 
     assert!(named(&report, pages.id), "{report:?}");
     assert!(anew.packs().iter().all(|(_, row)| row.kind == BlobKind::Chunk));
@@ -111,9 +112,9 @@ async fn pages_of_a_pack_that_is_gone_count_nothing_when_chunks_are_lost() {
 async fn a_checkpoint_says_nothing_of_a_pack_whose_length_has_changed() {
     let world = World::new();
     world.push("n", &["alpha"]).await;
-    let pack = world.repository.pack_row(world.row(world.chunk("alpha")).unwrap().pack).unwrap().id;
-    checkpoint::run(&world.repository, When::Now).await.unwrap();
-    change(&world, &object_name(&pack), |bytes| bytes.push(0)).await;
+    let pack = world.store.pack_row(world.row(world.chunk("alpha")).unwrap().pack).unwrap().id;
+    checkpoint::run(&world.server, When::Now).await.unwrap();
+    change(&world, &pack_object(&pack), |bytes| bytes.push(0)).await;
 
     let (anew, report) = rebuilt(&world).await;
 

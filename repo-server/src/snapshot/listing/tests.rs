@@ -30,20 +30,20 @@ fn put(world: &World, number: u64) -> SnapshotId {
     };
     let mut batch = Batch::new();
     batch.put(Table::Snapshot, *snapshot.id.as_bytes(), snapshot.encode());
-    world.repository.commit(batch).unwrap();
+    world.store.commit(batch).unwrap();
     snapshot.id
 }
 
 fn remove(world: &World, id: SnapshotId) {
     let mut batch = Batch::new();
     batch.delete(Table::Snapshot, *id.as_bytes());
-    world.repository.commit(batch).unwrap();
+    world.store.commit(batch).unwrap();
 }
 
 /// The ids of one part, and where the next begins.
 fn ids(world: &World, after: Option<&str>, limit: PartLimit) -> (Vec<SnapshotId>, Option<String>) {
     let after = after.map(|after| after.parse().unwrap());
-    let found = part(&world.repository, None, after, limit).unwrap();
+    let found = part(&world.store, None, after, limit).unwrap();
     (found.snapshots.iter().map(|snapshot| snapshot.id).collect(), found.next)
 }
 
@@ -71,7 +71,7 @@ fn a_list_that_is_asked_for_in_parts_is_the_whole_list() {
     assert_eq!(parts(3, 1 << 20), (put.clone(), 3));
     assert_eq!(parts(7, 1 << 20), (put.clone(), 1));
     assert_eq!(parts(1_000, 1), (put, 7), "one is told however long it is");
-    let of_a = part(&world.repository, Some(&"a".parse().unwrap()), None, ALL).unwrap();
+    let of_a = part(&world.store, Some(&"a".parse().unwrap()), None, ALL).unwrap();
     assert_eq!((of_a.snapshots.len(), of_a.next), (3, None));
 }
 

@@ -2,6 +2,7 @@ use format_spec::manifest::{Manifest, Totals};
 use format_spec::{EntryPath, FORMAT_VERSION, ManifestId};
 
 use super::*;
+use crate::server::Server;
 use crate::snapshot::get;
 use crate::testing::{World, tree};
 
@@ -49,16 +50,16 @@ fn draft(root: &str, at_ms: u64, files: u64, bytes: u64) -> Snapshot {
     }
 }
 
-fn put(repository: &Repository, snapshot: &Snapshot) {
+fn put(store: &Store, snapshot: &Snapshot) {
     let mut batch = Batch::new();
     batch.put(Table::Snapshot, *snapshot.id.as_bytes(), snapshot.encode());
-    repository.commit(batch).unwrap();
+    store.commit(batch).unwrap();
 }
 
 /// Gives a snapshot its place, and lists it.
-fn placed(repository: &Repository, mut snapshot: Snapshot, smaller: Smaller) -> Snapshot {
-    place(repository, &mut snapshot, smaller).unwrap();
-    put(repository, &snapshot);
+fn placed(server: &Server, mut snapshot: Snapshot, smaller: Smaller) -> Snapshot {
+    place(&server.store, &mut snapshot, server.next_commit(), smaller).unwrap();
+    put(&server.store, &snapshot);
     snapshot
 }
 
@@ -67,13 +68,13 @@ fn placed(repository: &Repository, mut snapshot: Snapshot, smaller: Smaller) -> 
 fn commits_are_numbered_and_go_on_after_a_restart() {
     let mut world = World::new();
     let place =
-        |world: &World, at_ms| placed(&world.repository, draft("etc", at_ms, 1, 1), Smaller::Suspect).number;
+        |world: &World, at_ms| placed(&world.server, draft("etc", at_ms, 1, 1), Smaller::Suspect).number;
 
     assert_eq!(place(&world, NOW_MS), Some(1));
     assert_eq!(place(&world, NOW_MS - 5000 * HOUR_MS), Some(2));
     world.restart();
     assert_eq!(place(&world, NOW_MS + 9000 * HOUR_MS), Some(3));
-    let listed = list(&world.repository, None).unwrap();
+    let listed = list(&world.store, None).unwrap();
     assert_eq!(listed.iter().map(|listed| listed.number.unwrap()).collect::<Vec<_>>(), [1, 2, 3]);
 }
 
@@ -82,7 +83,7 @@ fn commits_are_numbered_and_go_on_after_a_restart() {
 #[test]
 fn a_time_is_not_before_the_last_one_of_its_series_unless_the_clock_jumped() {
     let world = World::new();
-    let time = |root, at_ms| placed(&world.repository, draft(root, at_ms, 1, 1), Smaller::Suspect).created_ms;
+    let time = |root, at_ms| placed(&world.server, draft(root, at_ms, 1, 1), Smaller::Suspect).created_ms;
 
     assert_eq!(time("etc", NOW_MS), NOW_MS);
     assert_eq!(time("etc", NOW_MS - HOUR_MS / 2), NOW_MS, "an hour is no jump");
@@ -107,12 +108,12 @@ fn a_snapshot_that_holds_much_less_than_the_one_before_is_suspect() {
     ] {
         let world = World::new();
         let of = |at_ms, (files, bytes), smaller| {
-            placed(&world.repository, draft("etc", at_ms, files, bytes), smaller).shrunk
+            placed(&world.server, draft("etc", at_ms, files, bytes), smaller).shrunk
         };
         assert_eq!(of(NOW_MS, before, Smaller::Suspect), None);
 
         assert_eq!(of(NOW_MS + 2, now, Smaller::Meant), None, "{before:?} {now:?}");
-        world.repository.parts.index.commit(delete(&world, NOW_MS + 2)).unwrap();
+        world.store.parts.index.commit(delete(&world, NOW_MS + 2)).unwrap();
         let shrunk = of(NOW_MS + 1, now, Smaller::Suspect);
         assert_eq!(shrunk.is_some(), suspect, "{before:?} {now:?}");
         assert!(shrunk.is_none_or(|shrunk| (shrunk.files, shrunk.bytes) == before));
@@ -121,7 +122,7 @@ fn a_snapshot_that_holds_much_less_than_the_one_before_is_suspect() {
 
 fn delete(world: &World, at_ms: u64) -> Batch {
     let mut batch = Batch::new();
-    for snapshot in list(&world.repository, None).unwrap() {
+    for snapshot in list(&world.store, None).unwrap() {
         if snapshot.created_ms == at_ms {
             batch.delete(Table::Snapshot, *snapshot.id.as_bytes());
         }
@@ -133,22 +134,22 @@ fn delete(world: &World, at_ms: u64) -> Batch {
 #[test]
 fn suspicion_goes_on_until_somebody_accepts_it() {
     let world = World::new();
-    let of = |at_ms, files, smaller| placed(&world.repository, draft("etc", at_ms, files, 0), smaller).shrunk;
-    let first = placed(&world.repository, draft("etc", NOW_MS, 1000, 0), Smaller::Suspect).id;
-    placed(&world.repository, draft("var", NOW_MS, 5, 0), Smaller::Suspect);
+    let of = |at_ms, files, smaller| placed(&world.server, draft("etc", at_ms, files, 0), smaller).shrunk;
+    let first = placed(&world.server, draft("etc", NOW_MS, 1000, 0), Smaller::Suspect).id;
+    placed(&world.server, draft("var", NOW_MS, 5, 0), Smaller::Suspect);
 
     assert_eq!(of(NOW_MS + 1, 10, Smaller::Suspect).map(|shrunk| shrunk.since), Some(first));
     assert_eq!(of(NOW_MS + 2, 11, Smaller::Suspect).map(|shrunk| shrunk.since), Some(first));
-    watch_suspects(&world.repository).unwrap();
-    let alarm = alarm::list(&world.repository).unwrap().pop().unwrap();
+    watch_suspects(&world.store).unwrap();
+    let alarm = crate::health::alarms(&world.store).unwrap().pop().unwrap();
     assert_eq!(alarm.code, "suspect_snapshot");
     for part in ["11 files", "node `n` (/etc)", "held 1000", "--accept-smaller"] {
         assert!(alarm.message.contains(part), "{}", alarm.message);
     }
 
     assert_eq!(of(NOW_MS + 3, 12, Smaller::Meant), None);
-    watch_suspects(&world.repository).unwrap();
-    assert_eq!(alarm::list(&world.repository).unwrap(), []);
+    watch_suspects(&world.store).unwrap();
+    assert_eq!(crate::health::alarms(&world.store).unwrap(), []);
     assert_eq!(of(NOW_MS + 4, 10, Smaller::Suspect), None, "the smaller one is what counts now");
 }
 
@@ -157,15 +158,15 @@ fn suspicion_goes_on_until_somebody_accepts_it() {
 fn what_earlier_builds_left_falls_into_series_by_its_manifests() {
     let world = World::new();
     let id = world.push("n", &tree(&["content"]));
-    let snapshot = get(&world.repository, id).unwrap();
+    let snapshot = get(&world.store, id).unwrap();
     let mut old = Snapshot { number: None, ..snapshot.clone() };
     old.manifests[0].origin = None;
-    put(&world.repository, &old);
+    put(&world.store, &old);
     assert_ne!(old.series(), snapshot.series());
 
-    world.wait(note_origins(&world.repository)).unwrap();
+    world.wait(note_origins(&world.store)).unwrap();
 
-    let noted = get(&world.repository, id).unwrap();
+    let noted = get(&world.store, id).unwrap();
     assert_eq!((noted.series(), noted.number), (snapshot.series(), None));
     assert_eq!(noted.manifests, snapshot.manifests);
 }
@@ -176,12 +177,12 @@ fn a_snapshot_whose_manifest_is_lost_has_a_series_of_its_own() {
     let world = World::new();
     let mut old = draft("etc", NOW_MS, 1, 1);
     old.manifests[0].origin = None;
-    put(&world.repository, &old);
-    let new = placed(&world.repository, draft("etc", NOW_MS + 1, 1, 1), Smaller::Suspect);
+    put(&world.store, &old);
+    let new = placed(&world.server, draft("etc", NOW_MS + 1, 1, 1), Smaller::Suspect);
 
-    world.wait(note_origins(&world.repository)).unwrap();
+    world.wait(note_origins(&world.store)).unwrap();
 
-    let listed = list(&world.repository, None).unwrap();
+    let listed = list(&world.store, None).unwrap();
     let series = by_series(&listed);
     assert_eq!(series.len(), 2);
     assert_eq!(series[&new.series()].iter().map(|snapshot| snapshot.id).collect::<Vec<_>>(), [new.id]);

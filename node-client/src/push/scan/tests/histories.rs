@@ -18,7 +18,7 @@ use format_spec::{FileEnd, Timestamp};
 use super::outcome::Outcome;
 use super::tree::{Tree, noise};
 use super::{At, LATER};
-use crate::push::change::pick;
+use crate::push::verdict::draw::pick;
 use crate::push::{Alike, FreezeMode};
 use crate::twin::{Old, with_old};
 

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use super::tree::{Tree, noise};
 use super::{DIFFERS, Deed, MAX_CHUNK, wide};
-use crate::push::doubt::{Few, Purse};
+use crate::push::verdict::doubt::{Few, Purse};
 use crate::twin::{Old, with_old};
 
 const TOO_MANY: &str = "only the ctime changed, as that of many files: samples were compared, if anything";

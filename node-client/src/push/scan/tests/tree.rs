@@ -14,10 +14,14 @@ use super::outcome::Outcome;
 use super::push::{Push, Remember};
 use super::{LATER, Server};
 use crate::cancel::Cancel;
-use crate::push::freeze::{BASE_NAME, FreezeMode};
-use crate::push::roots::{self, Root};
-use crate::push::stat::{Identity, Stat};
-use crate::push::{Alike, Rehash, Strict, change::pick};
+use crate::identity::Identity;
+use crate::push::freeze::FreezeMode;
+use crate::push::second_names::BASE_NAME;
+use crate::push::select::roots;
+use crate::push::select::roots::Root;
+use crate::push::stat::Stat;
+use crate::push::verdict::draw::pick;
+use crate::push::{Alike, Rehash, Strict};
 use crate::state::Place;
 
 /// The key of all trees.

@@ -11,10 +11,9 @@ use super::At;
 use super::histories::{How, Mapper};
 use super::push::End;
 use super::tree::{Tree, noise};
+use crate::identity::{Identity, Settled};
 use crate::push::FreezeMode;
-use crate::push::change::Settled;
 use crate::push::scan::{settled, ticked};
-use crate::push::stat::Identity;
 use crate::push::stop::Failure;
 use crate::twin::{Old, with_old};
 

@@ -1,0 +1,129 @@
+//! Work that a server does beside its requests, as long as it runs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use format_spec::key::BlobKind;
+
+use crate::checkpoint;
+use crate::defects::census;
+use crate::error::Chain;
+use crate::forget;
+use crate::freshness;
+use crate::gc;
+use crate::health::space;
+use crate::notify;
+use crate::pack;
+use crate::pack::OpenDomain;
+use crate::server::Server;
+use crate::session;
+use crate::start::compare;
+use crate::verify;
+
+/// Ends sessions whose time is over, and looks at the clock and at the room on the disk, every `period`,
+/// for ever.
+pub async fn expire_sessions(server: Arc<Server>, period: Duration) {
+    loop {
+        look_around(&server).await;
+        if let Err(error) = census::look_again(&server.store).await {
+            tracing::error!(error = %Chain(&error), "the site could not be counted again");
+        }
+        tokio::time::sleep(period).await;
+        end_sessions(&server).await;
+        store_left_packs(&server).await;
+    }
+}
+
+/// Names the snapshots that need what is found damaged, each time that is, for ever.
+pub async fn name_damage(server: Arc<Server>) {
+    verify::name_as_met(server).await;
+}
+
+/// Tells people of alarms by the configured channels, for ever.
+pub async fn tell_people(server: Arc<Server>) {
+    notify::tell(server).await;
+}
+
+/// Ends sessions whose time is over, once what the last process left is settled.
+pub(crate) async fn end_sessions(server: &Arc<Server>) {
+    if !compare::settle_once(server).await {
+        return;
+    }
+    match server.blocking(|server| session::expire(&server.sessions)).await {
+        Ok(0) => {}
+        Ok(ended) => tracing::info!(ended, "sessions expired"),
+        Err(error) => tracing::error!(error = %Chain(&error), "sessions could not be expired"),
+    }
+}
+
+/// Stores what clusters without an open session have left in open packs, and drops what is kept of these clusters:
+/// nobody may push there again. A push that was cut short need not send it again.
+pub(crate) async fn store_left_packs(server: &Arc<Server>) {
+    let busy = server.sessions.clusters();
+    let left = server.domains.all().into_iter().filter(|domain| !busy.contains(&domain.keys.name));
+    for domain in left.filter(|domain| domain.has_open_packs()) {
+        store_open_packs(&domain).await;
+    }
+    server.domains.drop_idle();
+}
+
+/// Raises the alarms that need nobody's request.
+async fn look_around(server: &Arc<Server>) {
+    let looked = server.blocking(|server| {
+        server.clock_watch.look(&server.store)?;
+        space::look(&server.store)?;
+        freshness::look(server)
+    });
+    if let Err(error) = looked.await {
+        tracing::error!(error = %Chain(&error), "clock, disk and series could not be looked at");
+    }
+}
+
+/// Looks after the repository as its settings say, for ever: forgets by policy, and collects.
+pub async fn look_after(server: Arc<Server>) {
+    let Some(every) = server.store.parts.upkeep.gc.every else { return };
+    loop {
+        tokio::time::sleep(every).await;
+        match forget::by_policy(&server).await {
+            Ok(0) => {}
+            Ok(forgotten) => tracing::info!(forgotten, "snapshots were forgotten by policy"),
+            Err(error) => tracing::error!(error = %Chain(&error), "no policy could be applied"),
+        }
+        match gc::run_unwatched(&server).await {
+            Ok(report) => tracing::info!(
+                purged = report.purged.len(),
+                chunks = report.chunks.count,
+                deleted = report.deleted.count,
+                deleted_bytes = report.deleted.bytes,
+                stopped = report.stopped,
+                "collected"
+            ),
+            Err(error) => tracing::error!(error = %Chain(&error), "the collector could not go on"),
+        }
+        if let Err(error) = checkpoint::run(&server, checkpoint::When::Due).await {
+            tracing::error!(error = %Chain(&error), "no checkpoint could be written");
+        }
+    }
+}
+
+/// Gives the lock on the site back: the last thing before the process ends.
+pub async fn release(server: &Arc<Server>) {
+    if let Err(error) = server.store.parts.lock.release(server.store.parts.site.as_ref()).await {
+        tracing::warn!(error = %Chain(&error), "the lock on the site could not be given back");
+    }
+}
+
+/// Stores what open packs hold, so that a push that goes on after a restart need not send it again.
+pub async fn settle(server: &Arc<Server>) {
+    for domain in server.domains.all() {
+        store_open_packs(&domain).await;
+    }
+}
+
+async fn store_open_packs(domain: &Arc<OpenDomain>) {
+    for kind in [BlobKind::Chunk, BlobKind::Page] {
+        if let Err(error) = pack::flush(domain, kind).await {
+            tracing::warn!(error = %Chain(&error), "open packs could not be stored");
+        }
+    }
+}

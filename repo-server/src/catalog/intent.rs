@@ -1,0 +1,95 @@
+//! Objects on their way to the site: what a crash or a failure leaves behind is found by name.
+//!
+//! Before an object is put, its name is doomed, durably; the batch that makes the object count takes that
+//! back. While this process works on it, the name is in flight, and the collector lets it be. After a
+//! crash nothing is in flight, and what is still doomed is deleted (S7), unless it belongs to a commit that
+//! can be brought to its end ([`crate::snapshot::finish`]).
+//!
+//! The order that makes this safe (G6): a name goes in flight before its row is written, and lands only after
+//! its fate is durable. So whoever finds it not in flight, and then still doomed, has found garbage, once what the
+//! last process left is settled.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
+
+use crate::catalog::ledger::Ledger;
+use crate::error::ServerError;
+use crate::index::row::{DoomedKey, DoomedRow};
+use crate::index::{Batch, Table};
+use crate::store::Store;
+use crate::sync::lock;
+
+/// The names that are on their way now.
+#[derive(Clone, Default)]
+pub(crate) struct InFlight(Arc<Mutex<HashSet<DoomedKey>>>);
+
+impl InFlight {
+    /// Whether an object is on its way.
+    pub(crate) fn contains(&self, key: &DoomedKey) -> bool {
+        lock(&self.0).contains(key)
+    }
+
+    /// Whether nothing is on its way.
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        lock(&self.0).is_empty()
+    }
+}
+
+/// Objects that this request is about to put. They have landed when this is dropped.
+pub(crate) struct Flight {
+    in_flight: InFlight,
+    keys: Vec<DoomedKey>,
+}
+
+impl Flight {
+    /// Announces objects, durably. Blocks.
+    pub(crate) fn announce(
+        store: &Store,
+        in_flight: &InFlight,
+        keys: Vec<DoomedKey>,
+    ) -> Result<Self, ServerError> {
+        Self::announce_if(store, in_flight, keys, DoomedRow::NOW, |_| Ok(()))
+    }
+
+    /// Announces objects by this row, durably, if `check` passes in the batch that does so. Blocks.
+    pub(crate) fn announce_if(
+        store: &Store,
+        in_flight: &InFlight,
+        keys: Vec<DoomedKey>,
+        row: DoomedRow,
+        check: impl FnOnce(&mut Ledger<'_>) -> Result<(), ServerError>,
+    ) -> Result<Self, ServerError> {
+        lock(&in_flight.0).extend(keys.iter().cloned());
+        let flight = Self { in_flight: in_flight.clone(), keys };
+        store.account(|ledger| {
+            check(ledger)?;
+            for key in &flight.keys {
+                ledger.doom(key, row);
+            }
+            Ok(())
+        })?;
+        Ok(flight)
+    }
+
+    /// Lets the batch say that the objects count.
+    pub(crate) fn land(&self, batch: &mut Batch) {
+        take_back(batch, &self.keys);
+    }
+}
+
+/// Lets the batch say that objects which were announced count.
+pub(crate) fn take_back(batch: &mut Batch, keys: &[DoomedKey]) {
+    for key in keys {
+        batch.delete(Table::Doomed, key.encode());
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        let mut in_flight = lock(&self.in_flight.0);
+        for key in &self.keys {
+            in_flight.remove(key);
+        }
+    }
+}

@@ -1,0 +1,536 @@
+//! The ledger: the one place where rows of chunks, pages and packs change, and their counts with them.
+//!
+//! A [`Ledger`] is open while nobody else changes such rows ([`Store::account`]). What is put into it
+//! becomes one index batch: all of it, or nothing after a crash or an error. It keeps (X8, G1):
+//! - a count changes only together with the row of what counts;
+//! - a row whose count becomes zero is idle since the present epoch, and queued for the collector;
+//! - a pack's row knows how much of the pack rows still name; with the last of them it goes, and the
+//!   object is doomed.
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
+
+use format_spec::key::BlobKind;
+use format_spec::pack::{Directory, PackEntry};
+use format_spec::wire::Amount;
+use format_spec::{ChunkId, PackId};
+
+use crate::catalog::lost_pages;
+use crate::defects::blobs;
+use crate::defects::objects;
+use crate::defects::packs;
+use crate::error::ServerError;
+use crate::index::row::{
+    ChunkRow, DoomedKey, DoomedKind, DoomedRow, Epoch, Health, IdleKey, Live, PackNumber, PackRow, Totals,
+};
+use crate::index::{Batch, Table};
+use crate::rules::Rule;
+use crate::site::layout::pack_object;
+use crate::store::Store;
+use crate::time::later;
+
+/// How often each id is referred to.
+pub(crate) type Counts = BTreeMap<ChunkId, u64>;
+
+/// How often each of `references` is there.
+pub(crate) fn counts_of(mut references: Vec<ChunkId>) -> Counts {
+    references.sort_unstable_by_key(|id| (first_bytes(id), *id));
+    let times = |same: &[ChunkId]| u64::try_from(same.len()).unwrap_or(u64::MAX);
+    references.chunk_by(|a, b| a == b).filter_map(|same| Some((*same.first()?, times(same)))).collect()
+}
+
+/// Changes of rows that belong together.
+pub(crate) struct Ledger<'a> {
+    store: &'a Store,
+    batch: Batch,
+    totals: Totals,
+    epoch: Epoch,
+    rows: HashMap<ChunkId, Pending<ChunkRow>, BuildHasherDefault<IdHasher>>,
+    packs: BTreeMap<PackNumber, Pending<PackRow>>,
+    /// What leaves quarantine.
+    damaged: blobs::Changes,
+    /// Objects that are gone, so that it does not matter whether they were damaged.
+    gone: objects::Changes,
+    /// From when on an object that is doomed here may be deleted; server time.
+    due_ms: u64,
+}
+
+/// The hash of an id is its first bytes: ids are hashes under a key already.
+#[derive(Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn write(&mut self, id: &[u8]) {
+        self.0 = id.first_chunk().map_or(0, |first| u64::from_le_bytes(*first));
+    }
+
+    /// The length of an id, which is that of every other.
+    fn write_usize(&mut self, _: usize) {}
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// A row as it was, and as it will be.
+struct Pending<T> {
+    before: Option<T>,
+    after: Option<T>,
+}
+
+impl<T: Clone> Pending<T> {
+    /// A row as it was read.
+    fn read(row: Option<T>) -> Self {
+        Self { before: row.clone(), after: row }
+    }
+}
+
+/// A pack that is on the site, about to get its rows.
+pub(crate) struct NewPack<'a> {
+    pub(crate) id: PackId,
+    pub(crate) len: u64,
+    pub(crate) directory: &'a Directory,
+}
+
+impl Store {
+    /// Runs `change` while nobody else changes rows of chunks and packs, and applies what it has put into
+    /// the ledger as one batch, which is durable when this returns. Nothing changes if `change` fails, or
+    /// if it put nothing in. Blocks.
+    pub(crate) fn account<T>(
+        &self,
+        change: impl FnOnce(&mut Ledger<'_>) -> Result<T, ServerError>,
+    ) -> Result<T, ServerError> {
+        self.exclusively(|| {
+            let mut ledger = Ledger::open(self)?;
+            let done = change(&mut ledger)?;
+            let batch = ledger.close()?;
+            if !batch.is_empty() {
+                self.commit(batch)?;
+            }
+            Ok(done)
+        })
+    }
+
+    /// The present epoch.
+    pub(crate) fn epoch(&self) -> Result<Epoch, ServerError> {
+        let Some(value) = self.parts.index.get(Table::Meta, Epoch::KEY)? else { return Ok(Epoch::default()) };
+        Epoch::decode(&value).ok_or_else(|| ServerError::Row { object: "the epoch".to_owned() })
+    }
+}
+
+impl<'a> Ledger<'a> {
+    fn open(store: &'a Store) -> Result<Self, ServerError> {
+        let delay = store.parts.upkeep.gc.delete_delay;
+        Ok(Self {
+            batch: Batch::new(),
+            totals: store.totals()?,
+            epoch: store.epoch()?,
+            rows: HashMap::default(),
+            packs: BTreeMap::new(),
+            damaged: blobs::Changes::default(),
+            gone: objects::Changes::default(),
+            due_ms: later(store.parts.clock.unix_ms(), delay),
+            store,
+        })
+    }
+
+    /// Other rows of the same batch.
+    pub(crate) fn batch(&mut self) -> &mut Batch {
+        &mut self.batch
+    }
+
+    /// What the repository added up to before.
+    pub(crate) fn totals(&self) -> Totals {
+        self.totals
+    }
+
+    /// Begins the next epoch.
+    pub(crate) fn raise_epoch(&mut self) -> Epoch {
+        self.epoch = self.epoch.next();
+        self.batch.put(Table::Meta, Epoch::KEY, self.epoch.encode());
+        self.epoch
+    }
+
+    /// The rows of `ids` as they will be, in their order.
+    pub(crate) fn rows(&mut self, ids: &[ChunkId]) -> Result<Vec<Option<ChunkRow>>, ServerError> {
+        self.load(ids)?;
+        Ok(ids.iter().map(|id| self.row(id)).collect())
+    }
+
+    /// Reads what has not been read yet, all in one go.
+    fn load<'i>(&mut self, ids: impl IntoIterator<Item = &'i ChunkId>) -> Result<(), ServerError> {
+        let mut missing: Vec<ChunkId> =
+            ids.into_iter().filter(|id| !self.rows.contains_key(id)).copied().collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        missing.sort_unstable();
+        missing.dedup();
+        let found = self.store.chunk_rows(&missing)?;
+        self.rows.reserve(missing.len());
+        for (id, row) in missing.into_iter().zip(found) {
+            self.rows.insert(id, Pending::read(row));
+        }
+        Ok(())
+    }
+
+    /// The row of an id that was loaded.
+    fn row(&self, id: &ChunkId) -> Option<ChunkRow> {
+        self.rows.get(id).and_then(|row| row.after)
+    }
+
+    fn set(&mut self, id: ChunkId, row: Option<ChunkRow>) {
+        if let Some(pending) = self.rows.get_mut(&id) {
+            pending.after = row;
+        }
+    }
+
+    /// The row of a pack that a chunk row names.
+    fn pack(&mut self, number: PackNumber) -> Result<&mut PackRow, ServerError> {
+        let no_row = || ServerError::Row { object: format!("pack number {}", number.0) };
+        let pending = match self.packs.entry(number) {
+            Entry::Occupied(pending) => pending.into_mut(),
+            Entry::Vacant(free) => {
+                let value = self.store.parts.index.get(Table::Pack, &number.key())?;
+                let row = value.and_then(|value| PackRow::decode(&value));
+                free.insert(Pending::read(row))
+            }
+        };
+        pending.after.as_mut().ok_or_else(no_row)
+    }
+
+    /// Adds the rows of a pack that is on the site. What it refers to is counted (X7, X8); its own rows are
+    /// idle, and queued together. A blob that has a sound row already stays where it is; a damaged one is
+    /// whole again from here on.
+    ///
+    /// A page that refers to what has no row gets none either: its session ended while it waited, or never
+    /// had what it refers to. Whoever commits it is told that it is missing; the rest of the pack is of others.
+    pub(crate) fn add_pack(&mut self, pack: &NewPack<'_>) -> Result<(), ServerError> {
+        let entries = &pack.directory.entries;
+        let number = self.new_pack_row(pack);
+        self.load(entries.iter().flat_map(|entry| [&entry.id].into_iter().chain(&entry.references)))?;
+        let owed = self.owed(entries)?;
+        for (entry, owed) in entries.iter().zip(owed) {
+            if self.finds_its_chunks(entry) && self.add_entry(number, entry, owed)? {
+                self.add(entry.references.iter().map(|id| (*id, 1)));
+            }
+        }
+        let (kind, since) = (kind_of(pack.directory), self.epoch);
+        let item = IdleKey::Pack { kind, since, number };
+        self.batch.put(Table::Idle, item.encode(), Vec::new());
+        Ok(())
+    }
+
+    /// How many manifests name each blob that was lost, and is here again.
+    fn owed(&self, entries: &[PackEntry]) -> Result<Vec<u64>, ServerError> {
+        let is_page = entries.first().is_some_and(|entry| entry.kind == BlobKind::Page);
+        if is_page {
+            lost_pages::counts(self.store, entries.iter().map(|entry| &entry.id))
+        } else {
+            Ok(vec![0; entries.len()])
+        }
+    }
+
+    fn finds_its_chunks(&self, entry: &PackEntry) -> bool {
+        let found = entry.references.iter().all(|id| self.row(id).is_some());
+        found || !self.store.rules.keep(Rule::PageFindsItsChunks)
+    }
+
+    /// The row of a new pack, with nothing in it yet.
+    fn new_pack_row(&mut self, pack: &NewPack<'_>) -> PackNumber {
+        let number = PackNumber(self.totals.next_pack);
+        let row = PackRow {
+            id: pack.id,
+            len: pack.len,
+            kind: kind_of(pack.directory),
+            domain: pack.directory.domain.clone(),
+            blob_bytes: pack.directory.entries.iter().map(|entry| u64::from(entry.stored_len)).sum(),
+            live: Live::default(),
+            verified_ms: 0,
+        };
+        self.totals.next_pack += 1;
+        self.totals.packs += 1;
+        self.totals.stored_bytes += row.len;
+        self.packs.insert(number, Pending { before: None, after: Some(row) });
+        number
+    }
+
+    /// Adds the row of a blob. Answers whether the row is new.
+    fn add_entry(
+        &mut self,
+        number: PackNumber,
+        entry: &PackEntry,
+        references: u64,
+    ) -> Result<bool, ServerError> {
+        let placed = ChunkRow {
+            pack: number,
+            offset: entry.offset,
+            stored_len: entry.stored_len,
+            plain_len: entry.plain_len,
+            kind: entry.kind,
+            compression: entry.compression,
+            health: Health::Sound,
+            references,
+            idle_since: self.epoch,
+        };
+        match self.row(&entry.id) {
+            None => {
+                self.pack(number)?.live.add(&placed);
+                self.totals.chunks += 1;
+                self.set(entry.id, Some(placed));
+                if references > 0 {
+                    lost_pages::set(&mut self.batch, &entry.id, 0);
+                }
+                Ok(true)
+            }
+            Some(row) => {
+                if row.health == Health::Damaged {
+                    self.heal(entry, row, placed)?;
+                }
+                Ok(false)
+            }
+        }
+    }
+
+    /// A damaged blob is here again: its row names the new place. If it is idle, it is so anew, as of any blob
+    /// that was just sent.
+    fn heal(&mut self, entry: &PackEntry, row: ChunkRow, placed: ChunkRow) -> Result<(), ServerError> {
+        let row = if row.is_idle() { ChunkRow { idle_since: self.epoch, ..row } } else { row };
+        self.place(entry.id, &row, placed)?;
+        self.damaged.delete(entry.id);
+        // An audit that has read the new pack before it was there would miss what the page refers to.
+        self.store.listener.note(&entry.references);
+        Ok(())
+    }
+
+    /// Moves a row to where `to` says; its count stays. One that is idle may have been queued with its old
+    /// pack, so it is queued by itself.
+    fn place(&mut self, id: ChunkId, row: &ChunkRow, to: ChunkRow) -> Result<(), ServerError> {
+        self.take_out(row)?;
+        if row.is_idle() {
+            let item = IdleKey::Row { kind: row.kind, since: row.idle_since, id };
+            self.batch.put(Table::Idle, item.encode(), Vec::new());
+        }
+        let moved = ChunkRow { references: row.references, idle_since: row.idle_since, ..to };
+        self.pack(moved.pack)?.live.add(&moved);
+        self.set(id, Some(moved));
+        Ok(())
+    }
+
+    fn take_out(&mut self, row: &ChunkRow) -> Result<(), ServerError> {
+        let pack = self.pack(row.pack)?;
+        let damaged = || ServerError::Row { object: pack.id.to_string() };
+        pack.live = pack.live.without(row).ok_or_else(damaged)?;
+        Ok(())
+    }
+
+    /// Adds a pack that holds copies of blobs: each row that still names the place in `from` that it was
+    /// copied from names the copy from here on. Answers how many did.
+    pub(crate) fn move_to_pack(
+        &mut self,
+        pack: &NewPack<'_>,
+        from: &BTreeMap<ChunkId, ChunkRow>,
+    ) -> Result<u64, ServerError> {
+        let number = self.new_pack_row(pack);
+        self.load(pack.directory.entries.iter().map(|entry| &entry.id))?;
+        let mut moved = 0;
+        for entry in &pack.directory.entries {
+            let copied = from.get(&entry.id).map(|row| (row.pack, row.offset));
+            let is_there = |row: &ChunkRow| Some((row.pack, row.offset)) == copied;
+            let Some(row) = self.row(&entry.id).filter(is_there) else { continue };
+            let place = ChunkRow { pack: number, offset: entry.offset, ..row };
+            self.place(entry.id, &row, place)?;
+            moved += 1;
+        }
+        Ok(moved)
+    }
+
+    /// Counts so many references more to each page. Answers the first of those that have no row, of which
+    /// and of all others nothing is counted then.
+    pub(crate) fn count(&mut self, counts: &Counts) -> Result<Result<(), Vec<ChunkId>>, ServerError> {
+        let found = self.find(counts)?;
+        if found.is_ok() {
+            self.add(counts.iter().map(|(id, count)| (*id, *count)));
+        }
+        Ok(found)
+    }
+
+    /// Whether each page has a row. Answers the first of those that have none.
+    pub(crate) fn find(&mut self, counts: &Counts) -> Result<Result<(), Vec<ChunkId>>, ServerError> {
+        self.load(counts.keys())?;
+        let missing: Vec<ChunkId> = counts.keys().filter(|id| self.row(id).is_none()).copied().collect();
+        let is_found = missing.is_empty() || !self.store.rules.keep(Rule::CommitFindsItsPages);
+        Ok(if is_found { Ok(()) } else { Err(missing) })
+    }
+
+    fn add(&mut self, counts: impl Iterator<Item = (ChunkId, u64)>) {
+        for (id, count) in counts {
+            if let Some(row) = self.rows.get_mut(&id).and_then(|row| row.after.as_mut()) {
+                row.references += count;
+            }
+        }
+    }
+
+    /// Counts so many references less. What has none left is idle since the present epoch, and queued. What is
+    /// lost has no row, and is owed less from here on.
+    ///
+    /// # Errors
+    /// [`ServerError::Counts`] if there are not as many: the counts are wrong, and must be mended first.
+    pub(crate) fn uncount(&mut self, counts: &Counts) -> Result<(), ServerError> {
+        self.uncount_and_drop(counts, |_| false)
+    }
+
+    /// As [`uncount`](Self::uncount), but what has none left goes in this very batch if it `may_go`.
+    ///
+    /// # Errors
+    /// As [`uncount`](Self::uncount).
+    pub(crate) fn uncount_and_drop(
+        &mut self,
+        counts: &Counts,
+        mut may_go: impl FnMut(&ChunkRow) -> bool,
+    ) -> Result<(), ServerError> {
+        let missing = counts.keys().filter(|id| !self.rows.contains_key(id));
+        let mut found = self.store.chunk_rows(missing)?.into_iter();
+        self.rows.reserve(found.len());
+        for (id, count) in counts {
+            let mut pending = self.rows.remove(id).unwrap_or_else(|| Pending::read(found.next().flatten()));
+            let wrong = || ServerError::Counts { object: id.to_string() };
+            if let Some(row) = pending.after {
+                let references = row.references.checked_sub(*count).ok_or_else(wrong)?;
+                let row = ChunkRow { references, ..row };
+                pending.after = if !row.is_idle() {
+                    Some(row)
+                } else if may_go(&row) {
+                    self.let_go(*id, &row)?;
+                    None
+                } else {
+                    Some(self.rest(*id, row))
+                };
+            } else {
+                let owed =
+                    lost_pages::counts(self.store, [id])?.first().and_then(|owed| owed.checked_sub(*count));
+                lost_pages::set(&mut self.batch, id, owed.ok_or_else(wrong)?);
+            }
+            self.rows.insert(*id, pending);
+        }
+        Ok(())
+    }
+
+    /// The row without references as it is when it is idle since the present epoch; queues it.
+    fn rest(&mut self, id: ChunkId, row: ChunkRow) -> ChunkRow {
+        let item = IdleKey::Row { kind: row.kind, since: self.epoch, id };
+        self.batch.put(Table::Idle, item.encode(), Vec::new());
+        ChunkRow { idle_since: self.epoch, ..row }
+    }
+
+    /// Lets those of `ids` that are idle since before `start` be idle anew: a session that began then was
+    /// told of them. Answers which of them have a sound row.
+    pub(crate) fn revive(&mut self, ids: &[ChunkId], start: Epoch) -> Result<Vec<bool>, ServerError> {
+        let rows = self.rows(ids)?;
+        for (id, row) in ids.iter().zip(&rows) {
+            if let Some(row) = row.filter(|row| row.is_idle() && row.idle_since < start) {
+                let stale = IdleKey::Row { kind: row.kind, since: row.idle_since, id: *id };
+                self.batch.delete(Table::Idle, stale.encode());
+                let rested = self.rest(*id, row);
+                self.set(*id, Some(rested));
+            }
+        }
+        Ok(rows.iter().map(|row| row.is_some_and(|row| row.health == Health::Sound)).collect())
+    }
+
+    /// Takes out the row of an idle chunk or page. What a page refers to must be uncounted as well.
+    pub(crate) fn drop_row(&mut self, id: ChunkId) -> Result<(), ServerError> {
+        self.load([&id])?;
+        let Some(row) = self.row(&id) else { return Ok(()) };
+        self.let_go(id, &row)?;
+        self.set(id, None);
+        Ok(())
+    }
+
+    /// Takes what a row that goes has in other rows.
+    fn let_go(&mut self, id: ChunkId, row: &ChunkRow) -> Result<(), ServerError> {
+        let in_use = !row.is_idle() && self.store.rules.keep(Rule::DropOnlyUncounted);
+        assert!(!in_use, "a row that is in use is never dropped");
+        self.take_out(row)?;
+        self.totals.chunks = self.totals.chunks.saturating_sub(1);
+        if row.health == Health::Damaged {
+            self.damaged.delete(id);
+        }
+        Ok(())
+    }
+
+    /// The packs that go with this batch, as nothing names them any more.
+    pub(crate) fn dead_packs(&self) -> Amount {
+        let mut dead = Amount::default();
+        for row in self.packs.values().filter_map(|pack| pack.after.as_ref()) {
+            if row.live.blobs == 0 {
+                dead.add(row.len);
+            }
+        }
+        dead
+    }
+
+    /// Dooms an object: it may be deleted from `due_ms` on.
+    pub(crate) fn doom(&mut self, key: &DoomedKey, row: DoomedRow) {
+        self.batch.put(Table::Doomed, key.encode(), row.encode());
+    }
+
+    /// Nothing needs an object any more: nothing is said of it from now on.
+    pub(crate) fn let_go_of(&mut self, object: objects::Object) {
+        self.gone.delete(object);
+    }
+
+    /// The batch of all that changed.
+    fn close(mut self) -> Result<Batch, ServerError> {
+        for (number, pending) in std::mem::take(&mut self.packs) {
+            self.write_pack(number, pending);
+        }
+        let changed = self.rows.iter().filter(|(_, row)| row.before != row.after);
+        let mut changed: Vec<(u64, &ChunkId, Option<ChunkRow>)> =
+            changed.map(|(id, row)| (first_bytes(id), id, row.after)).collect();
+        // What is put in order is put fast, here and in the index.
+        changed.sort_unstable_by_key(|(first, id, _)| (*first, *id));
+        self.store.listener.note(changed.iter().map(|(_, id, _)| *id));
+        for (_, id, row) in changed {
+            match row {
+                Some(row) => self.batch.put(Table::Chunk, *id.as_bytes(), row.encode()),
+                None => self.batch.delete(Table::Chunk, *id.as_bytes()),
+            };
+        }
+        std::mem::take(&mut self.damaged).close(self.store, &mut self.batch)?;
+        std::mem::take(&mut self.gone).close(self.store, &mut self.batch)?;
+        if self.totals != self.store.totals()? {
+            self.batch.put(Table::Meta, Totals::KEY, self.totals.encode());
+        }
+        Ok(self.batch)
+    }
+
+    fn write_pack(&mut self, number: PackNumber, pending: Pending<PackRow>) {
+        let Some(row) = pending.after.filter(|row| pending.before.as_ref() != Some(row)) else { return };
+        if row.live.blobs > 0 {
+            self.batch.put(Table::Pack, number.key(), row.encode());
+            return;
+        }
+        self.batch.delete(Table::Pack, number.key());
+        packs::forget(&mut self.batch, number);
+        self.gone.delete(objects::Object::Pack(number));
+        self.totals.packs = self.totals.packs.saturating_sub(1);
+        self.totals.stored_bytes = self.totals.stored_bytes.saturating_sub(row.len);
+        let key = DoomedKey { kind: DoomedKind::Pack, name: pack_object(&row.id) };
+        let doomed = DoomedRow { due_ms: self.due_ms, bytes: row.len, ..DoomedRow::NOW };
+        self.doom(&key, doomed);
+    }
+}
+
+/// The beginning of an id, which sorts as the id does and is compared faster.
+fn first_bytes(id: &ChunkId) -> u64 {
+    id.as_bytes().first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
+}
+
+fn kind_of(directory: &Directory) -> BlobKind {
+    directory.entries.first().map_or(BlobKind::Chunk, |entry| entry.kind)
+}
+
+#[cfg(test)]
+mod tests;

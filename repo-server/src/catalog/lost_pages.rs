@@ -1,0 +1,47 @@
+//! References to pages that are lost: manifests name them, and no pack has them.
+//!
+//! A page without a row has no count, but its manifests stay, and each takes its reference back when its
+//! snapshot goes. So what is owed to a lost page is kept, and a page that is pushed again begins with it:
+//! without that, the going of the old snapshot would take the reference of a new one. Nothing is owed to a
+//! chunk: a page has a row only if all its chunks have (X7).
+//!
+//! Rows `owed/<page id>` of the meta table; the value is the count.
+
+use format_spec::ChunkId;
+
+use crate::error::ServerError;
+use crate::index::{Batch, Table};
+use crate::store::Store;
+
+const PREFIX: &[u8] = b"owed/";
+
+fn key(id: &ChunkId) -> Vec<u8> {
+    [PREFIX, id.as_bytes().as_slice()].concat()
+}
+
+/// How many manifests name each of `ids`, pages without rows. Blocks.
+pub(crate) fn counts<'a>(
+    store: &Store,
+    ids: impl IntoIterator<Item = &'a ChunkId>,
+) -> Result<Vec<u64>, ServerError> {
+    let keys: Vec<Vec<u8>> = ids.into_iter().map(key).collect();
+    let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
+    let values = store.parts.index.multi_get(Table::Meta, &keys)?;
+    let decode = |value: Option<Vec<u8>>| match value {
+        None => Ok(0),
+        Some(value) => {
+            let count = value.try_into().map(u64::from_le_bytes);
+            count.map_err(|_| ServerError::Row { object: "references to a lost page".to_owned() })
+        }
+    };
+    values.into_iter().map(decode).collect()
+}
+
+/// Says what is owed to a page; nothing is owed from the batch on that adds its row.
+pub(crate) fn set(batch: &mut Batch, id: &ChunkId, count: u64) {
+    if count == 0 {
+        batch.delete(Table::Meta, key(id));
+    } else {
+        batch.put(Table::Meta, key(id), count.to_le_bytes());
+    }
+}

@@ -1,0 +1,224 @@
+//! Counting: are the packs, manifests and snapshots that the index names on the site at all?
+//!
+//! One listing answers for all of them, without reading one. A few that are missing are damage: their blobs go in
+//! quarantine, and the next push sends them again. A site that lacks most of its packs is not damaged but not there: a
+//! disk that is not mounted, an emptied folder. Then nothing goes in quarantine, the alarm `site_incomplete` is up,
+//! and nothing is pushed, forgotten or collected: a push would be "complete" over nothing. The alarm goes once the
+//! site is whole again, or when an operator says that the rest is all there is ([`accept`]).
+//!
+//! The looks come in this order: rows, listing, rows again. A pack is put before its row is there, and its row goes
+//! before it does; so what has a row both times is on the site at the time of the listing.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use format_spec::{ManifestId, SnapshotId};
+
+use super::full::if_there_is_room;
+use crate::defects::blobs::{self, Place};
+use crate::defects::objects::{self, Object};
+use crate::error::ServerError;
+use crate::health::alarm::{self, AlarmCode};
+use crate::index::row::{PackNumber, PackRow};
+use crate::index::{KeyRange, Table};
+use crate::site::layout::{descriptor_object, manifest_object, pack_object, snapshot_object};
+use crate::site::{Area, Listed, ObjectName, Prefix, SiteError};
+use crate::store::Store;
+use crate::sync::lock;
+
+/// So few missing packs are damage, whatever their share.
+const FEW: usize = 1;
+
+/// What an operator does about it.
+const WAY_OUT: &str = "bring the disk of the site back and restart the server; if these packs are lost for good, \
+                       `astacus-admin verify --level exists --accept-loss` (docs/operations.md, `site_incomplete`)";
+
+/// What the index names and the site does not have.
+#[derive(Debug, Default)]
+struct Missing {
+    packs: HashSet<PackNumber>,
+    /// Manifests, and snapshots' own objects.
+    objects: Vec<Object>,
+    /// Packs that the site should have, those aside that are known to be lost.
+    of_packs: usize,
+    /// The site does not even have the descriptor of the repository.
+    no_descriptor: bool,
+}
+
+impl Missing {
+    /// Whether this is no damage of single objects: the site is not there, or most of it.
+    fn is_site(&self) -> bool {
+        let most = self.packs.len() > FEW && self.packs.len() * 2 > self.of_packs;
+        self.no_descriptor || most
+    }
+
+    fn problem(&self) -> String {
+        let packs = match self.no_descriptor {
+            true => "the site has no descriptor of the repository".to_owned(),
+            false => format!("{} of {} packs are not on the site", self.packs.len(), self.of_packs),
+        };
+        format!("{packs}: nothing is pushed, forgotten or deleted; {WAY_OUT}")
+    }
+}
+
+/// Counts, and writes down what is missing. Returns how many blobs are newly in quarantine.
+///
+/// # Errors
+/// The site could not be listed, or the index not be read or written: nothing is known.
+pub(crate) async fn take(store: &Arc<Store>) -> Result<u64, ServerError> {
+    let missing = count(store).await?;
+    if missing.is_site() {
+        let problem = missing.problem();
+        let raise = move |store: &Arc<Store>| alarm::raise(store, AlarmCode::SiteIncomplete, &problem);
+        if_there_is_room(store.blocking(raise).await)?;
+        return Ok(0);
+    }
+    write_down(store, missing).await
+}
+
+/// Counts after a read that says of an object that it is missing, on a site that is not there otherwise either: once,
+/// until the alarm is up.
+///
+/// # Errors
+/// The index could not be read or written.
+pub(crate) async fn take_if_missing(store: &Arc<Store>, error: &ServerError) -> Result<(), ServerError> {
+    let is_up = |store: &Arc<Store>| alarm::is_up(store, AlarmCode::SiteIncomplete);
+    if !matches!(error, ServerError::Site(SiteError::NotFound { .. })) || store.blocking(is_up).await? {
+        return Ok(());
+    }
+    match take(store).await {
+        // It does not answer: the caller is told by its own error.
+        Err(ServerError::Site(_)) => Ok(()),
+        taken => taken.map(drop),
+    }
+}
+
+/// As [`take`], and whatever is missing is taken as lost.
+///
+/// # Errors
+/// As [`take`]; and [`ServerError::Refused`] if the site is not there at all.
+pub(crate) async fn accept(store: &Arc<Store>) -> Result<u64, ServerError> {
+    let missing = count(store).await?;
+    if missing.no_descriptor {
+        return Err(ServerError::Refused { code: AlarmCode::SiteIncomplete.name(), why: missing.problem() });
+    }
+    write_down(store, missing).await
+}
+
+/// Looks again while the alarm is up: the disk may be back.
+///
+/// # Errors
+/// As [`take`].
+pub(crate) async fn look_again(store: &Arc<Store>) -> Result<(), ServerError> {
+    let is_up = |store: &Arc<Store>| alarm::is_up(store, AlarmCode::SiteIncomplete);
+    if store.blocking(is_up).await? { take(store).await.map(drop) } else { Ok(()) }
+}
+
+/// Whether a pack is known to be lost since this process began: it need not be counted again.
+pub(crate) fn is_lost(store: &Store, pack: PackNumber) -> bool {
+    lock(&store.damage.lost_packs).contains(&pack)
+}
+
+async fn write_down(store: &Arc<Store>, missing: Missing) -> Result<u64, ServerError> {
+    let Missing { packs, objects, .. } = missing;
+    let mut marked = 0;
+    if !packs.is_empty() {
+        let mark = move |store: &Arc<Store>| {
+            let rows = store.rows_of(&packs)?;
+            let why = "its pack is not on the site";
+            let damage: Vec<_> = rows.iter().map(|(id, row)| (*id, Place::of(row), why.to_owned())).collect();
+            let marked = blobs::mark(store, &damage)?;
+            lock(&store.damage.lost_packs).extend(packs);
+            Ok(marked)
+        };
+        marked = if_there_is_room(store.blocking(mark).await)?;
+    }
+    let note = move |store: &Arc<Store>| {
+        for object in objects {
+            objects::note(store, object, "is not on the site")?;
+        }
+        alarm::clear(store, AlarmCode::SiteIncomplete)
+    };
+    if_there_is_room(store.blocking(note).await)?;
+    Ok(marked)
+}
+
+async fn count(store: &Arc<Store>) -> Result<Missing, ServerError> {
+    let before = store.blocking(|store| Named::read(store)).await?;
+    let no_descriptor = match store.parts.site.len(&descriptor_object()).await {
+        Ok(_) => false,
+        Err(SiteError::NotFound { .. }) => true,
+        Err(error) => return Err(store.site_error(error)),
+    };
+    let packs = list(store, Area::Packs).await?;
+    let mut objects = list(store, Area::Manifests).await?;
+    objects.extend(list(store, Area::Snapshots).await?);
+    let compare = move |store: &Arc<Store>| {
+        let still = Named::read(store)?;
+        let mut missing = Missing { of_packs: still.packs.len(), no_descriptor, ..Missing::default() };
+        for (number, row) in before.packs {
+            if still.packs.contains_key(&number) && !packs.contains(&pack_object(&row.id)) {
+                missing.packs.insert(number);
+            }
+        }
+        let is_missing = |object: &Object| {
+            let is_there = name(*object).is_none_or(|name| objects.contains(&name));
+            still.objects.contains(object) && !is_there
+        };
+        missing.objects = before.objects.into_iter().filter(is_missing).collect();
+        Ok(missing)
+    };
+    store.blocking(compare).await
+}
+
+async fn list(store: &Store, area: Area) -> Result<HashSet<ObjectName>, ServerError> {
+    let listed = store.parts.site.list(&Prefix::area(area)).await;
+    let listed = listed.map_err(|error| store.site_error(error))?;
+    Ok(listed.into_iter().map(|Listed { name, .. }| name).collect())
+}
+
+/// What the index names.
+struct Named {
+    packs: HashMap<PackNumber, PackRow>,
+    objects: HashSet<Object>,
+}
+
+/// Where an object lies that has a name of its own.
+fn name(object: Object) -> Option<ObjectName> {
+    match object {
+        Object::Manifest(id) => Some(manifest_object(&id)),
+        Object::Snapshot(id) => Some(snapshot_object(&id)),
+        Object::Pack(_) => None,
+    }
+}
+
+impl Named {
+    fn read(store: &Store) -> Result<Self, ServerError> {
+        let lost = blobs::by_pack(store)?;
+        let mut packs = HashMap::new();
+        store.for_each_pack(|number, row| {
+            // Nothing of it counts as stored any more.
+            let is_lost = lost.get(&number).is_some_and(|damaged| *damaged >= row.live.blobs);
+            if !is_lost && row.live.blobs > 0 {
+                packs.insert(number, row.clone());
+            }
+        })?;
+        let mut objects = HashSet::new();
+        store.for_each_row(Table::Manifest, &KeyRange::all(), |key, _| {
+            let id = key.try_into().map(ManifestId::from_bytes);
+            let id = id.map_err(|_| ServerError::Row { object: "a manifest".to_owned() })?;
+            objects.insert(Object::Manifest(id));
+            Ok(())
+        })?;
+        store.for_each_row(Table::Snapshot, &KeyRange::all(), |key, _| {
+            let id = key.try_into().map(SnapshotId::from_bytes);
+            let id = id.map_err(|_| ServerError::Row { object: "a snapshot".to_owned() })?;
+            objects.insert(Object::Snapshot(id));
+            Ok(())
+        })?;
+        Ok(Self { packs, objects })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,34 @@
+//! Whether a walk over all snapshots is due, which names those that need a damaged blob.
+
+use crate::error::ServerError;
+use crate::index::{Batch, Table};
+use crate::store::Store;
+
+/// A number that grows with each batch that puts blobs in quarantine; gone once a walk has named all they hurt.
+const WALK_KEY: &[u8] = b"hurt_due";
+
+/// A walk over all snapshots is due: says so in the batch by which it becomes due.
+pub(crate) fn walk_is_due(store: &Store, batch: &mut Batch) -> Result<(), ServerError> {
+    let next = due(store)?.unwrap_or_default().wrapping_add(1);
+    batch.put(Table::Meta, WALK_KEY, next.to_le_bytes());
+    Ok(())
+}
+
+/// Which walk is due, if one is. Blocks.
+pub(crate) fn due(store: &Store) -> Result<Option<u64>, ServerError> {
+    let Some(value) = store.parts.index.get(Table::Meta, WALK_KEY)? else { return Ok(None) };
+    let wrong = |_| ServerError::Row { object: "the number of a walk".to_owned() };
+    value.try_into().map(u64::from_le_bytes).map(Some).map_err(wrong)
+}
+
+/// A walk that began when `begun` was due has named all that is hurt, unless more became damaged meanwhile. Blocks.
+pub(crate) fn walked(store: &Store, begun: Option<u64>) -> Result<(), ServerError> {
+    store.exclusively(|| {
+        if begun.is_none() || due(store)? != begun {
+            return Ok(());
+        }
+        let mut batch = Batch::new();
+        batch.delete(Table::Meta, WALK_KEY);
+        store.commit(batch)
+    })
+}

@@ -1,0 +1,136 @@
+//! Why a data folder cannot be used.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use format_spec::{ErrorClass, FormatError};
+
+use crate::durable::DurableError;
+use crate::error::ServerError;
+use crate::index::OpenError;
+use crate::site::SiteError;
+use crate::site::layout::DESCRIPTOR;
+use crate::site_lock::LockError;
+
+/// The copy of the descriptor in the data folder.
+pub(super) const COPY: &str = "repository.json";
+
+/// Why a data folder cannot be used. A folder that was not ours is as it was.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "a variant's line covers its fields")]
+pub enum CreateError {
+    /// The folder holds something else.
+    #[error("{} holds no repository and is not empty (`{found}`): name an empty folder", dir.display())]
+    NotEmpty { dir: PathBuf, found: String },
+    /// A rebuild of the index was cut short.
+    #[error("the index in {} is not finished: run `astacus-server rebuild` again", dir.display())]
+    HalfBuilt { dir: PathBuf },
+    /// There is an index, and no site: the site is elsewhere, or not mounted.
+    #[error("{} has an index, and there is no repository in {}: name the right `--site`; if only its file `{DESCRIPTOR}` is gone, put that back from its copy (`{COPY}` in the data folder)", dir.display(), site.display())]
+    NoSite { dir: PathBuf, site: PathBuf },
+    /// There is no repository where one must be.
+    #[error("there is no repository in {}: name the right folder, or mount its disk", dir.display())]
+    NoRepository { dir: PathBuf },
+    /// A file that must be there is missing.
+    #[error("{} is missing: put it back from its copy", path.display())]
+    Missing { path: PathBuf },
+    /// The folder belongs to another user.
+    #[error(
+        "{} belongs to user {owner}, and the server runs as user {us}: start it as that user, or run \
+         `chown -R {us} {}`",
+        dir.display(), dir.display()
+    )]
+    OtherOwner { dir: PathBuf, owner: u32, us: u32 },
+    /// Others than its owner may read or write a secret.
+    #[error(
+        "{} is open to other users: run `chmod 600 {}`, and make a new one if somebody may have read it",
+        path.display(), path.display()
+    )]
+    OpenToOthers { path: PathBuf },
+    /// The token could be guessed.
+    #[error(
+        "{} holds a token of fewer than 32 characters: remove the file, and the server makes a new one",
+        path.display()
+    )]
+    ShortToken { path: PathBuf },
+    /// The file system lacks something that durable files need.
+    #[error(
+        "the file system of {} cannot {lacks}: use one of this machine's disks, such as ext4, XFS or btrfs",
+        dir.display()
+    )]
+    FileSystem { dir: PathBuf, lacks: &'static str },
+    /// The repository has a newer format.
+    #[error(
+        "the repository was made by a newer program: it has format version {found}, and this program reads \
+         version {reads}. Nothing is damaged: start it with that program"
+    )]
+    Newer { found: u16, reads: u16 },
+    /// A file does not hold what it should.
+    #[error("{} is not a {what}", path.display())]
+    Malformed { path: PathBuf, what: &'static str },
+    /// The master key belongs to another repository.
+    #[error("{} is the key of another repository", path.display())]
+    WrongKey { path: PathBuf },
+    /// The descriptor on the site cannot be used.
+    #[error(
+        "the descriptor of the repository on the site (`keyring/repository`) is damaged: put it back from its copy (`{COPY}` in the data folder)"
+    )]
+    Descriptor(#[source] FormatError),
+    /// The descriptor on the site is another one than the index was made with.
+    #[error("{} is not what it was: put it back from its copy {}, or name the right `--site`", descriptor.display(), copy.display())]
+    DescriptorChanged { descriptor: PathBuf, copy: PathBuf },
+    /// A file or folder could not be read.
+    #[error("read {}", path.display())]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    /// A file or folder could not be made.
+    #[error("prepare the data folder")]
+    Write(#[from] DurableError),
+    /// The index could not be opened.
+    #[error("open the index")]
+    Index(#[from] OpenError),
+    /// The site could not be used.
+    #[error("open the site")]
+    Site(#[from] SiteError),
+    /// The lock of the site could not be had.
+    #[error(transparent)]
+    Locked(#[from] LockError),
+    /// The repository could not be read.
+    #[error("open the repository")]
+    Open(#[from] ServerError),
+}
+
+impl CreateError {
+    /// What the operator can do about it.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::NotEmpty { .. }
+            | Self::WrongKey { .. }
+            | Self::OtherOwner { .. }
+            | Self::OpenToOthers { .. }
+            | Self::ShortToken { .. }
+            | Self::FileSystem { .. }
+            | Self::Newer { .. } => ErrorClass::Usage,
+            Self::Missing { .. } | Self::NoSite { .. } | Self::NoRepository { .. } => ErrorClass::NotFound,
+            Self::HalfBuilt { .. } => ErrorClass::Conflict,
+            Self::Malformed { .. } | Self::Descriptor(_) | Self::DescriptorChanged { .. } => {
+                ErrorClass::Integrity
+            }
+            Self::Read { .. } | Self::Write(_) => ErrorClass::Unavailable,
+            Self::Index(error) => error.class(),
+            Self::Site(error) => error.class(),
+            Self::Locked(LockError::Held(_) | LockError::Lost(_)) => ErrorClass::Conflict,
+            Self::Locked(_) => ErrorClass::Unavailable,
+            Self::Open(error) => error.class(),
+        }
+    }
+}
+
+/// A file or folder could not be read.
+pub(crate) fn read_error(path: &Path, source: io::Error) -> CreateError {
+    CreateError::Read { path: path.to_owned(), source }
+}

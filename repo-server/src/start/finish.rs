@@ -1,0 +1,92 @@
+//! A commit that was cut off between its snapshot object and its batch is brought to its end.
+//!
+//! The object says all that the batch says, and the doomed row of its name says whose commit it was. The batch is made by
+//! the same checks at any later time, as long as the session has its row: no other commit of it was acknowledged (S4),
+//! and nobody has ended or adopted it (L2, L4). A client that asks again is told of this snapshot.
+//!
+//! A batch that an index has lost after it was acknowledged looks just the same. That is what this is for: a damaged
+//! end of a journal, or a drive that lost what it had promised to keep, takes no snapshot with it (S1).
+
+use std::sync::Arc;
+
+use format_spec::{FormatError, SessionId, SnapshotId};
+use tokio::sync::MutexGuard;
+
+use crate::error::{Chain, ServerError};
+use crate::health::space;
+use crate::index::IndexError;
+use crate::pack;
+use crate::server::Server;
+use crate::session::{self, SessionRow};
+use crate::site::layout::snapshot_object;
+use crate::snapshot::commit::{apply, check_owner, check_pages};
+use crate::snapshot::{open_manifest, read};
+
+const OVER: &str = "its session is over";
+
+/// What became of a commit that was cut off.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Finish {
+    /// Its snapshot is there.
+    Done,
+    /// It cannot be brought to its end, for this reason; its objects stay doomed.
+    Impossible(String),
+}
+
+/// Brings the commit of `session` to its end whose snapshot object is `id`'s. Nothing that is doomed is deleted
+/// meanwhile, as the caller has the turn.
+///
+/// # Errors
+/// The site or the index could not be read or written: it may be done later.
+pub(crate) async fn finish(
+    server: &Arc<Server>,
+    id: SnapshotId,
+    session: SessionId,
+    _turn: &MutexGuard<'_, ()>,
+) -> Result<Finish, ServerError> {
+    let impossible = |why: &str| Ok(Finish::Impossible(why.to_owned()));
+    let attempts = session::attempts(&server.sessions, session);
+    let Ok(_attempt) = attempts.try_lock() else { return impossible("another attempt is under way") };
+    let Some(granted) = session::granted(&server.sessions, session) else { return impossible(OVER) };
+    match make(server, id, session, granted).await {
+        Ok(()) => Ok(Finish::Done),
+        Err(ServerError::Index(IndexError::Precondition { .. })) => impossible(OVER),
+        // What is over a limit stays so: it must not keep others from being settled.
+        Err(error @ (ServerError::Index(IndexError::TooLarge { .. }) | ServerError::BadRequest { .. })) => {
+            impossible(&Chain(&error).to_string())
+        }
+        Err(ServerError::MissingChunks { missing }) => {
+            impossible(&format!("{} of its pages are not in the index", missing.len()))
+        }
+        Err(error) => pack::unreadable(&error).map(Finish::Impossible).ok_or(error),
+    }
+}
+
+/// The batch, made from the objects.
+async fn make(
+    server: &Arc<Server>,
+    id: SnapshotId,
+    session: SessionId,
+    granted: SessionRow,
+) -> Result<(), ServerError> {
+    let name = snapshot_object(&id);
+    let snapshot = read(&server.store, &name).await?;
+    let is_another = || ServerError::Damaged {
+        object: name.to_string(),
+        source: FormatError::Unauthentic { what: "snapshot" },
+    };
+    let ([of], true) = (snapshot.manifests.as_slice(), snapshot.id == id) else { return Err(is_another()) };
+    let (_, manifest) = open_manifest(&server.store, of.id).await?;
+    check_owner(&manifest, &granted).map_err(|_| is_another())?;
+    let apply = move |server: &Arc<Server>| {
+        let pages = check_pages(&server.store, &server.store.domain(&granted.cluster), &manifest)?;
+        // On a full disk as well: until it is done, nothing can be collected.
+        space::with_ballast(&server.store, || {
+            apply(&server.store, &server.sessions, session, &granted, &snapshot, &pages)
+        })
+    };
+    server.blocking(apply).await
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,341 @@
+//! A data folder: opened if it holds a repository, made into one if it is empty.
+//!
+//! ```text
+//! DIR/master.key    the master key, hex, mode 0600
+//! DIR/admin.token   the token of requests, mode 0600
+//! DIR/repository.json   a copy of the descriptor on the site
+//! DIR/index/        the index
+//! DIR/ballast       room for a collector on a full disk, see `space`
+//! DIR/site/         the default site
+//! DIR/rebuilding    while a rebuild of the index is not finished
+//! DIR/tmp/          temporary files; emptied at each start
+//! ```
+//! The descriptor on the site is written last: a folder without it was cut short while it was made,
+//! and the next start goes on with what is there.
+
+use std::io;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use format_spec::descriptor::Descriptor;
+use format_spec::key::MasterKey;
+use format_spec::wire::ChunkerSpec;
+use format_spec::{FormatError, RepositoryId, id};
+
+use super::error::{COPY, CreateError, read_error};
+use super::{guard, lock};
+use crate::clock::{Clock, SystemClock};
+use crate::defects::census;
+use crate::durable::{self, Disk, FileName, RealDisk};
+use crate::error::{Chain, ServerError};
+use crate::health::space::restore_ballast;
+use crate::index::{self, Index, KeyRange, Missing, Table};
+use crate::server::Server;
+use crate::settings::{DEFAULT_CHUNKER, Settings};
+use crate::site::layout::{DESCRIPTOR, descriptor_object};
+use crate::site::{Site, SiteUrl, StoreSite};
+use crate::site_lock::{Owner, SiteLock};
+use crate::space::{self, Space};
+use crate::start::compare;
+use crate::store::{OnHalt, Parts};
+
+const OURS: [&str; 8] = [TOKEN, space::BALLAST, "index", "master.key", "site", COPY, MARKER, SCRATCH];
+
+/// The file with the token of requests.
+const TOKEN: &str = "admin.token";
+
+/// The file that says that the index is not finished.
+pub(crate) const MARKER: &str = "rebuilding";
+
+const SCRATCH: &str = "tmp";
+
+/// An open data folder.
+pub struct Opened {
+    /// The repository in it.
+    pub server: Arc<Server>,
+    /// The token that requests must carry.
+    pub token: String,
+}
+
+/// Refuses a folder in which no repository was made, which stays as it is.
+///
+/// # Errors
+/// [`CreateError::NoRepository`].
+pub fn check_exists(dir: &Path) -> Result<(), CreateError> {
+    if dir.join(COPY).exists() { Ok(()) } else { Err(CreateError::NoRepository { dir: dir.to_owned() }) }
+}
+
+/// Opens the repository in `dir`, or makes one as `settings` say if the folder is empty or missing. Its site is
+/// `site`, or else a folder in `dir`.
+///
+/// # Errors
+/// [`CreateError`]. A folder that holds anything else is left as it is.
+pub async fn open_or_create(
+    dir: &Path,
+    site: Option<&SiteUrl>,
+    settings: Settings,
+    on_halt: OnHalt,
+) -> Result<Opened, CreateError> {
+    open_or_create_on(Arc::new(RealDisk), dir, site, settings, on_halt).await
+}
+
+/// As [`open_or_create`], with another disk to write folders and files to; the engine of the index, and what is not
+/// durable, use this machine's.
+async fn open_or_create_on(
+    disk: Arc<dyn Disk>,
+    dir: &Path,
+    site: Option<&SiteUrl>,
+    settings: Settings,
+    on_halt: OnHalt,
+) -> Result<Opened, CreateError> {
+    let (engine, chunker) = (settings.engine, settings.chunker);
+    guard::own_folder(dir)?;
+    let dir = &settled_folder(disk.as_ref(), dir)?;
+    if dir.join(MARKER).exists() {
+        return Err(CreateError::HalfBuilt { dir: dir.to_owned() });
+    }
+    let site_dir = site.map_or_else(|| dir.join("site"), |site| site.folder().to_owned());
+    let exists = site_dir.join(DESCRIPTOR).exists();
+    if !exists {
+        check_ours(dir)?;
+    }
+    guard::close_folder(dir)?;
+    guard::probe(dir)?;
+    let (master_path, token_path) = (dir.join("master.key"), dir.join(TOKEN));
+    guard::check_secret(&master_path)?;
+    guard::check_secret(&token_path)?;
+    let missing = if exists { Missing::Refuse } else { Missing::Create };
+    let index = index::open_on(Arc::clone(&disk), engine, &dir.join("index"), missing)?;
+    if !exists {
+        check_empty(index.as_ref(), dir, &site_dir)?;
+    }
+    durable::sweep_temporaries(disk.as_ref(), dir)?;
+    sweep_scratch(dir)?;
+    let site_dir = settled_folder(disk.as_ref(), &site_dir)?;
+    guard::probe(&site_dir)?;
+    let site = StoreSite::folder_on(Arc::clone(&disk), &site_dir)?;
+    let (master, descriptor, token) = if exists {
+        let text =
+            read_secret(&master_path)?.ok_or_else(|| CreateError::Missing { path: master_path.clone() })?;
+        let (master, descriptor) = (parse_key(&master_path, &text)?, read_descriptor(&site).await?);
+        if let Some(warning) = not_heeded(chunker.as_ref(), &descriptor.chunker) {
+            tracing::warn!("{warning}");
+        }
+        (master, descriptor, token_or_new(disk.as_ref(), dir)?)
+    } else {
+        let created = create(disk.as_ref(), dir, &site, chunker.unwrap_or(DEFAULT_CHUNKER)).await?;
+        tracing::warn!(
+            data_dir = %dir.display(),
+            "a new repository was made: keep copies of its `master.key` and `repository.json` on another machine, \
+             as nobody can read it without them"
+        );
+        created
+    };
+    guard::check_token(&token_path, &token)?;
+    if !descriptor.fits(&master) {
+        return Err(CreateError::WrongKey { path: master_path });
+    }
+    check_copy(disk.as_ref(), dir, &site_dir, &descriptor)?;
+    let clock = SystemClock::new();
+    let lock =
+        SiteLock::of_folder(&site_dir, &site, &clock, Owner::this_process(&clock, fill_random)).await?;
+    let choices = settings.choices.clone();
+    let parts = parts(dir, index, Arc::new(site), settings, on_halt);
+    let parts = Parts { lock, space: parts.space.with_site(&site_dir), ..parts };
+    let server = Server::open(parts, choices, master, descriptor)?;
+    tokio::spawn(lock::keep(Arc::downgrade(&server.store)));
+    restore_ballast(&server.store);
+    compare::settle_once(&server).await;
+    if let Err(error) = census::take(&server.store).await {
+        tracing::error!(error = %Chain(&error), "the packs on the site could not be counted");
+    }
+    Ok(Opened { server, token: token.trim_end().to_owned() })
+}
+
+/// What a repository over the folder `dir` is made of.
+pub(crate) fn parts(
+    dir: &Path,
+    index: Arc<dyn Index>,
+    site: Arc<dyn Site>,
+    settings: Settings,
+    on_halt: OnHalt,
+) -> Parts {
+    let Settings { engine, space, upkeep, memory_bytes, .. } = settings;
+    Parts {
+        index,
+        site,
+        lock: SiteLock::none(),
+        clock: Arc::new(SystemClock::new()),
+        scratch: dir.join(SCRATCH),
+        random: fill_random,
+        on_halt,
+        space: Space::of(dir, space),
+        upkeep,
+        cores: std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get),
+        engine: engine.name(),
+        memory_bytes,
+    }
+}
+
+/// The folder `dir`, made if it is missing, without symlinks in its path. Its name is durable, and so are those of
+/// the folders above it and the names in it: an earlier process may have died before it synced them.
+pub(crate) fn settled_folder(disk: &dyn Disk, dir: &Path) -> Result<PathBuf, CreateError> {
+    let made = std::fs::create_dir_all(dir).and_then(|()| dir.canonicalize());
+    let dir = made.map_err(|source| read_error(dir, source))?;
+    durable::settle_path(disk, &dir)?;
+    Ok(dir)
+}
+
+/// Refuses the index of a repository that is still to be made if it holds anything, or if there was a descriptor
+/// before: it belongs to another site.
+fn check_empty(index: &dyn Index, dir: &Path, site: &Path) -> Result<(), CreateError> {
+    let no_site = || CreateError::NoSite { dir: dir.to_owned(), site: site.to_owned() };
+    if dir.join(COPY).exists() {
+        return Err(no_site());
+    }
+    let one = NonZeroUsize::MIN;
+    for table in [Table::Pack, Table::Snapshot, Table::Meta] {
+        let found = index.scan(table, &KeyRange::all(), one).map_err(ServerError::from)?;
+        if !found.rows.is_empty() {
+            return Err(no_site());
+        }
+    }
+    Ok(())
+}
+
+/// Tells of chunk lengths in the configuration that are not those of the repository, which keeps its own for its life.
+fn not_heeded(configured: Option<&ChunkerSpec>, kept: &ChunkerSpec) -> Option<String> {
+    let other = configured.filter(|configured| *configured != kept)?;
+    let lengths = |spec: &ChunkerSpec| match *spec {
+        ChunkerSpec::FastCdc { min_len, avg_len, max_len } => {
+            format!("min_kib = {}, avg_kib = {}, max_kib = {}", min_len >> 10, avg_len >> 10, max_len >> 10)
+        }
+        ChunkerSpec::Fixed { len } => format!("pieces of {len} bytes"),
+    };
+    let (other, kept) = (lengths(other), lengths(kept));
+    Some(format!(
+        "section [chunker] of the configuration ({other}) is not heeded: a repository keeps the lengths it was made with ({kept})"
+    ))
+}
+
+/// Compares the descriptor with its copy beside the key, which is made if there is none: without a descriptor
+/// nothing of a repository can be read, and with a changed one chunks are cut otherwise.
+fn check_copy(disk: &dyn Disk, dir: &Path, site: &Path, descriptor: &Descriptor) -> Result<(), CreateError> {
+    let is = String::from_utf8_lossy(&descriptor.encode()).into_owned();
+    let was = read_or_publish(disk, dir, COPY, || is.clone())?;
+    if is == was {
+        return Ok(());
+    }
+    Err(CreateError::DescriptorChanged { descriptor: site.join(DESCRIPTOR), copy: dir.join(COPY) })
+}
+
+/// The token of a repository that is there; one that was lost is made again.
+fn token_or_new(disk: &dyn Disk, dir: &Path) -> Result<String, CreateError> {
+    if let Some(token) = read_secret(&dir.join(TOKEN))? {
+        return Ok(token);
+    }
+    let token = new_token(disk, dir)?;
+    tracing::warn!(
+        file = %dir.join(TOKEN).display(),
+        "the token was lost and a new one was made: clients that have the old one are refused until they have this one"
+    );
+    Ok(token)
+}
+
+/// The token in `dir`, made if there is none.
+pub(crate) fn new_token(disk: &dyn Disk, dir: &Path) -> Result<String, CreateError> {
+    read_or_publish(disk, dir, TOKEN, || id::to_hex(&random::<32>()) + "\n")
+}
+
+/// Makes what is not there yet, the descriptor last.
+async fn create(
+    disk: &dyn Disk,
+    dir: &Path,
+    site: &StoreSite,
+    chunker: ChunkerSpec,
+) -> Result<(MasterKey, Descriptor, String), CreateError> {
+    let master_path = dir.join("master.key");
+    let new_key = || MasterKey::from_bytes(random()).to_file_text();
+    let master = parse_key(&master_path, &read_or_publish(disk, dir, "master.key", new_key)?)?;
+    let token = new_token(disk, dir)?;
+    let server = RepositoryId::new(SystemClock::new().unix_ms(), random());
+    let descriptor = Descriptor::new(server, &master, chunker);
+    site.put_new(&descriptor_object(), Bytes::from(descriptor.encode())).await?;
+    Ok((master, descriptor, token))
+}
+
+pub(crate) fn check_ours(dir: &Path) -> Result<(), CreateError> {
+    for entry in std::fs::read_dir(dir).map_err(|source| read_error(dir, source))? {
+        let found = entry.map_err(|source| read_error(dir, source))?.file_name();
+        let found = found.to_string_lossy();
+        if !OURS.contains(&found.as_ref()) && !found.starts_with(durable::TEMPORARY_PREFIX) {
+            return Err(CreateError::NotEmpty { dir: dir.to_owned(), found: found.into_owned() });
+        }
+    }
+    Ok(())
+}
+
+/// Removes what a dead process left of its temporary files.
+pub(crate) fn sweep_scratch(dir: &Path) -> Result<(), CreateError> {
+    let scratch = dir.join(SCRATCH);
+    match std::fs::remove_dir_all(&scratch) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(read_error(&scratch, source)),
+        _ => Ok(()),
+    }
+}
+
+async fn read_descriptor(site: &StoreSite) -> Result<Descriptor, CreateError> {
+    let bytes = site.get(&descriptor_object()).await?;
+    Descriptor::decode(&bytes).map_err(|error| match error {
+        FormatError::Version { found, expected, .. } if found > expected => {
+            CreateError::Newer { found, reads: expected }
+        }
+        error => CreateError::Descriptor(error),
+    })
+}
+
+pub(crate) fn name(text: &str) -> FileName {
+    text.parse().expect("a plain name")
+}
+
+pub(crate) fn read_or_publish(
+    disk: &dyn Disk,
+    dir: &Path,
+    file: &str,
+    content: impl FnOnce() -> String,
+) -> Result<String, CreateError> {
+    if let Some(text) = read_secret(&dir.join(file))? {
+        return Ok(text);
+    }
+    let text = content();
+    durable::publish(disk, dir, &name(file), text.as_bytes())?;
+    Ok(text)
+}
+
+pub(crate) fn read_secret(path: &Path) -> Result<Option<String>, CreateError> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(read_error(path, source)),
+    }
+}
+
+pub(crate) fn parse_key(path: &Path, text: &str) -> Result<MasterKey, CreateError> {
+    MasterKey::parse(text).ok_or_else(|| CreateError::Malformed { path: path.to_owned(), what: "master key" })
+}
+
+fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    fill_random(&mut bytes);
+    bytes
+}
+
+/// Random bytes from the operating system. Without them no key is safe, so there is no going on.
+fn fill_random(bytes: &mut [u8]) {
+    getrandom::fill(bytes).expect("the operating system gives random bytes");
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,31 @@
+//! The snapshots that need what was found damaged are named.
+
+use std::sync::Arc;
+
+use format_spec::wire::VerifyLevel;
+
+use super::run;
+use crate::defects;
+use crate::error::{Chain, ServerError};
+use crate::server::Server;
+
+/// Finds the snapshots that need what is damaged, if blobs were put in quarantine since the last walk.
+///
+/// # Errors
+/// [`ServerError`] if the walk cannot go on. It stays due.
+pub(crate) async fn name_the_hurt(server: &Arc<Server>) -> Result<(), ServerError> {
+    if server.store.blocking(|store| defects::due(store)).await?.is_some() {
+        run(server, VerifyLevel::Index.into(), &|_, _| {}).await?;
+    }
+    Ok(())
+}
+
+/// Names what is hurt each time that damage is met, for ever.
+pub(crate) async fn name_as_met(server: Arc<Server>) {
+    loop {
+        if let Err(error) = name_the_hurt(&server).await {
+            tracing::error!(error = %Chain(&error), "the snapshots that need what is damaged could not be found");
+        }
+        server.store.damage.met.notified().await;
+    }
+}
