@@ -100,7 +100,7 @@ impl Seam {
         &self.first
     }
 
-    /// True if it is valid for manifests with these roots: the roots decide about allowed entries.
+    /// True if it holds for manifests with these roots: what an entry may be depends on them.
     pub fn holds_for(&self, roots: &Roots) -> bool {
         self.roots == *roots
     }
@@ -114,7 +114,7 @@ struct OpenFile {
     digester: FileDigester,
 }
 
-/// Records that are missing right before the next one.
+/// Records that may be missing right before the next one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Gap {
     None,
@@ -258,7 +258,7 @@ struct Step<'a, S> {
     of: &'a mut Assembler,
     page: Option<ChunkId>,
     sink: S,
-    /// True if only the paths in the page concern other pages.
+    /// True if nothing in the page but its paths concerns other pages.
     stands_alone: bool,
 }
 
