@@ -416,7 +416,7 @@ impl Show for Listed {
     }
 }
 
-/// What a list says of a snapshot in one column.
+/// Cell of a list for a snapshot in one column.
 pub fn cell(info: &SnapshotInfo, column: Column) -> String {
     let sum = |of: fn(&PushStats) -> u64| info.pushes.iter().map(|push| of(&push.stats)).sum::<u64>();
     let known = |text: String| if info.pushes.is_empty() { "-".to_owned() } else { text };

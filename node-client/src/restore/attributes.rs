@@ -27,7 +27,7 @@ pub enum Setuid {
     Keep,
 }
 
-/// Who restored files belong to.
+/// Owner of restored files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owners {
     /// To those whom they were pushed of, where the restore runs as root; else to its user.

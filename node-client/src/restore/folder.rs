@@ -65,7 +65,7 @@ pub(super) struct Was {
 }
 
 impl Was {
-    /// What it is now.
+    /// Present values of the folder.
     pub(super) fn of(stat: &Stat) -> Self {
         let modified =
             Timespec { tv_sec: stat.st_mtime, tv_nsec: i64::try_from(stat.st_mtime_nsec).unwrap_or(0) };

@@ -243,7 +243,7 @@ pub fn run(
     }
 }
 
-/// What the snapshot does not have goes from the folders that were restored, if that was asked for.
+/// Names that the snapshot lacks are removed from restored folders, on request.
 fn removed(
     work: &Work<'_>,
     prepared: &Prepared<'_>,

@@ -121,7 +121,7 @@ pub(super) struct Flaws {
     pub(super) mixed: Mixed,
     /// How many entries of the manifest were seen.
     pub(super) entries: u64,
-    /// What went from the target, as the snapshot does not have it.
+    /// Names that were removed from the target because the snapshot lacks them.
     pub(super) removed: Removed,
 }
 
