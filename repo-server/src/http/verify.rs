@@ -6,11 +6,13 @@ use axum::extract::{Request, State};
 use format_spec::wire::{VerifyEvent, VerifyRequest};
 
 use super::lines;
+use super::principal::{Principal, Right};
 use super::respond::{Reply, describe};
 use super::{App, body};
 use crate::error::ServerError;
 
-pub(super) async fn verify(State(app): State<App>, request: Request) -> Reply {
+pub(super) async fn verify(State(app): State<App>, caller: Principal, request: Request) -> Reply {
+    caller.may(Right::Operate)?;
     let asked: VerifyRequest = body::json(request).await?;
     let turn = Arc::clone(&app.verifying)
         .try_lock_owned()
@@ -47,7 +49,13 @@ mod tests {
     async fn one_check_runs_at_a_time() {
         let server = Parts::default().serve();
         let app = App { server, token: Token::new("t"), verifying: Arc::default() };
-        let ask = || verify(State(app.clone()), Request::new(Body::from(r#"{"level":"index"}"#)));
+        let ask = || {
+            verify(
+                State(app.clone()),
+                Principal::Administrator,
+                Request::new(Body::from(r#"{"level":"index"}"#)),
+            )
+        };
         let status = |reply: Reply| reply.into_response().status();
         let running = Arc::clone(&app.verifying).try_lock_owned().unwrap();
 
