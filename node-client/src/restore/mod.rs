@@ -25,6 +25,7 @@ mod filter;
 mod folder;
 mod lack;
 mod layout;
+mod mixed;
 mod pages;
 mod plan;
 mod report;

@@ -1,6 +1,6 @@
 //! Report of a restore, for people and scripts.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use format_spec::manifest::Manifest;
@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::attributes::{NotSet, Note};
 use super::failed::{DamagedPage, Failed, Found};
 use super::filter::Filter;
-use super::plan::Mixture;
+use super::mixed::{Mixed, Names};
 use super::select::PassedOver;
 use super::work::Work;
 use super::{Prepared, RestoreOptions, Unset};
@@ -24,46 +24,6 @@ pub struct Skipped {
     pub path: String,
     /// Why.
     pub reason: String,
-}
-
-/// How many names of files that are not settled states a report gives; it counts all.
-const MAX_NAMED: usize = 1000;
-
-/// The names whose content was written to while it was read.
-#[derive(Default)]
-pub(super) struct Mixed {
-    fuzzy: Names,
-    torn: Names,
-}
-
-impl Mixed {
-    /// One more.
-    pub(super) fn add(&mut self, path: EntryPath, mixture: Mixture) {
-        match mixture {
-            Mixture::Fuzzy => self.fuzzy.add(path),
-            Mixture::Torn => self.torn.add(path),
-        }
-    }
-}
-
-/// The first of many names.
-#[derive(Default)]
-struct Names {
-    first: BTreeSet<EntryPath>,
-    count: u64,
-}
-
-impl Names {
-    fn add(&mut self, path: EntryPath) {
-        self.count += 1;
-        if self.first.len() < MAX_NAMED {
-            self.first.insert(path);
-        }
-    }
-
-    fn text(&self) -> Vec<String> {
-        self.first.iter().map(EntryPath::to_string).collect()
-    }
 }
 
 /// Names that were not restored as they should have been.
