@@ -111,7 +111,7 @@ pub(super) struct Planner {
     plan: Plan,
 }
 
-/// What to do with the tree.
+/// Decides for each entry of the tree.
 struct Plan {
     layout: Layout,
     pass: Pass,

@@ -22,7 +22,7 @@ pub(super) struct CleanPage {
 }
 
 impl CleanPage {
-    /// Whether nothing is wrong with it in a manifest with these roots either.
+    /// True if nothing is wrong with it in a manifest with these roots either.
     pub(super) fn holds_for(&self, roots: &Roots) -> bool {
         self.seam.holds_for(roots)
     }
@@ -50,9 +50,9 @@ struct Gap {
     causes: BTreeSet<Cause>,
 }
 
-/// What is known of the files so far.
+/// Known state of the files so far.
 struct Files {
-    /// What is to blame if the pages stop too early.
+    /// The manifest that is to blame if the pages stop too early.
     manifest: ManifestId,
     open: Option<OpenFile>,
     gap: Option<Gap>,
@@ -65,7 +65,7 @@ struct Files {
     told: Vec<(Cause, Hurt)>,
 }
 
-/// What is known of the page whose parts come.
+/// Known state of the page whose parts come.
 struct OnPage<'a> {
     id: &'a ChunkId,
     depth: Depth,
@@ -151,7 +151,7 @@ impl Replay {
         &self.roots
     }
 
-    /// What was found since the last call.
+    /// Findings since the last call.
     pub(super) fn take_told(&mut self) -> Vec<(Cause, Hurt)> {
         std::mem::take(&mut self.files.told)
     }
