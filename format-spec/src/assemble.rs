@@ -114,7 +114,7 @@ struct OpenFile {
     digester: FileDigester,
 }
 
-/// Records that are missing right before the next one.
+/// Records that may be missing right before the next one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Gap {
     None,
