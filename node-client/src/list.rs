@@ -4,9 +4,73 @@ use std::collections::BTreeSet;
 
 use format_spec::wire::SnapshotInfo;
 use format_spec::{ClusterName, LabelChoice, NodeName};
+use serde::Serialize;
 
 use crate::api::Api;
 use crate::error::ClientError;
+
+/// Snapshots, and which of their columns are shown to people; none for all.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(transparent)]
+pub struct Listed {
+    /// The snapshots, oldest first.
+    pub snapshots: Vec<SnapshotInfo>,
+    /// The columns, from left to right.
+    #[serde(skip)]
+    pub columns: Vec<Column>,
+}
+
+/// A column of a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Column {
+    /// Id of the snapshot.
+    Snapshot,
+    /// Its cluster.
+    Cluster,
+    /// Its nodes.
+    Nodes,
+    /// The pushed folders.
+    Folders,
+    /// When it was committed, in UTC.
+    Created,
+    /// Complete or not, and what else is known of it.
+    State,
+    /// How many files.
+    Files,
+    /// Bytes of content.
+    Bytes,
+    /// How many files the push found changed.
+    Changed,
+    /// Bytes that the push read.
+    Read,
+    /// Bytes that the push sent.
+    Sent,
+    /// Labels and note.
+    Labels,
+}
+
+impl Column {
+    /// All of them, from left to right.
+    pub const ALL: [Self; 12] = [
+        Self::Snapshot,
+        Self::Cluster,
+        Self::Nodes,
+        Self::Folders,
+        Self::Created,
+        Self::State,
+        Self::Files,
+        Self::Bytes,
+        Self::Changed,
+        Self::Read,
+        Self::Sent,
+        Self::Labels,
+    ];
+
+    /// Its heading.
+    pub fn head(self) -> String {
+        format!("{self:?}").to_uppercase()
+    }
+}
 
 /// The snapshots that the user asks `list` for.
 #[derive(Debug, Clone, Default)]
@@ -72,31 +136,16 @@ fn nothing(kind: &str, name: &str, others: &BTreeSet<&str>) -> ClientError {
 
 #[cfg(test)]
 mod tests {
-    use format_spec::snapshot::SnapshotState;
-    use format_spec::{About, SnapshotId};
+    use format_spec::SnapshotId;
 
     use super::*;
+    use crate::summary::plain;
 
     fn snapshot(at: u64, cluster: &str, nodes: &[&str]) -> SnapshotInfo {
         SnapshotInfo {
-            id: SnapshotId::new(at, [0; 10]),
             cluster: cluster.parse().unwrap(),
             nodes: nodes.iter().map(|node| node.parse().unwrap()).collect(),
-            created: String::new(),
-            state: SnapshotState::Complete,
-            files: 0,
-            bytes: 0,
-            problems: 0,
-            pushes: Vec::new(),
-            going_until: None,
-            protected: None,
-            damaged: None,
-            series: None,
-            origins: Vec::new(),
-            number: 0,
-            ahead_of_clock: false,
-            suspect: None,
-            about: About::default(),
+            ..plain(SnapshotId::new(at, [0; 10]))
         }
     }
 

@@ -1,11 +1,11 @@
-//! Checkpoints: what packs hold, collected in a few objects on the site, so that an index is made anew by
-//! reading those and the ends of newer packs, and not the end of every pack.
+//! Checkpoints: the directories of packs, collected in a few objects on the site, so that a rebuild reads
+//! those and the footers of newer packs, and not the footer of every pack.
 //!
 //! A checkpoint repeats footers and is only ever a shortcut. Which packs there are is said by the index, or
 //! by the site when there is no index; a checkpoint that is missing or damaged costs time and nothing else.
 //!
 //! Each one covers the packs numbered since the last, and never changes. When more than half of the packs
-//! that they cover together are gone, all are dropped and made anew.
+//! that they cover together are deleted, all are dropped and rebuilt.
 //!
 //! Order of a write: its name is doomed → the object is put → one batch takes that back and says that it is
 //! there. What a crash leaves half done is found by name and deleted by the collector.
@@ -21,8 +21,6 @@ use bytes::Bytes;
 use format_spec::checkpoint::{Checkpoint, CheckpointPack, encoded_len};
 use format_spec::object::{self, ObjectKind};
 use format_spec::{CheckpointId, FORMAT_VERSION, FormatError, PackId, id};
-use futures_util::{StreamExt, stream};
-use tokio::runtime::Handle;
 
 use crate::defects;
 use crate::defects::objects::Object;
@@ -34,7 +32,7 @@ use crate::pack::{read_directory, unreadable};
 use crate::server::Server;
 use crate::site::ObjectName;
 use crate::site::layout::checkpoint_object;
-use crate::store::Store;
+use crate::store::{Store, read_ahead, wait};
 
 /// New packs from which on a checkpoint is due.
 const DUE_PACKS: usize = 1024;
@@ -102,9 +100,8 @@ fn write(store: &Arc<Store>, when: When, part_bytes: usize) -> Result<Written, S
             (number, id, len, defects::heed(&store, Object::Pack(number), read).await)
         }
     };
-    let mut directories = stream::iter(new).map(read).buffered(IN_FLIGHT);
     let (mut packs, mut bytes, mut last) = (Vec::new(), 0, next);
-    while let Some((number, id, len, directory)) = Handle::current().block_on(directories.next()) {
+    for (number, id, len, directory) in read_ahead(new, IN_FLIGHT, read) {
         match directory {
             Ok(directory) => {
                 bytes += encoded_len(&directory);
@@ -205,7 +202,7 @@ fn put(store: &Arc<Store>, packs: Vec<CheckpointPack>, next: PackNumber) -> Resu
     let mut intent = Batch::new();
     intent.put(Table::Doomed, doomed(name.clone()).encode(), DoomedRow::NOW.encode());
     store.commit(intent)?;
-    let put = Handle::current().block_on(store.parts.site.put_new(&name, Bytes::from(sealed)));
+    let put = wait(store.parts.site.put_new(&name, Bytes::from(sealed)));
     put.map_err(|error| store.site_error(error))?;
     let mut batch = Batch::new();
     batch.delete(Table::Doomed, doomed(name).encode());

@@ -63,7 +63,7 @@ pub struct DryPush {
     pub symlinks: u64,
     /// Bytes of file content, each inode once.
     pub bytes: u64,
-    /// Sockets, devices and pipes that would be passed over.
+    /// Sockets, devices and pipes that would be skipped.
     pub skipped: u64,
     /// Files that are not known.
     pub new: Planned,
@@ -71,7 +71,7 @@ pub struct DryPush {
     pub changed: Planned,
     /// Files that grew: of one that is known to be appended to, only the end would be read.
     pub appended: Planned,
-    /// Files of which nothing would be read but samples, and what `--rehash` and its rounds choose.
+    /// Files of which only samples would be read, and the chunks of `--rehash` and its rounds.
     pub unchanged: Planned,
     /// Further names of files that came already.
     pub linked: u64,
@@ -128,12 +128,12 @@ pub fn dry_run(
     Err(ClientError::Worker("state read without being open"))
 }
 
-/// State of the last push, without authentication, because the server has the key for that. A journal stays
-/// where it is.
+/// State of the last push, without authentication, because the server has the key for that. A journal is not
+/// moved.
 fn recall(place: Option<&Place>, options: &PushOptions) -> Memory {
     let last = place.and_then(|place| Some((place, place.newest()?)));
     let Some((place, last)) = last else { return Memory::default() };
-    let likeness = Likeness::new(options.alike, last.devices(), &place.devices());
+    let likeness = Likeness::new(options.recognition.alike, last.devices(), &place.devices());
     Memory::new(Known::open_unchecked(last).ok(), None, likeness)
 }
 
@@ -158,8 +158,8 @@ impl<'a> Planner<'a> {
     ) -> Self {
         let plan = DryPush {
             dry_run: true,
-            cluster: options.cluster.clone(),
-            node: options.node.clone(),
+            cluster: options.origin.cluster.clone(),
+            node: options.origin.node.clone(),
             state: SnapshotState::Complete,
             is_remembered: memory.last.is_some(),
             files: 0,
@@ -192,7 +192,7 @@ impl<'a> Planner<'a> {
         };
         Ok(match Judged::of(self.classes.of(path), &slot, &remembered, stat).verdict {
             Verdict::Reuse | Verdict::Check => (Fate::Unchanged, 0),
-            // All of it is compared, unless so many files are like that that samples must do.
+            // All of it is compared, unless so many files are affected that samples must do.
             Verdict::Compare => (Fate::Unchanged, now.size),
             Verdict::Append => (Fate::Appended, now.size.saturating_sub(slot.identity.size)),
             // All old content is compared.

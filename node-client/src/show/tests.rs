@@ -1,33 +1,23 @@
 use format_spec::wire::{NodeOrigin, NodePush};
 
 use super::*;
-use crate::push::ProblemReport;
+use crate::summary::plain;
 
 fn snapshot(state: SnapshotState) -> SnapshotInfo {
     SnapshotInfo {
-        id: "018bcfe5-6800-7000-8000-000000000001".parse().unwrap(),
-        cluster: "c".parse().unwrap(),
         nodes: vec!["n1".parse().unwrap(), "n2".parse().unwrap()],
         created: "2023-11-14T22:13:20Z".to_owned(),
         state,
         files: 1234,
         bytes: 2048,
         problems: 2,
-        pushes: Vec::new(),
-        going_until: None,
-        protected: None,
-        damaged: None,
-        series: None,
         origins: vec![NodeOrigin {
             node: "n1".parse().unwrap(),
             series: None,
             roots: vec!["/etc".to_owned(), "/srv".to_owned(), format!("/{}", "long".repeat(9))],
             folders: 3,
         }],
-        number: 0,
-        ahead_of_clock: false,
-        suspect: None,
-        about: About::default(),
+        ..plain("018bcfe5-6800-7000-8000-000000000001".parse().unwrap())
     }
 }
 
@@ -42,7 +32,8 @@ fn a_list_is_a_table_with_a_head() {
     };
     told.pushes = vec![push(1, 2, 1024, 1024), push(4, 0, 2048, 0)];
 
-    vec![told, snapshot(SnapshotState::Partial)].text(&mut text).unwrap();
+    let snapshots = vec![told, snapshot(SnapshotState::Partial)];
+    Listed { snapshots: snapshots.clone(), columns: Vec::new() }.text(&mut text).unwrap();
 
     let text = String::from_utf8(text).unwrap();
     let lines: Vec<&str> = text.lines().collect();
@@ -54,6 +45,25 @@ fn a_list_is_a_table_with_a_head() {
             "018bcfe5-6800-7000-8000-000000000001  c        n1,n2  /etc,/srv +1  2023-11-14T22:13:20Z  partial (2 missing)  1,234  2.00 KiB  -        -         -",
         ]
     );
+}
+
+#[test]
+fn a_list_has_the_columns_that_were_asked_for() {
+    let (mut text, mut document) = (Vec::new(), Vec::new());
+    let snapshots = vec![snapshot(SnapshotState::Complete)];
+    let columns = vec![Column::State, Column::Created, Column::Labels];
+    let listed = Listed { snapshots: snapshots.clone(), columns };
+
+    listed.text(&mut text).unwrap();
+    super::document(&listed, &mut document).unwrap();
+
+    let text = String::from_utf8(text).unwrap();
+    assert_eq!(
+        text.lines().collect::<Vec<_>>(),
+        ["STATE     CREATED               LABELS", "complete  2023-11-14T22:13:20Z"]
+    );
+    let all: serde_json::Value = serde_json::from_slice(&document).unwrap();
+    assert_eq!(all, serde_json::json!(snapshots), "programs get everything");
 }
 
 #[test]

@@ -55,8 +55,8 @@ pub fn settled_folder(disk: &dyn Disk, dir: &Path) -> Result<PathBuf, FolderErro
     Ok(dir)
 }
 
-/// Refuses a folder whose file system cannot rename without replacing, or cannot sync. What else fails here (no room,
-/// no right to write) is told by what needs it.
+/// Refuses a folder whose file system cannot rename without replacing, or cannot sync. Other failures (no
+/// space, no right to write) are reported by the code that needs it.
 ///
 /// # Errors
 /// [`FolderError::FileSystem`]; [`FolderError::Io`] if a sync fails for another reason.

@@ -10,8 +10,8 @@ use rustix::io::Errno;
 const LOCK_LOOKS: u32 = 50;
 const LOCK_POLL: Duration = Duration::from_millis(5);
 
-/// Locks a file that nobody else has locked. A lock may outlive its holder for a moment: a child that the process
-/// starts has all its files from the fork to the exec.
+/// Locks a file that no other process has locked. A lock may outlive its holder for a moment: a child process
+/// has all its files from the fork to the exec.
 pub(crate) fn lock_patiently(file: &File) -> Result<(), Errno> {
     for _ in 0..LOCK_LOOKS {
         match flock(file, FlockOperation::NonBlockingLockExclusive) {

@@ -1,7 +1,7 @@
 //! Ids asked for and blobs sent in a session.
 //!
-//! A body of frames is read as it comes: groups of about a megabyte go to compute threads, and only
-//! a few groups are in memory at once. A full pack stops the reading until the site takes it.
+//! A body of frames is read in pieces: groups of about a megabyte are processed by compute threads, and only
+//! a few groups are in memory at once. A full pack pauses the reading until the site has stored it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 
 use super::body::{Pieces, UNCOUNTED};
 use super::extract::{Path, Query};
+use super::principal::{Principal, Right};
 use super::respond::{self, Answer, Reply};
 use super::{App, body, octets, parse};
 use crate::error::ServerError;
@@ -65,10 +66,12 @@ impl Asked {
 
 pub(super) async fn have(
     State(app): State<App>,
+    caller: Principal,
     Path(id): Path<String>,
     Query(asked): Query<Asked>,
     request: Request,
 ) -> Reply {
+    caller.may(Right::Push)?;
     let (id, coming) = (parse(&id)?, asked.coming()?);
     let session = session::renew(&app.server.sessions, id)?;
     let ids = body::ids(request, &app.server.memory.bodies).await?;
@@ -82,9 +85,11 @@ pub(super) async fn have(
 
 pub(super) async fn put(
     State(app): State<App>,
+    caller: Principal,
     Path(id): Path<String>,
     request: Request,
 ) -> Answer<BlobsStored> {
+    caller.may(Right::Push)?;
     let id = parse(&id)?;
     let session = session::renew(&app.server.sessions, id)?;
     let mut body = Pieces::new(request, wire::MAX_BLOBS_LEN)?;

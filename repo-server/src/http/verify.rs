@@ -1,4 +1,4 @@
-//! Checks, told line by line while they run. A check ends when nobody listens to it any more.
+//! Checks, reported line by line while they run. A check ends when its client is gone.
 
 use std::sync::Arc;
 
@@ -6,11 +6,13 @@ use axum::extract::{Request, State};
 use format_spec::wire::{VerifyEvent, VerifyRequest};
 
 use super::lines;
+use super::principal::{Principal, Right};
 use super::respond::{Reply, describe};
 use super::{App, body};
 use crate::error::ServerError;
 
-pub(super) async fn verify(State(app): State<App>, request: Request) -> Reply {
+pub(super) async fn verify(State(app): State<App>, caller: Principal, request: Request) -> Reply {
+    caller.may(Right::Operate)?;
     let asked: VerifyRequest = body::json(request).await?;
     let turn = Arc::clone(&app.verifying)
         .try_lock_owned()
@@ -30,4 +32,36 @@ pub(super) async fn verify(State(app): State<App>, request: Request) -> Reply {
         };
         teller.end(&last).await;
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::response::IntoResponse;
+    use hyper::StatusCode;
+
+    use super::*;
+    use crate::http::Token;
+    use crate::store::Parts;
+
+    /// Each check takes memory for all that it knows.
+    #[tokio::test]
+    async fn one_check_runs_at_a_time() {
+        let server = Parts::default().serve();
+        let app = App { server, token: Token::new("t"), verifying: Arc::default() };
+        let ask = || {
+            verify(
+                State(app.clone()),
+                Principal::Administrator,
+                Request::new(Body::from(r#"{"level":"index"}"#)),
+            )
+        };
+        let status = |reply: Reply| reply.into_response().status();
+        let running = Arc::clone(&app.verifying).try_lock_owned().unwrap();
+
+        assert_eq!(status(ask().await), StatusCode::CONFLICT);
+
+        drop(running);
+        assert_eq!(status(ask().await), StatusCode::OK);
+    }
 }

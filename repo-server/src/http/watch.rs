@@ -1,4 +1,4 @@
-//! For whoever watches the server: whether it takes pushes, and its figures in the text format of Prometheus.
+//! Monitoring of the server: readiness for pushes, and figures in the text format of Prometheus.
 //!
 //! Names and labels are stable, and listed in `docs/operations.md`. No id is a label: the number of lines depends on
 //! series and alarms, and not on snapshots.
@@ -14,6 +14,7 @@ use format_spec::wire::{Alarm, FreshnessState, SeriesFreshness};
 use hyper::{StatusCode, header};
 
 use super::App;
+use super::principal::{Principal, Right};
 use super::respond::Reply;
 use crate::error::ServerError;
 use crate::freshness;
@@ -40,7 +41,8 @@ pub(super) async fn ready(State(app): State<App>) -> Reply {
 }
 
 /// Figures for Prometheus.
-pub(super) async fn metrics(State(app): State<App>) -> Reply {
+pub(super) async fn metrics(State(app): State<App>, caller: Principal) -> Reply {
+    caller.may(Right::Monitor)?;
     let text = app.server.blocking(figures).await?;
     Ok(([(header::CONTENT_TYPE, TEXT)], text).into_response())
 }

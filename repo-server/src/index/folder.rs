@@ -44,7 +44,7 @@ pub(crate) enum Missing {
 pub(super) struct Folder {
     dir: PathBuf,
     disk: Arc<dyn Disk>,
-    /// The lock goes with the last copy of this file descriptor, however the process ends.
+    /// The lock ends with the last copy of this file descriptor, however the process ends.
     _lock: File,
 }
 
@@ -85,7 +85,7 @@ impl Folder {
         } else {
             self.create(engine, &database, create)?;
         }
-        // Also when it was there: whoever made it may have died before this.
+        // Also if the folder existed: its maker may have died before this.
         durable::sync_folder(self.disk.as_ref(), &self.dir)?;
         if let Some(above) = self.dir.parent() {
             durable::settle_folder(self.disk.as_ref(), above)?;
@@ -139,7 +139,8 @@ impl Folder {
     }
 }
 
-/// Removes what an index consists of, durably, and leaves the folder. An index is gone or whole, wherever this is cut.
+/// Removes the files of an index, durably, and leaves the folder. After an interruption the index is gone or
+/// whole.
 pub(super) fn discard(disk: Arc<dyn Disk>, dir: &Path) -> Result<(), OpenError> {
     if !exists(dir)? {
         return Ok(());

@@ -7,8 +7,6 @@ use format_spec::checkpoint::CheckpointPack;
 use format_spec::key::BlobKind;
 use format_spec::pack::PackEntry;
 use format_spec::{ChunkId, ClusterName, PackId};
-use futures_util::{StreamExt, stream};
-use tokio::runtime::Handle;
 
 use super::copies::Copied;
 use super::fill::{BY_PAGE, IN_FLIGHT, IfEmpty, PackFound, Rebuild};
@@ -21,9 +19,10 @@ use crate::index::{Batch, Table};
 use crate::pack::{read_directory, unreadable};
 use crate::site::layout::{checkpoint_named, pack_named, pack_object};
 use crate::site::{Area, Listed, Prefix};
+use crate::store::{read_ahead, wait};
 
-/// How long a pack of which nothing is needed is kept, in milliseconds: a week, in which a check can find
-/// that the copy that was taken is damaged.
+/// Time for which an unreferenced pack is kept, in milliseconds: a week, in which a check can find that the
+/// used copy is damaged.
 const DEAD_KEPT_MS: u64 = 7 * 24 * 60 * 60 * 1000;
 
 /// Rows that are kept back until they are written in one batch.
@@ -42,8 +41,7 @@ impl Rebuild {
             let store = Arc::clone(&store);
             async move { (id, len, read_directory(&store, &id, len).await) }
         };
-        let mut directories = stream::iter(wanted).map(read).buffered(IN_FLIGHT);
-        while let Some((id, len, directory)) = Handle::current().block_on(directories.next()) {
+        for (id, len, directory) in read_ahead(wanted, IN_FLIGHT, read) {
             match directory {
                 Ok(directory) => self.pack(CheckpointPack { id, len, directory })?,
                 Err(error) => {
@@ -69,7 +67,7 @@ impl Rebuild {
 
     /// Objects of one area on the site. A listing that fails ends the rebuild.
     pub(super) fn list(&self, area: Area) -> Result<Vec<Listed>, ServerError> {
-        let listed = Handle::current().block_on(self.store.parts.site.list(&Prefix::area(area)));
+        let listed = wait(self.store.parts.site.list(&Prefix::area(area)));
         listed.map_err(|error| self.store.site_error(error))
     }
 
@@ -79,7 +77,7 @@ impl Rebuild {
         let mut batch = Batch::new();
         for Listed { name, len } in self.list(Area::Heads)? {
             let Some(id) = checkpoint_named(&name) else { continue };
-            match Handle::current().block_on(checkpoint::read(&self.store, id)) {
+            match wait(checkpoint::read(&self.store, id)) {
                 Ok(checkpoint) => {
                     for pack in checkpoint.packs {
                         if wanted.get(&pack.id) == Some(&pack.len) {
@@ -178,8 +176,8 @@ impl Rebuild {
         self.commit(&mut batch)
     }
 
-    /// Writes the rows of packs, each with an item in the queue that leads to what of it is in no use, and dooms
-    /// packs of which nothing was taken.
+    /// Writes the rows of packs, each with an item in the queue for its unreferenced data, and dooms packs of
+    /// which nothing was used.
     pub(super) fn write_packs(&mut self) -> Result<(), ServerError> {
         let until = self.kept_until();
         let mut batch = Batch::new();

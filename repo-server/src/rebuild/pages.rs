@@ -1,4 +1,5 @@
-//! Pages that miss chunks: their rows go, and what the others refer to is counted once more.
+//! Pages with missing chunks: their rows are deleted, and the references of the other pages are counted
+//! again.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -6,8 +7,6 @@ use std::sync::Arc;
 use format_spec::key::BlobKind;
 use format_spec::pack::Directory;
 use format_spec::{ChunkId, PackId};
-use futures_util::{StreamExt, stream};
-use tokio::runtime::Handle;
 
 use super::fill::{BY_PAGE, IN_FLIGHT, IfEmpty, PackFound, Rebuild};
 use crate::checkpoint;
@@ -18,6 +17,7 @@ use crate::pack::{read_directory, unreadable};
 use crate::site::Area;
 use crate::site::Listed;
 use crate::site::layout::checkpoint_named;
+use crate::store::{read_ahead, wait};
 
 /// Packs of pages whose ends cannot be read, and why.
 type Unread = BTreeMap<PackId, Headless>;
@@ -29,9 +29,9 @@ struct Headless {
 }
 
 impl Rebuild {
-    /// Takes out the rows of pages that refer to what is in no pack, and counts anew what the others refer
-    /// to. Reads the directories of all packs of pages once more. Where that of a pack is damaged by
-    /// now, a checkpoint may say what it held; what nobody says is taken out.
+    /// Deletes the rows of pages that refer to chunks in no pack, and recounts the references of the other
+    /// pages. Reads the directories of all packs of pages once more. Where a directory is damaged by now, a
+    /// checkpoint may have it; pages with unknown references are deleted.
     pub(super) fn drop_broken_pages(&mut self) -> Result<u64, ServerError> {
         let of_pages = |(number, pack): (PackNumber, &PackFound)| {
             (pack.kind == BlobKind::Page).then_some((number, pack.id, pack.len))
@@ -42,9 +42,8 @@ impl Rebuild {
             let store = Arc::clone(&store);
             async move { (number, id, len, read_directory(&store, &id, len).await) }
         };
-        let mut directories = stream::iter(of_pages).map(read).buffered(IN_FLIGHT);
         let (mut dropped, mut damaged, mut gone) = (0, Unread::new(), Unread::new());
-        while let Some((number, id, len, directory)) = Handle::current().block_on(directories.next()) {
+        for (number, id, len, directory) in read_ahead(of_pages, IN_FLIGHT, read) {
             match directory {
                 Ok(directory) => dropped += self.drop_broken_of(number, &directory)?,
                 Err(error) => {
@@ -68,7 +67,7 @@ impl Rebuild {
         }
         for Listed { name, .. } in self.list(Area::Heads)? {
             let Some(id) = checkpoint_named(&name) else { continue };
-            let checkpoint = match Handle::current().block_on(checkpoint::read(&self.store, id)) {
+            let checkpoint = match wait(checkpoint::read(&self.store, id)) {
                 Ok(checkpoint) => checkpoint,
                 // It was noted when packs were read.
                 Err(error) if unreadable(&error).is_some() => continue,
@@ -111,7 +110,7 @@ impl Rebuild {
         Ok(rows.iter().all(|row| row.is_some_and(|row| row.kind == BlobKind::Chunk)))
     }
 
-    /// Takes out the rows of all pages in packs of which nobody says what their pages refer to.
+    /// Deletes the rows of all pages in packs whose references are unknown.
     fn drop_all_of(&mut self, unread: Unread) -> Result<u64, ServerError> {
         let (mut batch, mut dropped) = (Batch::new(), 0);
         if unread.is_empty() {

@@ -1,10 +1,10 @@
 //! Data that only some snapshots hold: it is deleted with them.
 //!
-//! Counts make this exact without a look at any other snapshot: a page goes if these snapshots name it as
-//! often as it is counted, and a chunk if the pages that go refer to it as often as it is counted. Pages that
-//! are idle already, and wait for the collector, count as gone.
+//! Counts make this exact without a read of any other snapshot: a page is freed if these snapshots name it as
+//! often as it is counted, and a chunk if the freed pages refer to it as often as it is counted. Pages that
+//! are idle already, and wait for the collector, count as freed.
 //!
-//! Memory: about 200 bytes for each page that goes, and the buffer of a sort for the chunks that pages refer to,
+//! Memory: about 200 bytes for each freed page, and the buffer of a sort for the chunks that pages refer to,
 //! which may be a hundred million.
 
 use std::collections::{BTreeMap, HashMap};
@@ -14,8 +14,6 @@ use format_spec::ChunkId;
 use format_spec::key::BlobKind;
 use format_spec::snapshot::Snapshot;
 use format_spec::wire::Amount;
-use futures_util::{StreamExt, stream};
-use tokio::runtime::Handle;
 
 use super::{named_pages, open_manifest};
 use crate::catalog::ledger::Counts;
@@ -24,7 +22,7 @@ use crate::index::row::{ChunkRow, IdleKey, IdleKind, Live, PackNumber};
 use crate::index::{KeyRange, Table};
 use crate::pack;
 use crate::sort::Sorter;
-use crate::store::Store;
+use crate::store::{Store, read_ahead};
 
 /// Rows that are looked up at once.
 const AT_ONCE: usize = 10_000;
@@ -42,7 +40,7 @@ pub(crate) struct Freed {
 }
 
 impl Freed {
-    /// Stored bytes of all that goes.
+    /// Stored bytes of all freed data.
     pub(crate) fn bytes(&self) -> u64 {
         self.pages.bytes + self.chunks.bytes
     }
@@ -102,7 +100,7 @@ pub(crate) async fn freed(
     store.blocking(move |store| with_chunks(store, &pages, &gone)).await
 }
 
-/// Pages that go, and the chunks that go with them. `gone` is what pages refer to that count as gone.
+/// Freed pages, and the chunks that are freed with them. `gone` is what pages refer to that count as freed.
 fn with_chunks(
     store: &Arc<Store>,
     pages: &[(ChunkId, ChunkRow)],
@@ -186,9 +184,8 @@ pub(crate) fn for_each_reference(
         by_pack.entry(row.pack).or_default().insert(*id, *row);
     }
     let read = |(number, pages)| async move { references_of(store, number, pages).await };
-    let mut packs = stream::iter(by_pack).map(read).buffered(IN_FLIGHT);
     let mut sorter: Sorter<1> = Sorter::new(&store.parts.scratch);
-    while let Some(references) = Handle::current().block_on(packs.next()) {
+    for references in read_ahead(by_pack, IN_FLIGHT, read) {
         for id in references?.values().flatten() {
             sorter.add(*id.as_bytes(), [1])?;
         }

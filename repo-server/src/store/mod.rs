@@ -3,6 +3,7 @@
 //! A [`Store`] promises that whatever it acknowledges is on stable storage. It never retries a failed sync: the first
 //! fatal disk error halts it for good, and its process must end (P8).
 
+mod ahead;
 mod budget;
 mod domain;
 mod listener;
@@ -24,6 +25,7 @@ use format_spec::key::{MasterKey, SealKeys};
 use format_spec::{FormatError, RepositoryId, wire};
 use tokio::sync::{Notify, Semaphore};
 
+pub(crate) use ahead::{read_ahead, wait};
 pub(crate) use budget::{Budget, Reserved};
 pub(crate) use domain::Domain;
 pub(crate) use listener::{Listener, Watching};
@@ -127,7 +129,7 @@ impl Store {
         self.descriptor.chunker
     }
 
-    /// Runs `change` while nobody else changes counters.
+    /// Runs `change` while no other task changes counters.
     pub(crate) fn exclusively<T>(&self, change: impl FnOnce() -> T) -> T {
         let _guard = lock(&self.writer);
         change()
@@ -192,7 +194,7 @@ impl Store {
         if error.is_full() { ServerError::Full { what: error.to_string() } } else { ServerError::Site(error) }
     }
 
-    /// Reads a whole object that never has more than so many bytes: a site that says otherwise takes no memory.
+    /// Reads a whole object of at most the given length: a site that claims more uses no memory.
     ///
     /// # Errors
     /// [`ServerError::Damaged`] if it has more, [`ServerError::Site`] if it could not be read.
