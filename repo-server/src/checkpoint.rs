@@ -22,15 +22,15 @@ use format_spec::checkpoint::{Checkpoint, CheckpointPack, encoded_len};
 use format_spec::object::{self, ObjectKind};
 use format_spec::{CheckpointId, FORMAT_VERSION, FormatError, PackId, id};
 
+use crate::catalog::{InFlight, publish};
 use crate::defects;
 use crate::defects::objects::Object;
 use crate::error::ServerError;
 use crate::health::gate;
-use crate::index::row::{DoomedKey, DoomedKind, DoomedRow, PackNumber, PackRow};
+use crate::index::row::{DoomedKey, DoomedRow, PackNumber, PackRow};
 use crate::index::{Batch, KeyRange, Table};
 use crate::pack::{read_directory, unreadable};
 use crate::server::Server;
-use crate::site::ObjectName;
 use crate::site::layout::checkpoint_object;
 use crate::store::{Store, read_ahead, wait};
 
@@ -74,10 +74,16 @@ pub struct Written {
 pub async fn run(server: &Arc<Server>, when: When) -> Result<Written, ServerError> {
     let (store, _turn) = (&server.store, server.turns.upkeep.lock().await);
     store.blocking(|store| gate::check(store)).await?;
-    store.blocking(move |store| write(store, when, PART_BYTES)).await
+    let in_flight = server.in_flight.clone();
+    store.blocking(move |store| write(store, &in_flight, when, PART_BYTES)).await
 }
 
-fn write(store: &Arc<Store>, when: When, part_bytes: usize) -> Result<Written, ServerError> {
+fn write(
+    store: &Arc<Store>,
+    in_flight: &InFlight,
+    when: When,
+    part_bytes: usize,
+) -> Result<Written, ServerError> {
     let mut written = Written::default();
     let mut next = next(store)?;
     let mut new = packs_from(store, next)?;
@@ -114,12 +120,12 @@ fn write(store: &Arc<Store>, when: When, part_bytes: usize) -> Result<Written, S
         }
         last = PackNumber(number.0 + 1);
         if bytes >= part_bytes {
-            written.add(put(store, std::mem::take(&mut packs), last)?);
+            written.add(put(store, in_flight, std::mem::take(&mut packs), last)?);
             bytes = 0;
         }
     }
     if !packs.is_empty() {
-        written.add(put(store, packs, last)?);
+        written.add(put(store, in_flight, packs, last)?);
     }
     Ok(written)
 }
@@ -183,7 +189,7 @@ fn drop_all(store: &Store) -> Result<u32, ServerError> {
     let mut batch = Batch::new();
     for (id, _) in parts(store)? {
         batch.delete(Table::Meta, part_key(&id));
-        batch.put(Table::Doomed, doomed(checkpoint_object(&id)).encode(), DoomedRow::NOW.encode());
+        batch.put(Table::Doomed, DoomedKey::of(checkpoint_object(&id)).encode(), DoomedRow::NOW.encode());
         dropped += 1;
     }
     batch.put(Table::Meta, NEXT, PackNumber(0).key());
@@ -192,20 +198,21 @@ fn drop_all(store: &Store) -> Result<u32, ServerError> {
 }
 
 /// Stores one checkpoint, after which every pack before `next` is covered.
-fn put(store: &Arc<Store>, packs: Vec<CheckpointPack>, next: PackNumber) -> Result<u32, ServerError> {
+fn put(
+    store: &Arc<Store>,
+    in_flight: &InFlight,
+    packs: Vec<CheckpointPack>,
+    next: PackNumber,
+) -> Result<u32, ServerError> {
     let count = u32::try_from(packs.len()).unwrap_or(u32::MAX);
     let payload = Checkpoint { version: FORMAT_VERSION, packs }.encode();
     let (keys, salt) = (&store.keys, store.salt());
     let sealed = object::seal(ObjectKind::Checkpoint, keys, store.id(), salt, &payload);
     let id = CheckpointId::of(&sealed);
-    let name = checkpoint_object(&id);
-    let mut intent = Batch::new();
-    intent.put(Table::Doomed, doomed(name.clone()).encode(), DoomedRow::NOW.encode());
-    store.commit(intent)?;
-    let put = wait(store.parts.site.put_new(&name, Bytes::from(sealed)));
-    put.map_err(|error| store.site_error(error))?;
+    let publishes = publish(store, in_flight, checkpoint_object(&id), Bytes::from(sealed));
+    let landing = wait(publishes)?;
     let mut batch = Batch::new();
-    batch.delete(Table::Doomed, doomed(name).encode());
+    landing.land(&mut batch);
     batch.put(Table::Meta, part_key(&id), count.to_le_bytes());
     batch.put(Table::Meta, NEXT, next.key());
     store.commit(batch)?;
@@ -214,10 +221,6 @@ fn put(store: &Arc<Store>, packs: Vec<CheckpointPack>, next: PackNumber) -> Resu
 
 fn part_key(id: &CheckpointId) -> Vec<u8> {
     [PART, id.to_hex().as_bytes()].concat()
-}
-
-fn doomed(name: ObjectName) -> DoomedKey {
-    DoomedKey { kind: DoomedKind::Other, name }
 }
 
 /// The checkpoint with this name, after every check.
@@ -239,12 +242,13 @@ pub(crate) async fn read(store: &Store, id: CheckpointId) -> Result<Checkpoint, 
 mod tests {
     use super::*;
     use crate::site::layout::checkpoint_named;
-    use crate::site::{Area, Prefix};
+    use crate::site::{Area, ObjectName, Prefix};
     use crate::world::World;
 
     /// Like [`run`], with parts of at most a pack or so.
     async fn run_small(world: &World, when: When) -> Written {
-        world.store.blocking(move |store| write(store, when, 1)).await.unwrap()
+        let in_flight = world.server.in_flight.clone();
+        world.store.blocking(move |store| write(store, &in_flight, when, 1)).await.unwrap()
     }
 
     /// The packs in all checkpoints on the site, by name.

@@ -12,10 +12,13 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
+
 use crate::catalog::ledger::Ledger;
 use crate::error::ServerError;
 use crate::index::row::{DoomedKey, DoomedRow};
 use crate::index::{Batch, Table};
+use crate::site::ObjectName;
 use crate::store::Store;
 use crate::sync::lock;
 
@@ -36,11 +39,35 @@ impl InFlight {
     }
 }
 
-/// Objects that this request is about to put. They have landed when this is dropped.
+/// Puts one object on the site. It counts once a batch has let it land.
+///
+/// The order is the promise (G6), and each step is durable before the next: the name is in flight, a row announces it,
+/// the object is on the site. The name stays in flight until the [`Landing`] is dropped. A crash or an error after the
+/// announcement leaves a row that leads the collector to the object, if there is one.
+///
+/// # Errors
+/// The index or the site failed. The object is on the site or not, and does not count.
+pub(crate) async fn publish(
+    store: &Arc<Store>,
+    in_flight: &InFlight,
+    name: ObjectName,
+    bytes: Bytes,
+) -> Result<Landing, ServerError> {
+    let (in_flight, keys) = (in_flight.clone(), vec![DoomedKey::of(name.clone())]);
+    let flight = store.blocking(move |store| Flight::announce(store, &in_flight, keys)).await?;
+    flight.put(store, vec![(name, bytes)]).await
+}
+
+/// Objects that are announced. Their names are in flight until this is dropped.
+///
+/// Only [`publish`], and a commit with two objects and a condition, come here: see there for the order.
 pub(crate) struct Flight {
     in_flight: InFlight,
     keys: Vec<DoomedKey>,
 }
+
+/// Announced objects that are on the site. Their names are in flight until this is dropped.
+pub(crate) struct Landing(Flight);
 
 impl Flight {
     /// Announces objects, durably. Blocks.
@@ -72,9 +99,30 @@ impl Flight {
         Ok(flight)
     }
 
+    /// Puts the announced objects on the site, in the order given: all of them, and no others.
+    ///
+    /// # Errors
+    /// The site failed. Some objects may be on it; all of them stay announced.
+    pub(crate) async fn put(
+        self,
+        store: &Store,
+        objects: Vec<(ObjectName, Bytes)>,
+    ) -> Result<Landing, ServerError> {
+        let is_announced = |(name, _): &(ObjectName, Bytes)| self.keys.iter().any(|key| key.name == *name);
+        if objects.len() != self.keys.len() || !objects.iter().all(is_announced) {
+            return Err(ServerError::Bug("the objects to put are not those that were announced"));
+        }
+        for (name, bytes) in objects {
+            store.put(&name, bytes).await?;
+        }
+        Ok(Landing(self))
+    }
+}
+
+impl Landing {
     /// Lets the batch say that the objects count.
     pub(crate) fn land(&self, batch: &mut Batch) {
-        take_back(batch, &self.keys);
+        take_back(batch, &self.0.keys);
     }
 }
 
@@ -91,5 +139,66 @@ impl Drop for Flight {
         for key in &self.keys {
             in_flight.remove(key);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use format_spec::CheckpointId;
+
+    use super::*;
+    use crate::index::row::DoomedKind;
+    use crate::site::layout::{checkpoint_object, descriptor_object};
+    use crate::world::World;
+
+    fn is_doomed(world: &World, key: &DoomedKey) -> bool {
+        world.index().get(Table::Doomed, &key.encode()).unwrap().is_some()
+    }
+
+    /// G6: a row leads to the object until its batch, and the collector skips it until its landing is dropped.
+    #[tokio::test]
+    async fn an_object_is_announced_until_it_lands() {
+        let world = World::new();
+        let in_flight = &world.server.in_flight;
+        let name = checkpoint_object(&CheckpointId::from_bytes([7; 32]));
+        let key = DoomedKey::of(name.clone());
+
+        let landing = publish(&world.store, in_flight, name.clone(), "x".into()).await.unwrap();
+        assert!(is_doomed(&world, &key) && in_flight.contains(&key));
+        assert_eq!(world.site().get(&name).await.unwrap(), "x");
+        let mut batch = Batch::new();
+        landing.land(&mut batch);
+        world.store.commit(batch).unwrap();
+        assert!(!is_doomed(&world, &key) && in_flight.contains(&key));
+        drop(landing);
+
+        assert!(in_flight.is_empty());
+    }
+
+    /// S7: the collector finds by its row what a failed put may have left.
+    #[tokio::test]
+    async fn a_put_that_fails_leaves_the_row_and_nothing_in_flight() {
+        let world = World::new();
+        let in_flight = &world.server.in_flight;
+
+        let refused = publish(&world.store, in_flight, descriptor_object(), "other".into()).await;
+
+        assert!(matches!(refused.err(), Some(ServerError::Site(_))));
+        let key = DoomedKey::of(descriptor_object());
+        assert!(is_doomed(&world, &key) && key.kind == DoomedKind::Other);
+        assert!(in_flight.is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_object_that_was_not_announced_is_not_put() {
+        let world = World::new();
+        let [one, other] = [7, 8].map(|byte| checkpoint_object(&CheckpointId::from_bytes([byte; 32])));
+        let keys = vec![DoomedKey::of(one.clone())];
+        for objects in [vec![], vec![(other.clone(), Bytes::new())]] {
+            let flight = Flight::announce(&world.store, &world.server.in_flight, keys.clone()).unwrap();
+            let refused = flight.put(&world.store, objects).await.err();
+            assert!(matches!(refused, Some(ServerError::Bug(_))), "{refused:?}");
+        }
+        world.site().get(&other).await.unwrap_err();
     }
 }

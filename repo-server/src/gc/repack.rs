@@ -165,11 +165,11 @@ impl Run<'_> {
         }
         let seal = move |store: &Arc<Store>| Ok(builder.seal(&store.keys));
         let sealed = self.store.blocking(seal).await?;
-        let (flight, sealed) = pack::put(&self.store, &self.server.in_flight, sealed).await?;
+        let (landing, sealed) = pack::put(&self.store, &self.server.in_flight, sealed).await?;
         read_back(&self.store, &domain, &sealed).await?;
         let switch = move |store: &Arc<Store>| {
             store.account(|ledger| {
-                flight.land(ledger.batch());
+                landing.land(ledger.batch());
                 ledger.move_to_pack(&new_pack(&sealed), &from)
             })
         };

@@ -6,9 +6,8 @@ use format_spec::pack::{PackBuilder, SealedPack};
 use tokio::sync::Semaphore;
 
 use crate::catalog::ledger::NewPack;
-use crate::catalog::{Flight, InFlight};
+use crate::catalog::{InFlight, Landing, publish};
 use crate::error::ServerError;
-use crate::index::row::{DoomedKey, DoomedKind};
 use crate::site::layout::pack_object;
 use crate::store::{Store, on_a_thread};
 
@@ -41,10 +40,10 @@ impl Outbox {
         let _permit = self.publishing.acquire().await.expect("the semaphore is never closed");
         let keys = self.store.keys.clone();
         let sealed = on_a_thread(move || Ok(pack.seal(&keys))).await?;
-        let (flight, pack) = put(&self.store, &self.in_flight, sealed).await?;
+        let (landing, pack) = put(&self.store, &self.in_flight, sealed).await?;
         let index = move |store: &Arc<Store>| {
             store.account(|ledger| {
-                flight.land(ledger.batch());
+                landing.land(ledger.batch());
                 ledger.add_pack(&new_pack(&pack))
             })
         };
@@ -57,15 +56,9 @@ pub(crate) async fn put(
     store: &Arc<Store>,
     in_flight: &InFlight,
     pack: SealedPack,
-) -> Result<(Flight, SealedPack), ServerError> {
-    store.check_running()?;
-    let name = pack_object(&pack.id);
-    let key = DoomedKey { kind: DoomedKind::Pack, name: name.clone() };
-    let in_flight = in_flight.clone();
-    let flight = store.blocking(move |store| Flight::announce(store, &in_flight, vec![key])).await?;
-    let put = store.parts.site.put_new(&name, pack.bytes.clone()).await;
-    put.map_err(|error| store.site_error(error))?;
-    Ok((flight, pack))
+) -> Result<(Landing, SealedPack), ServerError> {
+    let landing = publish(store, in_flight, pack_object(&pack.id), pack.bytes.clone()).await?;
+    Ok((landing, pack))
 }
 
 pub(crate) fn new_pack(pack: &SealedPack) -> NewPack<'_> {

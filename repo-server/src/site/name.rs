@@ -100,6 +100,12 @@ impl ObjectName {
         &self.0
     }
 
+    /// The area that the object lies in.
+    pub(crate) fn area(&self) -> Area {
+        let area = self.0.split('/').next().and_then(Area::of);
+        area.expect("a name starts with an area")
+    }
+
     /// The folders that the object lies in, from the outside in, and its own last segment.
     pub(crate) fn split(&self) -> (impl Iterator<Item = &str>, &str) {
         let (folders, last) = self.0.rsplit_once('/').unwrap_or(("", &self.0));

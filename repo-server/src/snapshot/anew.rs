@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use format_spec::{FormatError, SnapshotId};
 
-use super::commit::{put, seal_snapshot};
+use super::commit::seal_snapshot;
 use super::get;
 use crate::defects::objects;
 use crate::error::ServerError;
@@ -36,7 +36,7 @@ async fn write_to_the_end(server: &Arc<Server>, id: SnapshotId) -> Result<(), Se
     let snapshot = store.blocking(move |store| get(store, id)).await?;
     let sealed = seal_snapshot(store, &snapshot);
     site.delete(&name).await.map_err(|error| store.site_error(error))?;
-    put(store, &name, sealed.clone()).await?;
+    store.put(&name, sealed.clone()).await?;
     let read = site.get(&name).await.map_err(|error| store.site_error(error))?;
     if read != sealed {
         let source = FormatError::Unauthentic { what: "snapshot" };

@@ -22,7 +22,6 @@ use crate::pack;
 use crate::rules::Rule;
 use crate::server::Server;
 use crate::session::{self, SessionRow, SessionState, Sessions};
-use crate::site::ObjectName;
 use crate::site::layout::{manifest_object, snapshot_object};
 use crate::store::{Domain, Store};
 
@@ -86,13 +85,13 @@ async fn commit_to_the_end(
     let earlier = last_attempt.clone();
     let (flight, pages) = announce(server, session, &snapshot, pages, earlier).await?;
     *last_attempt = objects(&snapshot).into_iter().next();
-    put(&server.store, &manifest_object(&manifest_id), sealed).await?;
-    put(&server.store, &snapshot_object(&snapshot.id), seal_snapshot(&server.store, &snapshot)).await?;
+    let own = (snapshot_object(&snapshot.id), seal_snapshot(&server.store, &snapshot));
+    let landing = flight.put(&server.store, vec![(manifest_object(&manifest_id), sealed), own]).await?;
 
     server
         .blocking(move |server| {
             let applied = apply(&server.store, &server.sessions, session, &granted, &snapshot, &pages);
-            drop(flight);
+            drop(landing);
             match applied {
                 // Another request of the session was faster, or it was ended.
                 Err(ServerError::Index(IndexError::Precondition { .. })) => {
@@ -188,11 +187,6 @@ async fn announce(
         Ok((flight, pages))
     };
     server.blocking(announce).await
-}
-
-pub(super) async fn put(store: &Arc<Store>, name: &ObjectName, bytes: Bytes) -> Result<(), ServerError> {
-    let put = store.parts.site.put_new(name, bytes).await;
-    put.map(drop).map_err(|error| store.site_error(error))
 }
 
 /// A new snapshot of this one manifest. Each attempt has its own id: what a crashed attempt left on

@@ -13,11 +13,11 @@ use format_spec::protection::ProtectionRecord;
 use format_spec::{FORMAT_VERSION, SnapshotId, id};
 
 use super::get;
-use crate::catalog::{Flight, InFlight};
+use crate::catalog::{InFlight, publish};
 use crate::error::ServerError;
 use crate::health::alarm::check_reason;
 use crate::health::space;
-use crate::index::row::{DoomedKey, DoomedKind, DoomedRow, MarkRow, Protection, Tombstone};
+use crate::index::row::{DoomedKey, DoomedRow, MarkRow, Protection, Tombstone};
 use crate::index::{Batch, KeyRange, Precondition, Table};
 use crate::site::ObjectName;
 use crate::site::layout::protection_object;
@@ -136,20 +136,17 @@ async fn protect_to_the_end(
 ) -> Result<(), ServerError> {
     check_reason(&reason)?;
     let (name, sealed) = seal(store, id, &reason);
-    let key = DoomedKey { kind: DoomedKind::Other, name: name.clone() };
-    let announce = move |store: &Arc<Store>| {
+    let check = move |store: &Arc<Store>| {
         check_stays(id, &mark(store, id)?)?;
-        get(store, id)?;
-        Flight::announce(store, &in_flight, vec![key])
+        get(store, id)
     };
-    let flight = store.blocking(announce).await?;
-    let put = store.parts.site.put_new(&name, sealed).await;
-    put.map_err(|error| store.site_error(error))?;
+    store.blocking(check).await?;
+    let landing = publish(store, &in_flight, name.clone(), sealed).await?;
     let protection = Protection { reason, object: name.as_str().to_owned() };
     let record = move |store: &Arc<Store>| {
         change(store, id, |batch, mark| {
             check_stays(id, &mark)?;
-            flight.land(batch);
+            landing.land(batch);
             doom_object(batch, &mark);
             Ok(MarkRow { protection: Some(protection), ..mark })
         })
@@ -179,8 +176,7 @@ pub(crate) fn unprotect(store: &Store, id: SnapshotId) -> Result<(), ServerError
 fn doom_object(batch: &mut Batch, mark: &MarkRow) {
     let object = mark.protection.as_ref().and_then(|protection| ObjectName::new(&protection.object).ok());
     if let Some(name) = object {
-        let key = DoomedKey { kind: DoomedKind::Other, name };
-        batch.put(Table::Doomed, key.encode(), DoomedRow::NOW.encode());
+        batch.put(Table::Doomed, DoomedKey::of(name).encode(), DoomedRow::NOW.encode());
     }
 }
 

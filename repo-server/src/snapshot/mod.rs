@@ -41,7 +41,7 @@ use crate::defects;
 use crate::defects::objects::{Known, Object};
 use crate::error::ServerError;
 use crate::health::clock::JUMP_MS;
-use crate::index::row::{DoomedKey, DoomedKind, MarkRow};
+use crate::index::row::{DoomedKey, MarkRow};
 use crate::index::{KeyRange, Table};
 use crate::pack::Blob;
 use crate::site::ObjectName;
@@ -66,10 +66,8 @@ pub(crate) async fn read(store: &Store, name: &ObjectName) -> Result<Snapshot, S
 
 /// The objects of a snapshot: its own, and its manifests.
 pub(crate) fn objects(snapshot: &Snapshot) -> Vec<DoomedKey> {
-    let own = DoomedKey { kind: DoomedKind::Snapshot, name: snapshot_object(&snapshot.id) };
     let manifests = snapshot.manifests.iter().map(|manifest| manifest_object(&manifest.id));
-    let manifests = manifests.map(|name| DoomedKey { kind: DoomedKind::Manifest, name });
-    [own].into_iter().chain(manifests).collect()
+    [snapshot_object(&snapshot.id)].into_iter().chain(manifests).map(DoomedKey::of).collect()
 }
 
 /// How often a manifest names each page.

@@ -208,6 +208,13 @@ impl Store {
         self.parts.site.get(name).await.map_err(|error| self.site_error(error))
     }
 
+    /// Puts an object on the site, durably. Only for one that counts already: all others go through
+    /// `catalog::publish`.
+    pub(crate) async fn put(&self, name: &ObjectName, bytes: Bytes) -> Result<(), ServerError> {
+        let put = self.parts.site.put_new(name, bytes).await;
+        put.map(drop).map_err(|error| self.site_error(error))
+    }
+
     /// Acknowledges nothing any more: the disk cannot be trusted.
     pub(crate) fn halt(&self, error: &dyn Error) {
         if !self.halted.swap(true, Ordering::AcqRel) {

@@ -3,7 +3,7 @@
 use format_spec::SessionId;
 
 use super::take_u64;
-use crate::site::ObjectName;
+use crate::site::{Area, ObjectName};
 
 /// Order in which objects are deleted: a snapshot before the manifests and packs that it needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -43,6 +43,17 @@ pub struct DoomedKey {
 }
 
 impl DoomedKey {
+    /// The key of an object: its area gives its kind.
+    pub fn of(name: ObjectName) -> Self {
+        let kind = match name.area() {
+            Area::Snapshots => DoomedKind::Snapshot,
+            Area::Manifests => DoomedKind::Manifest,
+            Area::Packs => DoomedKind::Pack,
+            Area::Keyring | Area::Protections | Area::Heads | Area::Locks | Area::Checks => DoomedKind::Other,
+        };
+        Self { kind, name }
+    }
+
     /// Its key.
     pub fn encode(&self) -> Vec<u8> {
         let mut key = vec![self.kind.tag()];

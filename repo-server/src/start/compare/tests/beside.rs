@@ -53,7 +53,11 @@ fn a_commit_that_lands_between_two_reads_is_no_loss() {
     let id = world.push("n", &tree(&["a"]));
     let landed = snapshot::get(&world.store, id).unwrap();
     // Back to the moment just before its batch: the object is there, its name is doomed, there is no row.
-    let flight = Flight::announce(&world.store, &world.server.in_flight, snapshot::objects(&landed)).unwrap();
+    let keys = snapshot::objects(&landed);
+    let object = |key: &DoomedKey| (key.name.clone(), world.wait(world.site.get(&key.name)).unwrap());
+    let objects = keys.iter().map(object).collect();
+    let flight = Flight::announce(&world.store, &world.server.in_flight, keys).unwrap();
+    let landing = world.wait(flight.put(&world.store, objects)).unwrap();
     let mut batch = Batch::new();
     batch.delete(Table::Snapshot, *id.as_bytes());
     world.index.commit(batch).unwrap();
@@ -61,9 +65,9 @@ fn a_commit_that_lands_between_two_reads_is_no_loss() {
     let lands = move || {
         let mut batch = Batch::new();
         batch.put(Table::Snapshot, *id.as_bytes(), landed.encode());
-        flight.land(&mut batch);
+        landing.land(&mut batch);
         index.commit(batch).unwrap();
-        drop(flight);
+        drop(landing);
     };
     let then: Box<dyn FnOnce() + Send> = Box::new(lands);
     let index = Interrupted { inner: world.index.clone(), then: Mutex::new(Some(then)) };
