@@ -58,7 +58,7 @@ impl Flight {
         in_flight: &InFlight,
         keys: Vec<DoomedKey>,
         row: DoomedRow,
-        check: impl FnOnce(&mut Ledger<'_>) -> Result<(), ServerError>,
+        mut check: impl FnMut(&mut Ledger<'_>) -> Result<(), ServerError>,
     ) -> Result<Self, ServerError> {
         lock(&in_flight.0).extend(keys.iter().cloned());
         let flight = Self { in_flight: in_flight.clone(), keys };

@@ -10,7 +10,7 @@
 use format_spec::ChunkId;
 
 use crate::error::ServerError;
-use crate::index::{Batch, Table};
+use crate::index::{Batch, Precondition, Table};
 use crate::store::Store;
 
 const PREFIX: &[u8] = b"owed/";
@@ -44,4 +44,15 @@ pub(crate) fn set(batch: &mut Batch, id: &ChunkId, count: u64) {
     } else {
         batch.put(Table::Meta, key(id), count.to_le_bytes());
     }
+}
+
+/// Lets the batch be applied only while as much is owed to a page.
+pub(super) fn require(batch: &mut Batch, id: &ChunkId, count: u64) {
+    let value = (count > 0).then(|| count.to_le_bytes().to_vec());
+    batch.require(Table::Meta, key(id), value.map_or(Precondition::Absent, Precondition::Equals));
+}
+
+/// Whether a key of the meta table is one of these rows.
+pub(super) fn is_key(key: &[u8]) -> bool {
+    key.starts_with(PREFIX)
 }

@@ -9,6 +9,7 @@ use format_spec::ChunkId;
 use tokio::runtime::Handle;
 
 use super::fill::{IfEmpty, PackFound, Rebuild};
+use crate::catalog::fill;
 use crate::error::ServerError;
 use crate::index::row::{ChunkRow, DamagedRow, Health, PackNumber};
 use crate::index::{Batch, KeyRange, Table};
@@ -133,7 +134,7 @@ impl Rebuild {
     fn take(&mut self, taken: Try, health: Health, batch: &mut Batch) -> Result<(), ServerError> {
         let Copied { id, holds, .. } = taken.blob;
         if holds.health == Health::Damaged && health == Health::Sound {
-            batch.delete(Table::Damaged, *id.as_bytes());
+            fill::no_damage(batch, &id);
             self.commit_if_heavy(batch)?;
         }
         self.take_out(&holds)?;
@@ -146,7 +147,7 @@ impl Rebuild {
             self.pack_of(&taken.row()).ok_or(ServerError::Bug("a row of no pack"))?.domain.to_string();
         let found_ms = self.store.parts.clock.unix_ms();
         let row = DamagedRow { cluster, problem, found_ms };
-        batch.put(Table::Damaged, *taken.blob.id.as_bytes(), row.encode());
+        fill::damage(batch, &taken.blob.id, &row);
         self.commit_if_heavy(batch)?;
         self.pack_at(taken.other().row().pack)?.if_empty = IfEmpty::UnreadableCopies;
         self.take(taken, Health::Damaged, batch)

@@ -10,6 +10,7 @@ use futures_util::{StreamExt, stream};
 use tokio::runtime::Handle;
 
 use super::fill::{BY_PAGE, IN_FLIGHT, IfEmpty, PackFound, Rebuild};
+use crate::catalog::fill;
 use crate::checkpoint;
 use crate::error::ServerError;
 use crate::index::row::{ChunkRow, PackNumber};
@@ -139,8 +140,7 @@ impl Rebuild {
 
     /// Takes out the row of a page, and lets its pack be.
     fn drop_page(&mut self, id: &ChunkId, row: &ChunkRow, batch: &mut Batch) -> Result<(), ServerError> {
-        batch.delete(Table::Chunk, *id.as_bytes());
-        batch.delete(Table::Damaged, *id.as_bytes());
+        fill::no_chunk(batch, id);
         self.pack_at(row.pack)?.if_empty = IfEmpty::MissesChunks;
         self.take_out(row)
     }

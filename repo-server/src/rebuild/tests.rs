@@ -11,7 +11,7 @@ use format_spec::wire::{AuditReport, Repair};
 use format_spec::{ChunkId, PackId};
 
 use super::RebuildReport;
-use super::fill::fill;
+use super::fill::fill_from_site;
 use crate::checkpoint::{self, When};
 use crate::error::ServerError;
 use crate::index::Table;
@@ -62,7 +62,7 @@ async fn world() -> World {
 /// A rebuild from the site of `world`.
 async fn rebuilt(world: &World) -> (World, RebuildReport) {
     let anew = World::over(world.site());
-    let report = anew.store.blocking(fill).await.unwrap();
+    let report = anew.store.blocking(fill_from_site).await.unwrap();
     (anew, report)
 }
 
@@ -343,7 +343,7 @@ async fn a_site_that_does_not_answer_ends_the_rebuild() {
             site.arm(Fault { op: Some(op), after, kind: FaultKind::Refuse(Refusal::Unavailable) });
             let anew = World::over(Arc::<FaultySite>::clone(&site));
 
-            let error = anew.store.blocking(fill).await.unwrap_err();
+            let error = anew.store.blocking(fill_from_site).await.unwrap_err();
 
             assert!(matches!(error, ServerError::Site(_)), "{op:?} {after}: {error}");
             assert_eq!(anew.index().get(Table::Meta, Totals::KEY).unwrap(), None);

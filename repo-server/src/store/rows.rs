@@ -7,7 +7,7 @@ use format_spec::ChunkId;
 
 use super::{Domain, Store, share_out};
 use crate::error::ServerError;
-use crate::index::row::{ChunkRow, PackNumber, PackRow, Totals};
+use crate::index::row::{ChunkRow, PackNumber, PackRow};
 use crate::index::{KeyRange, Table};
 use crate::sync::lock;
 
@@ -98,14 +98,6 @@ impl Store {
         let Some(value) = self.parts.index.get(Table::Pack, &number.key())? else { return Ok(None) };
         let wrong = || ServerError::Row { object: format!("pack number {}", number.0) };
         PackRow::decode(&value).map(Some).ok_or_else(wrong)
-    }
-
-    /// What the repository adds up to.
-    pub(crate) fn totals(&self) -> Result<Totals, ServerError> {
-        let Some(value) = self.parts.index.get(Table::Meta, Totals::KEY)? else {
-            return Ok(Totals::default());
-        };
-        Totals::decode(&value).ok_or_else(|| ServerError::Row { object: "totals".to_owned() })
     }
 
     /// Shows each pack's row to `visit`.

@@ -22,7 +22,6 @@ use crate::defects::packs;
 use crate::defects::{self, if_there_is_room};
 use crate::error::{Chain, ServerError};
 use crate::index::row::{ChunkRow, PackNumber, PackRow};
-use crate::index::{Batch, Table};
 use crate::site::SiteError;
 use crate::site::layout::pack_object;
 use crate::store::Store;
@@ -241,17 +240,8 @@ fn due(store: &Store, scope: Option<&BTreeSet<PackNumber>>) -> Result<Vec<Due>, 
 
 fn write_verified(store: &Store, packs: &[PackNumber]) -> Result<(), ServerError> {
     let verified_ms = store.parts.clock.unix_ms();
-    store.exclusively(|| {
-        let mut batch = Batch::new();
-        for number in packs {
-            // As it is now: the collector changes what is left in it, and takes it out.
-            if let Some(row) = pack_row(store, *number)? {
-                batch.put(Table::Pack, number.key(), PackRow { verified_ms, ..row }.encode());
-                packs::forget(&mut batch, *number);
-            }
-        }
-        if batch.is_empty() { Ok(()) } else { store.commit(batch) }
-    })
+    // As rows are now: the collector changes what is left in a pack, and takes it out.
+    store.account(|ledger| packs.iter().try_for_each(|number| ledger.mark_verified(*number, verified_ms)))
 }
 
 async fn look(
