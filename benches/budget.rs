@@ -19,7 +19,7 @@ use format_spec::{ChunkId, PackId, RepositoryId};
 /// A pack's length, for the write stage.
 const PACK_LEN: usize = 32 << 20;
 
-/// What each stage of a push costs of the processor
+/// Processor time of each stage of a push
 #[derive(Parser)]
 struct Arguments {
     #[command(flatten)]

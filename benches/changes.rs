@@ -1,4 +1,4 @@
-//! What a push costs when little has changed, in turn with restic and borg when they are installed.
+//! Cost of a push when little has changed, in turn with restic and borg when they are installed.
 //!
 //! `cargo bench -p benches --bench changes -- --help`
 //!
@@ -230,7 +230,7 @@ fn append(source: &Path, random: &mut Random, len: u64) -> std::io::Result<()> {
     out.flush()
 }
 
-/// What a database's own snapshot does.
+/// Imitates the snapshot of a database: a hard link for each file.
 fn link(source: &Path, target: &Path) {
     let status = Command::new("cp").arg("-al").arg(source).arg(target).status();
     assert!(status.expect("cp is there").success(), "the links can be made");

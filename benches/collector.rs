@@ -1,5 +1,5 @@
-//! What commit, forget and the collector cost when one hundredth of a large repository changes, against
-//! a full mark of the same index.
+//! Cost of commit, forget and the collector when one hundredth of a large repository changes, compared with a
+//! full mark of the same index.
 //!
 //! `cargo bench -p benches --bench collector -- --help`
 //!
@@ -278,7 +278,7 @@ impl Filling {
     }
 }
 
-/// What a made-up id is of.
+/// Kind of a made-up id.
 enum Kind {
     Chunk,
     Pack,
@@ -379,7 +379,7 @@ impl Bench<'_> {
         }
 
         let start = self.start();
-        let report = self.api.audit(Repair::No, |_, _| {}).await?;
+        let report = self.api.audit(Repair::No, |_| {}).await?;
         self.note(MARK, start, format!("{} references, {} rows", report.references, report.rows));
         if report.found > 0 {
             Err(format!("the audit found {:?}", report.findings.first()).into())
@@ -392,7 +392,7 @@ impl Bench<'_> {
         let (mode, delays, large) = (RunMode::Apply, Delays::Skip, LargeDelete::Allow);
         let request = GcRequest { mode, delays, large, max_copy_bytes: None };
         let start = self.start();
-        let report = self.api.collect_garbage(&request, |_, _| {}).await?;
+        let report = self.api.collect_garbage(&request, |_| {}).await?;
         let did = format!(
             "{} pages, {} chunks, {} objects",
             report.pages.count, report.chunks.count, report.deleted.count
@@ -503,13 +503,13 @@ impl Body {
     }
 }
 
-/// What a node commits that has these pages.
+/// The manifest that a node with these pages commits.
 fn manifest_of(node: &str, pages: Vec<PageRef>) -> Outcome<Manifest> {
     Ok(Manifest {
         version: FORMAT_VERSION,
         cluster: CLUSTER.parse()?,
         node: node.parse()?,
-        roots: vec![EntryPath::new(b"data".to_vec())?],
+        roots: vec![EntryPath::new(b"data/file".to_vec())?],
         pages,
         totals: ManifestTotals { files: 1, ..ManifestTotals::default() },
         problems: Vec::new(),

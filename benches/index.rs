@@ -59,7 +59,7 @@ struct Options {
     engine: Engine,
     #[arg(long, default_value_t = 1_000_000)]
     keys: u64,
-    /// What cargo passes to every benchmark
+    /// Flag that cargo passes to every benchmark
     #[arg(long, hide = true)]
     bench: bool,
 }

@@ -59,7 +59,7 @@ const WORDS: &[&str] = &[
     "sstable promoted to level ",
 ];
 
-/// What kind of bytes to make.
+/// Kind of bytes to make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Content {
     /// Rows of which about half is random: zstd level 3 halves it.
@@ -71,7 +71,7 @@ pub enum Content {
 /// Writes `len` bytes of `content` to `out`.
 ///
 /// # Errors
-/// Whatever `out` says.
+/// The errors of `out`.
 pub fn write_content(
     content: Content,
     random: &mut Random,

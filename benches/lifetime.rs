@@ -93,7 +93,7 @@ impl Place {
     fn new(dir: &Path, arguments: &Arguments) -> Self {
         let config = dir.join("server.toml");
         let repack_below = arguments.repack_below;
-        // Nothing runs by itself, and no room is held that would be copied.
+        // The server does no work of its own, and reserves no space that would be copied.
         let text =
             format!("[gc]\nevery_minutes = 0\nrepack_below = {repack_below}\n[space]\nballast_mib = 0\n");
         std::fs::write(&config, text).expect("a small file");

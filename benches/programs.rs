@@ -37,7 +37,7 @@ pub fn timed(mut command: Command) -> Run {
         with_time.env(name, value.expect("only set variables"));
     }
     let has_time = Path::new("/usr/bin/time").exists();
-    // What the run before left unwritten would be written at this one's expense.
+    // Without a sync, dirty data of the previous run would be written at the expense of this one.
     Command::new("sync").status().expect("sync is there");
     let started = Instant::now();
     let output = if has_time { with_time.output() } else { command.output() };
@@ -52,7 +52,7 @@ pub fn timed(mut command: Command) -> Run {
 /// A running server.
 pub struct Server {
     process: Child,
-    /// Where it listens.
+    /// Address of the server.
     pub address: String,
 }
 
@@ -65,7 +65,7 @@ impl Server {
         Self::run(Command::new(program("astacus-server")), data)
     }
 
-    /// As [`start`](Self::start), with the configuration file `config`.
+    /// Like [`start`](Self::start), with the configuration file `config`.
     ///
     /// # Panics
     /// If it does not start.

@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use clap::Args;
 use tempfile::TempDir;
 
-/// What every benchmark with files is told.
+/// Arguments that every benchmark with files takes.
 #[derive(Args)]
 pub struct Scratch {
     /// Makes its files below this folder, which is there, instead of where temporary ones go
     #[arg(long)]
     dir: Option<PathBuf>,
-    /// What cargo passes to every benchmark
+    /// Flag that cargo passes to every benchmark
     #[arg(long, hide = true)]
     bench: bool,
 }

@@ -1,4 +1,4 @@
-//! What each stage of a push and a restore costs on one core: cut, hash, compress, seal and back.
+//! Cost of each stage of a push and a restore on one core: cut, hash, compress, seal and back.
 //!
 //! `cargo bench -p benches --bench stages`
 

@@ -17,7 +17,7 @@ pub struct Chunker {
     rule: Arc<Rule>,
 }
 
-/// Whether bytes may follow those in a buffer.
+/// Tells the cutter if bytes may follow those in a buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EndOfInput {
     /// The buffer ends where the stream ends.
@@ -69,7 +69,7 @@ impl fmt::Debug for Chunker {
     }
 }
 
-/// All that the scan needs, computed once.
+/// Values that the scan needs, computed once.
 struct FastCdc {
     sizes: [usize; 3],
     mask_strict: u64,

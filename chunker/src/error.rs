@@ -1,4 +1,4 @@
-//! What can be wrong with chosen sizes. Cutting cannot fail, and reading fails with the reader's own error.
+//! Errors in chosen sizes. Cutting cannot fail, and reading fails with the reader's own error.
 
 use std::fmt;
 

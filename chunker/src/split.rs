@@ -53,7 +53,7 @@ impl<R: Read> Chunks<'_, R> {
     /// The result is the same however the reader splits its reads.
     ///
     /// # Errors
-    /// What the reader answers, except interruptions, which are repeated. Nothing is lost by an error: the
+    /// The errors of the reader, except interruptions, which are retried. Nothing is lost by an error: the
     /// next call goes on reading where this one stopped.
     pub fn next_chunk(&mut self) -> io::Result<Option<&[u8]>> {
         self.fill()?;
@@ -83,7 +83,7 @@ impl<R: Read> Chunks<'_, R> {
         match self.reader.read(room) {
             Ok(0) => self.end = EndOfInput::Reached,
             Ok(read) if read > room.len() => {
-                return Err(io::Error::other("the reader claims more bytes than it was asked for"));
+                return Err(io::Error::other("the reader returned more bytes than requested"));
             }
             Ok(read) => self.filled += read,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}

@@ -100,7 +100,7 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// What one engine seals, the other opens, byte for byte.
+        /// Either engine opens bytes that the other sealed.
         #[test]
         fn both_engines_are_the_same_function(
             key: [u8; 32],

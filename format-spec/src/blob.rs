@@ -45,7 +45,7 @@ impl Compression {
     }
 }
 
-/// What a blob is, beside its bytes. All of it is authenticated.
+/// Properties of a blob beside its bytes. All of it is authenticated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BlobInfo {
     /// Chunk or page.
@@ -151,8 +151,7 @@ impl Decompressor {
 /// Longest window of a frame, in bytes.
 const MAX_WINDOW: u64 = 8 << 20;
 
-/// Whether `payload` is one zstd frame of `len` bytes, without a dictionary, whose window is not too long. zstd takes more:
-/// several frames in a row, frames to be skipped, and in memory a window of any length.
+/// True if `payload` is one zstd frame of `len` bytes, without a dictionary, whose window is not too long.
 fn is_one_frame(payload: &[u8], len: usize) -> bool {
     const MAGIC: [u8; 4] = 0xFD2F_B528_u32.to_le_bytes();
     let Some([descriptor, window, ..]) = payload.strip_prefix(&MAGIC) else { return false };
@@ -269,7 +268,7 @@ mod tests {
         }
     }
 
-    /// What zstd takes and the format does not.
+    /// Payloads that zstd accepts and the format does not.
     #[test]
     fn a_payload_is_one_frame_with_a_short_window() {
         let plain = b"some text, some text, some text, some text".repeat(400);

@@ -24,12 +24,12 @@ pub struct CheckpointPack {
     /// Its length in bytes.
     #[n(1)]
     pub len: u64,
-    /// What its footer says.
+    /// Content of its footer.
     #[n(2)]
     pub directory: Directory,
 }
 
-/// What some packs hold.
+/// Directories of several packs.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Checkpoint {

@@ -9,7 +9,7 @@ use crate::id::{RepositoryId, to_hex};
 use crate::key::MasterKey;
 use crate::wire::ChunkerSpec;
 
-/// What a repository is. JSON, so that a person who finds a site can read it; it holds no secret.
+/// Description of a repository. JSON, so that a person who finds a site can read it; it holds no secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Descriptor {
     /// Version of the format of everything in the repository.
@@ -55,7 +55,7 @@ impl Descriptor {
         serde_json::from_slice(bytes).map_err(malformed)
     }
 
-    /// Whether `master` is the key that the repository was made with.
+    /// True if `master` is the key that the repository was made with.
     pub fn fits(&self, master: &MasterKey) -> bool {
         self.master_key_fingerprint == to_hex(&master.fingerprint())
     }

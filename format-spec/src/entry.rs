@@ -25,7 +25,7 @@ pub struct Timestamp {
     pub nanos: u32,
 }
 
-/// What an entry is.
+/// Kind of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
 #[cbor(index_only)]
 pub enum EntryKind {
@@ -64,7 +64,7 @@ pub struct Entry {
     /// Path from `/` of the node, without the leading slash.
     #[n(0)]
     pub path: EntryPath,
-    /// What it is.
+    /// Kind of the entry.
     #[n(1)]
     pub kind: EntryKind,
     /// Permission bits with setuid, setgid and sticky (07777).

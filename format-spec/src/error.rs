@@ -1,8 +1,8 @@
-//! What can be wrong with bytes, and what a caller can do about any error of ours.
+//! Errors in stored or received bytes, and the class of any error of Astacus.
 
 use crate::id::{ChunkId, PackId};
 
-/// What the caller of a failed operation can do. The only input to HTTP statuses and exit codes.
+/// Action that the caller of a failed operation can take. The only input to HTTP statuses and exit codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorClass {
@@ -45,13 +45,13 @@ pub const EXIT_UNREPORTED: u8 = 15;
 #[non_exhaustive]
 pub enum FormatError {
     /// The bytes do not start as this kind of object does.
-    #[error("{what} does not start with its magic")]
+    #[error("{what} does not start with its magic bytes")]
     Magic {
         /// Kind of object that was expected.
         what: &'static str,
     },
     /// Written by another version of the format.
-    #[error("{what} has format version {found}, this program reads version {expected}")]
+    #[error("{what} has format version {found}, but this program reads version {expected}")]
     Version {
         /// Kind of object.
         what: &'static str,

@@ -3,8 +3,6 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::error::FormatError;
-
 /// Text that is not an id or a name of the wanted kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is not a {kind}: expected {expected}")]
@@ -223,53 +221,49 @@ uuid_id!(
     SessionId, "session"
 );
 
-/// A name that users choose. Safe in paths, URLs, logs and tables as it is.
-macro_rules! name {
-    ($(#[$doc:meta])* $name:ident, $kind:literal) => {
+/// A text that users write, with a rule: what it is called, the rule, and the rule in words.
+macro_rules! text {
+    ($(#[$doc:meta])* $name:ident, $kind:expr, $holds:expr, $expected:literal) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
         #[serde(try_from = "String", into = "String")]
         pub struct $name(String);
 
         impl $name {
-            /// The name as text.
+            /// The text.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
         }
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str(&self.0)
             }
         }
 
         impl TryFrom<String> for $name {
-            type Error = ParseIdError;
+            type Error = $crate::id::ParseIdError;
 
-            fn try_from(text: String) -> Result<Self, ParseIdError> {
-                if is_name(&text) {
+            fn try_from(text: String) -> Result<Self, $crate::id::ParseIdError> {
+                if $holds(&text) {
                     return Ok(Self(text));
                 }
-                Err(ParseIdError {
-                    text,
-                    kind: concat!($kind, " name"),
-                    expected: "1 to 128 letters, digits, `.`, `_` or `-`, starting with a letter or digit",
-                })
+                Err($crate::id::ParseIdError { text, kind: $kind, expected: $expected })
             }
         }
 
-        impl FromStr for $name {
-            type Err = ParseIdError;
+        impl std::str::FromStr for $name {
+            type Err = $crate::id::ParseIdError;
 
-            fn from_str(text: &str) -> Result<Self, ParseIdError> {
+            fn from_str(text: &str) -> Result<Self, $crate::id::ParseIdError> {
                 Self::try_from(text.to_owned())
             }
         }
 
         impl From<$name> for String {
-            fn from(name: $name) -> Self {
-                name.0
+            fn from(text: $name) -> Self {
+                text.0
             }
         }
 
@@ -288,6 +282,21 @@ macro_rules! name {
                 d.str()?.parse().map_err(minicbor::decode::Error::custom)
             }
         }
+    };
+}
+
+pub(crate) use text;
+
+/// A name that users choose. Safe in paths, URLs, logs and tables as it is.
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident, $kind:literal) => {
+        text!(
+            $(#[$doc])*
+            $name,
+            concat!($kind, " name"),
+            is_name,
+            "1 to 128 letters, digits, `.`, `_` or `-`, starting with a letter or digit"
+        );
     };
 }
 
@@ -320,15 +329,6 @@ impl PackId {
     /// The name of the pack that consists of these bytes.
     pub fn of(bytes: &[u8]) -> Self {
         Self(*blake3::hash(bytes).as_bytes())
-    }
-
-    /// Checks that `bytes` are the pack with this name.
-    ///
-    /// # Errors
-    /// [`FormatError::WrongPack`] if they hash to another name.
-    pub fn check(self, bytes: &[u8]) -> Result<(), FormatError> {
-        let found = Self::of(bytes);
-        if found == self { Ok(()) } else { Err(FormatError::WrongPack { expected: self, found }) }
     }
 }
 

@@ -79,7 +79,7 @@ impl MasterKey {
         Secret::derive(FINGERPRINT, &[&self.0]).0
     }
 
-    /// What the nodes of `cluster` share.
+    /// The keys and parameters that the nodes of `cluster` share.
     pub fn domain(&self, cluster: &ClusterName) -> DomainKey {
         DomainKey::from_secret(Secret::derive(DOMAIN, &[&self.0, cluster.as_str().as_bytes()]))
     }
@@ -97,7 +97,7 @@ impl MasterKey {
     }
 }
 
-/// What a blob holds. Part of its id's key, so a page never passes for a chunk.
+/// Kind of content of a blob. Part of its id's key, so a page never passes for a chunk.
 #[derive(
     Debug,
     Clone,

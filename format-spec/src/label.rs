@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use minicbor::{Decode, Encode};
 
-use crate::id::{LabelKey, ParseIdError};
+use crate::id::{LabelKey, ParseIdError, text};
 
 /// Labels of one snapshot, at most.
 pub const MAX_LABELS: usize = 16;
@@ -15,84 +16,25 @@ pub const MAX_LABEL_VALUE_LEN: usize = 256;
 /// Longest note, in bytes.
 pub const MAX_NOTE_LEN: usize = 1024;
 
-/// A text of bounded length without control characters.
-macro_rules! line {
-    ($(#[$doc:meta])* $name:ident, $kind:literal, $lens:expr, $expected:literal) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
-        #[serde(try_from = "String", into = "String")]
-        pub struct $name(String);
-
-        impl $name {
-            /// The text.
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
-            }
-        }
-
-        impl TryFrom<String> for $name {
-            type Error = ParseIdError;
-
-            fn try_from(text: String) -> Result<Self, ParseIdError> {
-                if $lens.contains(&text.len()) && !text.chars().any(char::is_control) {
-                    return Ok(Self(text));
-                }
-                Err(ParseIdError { text, kind: $kind, expected: $expected })
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = ParseIdError;
-
-            fn from_str(text: &str) -> Result<Self, ParseIdError> {
-                Self::try_from(text.to_owned())
-            }
-        }
-
-        impl From<$name> for String {
-            fn from(line: $name) -> Self {
-                line.0
-            }
-        }
-
-        impl<C> Encode<C> for $name {
-            fn encode<W: minicbor::encode::Write>(
-                &self,
-                e: &mut minicbor::Encoder<W>,
-                _: &mut C,
-            ) -> Result<(), minicbor::encode::Error<W::Error>> {
-                e.str(&self.0)?.ok()
-            }
-        }
-
-        impl<'b, C> Decode<'b, C> for $name {
-            fn decode(d: &mut minicbor::Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
-                d.str()?.parse().map_err(minicbor::decode::Error::custom)
-            }
-        }
-    };
-}
-
-line!(
+text!(
     /// The value of a label: at most [`MAX_LABEL_VALUE_LEN`] bytes, no control characters; may be empty.
     LabelValue,
     "value of a label",
-    (0..=MAX_LABEL_VALUE_LEN),
+    |text: &str| is_line(text, 0..=MAX_LABEL_VALUE_LEN),
     "at most 256 bytes without control characters"
 );
-line!(
+text!(
     /// The note of a snapshot: 1 to [`MAX_NOTE_LEN`] bytes, no control characters.
     Note,
     "note",
-    (1..=MAX_NOTE_LEN),
+    |text: &str| is_line(text, 1..=MAX_NOTE_LEN),
     "1 to 1024 bytes without control characters"
 );
+
+/// True if a text has one of these lengths, in bytes, and no control characters.
+fn is_line(text: &str, lens: RangeInclusive<usize>) -> bool {
+    lens.contains(&text.len()) && !text.chars().any(char::is_control)
+}
 
 /// One label: a key and its value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -169,7 +111,7 @@ impl<'b, C> Decode<'b, C> for Labels {
     }
 }
 
-/// What a push says of its snapshot.
+/// Labels and note that a push gives its snapshot.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode, serde::Serialize, serde::Deserialize)]
 #[cbor(array)]
 pub struct About {

@@ -10,6 +10,7 @@
 //! | [`path`] | paths of file entries: bytes, relative, harmless |
 //! | [`entry`] | one file, folder or link of a node |
 //! | [`page`] | runs of entries with content-defined boundaries |
+//! | [`assemble`] | the tree that the pages of one node stand for |
 //! | [`manifest`] | the pages of one node |
 //! | [`snapshot`] | the manifests of one moment |
 //! | [`label`] | labels and the note of a snapshot |
@@ -25,6 +26,7 @@
 //! before they allocate. `docs/format.md` gives every byte.
 
 pub mod aead;
+pub mod assemble;
 pub mod blob;
 mod cbor;
 pub mod checkpoint;

@@ -35,7 +35,7 @@ pub struct PageRef {
     pub len: u32,
 }
 
-/// What a manifest adds up to.
+/// Sums over a manifest.
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, Encode, Decode, serde::Serialize, serde::Deserialize,
 )]
@@ -61,7 +61,7 @@ pub struct Totals {
     pub skipped: u64,
 }
 
-/// What a push did, for the record: files by what became of them, bytes by how far they went.
+/// Statistics of a push: files by outcome, bytes by stage.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode, serde::Serialize, serde::Deserialize)]
 #[cbor(array)]
 pub struct PushStats {
@@ -95,7 +95,7 @@ pub struct PushStats {
     /// Bytes that the repository grew by.
     #[n(9)]
     pub bytes_stored: u64,
-    /// What did not go the short way; at most [`MAX_FALLBACKS`] reasons.
+    /// Reasons for which files took a slower way; at most [`MAX_FALLBACKS`] reasons.
     #[n(10)]
     #[cbor(decode_with = "crate::cbor::at_most::decode::<_, _, MAX_FALLBACKS>")]
     pub fallbacks: Vec<Fallback>,
@@ -196,7 +196,7 @@ pub struct Manifest {
     #[n(8)]
     #[cbor(decode_with = "crate::cbor::short_text::decode::<_, MAX_LABEL_LEN>")]
     pub host: String,
-    /// What the push did.
+    /// Statistics of the push.
     #[n(9)]
     pub push: Option<PushStats>,
     /// The name of its series, if the push gave one; else its folders are what tells it from others.
@@ -205,12 +205,12 @@ pub struct Manifest {
     /// Labels and note of the push, if it gave any.
     #[n(11)]
     pub about: Option<About>,
-    /// What its roots are; absent if they are folders and files of the node.
+    /// Kind of its roots; absent if they are folders and files of the node.
     #[n(12)]
     pub roots_are: Option<RootsAre>,
 }
 
-/// What the roots of a manifest are, if they are not paths on the node.
+/// Kind of the roots of a manifest, if they are not paths on the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode, serde::Serialize, serde::Deserialize)]
 #[cbor(index_only)]
 #[serde(rename_all = "snake_case")]

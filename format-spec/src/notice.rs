@@ -46,7 +46,8 @@ pub struct Notice {
     /// The series or the channel that it is about, if its code can be up for several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
-    /// What is wrong and what to do, for people; of one that is over, the last that it said.
+    /// Description of the problem and the way out, for people; in a `cleared` notice, the last text of the
+    /// alarm.
     pub message: String,
     /// Since when the alarm is or was up.
     pub since: String,

@@ -58,7 +58,7 @@ impl ObjectKind {
     }
 }
 
-/// What stands in clear at the start of an object.
+/// Plain fields at the start of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
     /// Key generation that the object is sealed with.

@@ -72,7 +72,7 @@ pub struct PackEntry {
 }
 
 impl PackEntry {
-    /// What the blob was sealed as.
+    /// Properties with which the blob was sealed.
     pub fn info(&self) -> BlobInfo {
         BlobInfo { kind: self.kind, id: self.id, plain_len: self.plain_len, compression: self.compression }
     }
@@ -83,7 +83,7 @@ impl PackEntry {
     }
 }
 
-/// What a pack's footer says.
+/// Content of a pack's footer.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Directory {
@@ -108,7 +108,7 @@ pub struct SealedPack {
     pub id: PackId,
     /// All its bytes.
     pub bytes: Bytes,
-    /// What is in it.
+    /// Directory of its blobs.
     pub directory: Directory,
 }
 
@@ -141,7 +141,7 @@ impl PackBuilder {
         self.bytes.len()
     }
 
-    /// Whether it holds no blob.
+    /// True if it holds no blob.
     pub fn is_empty(&self) -> bool {
         self.directory.entries.is_empty()
     }
@@ -279,8 +279,8 @@ pub(crate) fn check_layout(directory: &Directory, footer_offset: u64) -> Result<
     Ok(())
 }
 
-/// The directory of a whole pack in memory, after checking its name, its footer and its padding.
-/// What is left to check are the blobs, with [`check_blob`]: then every bit of the pack is.
+/// Returns the directory of a whole pack in memory, after checking its name, its footer and its padding. With
+/// [`check_blob`] for every blob, every bit of the pack is checked.
 ///
 /// # Errors
 /// [`FormatError`]: another name, or any part that is not as it was written.
@@ -294,7 +294,7 @@ pub fn open(
     open_unnamed(keys, repository, bytes)
 }
 
-/// What [`open`] checks beside the name, for whom gave a damaged pack a fitting name.
+/// Checks of [`open`] except the name, for a damaged pack that was renamed to fit.
 fn open_unnamed(keys: &SealKeys, repository: RepositoryId, bytes: &[u8]) -> Result<Directory, FormatError> {
     let header = bytes.first_chunk::<HEADER_LEN>().ok_or_else(short)?;
     let (trailer, before, footer) = split_tail(bytes)?;
@@ -331,7 +331,7 @@ fn check_padding(directory: &Directory, before_footer: &[u8]) -> Result<(), Form
     Err(FormatError::malformed("pack", "its padding is not zeros, or too long"))
 }
 
-/// What a site can see of a pack without any key: for `pack inspect`.
+/// Fields of a pack that are readable without any key: for `pack inspect`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outside {
     /// Its header.
@@ -342,7 +342,7 @@ pub struct Outside {
     pub id: PackId,
 }
 
-/// What can be told of a pack without a key.
+/// Reads the fields of a pack that need no key.
 ///
 /// # Errors
 /// [`FormatError`] if it is no pack, or its footer does not have the hash in the trailer.
@@ -370,6 +370,17 @@ pub fn check_blob(
         return Ok(());
     }
     Err(FormatError::WrongChunk { expected: entry.id })
+}
+
+impl PackId {
+    /// Checks that `bytes` are the pack with this name.
+    ///
+    /// # Errors
+    /// [`FormatError::WrongPack`] if they hash to another name.
+    pub fn check(self, bytes: &[u8]) -> Result<(), FormatError> {
+        let found = Self::of(bytes);
+        if found == self { Ok(()) } else { Err(FormatError::WrongPack { expected: self, found }) }
+    }
 }
 
 #[cfg(test)]

@@ -95,7 +95,7 @@ pub fn decode(bytes: &[u8]) -> Result<Vec<Record>, FormatError> {
     Ok(out)
 }
 
-/// What may come next in a page.
+/// Items that may come next in a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Expects {
     /// At the start: an entry, or more of a file that an earlier page began.
@@ -108,7 +108,7 @@ enum Expects {
     Nothing,
 }
 
-/// What may follow what within a page: entries ascend, and a file's content follows it at once.
+/// State that checks the order within a page: entries ascend, and a file's content follows it at once.
 struct Order {
     expects: Expects,
     last: Option<EntryPath>,

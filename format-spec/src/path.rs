@@ -37,7 +37,7 @@ impl EntryPath {
         Self(Vec::new())
     }
 
-    /// Whether it is `/` itself.
+    /// True if it is `/` itself.
     pub fn is_top(&self) -> bool {
         self.0.is_empty()
     }
@@ -45,7 +45,7 @@ impl EntryPath {
     /// The path of `name` in this folder.
     ///
     /// # Errors
-    /// As [`new`](Self::new).
+    /// The errors of [`new`](Self::new).
     pub fn join(&self, name: &[u8]) -> Result<Self, FormatError> {
         check_component(name)?;
         let mut bytes = Vec::with_capacity(self.0.len() + 1 + name.len());
@@ -80,7 +80,7 @@ impl EntryPath {
         Some((Self(folder.to_vec()), name.strip_prefix(b"/").unwrap_or(name)))
     }
 
-    /// What is left of this path below `folder`; `None` if it is neither `folder` nor inside it.
+    /// The rest of this path below `folder`; `None` if it is neither `folder` nor inside it.
     pub fn below(&self, folder: &EntryPath) -> Option<&[u8]> {
         let rest = self.0.strip_prefix(folder.as_bytes())?;
         if rest.is_empty() || folder.is_top() { Some(rest) } else { rest.strip_prefix(b"/") }

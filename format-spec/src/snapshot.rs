@@ -37,13 +37,13 @@ pub struct ManifestRef {
     /// Its manifest.
     #[n(1)]
     pub id: ManifestId,
-    /// What the manifest adds up to.
+    /// Sums over the manifest.
     #[n(2)]
     pub totals: Totals,
-    /// What its push did.
+    /// Statistics of its push.
     #[n(3)]
     pub push: Option<PushStats>,
-    /// Where it comes from. Snapshots of earlier builds leave that to their manifests.
+    /// Origin of the snapshot. Earlier builds left it to their manifests.
     #[n(4)]
     pub origin: Option<Origin>,
 }
@@ -65,7 +65,7 @@ pub struct Origin {
     #[n(3)]
     #[cbor(decode_with = "crate::cbor::at_most::decode::<_, _, MAX_NAMED_ROOTS>")]
     pub roots: Vec<EntryPath>,
-    /// What they are; absent if they are folders and files of the node.
+    /// Kind of the roots; absent if they are folders and files of the node.
     #[n(4)]
     pub roots_are: Option<RootsAre>,
 }
@@ -162,7 +162,7 @@ pub struct Snapshot {
     /// earlier builds have none, and come before all others in the order of their ids.
     #[n(6)]
     pub number: Option<u64>,
-    /// If it is suspect: it holds much less than the one before it.
+    /// If it is suspect: it is much smaller than its predecessor.
     #[n(7)]
     pub shrunk: Option<Shrunk>,
     /// Labels and note, if the push gave any.

@@ -24,7 +24,7 @@ use format_spec::{ManifestId, PackId, RepositoryId};
 const REPOSITORY: RepositoryId = RepositoryId::from_bytes(*b"repository-id-16");
 const GENERATION: u32 = 1;
 
-/// Whether it sees that some bytes are not what was stored.
+/// True if it detects that some bytes differ from the stored ones.
 type Detector<'a> = &'a dyn Fn(&[u8]) -> bool;
 
 fn golden(name: &str) -> Vec<u8> {
@@ -91,7 +91,7 @@ impl Reader {
         }
     }
 
-    /// Whether the pack, under the name that its bytes have now, is refused before all was released.
+    /// True if the pack, under the name of its present bytes, is refused before all of it was released.
     fn refuses(&mut self, bytes: &[u8]) -> bool {
         let opened = pack::open(&self.keys, REPOSITORY, PackId::of(bytes), bytes);
         opened.is_err() || opened.is_ok_and(|directory| !self.blobs_are_right(&directory, bytes))
@@ -101,7 +101,7 @@ impl Reader {
         directory.entries.iter().all(|entry| self.releases(entry, bytes))
     }
 
-    /// Whether the one blob comes out: what a server does that knows of it from its index.
+    /// True if the one blob can be opened, as by a server that knows it from its index.
     fn releases(&mut self, entry: &PackEntry, bytes: &[u8]) -> bool {
         let blob = bytes.get(place(entry)).unwrap_or_default();
         pack::check_blob(&self.sealer, &self.domain, &mut self.decompressor, entry, blob).is_ok()
@@ -245,7 +245,7 @@ fn changed_fields(good: &Descriptor, found: &Descriptor) -> Vec<&'static str> {
     fields.into_iter().filter(|(_, same)| !same).map(|(name, _)| name).collect()
 }
 
-/// What a server would work with: `None` if it refuses to start.
+/// The descriptor that a server would accept; `None` if it refuses to start.
 fn accepted(bytes: &[u8], master: &MasterKey) -> Option<Descriptor> {
     Descriptor::decode(bytes).ok().filter(|descriptor| descriptor.fits(master))
 }
@@ -306,7 +306,7 @@ fn the_search_finds_a_byte_that_a_reader_ignores() {
     let good = golden("snapshot.sealed");
     let keys = keys();
     let ignored = good.len() - 1;
-    // As if the last byte of the tag were not compared.
+    // A detector that does not compare the last byte of the tag.
     let looks_away = |bytes: &[u8]| {
         let mut seen = bytes.to_vec();
         seen.resize(good.len(), 0);

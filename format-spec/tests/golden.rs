@@ -211,7 +211,7 @@ fn sealed_snapshot() -> Vec<u8> {
     object::seal(ObjectKind::Snapshot, &keys(), REPOSITORY, [0xa3; 32], &snapshot().encode())
 }
 
-/// Of the golden pack.
+/// The protection of the snapshot in the golden pack.
 fn protection() -> ProtectionRecord {
     let reason = "audit of 2026".to_owned();
     ProtectionRecord { version: FORMAT_VERSION, snapshot: snapshot().id, reason }
@@ -251,7 +251,7 @@ fn frames(zstd_payload: &[u8]) -> Vec<u8> {
     out
 }
 
-/// What is derived and never stored by itself, one value on a line.
+/// Values that are derived and never stored, one per line.
 fn derived(pack: &SealedPack) -> String {
     let gear = domain().gear_table();
     let all_gear: Vec<u8> = gear.iter().flat_map(|entry| entry.to_le_bytes()).collect();
@@ -307,7 +307,7 @@ fn folder() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden")).join(format!("v{FORMAT_VERSION}"))
 }
 
-/// What lies in the repository. With `ASTACUS_BLESS=1`, after writing what was made.
+/// Files of the golden repository. With `ASTACUS_BLESS=1`, after writing what was made.
 fn stored() -> Files {
     static BLESSED: Once = Once::new();
     if std::env::var_os("ASTACUS_BLESS").is_some_and(|value| value == "1") {

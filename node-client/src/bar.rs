@@ -14,8 +14,9 @@ use serde::Serialize;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
-use crate::cli::{Output, ProgressMode};
+use crate::api::Step;
 use crate::clock::{Clock, SystemClock};
+use crate::output::{Naming, Output, ProgressMode};
 use crate::progress::{Fate, Phase, Progress};
 use crate::restore;
 use crate::signals::on_user_signal;
@@ -33,7 +34,7 @@ pub struct Bar {
     naming: Naming,
 }
 
-/// What the threads of the command count, and what tells of it.
+/// Counters of the threads of the command, and the bar that shows them.
 struct Shared {
     bar: ProgressBar,
     form: Form,
@@ -41,45 +42,7 @@ struct Shared {
     counts: Arc<Counts>,
 }
 
-/// The files that are named while a push deals with them, on standard error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub enum Naming {
-    /// None.
-    #[default]
-    Nothing,
-    /// Those that are new, changed, left out or missing.
-    Changes,
-    /// All.
-    Everything,
-}
-
-impl Naming {
-    /// Asked for so many times.
-    pub fn of(count: u8) -> Self {
-        match count {
-            0 => Self::Nothing,
-            1 => Self::Changes,
-            _ => Self::Everything,
-        }
-    }
-
-    /// The line for a file; `None` if it is not to be named.
-    fn line(self, fate: Fate, path: &EntryPath) -> Option<String> {
-        let (word, from) = match fate {
-            Fate::New => ("new", Self::Changes),
-            Fate::Changed => ("changed", Self::Changes),
-            Fate::Appended => ("appended", Self::Changes),
-            Fate::Resumed => ("resumed", Self::Changes),
-            Fate::Excluded => ("excluded", Self::Changes),
-            Fate::Unreadable => ("unreadable", Self::Changes),
-            Fate::Unchanged => ("unchanged", Self::Everything),
-            Fate::Linked => ("linked", Self::Everything),
-        };
-        (self >= from).then(|| format!("{word:<10} /{path}"))
-    }
-}
-
-/// What a line looks like.
+/// Form of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
     Text,
@@ -100,7 +63,7 @@ struct Counts {
 /// How far a command is.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 struct Moment {
-    /// What it is doing.
+    /// Current phase.
     phase: Phase,
     /// Files that were dealt with; of a push, folders and links as well.
     files: u64,
@@ -303,6 +266,37 @@ impl Progress for Bar {
     }
 }
 
+/// The bar of a run of the server. It goes away when it is dropped.
+pub struct RunBar(ProgressBar);
+
+impl RunBar {
+    /// A bar on a terminal; hidden elsewhere, and where `output` is quiet.
+    pub fn start(output: Output) -> Self {
+        let style = style("{spinner} {elapsed_precise} {msg} {human_pos}");
+        Self(if output.quiet { ProgressBar::hidden() } else { bar(style) })
+    }
+
+    /// Shows how far the run is.
+    pub fn at(&self, step: Step) {
+        let phase = step.phase.unwrap_or_default();
+        if self.0.message() != phase {
+            self.0.set_message(phase);
+            self.0.reset_elapsed();
+        }
+        if let Some(total) = step.total.filter(|total| self.0.length() != Some(*total)) {
+            self.0.set_style(style("{bar:30} {pos}/{len} {elapsed_precise} left {eta}"));
+            self.0.set_length(total);
+        }
+        self.0.set_position(step.done);
+    }
+}
+
+impl Drop for RunBar {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
 /// Calls `tell` again and again, first after `every`.
 async fn each(every: Duration, tell: impl Fn()) {
     loop {
@@ -370,17 +364,5 @@ mod tests {
 
         telling.abort();
         assert_eq!(receiver.try_iter().count(), 3);
-    }
-
-    #[test]
-    fn files_are_named_as_far_as_that_was_asked_for_and_move_no_cursor() {
-        let path = EntryPath::new(b"a\x1b[2J\nb\xff".to_vec()).unwrap();
-        let all =
-            [Fate::New, Fate::Appended, Fate::Excluded, Fate::Unreadable, Fate::Unchanged, Fate::Linked];
-        let named = |count| all.iter().filter(|fate| Naming::of(count).line(**fate, &path).is_some()).count();
-
-        assert_eq!([0, 1, 2, 3].map(named), [0, 4, 6, 6]);
-        let line = Naming::Changes.line(Fate::New, &path).unwrap();
-        assert_eq!(line, "new        /a\\u{1b}[2J\\nb\\xff");
     }
 }

@@ -29,7 +29,7 @@ impl Cancel {
         self.shared.wake.notify_waiters();
     }
 
-    /// Whether it is set.
+    /// True if it is set.
     pub fn is_cancelled(&self) -> bool {
         self.shared.set.load(Ordering::Relaxed)
     }

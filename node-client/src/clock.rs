@@ -4,7 +4,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use format_spec::Timestamp;
 
-/// What time it is.
+/// Source of the current time.
 pub trait Clock: Send + Sync {
     /// Time of day, as the file system writes it into its timestamps.
     fn now(&self) -> Timestamp;

@@ -12,50 +12,57 @@ use tokio::runtime::{Builder, Runtime};
 use crate::api::{Api, Retry};
 use crate::bar::Bar;
 use crate::cancel::Cancel;
-use crate::cli::{
-    Arguments, Command, ListArguments, Output, ProgressArguments, PushArguments, RestoreArguments,
-    TidyArguments, VerifyArguments,
-};
+use crate::cli::push::PushArguments;
+use crate::cli::restore::{RestoreArguments, VerifyArguments};
+use crate::cli::{Arguments, Command, ListArguments, TidyArguments};
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::error::{ClientError, EXIT_PARTIAL};
+use crate::jobs::Job;
 use crate::list::{Wanted, choose};
+use crate::output::{Output, ProgressArguments};
 use crate::progress::Phase;
-use crate::push;
-use crate::restore;
 use crate::show::{show, write_out};
 use crate::signals::{on_interrupt, outlive_user_signals};
+use crate::{push, restore};
 
 /// Runs it, and returns the exit code of a command that did its work.
 ///
 /// # Errors
-/// [`ClientError`]: nothing was shown on standard output then, or not all of it.
-pub fn run(arguments: &Arguments) -> Result<u8, ClientError> {
-    match &arguments.command {
+/// [`restore::Ended`]: nothing was shown on standard output then, or not all of it.
+pub fn run(arguments: &Arguments) -> Result<u8, restore::Ended> {
+    let done = match &arguments.command {
+        Command::Restore(wanted) => return Client::new(arguments, config(arguments)?)?.restore(wanted),
         Command::Completion { shell } => {
             let script = completion(*shell, Arguments::command(), "astacus-client");
             write_out(|out| out.write_all(script.as_bytes())).map(|()| 0)
         }
         Command::Man { dir } => manual(dir),
         Command::Tidy(tidy) => tidied(tidy, arguments.output),
-        Command::Jobs => show(&config(arguments)?.jobs()?, arguments.output).map(|()| 0),
-        Command::Push(push) => {
-            let config = config(arguments)?;
-            let job = push.job.as_ref().map(|name| config.job(name)).transpose()?;
-            let push = PushArguments::clone(push).or(&job.map(|job| job.push).unwrap_or_default());
-            if push.dry_run {
-                return planned(&push, &config, arguments.output);
-            }
-            // Before any thread is started: each has its own priority, from the one that started it.
-            for warning in push.priority().apply() {
-                tracing::warn!("{warning}");
-            }
-            Client::new(arguments, config)?.push(&push)
-        }
-        Command::Restore(restore) => Client::new(arguments, config(arguments)?)?.restore(restore),
+        Command::Jobs => listed_jobs(arguments),
+        Command::Push(push) => pushed(push, arguments),
         Command::Verify(verify) => Client::new(arguments, config(arguments)?)?.verify(verify),
         Command::List(list) => Client::new(arguments, config(arguments)?)?.list(list),
+    };
+    Ok(done?)
+}
+
+fn listed_jobs(arguments: &Arguments) -> Result<u8, ClientError> {
+    show(&Job::all(&config(arguments)?)?, arguments.output).map(|()| 0)
+}
+
+fn pushed(push: &PushArguments, arguments: &Arguments) -> Result<u8, ClientError> {
+    let config = config(arguments)?;
+    let job = push.source.job.as_ref().map(|name| Job::find(&config, name)).transpose()?;
+    let push = push.clone().or(&job.map(|job| job.push).unwrap_or_default());
+    if push.dry_run {
+        return planned(&push, &config, arguments.output);
     }
+    // Before any thread is started: each has its own priority, from the one that started it.
+    for warning in push.priority().apply() {
+        tracing::warn!("{warning}");
+    }
+    Client::new(arguments, config)?.push(&push)
 }
 
 /// A completion script for a program of ours.
@@ -116,7 +123,7 @@ fn manual(dir: &Path) -> Result<u8, ClientError> {
 /// No request of this program keeps a server busy for so long without a word.
 const SILENCE: Duration = Duration::from_secs(5 * 60);
 
-/// What all commands that talk to a server need.
+/// Parts that every command with a server needs.
 struct Client {
     api: Api,
     runtime: Runtime,
@@ -158,8 +165,8 @@ impl Client {
         };
         drop(bar);
         let done = || match report.state {
-            SnapshotState::Complete => format!("snapshot {} is committed", report.snapshot),
-            SnapshotState::Partial => format!("partial snapshot {} is committed", report.snapshot),
+            SnapshotState::Complete => format!("snapshot {} was committed", report.snapshot),
+            SnapshotState::Partial => format!("partial snapshot {} was committed", report.snapshot),
         };
         show(&report, self.output).map_err(|error| error.after(done))?;
         Ok(if report.suspect.is_some() { EXIT_PARTIAL } else { partial(report.state) })
@@ -182,7 +189,7 @@ impl Client {
         Ok(0)
     }
 
-    fn restore(&self, arguments: &RestoreArguments) -> Result<u8, ClientError> {
+    fn restore(&self, arguments: &RestoreArguments) -> Result<u8, restore::Ended> {
         let options = arguments.options(&self.config, &self.host)?;
         let cancel = self.interruptible()?;
         let bar = self.bar(arguments.progress, Phase::Restoring);
@@ -195,7 +202,7 @@ impl Client {
         }
         let report = restore::run(&self.api, self.runtime.handle(), &options, &hooks)?;
         drop(bar);
-        let done = || format!("{} files of snapshot {} are restored", report.files, report.snapshot);
+        let done = || format!("{} files of snapshot {} were restored", report.files, report.snapshot);
         show(&report, self.output).map_err(|error| error.after(done))?;
         Ok(report.exit_code_of(&options))
     }

@@ -10,7 +10,6 @@ use format_spec::{ClusterName, NodeName};
 use serde::Deserialize;
 
 use crate::error::ClientError;
-use crate::jobs::Job;
 
 /// The server on the same machine.
 pub const DEFAULT_SERVER: &str = "http://127.0.0.1:5515";
@@ -29,13 +28,13 @@ pub struct Settings {
     pub cluster: Option<ClusterName>,
     /// Name of this node.
     pub node: Option<NodeName>,
-    /// Jobs by name, as a file has them: [`Job`] reads one when it is asked for, so that a mistake in a job is in the
-    /// way of nothing else.
+    /// Jobs by name, as a file has them: a job is read when it is asked for, so that a mistake in it is in the way of
+    /// nothing else.
     #[serde(default)]
     pub job: BTreeMap<String, toml::Table>,
 }
 
-/// What a look into the environment gives.
+/// Lookup of an environment variable.
 pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// All settings, most important first.
@@ -59,7 +58,7 @@ impl Config {
         let folder = |name| env(name).map(PathBuf::from).filter(|folder| folder.is_absolute());
         let home = folder("XDG_CONFIG_HOME").or_else(|| Some(folder("HOME")?.join(".config")));
         let user = home.map(|home| home.join("astacus/client.toml"));
-        let read = |path: &Path| Ok((path.to_owned(), read_file(path)?));
+        let read = |path: &Path| read_file(path).map(|settings| (path.to_owned(), settings));
         let files = user.as_deref().into_iter().chain([system]).map(read);
         let files = files.collect::<Result<Vec<_>, _>>()?;
         Ok(Self { flags, token: env("ASTACUS_TOKEN"), env: from_env(env)?, files })
@@ -109,39 +108,32 @@ impl Config {
             Some(node) => Ok(node),
             None => host.parse().map_err(|error| {
                 ClientError::Usage(format!(
-                    "this machine's name does not do: {error}; choose one with --node"
+                    "the host name is not a valid node name: {error}; choose a name with --node"
                 ))
             }),
         }
     }
 
-    /// All jobs of the files by name; one in the user's file hides one of the same name in the machine's.
-    ///
-    /// # Errors
-    /// As [`job`](Self::job), for the first that cannot be used.
-    pub fn jobs(&self) -> Result<Vec<Job>, ClientError> {
-        let names: BTreeSet<&String> = self.files.iter().flat_map(|(_, file)| file.job.keys()).collect();
-        names.into_iter().map(|name| self.job(name)).collect()
+    /// Names of all jobs of the files.
+    pub(crate) fn job_names(&self) -> BTreeSet<&str> {
+        self.files.iter().flat_map(|(_, file)| file.job.keys()).map(String::as_str).collect()
     }
 
-    /// The job of this name.
+    /// The keys of the job of this name, and the file that they stand in. A job in the user's file hides one of the same
+    /// name in the machine's.
     ///
     /// # Errors
-    /// [`ClientError::NotFound`], with the jobs that there are; [`ClientError::Usage`], naming file, job and key, if a
-    /// key is unknown or its value cannot be.
-    pub fn job(&self, name: &str) -> Result<Job, ClientError> {
-        let found = self.files.iter().find_map(|(file, settings)| Some((file, settings.job.get(name)?)));
-        let Some((file, keys)) = found else {
-            let names: BTreeSet<&str> =
-                self.files.iter().flat_map(|(_, file)| file.job.keys()).map(String::as_str).collect();
+    /// [`ClientError::NotFound`], with the jobs that there are.
+    pub(crate) fn job(&self, name: &str) -> Result<(&Path, &toml::Table), ClientError> {
+        let found = self.files.iter().find_map(|(file, settings)| Some((&**file, settings.job.get(name)?)));
+        found.ok_or_else(|| {
             let files: Vec<String> = self.files.iter().map(|(file, _)| file.display().to_string()).collect();
-            let there = match names.into_iter().collect::<Vec<_>>().join(", ") {
-                none if none.is_empty() => format!("there is none in {}", files.join(" and ")),
-                names => format!("jobs are: {names}"),
+            let there = match self.job_names().into_iter().collect::<Vec<_>>().join(", ") {
+                none if none.is_empty() => format!("no jobs in {}", files.join(" and ")),
+                names => format!("known jobs: {names}"),
             };
-            return Err(ClientError::NotFound(format!("no job `{name}`; {there}")));
-        };
-        Job::read(name, file, keys)
+            ClientError::NotFound(format!("no job `{name}`; {there}"))
+        })
     }
 
     /// The token: from the file of a flag, from `ASTACUS_TOKEN`, or from a file named elsewhere.
@@ -157,7 +149,7 @@ impl Config {
         };
         let Some(file) = file else {
             let hint = "give --token-file FILE, or set ASTACUS_TOKEN_FILE or ASTACUS_TOKEN";
-            return Err(ClientError::Usage(format!("there is no token: {hint}")));
+            return Err(ClientError::Usage(format!("no access token: {hint}")));
         };
         match fs::read_to_string(&file) {
             Ok(text) => {
@@ -174,8 +166,8 @@ impl Config {
     }
 }
 
-/// What is wrong with the rights of a token file; `None` if only its owner and its group can read it, and only its
-/// owner can write it.
+/// Problem with the permissions of a token file; `None` if only its owner and its group can read it, and only
+/// its owner can write it.
 fn open_to_others(file: &Path) -> Option<String> {
     const TOO_OPEN: u32 = 0o026;
     let mode = fs::metadata(file).ok()?.permissions().mode();
@@ -189,7 +181,7 @@ fn open_to_others(file: &Path) -> Option<String> {
 
 fn not_empty(token: &str, place: &str) -> Result<String, ClientError> {
     match token.trim() {
-        "" => Err(ClientError::Usage(format!("`{place}` holds no token"))),
+        "" => Err(ClientError::Usage(format!("`{place}` is empty"))),
         token => Ok(token.to_owned()),
     }
 }

@@ -10,7 +10,8 @@ use std::path::Path;
 /// When this returns, content and name are on stable storage.
 ///
 /// # Errors
-/// What the file system answers. `to` is then the old file or the new one, whole in either case.
+/// Errors of the file system. `to` is then the old file or the new one, whole in either case. `to` is then
+/// the old file or the new one, whole in either case.
 pub(crate) fn publish(file: &File, folder: &Path, from: &Path, to: &Path) -> io::Result<()> {
     file.sync_all()?;
     let folder = File::open(folder)?;

@@ -1,25 +1,26 @@
-//! What can go wrong on a node, and what the caller can do about it.
+//! Errors of a node, and the action that the caller can take.
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
 use format_spec::error::EXIT_UNREPORTED;
 use format_spec::path::Printable;
 use format_spec::wire::ErrorBody;
-use format_spec::{ErrorClass, FormatError, SnapshotId};
+use format_spec::{EntryPath, ErrorClass, FormatError, NodeName, SnapshotId};
+use indicatif::HumanCount;
 
-use crate::restore::{Lack, RestoreReport};
+use crate::summary::of_files;
 
 /// Exit code after Ctrl-C.
 pub const EXIT_INTERRUPTED: u8 = 130;
 /// Exit code when the work is done, but some files are missing or torn.
 pub const EXIT_PARTIAL: u8 = 3;
 
-/// What helps to find out how much is damaged.
+/// Hint for finding the extent of damage.
 pub(crate) const DAMAGE_HINT: &str =
-    "`astacus-admin verify --level read` reads everything that is stored, and names all that is damaged";
-const STOPPED_HINT: &str = "when the cause is gone, run the command again with --into-existing: files that are there \
-                            already are not fetched again";
+    "run `astacus-admin verify --level read` to list all stored data that is damaged and the affected files";
+const STOPPED_HINT: &str = "after removing the cause, run the command again with --into-existing: it skips files that are already restored";
 
 /// An error and its causes on one line.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
@@ -32,6 +33,35 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// Files of a node that are not whole in a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lack {
+    /// The node.
+    pub node: NodeName,
+    /// How many files.
+    pub files: u64,
+    /// The first of them, each with a reason; none if the snapshot does not say which of them was asked for.
+    pub first: Vec<(EntryPath, String)>,
+}
+
+impl fmt::Display for Lack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { node, files, first } = self;
+        write!(f, "{} missing or torn on node `{node}`", of_files(*files))?;
+        if first.is_empty() {
+            return f.write_str(", but the snapshot does not name them");
+        }
+        for (nth, (path, reason)) in first.iter().enumerate() {
+            let reason = Printable(reason.as_bytes());
+            write!(f, "{} `/{path}` ({reason})", if nth == 0 { ":" } else { "," })?;
+        }
+        match files.saturating_sub(u64::try_from(first.len()).unwrap_or(u64::MAX)) {
+            0 => Ok(()),
+            more => write!(f, " and {} more", HumanCount(more)),
+        }
+    }
+}
+
 /// A push, restore, list or verify that failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -39,7 +69,7 @@ pub enum ClientError {
     /// A flag, a path or a configuration value cannot be used.
     #[error("{0}")]
     Usage(String),
-    /// What was asked for does not exist.
+    /// The requested object does not exist.
     #[error("{0}")]
     NotFound(String),
     /// The snapshot does not hold all that was asked for, and it was not said that this is all right.
@@ -66,23 +96,23 @@ pub enum ClientError {
     Refused {
         /// Address as it was given.
         server: String,
-        /// What it said.
+        /// Body of the answer.
         body: Box<ErrorBody>,
     },
-    /// Whatever answers there is no server of ours.
-    #[error("{server} is no Astacus server: {why}")]
+    /// Another program answers at the address.
+    #[error("{server} is not an Astacus server: {why}")]
     Foreign {
         /// Address as it was given.
         server: String,
-        /// What speaks against it.
+        /// Reason why it is not an Astacus server.
         why: String,
     },
     /// The server's answer is not what this program understands.
-    #[error("{server} gave an answer that cannot be used: {}", Printable(why.as_bytes()))]
+    #[error("{server} sent an invalid answer: {}", Printable(why.as_bytes()))]
     Protocol {
         /// Address as it was given.
         server: String,
-        /// What is wrong with it.
+        /// Problem with the answer.
         why: String,
     },
     /// Bytes from the server, or a file on disk, are not what they should be.
@@ -90,23 +120,21 @@ pub enum ClientError {
     Format {
         /// The object.
         what: String,
-        /// What is wrong with it.
+        /// Problem with the object.
         #[source]
         source: FormatError,
     },
-    /// A restore ended before its end.
-    #[error("the restore has ended early")]
+    /// A restore ended before its end, and has restored something.
+    #[error("the restore stopped early")]
     Stopped {
-        /// What was restored until then.
-        report: Box<RestoreReport>,
-        /// What ended it.
+        /// Cause of the stop.
         #[source]
         source: Box<ClientError>,
     },
     /// A file or folder of this machine could not be used.
     #[error("{action} `{}`", path.display())]
     Disk {
-        /// What was tried, such as `create`.
+        /// Failed action, such as `create`.
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
@@ -126,14 +154,14 @@ pub enum ClientError {
         why: String,
     },
     /// The command whose output was to be pushed did not end with 0.
-    #[error("the command `{command}` failed ({status}): there is no snapshot")]
+    #[error("the command `{command}` failed ({status}): no snapshot was made")]
     Command {
         /// The program.
         command: String,
         /// How it ended.
         status: std::process::ExitStatus,
     },
-    /// What leads to a folder that is to be pushed was replaced while it was looked up.
+    /// A component of the path to a folder was replaced during the lookup.
     #[error("`{}` was replaced by something else while it was opened", path.display())]
     Replaced {
         /// The folder, as it was named.
@@ -142,22 +170,22 @@ pub enum ClientError {
     /// A thread could not be started.
     #[error("start the thread `{name}`")]
     Thread {
-        /// What it was for.
+        /// Purpose of the thread.
         name: &'static str,
         /// Why it did not start.
         #[source]
         source: io::Error,
     },
     /// The list of files could not be kept in a temporary file until it was sent.
-    #[error("keep the list of files in a temporary file, in the folder ASTACUS_STATE_DIR or TMPDIR")]
+    #[error("write the list of files to a temporary file in ASTACUS_STATE_DIR or TMPDIR")]
     Spool(#[source] io::Error),
-    /// What was found out could not be written.
+    /// The result could not be written to standard output.
     #[error("write to standard output")]
     Output(#[source] io::Error),
     /// A push or a restore did its work, and its report could not be written.
-    #[error("{done}, and its report cannot be written to standard output")]
+    #[error("{done}, but the report cannot be written to standard output")]
     Unreported {
-        /// What is done, and stays.
+        /// Completed change.
         done: String,
         /// Why the report was not written.
         #[source]
@@ -167,11 +195,11 @@ pub enum ClientError {
     #[error("interrupted")]
     Interrupted,
     /// A worker thread ended too soon.
-    #[error("a worker thread ended too soon: {0}")]
+    #[error("a worker thread ended unexpectedly: {0}")]
     Worker(&'static str),
 }
 
-/// What can be done about an error of a file system: some never go away by themselves.
+/// Class of a file system error: some need a change by the user, others may pass.
 fn class_of(kind: io::ErrorKind) -> ErrorClass {
     use io::ErrorKind::{
         AlreadyExists, InvalidFilename, IsADirectory, NotADirectory, PermissionDenied, ReadOnlyFilesystem,
@@ -184,7 +212,7 @@ fn class_of(kind: io::ErrorKind) -> ErrorClass {
 }
 
 impl ClientError {
-    /// What the caller can do about it.
+    /// Action that the caller can take.
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::Usage(_) | Self::Partial { .. } | Self::NotFrozen { .. } | Self::Foreign { .. } => {
@@ -218,24 +246,28 @@ impl ClientError {
         }
     }
 
-    /// What might help, for people.
+    /// A hint for people.
     pub fn hint(&self) -> Option<&'static str> {
         let hint = match self {
-            Self::Unreachable { .. } => "is astacus-server running there? choose another with --server",
-            Self::Partial { .. } => {
-                "files that are whole need no flag: choose them with --path, or take a complete snapshot (`latest`)"
+            Self::Unreachable { .. } => {
+                "check that astacus-server is running there, or choose another address with --server"
             }
-            Self::Foreign { .. } => "something else answers at that address: choose another with --server",
+            Self::Partial { .. } => {
+                "restore the intact files with --path, or a complete snapshot with `latest`; neither needs --allow-partial"
+            }
+            Self::Foreign { .. } => {
+                "another program answers at that address: choose another address with --server"
+            }
             Self::Interrupted => return None,
             Self::Stopped { .. } => STOPPED_HINT,
             Self::Output(_) | Self::Unreported { .. } => {
-                "all that the command changed stays; make standard output writable to see its report"
+                "the changes of the command are kept; make standard output writable to see its report"
             }
             Self::Command { .. } => {
-                "what the command wrote on standard error says why; run it again when the cause is gone"
+                "see the standard error of the command for the cause, and run it again after removing that"
             }
             Self::Disk { .. } if self.class() == ErrorClass::Denied => {
-                "the user who runs this has no right to that: give it, or run this as another user"
+                "the current user lacks the permission: grant it, or run the command as another user"
             }
             Self::NotFrozen { .. } => {
                 "choose a folder with --freeze-dir, push a snapshot of the volume, or leave out --require-freeze"
@@ -245,9 +277,9 @@ impl ClientError {
                 ErrorClass::NotFound => return None,
                 ErrorClass::Denied => "check the token: --token-file, ASTACUS_TOKEN_FILE or ASTACUS_TOKEN",
                 ErrorClass::Conflict => "run the command again",
-                ErrorClass::Unavailable => "run the command again when the cause is gone",
+                ErrorClass::Unavailable => "remove the cause, then run the command again",
                 ErrorClass::Integrity => DAMAGE_HINT,
-                ErrorClass::Bug => "this is a defect of Astacus: please report it",
+                ErrorClass::Bug => "this is a bug in Astacus: please report it",
             },
         };
         Some(hint)
@@ -291,7 +323,7 @@ mod tests {
                 ClientError::Disk { action: "open", path: PathBuf::from("/target"), source: kind.into() };
 
             assert_eq!(error.exit_code(), code, "{kind:?}");
-            assert_eq!(error.hint() == Some("run the command again when the cause is gone"), code == 14);
+            assert_eq!(error.hint() == Some("remove the cause, then run the command again"), code == 14);
         }
     }
 }

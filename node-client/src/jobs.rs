@@ -2,21 +2,18 @@
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
-use clap::ValueEnum;
 use serde::Serialize;
 use toml::Value;
 
-use crate::cli::{Freezing, PushArguments, percent};
+use crate::cli::flags::{Flag, word};
+use crate::cli::push::PushArguments;
+use crate::config::Config;
 use crate::error::ClientError;
 use crate::show::{Show, columns};
 
-/// Keys of a job.
-const KEYS: &str = "roots, stdin, command, program, schedule, exclude, exclude-file, \
-                    exclude-if-present, exclude-caches, exclude-larger-than, files-from, files-from0, one-file-system, level, jobs, no-state, freeze, \
-                    freeze-dir, ignore-device, ignore-inode, require-freeze, strict, class, class-set, rehash, \
-                    rehash-every, max-rate, series, label, note, nice, idle-io";
+/// Keys of a job that are no flags of a push, or have another name than the flag.
+const KEYS: [&str; 5] = ["roots", "stdin", "command", "program", "schedule"];
 
 /// One job.
 #[derive(Debug, Serialize)]
@@ -35,63 +32,84 @@ pub struct Job {
 }
 
 impl Job {
+    /// The job of this name.
+    ///
+    /// # Errors
+    /// [`ClientError::NotFound`], with the jobs that there are; [`ClientError::Usage`], naming file, job and key, if a
+    /// key is unknown or its value cannot be.
+    pub fn find(config: &Config, name: &str) -> Result<Self, ClientError> {
+        let (file, keys) = config.job(name)?;
+        Self::read(name, file, keys)
+    }
+
+    /// All jobs by name; one in the user's file hides one of the same name in the machine's.
+    ///
+    /// # Errors
+    /// The errors of [`find`](Self::find), for the first that cannot be used.
+    pub fn all(config: &Config) -> Result<Vec<Self>, ClientError> {
+        config.job_names().into_iter().map(|name| Self::find(config, name)).collect()
+    }
+
     /// The job `name` that `file` describes with `keys`.
     ///
     /// # Errors
     /// [`ClientError::Usage`], naming file, job and key.
-    pub(crate) fn read(name: &str, file: &Path, keys: &toml::Table) -> Result<Self, ClientError> {
+    fn read(name: &str, file: &Path, keys: &toml::Table) -> Result<Self, ClientError> {
         let bad = |why: String| ClientError::Usage(format!("`{}`: job `{name}`: {why}", file.display()));
         let mut push = PushArguments::default();
         let mut schedule = None;
         for (key, value) in keys {
             let set = match key.as_str() {
-                "schedule" => one(value).map(|text| schedule = text),
+                "schedule" => Flag::read(value).map(|text| schedule = text),
                 key => set(&mut push, key, value),
             };
             set.map_err(|why| bad(format!("`{key}`: {why}")))?;
         }
-        check(&push).map_err(bad)?;
+        check(&mut push).map_err(bad)?;
         let (name, file, keys) = (name.to_owned(), file.to_owned(), keys.clone());
         Ok(Self { name, file, schedule, keys, push })
     }
 
     /// Its folders, or its stream.
     fn sources(&self) -> String {
-        match (&self.push.stdin, &self.push.command) {
+        match (&self.push.source.stdin, &self.push.source.command) {
             (Some(name), _) | (None, Some(name)) => format!("stream:{name}"),
-            (None, None) => {
-                self.push.paths.iter().map(|root| root.display().to_string()).collect::<Vec<_>>().join(",")
-            }
+            (None, None) => self
+                .push
+                .source
+                .paths
+                .iter()
+                .map(|root| root.display().to_string())
+                .collect::<Vec<_>>()
+                .join(","),
         }
     }
 }
 
-/// What no single key can say: there is something to push, and of one kind.
-fn check(push: &PushArguments) -> Result<(), String> {
-    match (&push.stdin, &push.command) {
-        (Some(_), Some(_)) => Err("`stdin` and `command` cannot both be meant".to_owned()),
-        (Some(_), None) if !push.paths.is_empty() => Err("`stdin` has no roots and no program".to_owned()),
+/// Checks that no single key can make: there is something to push, and of one kind.
+fn check(push: &mut PushArguments) -> Result<(), String> {
+    match (&push.source.stdin, &push.source.command) {
+        (Some(_), Some(_)) => Err("`stdin` and `command` exclude each other".to_owned()),
+        (Some(_), None) if !push.source.paths.is_empty() => {
+            Err("`stdin` excludes `roots` and `program`".to_owned())
+        }
         (Some(_), None) => Ok(()),
-        (None, Some(_)) if push.paths.is_empty() => {
+        (None, Some(_)) if push.source.paths.is_empty() => {
             Err("`command` needs `program`: a list of words".to_owned())
         }
         (None, Some(_)) => Ok(()),
-        (None, None) if push.paths.is_empty() => Err("`roots` is missing: a list of folders".to_owned()),
+        (None, None) if push.source.paths.is_empty() => {
+            Err("`roots` is missing: a list of folders".to_owned())
+        }
         (None, None) => check_paths(push),
     }
 }
 
 /// A job runs in whatever folder it is started in.
-fn check_paths(push: &PushArguments) -> Result<(), String> {
-    let freeze_dir: Vec<PathBuf> = push.freeze_dir.iter().cloned().collect();
-    let keys = [
-        ("roots", &push.paths),
-        ("exclude-file", &push.exclude_file),
-        ("files-from", &push.files_from),
-        ("files-from0", &push.files_from0),
-        ("freeze-dir", &freeze_dir),
-    ];
-    for (key, paths) in keys {
+fn check_paths(push: &mut PushArguments) -> Result<(), String> {
+    let roots = push.source.paths.clone();
+    let flags = push.groups().into_iter().flat_map(|group| group.flags());
+    for (key, paths) in [("roots".to_owned(), &*roots)].into_iter().chain(flags) {
         if let Some(path) = paths.iter().find(|path| !path.is_absolute()) {
             return Err(format!("`{key}`: `{}` is not an absolute path", path.display()));
         }
@@ -101,70 +119,25 @@ fn check_paths(push: &PushArguments) -> Result<(), String> {
 
 fn set(push: &mut PushArguments, key: &str, value: &Value) -> Result<(), String> {
     match key {
-        "roots" | "program" => push.paths = list(value)?,
-        "stdin" => push.stdin = one(value)?,
-        "command" => push.command = one(value)?,
-        "exclude" => push.exclude = list(value)?,
-        "exclude-file" => push.exclude_file = list(value)?,
-        "exclude-if-present" => push.exclude_if_present = list(value)?,
-        "exclude-caches" => push.exclude_caches = switch(value)?,
-        "exclude-larger-than" => push.exclude_larger_than = one(value)?,
-        "files-from" => push.files_from = list(value)?,
-        "files-from0" => push.files_from0 = list(value)?,
-        "one-file-system" => push.one_file_system = switch(value)?,
-        "level" => push.level = one(value)?.map(level).transpose()?,
-        "jobs" => push.jobs = one(value)?,
-        "no-state" => push.no_state = switch(value)?,
-        "freeze" => {
-            push.freeze = one::<String>(value)?.map(|mode| Freezing::from_str(&mode, false)).transpose()?
+        "roots" | "program" => push.source.paths = Flag::read(value)?,
+        "stdin" => push.source.stdin = Some(word(value)?),
+        "command" => push.source.command = Some(word(value)?),
+        key => {
+            let set = push.groups().into_iter().find_map(|group| group.set(key, value));
+            return set.unwrap_or_else(|| Err(format!("no such key; keys of a job are: {}", keys())));
         }
-        "freeze-dir" => push.freeze_dir = one(value)?,
-        "ignore-device" => push.ignore_device = switch(value)?,
-        "ignore-inode" => push.ignore_inode = switch(value)?,
-        "require-freeze" => push.require_freeze = switch(value)?,
-        "strict" => push.strict = switch(value)?,
-        "class" => push.classes = list(value)?,
-        "class-set" => push.class_sets = list(value)?,
-        "rehash" => push.rehash = one::<String>(value)?.map(|share| percent(&share)).transpose()?,
-        "rehash-every" => push.rehash_every = one(value)?,
-        "max-rate" => push.max_rate = one(value)?,
-        "series" => push.series = one(value)?,
-        "label" => push.labels = list(value)?,
-        "note" => push.note = one(value)?,
-        "nice" => push.nice = one(value)?,
-        "idle-io" => push.idle_io = switch(value)?,
-        _ => return Err(format!("no such key; keys of a job are: {KEYS}")),
     }
     Ok(())
 }
 
-fn level(level: i32) -> Result<i32, String> {
-    if (1..=19).contains(&level) { Ok(level) } else { Err("expected a number from 1 to 19".to_owned()) }
-}
-
-/// The value of a text or of a number.
-fn one<T: FromStr<Err: ToString>>(value: &Value) -> Result<Option<T>, String> {
-    let text = match value {
-        Value::String(text) => text.clone(),
-        Value::Integer(number) => number.to_string(),
-        Value::Float(number) => number.to_string(),
-        _ => return Err("expected a text or a number".to_owned()),
-    };
-    text.parse().map(Some).map_err(|error: T::Err| error.to_string())
-}
-
-/// The values of a list of texts, or of one text.
-fn list<T: FromStr<Err: ToString>>(value: &Value) -> Result<Vec<T>, String> {
-    let texts = match value {
-        Value::String(_) => std::slice::from_ref(value),
-        Value::Array(texts) if texts.iter().all(Value::is_str) => texts,
-        _ => return Err("expected a list of texts".to_owned()),
-    };
-    texts.iter().filter_map(|text| one(text).transpose()).collect()
-}
-
-fn switch(value: &Value) -> Result<bool, String> {
-    value.as_bool().ok_or_else(|| "expected true or false".to_owned())
+/// All keys of a job.
+fn keys() -> String {
+    let mut push = PushArguments::default();
+    let mut keys = KEYS.map(str::to_owned).to_vec();
+    for group in push.groups() {
+        keys.extend(group.flags().into_iter().map(|(key, _)| key));
+    }
+    keys.join(", ")
 }
 
 impl Show for Vec<Job> {
@@ -172,7 +145,7 @@ impl Show for Vec<Job> {
         let head = ["JOB", "SCHEDULE", "FOLDERS", "SERIES", "FILE"].map(str::to_owned);
         let row = |job: &Job| {
             let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
-            let series = or_none(job.push.series.as_ref().map(ToString::to_string));
+            let series = or_none(job.push.terms.series.as_ref().map(ToString::to_string));
             let file = job.file.display().to_string();
             [job.name.clone(), or_none(job.schedule.clone()), job.sources(), series, file]
         };
@@ -187,6 +160,9 @@ impl Show for Vec<Job> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::push::{
+        ChoiceArguments, EffortArguments, Freezing, Level, RehashArguments, Share, TermsArguments,
+    };
     use crate::push::Class;
 
     fn job(text: &str) -> Result<Job, ClientError> {
@@ -231,21 +207,35 @@ mod tests {
 
         let push = &job.push;
         assert_eq!(job.schedule.as_deref(), Some("each night at 2"));
-        assert_eq!(push.paths, [Path::new("/etc"), Path::new("/srv")]);
-        assert_eq!((push.level, push.rehash_every), (Some(3), Some(10)));
-        assert_eq!(push.classes[0].class, Class::Immutable);
-        let switches = [push.one_file_system, push.no_state, push.ignore_device, push.ignore_inode];
+        assert_eq!(push.source.paths, [Path::new("/etc"), Path::new("/srv")]);
+        assert_eq!((push.effort.level, push.again.rehash_every), (Some(Level(3)), Some(10)));
+        assert_eq!(push.keeping.class[0].class, Class::Immutable);
+        let switches = [
+            push.mounts.one_file_system,
+            push.keeping.no_state,
+            push.keeping.ignore_device,
+            push.keeping.ignore_inode,
+        ];
         assert_eq!(switches, [true; 4]);
-        assert!(push.exclude_caches && push.exclude_larger_than.is_some() && push.files_from0.is_empty());
-        let lists = [push.exclude_file.len(), push.exclude_if_present.len(), push.files_from.len()];
-        assert_eq!(lists, [1; 3]);
-        assert_eq!([push.require_freeze, push.strict, push.idle_io], [true; 3]);
-        assert_eq!(push.freeze, Some(Freezing::Hardlink));
-        assert!(push.jobs.is_some() && push.freeze_dir.is_some() && push.max_rate.is_some());
-        assert!(push.nice.is_some() && push.note.is_some() && push.class_sets.len() == 1);
-        assert_eq!(push.series.as_ref().map(|name| name.as_str()), Some("settings"));
-        for key in job.keys.keys() {
-            assert!(KEYS.contains(key.as_str()), "{key} is not in the list of keys");
+        assert!(push.choice.exclude_caches && push.choice.exclude_larger_than.is_some());
+        let lists = [
+            push.choice.exclude_file.len(),
+            push.choice.exclude_if_present.len(),
+            push.choice.files_from.len(),
+            push.choice.files_from0.len(),
+        ];
+        assert_eq!(lists, [1, 1, 1, 0]);
+        assert_eq!([push.keeping.require_freeze, push.keeping.strict, push.background.idle_io], [true; 3]);
+        assert_eq!(push.keeping.freeze, Some(Freezing::Hardlink));
+        assert!(
+            push.effort.jobs.is_some() && push.keeping.freeze_dir.is_some() && push.terms.max_rate.is_some()
+        );
+        assert!(
+            push.background.nice.is_some() && push.terms.note.is_some() && push.keeping.class_set.len() == 1
+        );
+        assert_eq!(push.terms.series.as_ref().map(|name| name.as_str()), Some("settings"));
+        for key in keys().split(", ").filter(|key| !["stdin", "command", "program", "rehash"].contains(key)) {
+            assert!(job.keys.contains_key(key), "{key} is not tried here");
         }
     }
 
@@ -280,20 +270,23 @@ mod tests {
     fn the_command_line_is_stronger_than_a_job_and_adds_to_its_lists() {
         let job = job(FULL).unwrap();
         let line = PushArguments {
-            level: Some(9),
-            exclude: vec!["*.log".to_owned()],
-            labels: vec!["env=test".parse().unwrap()],
-            rehash: Some(1.0),
+            effort: EffortArguments { level: Some(Level(9)), jobs: None },
+            choice: ChoiceArguments { exclude: vec!["*.log".to_owned()], ..ChoiceArguments::default() },
+            terms: TermsArguments { label: vec!["env=test".parse().unwrap()], ..TermsArguments::default() },
+            again: RehashArguments { rehash: Some(Share(1.0)), rehash_every: None },
             ..PushArguments::default()
         };
 
         let both = line.or(&job.push);
 
-        assert_eq!((both.level, both.exclude), (Some(9), vec!["*.tmp".to_owned(), "*.log".to_owned()]));
-        let labels: Vec<&str> = both.labels.iter().map(|label| label.value.as_str()).collect();
+        assert_eq!(
+            (both.effort.level, both.choice.exclude),
+            (Some(Level(9)), vec!["*.tmp".to_owned(), "*.log".to_owned()])
+        );
+        let labels: Vec<&str> = both.terms.label.iter().map(|label| label.value.as_str()).collect();
         assert_eq!(labels, ["prod", "test"], "the last of a key counts");
-        assert_eq!((both.rehash, both.rehash_every), (Some(1.0), None));
-        assert_eq!(both.series, job.push.series);
+        assert_eq!((both.again.rehash, both.again.rehash_every), (Some(Share(1.0)), None));
+        assert_eq!(both.terms.series, job.push.terms.series);
     }
 
     #[test]

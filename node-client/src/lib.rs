@@ -12,10 +12,13 @@
 //! | [`size`] | bytes as they are named on a command line |
 //! | [`progress`] | who wants to know how far a push is |
 //! | [`cli`], [`config`], [`jobs`] | what can be asked for, and where settings come from |
-//! | [`list`] | which snapshots are listed |
+//! | [`list`], [`named`] | which snapshots are listed, and how one is named |
+//! | [`summary`] | how good a snapshot is, in a few words |
+//! | [`output`] | how much is said, and to whom |
 //! | [`commands`], [`show`], [`bar`] | the program around the library |
 //!
-//! What was pushed last is kept in `state`, so that an unchanged tree costs one walk.
+//! `state` keeps the last push, so that an unchanged tree costs one walk; `identity` has the facts of one file that both
+//! compare. `docs/architecture.md` draws the floors.
 
 pub mod api;
 pub mod bar;
@@ -29,10 +32,14 @@ mod durable;
 pub mod error;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
+mod globs;
+mod identity;
 pub mod jobs;
+mod leftover;
 pub mod list;
 pub mod log;
 pub mod named;
+pub mod output;
 pub mod priority;
 pub mod progress;
 pub mod push;
@@ -43,4 +50,5 @@ pub mod signals;
 pub mod size;
 pub mod span;
 mod state;
+pub mod summary;
 mod twin;

@@ -45,7 +45,8 @@ pub fn choose(mut all: Vec<SnapshotInfo>, wanted: &Wanted) -> Result<Vec<Snapsho
 /// Snapshots of `cluster`, or of all clusters.
 ///
 /// # Errors
-/// As [`Api::snapshots`]. [`ClientError::NotFound`], naming the clusters that there are, if the one has none.
+/// The errors of [`Api::snapshots`]. [`ClientError::NotFound`], naming the existing clusters, if the cluster
+/// has no snapshots.
 pub async fn of_cluster(api: &Api, cluster: Option<&ClusterName>) -> Result<Vec<SnapshotInfo>, ClientError> {
     let found = api.snapshots(cluster).await?;
     match cluster {
@@ -62,9 +63,9 @@ fn no_cluster(name: &ClusterName, all: &[SnapshotInfo]) -> ClientError {
 fn nothing(kind: &str, name: &str, others: &BTreeSet<&str>) -> ClientError {
     let others = others.iter().copied().collect::<Vec<_>>().join(", ");
     let others = if others.is_empty() {
-        "there is no snapshot yet".to_owned()
+        "no snapshot yet".to_owned()
     } else {
-        format!("{kind}s with snapshots are: {others}")
+        format!("{kind}s with snapshots: {others}")
     };
     ClientError::NotFound(format!("no snapshot of {kind} `{name}`; {others}"))
 }
@@ -129,9 +130,9 @@ mod tests {
         let node = |wanted: Wanted| Wanted { named_node: Some("z".parse().unwrap()), ..wanted };
 
         for (wanted, named) in [
-            (cluster("typo"), "clusters with snapshots are: c, d"),
-            (node(Wanted::default()), "nodes with snapshots are: a, b"),
-            (node(cluster("d")), "nodes with snapshots are: a"),
+            (cluster("typo"), "clusters with snapshots: c, d"),
+            (node(Wanted::default()), "nodes with snapshots: a, b"),
+            (node(cluster("d")), "nodes with snapshots: a"),
         ] {
             let error = choose(all(), &wanted).unwrap_err();
             assert!(matches!(&error, ClientError::NotFound(text) if text.ends_with(named)), "{error}");

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use node_client::cli::Arguments;
+use node_client::restore::Ended;
 use node_client::show::{arguments, show_error};
 
 fn main() -> ExitCode {
@@ -14,8 +15,8 @@ fn main() -> ExitCode {
     node_client::log::start(default);
     match node_client::commands::run(&arguments) {
         Ok(code) => ExitCode::from(code),
-        Err(error) => {
-            show_error(&error, arguments.output);
+        Err(Ended { error, report }) => {
+            show_error(&error, report.as_deref(), arguments.output);
             ExitCode::from(error.exit_code())
         }
     }

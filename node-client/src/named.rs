@@ -65,7 +65,7 @@ impl Among {
         all.retain(|info| before.is_not_before(&info.created));
         match oldest {
             Some(oldest) if all.is_empty() => Err(ClientError::NotFound(format!(
-                "no snapshot is of {before} or before: the oldest is of {oldest}"
+                "no snapshot was made at {before} or earlier: the oldest is of {oldest}"
             ))),
             _ => Ok(all),
         }
@@ -77,7 +77,7 @@ impl Among {
 pub struct Moment(Timestamp);
 
 impl Moment {
-    /// Whether a time of the server is this one or an earlier one; what is no time is not.
+    /// True if a time of the server is this one or earlier; false if it is not a time.
     fn is_not_before(self, created: &str) -> bool {
         created.parse::<Timestamp>().is_ok_and(|created| created <= self.0)
     }
@@ -92,7 +92,7 @@ impl fmt::Display for Moment {
 /// Text that is no time.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` is no time: expected a date or a time, such as 2026-11-30, 2026-11-30T02:00 or 2026-11-30T02:00:00Z"
+    "`{0}` is not a time: expected a date or a time, such as 2026-11-30, 2026-11-30T02:00 or 2026-11-30T02:00:00Z"
 )]
 pub struct ParseMomentError(String);
 
@@ -133,7 +133,7 @@ pub fn by_part(snapshots: &[SnapshotInfo], part: &str) -> Result<SnapshotId, Cli
     }
 }
 
-/// What `latest` stands for where nothing chooses a node: the newest complete one of `snapshots`, if they are of one
+/// Resolves `latest` where nothing chooses a node: the newest complete one of `snapshots`, if they are of one
 /// series.
 ///
 /// # Errors
@@ -143,13 +143,13 @@ pub fn latest_of_one_series(snapshots: &[SnapshotInfo]) -> Result<SnapshotId, Cl
         snapshots.iter().map(|info| (&info.cluster, &info.nodes, info.series)).collect();
     if series.len() > 1 {
         return Err(ClientError::Usage(format!(
-            "`latest` could be of {} series: name a snapshot by its id; `astacus-admin last` lists the newest of each",
+            "`latest` is ambiguous between {} series: give the id of a snapshot; `astacus-admin last` lists the newest of each series",
             series.len()
         )));
     }
     let complete = snapshots.iter().filter(|info| info.state == SnapshotState::Complete);
     let newest = complete.max_by_key(|info| rank(info)).map(|info| info.id);
-    newest.ok_or_else(|| ClientError::NotFound("there is no complete snapshot yet".to_owned()))
+    newest.ok_or_else(|| ClientError::NotFound("no complete snapshot yet".to_owned()))
 }
 
 /// The greater, the sooner `latest` takes it: what was forgotten, is ahead of the server's clock, is known to be damaged or

@@ -10,7 +10,7 @@ const IONICE: &str = "ionice";
 /// The number of the idle class, as `ionice` and the kernel count.
 const IDLE_CLASS: &str = "3";
 
-/// What other programs get before us.
+/// Priority of this process below other programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Priority {
     /// Processor time.
@@ -26,7 +26,7 @@ pub struct Nice(i32);
 /// When the disks work for us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DiskClass {
-    /// As for whoever started us.
+    /// The priority of the parent process.
     #[default]
     Inherited,
     /// Only when nobody else wants them.
@@ -44,8 +44,8 @@ impl Priority {
     /// Steps back, and returns what could not be done: one line for the user each. A push does not
     /// fail for that.
     ///
-    /// To be called once, on the main thread, before any other is started: the kernel keeps both for
-    /// each thread, and a new one has those of the thread that started it.
+    /// Must be called once, on the main thread, before any other thread is started: the kernel keeps both
+    /// values for each thread, and a new thread inherits those of the thread that started it.
     ///
     /// The nice value comes on top of the one that we were started with, as with `nice`. The disk
     /// class is set by the program `ionice`; some I/O schedulers, such as `none`, pass over it.
@@ -67,8 +67,7 @@ impl Priority {
 impl Nice {
     fn apply(self) -> Result<(), String> {
         let done = rustix::process::nice(self.0);
-        done.map(|_| ())
-            .map_err(|error| format!("the nice value stays as it was: {}", io::Error::from(error)))
+        done.map(|_| ()).map_err(|error| format!("cannot change the nice value: {}", io::Error::from(error)))
     }
 }
 
@@ -99,12 +98,12 @@ fn run(command: &mut Command) -> Result<(), String> {
     let program = command.get_program().display();
     match outcome {
         Ok(output) if output.status.success() => Ok(()),
-        Ok(output) => Err(format!("the disk class stays as it was: `{program}`: {}", last_words(&output))),
-        Err(error) => Err(format!("the disk class stays as it was: `{program}` cannot be run: {error}")),
+        Ok(output) => Err(format!("cannot change the I/O priority: `{program}`: {}", last_words(&output))),
+        Err(error) => Err(format!("cannot change the I/O priority: `{program}` cannot be run: {error}")),
     }
 }
 
-/// What a program said before it failed, or else how it ended.
+/// Last error output of a program, or else its exit status.
 fn last_words(output: &Output) -> String {
     let said = String::from_utf8_lossy(&output.stderr);
     let last = said.lines().map(str::trim).rfind(|line| !line.is_empty());

@@ -1,8 +1,8 @@
-//! Who wants to know how far a push is. The bar itself is drawn by the program, not by the library.
+//! Receiver of the progress of a push. The bar itself is drawn by the program, not by the library.
 
 use format_spec::EntryPath;
 
-/// What a push is doing.
+/// Phase of a push.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
@@ -32,7 +32,7 @@ pub enum Fate {
     Appended,
     /// Its content is that of the last push.
     Unchanged,
-    /// What a push that was cut short read of it is kept.
+    /// Content was already read by an interrupted push.
     Resumed,
     /// It is one more name of a file that came already.
     Linked,
@@ -76,7 +76,7 @@ pub trait Progress: Send + Sync {
     }
 }
 
-/// Nobody wants to know.
+/// A receiver that ignores progress.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Silent;
 

@@ -67,7 +67,7 @@ pub(crate) fn parse(text: &str) -> Option<NonZeroU64> {
     NonZeroU64::new(count.checked_mul(unit)?)
 }
 
-/// What a suffix stands for.
+/// Value of a suffix.
 fn unit(suffix: &str) -> Option<u64> {
     let mut letters = suffix.chars();
     let Some(first) = letters.next() else { return Some(1) };

@@ -1,5 +1,6 @@
-//! What the commands say: text for people, one JSON document for programs.
+//! Output of the commands: text for people, one JSON document for programs.
 
+use std::fmt;
 use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
 
@@ -11,24 +12,39 @@ use format_spec::{About, ErrorClass};
 use indicatif::{HumanBytes, HumanCount};
 use serde::Serialize;
 
-use crate::cli::Output;
 use crate::error::{ClientError, DAMAGE_HINT, chain};
+use crate::output::Output;
 use crate::push::{DryPush, LeftOutBy, Planned, PushReport, Tidied};
 use crate::restore::{
     DamagedPage, DryRun, FailedFor, NotSet, PassedOver, PlannedKind, RestoreReport, VerifyReport,
 };
+use crate::summary;
 
-pub mod snapshot;
+/// A number with its noun, for people: `1 file`, `2 files`, `3 entries`.
+#[derive(Debug, Clone, Copy)]
+pub struct Counted(pub u64, pub &'static str);
+
+impl fmt::Display for Counted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(count, noun) = *self;
+        let number = HumanCount(count);
+        match noun.strip_suffix("ry") {
+            _ if count == 1 => write!(f, "{number} {noun}"),
+            Some(stem) => write!(f, "{number} {stem}ries"),
+            None => write!(f, "{number} {noun}s"),
+        }
+    }
+}
 
 /// Something that can be shown to people.
 pub trait Show: Serialize {
     /// Writes its text.
     ///
     /// # Errors
-    /// What `out` answers.
+    /// Errors of `out`.
     fn text(&self, out: &mut dyn Write) -> io::Result<()>;
 
-    /// Whether it is worth reading even where only bad news is wanted.
+    /// True if it must be printed even with `--quiet`.
     fn is_news(&self) -> bool;
 }
 
@@ -48,7 +64,7 @@ pub fn show(what: &impl Show, output: Output) -> Result<(), ClientError> {
 /// must not move the cursor of whoever reads them.
 struct Plain<'a> {
     out: &'a mut dyn Write,
-    /// Whether the last byte may be the first of a control character of two bytes.
+    /// True if the last byte may be the first of a control character of two bytes.
     is_between: bool,
 }
 
@@ -88,7 +104,7 @@ impl Write for Plain<'_> {
 /// Writes on standard output.
 ///
 /// # Errors
-/// As [`show`].
+/// The errors of [`show`].
 pub fn write_out(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), ClientError> {
     let mut out = BufWriter::new(io::stdout().lock());
     match write(&mut out).and_then(|()| out.flush()) {
@@ -97,12 +113,9 @@ pub fn write_out(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result
     }
 }
 
-/// Shows why a command failed: for people on standard error, for programs as the one document.
-pub fn show_error(error: &ClientError, output: Output) {
-    let restored = match error {
-        ClientError::Stopped { report, .. } => Some(&**report),
-        _ => None,
-    };
+/// Shows why a command failed, and what a restore had `restored` by then: for people on standard error, for programs as
+/// the one document.
+pub fn show_error(error: &ClientError, restored: Option<&RestoreReport>, output: Output) {
     if output.json {
         let failed = Failed { error: ErrorDocument::new(error), restored };
         let _ = document(&failed, &mut io::stdout().lock());
@@ -119,7 +132,7 @@ pub fn show_error(error: &ClientError, output: Output) {
 /// Reads the command line. What is wrong with it is told on standard error and, with `--json` on it, as the one document.
 ///
 /// # Errors
-/// What to end with, if there is nothing to run: an error of usage, or help that was asked for and shown.
+/// The exit code if there is nothing to run: wrong usage, or help that was requested and printed.
 pub fn arguments<A: clap::Parser>() -> Result<A, ExitCode> {
     let told = match A::try_parse() {
         Ok(arguments) => return Ok(arguments),
@@ -146,7 +159,7 @@ fn document(what: &impl Serialize, out: &mut dyn Write) -> io::Result<()> {
 #[derive(Serialize)]
 struct Failed<'a> {
     error: ErrorDocument<'a>,
-    /// What is there of a restore that ended early.
+    /// Report of a restore that stopped early.
     #[serde(skip_serializing_if = "Option::is_none")]
     restored: Option<&'a RestoreReport>,
 }
@@ -186,7 +199,7 @@ pub(crate) fn not_one(moment: &Moment) -> String {
         (moved_on, "changed after the freeze"),
         (fuzzy, "fuzzy"),
         (torn, "torn"),
-        (restless, "folders that never stayed as they were"),
+        (restless, "folders that kept changing"),
     ];
     let parts: Vec<String> = parts
         .iter()
@@ -199,13 +212,13 @@ pub(crate) fn not_one(moment: &Moment) -> String {
 impl Show for Tidied {
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
         for folder in &self.removed {
-            writeln!(out, "removed second names in {}", folder.display())?;
+            writeln!(out, "removed temporary hard links in {}", folder.display())?;
         }
         for folder in &self.in_use {
-            writeln!(out, "left second names in {}: a push is running", folder.display())?;
+            writeln!(out, "kept temporary hard links in {}: a push is running", folder.display())?;
         }
         for (folder, why) in &self.left {
-            writeln!(out, "NOT removed: second names in {}: {why}", folder.display())?;
+            writeln!(out, "NOT removed: temporary hard links in {}: {why}", folder.display())?;
         }
         if *self == Self::default() {
             writeln!(out, "nothing to remove")?;
@@ -221,14 +234,13 @@ impl Show for Tidied {
 impl Show for PushReport {
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
         let Self { snapshot, stats, seconds, .. } = self;
-        let count = HumanCount;
         writeln!(out, "snapshot {snapshot} in {seconds:.1} s")?;
         writeln!(
             out,
-            "  {} files, {} folders, {} links, {}",
-            count(self.files),
-            count(self.folders),
-            count(self.symlinks),
+            "  {}, {}, {}, {}",
+            Counted(self.files, "file"),
+            Counted(self.folders, "folder"),
+            Counted(self.symlinks, "link"),
             HumanBytes(self.bytes),
         )?;
         writeln!(out, "  files  {}", files(stats))?;
@@ -248,24 +260,23 @@ impl Show for PushReport {
         }
         for fallback in &stats.fallbacks {
             let reason = Printable(fallback.reason.as_bytes());
-            writeln!(out, "  note   {reason}: {} files", count(fallback.files))?;
+            writeln!(out, "  note   {reason}: {}", Counted(fallback.files, "file"))?;
         }
         choices(out, &self.left_out, &self.unmatched, &self.warnings)?;
         if let Some(before) = self.suspect {
             writeln!(
                 out,
-                "  SUSPECT: {} held {} files of {}: see that all is mounted and push again, with --accept-smaller if \
-                 that is meant",
+                "  SUSPECT: {} has {} of {}: check that all file systems are mounted, then push again; use --accept-smaller if this push is right",
                 before.since,
-                count(before.files),
+                Counted(before.files, "file"),
                 HumanBytes(before.bytes)
             )?;
         }
         if self.skipped > 0 {
-            writeln!(out, "  passed over {} sockets, devices and pipes", self.skipped)?;
+            writeln!(out, "  skipped {} (sockets, devices, pipes)", Counted(self.skipped, "special file"))?;
         }
         if self.problem_count > 0 {
-            writeln!(out, "  PARTIAL: {} files are missing or not as they should be", self.problem_count)?;
+            writeln!(out, "  PARTIAL: {} missing or torn", Counted(self.problem_count, "file"))?;
         }
         for problem in &self.problems {
             writeln!(out, "    {}: {}", problem.path, problem.reason)?;
@@ -278,7 +289,7 @@ impl Show for PushReport {
     }
 }
 
-/// What options did to a push.
+/// Effects of options on a push.
 fn choices(
     out: &mut dyn Write,
     left_out: &[LeftOutBy],
@@ -287,9 +298,9 @@ fn choices(
 ) -> io::Result<()> {
     for LeftOutBy { by, entries, folders, bytes } in left_out {
         let folders =
-            if *folders > 0 { format!(" ({} folders)", HumanCount(*folders)) } else { String::new() };
-        let (entries, bytes) = (HumanCount(*entries), HumanBytes(*bytes));
-        writeln!(out, "  left out {entries} entries{folders}, {bytes}: {by}")?;
+            if *folders > 0 { format!(" ({})", Counted(*folders, "folder")) } else { String::new() };
+        let (entries, bytes) = (Counted(*entries, "entry"), HumanBytes(*bytes));
+        writeln!(out, "  excluded {entries}{folders}, {bytes}: {by}")?;
     }
     for pattern in unmatched {
         writeln!(out, "  note   {pattern} matched nothing")?;
@@ -302,18 +313,17 @@ fn choices(
 
 impl Show for DryPush {
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
-        let count = HumanCount;
-        writeln!(out, "dry run: nothing is read, sent or remembered")?;
+        writeln!(out, "dry run: no file was read, no data was sent and no state was saved")?;
         writeln!(
             out,
-            "  {} files, {} folders, {} links, {}",
-            count(self.files),
-            count(self.folders),
-            count(self.symlinks),
+            "  {}, {}, {}, {}",
+            Counted(self.files, "file"),
+            Counted(self.folders, "folder"),
+            Counted(self.symlinks, "link"),
             HumanBytes(self.bytes),
         )?;
         if !self.is_remembered {
-            writeln!(out, "  no push of these folders is remembered: every file counts as new")?;
+            writeln!(out, "  no saved state of these folders: every file counts as new")?;
         }
         let kinds = [
             ("new", self.new),
@@ -324,17 +334,17 @@ impl Show for DryPush {
         let some = kinds.into_iter().filter(|(_, planned)| planned.files > 0);
         for (kind, Planned { files, bytes, bytes_to_read }) in some {
             let (bytes, to_read) = (HumanBytes(bytes), HumanBytes(bytes_to_read));
-            writeln!(out, "  {kind:<9} {} files, {bytes}, of which {to_read} would be read", count(files))?;
+            writeln!(out, "  {kind:<9} {}, {bytes}, {to_read} to read", Counted(files, "file"))?;
         }
         if self.gone > 0 {
-            writeln!(out, "  gone      {} files of the last push", count(self.gone))?;
+            writeln!(out, "  gone      {} of the last push", Counted(self.gone, "file"))?;
         }
         choices(out, &self.left_out, &self.unmatched, &self.warnings)?;
         if self.skipped > 0 {
-            writeln!(out, "  passed over {} sockets, devices and pipes", self.skipped)?;
+            writeln!(out, "  skipped {} (sockets, devices, pipes)", Counted(self.skipped, "special file"))?;
         }
         if self.problem_count > 0 {
-            writeln!(out, "  PARTIAL: {} files would be missing", self.problem_count)?;
+            writeln!(out, "  PARTIAL: {} would be missing", Counted(self.problem_count, "file"))?;
         }
         for problem in &self.problems {
             writeln!(out, "    {}: {}", problem.path, problem.reason)?;
@@ -347,12 +357,12 @@ impl Show for DryPush {
     }
 }
 
-/// What became of the files of a push; what never happened is not named.
+/// Outcomes of the files of a push, without empty ones.
 fn files(stats: &PushStats) -> String {
     let kinds = [
         ("unchanged", stats.unchanged),
         ("appended", stats.appended),
-        ("read whole", stats.whole),
+        ("read in full", stats.whole),
         ("new", stats.new),
         ("resumed", stats.resumed),
         ("gone", stats.gone),
@@ -403,28 +413,25 @@ fn row(info: &SnapshotInfo) -> [String; 12] {
         info.id.to_string(),
         info.cluster.to_string(),
         nodes.join(","),
-        snapshot::folders(&info.origins),
+        summary::folders(&info.origins),
         Printable(info.created.as_bytes()).to_string(),
-        snapshot::state(info),
+        summary::state(info),
         HumanCount(info.files).to_string(),
         HumanBytes(info.bytes).to_string(),
-        known(HumanCount(sum(snapshot::changed)).to_string()),
+        known(HumanCount(sum(summary::changed)).to_string()),
         known(HumanBytes(sum(|stats| stats.bytes_read)).to_string()),
         known(HumanBytes(sum(|stats| stats.bytes_sent)).to_string()),
-        snapshot::about(&info.about),
+        summary::about(&info.about),
     ]
 }
 
 impl Show for RestoreReport {
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
         let Self { snapshot, node, seconds, .. } = self;
-        let (files, bytes) = (HumanCount(self.files), HumanBytes(self.bytes));
-        writeln!(
-            out,
-            "restored {files} files, {bytes}, of {node} from snapshot {snapshot} in {seconds:.1} s"
-        )?;
+        let (files, bytes) = (Counted(self.files, "file"), HumanBytes(self.bytes));
+        writeln!(out, "restored {files}, {bytes}, of {node} from snapshot {snapshot} in {seconds:.1} s")?;
         if self.unchanged > 0 {
-            writeln!(out, "  {} of the files were there already", HumanCount(self.unchanged))?;
+            writeln!(out, "  {} of the files existed already", HumanCount(self.unchanged))?;
         }
         self.failures(out)?;
         first(out, &self.skipped, self.skipped.len(), |out, skipped| {
@@ -436,14 +443,14 @@ impl Show for RestoreReport {
             writeln!(out, "  note: nothing in the snapshot matches --exclude `{pattern}`")?;
         }
         names(out, "TORN, a mixture of states", &self.torn, self.torn_count)?;
-        names(out, "fuzzy, to be repaired by its owner's log", &self.fuzzy, self.fuzzy_count)?;
+        names(out, "fuzzy, repaired by its owner's log", &self.fuzzy, self.fuzzy_count)?;
         first(out, &self.warnings, self.warnings.len(), |out, note| {
             writeln!(out, "  {}: {}", note.path, note.note)
         })?;
         not_set(out, &self.not_set)?;
         if self.leftovers_removed > 0 {
-            let removed = HumanCount(self.leftovers_removed);
-            writeln!(out, "  removed {removed} unfinished files of restores that were killed")?;
+            let removed = Counted(self.leftovers_removed, "unfinished file");
+            writeln!(out, "  removed {removed} of killed restores")?;
         }
         if self.is_damaged() {
             writeln!(out, "  {DAMAGE_HINT}")?;
@@ -467,19 +474,21 @@ impl Show for DryRun {
         if let Some(more) = self.count().checked_sub(named).filter(|more| *more > 0) {
             writeln!(out, "and {} more", HumanCount(more))?;
         }
-        let [files, folders, symlinks] = [self.files, self.folders, self.symlinks].map(HumanCount);
+        let [files, folders, symlinks] =
+            [(self.files, "file"), (self.folders, "folder"), (self.symlinks, "link")]
+                .map(|(count, noun)| Counted(count, noun));
         let (bytes, node, snapshot) = (HumanBytes(self.bytes), &self.node, &self.snapshot);
         writeln!(
             out,
-            "would restore {files} files, {folders} folders, {symlinks} links, {bytes}, of {node} from snapshot \
+            "would restore {files}, {folders}, {symlinks}, {bytes}, of {node} from snapshot \
              {snapshot}"
         )?;
         if self.skipped_count > 0 {
-            writeln!(out, "  NOT in the snapshot: {} files", HumanCount(self.skipped_count))?;
+            writeln!(out, "  NOT in the snapshot: {}", Counted(self.skipped_count, "file"))?;
         }
         damaged_pages(out, &self.damaged_pages)?;
         if self.damaged_count > 0 {
-            writeln!(out, "  DAMAGED: {} names without their content", HumanCount(self.damaged_count))?;
+            writeln!(out, "  DAMAGED: {} without content", Counted(self.damaged_count, "name"))?;
         }
         unmatched(out, &self.unmatched)?;
         newer(out, self.passed_over.as_ref())
@@ -493,7 +502,7 @@ impl Show for DryRun {
 fn damaged_pages(out: &mut dyn Write, pages: &[DamagedPage]) -> io::Result<()> {
     for page in pages {
         let reason = Printable(page.reason.as_bytes());
-        writeln!(out, "  DAMAGED, not restored: all that is named on {}: {reason}", page.object)?;
+        writeln!(out, "  DAMAGED, not restored: all files listed on {}: {reason}", page.object)?;
     }
     Ok(())
 }
@@ -506,7 +515,7 @@ fn unmatched(out: &mut dyn Write, patterns: &[String]) -> io::Result<()> {
 }
 
 impl RestoreReport {
-    /// What was wanted and is not restored.
+    /// Chosen files that were not restored.
     fn failures(&self, out: &mut dyn Write) -> io::Result<()> {
         damaged_pages(out, &self.damaged_pages)?;
         if let Some(lost) = self.lost_entries {
@@ -543,7 +552,7 @@ fn first<T>(
     }
 }
 
-/// What restored files do not have, in one line.
+/// Attributes that restored files lack, in one line.
 fn not_set(out: &mut dyn Write, not_set: &NotSet) -> io::Result<()> {
     let NotSet { owners, modes, times, attributes, powers } = *not_set;
     let kinds = [
@@ -584,14 +593,14 @@ fn newer(out: &mut dyn Write, passed_over: Option<&PassedOver>) -> io::Result<()
 impl Show for VerifyReport {
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
         let Self { snapshot, seconds, problem_count, .. } = self;
-        let (files, bytes) = (HumanCount(self.files), HumanBytes(self.bytes));
-        let verdict = if self.is_sound() { "sound" } else { "DAMAGED" };
-        writeln!(out, "snapshot {snapshot} is {verdict}: {files} files, {bytes} checked in {seconds:.1} s")?;
+        let (files, bytes) = (Counted(self.files, "file"), HumanBytes(self.bytes));
+        let verdict = if self.is_sound() { "OK" } else { "DAMAGED" };
+        writeln!(out, "snapshot {snapshot} {verdict}: {files}, {bytes} checked in {seconds:.1} s")?;
         if self.unreadable > 0 {
-            writeln!(out, "  {} files could not be read when they were pushed", self.unreadable)?;
+            writeln!(out, "  {} could not be read by the push", Counted(self.unreadable, "file"))?;
         }
         if *problem_count > 0 {
-            writeln!(out, "  {problem_count} things are wrong:")?;
+            writeln!(out, "  problems: {problem_count}")?;
         }
         let count = usize::try_from(*problem_count).unwrap_or(usize::MAX);
         first(out, &self.problems, count, |out, damage| {

@@ -10,7 +10,7 @@ pub struct Span(pub Duration);
 /// Text that is no span of time.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` is no time: expected a number of seconds, minutes, hours or days, such as 90s, 10m, 26h or 2d"
+    "`{0}` is not a time: expected a number of seconds, minutes, hours or days, such as 90s, 10m, 26h or 2d"
 )]
 pub struct ParseSpanError(String);
 

@@ -1,4 +1,4 @@
-//! What was pushed last, kept on disk, so that an unchanged tree costs one walk and no reads.
+//! State of the last push on disk, so that an unchanged tree costs one walk and no reads.
 //!
 //! There is one file per repository, cluster, node and set of roots. It holds the pages of that push,
 //! with the [`Identity`] of every file in them that may be relied on. A push writes the next file
@@ -37,7 +37,7 @@ pub(crate) use memory::{Likeness, Memory, Origin, Remembered, Sure};
 pub(crate) use place::{Header, Place, default_folder, make_folder, remembered_roots};
 pub(crate) use spool::{Spool, SpoolMark};
 
-use crate::push::{Device, Habit, Identity, Settled, Source};
+use crate::identity::{Device, Habit, Identity, Settled, Source};
 
 const MAGIC: &[u8; 8] = b"ASTSTATE";
 const VERSION: u16 = 4;
@@ -54,14 +54,14 @@ const UNSETTLED: u8 = 2;
 const IN_TREE: u8 = 4;
 const IN_PLACE: u8 = 8;
 
-/// What is known of a file that was read whole.
+/// Record of a file that was read in full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Slot {
-    /// What it was when it was read.
+    /// Identity when it was read.
     pub(crate) identity: Identity,
-    /// Whether a later change is sure to show.
+    /// Certainty that a later change shows.
     pub(crate) settled: Settled,
-    /// Whether it still has a hard link of ours, whose removal will change its ctime.
+    /// Presence of a hard link of ours, whose removal will change the ctime of the file.
     pub(crate) source: Source,
     /// How it has been seen to be written.
     pub(crate) habit: Habit,
@@ -167,7 +167,7 @@ impl Fields<'_> {
     }
 }
 
-/// What stands at the start of a file.
+/// Fields at the start of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Preamble {
     repository: RepositoryId,
@@ -180,7 +180,7 @@ struct Preamble {
     /// How many pushes were remembered before it.
     number: u64,
     roots: Vec<u8>,
-    /// What each root lies on.
+    /// Device of each root.
     devices: Vec<Device>,
 }
 

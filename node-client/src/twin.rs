@@ -27,7 +27,7 @@ pub(crate) enum Old {
     UnfrozenUnsaid,
 }
 
-/// Whether the rule does not hold.
+/// True if the rule does not hold.
 #[cfg(not(test))]
 pub(crate) const fn is_back(_: Old) -> bool {
     false
@@ -46,7 +46,7 @@ mod taken_back {
         static BACK: Cell<Option<Old>> = const { Cell::new(None) };
     }
 
-    /// Whether this thread does without the rule.
+    /// True if this thread does without the rule.
     pub(crate) fn is_back(old: Old) -> bool {
         BACK.get() == Some(old)
     }

@@ -26,7 +26,7 @@ pub async fn expire_sessions(server: Arc<Server>, period: Duration) {
     loop {
         look_around(&server).await;
         if let Err(error) = census::look_again(&server.store).await {
-            tracing::error!(error = %Chain(&error), "the site could not be counted again");
+            tracing::error!(error = %Chain(&error), "the packs on the site could not be counted again");
         }
         tokio::time::sleep(period).await;
         end_sessions(&server).await;
@@ -75,7 +75,7 @@ async fn look_around(server: &Arc<Server>) {
         freshness::look(server)
     });
     if let Err(error) = looked.await {
-        tracing::error!(error = %Chain(&error), "clock, disk and series could not be looked at");
+        tracing::error!(error = %Chain(&error), "clock, disk and series could not be checked");
     }
 }
 
@@ -86,8 +86,8 @@ pub async fn look_after(server: Arc<Server>) {
         tokio::time::sleep(every).await;
         match forget::by_policy(&server).await {
             Ok(0) => {}
-            Ok(forgotten) => tracing::info!(forgotten, "snapshots were forgotten by policy"),
-            Err(error) => tracing::error!(error = %Chain(&error), "no policy could be applied"),
+            Ok(forgotten) => tracing::info!(forgotten, "snapshots deleted by policy"),
+            Err(error) => tracing::error!(error = %Chain(&error), "retention policies could not be applied"),
         }
         match gc::run_unwatched(&server).await {
             Ok(report) => tracing::info!(
@@ -98,10 +98,10 @@ pub async fn look_after(server: Arc<Server>) {
                 stopped = report.stopped,
                 "collected"
             ),
-            Err(error) => tracing::error!(error = %Chain(&error), "the collector could not go on"),
+            Err(error) => tracing::error!(error = %Chain(&error), "garbage collection failed"),
         }
         if let Err(error) = checkpoint::run(&server, checkpoint::When::Due).await {
-            tracing::error!(error = %Chain(&error), "no checkpoint could be written");
+            tracing::error!(error = %Chain(&error), "the checkpoint could not be written");
         }
     }
 }
@@ -109,7 +109,7 @@ pub async fn look_after(server: Arc<Server>) {
 /// Gives the lock on the site back: the last thing before the process ends.
 pub async fn release(server: &Arc<Server>) {
     if let Err(error) = server.store.parts.lock.release(server.store.parts.site.as_ref()).await {
-        tracing::warn!(error = %Chain(&error), "the lock on the site could not be given back");
+        tracing::warn!(error = %Chain(&error), "the site lock could not be released");
     }
 }
 

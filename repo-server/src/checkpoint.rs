@@ -57,7 +57,7 @@ pub enum When {
     Now,
 }
 
-/// What was written.
+/// Summary of a written checkpoint.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Written {
     /// Objects.
@@ -112,7 +112,7 @@ fn write(store: &Arc<Store>, when: When, part_bytes: usize) -> Result<Written, S
             }
             Err(error) => {
                 let problem = unreadable(&error).ok_or(error)?;
-                tracing::warn!(pack = %id, problem, "a pack is left out of the checkpoint");
+                tracing::warn!(pack = %id, problem, "the checkpoint omits a pack");
             }
         }
         last = PackNumber(number.0 + 1);
@@ -158,7 +158,7 @@ fn packs_from(store: &Store, first: PackNumber) -> Result<Vec<(PackNumber, PackI
     Ok(packs)
 }
 
-/// Whether more than half of the packs that checkpoints cover are gone, when `new` packs are not covered.
+/// True if more than half of the packs that checkpoints cover are gone, when `new` packs are not covered.
 fn is_stale(store: &Store, new: usize) -> Result<bool, ServerError> {
     let covered: u64 = parts(store)?.iter().map(|(_, packs)| u64::from(*packs)).sum();
     let all = u64::from(store.totals()?.packs);
@@ -245,7 +245,7 @@ mod tests {
     use crate::site::{Area, Prefix};
     use crate::world::World;
 
-    /// As [`run`], with parts of at most a pack or so.
+    /// Like [`run`], with parts of at most a pack or so.
     async fn run_small(world: &World, when: When) -> Written {
         world.store.blocking(move |store| write(store, when, 1)).await.unwrap()
     }

@@ -10,7 +10,7 @@ pub trait Clock: Send + Sync {
     /// Time since some fixed moment; it never goes back.
     fn monotonic(&self) -> Duration;
 
-    /// As [`monotonic`](Self::monotonic), and it goes on while the machine sleeps.
+    /// Like [`monotonic`](Self::monotonic), and it goes on while the machine sleeps.
     fn with_sleep(&self) -> Duration {
         self.monotonic()
     }

@@ -47,22 +47,21 @@ pub enum ConfigError {
     NotLoopback(SocketAddr),
     /// Chunk lengths that the chunker does not take.
     #[error(
-        "chunk lengths {min_kib}, {avg_kib}, {max_kib} KiB: need powers of two that ascend, from 1 KiB to 16 MiB"
+        "chunk lengths {min_kib}, {avg_kib}, {max_kib} KiB: must be ascending powers of two, from 1 KiB to 16 MiB"
     )]
     ChunkLengths { min_kib: u32, avg_kib: u32, max_kib: u32 },
     /// A share of more than all.
-    #[error("{key} = {value}: need a percentage from 0 to 100")]
+    #[error("{key} = {value}: must be a percentage from 0 to 100")]
     Percentage { key: &'static str, value: u32 },
     /// A rule of freshness that expects nothing.
     #[error("freshness.expect of cluster `{cluster}`: max_age_hours must be 1 or more")]
     NoAge { cluster: ClusterName },
     /// A command for notices without a program.
-    #[error("notify.command: need a program, and arguments if it takes any")]
+    #[error("notify.command: must be a list of a program and its arguments")]
     NoProgram,
     /// A webhook that is not on this machine, or not plain HTTP.
     #[error(
-        "notify.webhook.url = {url:?}: need http://, a loopback address such as 127.0.0.1:8080, and a path. For \
-         https:// and other machines set notify.command, for example with curl"
+        "notify.webhook.url = {url:?}: must be http://, a loopback address such as 127.0.0.1:8080, and a path. For https:// and other machines set notify.command, for example with curl"
     )]
     WebhookUrl { url: String },
     /// A secret that others may read, or that signs nothing.
@@ -87,7 +86,7 @@ pub struct Config {
     pub index: IndexConfig,
     /// How a new repository cuts its chunks.
     pub chunker: Option<ChunkerConfig>,
-    /// What is kept free on the disk.
+    /// Space that is kept free on the disk.
     pub space: SpaceConfig,
     /// How garbage is collected.
     pub gc: GcConfig,
@@ -95,7 +94,7 @@ pub struct Config {
     pub retention: RetentionConfig,
     /// The site.
     pub site: SiteConfig,
-    /// What all requests together may take.
+    /// Limits of all requests together.
     pub limits: LimitsConfig,
     /// Conditions of series that become alarms.
     pub freshness: FreshnessConfig,
@@ -109,7 +108,7 @@ pub struct Config {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SiteConfig {
-    /// Where it is: `file:///path` or a plain path. The folder `site` in the data folder, unless given.
+    /// Place of the site: `file:///path` or a plain path. Default: the folder `site` in the data folder.
     pub url: Option<SiteUrl>,
 }
 
@@ -319,7 +318,7 @@ impl Config {
             .map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })
     }
 
-    /// What it comes to for the repository.
+    /// Converts the configuration to settings of the repository.
     ///
     /// # Errors
     /// [`ConfigError`], naming the key or the section that cannot be.
@@ -346,7 +345,7 @@ impl Config {
         })
     }
 
-    /// What of it only the next start takes.
+    /// The sections that take effect only at the next start.
     #[must_use]
     pub fn without_choices(&self) -> Self {
         Self {

@@ -1,4 +1,4 @@
-//! What a request can fail with. `code` is stable for programs, `class` says what the caller can do.
+//! Errors of requests. `code` is stable for programs, `class` says what the caller can do.
 
 use format_spec::{ChunkId, ClusterName, ErrorClass, FormatError, NodeName, SessionId, SnapshotId};
 
@@ -14,7 +14,7 @@ pub enum ServerError {
     #[error("{why}")]
     BadRequest { code: &'static str, why: String },
     /// The request's bytes are not what they should be.
-    #[error("the request's bytes cannot be used")]
+    #[error("the request body is invalid")]
     Malformed(#[source] FormatError),
     /// The body is longer than this request may have.
     #[error("the body is over the limit of {limit_bytes} bytes")]
@@ -23,34 +23,33 @@ pub enum ServerError {
     #[error("the token is missing or wrong")]
     Unauthorized,
     /// The session never was, has expired, or has ended.
-    #[error("session {0} is over: start the push again")]
+    #[error("session {0} has ended: start the push again")]
     SessionOver(SessionId),
     /// A node has as many sessions open as one may have.
     #[error(
-        "node `{node}` of cluster `{cluster}` has {most} sessions open, and may have no more: `astacus-admin sessions` \
-         lists them, and one that its push has left ends after two minutes"
+        "node `{node}` of cluster `{cluster}` has {most} open sessions, the maximum: `astacus-admin sessions` lists them; an abandoned session expires after two minutes"
     )]
     TooManySessions { cluster: ClusterName, node: NodeName, most: usize },
-    /// Nothing has this id.
-    #[error("there is no snapshot {0}")]
+    /// No snapshot has this id.
+    #[error("no such snapshot: {0}")]
     NoSnapshot(SnapshotId),
     /// The snapshot does not hold this node.
-    #[error("snapshot {snapshot} does not hold node `{node}`")]
+    #[error("snapshot {snapshot} does not contain node `{node}`")]
     NoNode { snapshot: SnapshotId, node: NodeName },
     /// No alarm of this code, and about this subject if one is named, is up.
-    #[error("no alarm `{code}`{} is up", of(subject.as_deref()))]
+    #[error("no active alarm `{code}`{}", of(subject.as_deref()))]
     NoAlarm { code: String, subject: Option<String> },
     /// The domain of the snapshot does not have this chunk.
-    #[error("there is no {0}")]
+    #[error("no such chunk: {0}")]
     NoChunk(ChunkId),
     /// A page names chunks that the repository does not have. The page was not stored.
-    #[error("the page refers to {} chunks that are not here, such as {}", missing.len(), first(missing))]
+    #[error("the page refers to {} chunks that the repository lacks, such as {}", missing.len(), first(missing))]
     UnknownChunks { missing: Vec<ChunkId> },
     /// The manifest names pages that the repository does not have; send them, and commit again.
-    #[error("{} pages of the manifest are not here, such as {}", missing.len(), first(missing))]
+    #[error("the repository lacks {} pages of the manifest, such as {}", missing.len(), first(missing))]
     MissingChunks { missing: Vec<ChunkId> },
     /// No space is left on a site or for the index.
-    #[error("no space is left: {what}")]
+    #[error("no space left: {what}")]
     Full { what: String },
     /// A pack did not get to the site; its blobs must be sent again.
     #[error("a pack could not be stored: {why}")]
@@ -71,7 +70,7 @@ pub enum ServerError {
     /// A count of references is not what it must be.
     #[error("the count of {object} is wrong: run `astacus-admin verify --level refs --repair`")]
     Counts { object: String },
-    /// What is asked for is not allowed in the present state of things.
+    /// The request is not allowed in the present state of the repository.
     #[error("{why}")]
     Refused { code: &'static str, why: String },
     /// The server takes nothing in until an operator has put something right.
@@ -84,7 +83,7 @@ pub enum ServerError {
     #[error("site")]
     Site(#[source] SiteError),
     /// A disk error made this process unfit to go on.
-    #[error("the server has stopped after a disk error")]
+    #[error("the server is stopping after a disk error")]
     Halted,
     /// The work could not be done beside what else goes on; it may work at a quieter time.
     #[error("{why}: try again later")]
@@ -137,17 +136,17 @@ impl ServerError {
         }
     }
 
-    /// Whether it is about stored bytes: they are damaged, or the site does not give them.
+    /// True if the error is about stored bytes: they are damaged, or the site cannot return them.
     pub(crate) fn is_of_stored(&self) -> bool {
         matches!(self, Self::Damaged { .. } | Self::Lost { .. } | Self::Site(_))
     }
 
-    /// Whether stored bytes are damaged or gone. Where that was found, it was written down and logged.
+    /// True if stored bytes are damaged or lost. Where that was found, it was written down and logged.
     pub(crate) fn is_damage(&self) -> bool {
         self.is_of_stored() && self.class() == ErrorClass::Integrity
     }
 
-    /// What the caller can do about it.
+    /// Action that the caller can take.
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::BadRequest { .. }

@@ -30,7 +30,7 @@ use crate::verify;
 
 type Marks = HashMap<SnapshotId, MarkRow>;
 
-/// What becomes of each snapshot, and why.
+/// Decision about each snapshot, and its reasons.
 type Fates = BTreeMap<SnapshotId, (Verdict, Vec<String>)>;
 
 /// Forgets snapshots, or tells which it would.
@@ -81,7 +81,7 @@ fn log(snapshots: &[Snapshot], fates: &Fates) {
         if let Some((Verdict::Forget, reasons)) = fates.get(&snapshot.id) {
             let (cluster, node, series) = (&snapshot.cluster, nodes(snapshot), title_of_folders(snapshot));
             let (created, why) = (rfc3339(snapshot.created_ms), reasons.join(", "));
-            tracing::info!(snapshot = %snapshot.id, %cluster, node, series, created, why, "a snapshot was forgotten");
+            tracing::info!(snapshot = %snapshot.id, %cluster, node, series, created, why, "snapshot deleted");
         }
     }
 }
@@ -99,7 +99,7 @@ fn wanted(mut snapshots: Vec<Snapshot>, asked: &ForgetRequest) -> Result<Vec<Sna
     let all = snapshots.into_iter();
     let of_node: Vec<Snapshot> = all.filter(|snapshot| snapshot.manifest_of(node).is_some()).collect();
     if of_node.is_empty() {
-        let why = format!("there is no snapshot of node `{node}`");
+        let why = format!("no snapshot of node `{node}`");
         return Err(ServerError::BadRequest { code: "no_such_node", why });
     }
     Ok(of_node)
@@ -125,7 +125,7 @@ pub(crate) async fn by_policy(server: &Arc<Server>) -> Result<u64, ServerError> 
         let report = match run(server, request).await {
             Ok(report) => report,
             Err(error) => {
-                tracing::error!(%cluster, error = %Chain(&error), "its policy could not be applied");
+                tracing::error!(%cluster, error = %Chain(&error), "the retention policy could not be applied");
                 continue;
             }
         };
@@ -146,8 +146,7 @@ fn decide(
         return by_name(request, snapshots, marks, &damaged);
     }
     if server.clock_watch.look(&server.store)? == ClockState::Jumped {
-        let why = "the server's clock jumped, so no policy is applied: look at `astacus-admin status`, set \
-                   the clock right, then add --accept-clock";
+        let why = "the server's clock jumped, so policies are suspended: see `astacus-admin status`, correct the clock, then add --accept-clock";
         return Err(ServerError::Refused { code: "clock_jumped", why: why.to_owned() });
     }
     let now_ms = server.store.parts.clock.unix_ms();
@@ -235,8 +234,7 @@ fn check_last_complete_stays(
         if let Some(last) = complete.last().filter(|_| all_go) {
             let (cluster, title) = (&last.cluster, title(last));
             let why = format!(
-                "cluster `{cluster}` would be left without a complete snapshot of {title}: \
-                 add --even-last if that is meant"
+                "this would delete the last complete snapshot of {title} in cluster `{cluster}`: add --even-last to allow that"
             );
             return Err(ServerError::Refused { code: "last_complete", why });
         }
@@ -314,7 +312,8 @@ async fn report(
     Ok(ForgetReport { mode: request.mode, snapshots: lines, frees_bytes })
 }
 
-/// What goes with snapshots, unless that cannot be read: what is damaged can be forgotten all the same.
+/// Bytes that are freed with the snapshots, unless they cannot be determined: a damaged snapshot can still be
+/// deleted.
 async fn frees(
     server: &Arc<Server>,
     snapshots: &[&Snapshot],

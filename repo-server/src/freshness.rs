@@ -59,12 +59,12 @@ pub(crate) fn usual(good_ms: &[u64]) -> Option<Duration> {
     Some((median + median / 2 + SLACK).max(FLOOR))
 }
 
-/// What of a series decides.
+/// History of a series that decides its maximum age.
 struct History {
     subject: String,
     cluster: ClusterName,
     nodes: Vec<NodeName>,
-    /// What a rule may call it: its name, and its folders.
+    /// Names that a rule may use: the name of the series, and its folders.
     names: Vec<String>,
     title: String,
     /// Moments of good snapshots, in the order of commits.
@@ -74,7 +74,7 @@ struct History {
 }
 
 impl History {
-    /// Of the listed snapshots of a series, in the order of commits.
+    /// The history from the listed snapshots of a series, in the order of commits.
     fn of(listed: &[&Snapshot], is_good: impl Fn(&Snapshot) -> bool) -> Option<Self> {
         let last = listed.last()?;
         let mut names = Vec::new();
@@ -153,10 +153,12 @@ pub(crate) fn set(server: &Server, rule: &FreshnessRule) -> Result<(), ServerErr
     let bad = |why: String| ServerError::BadRequest { code: "bad_rule", why };
     let name = name(&rule.scope);
     if name.len() > MAX_SUBJECT_LEN || name.chars().any(char::is_control) {
-        return Err(bad(format!("a rule's cluster, node and series have {MAX_SUBJECT_LEN} bytes at most")));
+        return Err(bad(format!(
+            "cluster, node and series of a rule may have at most {MAX_SUBJECT_LEN} bytes"
+        )));
     }
     if rule.expect == Expectation::MaxAgeSeconds(0) {
-        return Err(bad("a snapshot cannot be younger than 0 seconds".to_owned()));
+        return Err(bad("the age must be more than 0 seconds".to_owned()));
     }
     let key = [RULES, name.as_bytes()].concat();
     server.store.exclusively(|| {
@@ -164,13 +166,13 @@ pub(crate) fn set(server: &Server, rule: &FreshnessRule) -> Result<(), ServerErr
         if rule.expect == Expectation::Usual {
             batch.delete(Table::Meta, key);
         } else if set_rules(server)?.len() >= MOST_RULES {
-            return Err(bad(format!("there are {MOST_RULES} rules, and no more can be set")));
+            return Err(bad(format!("the maximum of {MOST_RULES} freshness rules is reached")));
         } else {
             batch.put(Table::Meta, key, serde_json::to_vec(rule).expect("plain JSON"));
         }
         server.store.commit(batch)
     })?;
-    tracing::info!(series = name, expect = ?rule.expect, "a rule of freshness is set");
+    tracing::info!(series = name, expect = ?rule.expect, "freshness rule set");
     look(server)
 }
 
@@ -182,7 +184,7 @@ fn name(scope: &SeriesScope) -> String {
     name
 }
 
-/// As much of a name as an alarm's subject has room for. The configuration sets no limit to a series.
+/// Cuts a name to the length of an alarm's subject. The configuration sets no limit for series.
 fn cut(mut name: String) -> String {
     name.retain(|c| !c.is_control());
     while name.len() > MAX_SUBJECT_LEN {
@@ -250,7 +252,7 @@ fn judge(history: &History, rules: &[Rule], for_all: Option<Duration>, now_ms: u
     }
 }
 
-/// What a rule expects and no snapshot is of.
+/// Series that a rule expects and that has no snapshot.
 fn missing(rule: &Rule) -> Option<SeriesFreshness> {
     let Expectation::MaxAgeSeconds(seconds) = rule.expect else { return None };
     Some(SeriesFreshness {
@@ -278,7 +280,7 @@ pub(crate) fn look(server: &Server) -> Result<(), ServerError> {
     }
     match show(server) {
         Err(ServerError::Full { what }) => {
-            tracing::debug!(what, "alarms about series are as they were");
+            tracing::debug!(what, "series alarms could not be stored");
             Ok(())
         }
         shown => shown,
@@ -302,20 +304,20 @@ fn overdue(series: &SeriesFreshness) -> Option<String> {
     let (subject, limit) = (&series.subject, told(limit));
     let source = match series.max_age_source? {
         AgeSource::Set => "set by `astacus-admin freshness`",
-        AgeSource::Configured | AgeSource::All => "as the server is configured",
-        AgeSource::Usual => "as its history says",
+        AgeSource::Configured | AgeSource::All => "from the server's configuration",
+        AgeSource::Usual => "from its history",
     };
     let what = match &series.last_complete {
         Some(last) => {
-            format!("the last good snapshot of {subject} was committed at {last}, and may be {limit} old")
+            format!("the last good snapshot of {subject} was committed at {last}, more than {limit} ago")
         }
         None if series.snapshots > 0 => {
-            format!("{subject} has no good snapshot, and one in {limit} is expected")
+            format!("{subject} has no good snapshot; one every {limit} is expected")
         }
-        None => format!("{subject} has no snapshot, and one in {limit} is expected"),
+        None => format!("{subject} has no snapshot; one every {limit} is expected"),
     };
     Some(format!(
-        "{what} ({source}): see why its node does not push, or say `astacus-admin freshness retire` if none is to come"
+        "{what} ({source}): check the pushes of the node, or run `astacus-admin freshness retire` if it is no longer pushed"
     ))
 }
 
@@ -323,19 +325,18 @@ fn partial(series: &SeriesFreshness, most: u64) -> Option<String> {
     let is_bad = most > 0 && series.partial_in_a_row >= most && series.state != FreshnessState::Retired;
     is_bad.then(|| {
         format!(
-            "the newest {most} snapshots of {} or more are all partial: `astacus-admin show` names the files that each \
-             of them lacks",
+            "at least the {most} newest snapshots of {} are partial: `astacus-admin show` lists their missing files",
             series.subject
         )
     })
 }
 
-/// Not more than so many, and a word on those that are left out.
+/// Limits the number of alarms, with one more that counts the others.
 fn bounded(mut alarms: Vec<(String, String)>) -> Vec<(String, String)> {
     let more = alarms.len().saturating_sub(MOST_ALARMS);
     if more > 0 {
         alarms.truncate(MOST_ALARMS - 1);
-        alarms.push(("more".to_owned(), format!("so it is with {} series more", more + 1)));
+        alarms.push(("more".to_owned(), format!("{} more series have this alarm", more + 1)));
     }
     alarms
 }
@@ -359,7 +360,7 @@ fn watch_reads(server: &Server) -> Result<(), ServerError> {
         return alarm::clear(&server.store, AlarmCode::NotVerified);
     }
     let message = format!(
-        "no stored byte was read back since {}: run `astacus-admin scrub`, or `verify --level read`, from a timer",
+        "no stored data was verified since {}: run `astacus-admin scrub`, or `verify --level read`, from a timer",
         rfc3339(since_ms)
     );
     alarm::raise(&server.store, AlarmCode::NotVerified, &message)

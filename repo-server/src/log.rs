@@ -129,11 +129,8 @@ fn write(mut out: impl Write, orders: &Receiver<Order>, dropped: &AtomicU64) {
         match order {
             Order::Write(line) => {
                 let lost = dropped.swap(0, Ordering::Relaxed);
-                let told = if lost > 0 {
-                    format!("{lost} lines of the log were dropped here\n")
-                } else {
-                    String::new()
-                };
+                let told =
+                    if lost > 0 { format!("{lost} log lines were dropped here\n") } else { String::new() };
                 if out.write_all(told.as_bytes()).and_then(|()| out.write_all(&line)).is_err() {
                     dropped.fetch_add(lost + 1, Ordering::Relaxed);
                 }
@@ -210,7 +207,7 @@ mod tests {
         log.write_all(b"three\n").unwrap();
         log.flush();
 
-        assert_eq!(disk.text(), "2 lines of the log were dropped here\nthree\n");
+        assert_eq!(disk.text(), "2 log lines were dropped here\nthree\n");
     }
 
     #[test]
@@ -236,7 +233,7 @@ mod tests {
         log.flush();
     }
 
-    /// What a line becomes, as a server writes it.
+    /// Formatted line of an event, as a server writes it.
     fn line(event: impl FnOnce()) -> String {
         let disk = Disk::default();
         *disk.room.lock().unwrap() = 1000;

@@ -28,7 +28,7 @@ use tokio::signal::unix::{SignalKind, signal};
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// The repository server of Astacus: one deduplicated, encrypted backup repository over HTTP.
+/// Serve one deduplicated, encrypted Astacus backup repository over HTTP.
 #[derive(Parser)]
 #[command(name = "astacus-server", version)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
@@ -41,16 +41,16 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Make index, counts and snapshots anew, from the site and the master key alone.
+    /// Rebuild the index from the site and the master key.
     Rebuild(Rebuild),
 }
 
 #[derive(Args)]
 struct Rebuild {
-    /// Data folder to be: empty, missing, or one whose index is gone.
+    /// New data folder: empty, missing, or one without an index.
     #[arg(long, value_name = "DIR")]
     data_dir: PathBuf,
-    /// The site: `file:///path` or a plain path.
+    /// Site to read, as `file:///path` or a plain path.
     #[arg(long, value_name = "URL")]
     from_site: SiteUrl,
     /// File with the master key.
@@ -69,19 +69,20 @@ struct Rebuild {
 
 #[derive(Args)]
 struct Serve {
-    /// Folder of the repository; an empty or missing one becomes a new repository.
+    /// Data folder of the repository; if empty or missing, a new repository is created.
     #[arg(long, value_name = "DIR", required = true)]
     data_dir: Option<PathBuf>,
-    /// End with 10 if the folder holds no repository, instead of making one: its disk may not be mounted.
+    /// Exit with code 10 if the folder holds no repository, for example because its disk is not mounted,
+    /// instead of creating one.
     #[arg(long)]
     must_exist: bool,
-    /// The site, if it is not the folder `site` in there: `file:///path` or a plain path.
+    /// Site, as `file:///path` or a plain path [default: the folder `site` in the data folder].
     #[arg(long, value_name = "URL")]
     site: Option<SiteUrl>,
-    /// Address to listen on; port 0 takes a free one [default: 127.0.0.1:5515].
+    /// Address to listen on; port 0 selects a free port [default: 127.0.0.1:5515].
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
-    /// Configuration file (TOML). SIGHUP reads it again: see docs/configuration.md.
+    /// Configuration file (TOML). SIGHUP reloads it: see docs/configuration.md.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Write the log as `text` or `json` [default: text].
@@ -90,7 +91,7 @@ struct Serve {
 }
 
 impl Arguments {
-    /// The configuration that is named, or the default one.
+    /// The configuration file given by a flag, or the default configuration.
     fn config(&self) -> Result<Config, ConfigError> {
         let path = match &self.command {
             Some(Command::Rebuild(rebuild)) => &rebuild.config,
@@ -99,7 +100,7 @@ impl Arguments {
         path.as_deref().map(Config::read).transpose().map(Option::unwrap_or_default)
     }
 
-    /// How the log is written: a flag wins over the file.
+    /// Format of the log: a flag overrides the file.
     fn log_format(&self, config: &Config) -> Format {
         let flag = match &self.command {
             Some(Command::Rebuild(rebuild)) => rebuild.log_format,
@@ -109,15 +110,15 @@ impl Arguments {
     }
 }
 
-/// Sessions whose time is over are ended this often.
+/// Interval at which expired sessions are ended.
 const EXPIRE_EVERY: Duration = Duration::from_secs(30);
 
-/// How long the end waits for a thread that a site keeps. Nothing acknowledged depends on it.
+/// Longest wait at the end for a thread that is blocked by a site. Nothing acknowledged depends on it.
 const END_WITHIN: Duration = Duration::from_secs(30);
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    // Whatever is made is open to this user only.
+    // Files and folders that the server creates are accessible to its user only.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     keep_memory_private();
     let config = match arguments.config() {
@@ -146,8 +147,8 @@ fn fail(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(class(error).exit_code())
 }
 
-/// The memory of a server holds the master key: no core dump is written of it, and no other process of its user reads
-/// it. A kernel that refuses that is passed over.
+/// Disables core dumps and reads by other processes of the same user, because the memory of the server holds
+/// the master key. Errors of the kernel are ignored.
 fn keep_memory_private() {
     let nothing = Rlimit { current: Some(0), maximum: Some(0) };
     let _ = setrlimit(Resource::Core, nothing);
@@ -164,19 +165,18 @@ fn class(error: &anyhow::Error) -> ErrorClass {
     error.downcast_ref::<CreateError>().map_or(ErrorClass::Unavailable, CreateError::class)
 }
 
-/// What might help, for people.
+/// A hint for the operator.
 fn hint(error: &anyhow::Error) -> Option<&'static str> {
     let Some(CreateError::Index(error)) = error.downcast_ref::<CreateError>() else { return None };
     let is_lost = matches!(error.class(), ErrorClass::Integrity | ErrorClass::NotFound);
     is_lost.then_some(
-        "the site has all that an index says: make a new one in another folder, with `astacus-server rebuild` \
-         (see its --help)",
+        "rebuild the index from the site into another folder with `astacus-server rebuild` (see its --help)",
     )
 }
 
 async fn run(arguments: Arguments, config: Config, log: &Log) -> anyhow::Result<ExitCode> {
     for unused in [SignalKind::user_defined1(), SignalKind::user_defined2()] {
-        // Once it was listened to, it ends the process no more.
+        // A handler, even when dropped, keeps the signal from ending the process.
         drop(signal(unused)?);
     }
     match arguments.command {
@@ -188,9 +188,9 @@ async fn run(arguments: Arguments, config: Config, log: &Log) -> anyhow::Result<
 fn on_halt(log: &Log) -> OnHalt {
     let log = log.clone();
     Arc::new(move |error: &dyn std::error::Error| {
-        tracing::error!(error = %Chain(error), "it is unsafe to go on: the server ends now");
+        tracing::error!(error = %Chain(error), "continuing would be unsafe: the server aborts now");
         log.flush();
-        // No destructor may run: what memory holds and what the disk holds can differ.
+        // No destructor may run, because memory and disk can differ.
         std::process::abort();
     })
 }
@@ -215,14 +215,14 @@ async fn rebuild(arguments: &Rebuild, config: &Config, log: &Log) -> anyhow::Res
         tell(&report, &start_with, &mut out)
     };
     if let Err(error) = told.and_then(|()| out.flush()) {
-        tracing::error!(%error, start_with, "the index is rebuilt, and its report cannot be written to standard output");
+        tracing::error!(%error, start_with, "the index was rebuilt, but the report cannot be written to standard output");
         return Ok(ExitCode::from(EXIT_UNREPORTED));
     }
     let code = if report.is_sound() { 0 } else { ErrorClass::Integrity.exit_code() };
     Ok(ExitCode::from(code))
 }
 
-/// The command line that starts a server over what was rebuilt.
+/// The command line that starts a server on the rebuilt data folder.
 fn start_with(plan: &Plan) -> String {
     let canonical = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let mut command = format!("astacus-server --data-dir {}", plan.data_dir.display());
@@ -238,14 +238,14 @@ fn tell(report: &RebuildReport, start_with: &str, out: &mut impl Write) -> std::
     writeln!(
         out,
         "rebuilt {snapshots} snapshots, {chunks} chunks and pages in {packs} packs of {stored_bytes} bytes; \
-         {} packs by checkpoints, {} packs of no use",
+         {} packs read from checkpoints, {} unusable packs",
         report.packs_of_checkpoints, report.dead_packs
     )?;
     for note in &report.notes {
         writeln!(out, "note: {note}")?;
     }
     if *found > 0 {
-        writeln!(out, "{found} things are LOST; `astacus-admin verify` names what they hurt:")?;
+        writeln!(out, "LOST objects: {found}; `astacus-admin verify` lists the affected files:")?;
     }
     for lost in &report.findings {
         let snapshots: Vec<String> = lost.snapshots.iter().map(ToString::to_string).collect();
@@ -254,11 +254,11 @@ fn tell(report: &RebuildReport, start_with: &str, out: &mut impl Write) -> std::
     writeln!(out, "start the server with: {start_with}")
 }
 
-/// Says on standard output where the server listens. A server whose output nobody takes serves all the same.
+/// Prints the listen address on standard output. A write error is logged, and the server goes on.
 fn tell_address(address: SocketAddr) {
     let mut out = std::io::stdout().lock();
     if let Err(error) = writeln!(out, "listening on http://{address}").and_then(|()| out.flush()) {
-        tracing::warn!(%address, %error, "listening, and standard output cannot be written");
+        tracing::warn!(%address, %error, "listening, but standard output cannot be written");
     }
 }
 
@@ -270,7 +270,7 @@ async fn serve(arguments: Serve, config: Config, log: &Log) -> anyhow::Result<()
         check_exists(&data_dir)?;
     }
     let settings = config.settings()?;
-    // Before a repository is made: one that nobody can reach is only in the way.
+    // Binding comes before a repository is created, so that no unreachable repository is left behind.
     let listener = TcpListener::bind(address)
         .await
         .map_err(|error| anyhow::Error::from(error).context(format!("listen on {address}")))?;
@@ -296,12 +296,12 @@ async fn serve(arguments: Serve, config: Config, log: &Log) -> anyhow::Result<()
             }
         }
         service::tell("STOPPING=1");
-        tracing::info!("stopping: requests in flight may finish");
+        tracing::info!("shutting down, waiting for open requests");
     };
     http::serve(listener, routes, limits, opened.server.done(), stopped).await;
     for task in [expiry, upkeep, damage, people] {
         task.abort();
-        // It begins nothing more from here on: the end of the runtime would cut that off.
+        // After this wait the task starts no more work that the end of the runtime could interrupt.
         let _ = task.await;
     }
     repo_server::background::settle(&opened.server).await;
@@ -310,26 +310,28 @@ async fn serve(arguments: Serve, config: Config, log: &Log) -> anyhow::Result<()
     Ok(())
 }
 
-/// Reads the configuration again, and takes from it what may change while the server runs. One that cannot be used
-/// changes nothing.
+/// Reloads the configuration, and applies the sections that may change while the server runs. An invalid
+/// configuration changes nothing.
 fn reload(path: Option<&Path>, at_start: &Config, server: &Server) {
     let Some(path) = path else {
-        tracing::info!("SIGHUP: the server was started without a configuration to read again");
+        tracing::info!(
+            "SIGHUP: the server was started without a configuration file, so there is nothing to reload"
+        );
         return;
     };
     let read = Config::read(path).and_then(|config| Ok((config.settings()?, config)));
     let (settings, config) = match read {
         Ok(read) => read,
         Err(error) => {
-            tracing::warn!(error = %Chain(&error), "SIGHUP: the configuration cannot be used, and the former one stays");
+            tracing::warn!(error = %Chain(&error), "SIGHUP: the configuration is invalid, the previous one stays in effect");
             return;
         }
     };
     server.choose(settings.choices);
-    tracing::info!("SIGHUP: [retention], [freshness] and [notify] are as the configuration says now");
+    tracing::info!("SIGHUP: reloaded [retention], [freshness] and [notify]");
     if config.without_choices() != at_start.without_choices() {
         tracing::warn!(
-            "other sections of the configuration have changed: they take effect at the next start"
+            "SIGHUP: other sections of the configuration have changed and take effect at the next start"
         );
     }
 }

@@ -40,14 +40,14 @@ pub(crate) struct Rules {
 }
 
 impl Rules {
-    /// Whether a rule is kept.
+    /// True if a rule is active.
     #[cfg(not(test))]
     #[expect(clippy::unused_self, reason = "tests remove rules")]
     pub(crate) const fn keep(&self, _rule: Rule) -> bool {
         true
     }
 
-    /// Whether a rule is kept.
+    /// True if a rule is active.
     #[cfg(test)]
     pub(crate) fn keep(&self, rule: Rule) -> bool {
         !crate::sync::lock(&self.removed).contains(&rule)

@@ -1,4 +1,4 @@
-//! What a running server holds in memory beside its store: sessions, open packs, names in flight, turns.
+//! State of a running server in memory beside its store: sessions, open packs, names in flight, turns.
 //!
 //! A crash at any moment loses all of it, and the next [`Server`] finds each snapshot whole or not at all (S1 to S4).
 
@@ -34,10 +34,10 @@ pub struct Server {
     pub(crate) clock_watch: ClockWatch,
     pub(crate) memory: Memory,
     pub(crate) turns: Turns,
-    /// Whether what the last process left has been compared with the site, and brought to its end.
+    /// True once the commits that the last process left were compared with the site and completed.
     pub(crate) is_settled: AtomicBool,
     pub(crate) pack_sums: PackSums,
-    /// What this process has done so far.
+    /// Counters of this process.
     done: Arc<Done>,
     choices: RwLock<Arc<Choices>>,
     /// The number of the last commit.
@@ -54,7 +54,7 @@ pub(crate) struct Memory {
     pub(crate) decoding: Semaphore,
 }
 
-/// What is done by one at a time.
+/// Locks of work that only one task may do at a time.
 #[derive(Default)]
 pub(crate) struct Turns {
     /// Held by a run of the collector, of an audit or of a repair.
@@ -63,7 +63,7 @@ pub(crate) struct Turns {
     pub(crate) forgetting: Mutex<()>,
 }
 
-/// What a process has done so far, for whoever watches it.
+/// Counters of a process, for monitoring.
 #[derive(Debug, Default)]
 pub struct Done {
     /// Bytes that came in over connections.
@@ -117,7 +117,7 @@ impl Server {
         self.store.id()
     }
 
-    /// What it stands on.
+    /// The store of this server.
     pub fn store(&self) -> &Arc<Store> {
         &self.store
     }
@@ -127,7 +127,7 @@ impl Server {
         self.commits.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// What is chosen now.
+    /// Current choices.
     pub(crate) fn choices(&self) -> Arc<Choices> {
         Arc::clone(&self.choices.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -137,7 +137,7 @@ impl Server {
         *self.choices.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(choices);
     }
 
-    /// What this process has done so far.
+    /// Counters of this process.
     pub fn done(&self) -> Arc<Done> {
         Arc::clone(&self.done)
     }

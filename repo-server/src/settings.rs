@@ -1,4 +1,4 @@
-//! What an operator has decided, checked and in units: what [`Config`](crate::config::Config) comes to.
+//! Settings of the operator, checked and in units: the result of [`Config`](crate::config::Config).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,24 +12,24 @@ use crate::index::Engine;
 pub const DEFAULT_CHUNKER: ChunkerSpec =
     ChunkerSpec::FastCdc { min_len: 64 << 10, avg_len: 256 << 10, max_len: 1 << 20 };
 
-/// All that a server is told about its repository.
+/// All settings of the server's repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// Who keeps the rows.
+    /// Engine of the index.
     pub engine: Engine,
     /// How a new repository cuts its chunks: [`DEFAULT_CHUNKER`] unless given.
     pub chunker: Option<ChunkerSpec>,
-    /// What is kept free on the disk.
+    /// Space that is kept free on the disk.
     pub space: SpaceSettings,
-    /// What is deleted, and when.
+    /// Rules for deletion.
     pub upkeep: Upkeep,
-    /// All that may change while the server runs.
+    /// All settings that may change while the server runs.
     pub choices: Choices,
     /// Bytes of bodies and answers that requests may hold in memory at once.
     pub memory_bytes: u64,
 }
 
-/// What is kept free on the disk of the data folder.
+/// Space that is kept free on the disk of the data folder.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SpaceSettings {
     /// Room that is held for a collector on a full disk.
@@ -41,21 +41,21 @@ pub struct SpaceSettings {
 /// How much of a disk.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Amount {
-    /// As fits its size.
+    /// A size that depends on the disk.
     #[default]
     OfDisk,
-    /// So many bytes, whatever its size.
+    /// A fixed number of bytes.
     Bytes(u64),
 }
 
-/// What is deleted, and when.
+/// Rules for deletion.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Upkeep {
     /// How garbage is collected.
     pub gc: GcSettings,
 }
 
-/// What an operator may choose anew while the server runs.
+/// Settings that may change while the server runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Choices {
     /// Which snapshots stay.
@@ -71,7 +71,7 @@ pub struct Choices {
 pub struct Freshness {
     /// How old the last good snapshot of a series may be that no rule is about; `None`: as its own history says.
     pub max_age: Option<Duration>,
-    /// So many partial snapshots of a series in a row are an alarm; 0: no number is.
+    /// Number of partial snapshots of a series in a row that raises an alarm; 0: never.
     pub partial_in_a_row: u64,
     /// Stored bytes are to be read back within this time; `None`: nothing tells if they are not.
     pub verify_within: Option<Duration>,
@@ -144,7 +144,7 @@ pub struct GcSettings {
     pub max_copy_bytes: u64,
     /// No day takes away a larger share of what is stored.
     pub max_daily: Percent,
-    /// That share does not hold back a day that takes away less.
+    /// Bytes that may be deleted each day in any case.
     pub daily_floor_bytes: u64,
     /// How long a run waits for commits under way before it deletes packs.
     pub commit_patience: Duration,
@@ -155,7 +155,7 @@ pub struct GcSettings {
 pub struct Retention {
     /// For clusters without one of their own.
     pub default: RetentionPolicy,
-    /// By cluster; nothing is taken over from the default.
+    /// Policies by cluster; they inherit nothing from the default.
     pub clusters: BTreeMap<ClusterName, RetentionPolicy>,
 }
 
@@ -166,7 +166,7 @@ impl Retention {
     }
 }
 
-/// As many complete snapshots of a cluster stay unless its policy says otherwise.
+/// Number of complete snapshots of a cluster that are kept unless its policy says otherwise.
 pub const DEFAULT_MINIMUM: u32 = 3;
 
 /// A policy that contradicts itself.
@@ -174,7 +174,7 @@ pub const DEFAULT_MINIMUM: u32 = 3;
 #[expect(missing_docs, reason = "a variant's line covers its fields")]
 pub enum PolicyError {
     /// No snapshot would stay.
-    #[error("maximum = 0 would forget every snapshot")]
+    #[error("maximum = 0 would delete every snapshot")]
     MaximumIsZero,
     /// Fewer would stay than have to.
     #[error("maximum = {maximum} is less than minimum = {minimum}{}", default_note(*given))]
@@ -206,7 +206,7 @@ pub fn check_policy(policy: &RetentionPolicy) -> Result<(), PolicyError> {
 pub struct Percent(u8);
 
 impl Percent {
-    /// So many hundredths; `None` above 100.
+    /// A share in hundredths; `None` above 100.
     pub fn new(hundredths: u32) -> Option<Self> {
         u8::try_from(hundredths).ok().filter(|value| *value <= 100).map(Self)
     }
@@ -250,7 +250,7 @@ mod tests {
         }
         let refused = |policy| check_policy(&policy).unwrap_err().to_string();
         assert_eq!(refused(policy(Some(5), Some(4))), "maximum = 4 is less than minimum = 5");
-        assert_eq!(refused(policy(Some(0), Some(0))), "maximum = 0 would forget every snapshot");
+        assert_eq!(refused(policy(Some(0), Some(0))), "maximum = 0 would delete every snapshot");
         assert_eq!(refused(policy(None, Some(2))), "maximum = 2 is less than minimum = 3, the default");
     }
 

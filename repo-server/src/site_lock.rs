@@ -1,8 +1,9 @@
 //! One server at a time over a site: a lock on the site itself, which its holder renews.
 //!
-//! A site takes objects and never replaces one, so the lock is a chain: objects `locks/<number>`, each with its owner.
-//! Whoever puts the next number, which only one can, holds the lock from then on. The holder puts a new one every
-//! `RENEW_EVERY`, and deletes all but its last two. No clock of two machines is compared:
+//! A site stores objects and never replaces one, so the lock is a chain: objects `locks/<number>`, each with
+//! its owner. The server that puts the next number, which only one can, holds the lock from then on. The
+//! holder puts a new one every `RENEW_EVERY`, and deletes all but its last two. No clocks of two machines are
+//! compared:
 //!
 //! * A server that starts and finds a foreign lock watches it. If a number comes, its owner is alive, and the start is
 //!   refused. If none comes for `PERIOD` of the watcher's own clock, the owner is gone, and the next number is put.
@@ -44,14 +45,14 @@ pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The file in the folder of a site that the system's lock is on.
 const FILE: &str = "lock";
 
-/// Who holds a lock.
+/// Holder of a lock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owner {
     /// Random: of this start of this server.
     id: String,
     /// The machine's name, for people.
     host: String,
-    /// What the system calls this boot of this machine; no other has the same.
+    /// Id of this boot of this machine, which no other boot has.
     boot: String,
     /// The process, for people.
     pid: u32,
@@ -93,14 +94,12 @@ impl std::fmt::Display for Owner {
 pub enum LockError {
     /// Another server works over the site.
     #[error(
-        "the site is in use by another server ({}): stop that one; a new one can start as soon as it has stopped, and \
-         {} seconds after its machine has died", owner(.0), PERIOD.as_secs()
+        "the site is in use by another server ({}): stop that server first. If its machine has died, start this one again {} seconds later", owner(.0), PERIOD.as_secs()
     )]
     Held(Option<Box<Owner>>),
     /// The lock was taken over by another server, since this one had not renewed it.
     #[error(
-        "another server has taken the site over ({}), as this one had not renewed its lock for {} seconds: nothing more \
-         is committed or deleted here; run only one of them", owner(.0), PERIOD.as_secs()
+        "another server has taken over the site ({}), because this server had not renewed its lock for {} seconds: this server commits and deletes nothing more; run only one of them", owner(.0), PERIOD.as_secs()
     )]
     Lost(Option<Box<Owner>>),
     /// The site did not do what was asked.
@@ -112,7 +111,7 @@ pub enum LockError {
 }
 
 fn owner(owner: &Option<Box<Owner>>) -> String {
-    owner.as_ref().map_or_else(|| "which has not written its name yet".to_owned(), ToString::to_string)
+    owner.as_ref().map_or_else(|| "name not yet known".to_owned(), ToString::to_string)
 }
 
 /// The lock on the site of one repository, or none where nobody else can reach the site.
@@ -181,7 +180,7 @@ impl SiteLock {
         {
             tracing::warn!(
                 holder = holder.as_ref().map(ToString::to_string),
-                "the site is locked: it is taken over in {} s if that server gives no sign of life",
+                "the site is locked by another server: taking over in {} s unless that server renews its lock",
                 PERIOD.as_secs()
             );
             watch(site, clock, *number, &pause).await?;
@@ -201,7 +200,7 @@ impl SiteLock {
         Ok(Self(Some(Held { owner: me, state, _file: None })))
     }
 
-    /// Whether the lock holds at this moment, by the holder's own clock.
+    /// Checks that the lock holds at this moment, by the holder's own clock.
     ///
     /// # Errors
     /// [`ServerError::Rests`] if it could not be renewed in time.
@@ -212,8 +211,7 @@ impl SiteLock {
             return Ok(());
         }
         let why = format!(
-            "the lock on the site could not be renewed for {} s, so another server may have it: nothing is committed or \
-             deleted until it is",
+            "the site lock could not be renewed for {} s, so another server may hold it: commits and deletions are paused until it is renewed",
             age.as_secs()
         );
         Err(ServerError::Rests { code: "site_lock", why })

@@ -12,7 +12,7 @@ use std::io::{self, BufReader, BufWriter, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What is counted: the bytes of an id.
+/// Key of a count: the bytes of an id.
 pub(crate) type Key = [u8; 32];
 
 /// Memory that one sort takes for its buffer.
@@ -35,12 +35,12 @@ pub(crate) struct Sorter<const N: usize> {
 }
 
 impl<const N: usize> Sorter<N> {
-    /// Nothing counted yet. Runs go to the folder `dir`, which is made when the first one is.
+    /// An empty sorter. Runs are written to the folder `dir`, which is made with the first one.
     pub(crate) fn new(dir: &Path) -> Self {
         Self::with_buffer(dir, BUFFER_BYTES)
     }
 
-    /// As [`new`](Self::new), with about `bytes` for the buffer.
+    /// Like [`new`](Self::new), with about `bytes` for the buffer.
     pub(crate) fn with_buffer(dir: &Path, bytes: usize) -> Self {
         let limit = (bytes / size_of::<(Key, [u64; N])>()).max(1);
         Self { dir: dir.to_owned(), limit, buffer: Vec::new(), runs: Vec::new() }
@@ -62,7 +62,7 @@ impl<const N: usize> Sorter<N> {
         Ok(())
     }
 
-    /// All that was counted.
+    /// All counts.
     ///
     /// # Errors
     /// A run could not be written or read.
@@ -161,7 +161,7 @@ fn read<const N: usize>(run: &mut impl io::BufRead) -> io::Result<Option<(Key, [
     Ok(Some((key, counts)))
 }
 
-/// What was counted: keys in order, each once.
+/// Counts: keys in order, each once.
 pub(crate) struct Counts<const N: usize> {
     sources: Vec<Source<N>>,
     /// The next entry of each source that is not at its end.

@@ -32,7 +32,7 @@ pub const BALLAST: &str = "ballast";
 pub(crate) const MIB: u64 = 1 << 20;
 pub(crate) const GIB: u64 = 1 << 30;
 
-/// What a collector needs free: what the index keeps for itself, and two packs to copy into.
+/// Free space that a collector needs: the reserve of the index, and two packs to copy into.
 pub(crate) const COLLECTOR_ROOM: u64 = index::RESERVE_MIN + 64 * MIB;
 
 /// A ballast that nobody gave a size, at least: with it alone a collector can work.
@@ -48,16 +48,16 @@ const REFUSE_MAX: u64 = 8 * GIB;
 const REFUSE_FILES_MIN: u64 = 256;
 const REFUSE_FILES_MAX: u64 = 100_000;
 
-/// What to do about a full disk.
+/// Way out of a full disk.
 pub(crate) const WAY_OUT: &str =
     "delete snapshots (astacus-admin forget, then astacus-admin gc --now), or add space to the disk";
 
 /// How much room a disk has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Room {
-    /// What this process may still take.
+    /// Space that this process may still use.
     pub free_bytes: u64,
-    /// What there is altogether.
+    /// Size of the disk.
     pub total_bytes: u64,
     /// Files that this process may still make.
     pub free_files: u64,
@@ -77,7 +77,7 @@ pub trait Volume: Send + Sync {
     /// How much there is now. Blocks.
     ///
     /// # Errors
-    /// Whatever the operating system says.
+    /// The error of the operating system.
     fn room(&self) -> io::Result<Room>;
 }
 
@@ -112,7 +112,7 @@ pub(crate) struct Disk {
     settings: SpaceSettings,
 }
 
-/// Whether pushes have room.
+/// Space for pushes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Level {
     /// They have.
@@ -188,7 +188,7 @@ impl Disk {
     pub(crate) fn room(&self) -> Option<Room> {
         let room = self.volume.room();
         room.inspect_err(
-            |error| tracing::warn!(%error, folder = %self.folder.display(), "free space is not known"),
+            |error| tracing::warn!(%error, folder = %self.folder.display(), "the free space cannot be determined"),
         )
         .ok()
     }
@@ -211,21 +211,22 @@ impl Disk {
         if room.free_bytes < self.refuse_below(room) || !has_files { Level::Low } else { Level::Enough }
     }
 
-    /// What is left and what must be, for people.
+    /// Free and required space, for people.
     pub(crate) fn figures(&self, room: Room) -> String {
         let kept = Self::refuse_below_files(room);
         if room.free_files < kept {
             return format!(
-                "{} has room for {} more files and keeps {kept}",
+                "{} has room for {} more files, and {kept} are reserved",
                 self.folder.display(),
                 room.free_files
             );
         }
         let (free, kept) = (mib(room.free_bytes), mib(self.refuse_below(room)));
-        format!("{} has {free} free and keeps {kept}", self.folder.display())
+        format!("{} has {free} free, and {kept} are reserved", self.folder.display())
     }
 
-    /// What the alarm says. Without what is free now: a row that changed with it would be written again and again.
+    /// Message of the alarm. Without what is free now: a row that changed with it would be written again and
+    /// again.
     pub(crate) fn message(&self, room: Room) -> String {
         let kept_files = Self::refuse_below_files(room);
         let short = match room.free_files < kept_files {
@@ -274,12 +275,12 @@ fn release(disk: &Disk) -> Result<u64, DurableError> {
     let (name, folder): (FileName, _) = (BALLAST.parse().expect("a plain name"), disk.folder.display());
     match durable::remove(&RealDisk, &disk.folder, &name) {
         Ok(_) => {
-            tracing::warn!(bytes = held, %folder, "the disk is nearly full: the ballast is given up for the collector");
+            tracing::warn!(bytes = held, %folder, "the disk is nearly full: released the ballast for the collector");
             Ok(held)
         }
         Err(error) if error.is_fatal() => Err(error),
         Err(error) => {
-            tracing::warn!(error = %Chain(&error), %folder, "the ballast could not be given up");
+            tracing::warn!(error = %Chain(&error), %folder, "the ballast could not be released");
             Ok(0)
         }
     }
@@ -294,7 +295,9 @@ fn restore(disk: &Disk) -> u64 {
     }
     let folder = disk.folder.display();
     match resize(&disk.ballast_path(), held, len) {
-        Ok(()) => tracing::info!(bytes = len, %folder, "ballast: held for a collector on a full disk"),
+        Ok(()) => {
+            tracing::info!(bytes = len, %folder, "reserved the ballast, so that gc works on a full disk")
+        }
         Err(error) => tracing::warn!(%error, bytes = len, %folder, "the ballast could not be made"),
     }
     disk.held_bytes()
@@ -321,9 +324,9 @@ fn resize(path: &Path, held_bytes: u64, len: u64) -> io::Result<()> {
 /// How room is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Allocate {
-    /// By a call that writes nothing, where the file system has it.
+    /// One call that writes nothing, if the file system supports it.
     InOneStep,
-    /// By writing.
+    /// Writing zeros.
     ByWriting,
 }
 

@@ -1,4 +1,4 @@
-//! What the repository takes, and for whom: logical, unique and stored bytes.
+//! Sizes of the repository, its clusters, nodes and snapshots: logical, unique and stored bytes.
 //!
 //! Clusters share nothing, so the rows of their packs add up to what each takes. What a node or a snapshot takes
 //! is counted over the different chunks that its manifests reach. All of it is as of the moments when the
@@ -96,7 +96,7 @@ async fn of_node(
     Ok(NodeStats { cluster, node, snapshots, space })
 }
 
-/// What of a snapshot cannot be read, for people.
+/// Unreadable part of a snapshot, for people.
 ///
 /// # Errors
 /// `error`, if that says nothing about the snapshot.
@@ -130,7 +130,7 @@ async fn still_listed(
     if snapshots.len() < before { Ok(snapshots) } else { Err(error) }
 }
 
-/// What the rows of packs add up to.
+/// Sums over the rows of packs.
 fn packs(
     store: &Store,
     of: Option<&ClusterName>,
@@ -167,7 +167,7 @@ fn logical(manifests: &[ManifestRef]) -> u64 {
     manifests.iter().map(|manifest| manifest.totals.bytes).sum()
 }
 
-/// What the different pages and chunks that manifests reach take.
+/// Sizes of the different pages and chunks that manifests reach.
 async fn reached(store: &Arc<Store>, manifests: &[ManifestRef]) -> Result<Space, ServerError> {
     let mut pages: BTreeSet<ChunkId> = BTreeSet::new();
     for manifest in manifests {

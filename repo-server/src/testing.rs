@@ -59,7 +59,7 @@ pub(crate) struct Watched {
     commits: Arc<AtomicU64>,
     /// Commits that still succeed; all of them while this is `u64::MAX`.
     left: Arc<AtomicU64>,
-    /// Whether the next commit is over a limit.
+    /// True if the next commit is over a limit.
     too_large: Arc<AtomicBool>,
 }
 
@@ -176,7 +176,7 @@ pub(crate) fn tree(contents: &[&str]) -> Tree {
     contents.iter().map(|text| ((*text).to_owned(), vec![text.as_bytes().to_vec()])).collect()
 }
 
-/// What survives a crash, and the process that runs now.
+/// State that survives a crash, and the running process.
 pub(crate) struct World {
     pub(crate) index: Watched,
     pub(crate) site: Arc<dyn Site>,
@@ -202,7 +202,7 @@ impl World {
     pub(crate) fn on(site: Arc<dyn Site>) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let (index, clock, mut upkeep) = (Watched::new(), Arc::default(), Upkeep::default());
-        // Nothing lands by itself while a test waits.
+        // No pack is stored by itself while a test waits.
         upkeep.gc.commit_patience = Duration::ZERO;
         let server = start(index.clone(), &site, &clock, &upkeep);
         let store = Arc::clone(&server.store);
@@ -262,7 +262,7 @@ impl World {
         self.store.domain(&"c".parse().unwrap()).key.id_of(kind, plain)
     }
 
-    /// What the client is told of these ids.
+    /// Answer to the client about these ids.
     pub(crate) fn have(&self, client: &Client, ids: &[ChunkId]) -> Result<Vec<Held>, ServerError> {
         let row = session::renew(&self.server.sessions, client.id)?;
         let domain = self.server.domain(&row.cluster);
@@ -301,8 +301,10 @@ impl World {
     pub(crate) fn page(&self, tree: &Tree) -> Vec<u8> {
         let domain = self.store.domain(&"c".parse().unwrap()).key.clone();
         let mut builder = PageBuilder::new(domain.clone());
+        builder.entry(&Entry { kind: EntryKind::Folder, ..entry("data".to_owned(), 0) });
         for (name, chunks) in tree {
-            builder.entry(&file(name, chunks));
+            let size = chunks.iter().map(|chunk| u64::try_from(chunk.len()).unwrap()).sum();
+            builder.entry(&entry(format!("data/{name}"), size));
             let mut digest = domain.file_digester();
             for chunk in chunks {
                 let len = u32::try_from(chunk.len()).unwrap();
@@ -397,6 +399,7 @@ impl World {
                 let mut name = String::new();
                 for record in page::decode(&plain).unwrap() {
                     match record {
+                        Record::Entry(entry) if entry.kind == EntryKind::Folder => {}
                         Record::Entry(entry) => {
                             name = String::from_utf8(entry.path.as_bytes().to_vec()).unwrap();
                             name = name.strip_prefix("data/").unwrap().to_owned();
@@ -469,15 +472,15 @@ impl World {
     }
 }
 
-fn file(name: &str, chunks: &[Vec<u8>]) -> Entry {
+fn entry(path: String, size: u64) -> Entry {
     Entry {
-        path: EntryPath::new(format!("data/{name}").into_bytes()).unwrap(),
+        path: EntryPath::new(path.into_bytes()).unwrap(),
         kind: EntryKind::File,
         mode: 0o644,
         uid: 0,
         gid: 0,
         mtime: Timestamp { seconds: 1, nanos: 2 },
-        size: chunks.iter().map(|chunk| u64::try_from(chunk.len()).unwrap()).sum(),
+        size,
         xattrs: Vec::new(),
         target: None,
         link_group: None,

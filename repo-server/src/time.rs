@@ -13,7 +13,7 @@ pub(crate) fn timestamp(unix_ms: u64) -> jiff::Timestamp {
     time.unwrap_or(jiff::Timestamp::MAX)
 }
 
-/// So long after `unix_ms`.
+/// The time `delay` after `unix_ms`.
 pub(crate) fn later(unix_ms: u64, delay: Duration) -> u64 {
     unix_ms.saturating_add(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX))
 }

@@ -90,7 +90,7 @@ impl World {
             version: FORMAT_VERSION,
             cluster: session.row.cluster,
             node: session.row.node,
-            roots: Vec::new(),
+            roots: vec![EntryPath::top()],
             pages: vec![PageRef { id: page.info.id, len: page.info.plain_len }],
             totals: Totals::default(),
             problems: Vec::new(),

@@ -21,7 +21,7 @@ const MOST_AT_ONCE: u64 = 5000;
 /// The rows of a database: value by key.
 pub(crate) type Rows = BTreeMap<u64, String>;
 
-/// What commit `number` puts, both or none.
+/// Rows that commit `number` puts, both or none.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Commit {
     /// Its number.
@@ -36,7 +36,7 @@ impl Commit {
     }
 }
 
-/// What the first `count` commits make.
+/// Rows after the first `count` commits.
 pub(crate) fn rows_after(count: u64) -> Rows {
     let puts = (1..=count).flat_map(|number| [(number, number), (mix(number) % number, number)]);
     // Only the last value of each row is made.
@@ -59,7 +59,7 @@ fn mix(seed: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// Whether `found` is what the first `n` commits make, for an `n` in `allowed`; if so, which.
+/// Returns the `n` in `allowed` whose first `n` commits make exactly the rows `found`.
 ///
 /// # Errors
 /// How it differs.
@@ -118,7 +118,7 @@ impl Ledger {
     }
 }
 
-/// What a writer calls for each commit; it returns once the database has acknowledged.
+/// Function that a writer calls for each commit; it returns once the database has acknowledged.
 pub(crate) type Writer = Box<dyn FnMut(Commit) -> Result<(), String> + Send>;
 
 /// A writer that commits all the time from where its ledger ends, up to [`MOST_AT_ONCE`].
@@ -181,7 +181,7 @@ fn a_lost_an_invented_or_an_old_row_is_judged_wrong() {
     assert!(wrong(&changed(&|rows| drop(rows.insert(*key, value.clone())))).contains("1 rows differ"));
 }
 
-/// What commits put one after the other is what the judge compares with.
+/// The puts of all commits, one after the other, make the rows that the judge expects.
 #[test]
 fn puts_one_after_the_other_make_the_rows_of_the_judge() {
     let mut rows = Rows::new();

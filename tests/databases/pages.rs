@@ -184,7 +184,7 @@ fn check_units(name: &str) {
     }
 }
 
-/// Whether it has the form of a line of a unit.
+/// True if it has the form of a line of a unit.
 fn is_line_of_unit(line: &str) -> bool {
     let is_section = line.starts_with('[') && line.ends_with(']');
     let has_key = line.split_once('=').is_some_and(|(key, _)| key.chars().all(|c| c.is_ascii_alphabetic()));

@@ -89,7 +89,7 @@ impl Database for Postgresql {
         let mut server = program("postgres");
         server.arg("-D").arg(data).arg("-k").arg(&sockets);
         let archive = format!("archive_command=cp %p {archive}/.next && mv {archive}/.next {archive}/%f");
-        // Nothing here cuts the power: a copy is the same without syncs, and there is more load.
+        // These tests do not cut the power: a copy is the same without syncs, and there is more load.
         let settings =
             ["listen_addresses=", "fsync=off", "min_wal_size=5MB", "max_wal_size=16MB", "archive_mode=on"];
         for setting in settings.into_iter().chain([archive.as_str()]) {
@@ -173,7 +173,7 @@ fn clean_up(archive: &Path) {
     output(command).expect("an archive");
 }
 
-/// As the manual says: the label, the archive, and the wish to recover.
+/// Follows the manual: the label, the archive, and the request to recover.
 fn recover(push: &Push<'_, Postgresql>, data: &Path) -> Result<PathBuf, String> {
     let to = data.with_file_name("wal");
     archive_node(push).restore("latest", &to, &[]).exits(0);
@@ -268,7 +268,8 @@ fn a_stopped_server_comes_back_without_a_class() {
     scene.stopped(&method, commits_for_chunks(), gear::rounds(3, 40)).is_always_right();
 }
 
-/// Nothing can tell whether a running server's folder, copied outside backup mode, is right: so the push warns.
+/// No check can tell if a running server's folder, copied outside backup mode, is consistent: so the push
+/// warns.
 #[test]
 fn a_live_folder_without_a_class_set_is_warned_of() {
     let Some(scene) = scene(Ground::Temporary) else { return };

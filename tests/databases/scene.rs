@@ -34,7 +34,7 @@ pub(crate) trait Database: Sized {
     /// A session that makes commits.
     fn writer(&self) -> Result<Writer, String>;
 
-    /// All that it holds, once its own tools have found nothing wrong.
+    /// All rows of the database, after its own tools have found no error.
     fn rows(&self) -> Result<Rows, String>;
 
     /// Stops it in order.
@@ -122,7 +122,7 @@ impl Scene {
     /// change little of what is there.
     ///
     /// # Panics
-    /// As [`Self::under_load`].
+    /// Like [`Self::under_load`].
     pub(crate) fn stopped<D: Database>(&self, method: &Method<D>, first: u64, pushes: usize) -> Tally {
         let data = self.dir("data");
         let ledger = Arc::default();
@@ -260,7 +260,7 @@ enum Outcome {
     Partial,
 }
 
-/// What became of the pushes of one method.
+/// Outcomes of the pushes of one method.
 #[derive(Debug)]
 pub(crate) struct Tally {
     database: &'static str,

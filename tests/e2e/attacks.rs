@@ -21,7 +21,7 @@ use tests::world::World;
 
 const MIB: usize = 1 << 20;
 
-/// What goes on beside an innocent push and restore. It ends when this is dropped.
+/// Load beside an innocent push and restore. It ends when this is dropped.
 #[derive(Default)]
 struct Attack {
     streams: Vec<TcpStream>,
@@ -85,7 +85,7 @@ fn authorized(world: &World, method: &str, path: &str, body_len: usize) -> Vec<u
     .into_bytes()
 }
 
-/// Nobody without the token keeps those out who have it, and the server hears that it is to stop.
+/// Connections without the token do not block those that have it, nor the stop of the server.
 #[test]
 fn strangers_who_only_wait_shut_nobody_out() {
     let limit = getrlimit(Resource::Nofile);
@@ -99,7 +99,7 @@ fn strangers_who_only_wait_shut_nobody_out() {
 
     assert!(world.server.stop().success());
     drop(held);
-    assert!(world.server.log().contains("stopping"), "{}", world.server.log());
+    assert!(world.server.log().contains("shutting down"), "{}", world.server.log());
 }
 
 /// A health check and a refusal end their connection: a stranger keeps no place by asking again.
@@ -176,7 +176,7 @@ fn bomb(domain: &DomainKey, number: u64) -> Vec<u8> {
     [FrameHeader { info, payload_len }.encode().as_slice(), payload].concat()
 }
 
-/// What bodies may hold is bounded by what it is inflated to, and by frames.
+/// Limits of bodies apply to their inflated length and to their frames.
 #[test]
 fn bodies_that_cost_much_more_than_they_weigh_are_refused() {
     let world = World::new();

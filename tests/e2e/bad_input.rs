@@ -11,7 +11,7 @@ use tests::world::World;
 
 use crate::session::{Session, snapshots};
 
-/// What is stored, after everything that waited has been written: a start over the folder shows it.
+/// Status after all waiting data was written: a start over the folder shows it.
 fn settled(world: &mut World) -> Status {
     assert!(world.server.stop().success());
     world.server.start_again();

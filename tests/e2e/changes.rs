@@ -15,7 +15,7 @@ use tests::seed::Random;
 use tests::world::World;
 
 const MIB: u64 = 1 << 20;
-/// What a check of one file reads at most: its last chunk and three others, of at most a mebibyte each.
+/// Most bytes that a check of one file reads: its last chunk and three others, of at most a mebibyte each.
 const SAMPLES: u64 = 5 * MIB;
 /// Years ago, as most files of a database are.
 const LONG_AGO: i64 = 1_500_000_000;
@@ -111,7 +111,8 @@ fn a_change_in_the_middle_of_a_file_that_also_grew_is_in_the_snapshot() {
     }
 }
 
-/// What lies behind a link of a database is its data: a snapshot without it says so, and one that names it has it.
+/// The target of a database's link is its data: a snapshot without it reports that, and a push that names the
+/// target has it.
 #[test]
 fn a_link_of_a_database_that_leads_out_of_the_snapshot_is_told() {
     let world = World::new();
@@ -212,7 +213,7 @@ impl Drop for Mapped {
     }
 }
 
-/// What a database's own snapshot does to every file is one more link: its ctime changes.
+/// The snapshot of a database adds a link to every file: the ctime changes.
 #[test]
 fn a_snapshot_of_hard_links_costs_samples_at_most_and_nothing_where_a_class_allows_that() {
     let world = World::new();
@@ -451,7 +452,7 @@ fn a_state_folder_that_cannot_be_made_costs_the_memory_and_not_the_push() {
 
     let first = push();
 
-    assert!(first.stderr.contains("will not be remembered"), "{}", first.stderr);
+    assert!(first.stderr.contains("cannot save the push state"), "{}", first.stderr);
     assert_eq!(text(&first.json(), "state"), "complete");
     assert_eq!(read(&push().json()), 7, "the second push knows nothing of the first");
     node.restore("latest", &world.path("to"), &["--strip-root"]).exits(0);
@@ -486,7 +487,7 @@ fn a_push_without_a_home_says_that_it_is_not_remembered() {
     let pushed = run_to_end(push).exits(0);
 
     for text in [&pushed.stderr, &pushed.json()["warnings"].to_string()] {
-        assert!(text.contains("will not be remembered") && text.contains("ASTACUS_STATE_DIR"), "{text}");
+        assert!(text.contains("cannot save the push state") && text.contains("ASTACUS_STATE_DIR"), "{text}");
     }
 }
 

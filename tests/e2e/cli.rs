@@ -80,7 +80,7 @@ fn a_missing_token_file_is_wrong_usage_and_is_named() {
     hints(node.run(["list"]), 2, "no.token");
 }
 
-/// Who asks for a document gets one, also of what is wrong with the command line.
+/// A caller that asks for a document gets one, also about a wrong command line.
 #[test]
 fn wrong_usage_is_told_as_a_document_where_one_is_asked_for() {
     let world = World::new();
@@ -156,7 +156,7 @@ fn the_token_does_not_leave_this_machine() {
     port.run(["list"]).exits(0);
 }
 
-/// What no waiting mends is not answered with `try again`.
+/// An error that no retry can fix is not answered with `try again`.
 #[test]
 fn a_target_that_is_a_file_is_wrong_usage_and_is_named() {
     let world = World::new();
@@ -235,7 +235,7 @@ fn help_names_every_command_flag_and_exit_code() {
     }
 }
 
-/// What could not be told is no success; a reader that has seen enough is.
+/// An answer that could not be written is no success, unless the reader closed the pipe early.
 #[test]
 fn an_answer_that_cannot_be_written_exits_with_15_and_half_of_one_is_no_failure() {
     let world = World::new();
@@ -254,7 +254,7 @@ fn an_answer_that_cannot_be_written_exits_with_15_and_half_of_one_is_no_failure(
     assert_eq!(head.admin(&["completion", "zsh"]).exits(0).stderr, "");
 }
 
-/// What bash offers for the last of these words.
+/// Words that bash offers to complete the last of these words.
 fn offered(node: &Client, words: &[&str]) -> Vec<String> {
     let program = words[0];
     let mut made = node.program(program);

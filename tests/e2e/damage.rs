@@ -83,7 +83,7 @@ fn every_level_of_a_check_finds_nothing_wrong_with_what_is_whole() {
 
     for (level, reads) in [("index", false), ("exists", false), ("read", true)] {
         let told = repository.node.admin(&["verify", "--level", level]).exits(0).stdout;
-        assert_eq!(told.contains("no stored byte was read"), !reads, "{told}");
+        assert_eq!(told.contains("stored bytes were not read"), !reads, "{told}");
         let (code, report) = repository.verify(level);
         assert_eq!((code, &report["findings"]), (Some(0), &serde_json::json!([])), "{report}");
         assert_eq!(report["snapshots"], 1, "{report}");
@@ -153,7 +153,7 @@ fn two_packs_that_changed_places_are_found() {
     fs::write(last, a).unwrap();
 
     assert_eq!(repository.verify("read").0, Some(13));
-    // By its id: `latest` stands for an older one, if that is not damaged.
+    // The damaged snapshot is named by its id, because `latest` selects an older one.
     assert_eq!(repository.node.restore(&newest, &repository.world.path("restored"), &[]).code, Some(13));
 }
 

@@ -1,4 +1,4 @@
-//! Nothing is read, sent or stored twice.
+//! No data is read, sent or stored twice.
 
 use std::fs;
 

@@ -17,7 +17,7 @@ use tests::seed::Random;
 use tests::wait;
 use tests::world::{World, restored};
 
-/// What the client calls the folder of second names, wherever it makes it.
+/// Name of the folder for second names.
 const BASE: &str = ".astacus";
 
 fn small_tree(root: &Path, files: usize) {
@@ -37,7 +37,8 @@ fn fallbacks(report: &Value) -> Vec<(String, u64)> {
 #[track_caller]
 fn assert_read_directly(report: &Value, files: u64, words: &str) {
     match fallbacks(report).as_slice() {
-        [(reason, count)] if *count == files && reason.contains("not frozen") && reason.contains(words) => {}
+        [(reason, count)]
+            if *count == files && reason.contains("read without protection") && reason.contains(words) => {}
         other => panic!("not {files} files that were not frozen ({words}): {other:?}"),
     }
 }
@@ -386,7 +387,8 @@ fn what_a_killed_push_left_is_removed_by_pushes_of_other_folders_and_of_other_mo
 fn two_pushes_that_share_a_root_keep_their_names_apart() {
     let world = World::new();
     let [root, other] = two_roots(&world);
-    // Of two clusters: in one, the fast push would leave to the slow one what that has promised to send.
+    // The nodes are in two clusters: in one cluster, the fast push would wait for chunks that the slow one
+    // has promised.
     let (slow, fast) = (world.node("slow"), world.node_of("other", "fast"));
     let push = slow_push_with(&slow, &[&root], &["--no-state"]);
 
@@ -425,7 +427,7 @@ fn files_that_change_after_the_freeze_come_back_as_one_of_their_states() {
     fs::remove_file(root.join("goes")).unwrap();
     fs::write(world.path("new"), random.bytes(700_000)).unwrap();
     rustix::fs::rename(world.path("new"), root.join("is-replaced")).unwrap();
-    // Nobody knows it for a log: its old length would be that of another state.
+    // The file is not trusted as a log: its old length would belong to another state.
     let more = random.bytes(10_000);
     for grows in [root.join("grows"), world.path("before/grows")] {
         fs::OpenOptions::new().append(true).open(grows).unwrap().write_all(&more).unwrap();

@@ -183,8 +183,8 @@ fn a_restore_that_meets_damage_raises_the_alarm_and_the_next_push_heals_it() {
         let snapshots = sick.node.snapshots();
         snapshots.iter().all(|snapshot| snapshot["damaged"].is_string()).then_some(())
     });
-    let log = sick.world.server.logged("are damaged and in quarantine", 1);
-    assert_eq!(log.matches("are damaged and in quarantine").count(), 1, "{log}");
+    let log = sick.world.server.logged("are damaged: quarantined", 1);
+    assert_eq!(log.matches("are damaged: quarantined").count(), 1, "{log}");
     sick.assert_heals();
 }
 

@@ -25,7 +25,7 @@ fn send(wire: &Wire, session: SessionId, frame: &[u8]) -> u64 {
     post(wire, session, "blobs", &stream([frame].into_iter())).json::<BlobsStored>().stored
 }
 
-/// What a session that waits for others is told of one chunk.
+/// Answer to a session that waits for others, about one chunk.
 fn ask(wire: &Wire, session: SessionId, id: ChunkId) -> Held {
     wire.have(session, &[id], WAIT)[0]
 }

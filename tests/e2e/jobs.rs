@@ -79,7 +79,7 @@ fn a_job_of_the_configuration_is_listed_and_pushed() {
     assert_eq!(snapshots[0]["origins"][0]["series"], "settings");
     assert_eq!(snapshots[1]["origins"][0]["roots"], json!(["stream:db.sql"]));
     let unknown = node.run(["push", "--job", "var"]).exits(10);
-    assert!(unknown.stderr.contains("jobs are: db, etc"), "{}", unknown.stderr);
+    assert!(unknown.stderr.contains("known jobs: db, etc"), "{}", unknown.stderr);
     configure(&node, &format!("[job.etc]\nroots = ['{roots}']\nexcludes = ['*.tmp']\n"));
     let refused = node.run(["push", "--job", "etc"]).exits(2);
     for part in ["client.toml", "job `etc`", "`excludes`"] {

@@ -1,4 +1,4 @@
-//! What programs read: one JSON document on standard output, with the fields that were promised.
+//! Documents for programs: one JSON document on standard output, with the promised fields.
 
 use serde_json::Value;
 use tests::client::{Client, text};

@@ -99,7 +99,7 @@ impl Prometheus {
         Self { child: command.spawn().unwrap(), port }
     }
 
-    /// What a question comes to, once the answer has a value.
+    /// Value of a query, once the answer has one.
     fn value(&self, question: &str) -> Value {
         let ask = || {
             let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;

@@ -88,7 +88,7 @@ fn a_policy_lets_no_snapshot_go_for_one_whose_manifest_is_lost() {
     assert!(lines[1]["reasons"].to_string().contains("damaged"), "{report}");
     let shown = hurt.node.admin(&["snapshots"]).exits(0).stdout;
     let line = shown.lines().find(|line| line.starts_with(&hurt.second)).unwrap();
-    assert!(line.contains("DAMAGED") && line.contains("is not on the site"), "{shown}");
+    assert!(line.contains("DAMAGED") && line.contains("is missing from the site"), "{shown}");
     assert_eq!(shown.matches("DAMAGED").count(), 1, "{shown}");
     hurt.assert_restores(&hurt.first);
     hurt.node.admin(&["forget", &hurt.first]).exits(11);
@@ -98,7 +98,7 @@ fn a_policy_lets_no_snapshot_go_for_one_whose_manifest_is_lost() {
     hurt.assert_restores(&hurt.first);
 }
 
-/// Of a snapshot whose manifest is lost nobody can tell what it holds; of all others one can.
+/// The content of a snapshot whose manifest is lost is unknown; all others are counted.
 #[test]
 fn what_a_lost_manifest_leaves_uncounted_is_named_and_the_rest_is_counted() {
     let hurt = Hurt::new();
@@ -112,7 +112,7 @@ fn what_a_lost_manifest_leaves_uncounted_is_named_and_the_rest_is_counted() {
     hurt.node.admin(&["verify", "--level", "exists"]).exits(13);
     let restored = hurt.node.restore(&hurt.second, &hurt.world.path("restored"), &[]);
     assert!(restored.code != Some(0) && restored.stderr.contains("known to be damaged"), "{restored:?}");
-    // And `latest` is the last one that a policy counts.
+    // `latest` is the last snapshot that a policy counts.
     let latest = hurt.node.restore("latest", &hurt.world.path("latest"), &[]).exits(0);
     assert_eq!(latest.json()["snapshot"], json!(hurt.first));
     assert!(latest.stderr.contains(&hurt.second) && latest.stderr.contains("damaged"), "{latest:?}");
@@ -159,7 +159,7 @@ fn footers_and_snapshots_are_made_good_while_the_index_is_there() {
     fs::write(torn, "torn").unwrap();
 
     let found = hurt.node.admin(&["scrub", "--json"]).exits(13).json();
-    assert_eq!(found.to_string().matches("written anew from the index").count(), 2, "{found}");
+    assert_eq!(found.to_string().matches("rewritten from the index").count(), 2, "{found}");
     assert_eq!(hurt.alarms(), json!(["damaged_objects"]));
     let done = hurt.node.admin(&["gc", "--now", "--json"]).exits(0).json();
     assert!(number(&done["repacked"], "count") > 1, "{done}");

@@ -40,7 +40,7 @@ fn a_server_whose_log_cannot_be_written_serves_and_stops() {
 #[test]
 fn a_server_whose_log_nobody_reads_serves_and_stops() {
     let (unread, mut log) = std::io::pipe().unwrap();
-    // As much as a pipe holds.
+    // One write fills the pipe.
     log.write_all(&[b'.'; 64 << 10]).unwrap();
     let folder = Folder::new();
     let log = File::from(std::os::fd::OwnedFd::from(log));
@@ -84,7 +84,7 @@ fn a_push_whose_report_cannot_be_written_keeps_its_snapshot_and_exits_with_15() 
     let restored = full.restore("latest", &world.path("restored"), &["--strip-root"]).exits(15);
 
     let [id] = node.snapshot_ids().try_into().unwrap();
-    assert!(pushed.stderr.contains(&format!("snapshot {id} is committed")), "{}", pushed.stderr);
+    assert!(pushed.stderr.contains(&format!("snapshot {id} was committed")), "{}", pushed.stderr);
     assert!(restored.stderr.contains("1 files of snapshot"), "{}", restored.stderr);
     assert_eq!(fs::read_to_string(world.path("restored").join("file")).unwrap(), "content");
 }

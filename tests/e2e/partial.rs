@@ -238,10 +238,7 @@ fn mixed(world: &World) -> String {
     push_by_hand(world, &files, |manifest| {
         let moment = Some(Moment { freeze_ms: 5, moved_on: 3, fuzzy: 1, torn: 1, restless: 0 });
         Manifest {
-            problems: vec![
-                problem("gone", "vanished"),
-                problem("torn", "was written to each time it was read"),
-            ],
+            problems: vec![problem("gone", "vanished"), problem("torn", "was written to during each read")],
             totals: Totals { problems: 3, ..manifest.totals },
             push: Some(PushStats { moment, ..PushStats::default() }),
             ..manifest
@@ -258,7 +255,7 @@ fn torn_and_fuzzy_files_are_restored_and_named() {
     let to = world.path("restored");
 
     let refused = node.restore(&id, &to, &["--path", "torn"]).exits(2).json();
-    // Nobody knows what a name that has gone was: a folder could have held what a bare name chooses.
+    // The kind of a vanished name is unknown: a folder could have contained a name that the pattern matches.
     let unknown = node.restore(&id, &to, &["--path", "fuzzy"]).exits(2).json();
     let whole = ["--path", "/data/fuzzy", "--path", "/data/whole"];
     let part = node.restore(&id, &world.path("part"), &whole).exits(0).json();
@@ -267,7 +264,7 @@ fn torn_and_fuzzy_files_are_restored_and_named() {
     command.args(["restore", &id, "--allow-partial", "--quiet", "--to"]).arg(world.path("quiet"));
     let told = tests::client::run_to_end(command).exits(3).stdout;
 
-    assert!(text(&refused["error"], "message").contains("was written to each time"), "{refused}");
+    assert!(text(&refused["error"], "message").contains("was written to during each read"), "{refused}");
     assert!(text(&unknown["error"], "message").contains("/data/gone` (vanished; "), "{unknown}");
     assert_eq!((&part["fuzzy"], &part["torn"]), (&json!(["data/fuzzy"]), &json!([])));
     assert_eq!((&restored["fuzzy"], &restored["torn"]), (&json!(["data/fuzzy"]), &json!(["data/torn"])));
@@ -387,8 +384,8 @@ fn a_list_is_of_the_node_that_is_named() {
 
     assert_eq!((of_one.as_array().unwrap().len(), text(&of_one[0], "id")), (1, first));
     assert_eq!(of_all.len(), 2, "the node of the environment is no filter");
-    assert!(text(&no_node["error"], "message").ends_with("are: one, two"), "{no_node}");
-    assert!(text(&no_cluster["error"], "message").ends_with("are: c"), "{no_cluster}");
+    assert!(text(&no_node["error"], "message").ends_with("snapshots: one, two"), "{no_node}");
+    assert!(text(&no_cluster["error"], "message").ends_with("snapshots: c"), "{no_cluster}");
     assert_eq!(unused, json!([]), "a cluster of the settings may have none yet");
 }
 
@@ -413,7 +410,7 @@ fn a_node_of_the_environment_is_the_one_that_is_restored_and_verified() {
     assert!(!world.path("none").exists());
 }
 
-/// Whoever mistypes a cluster must not take an empty answer for an empty repository.
+/// A mistyped cluster must not look like an empty repository.
 #[test]
 fn a_cluster_without_snapshots_is_not_found_by_any_command() {
     let world = World::new();

@@ -32,7 +32,7 @@ fn a_tour_ends_well_and_leaves_the_source_as_it_was() {
         assert!(done.stdout.contains(word), "no `{word}` in:\n{}", done.stdout);
     }
     assert_same(&copy, &root);
-    // What it made is a repository like any other.
+    // The result is a normal repository.
     drop(Server::start(&folder.path("here/astacus-data")));
 }
 

@@ -162,7 +162,7 @@ impl Pushed {
     }
 }
 
-/// What `list` prints, of all clusters.
+/// Output of `list` for all clusters.
 fn list(node: &Client) -> String {
     node.admin(&["snapshots", "--json"]).exits(0).stdout + &node.run(["list", "--json"]).exits(0).stdout
 }
@@ -294,7 +294,7 @@ fn lost_manifests_and_packs_are_named_and_the_rest_is_served() {
     let status = nodes[0].0.status();
     assert_eq!(status["alarms"][0]["code"], "damaged_objects", "{status}");
     for (node, root) in &nodes {
-        // What it remembers of earlier pushes is compared with what the server has.
+        // The client compares its state of earlier pushes with the server.
         node.push(root);
         let to = pushed.world.path(&format!("restored-{}", root.display().to_string().replace('/', "-")));
         node.restore("latest", &to, &[]).exits(0);
@@ -323,16 +323,16 @@ fn a_rebuild_that_cannot_be_right_is_refused_and_changes_nothing() {
     check(rebuild(&fresh, site, &other_key), 2, "another repository");
     check(rebuild(&fresh, site, &no_key), 13, "not a master key");
     check(rebuild(&fresh, site, &pushed.world.path("missing")), 10, "is missing");
-    check(rebuild(&fresh, foreign.to_str().unwrap(), &pushed.key), 10, "holds no repository");
-    check(rebuild(&fresh, "/does/not/exist", &pushed.key), 10, "holds no repository");
-    check(rebuild(&fresh, "s3://bucket/site", &pushed.key), 2, "only sites in folders");
+    check(rebuild(&fresh, foreign.to_str().unwrap(), &pushed.key), 10, "not a site of a repository");
+    check(rebuild(&fresh, "/does/not/exist", &pushed.key), 10, "not a site of a repository");
+    check(rebuild(&fresh, "s3://bucket/site", &pushed.key), 2, "only folders are supported");
     check(rebuild(&foreign, site, &pushed.key), 2, "letter");
-    check(rebuild(pushed.data(), site, &pushed.key), 2, "has an index");
+    check(rebuild(pushed.data(), site, &pushed.key), 2, "already has an index");
     let place = other.path("other-data");
     fs::create_dir_all(place.join("site/keyring")).unwrap();
     fs::copy(other.server.data().join("site/keyring/repository"), place.join("site/keyring/repository"))
         .unwrap();
-    check(rebuild(&place, site, &pushed.key), 2, "not the one to rebuild from");
+    check(rebuild(&place, site, &pushed.key), 2, "contains another site");
     let theirs = pushed.world.dir("theirs");
     fs::copy(&other_key, theirs.join("master.key")).unwrap();
     check(rebuild(&theirs, site, &pushed.key), 2, "another repository");
@@ -419,7 +419,7 @@ fn protections_that_are_damaged_or_of_no_use_are_told() {
 
     assert_eq!(number(&report, "found"), 1, "{report}");
     assert!(report["findings"].to_string().contains(&format!("protections/{}", ids[0])), "{report}");
-    assert!(report["notes"].to_string().contains("protects a snapshot that is not there"), "{report}");
+    assert!(report["notes"].to_string().contains("protects a snapshot that does not exist"), "{report}");
     assert!(report["notes"].to_string().contains(&format!("protections/{}", ids[1])), "{report}");
     assert_eq!(number(&report, "snapshots"), 5, "{report}");
 }

@@ -29,7 +29,8 @@ fn rewrite(path: &Path, stop: &AtomicBool) {
     }
 }
 
-/// Whether the bytes are the file at one moment: some round up to some block, and the one before it from there on.
+/// True if the bytes are the file at one moment: of some round up to some block, and of the round before from
+/// there on.
 fn is_one_moment(bytes: &[u8]) -> bool {
     let rounds: Vec<u64> =
         bytes.chunks_exact(8).map(|number| u64::from_le_bytes(number.try_into().unwrap())).collect();
@@ -172,7 +173,7 @@ fn a_strict_push_sees_that_copies_are_of_different_moments() {
             let report = done.json();
             if number(&report["moment"], "moved_on") == 1 {
                 assert_eq!((done.code, number(&report, "problem_count")), (Some(3), 1), "{report}");
-                assert!(text(&report["problems"][0], "reason").contains("another moment"), "{report}");
+                assert!(text(&report["problems"][0], "reason").contains("a later moment"), "{report}");
                 return;
             }
             assert!(pushes < 30, "the writer never came between two copies: {report}");

@@ -12,7 +12,7 @@ use tests::gear;
 use tests::seed::Random;
 use tests::world::World;
 
-/// Nothing that runs by itself, so that each test says when.
+/// The server does no work of its own, so that each test decides the time.
 const BY_HAND: &str = "[gc]\nevery_minutes = 0\n";
 
 /// One node, and the trees of its snapshots.
@@ -130,7 +130,7 @@ fn what_was_forgotten_comes_back_until_it_is_purged() {
     years.forget(&[&one, &two]);
     years.assert_restores(&one);
     let show = years.node.admin(&["show", &one]).exits(0).stdout;
-    assert!(show.contains("GOING"), "{show}");
+    assert!(show.contains("DELETED"), "{show}");
 
     years.admin(&["undelete", &one]).exits(0);
     let waiting = years.admin(&["gc", "--explain"]).exits(0).json();
@@ -280,7 +280,7 @@ fn a_policy_counts_the_snapshots_of_each_node_by_itself() {
 
     let plan = years.forget(&["--dry-run"]);
     let given = years.forget(&["--minimum", "1", "--maximum", "1", "--dry-run"]);
-    years.refuses(&[&theirs], 11, "a complete snapshot of node `m`");
+    years.refuses(&[&theirs], 11, "last complete snapshot of node `m`");
     years.forget(&[]);
 
     let expected = pairs(&[&theirs, &one, &two], &["keep", "forget", "keep"]);

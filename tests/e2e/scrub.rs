@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
 use format_spec::key::BlobKind;
-use format_spec::{Entry, EntryKind, EntryPath, Extent, FileDigest, FileEnd, Timestamp};
+use format_spec::{Entry, EntryKind, Extent, FileDigest, FileEnd};
 use serde_json::{Value, json};
 use tests::bodies;
 use tests::client::{Client, number, text};
@@ -184,18 +184,8 @@ fn the_level_restore_finds_what_reading_does_not() {
     let (session, domain) = wire.session("c", "n");
     let (chunk, frame) = bodies::chunk_frame(&domain, b"content");
     let mut builder = format_spec::page::PageBuilder::new(domain.clone());
-    builder.entry(&Entry {
-        path: EntryPath::new(b"data/file".to_vec()).unwrap(),
-        kind: EntryKind::File,
-        mode: 0o644,
-        uid: 0,
-        gid: 0,
-        mtime: Timestamp { seconds: 1, nanos: 2 },
-        size: 7,
-        xattrs: Vec::new(),
-        target: None,
-        link_group: None,
-    });
+    builder.entry(&bodies::entry("data", EntryKind::Folder, 0o755));
+    builder.entry(&Entry { size: 7, ..bodies::entry("data/file", EntryKind::File, 0o644) });
     builder.extent(Extent::Chunk { id: chunk, len: 7 });
     builder.end_file(FileEnd::Whole(FileDigest::from_bytes([1; 32])));
     let page = builder.finish().unwrap().bytes;

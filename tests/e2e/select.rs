@@ -147,7 +147,7 @@ fn a_dry_run_tells_what_a_push_would_read_and_changes_nothing() {
     write(&root, "x.tmp", 9);
     let state = || files_of(&node.home().join("state"));
     let before = state();
-    // Nobody listens there, and there is no token.
+    // No server listens there, and there is no token.
     let alone = node.at("http://127.0.0.1:1").with_token_file(&world.path("no-token"));
 
     let options = ["--dry-run", "--exclude", "*.tmp", "-v"];
@@ -173,7 +173,10 @@ fn a_dry_run_tells_what_a_push_would_read_and_changes_nothing() {
         assert_eq!(number(&report, kind), of(fate).0, "{kind}: {report}");
     }
     let text = alone.run(["push", "--dry-run", root.to_str().unwrap()]).exits(0).stdout;
-    assert!(text.starts_with("dry run: nothing is read, sent or remembered\n"), "{text}");
+    assert!(
+        text.starts_with("dry run: no file was read, no data was sent and no state was saved\n"),
+        "{text}"
+    );
 }
 
 /// Every file below a folder, with its content.

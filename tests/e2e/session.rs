@@ -182,7 +182,7 @@ fn a_list_of_snapshots_is_asked_for_in_parts() {
     assert_eq!((end, part("")), (None, (ids, None)));
 }
 
-/// What a server has of one cluster is nothing that another one is told.
+/// Chunks of one cluster are not reported to another.
 #[test]
 fn a_manifest_is_a_base_for_its_own_cluster_only() {
     let world = World::new();

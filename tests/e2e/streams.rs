@@ -64,7 +64,7 @@ fn a_command_that_fails_makes_no_snapshot() {
         let failed = node.run(of_shell(&line)).exits(14);
 
         assert_eq!(failed.json()["error"]["code"], "command_failed");
-        for part in ["trouble", how, "there is no snapshot"] {
+        for part in ["trouble", how, "no snapshot was made"] {
             assert!(failed.stderr.contains(part), "{}", failed.stderr);
         }
     }

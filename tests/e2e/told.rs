@@ -169,7 +169,7 @@ fn a_webhook_that_fails_is_shown_and_holds_nothing_up() {
         &format!("[notify]\n{}", webhook(&watched.folder, &format!("http://{gone}/"))),
     );
     watched.hang_up();
-    watched.logs("[notify] are as the configuration says now");
+    watched.logs("reloaded [retention], [freshness] and [notify]");
 
     watched.push_and_lose();
 
@@ -242,7 +242,7 @@ fn a_hang_up_reads_the_configuration_again() {
     assert_eq!(expected(&watched), 1);
     configure(&watched.folder, "[freshness]\nunknown = 1");
     watched.hang_up();
-    watched.logs("cannot be used");
+    watched.logs("the configuration is invalid");
     assert_eq!(expected(&watched), 1);
     assert!(watched.server.runs());
 }
@@ -260,7 +260,7 @@ fn a_log_in_json_names_what_was_committed_and_why_a_policy_let_it_go() {
         .into();
     node.admin(&["forget", "--keep-last", "1", "--minimum", "1"]).exits(0);
 
-    let log = watched.server.logged("a snapshot was forgotten", 3);
+    let log = watched.server.logged("snapshot deleted", 3);
     let lines: Vec<Value> =
         log.lines().map(|line| serde_json::from_str(line.trim_start_matches("  | ")).unwrap()).collect();
     let of =
@@ -275,7 +275,7 @@ fn a_log_in_json_names_what_was_committed_and_why_a_policy_let_it_go() {
         ["c", "n", series, "Complete"]
     );
     assert!(line["bytes"] == 3 && line["duration_ms"].is_u64() && line["level"] == "INFO", "{line}");
-    let forgotten = of("a snapshot was forgotten");
+    let forgotten = of("snapshot deleted");
     assert_eq!(forgotten.len(), 3);
     assert!(
         forgotten.iter().all(|line| line["why"] == "no rule keeps it" && line["series"] == series),
@@ -294,8 +294,8 @@ fn a_log_in_text_names_the_rule_that_let_a_snapshot_go() {
     }
     node.admin(&["forget", "--maximum", "1", "--minimum", "1"]).exits(0);
 
-    let log = world.server.logged("a snapshot was forgotten", 1);
-    let line = log.lines().find(|line| line.contains("a snapshot was forgotten")).unwrap();
+    let log = world.server.logged("snapshot deleted", 1);
+    let line = log.lines().find(|line| line.contains("snapshot deleted")).unwrap();
     for part in ["cluster=c", "node=\"n\"", &format!("series={root:?}"), "why=\"more than 1 (maximum)\""] {
         assert!(line.contains(part), "{part} {line}");
     }

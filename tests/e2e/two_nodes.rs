@@ -85,7 +85,7 @@ fn when_one_of_two_nodes_is_killed_the_other_sends_the_rest() {
     let [one, two] = twins.start();
     wait::for_state("some of it to be sent", || (twins.sent() > LEN / 4).then_some(()));
 
-    // Who asks first may have promised it all: that is the one to lose.
+    // The node that asked first may have promised all chunks: that one is to be lost.
     let first = usize::from(twins.relays[1].sent() > twins.relays[0].sent());
     let (dies, lives) = if first == 0 { (one, two) } else { (two, one) };
     let killed = dies.kill();

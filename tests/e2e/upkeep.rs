@@ -13,7 +13,7 @@ use tests::seed::Random;
 use tests::wait;
 use tests::world::{World, bytes_below, objects};
 
-/// Nothing that runs by itself, so that each test says when.
+/// The server does no work of its own, so that each test decides the time.
 const BY_HAND: &str = "[gc]\nevery_minutes = 0\n";
 
 const KIB: u64 = 1 << 10;
@@ -134,7 +134,7 @@ fn assert_same_numbers(plan: &Value, done: &Value) {
     }
 }
 
-/// What went beside packs: a manifest and a snapshot, whose lengths no report knows.
+/// Bytes of deleted manifests and snapshot objects, whose lengths no report has.
 fn small_objects(report: &Value, freed: u64) -> u64 {
     let small = freed - number(&report["dead_packs"], "bytes");
     assert!(small < 8 * KIB, "{small} bytes for a manifest and a snapshot");
@@ -216,12 +216,12 @@ fn a_second_run_beside_the_first_is_told_to_wait() {
         runs.into_iter().find(|done| done.code == Some(11))
     });
 
-    assert!(busy.stderr.contains("another run of the collector"), "{}", busy.stderr);
+    assert!(busy.stderr.contains("another run of gc"), "{}", busy.stderr);
     kept.admin(&["gc", "--now"]);
     kept.assert_sound();
 }
 
-/// What packs hold by their own directories: lengths before and after sealing, by kind and id.
+/// Blobs by the directories of packs: lengths before and after sealing, by kind and id.
 fn blobs(kept: &Kept) -> BTreeMap<String, (Value, PathBuf)> {
     let key = kept.world.server.data().join("master.key");
     let key = key.to_str().unwrap();
@@ -376,7 +376,7 @@ fn an_unchanged_tree_whose_snapshot_was_collected_is_sent_again_and_restores() {
     assert_eq!((number(&third, "bytes_read"), number(&third, "bytes_sent")), (0, 0), "{third}");
 }
 
-/// What a client remembers is still there while the snapshot is only going, and the push makes it stay.
+/// The state of a client is still valid while the snapshot is only deleted, and the push makes it stay.
 #[test]
 fn an_unchanged_tree_whose_snapshot_is_going_is_not_sent_again_and_stays() {
     let mut kept = Kept::new();

@@ -1,4 +1,5 @@
-//! Whoever watches the server: figures for Prometheus, readiness, the age of the last good snapshot, and alarms.
+//! Monitoring of the server: figures for Prometheus, readiness, the age of the last good snapshot, and
+//! alarms.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +9,7 @@ use tests::http::{Length, Request, Wire};
 use tests::server::Server;
 use tests::world::{Folder, World};
 
-/// Nothing that runs by itself: no alarm comes or goes but by what the test does.
+/// The server does no work of its own: only the test raises and clears alarms.
 const BY_HAND: &str = "[gc]\nevery_minutes = 0\n";
 
 /// A node that has pushed one file.

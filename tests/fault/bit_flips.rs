@@ -41,7 +41,7 @@ fn a_flipped_bit_in_any_object_is_found_and_no_wrong_byte_comes_out() {
             flipped[bit / 8] ^= 1 << (bit % 8);
             replace(&stores, &process, name, flipped);
 
-            let report = process.wait(process.api.verify(VerifyLevel::Read, |_, _| {})).unwrap();
+            let report = process.wait(process.api.verify(VerifyLevel::Read, |_| {})).unwrap();
             let hurt = report.findings.iter().any(|finding| finding.snapshots.contains(&snapshot));
             // A bit in a footer or in padding does not keep the blobs from being read.
             let read = judge::content(&process, snapshot);
@@ -51,7 +51,7 @@ fn a_flipped_bit_in_any_object_is_found_and_no_wrong_byte_comes_out() {
         }
         replace(&stores, &process, name, bytes);
     }
-    let report = process.wait(process.api.verify(VerifyLevel::Read, |_, _| {})).unwrap();
+    let report = process.wait(process.api.verify(VerifyLevel::Read, |_| {})).unwrap();
     assert_eq!(report.findings, [], "everything is whole again");
 }
 
@@ -75,7 +75,7 @@ fn cut_and_exchanged_objects_are_found() {
         let others = all.iter().filter(|other| *other != bytes).cloned();
         for wrong in others.chain([cut, Vec::new(), [&bytes[..], b"\0"].concat()]) {
             replace(&stores, &process, name, wrong);
-            let report = process.wait(process.api.verify(VerifyLevel::Read, |_, _| {})).unwrap();
+            let report = process.wait(process.api.verify(VerifyLevel::Read, |_| {})).unwrap();
             assert_ne!(report.findings, [], "{name}");
         }
         replace(&stores, &process, name, bytes.clone());

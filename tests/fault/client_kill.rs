@@ -19,7 +19,7 @@ fn kills_of_the_client_leave_no_partial_snapshot() {
     let report = node.push(&root);
     let (mut cut, mut round) = (0, 0);
     let mut moments = Moments::new(seconds(&report));
-    // What a killed push was of, if it has left no snapshot yet.
+    // Root of a killed push that has left no snapshot yet.
     let mut late: Option<std::path::PathBuf> = None;
     while gear::goes_on(round, gear::rounds(10, 500), cut > 0) {
         round += 1;

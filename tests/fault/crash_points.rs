@@ -20,7 +20,7 @@ fn start(stores: &Stores, switch: &Arc<Switch>, honesty: Honesty) -> Process {
     Process::start(index, site)
 }
 
-/// What came of the pushes before the process ended.
+/// Results of the pushes before the process ended.
 struct Before {
     stores: Stores,
     acknowledged: Vec<SnapshotId>,

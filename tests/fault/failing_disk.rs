@@ -28,7 +28,7 @@ pub(crate) enum Call {
 }
 
 impl Call {
-    /// All that a running server makes; folders are listed at its start.
+    /// Calls of a running server; folders are listed at its start.
     pub(crate) const WORKING: [Self; 8] = [
         Self::OpenFolder,
         Self::MakeFolder,
@@ -43,7 +43,7 @@ impl Call {
     pub(crate) const SYNCS: [Self; 2] = [Self::SyncFile, Self::SyncFolder];
 }
 
-/// What becomes of the call that fails.
+/// Effect of the failing call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Failure {
     /// It does nothing, and says why.
@@ -60,7 +60,7 @@ pub(crate) struct Fault {
     pub(crate) failure: Failure,
 }
 
-/// Whether a power cut can tell that a call failed.
+/// Effect of the failed call on data after a power cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stake {
     Something,
@@ -68,14 +68,14 @@ pub(crate) enum Stake {
     Nothing,
 }
 
-/// Whether the next sync makes it durable.
+/// Durability after the next sync.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Loose,
     Lost,
 }
 
-/// What a name was before it was changed.
+/// Meaning of a name before it was changed.
 enum Before {
     Absent,
     File(Vec<u8>),
@@ -111,7 +111,7 @@ impl FailingDisk {
         (state.fault, state.fired) = (fault, None);
     }
 
-    /// What was at stake when the fault fired, if it did.
+    /// The stake at the moment of the fault, if it fired.
     pub(crate) fn fired(&self) -> Option<Stake> {
         self.lock().fired
     }

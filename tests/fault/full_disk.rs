@@ -33,7 +33,7 @@ pub(crate) fn fill(disk: &Path, left: u64) -> PathBuf {
     filling
 }
 
-/// What a test of a full disk needs, in the order in which it must go.
+/// Resources of a full-disk test, in the order in which they must be dropped.
 struct Setup {
     server: Server,
     node: Client,

@@ -44,7 +44,7 @@ fn forget(process: &Process, snapshots: Vec<SnapshotId>) {
 fn collect(process: &Process) -> GcReport {
     let (delays, large) = (Delays::Skip, LargeDelete::Allow);
     let request = GcRequest { mode: RunMode::Apply, delays, large, ..GcRequest::default() };
-    process.wait(process.api.collect_garbage(&request, |_, _| {})).unwrap()
+    process.wait(process.api.collect_garbage(&request, |_| {})).unwrap()
 }
 
 /// P8: where the index takes nothing any more, a run of the collector has the ballast to work with, frees

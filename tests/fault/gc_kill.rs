@@ -46,15 +46,15 @@ const NODES: usize = 3;
 const FILES: usize = 6;
 /// Contents that all nodes pick from, again and again.
 const POOL: u64 = 24;
-/// As many snapshots stay.
+/// Number of snapshots that are kept.
 const KEPT: usize = 4;
 /// Everything is looked at after so many kills.
 const CHECK_EVERY: usize = 10;
 /// The file that says of which attempt a tree is.
 const STAMP: &str = "stamp";
-/// What a client ends with when its server stays away.
+/// Exit code of a client whose server stays away.
 const UNAVAILABLE: i32 = 14;
-/// What it may end with as well once it has met this many kills: it starts again only so often.
+/// More exit codes that are allowed after this many kills, because a client restarts a push only so often.
 const MET_TOO_MANY: (usize, [i32; 3]) = (2, [1, 2, 11]);
 
 /// A tree: what is in each file.
@@ -72,7 +72,7 @@ fn read_tree(root: &Path) -> Tree {
     files.map(|file| (file.file_name().into_string().unwrap(), std::fs::read(file.path()).unwrap())).collect()
 }
 
-/// What was pushed, by the numbers of its contents: the trees of a long run fit into memory.
+/// Pushed trees, by the numbers of their contents: the trees of a long run fit into memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Pushed {
     stamp: String,
@@ -130,7 +130,7 @@ impl Node {
     }
 }
 
-/// What was done and seen.
+/// Counts of actions and observations.
 #[derive(Debug, Default)]
 struct Tally {
     kills_of_the_server: usize,
@@ -157,7 +157,7 @@ struct Tally {
     chunks_dropped: u64,
     repacked: u64,
     deleted: u64,
-    /// What no kill explains.
+    /// Problems that no kill explains.
     problems: Vec<String>,
 }
 
@@ -172,7 +172,7 @@ impl Tally {
         self.problems.extend(report.problems.iter().chain(&report.stopped).cloned());
     }
 
-    /// Whether kills have cut pushes and runs of the collector, and that has found all kinds of work.
+    /// True if kills have interrupted pushes and runs of the collector, and have caused all kinds of repair.
     fn has_met_all(&self) -> bool {
         let cut = self.killed > 0 && self.met_a_kill > 0 && self.runs_cut > 0;
         cut && self.chunks_dropped > 0 && self.repacked > 0 && self.deleted > 0
@@ -228,7 +228,7 @@ impl Operator {
                 Err(RecvTimeoutError::Disconnected) => return tally,
             }
             let mut done_something = false;
-            match runtime.block_on(api.collect_garbage(&gc_now(), |_, _| done_something = true)) {
+            match runtime.block_on(api.collect_garbage(&gc_now(), |_| done_something = true)) {
                 Ok(report) => tally.ran(&report),
                 Err(error) => {
                     tally.runs_cut += usize::from(done_something);
@@ -319,7 +319,7 @@ impl Load {
                 self.nodes[n].work(self.attempts, &mut self.random);
                 let now = self.nodes[n].now.clone();
                 self.tried.insert(now.stamp.clone(), now);
-                // What a push was doing is told if it never ends.
+                // The log explains a push that never ends.
                 let client = self.client(n).wrapped(&["env", "ASTACUS_LOG=debug"]);
                 let running = client.start_push(&self.nodes[n].root);
                 self.nodes[n].running = Some(running);
@@ -476,7 +476,7 @@ impl Load {
 
     /// Runs the collector once, which has to succeed.
     fn collect(&mut self, request: &GcRequest) -> GcReport {
-        let collected = runtime().block_on(self.api().collect_garbage(request, |_, _| {}));
+        let collected = runtime().block_on(self.api().collect_garbage(request, |_| {}));
         collected.unwrap_or_else(|error| panic!("{error:?}"))
     }
 

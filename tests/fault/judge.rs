@@ -22,8 +22,8 @@ use tests::world::objects;
 
 use crate::process::{Process, Push, Stores, node};
 
-/// What is wrong with the repository in `stores`, which `process` serves. `expected` are the
-/// snapshots that were acknowledged; any other must be one of `possible`.
+/// Problems of the repository in `stores`, which `process` serves. `expected` are the snapshots that were
+/// acknowledged; any other must be one of `possible`.
 pub(crate) fn findings(
     stores: &Stores,
     process: &Process,
@@ -38,7 +38,7 @@ pub(crate) fn findings(
 /// The same as far as a client can tell.
 pub(crate) fn served(process: &Process, expected: &[(SnapshotId, &Push)], possible: &[&Push]) -> Vec<String> {
     let mut found = Vec::new();
-    match process.wait(process.api.verify(VerifyLevel::Read, |_, _| {})) {
+    match process.wait(process.api.verify(VerifyLevel::Read, |_| {})) {
         Ok(report) => found.extend(report.findings.iter().map(|found| format!("verify: {found:?}"))),
         Err(error) => found.push(format!("verify: {error}")),
     }
@@ -137,8 +137,8 @@ fn index_findings(stores: &Stores, process: &Process) -> Vec<String> {
     found
 }
 
-/// What lies in the data folder `data`, in which no server runs, and is of no use: objects on its site that no
-/// row names, objects that are still to be deleted, and rows of chunks that nothing refers to.
+/// Unused data in the data folder `data`, in which no server runs: objects on its site that no row names,
+/// objects that are still to be deleted, and rows of unreferenced chunks.
 pub(crate) fn leftovers(data: &Path) -> Vec<String> {
     let index = open_existing(Engine::Fjall, &data.join("index")).expect("a server made it, and has ended");
     let named = named_objects(index.as_ref());

@@ -1,4 +1,4 @@
-//! What is acknowledged stays, whatever stops or breaks, and wherever.
+//! Acknowledged data survives every stop and every failure.
 #![cfg(test)]
 
 mod bit_flips;

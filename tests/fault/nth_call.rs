@@ -60,7 +60,7 @@ struct Injected {
     nth: usize,
 }
 
-/// What the log says when somebody tells the program to stop.
+/// Line of the log when the program is told to stop.
 const TOLD_TO_STOP: &str = "--- SIGTERM";
 
 /// A program under strace. It ends with this value.
@@ -92,7 +92,7 @@ impl Traced {
         let (sender, said) = mpsc::channel();
         std::thread::spawn(move || {
             for line in stdout.lines().map_while(Result::ok) {
-                // Nobody may be listening any more.
+                // The receiver may be gone.
                 let _ = sender.send(line);
             }
         });
@@ -108,7 +108,7 @@ impl Traced {
         }
     }
 
-    /// Whether the program ends by itself, as it must after a failed sync.
+    /// Waits until the program ends by itself, as it must after a failed sync.
     fn ends(&mut self) -> ExitStatus {
         wait::for_state("the program to end", || self.strace.try_wait().expect("it is our child"))
     }
@@ -157,7 +157,7 @@ impl Drop for Traced {
     }
 }
 
-/// What outlives servers, and what clients remember.
+/// Folders that outlive servers, and the state of clients.
 struct Machine {
     // In this order they go: the disk, where it is mounted.
     disk: Tmpfs,
@@ -211,7 +211,7 @@ impl Machine {
         collect(process).map(drop)
     }
 
-    /// What a server finds that nothing fails any more, and what is left when it has done the work again.
+    /// Problems that a server finds once no call fails any more, after it has repeated the work.
     fn findings(&mut self) -> Vec<String> {
         let server = server::Server::start(&self.data());
         self.found_by(server)
@@ -249,7 +249,7 @@ impl Machine {
         let kept = self.acknowledged.iter().filter(|(number, _)| **number > 0 || !self.is_forgetting);
         let kept: Vec<_> = kept.map(|(number, id)| (*id, known[*number])).collect();
         let mut found = judge::served(process, &kept, &known);
-        match process.wait(process.api.audit(Repair::No, |_, _| {})) {
+        match process.wait(process.api.audit(Repair::No, |_| {})) {
             Ok(report) => found.extend(report.findings.iter().map(|found| format!("audit: {found:?}"))),
             Err(error) => found.push(format!("audit: {error}")),
         }
@@ -285,10 +285,10 @@ fn wait_until_free(data: &Path) {
 fn collect(process: &Process) -> Result<(), ClientError> {
     let (delays, large) = (Delays::Skip, LargeDelete::Allow);
     let request = GcRequest { mode: RunMode::Apply, delays, large, ..GcRequest::default() };
-    process.wait(process.api.collect_garbage(&request, |_, _| {})).map(drop)
+    process.wait(process.api.collect_garbage(&request, |_| {})).map(drop)
 }
 
-/// What was tried.
+/// Counts of attempts.
 #[derive(Debug, Default)]
 struct Tally {
     /// Calls that one thread makes, when none fails.

@@ -77,7 +77,7 @@ struct Running {
     stores: Stores,
 }
 
-/// What outlives processes, and what clients remember.
+/// Folders that outlive processes, and the state of clients.
 struct Machine {
     folder: Folder,
     disk: FailingDisk,
@@ -147,7 +147,7 @@ impl Machine {
         Ok(())
     }
 
-    /// What is wrong with what this process serves.
+    /// Problems of the repository that this process serves.
     fn findings(&self, running: &Running) -> Vec<String> {
         let [first, second, _] = pushes();
         let kept = self.first.filter(|_| !self.is_forgetting);
@@ -216,7 +216,7 @@ fn checkpoint(running: &Running) -> Result<(), Refused> {
 fn collect(running: &Running) -> Result<(), Refused> {
     let (delays, large) = (Delays::Skip, LargeDelete::Allow);
     let request = GcRequest { mode: RunMode::Apply, delays, large, ..GcRequest::default() };
-    let report = running.process.wait(running.process.api.collect_garbage(&request, |_, _| {}))?;
+    let report = running.process.wait(running.process.api.collect_garbage(&request, |_| {}))?;
     match (report.problems.as_slice(), report.stopped) {
         ([], None) => Ok(()),
         (problems, stopped) => Err(Refused::Other(format!("{problems:?}, {stopped:?}"))),
@@ -273,7 +273,7 @@ fn run(fault: Option<Fault>) -> Story {
     Story { machine, running, fired: None }
 }
 
-/// Whether a call that fails so leaves a disk that can be trusted.
+/// True if the disk can be trusted after such a failure of a call.
 fn can_go_on(call: Call, errno: Errno) -> bool {
     match errno {
         Errno::NOSPC => call != Call::SyncFolder,

@@ -28,7 +28,7 @@ const ROUNDS_OF_AN_IMAGE: usize = 5;
 /// Cuts in runs of the collector, one after the other.
 const CUTS_IN_RUNS: usize = 3;
 
-/// What is acknowledged before a cut is a snapshot, and a copy of what was pushed as it.
+/// A snapshot that was acknowledged before a cut, and a copy of its files.
 #[derive(Clone)]
 struct Kept {
     id: String,
@@ -38,7 +38,7 @@ struct Kept {
 /// Something that is done between two pushes.
 type Action = fn(&mut Machine, &mut Random);
 
-/// What is done between the two pushes of a round, by turns.
+/// Actions between the two pushes of a round, by turns.
 const BETWEEN: [(&str, Action); 5] = [
     ("nothing", |_, _| {}),
     ("a restart", |machine, _| machine.restart()),
@@ -47,7 +47,7 @@ const BETWEEN: [(&str, Action); 5] = [
     ("power cuts in runs of the collector", Machine::cut_in_runs),
 ];
 
-/// What was done and looked at, over all images.
+/// Counts of actions and checks, over all images.
 #[derive(Debug, Default)]
 struct Tally {
     cuts: usize,
@@ -68,7 +68,7 @@ pub(crate) struct Machine {
     // In this order they go: who has files open on the image, the image, where all of it lies.
     server: Server,
     image: LoopImage,
-    /// What the node syncs lies here: a restore would have the whole disk of the host written out.
+    /// Holds the files that the node syncs: on the disk of the host, a sync would write out that whole disk.
     node_disk: Tmpfs,
     root: PathBuf,
     kept: Vec<Kept>,
@@ -76,7 +76,7 @@ pub(crate) struct Machine {
     /// Moments of a run of the collector.
     run_moments: Moments,
     images: usize,
-    /// What servers may log as errors from the next cut on.
+    /// Error that servers may log from the next cut on.
     allowed: Option<&'static str>,
     folder: Folder,
 }
@@ -113,7 +113,7 @@ impl Machine {
         corpus::work_on(&self.root, random);
         let copy = self.folder.path(&format!("copy-{}", self.kept.len() + self.tally.forgotten));
         if copy.exists() {
-            // Of a push that was cut short and has left nothing.
+            // The interrupted push has left nothing.
             std::fs::remove_dir_all(&copy).unwrap();
         }
         corpus::copy_data(&self.root, &copy);
@@ -124,7 +124,7 @@ impl Machine {
         self.kept.push(Kept { id, copy: copy.to_owned() });
     }
 
-    /// What a power cut now would leave: the server stands still until it ends.
+    /// State after a power cut at this moment: the server is stopped until it ends.
     fn freeze(&mut self) -> LoopImage {
         assert!(freeze(self.server.pid()), "the server is there");
         self.tally.cuts += 1;
@@ -248,8 +248,8 @@ impl Machine {
         fail_on(&self.findings(1), "after a cut in a run of the collector");
     }
 
-    /// What is wrong: the list is not that of the acknowledged snapshots, something is damaged, or one of
-    /// the newest `count` snapshots is not restored as it was pushed.
+    /// Problems: the list differs from the acknowledged snapshots, something is damaged, or one of the newest
+    /// `count` snapshots does not restore as pushed.
     pub(crate) fn findings(&mut self, count: usize) -> Vec<String> {
         let node = self.node();
         let mut found = Vec::new();
@@ -264,7 +264,7 @@ impl Machine {
         found
     }
 
-    /// What is damaged, and what is counted wrong.
+    /// Damaged objects and wrong counts.
     fn verify(&self) -> Vec<String> {
         let verify = |level| self.node().admin(&["verify", "--level", level, "--json"]);
         let verified = ["read", "refs"].map(verify).into_iter();
@@ -419,7 +419,7 @@ fn power_cuts_during_the_first_start_leave_a_folder_that_starts() {
     let mut random = Random::printed();
     for kind in [FileSystem::Ext4, FileSystem::Xfs] {
         let (rounds, mut whole) = (gear::rounds(6, 150), 0);
-        // Nobody knows how long a first start takes here: the cuts feel their way to its end.
+        // The length of a first start is unknown here: the cuts approach its end.
         let mut longest = 100_000;
         for _ in 0..rounds {
             let pause = Duration::from_micros(random.below(longest));

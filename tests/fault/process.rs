@@ -31,7 +31,7 @@ use tokio::sync::oneshot;
 pub(crate) const TOKEN: &str = "token";
 const MASTER: [u8; 32] = [42; 32];
 
-/// What outlives a process: an index and a site in memory.
+/// Stores that outlive a process: an index and a site in memory.
 pub(crate) struct Stores {
     pub(crate) index: Arc<dyn Index>,
     pub(crate) site: Arc<dyn Site>,
@@ -148,7 +148,7 @@ impl Drop for Process {
     }
 }
 
-/// What a repository here consists of; `heard` counts its fatal disk errors.
+/// Parts of a repository for these tests; `heard` counts its fatal disk errors.
 fn parts(index: Arc<dyn Index>, site: Arc<dyn Site>, space: Space, heard: Arc<AtomicUsize>) -> Parts {
     Parts {
         index,
@@ -175,7 +175,7 @@ fn random(bytes: &mut [u8]) {
     bytes.copy_from_slice(&random.bytes(bytes.len()));
 }
 
-/// What one push of the node `n` sends: files of one chunk each, on one page.
+/// Data of one push of the node `n`: files of one chunk each, on one page.
 pub(crate) struct Push {
     pub(crate) contents: Vec<Vec<u8>>,
 }

@@ -30,7 +30,7 @@ const INNER: &str = "inner";
 /// A file outside of the root that no push may read.
 const OUTSIDE: Owner = Owner { file: u32::MAX, generation: 0 };
 
-/// Whose bytes they are.
+/// Owner of the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Owner {
     file: u32,
@@ -61,7 +61,7 @@ fn noise() -> &'static [u8] {
     NOISE.get_or_init(|| Random::new(1).bytes(NOISE_LEN))
 }
 
-/// What a name has stood for since the push began.
+/// Meaning of a name since the push began.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum State {
     /// The first bytes of a generation: so many at least, and at most.
@@ -72,12 +72,12 @@ enum State {
     Link,
     /// A folder with one file of a generation.
     Folder { generation: u32, len: usize },
-    /// Nothing.
+    /// The name does not exist.
     Gone,
 }
 
-/// What was done to a file since it was last all its owner's doing, which limits what may be done now: the
-/// product trusts growth, and tells times apart by the clock's ticks only.
+/// Changes of a file since its owner last wrote it alone, which limit the next changes: the product trusts
+/// growth, and distinguishes times only by the ticks of the clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Since {
     Nothing,
@@ -129,7 +129,7 @@ impl Subject {
         self.since = Since::Nothing;
     }
 
-    /// Whether the file that was restored at `path` is one of what it has been.
+    /// True if the file that was restored at `path` is in one of its former states.
     fn is_known(&self, found: &[u8]) -> bool {
         self.states.iter().any(|state| match *state {
             State::Content { generation, least, most } => {
@@ -143,7 +143,7 @@ impl Subject {
         })
     }
 
-    /// What is wrong with what was restored of it.
+    /// Problem of the restored file.
     fn finding(&self, restored: &Path, problems: &Problems) -> Option<String> {
         let at = restored.join(&self.path);
         let Ok(meta) = fs::symlink_metadata(&at) else {
@@ -151,9 +151,9 @@ impl Subject {
             return (!told).then(|| "is missing, and nobody says so".to_owned());
         };
         match problems.0.get(&self.path) {
-            // What is left of a file that was cut is one of its states; a mixture is marked as one.
+            // The rest of a truncated file is one of its states; a mixture is marked as one.
             Some(reason) if reason.contains("a mixture of states") => return None,
-            Some(reason) if !reason.contains("became shorter") => {
+            Some(reason) if !reason.contains("was truncated") => {
                 return Some("is there, and a problem says that it is not".to_owned());
             }
             _ => {}
@@ -201,7 +201,7 @@ impl Problems {
     }
 }
 
-/// What is wrong with a restored tree.
+/// Problems of a restored tree.
 fn findings(restored: &Path, subjects: &[Subject], problems: &Problems) -> Vec<String> {
     let mut found = Vec::new();
     let mut known: BTreeSet<PathBuf> = BTreeSet::from([PathBuf::new()]);
@@ -241,7 +241,7 @@ fn names(root: &Path) -> Vec<PathBuf> {
 struct Mutator {
     random: Random,
     root: PathBuf,
-    /// What gets a name in the root is made here first.
+    /// Folder in which files are made before they get a name in the root.
     aside: PathBuf,
     outside: PathBuf,
     subjects: Vec<Subject>,
@@ -268,7 +268,7 @@ impl Mutator {
         self.random.index(limit)
     }
 
-    /// What happens between two pushes: nothing to many files, and every name stands for a file again.
+    /// Changes between two pushes: none to many files, and every name is a file again.
     fn renew(&mut self) {
         for n in 0..self.subjects.len() {
             let is_file = matches!(self.subjects[n].now(), State::Content { .. } | State::Overwritten { .. });
@@ -423,7 +423,7 @@ impl Mutator {
     }
 }
 
-/// What all rounds came to.
+/// Sums over all rounds.
 #[derive(Default)]
 struct Sum {
     rounds: usize,

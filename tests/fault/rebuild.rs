@@ -145,7 +145,7 @@ fn a_whole_index_is_never_rebuilt_over() {
     assert_eq!(rows_in(&plan.data_dir), before);
 }
 
-/// What was rebuilt serves what was pushed.
+/// A rebuilt server serves the pushed snapshots.
 #[test]
 fn a_rebuilt_index_serves_what_was_pushed() {
     let pushed = Pushed::new();

@@ -26,7 +26,7 @@ struct Setup {
     /// Files in the root, and their bytes.
     files: u64,
     bytes: u64,
-    /// What an undisturbed push sends, whatever it is.
+    /// Bytes that an undisturbed push sends.
     whole: u64,
 }
 
@@ -256,7 +256,7 @@ fn until_sealed(setup: &Setup, before: u64) -> u64 {
 fn a_push_that_waits_for_room_ends_when_its_server_goes_and_when_it_is_told_to() {
     const FILES: usize = 4;
     const LEN: usize = 40_000_000;
-    /// By then it has read all that it has room for.
+    /// By then the push has read as much as its buffers hold.
     const SENT: u64 = 16_000_000;
     let mut world = World::new();
     let relay = Relay::to(&world.server);
@@ -315,7 +315,7 @@ fn readers_whose_server_says_no_more_end_when_it_goes_and_when_they_are_told_to(
     }
 }
 
-/// Whether the kernel probes every connection to the server at `address`, and there is one.
+/// True if the kernel probes every connection to the server at `address`, and there is one.
 fn probes(address: &str) -> bool {
     let port: u16 = address.rsplit(':').next().unwrap().parse().unwrap();
     let (there, established, probing) = (format!(":{port:04X}"), "01", "02:");

@@ -101,7 +101,7 @@ impl Setup {
         let (delays, large) = (Delays::Skip, LargeDelete::Allow);
         let request = GcRequest { mode: RunMode::Apply, delays, large, max_copy_bytes: None };
         for _ in 0..2 {
-            self.process.wait(api.collect_garbage(&request, |_, _| {})).unwrap();
+            self.process.wait(api.collect_garbage(&request, |_| {})).unwrap();
         }
     }
 
@@ -126,9 +126,9 @@ impl Setup {
     fn check(&self, expected: &[String], round: usize) {
         assert_eq!(self.node().snapshot_ids(), expected, "round {round}");
         let api = &self.process.api;
-        let verified = self.process.wait(api.verify(VerifyLevel::Read, |_, _| {})).unwrap();
+        let verified = self.process.wait(api.verify(VerifyLevel::Read, |_| {})).unwrap();
         assert!(verified.findings.is_empty(), "round {round}: {verified:?}");
-        let audited = self.process.wait(api.audit(Repair::No, |_, _| {})).unwrap();
+        let audited = self.process.wait(api.audit(Repair::No, |_| {})).unwrap();
         assert!(audited.is_sound(), "round {round}: {audited:?}");
         for id in expected {
             let to = self.folder.path("restored");

@@ -148,11 +148,11 @@ impl DiskFile for ForgetfulFile {
     }
 }
 
-/// What a power cut has left of the site of a push that was acknowledged.
+/// State of the site of an acknowledged push after a power cut.
 struct Left {
     /// The areas of objects that are listed no more.
     missing: Vec<String>,
-    /// What the judge has to say.
+    /// Findings of the judge.
     found: Vec<String>,
 }
 
@@ -226,8 +226,8 @@ fn forget_syncs(server: Pid, calls: &str, of: Option<&Path>) -> Running {
     strace
 }
 
-/// What is found after a power cut at the acknowledgement of a push to a server that forgets the syncs
-/// `calls` of one file, or of all. `None`, said aloud, where that cannot be had.
+/// Problems after a power cut at the acknowledgement of a push to a server that forgets the syncs `calls` of
+/// one file, or of all. `None`, said aloud, where that cannot be had.
 fn findings_without(kind: FileSystem, calls: &str, of: Option<&str>) -> Option<Vec<String>> {
     if !gear::has("strace") {
         return None;

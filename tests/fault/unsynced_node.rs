@@ -69,7 +69,7 @@ fn known_after_a_push(kind: FileSystem, forgotten: Option<u32>) -> Option<u64> {
     Some(number(&node(&left).push(&root), "unchanged"))
 }
 
-/// What a node knows of its last push is there after a power cut, and if it were not the next push would read all.
+/// The state of a node's last push survives a power cut; without it the next push would read all files.
 #[test]
 fn a_power_cut_takes_nothing_of_what_a_node_knows_unless_a_sync_is_left_out() {
     if !gear::has("strace") {

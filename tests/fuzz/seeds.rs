@@ -26,7 +26,7 @@ fn names(folder: &Path) -> BTreeSet<String> {
     entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
-/// What lies in the tree. With `ASTACUS_BLESS=1`, after writing what the encoders make.
+/// Seeds in the tree. With `ASTACUS_BLESS=1`, after writing what the encoders make.
 pub(crate) fn stored() -> Seeds {
     static BLESSED: Once = Once::new();
     if gear::is_set("ASTACUS_BLESS") {
@@ -50,8 +50,8 @@ fn bless() {
     }
 }
 
-/// What does not belong together: targets without seeds, seeds or programs without a target, and seeds that
-/// encoders make but the tree has not.
+/// Mismatches: targets without seeds, seeds or programs without a target, and seeds that encoders make but
+/// the tree lacks.
 fn mismatches(targets: &[Target], stored: &Seeds, programs: &BTreeSet<String>) -> Vec<String> {
     let known: BTreeSet<String> = targets.iter().map(|target| target.name.to_owned()).collect();
     let folders: BTreeSet<String> = stored.keys().cloned().collect();

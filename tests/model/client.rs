@@ -37,7 +37,7 @@ pub(crate) enum Push {
     Finish(usize),
 }
 
-/// What this pusher could do in some state.
+/// Possible steps of this pusher in a state.
 pub(crate) fn steps(gc: &Gc, pusher: usize) -> Vec<Push> {
     let page = gc.scope.pushes[pusher];
     let chunks = gc.refers(page).iter();
@@ -328,8 +328,8 @@ fn refuse(mut state: State, who: usize, page: usize) -> Option<State> {
     missing(state, who, page).or(Some(state))
 }
 
-/// What a crash leaves of the pushers: their sessions' rows, and commits that they have to ask for again.
-/// What waited in memory was promised by a process that is no more.
+/// Effect of a crash on the pushers: their session rows remain, and commits that they have to repeat. What
+/// waited in memory was promised by a process that is no more.
 pub(crate) fn crash(state: &mut State) {
     let waiting = state.waiting();
     for pusher in &mut state.pushers {

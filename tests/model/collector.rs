@@ -30,7 +30,7 @@ pub(crate) enum Collect {
     Stop,
 }
 
-/// What could be done in this state.
+/// Possible steps of the collector in this state.
 pub(crate) fn steps(state: &State) -> Vec<Collect> {
     let mut steps: Vec<Collect> =
         (0..SNAPSHOTS).flat_map(|number| [Collect::Forget(number), Collect::Purge(number)]).collect();
@@ -138,7 +138,7 @@ fn idle_rows(state: &State, item: Item) -> Set {
     rows
 }
 
-/// Nobody who may have been told of a row that is idle since `epoch` is still there.
+/// True if no session is open that may rely on a row that is idle since `epoch`.
 fn is_over(state: &State, epoch: Epoch) -> bool {
     state.oldest_start().is_none_or(|start| epoch < start)
 }
@@ -286,7 +286,8 @@ fn delete(gc: &Gc, mut state: State) -> Option<State> {
     Some(state)
 }
 
-/// What cannot go now is looked at again in the next run. What a snapshot needs stays as long as it does.
+/// Rows that cannot be deleted now are examined again in the next run. What a snapshot needs stays as long as
+/// it does.
 fn let_be(gc: &Gc, mut state: State) -> Option<State> {
     let name = next_name(gc, &mut state)?;
     let waits = gc.has(Rule::PacksWaitForSnapshots);
@@ -302,7 +303,7 @@ fn stop(mut state: State) -> Option<State> {
     Some(state)
 }
 
-/// What a crash leaves of the collector: what it wrote.
+/// Effect of a crash on the collector: its writes remain.
 pub(crate) fn crash(state: &mut State) {
     state.phase = Phase::Resting;
     state.found = None;

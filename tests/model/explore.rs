@@ -24,7 +24,7 @@ pub(crate) const COUNTED: &str = "counts are true";
 pub(crate) const REGAINED: &str = "nothing is lost for ever";
 pub(crate) const FENCED: &str = "a session that is over commits nothing";
 
-/// Who does something.
+/// Actor and step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Action {
     Push(usize, Push),
@@ -67,7 +67,7 @@ impl Gc {
         *self.seen.lock().expect("nobody panics with it").entry(what).or_default() += 1;
     }
 
-    /// What happened, and how often.
+    /// Events and how often they happened.
     pub(crate) fn seen(&self) -> BTreeMap<&'static str, u64> {
         self.seen.lock().expect("nobody panics with it").clone()
     }
@@ -81,7 +81,7 @@ impl Gc {
     fn crash(&self, state: &State) -> Option<State> {
         let mut state = *state;
         state.crashes = state.crashes.checked_sub(1)?;
-        // What waited is known as long as the packs are.
+        // Waiting blobs are known as long as their packs.
         client::crash(&mut state);
         store::crash(&mut state);
         collector::crash(&mut state);
@@ -112,7 +112,7 @@ impl Gc {
         state
     }
 
-    /// What `start` says, each kind in a pack of its own.
+    /// Stores the data of `start`, each kind in a pack of its own.
     fn store(&self, state: &mut State, start: Start) {
         let page = CHUNKS;
         let packs = match start {

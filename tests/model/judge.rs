@@ -1,4 +1,4 @@
-//! What must hold in every state.
+//! Conditions that hold in every state.
 
 use crate::collector;
 use crate::explore::Gc;
@@ -37,7 +37,7 @@ pub(crate) fn the_site_is_enough(gc: &Gc, state: &State) -> bool {
     })
 }
 
-/// What an open session was told is here, its later requests find.
+/// Later requests of an open session find every chunk that it was told is stored.
 pub(crate) fn promises_are_kept(_: &Gc, state: &State) -> bool {
     state.wrong != Wrong::PromiseBroken
 }
@@ -62,8 +62,8 @@ pub(crate) fn counts_are_true(gc: &Gc, state: &State) -> bool {
     blobs && (0..PACKS).all(|pack| state.packs[pack].live == number(in_pack(pack)))
 }
 
-/// Nothing is lost for ever: once all is quiet, one run leaves no idle row, no item, no doomed name and no
-/// object that nothing names.
+/// No garbage stays forever: once all is quiet, one run leaves no idle row, no queue item, no doomed name and
+/// no unreferenced object.
 pub(crate) fn nothing_is_lost_for_ever(gc: &Gc, state: &State) -> bool {
     if !is_quiet(state) {
         return true;
@@ -83,7 +83,7 @@ pub(crate) fn nothing_is_lost_for_ever(gc: &Gc, state: &State) -> bool {
     rows && items && packs && snapshots
 }
 
-/// Nobody has a session, and nothing is on its way.
+/// True if no session is open, and no object is in flight.
 fn is_quiet(state: &State) -> bool {
     state.pushers.iter().all(|pusher| pusher.step == Step::Idle && pusher.session.is_none())
         && state.waiting().is_empty()

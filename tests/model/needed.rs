@@ -34,11 +34,11 @@ fn breaks(rule: Rule, property: &'static str, scope: Scope) {
     way.into_actions().iter().for_each(|action| println!("  {action:?}"));
 }
 
-/// Nothing but what a push left that ended before its commit.
+/// The repository holds only the data of a push that ended before its commit.
 const IDLE: Scope = Scope { start: &[Start::Idle], ..ONE };
 /// The same, and the pusher wants to commit another page of the same chunk.
 const NEW_PAGE: Scope = Scope { pushes: [3, 2], ..IDLE };
-/// Nobody pushes.
+/// No push takes part.
 const QUIET: Scope = Scope { opens: [0, 0], ..ONE };
 /// The repository is empty.
 const EMPTY: Scope = Scope { start: &[Start::Empty], ..ONE };

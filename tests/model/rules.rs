@@ -7,7 +7,7 @@ use crate::state::Set;
 pub(crate) enum Rule {
     /// A session's row holds the epoch at its grant, and nothing idle since then or later is dropped.
     GrantRecordsStart,
-    /// Who adopts a session takes over the smaller start.
+    /// A session that adopts another takes over the smaller start.
     AdoptHandsStartOn,
     /// Being told that an idle blob is here makes it idle anew.
     HaveRevives,
@@ -33,9 +33,9 @@ pub(crate) enum Rule {
     StaleChecksRows,
     /// The batch that moves rows to a new pack moves only those that lie where they were copied from.
     SwitchChecksRows,
-    /// That batch queues the idle rows among them: the item of their old pack is stale now.
+    /// That batch queues the idle rows among them, because the item of their old pack is stale now.
     SwitchQueuesIdle,
-    /// What takes the last count of a row queues it.
+    /// The step that removes the last count of a row queues the row.
     UncountQueues,
     /// Before an object is put, its name is doomed.
     Intents,
@@ -103,13 +103,13 @@ impl Rules {
         Self(Rule::ALL.into_iter().filter(|rule| !rules.contains(rule)).collect())
     }
 
-    /// Whether `rule` holds.
+    /// True if `rule` holds.
     pub(crate) fn has(&self, rule: Rule) -> bool {
         self.0.contains(&rule)
     }
 }
 
-/// What takes part in a run, and how often.
+/// Parts of a run, and their numbers.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Scope {
     /// The page that each pusher wants to commit.
@@ -118,9 +118,9 @@ pub(crate) struct Scope {
     pub(crate) refers: [Set; 2],
     /// Sessions that each pusher may open.
     pub(crate) opens: [u8; 2],
-    /// Whether a pusher may adopt the other's session.
+    /// Permission for a pusher to adopt the other's session.
     pub(crate) adoption: Part,
-    /// Whether pushers ask about pages, too.
+    /// Permission for pushers to ask about pages, too.
     pub(crate) asks_pages: Part,
     /// Runs of the collector.
     pub(crate) runs: u8,
@@ -130,11 +130,11 @@ pub(crate) struct Scope {
     pub(crate) crashes: u8,
     /// How small the steps are.
     pub(crate) grain: Grain,
-    /// What is in the repository at the start.
+    /// Content of the repository at the start.
     pub(crate) start: &'static [Start],
 }
 
-/// Whether something takes part.
+/// Participation of a part in a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Part {
     Takes,
@@ -154,7 +154,7 @@ pub(crate) enum Grain {
 /// A repository to start with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Start {
-    /// Nothing.
+    /// The empty repository.
     Empty,
     /// One snapshot, of page 0.
     Snapshot,

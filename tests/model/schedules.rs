@@ -97,7 +97,7 @@ impl Play {
         }
     }
 
-    /// Whether a snapshot of `page` is listed.
+    /// True if a snapshot of `page` is listed.
     fn lists(&self, page: usize) -> bool {
         self.state.snapshots.iter().any(|one| one.listed == Listed::Yes && one.page == page)
     }

@@ -1,4 +1,4 @@
-//! What there is: rows of the index, objects of the site, and what is in memory only.
+//! State of the model: rows of the index, objects of the site, and memory.
 
 /// Chunks are blobs 0 and 1, pages are blobs 2 and 3.
 pub(crate) const CHUNKS: usize = 2;
@@ -21,7 +21,7 @@ pub(crate) type Epoch = u8;
 pub(crate) struct Set(u16);
 
 impl Set {
-    /// Nothing.
+    /// The empty set.
     pub(crate) const EMPTY: Self = Self(0);
 
     /// These.
@@ -102,7 +102,7 @@ pub(crate) struct Row {
     pub(crate) idle: Epoch,
 }
 
-/// Whether a name is among the doomed.
+/// Fate of a name: doomed or not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(crate) enum Fate {
     #[default]
@@ -110,7 +110,7 @@ pub(crate) enum Fate {
     Doomed,
 }
 
-/// Whether an object is on the site.
+/// Presence of an object on the site.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(crate) enum Site {
     #[default]
@@ -118,7 +118,7 @@ pub(crate) enum Site {
     Present,
 }
 
-/// Whether this process is putting an object at the moment. In memory only.
+/// Transfer of an object that this process is putting at the moment. In memory only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(crate) enum Travel {
     #[default]
@@ -150,7 +150,7 @@ impl Pack {
     }
 }
 
-/// Whether a snapshot has a row.
+/// Presence of a snapshot row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(crate) enum Listed {
     #[default]
@@ -166,10 +166,10 @@ pub(crate) struct Snapshot {
     pub(crate) listed: Listed,
     pub(crate) manifest: Site,
     pub(crate) object: Site,
-    /// Of both names: they are doomed, and taken back, in the same batches.
+    /// Fate of both names: the same batches doom them, and take that back.
     pub(crate) manifest_fate: Fate,
     pub(crate) fate: Fate,
-    /// Whose commit doomed it: the pusher, and how many sessions it could open after that one.
+    /// The pusher whose commit doomed it, and the number of sessions that it could open after that one.
     pub(crate) by: Option<(usize, u8)>,
     pub(crate) travel: Travel,
 }
@@ -200,7 +200,7 @@ pub(crate) struct Pusher {
     pub(crate) step: Step,
     /// The start of its session, while that has a row. A pusher that is not told of its end goes on.
     pub(crate) session: Option<Epoch>,
-    /// What it was told is here. It relies on that as long as its session is open.
+    /// Ids that the session was told are stored. It relies on that as long as its session is open.
     pub(crate) told: Set,
     pub(crate) opens: u8,
 }
@@ -220,7 +220,7 @@ impl Item {
     }
 }
 
-/// What the collector has found, and is about to do in a batch.
+/// Row that the collector has found, and will change in a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Found {
     /// The row of a blob that is idle since this epoch.
@@ -247,7 +247,7 @@ pub(crate) struct Repack {
     pub(crate) to: usize,
 }
 
-/// What went wrong, if anything: seen in a step, not in a state.
+/// Error seen in a step, not in a state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(crate) enum Wrong {
     #[default]
@@ -277,7 +277,7 @@ pub(crate) struct State {
     pub(crate) repack: Option<Repack>,
     // Clients, and their sessions' rows.
     pub(crate) pushers: [Pusher; PUSHERS],
-    // What may still happen.
+    // Remaining runs, crashes and other events.
     pub(crate) runs: u8,
     pub(crate) repacks: u8,
     pub(crate) crashes: u8,
@@ -368,7 +368,7 @@ impl State {
         }
     }
 
-    /// Whether the session of a pusher is open after which it could open so many more.
+    /// True if a pusher has a session open after which it can open as many more as given.
     pub(crate) fn is_open(&self, (who, opens): (usize, u8)) -> bool {
         self.pushers[who].session.is_some() && self.pushers[who].opens == opens
     }
@@ -396,7 +396,7 @@ impl State {
         }
     }
 
-    /// Whether the row is idle since before `start`.
+    /// True if the row is idle since before `start`.
     pub(crate) fn is_idle_before(&self, blob: usize, start: Epoch) -> bool {
         self.rows[blob].is_some_and(|row| row.count == 0 && row.idle < start)
     }

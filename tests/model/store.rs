@@ -162,7 +162,7 @@ fn switch(gc: &Gc, mut state: State) -> Option<State> {
     Some(state)
 }
 
-/// What a crash leaves of packs: nothing of those that are open, and of those on their way what was put.
+/// Effect of a crash on packs: open ones are lost, and of those in transfer the bytes that were put remain.
 pub(crate) fn crash(state: &mut State) {
     state.open = [Set::EMPTY; 2];
     state.publishing = [None; 2];

@@ -40,7 +40,7 @@ fn build(folder: &Path) {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into()));
     cargo.args(["build", "--quiet", "--workspace", "--bins", "--profile", profile, "--target-dir"]);
     cargo.arg(target).current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
-    // What cargo tells a test about its package is not for the next cargo.
+    // Variables that cargo sets for a test must not reach the next cargo.
     for (name, _) in std::env::vars_os() {
         let told = name.to_str().is_some_and(|name| {
             ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"]

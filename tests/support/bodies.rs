@@ -28,22 +28,12 @@ pub fn stream<'a>(frames: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
     [frames.concat().as_slice(), &end].concat()
 }
 
-/// The page of one file that consists of these chunks.
+/// The page of the folder `data` and a file in it that consists of these chunks.
 pub fn page_of(domain: &DomainKey, chunks: &[(ChunkId, u32)]) -> Vec<u8> {
     let mut builder = PageBuilder::new(domain.clone());
-    let entry = Entry {
-        path: EntryPath::new(b"data/file".to_vec()).expect("made to fit"),
-        kind: EntryKind::File,
-        mode: 0o644,
-        uid: 0,
-        gid: 0,
-        mtime: Timestamp { seconds: 1, nanos: 2 },
-        size: chunks.iter().map(|(_, len)| u64::from(*len)).sum(),
-        xattrs: Vec::new(),
-        target: None,
-        link_group: None,
-    };
-    builder.entry(&entry);
+    builder.entry(&entry("data", EntryKind::Folder, 0o755));
+    let size = chunks.iter().map(|(_, len)| u64::from(*len)).sum();
+    builder.entry(&Entry { size, ..entry("data/file", EntryKind::File, 0o644) });
     let mut digest = domain.file_digester();
     for (id, len) in chunks {
         let extent = Extent::Chunk { id: *id, len: *len };
@@ -52,6 +42,22 @@ pub fn page_of(domain: &DomainKey, chunks: &[(ChunkId, u32)]) -> Vec<u8> {
     }
     builder.end_file(FileEnd::Whole(digest.finish()));
     builder.finish().expect("made to fit").bytes
+}
+
+/// An entry of whoever runs the test.
+pub fn entry(path: &str, kind: EntryKind, mode: u32) -> Entry {
+    Entry {
+        path: EntryPath::new(path.as_bytes().to_vec()).expect("made to fit"),
+        kind,
+        mode,
+        uid: rustix::process::geteuid().as_raw(),
+        gid: rustix::process::getegid().as_raw(),
+        mtime: Timestamp { seconds: 1, nanos: 2 },
+        size: 0,
+        xattrs: Vec::new(),
+        target: None,
+        link_group: None,
+    }
 }
 
 /// A file of a snapshot that is made by hand, below the folder `data`.
@@ -69,22 +75,10 @@ pub struct HandMade {
 /// what a manifest says of the pages.
 pub fn pages_of(domain: &DomainKey, files: &[HandMade]) -> (Vec<Vec<u8>>, Vec<PageRef>) {
     let (mut builder, mut pages, mut frames) = (PageBuilder::new(domain.clone()), Vec::new(), Vec::new());
-    let entry = |path: String, kind, mode| Entry {
-        path: EntryPath::new(path.into_bytes()).expect("made to fit"),
-        kind,
-        mode,
-        uid: rustix::process::geteuid().as_raw(),
-        gid: rustix::process::getegid().as_raw(),
-        mtime: Timestamp { seconds: 1, nanos: 2 },
-        size: 0,
-        xattrs: Vec::new(),
-        target: None,
-        link_group: None,
-    };
-    pages.extend(builder.entry(&entry("data".to_owned(), EntryKind::Folder, 0o755)));
+    pages.extend(builder.entry(&entry("data", EntryKind::Folder, 0o755)));
     for HandMade { name, content, end } in files {
         let len = u32::try_from(content.len()).expect("made to fit");
-        let file = entry(format!("data/{name}"), EntryKind::File, 0o644);
+        let file = entry(&format!("data/{name}"), EntryKind::File, 0o644);
         pages.extend(builder.entry(&Entry { size: len.into(), ..file }));
         let mut digest = domain.file_digester();
         if len > 0 {

@@ -69,18 +69,18 @@ impl Running {
         let (sender, done) = mpsc::channel();
         std::thread::spawn(move || {
             let output = child.wait_with_output().expect("our own child can be waited for");
-            // Nobody may be waiting any more.
+            // The receiver may be gone.
             let _ = sender.send(Done::new(output.status, &output.stdout, &output.stderr));
         });
         Self { pid, done }
     }
 
-    /// What became of it, if it ends within `time`.
+    /// The result, if the program ends within `time`.
     pub fn within(&self, time: Duration) -> Option<Done> {
         self.done.recv_timeout(time).ok()
     }
 
-    /// What became of it.
+    /// Waits for the result.
     ///
     /// # Panics
     /// If it does not end within the patience of a test.
@@ -288,7 +288,7 @@ impl Client {
         run_to_end(command)
     }
 
-    /// What the server has.
+    /// Status of the server.
     ///
     /// # Panics
     /// If it does not say.

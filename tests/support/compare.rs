@@ -50,8 +50,8 @@ pub fn assert_same(left: &Path, right: &Path) {
     assert_eq!(itemized, "", "rsync finds {} and {} to differ", left.display(), right.display());
 }
 
-/// What `rsync` would change on the right to make it the left: nothing if they are the same, or if
-/// there is no `rsync`.
+/// Changes that `rsync` would make on the right to make it equal to the left: nothing if they are equal, or
+/// if there is no `rsync`.
 ///
 /// # Panics
 /// If it fails.
@@ -147,7 +147,7 @@ impl Entry {
         }
     }
 
-    /// Whether at least a megabyte of it is not stored: less may be the file system's doing.
+    /// True if at least a megabyte of the file is a hole: less may be due to the file system.
     fn is_sparse(&self) -> bool {
         self.meta.blocks() * 512 + (1 << 20) <= self.meta.len()
     }

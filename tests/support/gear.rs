@@ -1,4 +1,4 @@
-//! What a machine may lack. What cannot run says so; a program that could be installed fails the test
+//! Tools that a machine may lack. What cannot run says so; a program that could be installed fails the test
 //! where everything is required.
 
 use std::io::Write;
@@ -15,7 +15,7 @@ pub fn skip(why: &str) {
     let _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
 }
 
-/// Whether `program` is installed; if not, says that what needs it is skipped.
+/// True if `program` is installed; if not, prints that tests which need it are skipped.
 ///
 /// # Panics
 /// If it is missing and [`REQUIRE`] is set.
@@ -28,13 +28,13 @@ pub fn has(program: &str) -> bool {
     found
 }
 
-/// Whether `program` is found where programs are.
+/// True if `program` is in a folder of PATH.
 pub fn is_installed(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
 
-/// Whether this process may do everything.
+/// True if this process has all rights.
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
@@ -44,13 +44,14 @@ pub fn rounds(few: usize, many: usize) -> usize {
     if is_set(NIGHTLY) { many } else { few }
 }
 
-/// Whether a test goes on that has done so many of its `rounds`. One that has not `met` by chance what it is about
-/// goes on past the last of them, to ten times as many at most: no fixed number is enough on every machine.
+/// True if a test that has done this many of its `rounds` continues. One that has not `met` by chance what it
+/// is about goes on past the last of them, to ten times as many at most: no fixed number is enough on every
+/// machine.
 pub fn goes_on(done: usize, rounds: usize, met: bool) -> bool {
     done < if met { rounds } else { rounds * 10 }
 }
 
-/// Whether the variable is set to `1`.
+/// True if the variable is set to `1`.
 pub fn is_set(variable: &str) -> bool {
     std::env::var_os(variable).is_some_and(|value| value == "1")
 }

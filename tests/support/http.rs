@@ -42,7 +42,7 @@ impl Answer {
     }
 }
 
-/// What a request says of the length of its body.
+/// The length of its body that a request declares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Length {
     /// The truth.
@@ -51,7 +51,7 @@ pub enum Length {
     Claimed(u64),
     /// This many bytes, and then the connection is closed, however many came.
     BrokenOff(u64),
-    /// Nothing: the body comes in pieces.
+    /// No length: the body is sent in pieces.
     Chunked,
 }
 
@@ -152,7 +152,7 @@ impl Wire {
         &self.authorization
     }
 
-    /// What the server has.
+    /// Status of the server.
     ///
     /// # Panics
     /// If it does not say.
@@ -189,7 +189,7 @@ impl Wire {
         self.send("POST", "/v1/sessions", &body).json()
     }
 
-    /// What the server says of `ids` to a session; `query` is empty or `?coming=wait`.
+    /// Answer of the server about `ids` to a session; `query` is empty or `?coming=wait`.
     ///
     /// # Panics
     /// If the server refuses.
@@ -203,7 +203,7 @@ impl Wire {
     }
 }
 
-/// What to do once everything was sent.
+/// Action after everything was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum After {
     Listen,

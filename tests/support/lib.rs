@@ -1,4 +1,4 @@
-//! What the suites stand on: the real programs as processes, made-up trees, and a judge of trees.
+//! Support for all suites: the real programs as processes, made-up trees, and a judge of trees.
 //!
 //! | module | what it promises |
 //! |---|---|

@@ -21,10 +21,10 @@ use crate::world::Folder;
 /// Large enough for XFS, which is not made smaller than 300 MiB. Nearly all of it is a hole.
 const IMAGE_LEN: u64 = 512 << 20;
 
-/// What is copied and compared at once.
+/// Bytes that are copied and compared at once.
 const PIECE_LEN: u64 = 1 << 20;
 
-/// What the names of the folders begin with at which images are mounted. The number of the process follows.
+/// Prefix of the names of the folders at which images are mounted. The number of the process follows.
 const MOUNT_PREFIX: &str = "astacus-loop-";
 
 /// A kind of file system.
@@ -122,14 +122,14 @@ impl LoopImage {
         Err(String::from_utf8_lossy(&mounted.stderr).into_owned())
     }
 
-    /// Where it is mounted.
+    /// Mount point of the image.
     pub fn path(&self) -> &Path {
         &self.at
     }
 
-    /// What a power cut at this moment would leave, mounted beside it: the journal was replayed.
+    /// State after a power cut at this moment, mounted beside it: the journal was replayed.
     ///
-    /// Whoever writes to it should stand still; what the kernel writes meanwhile does no harm.
+    /// Writers should stand still; the kernel's own writes meanwhile do no harm.
     ///
     /// # Panics
     /// If the image never stands still, or what is left of it cannot be mounted.
@@ -163,7 +163,7 @@ pub fn mount_point(folder: &Folder, name: &str) -> PathBuf {
 fn keep_syncs_off_the_host(at: &Path) {
     let device = std::fs::metadata(at).expect("it is mounted").dev();
     let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
-    // Where it cannot be declared, all is as true and takes longer.
+    // Without this setting the results are the same, and the test takes longer.
     let _ = std::fs::write(format!("/sys/dev/block/{major}:{minor}/queue/write_cache"), "write through");
 }
 
@@ -176,12 +176,12 @@ fn unmount(at: &Path, options: &[&str]) -> bool {
 fn unmount_leftovers() {
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     for at in mounts.lines().filter_map(|line| line.split(' ').nth(1)).filter(|at| is_leftover(at)) {
-        // Nothing of a new run lies there; it may stay.
+        // No file of a new run is there; the image may stay mounted.
         unmount(Path::new(at), &["--lazy"]);
     }
 }
 
-/// Whether an image is mounted at `at` by a process that is gone.
+/// True if an image is mounted at `at` by a dead process.
 fn is_leftover(at: &str) -> bool {
     let name = at.rsplit('/').next().and_then(|name| name.strip_prefix(MOUNT_PREFIX));
     let owner = name.and_then(|name| name.split('-').next()?.parse::<u32>().ok());

@@ -24,7 +24,7 @@ impl Tmpfs {
         None
     }
 
-    /// Where it is.
+    /// Path of the mount.
     pub fn path(&self) -> &Path {
         &self.0
     }
@@ -68,7 +68,7 @@ impl Xfs {
     /// The same, of `len` bytes.
     ///
     /// # Panics
-    /// As [`mount`](Self::mount).
+    /// Like [`mount`](Self::mount).
     pub fn mount_of(image: &Path, at: PathBuf, len: u64) -> Option<Self> {
         if !gear::is_root() {
             gear::skip("only root can mount a small file system");
@@ -89,7 +89,7 @@ impl Xfs {
         None
     }
 
-    /// Where it is.
+    /// Path of the mount.
     pub fn path(&self) -> &Path {
         &self.0
     }
@@ -105,7 +105,7 @@ impl Drop for Xfs {
 const LEAST_XFS_LEN: u64 = 400 << 20;
 
 fn unmount(at: &Path) {
-    // What stays mounted goes with the machine; the test is over.
+    // An image that stays mounted goes away with the machine; the test is over.
     let _ = Command::new("umount").arg("--lazy").arg(at).status();
 }
 

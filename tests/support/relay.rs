@@ -127,7 +127,7 @@ fn pass_on(mut from: TcpStream, mut to: TcpStream, way: &Way) {
         }
         way.passed.fetch_add(u64::try_from(len).expect("a piece is short"), Ordering::Relaxed);
     }
-    // Whoever has gone already minds nothing.
+    // A closed connection ignores this.
     let _ = from.shutdown(Shutdown::Both);
     let _ = to.shutdown(Shutdown::Both);
 }

@@ -1,4 +1,5 @@
-//! Whether a JSON document fits a schema of `docs/openapi.json`: as much of it as that uses.
+//! Compares a JSON document with a schema of `docs/openapi.json`, for the parts of the standard that the file
+//! uses.
 
 use std::path::Path;
 
@@ -23,7 +24,7 @@ impl OpenApi {
         &self.0
     }
 
-    /// What is wrong with an answer to a request, by its status and its media type; empty if it fits.
+    /// Mismatches of an answer to a request, by its status and its media type; empty if it fits.
     pub fn misfits(&self, path: &str, method: &str, status: &str, answer: &Value) -> Vec<String> {
         let responses = ["paths", path, method, "responses"].into_iter().fold(&self.0, get);
         let response = responses.get(status).unwrap_or(get(responses, "default"));

@@ -170,7 +170,7 @@ impl Server {
         Pid::from_child(self.child.as_ref().expect("the server runs"))
     }
 
-    /// Whether the process is still there.
+    /// True if the process is still alive.
     pub fn runs(&mut self) -> bool {
         self.child.as_mut().is_some_and(|child| child.try_wait().is_ok_and(|status| status.is_none()))
     }
@@ -214,7 +214,7 @@ impl Server {
         self.allowed.push(text.to_owned());
     }
 
-    /// What it has logged so far, over all its starts.
+    /// Log so far, over all its starts.
     pub fn log(&self) -> String {
         lines(&self.log).iter().fold(String::new(), |mut log, line| {
             let _ = writeln!(log, "  | {line}");
@@ -264,7 +264,7 @@ impl Drop for Server {
     }
 }
 
-/// Whether a line of a log tells of an error, or of a panic.
+/// True if a line of a log reports an error or a panic.
 fn is_error(line: &str) -> bool {
     line.split_whitespace().take(2).any(|word| word == "ERROR") || line.contains("panicked at")
 }
@@ -289,7 +289,7 @@ fn first_line(stdout: impl Read + Send + 'static) -> Option<String> {
         let mut stdout = BufReader::new(stdout);
         let mut line = String::new();
         let read = stdout.read_line(&mut line);
-        // Nobody may be waiting any more.
+        // The receiver may be gone.
         let _ = sender.send(read.ok().filter(|read| *read > 0).map(|_| line.trim_end().to_owned()));
         let _ = stdout.read_to_string(&mut line);
     });

@@ -27,7 +27,7 @@ pub fn within<T>(time: Duration, mut look: impl FnMut() -> Option<T>) -> Option<
         if left.is_zero() {
             return None;
         }
-        // Nobody ever sends: this is a pause that is shorter than the eye can see.
+        // Nothing is ever sent: this is a pause that is too short to notice.
         let _ = never.recv_timeout(PAUSE.min(left));
         left = left.saturating_sub(PAUSE);
     }

@@ -113,7 +113,7 @@ impl Drop for Folder {
 
 /// Makes every folder below `path` writable, so that all of it can be removed.
 fn open_up(path: &Path) {
-    // What cannot be opened stays behind in the temporary folder of the machine; no test depends on it.
+    // Folders that cannot be opened stay in the temporary folder of the machine; no test depends on it.
     let _ = std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755));
     let Ok(entries) = std::fs::read_dir(path) else { return };
     for entry in entries.flatten() {

@@ -70,7 +70,7 @@ fn add(builder: &mut PageBuilder, items: &[Item], pages: &mut Vec<Page>) {
     }
 }
 
-/// What the pages say, put together again.
+/// Joins the records of the pages again.
 fn read(pages: &[Vec<u8>]) -> Vec<Item> {
     let mut items: Vec<Item> = Vec::new();
     for record in pages.iter().flat_map(|page| decode(page).unwrap()) {
@@ -167,8 +167,8 @@ fn a_file_of_50_000_extents_spans_pages_and_reads_back() {
     assert_eq!(read(&pages), items);
 }
 
-/// Content that never ends a page by itself, such as one chunk again and again, does not make it endless.
-/// What came after the mark leaves no trace, however many pages it filled.
+/// Content that never ends a page by itself, such as one repeated chunk, does not make it endless. A rewind
+/// to the mark leaves no trace of later records, however many pages they filled.
 #[test]
 fn a_builder_that_goes_back_builds_what_it_would_have_built() {
     let (before, after) = (small_files(300), small_files(900));

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::json::ErrorBody;
 
-/// Whether an audit mends what it finds.
+/// Permission for an audit to repair wrong counts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Repair {
@@ -19,11 +19,11 @@ pub enum Repair {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AuditRequest {
-    /// Whether it mends.
+    /// Permission to repair.
     pub repair: Repair,
 }
 
-/// What became of something that an audit found.
+/// Outcome of a problem that an audit found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AuditState {
@@ -38,16 +38,16 @@ pub enum AuditState {
 pub struct AuditFinding {
     /// The object or row, by its id or name.
     pub object: String,
-    /// What is wrong with it.
+    /// Description of the problem.
     pub problem: String,
-    /// What became of it.
+    /// Outcome of the problem.
     pub state: AuditState,
 }
 
-/// What an audit did.
+/// Result of an audit.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditReport {
-    /// Whether it mended.
+    /// Permission that the request gave to repair.
     pub repair: Repair,
     /// Manifests read.
     pub manifests: u64,
@@ -71,7 +71,7 @@ pub struct AuditReport {
 }
 
 impl AuditReport {
-    /// Whether nothing is wrong, or not any more.
+    /// True if no problem remains.
     pub fn is_sound(&self) -> bool {
         self.found == self.mended
     }

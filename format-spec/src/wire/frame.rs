@@ -26,10 +26,10 @@ pub const FRAME_HEADER_LEN: usize = 44;
 
 const END: u8 = 255;
 
-/// What stands before a payload.
+/// Fields before a payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrameHeader {
-    /// What the payload is.
+    /// Properties of the payload.
     pub info: BlobInfo,
     /// Its length in bytes.
     pub payload_len: u32,
@@ -111,7 +111,7 @@ fn decode_head(bytes: &[u8; FRAME_HEADER_LEN]) -> Result<Head, FormatError> {
 /// A blob on its way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
-    /// What it is.
+    /// Properties of the blob.
     pub info: BlobInfo,
     /// Its compressed plaintext.
     pub payload: Bytes,
@@ -148,8 +148,8 @@ impl FrameReader {
         self.buffer.len()
     }
 
-    /// What the next frame says that it is, as soon as its first bytes came: so that it can be refused before all of
-    /// it is in memory. `None` until then, and at the end.
+    /// Header of the next frame as soon as its first bytes arrived, so that the frame can be refused before
+    /// all of it is in memory. `None` until then, and at the end.
     ///
     /// # Errors
     /// [`FormatError`] if the bytes are no frame.
@@ -211,7 +211,11 @@ impl FrameReader {
     /// # Errors
     /// [`FormatError::Malformed`] if it was cut short.
     pub fn finish(self) -> Result<(), FormatError> {
-        if self.ended { Ok(()) } else { Err(FormatError::malformed("frames", "cut short: no end frame")) }
+        if self.ended {
+            Ok(())
+        } else {
+            Err(FormatError::malformed("frames", "cut short: the end frame is missing"))
+        }
     }
 }
 
@@ -240,7 +244,7 @@ pub fn parse_ids(body: &[u8]) -> Result<Vec<ChunkId>, FormatError> {
     Ok(ids.iter().map(|id| ChunkId::from_bytes(*id)).collect())
 }
 
-/// What the server says of one id that it was asked about: one byte of the answer.
+/// Answer of the server for one requested id: one byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Held {
     /// It is not there. After `coming=wait`, whoever asked is the one to send it.
@@ -270,7 +274,7 @@ pub fn encode_held(held: &[Held]) -> Vec<u8> {
     held.iter().map(|held| held.code()).collect()
 }
 
-/// What an answer's body says of the `expected` ids that it was asked about.
+/// Parses the answer for the `expected` requested ids.
 ///
 /// # Errors
 /// [`FormatError::Malformed`] if it has another length, or a byte that means nothing.

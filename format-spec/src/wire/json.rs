@@ -29,7 +29,7 @@ pub struct OpenSession {
     pub expected_bytes: Option<u64>,
 }
 
-/// Whether a client may rely on what it remembers of an earlier push.
+/// Validity of a client's saved state of an earlier push.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BaseState {
@@ -84,9 +84,9 @@ pub struct SessionOpened {
     pub domain_key: String,
     /// How to cut.
     pub chunker: ChunkerSpec,
-    /// What became of the base that was asked for.
+    /// Validity of the requested base.
     pub base: BaseState,
-    /// Whether the session to adopt was open, and is over now.
+    /// True if the session to adopt was open; it has ended now.
     #[serde(default)]
     pub adopted: bool,
 }
@@ -103,7 +103,7 @@ pub struct OpenSessions {
 pub struct OpenSessionInfo {
     /// Its id.
     pub session: SessionId,
-    /// Whose push it is.
+    /// Cluster of the push.
     pub cluster: ClusterName,
     /// The node that pushes.
     pub node: NodeName,
@@ -120,7 +120,7 @@ pub struct SessionRenewed {
     pub ttl_ms: u64,
 }
 
-/// What became of a body of frames.
+/// Result of a body of frames.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct BlobsStored {
     /// Blobs that were new.
@@ -148,7 +148,7 @@ pub struct Committed {
     pub manifest: ManifestId,
     /// How safe it is when this answer is sent.
     pub durability: Durability,
-    /// Whether the server's clock jumped, so that the snapshot may bear a wrong time.
+    /// True if the server's clock jumped, so that the time of the snapshot may be wrong.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub clock_jumped: bool,
 }
@@ -172,7 +172,7 @@ pub struct SnapshotInfo {
     pub bytes: u64,
     /// Files that are missing from it.
     pub problems: u64,
-    /// What the push of each node did, as far as it said so.
+    /// Statistics of each node's push, where known.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pushes: Vec<NodePush>,
     /// If it was forgotten: until when it can be brought back, RFC 3339 in UTC.
@@ -193,7 +193,7 @@ pub struct SnapshotInfo {
     /// Its place in the order of all commits; 0 if it is of an earlier build.
     #[serde(default)]
     pub number: u64,
-    /// Whether it is from a moment that the server's clock has not reached.
+    /// True if it is from a moment that the server's clock has not reached.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub ahead_of_clock: bool,
     /// If it is suspect: the snapshot that held more than twice as much, and what that held.
@@ -219,12 +219,12 @@ pub struct NodeOrigin {
     pub folders: u32,
 }
 
-/// What the push of one node did.
+/// Statistics of the push of one node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodePush {
     /// The node.
     pub node: NodeName,
-    /// What it did.
+    /// The statistics.
     #[serde(flatten)]
     pub stats: PushStats,
 }
@@ -245,14 +245,14 @@ pub struct SnapshotList {
     pub next: Option<String>,
 }
 
-/// What a reader needs to check the chunks of a snapshot.
+/// Keys that a reader needs to check the chunks of a snapshot.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SnapshotKey {
     /// The dedup domain's key: 64 hex digits.
     pub domain_key: String,
 }
 
-/// What a server has.
+/// State of a server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     /// Name and version of the server program.
@@ -271,7 +271,7 @@ pub struct Status {
     pub stored_bytes: u64,
     /// Sessions that are open.
     pub open_sessions: u64,
-    /// What an operator must look at; empty means that all is well.
+    /// Active alarms; empty if there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub alarms: Vec<super::Alarm>,
 }
@@ -281,7 +281,7 @@ pub struct Status {
 pub struct ErrorBody {
     /// Stable name of the error, for programs.
     pub code: String,
-    /// What the caller can do about it.
+    /// Action that the caller can take.
     pub class: ErrorClass,
     /// The error and its causes, for people.
     pub message: String,

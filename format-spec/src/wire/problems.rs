@@ -11,7 +11,7 @@ pub const MAX_FILE_PROBLEMS: u32 = 1_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FileState {
-    /// Nothing that could be restored.
+    /// The snapshot has nothing of the file that could be restored.
     Missing,
     /// The file or folder, but not all that belongs to it: the reason says what is missing.
     Incomplete,

@@ -13,7 +13,7 @@ use crate::snapshot::SnapshotState;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RetentionPolicy {
-    /// As many complete snapshots always stay, the newest; 3 unless given.
+    /// Number of the newest complete snapshots that are always kept; 3 unless given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub minimum: Option<u32>,
     /// No more complete snapshots than this stay.
@@ -42,18 +42,18 @@ pub struct RetentionPolicy {
     pub keep_yearly: Option<u32>,
 }
 
-/// Whether something is done, or only told what it would do.
+/// Choice between a change and a dry run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RunMode {
-    /// Nothing changes.
+    /// Dry run: nothing changes.
     #[default]
     Plan,
     /// It is done.
     Apply,
 }
 
-/// What may become of the newest complete snapshot of a series.
+/// Treatment of the newest complete snapshot of a series.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LastComplete {
@@ -80,13 +80,13 @@ pub struct ForgetRequest {
     pub labels: Vec<LabelChoice>,
     /// The policy; if there is none, that of the server's configuration.
     pub policy: Option<RetentionPolicy>,
-    /// Whether the last complete one may go.
+    /// Permission to delete the last complete snapshot.
     pub last_complete: LastComplete,
     /// The server's clock jumped, and is right now: retention goes on.
     pub accept_clock: bool,
 }
 
-/// What becomes of a snapshot.
+/// Decision about a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
@@ -118,7 +118,7 @@ pub struct ForgetLine {
     pub created: String,
     /// Complete or partial.
     pub state: SnapshotState,
-    /// What becomes of it.
+    /// Decision about it.
     pub verdict: Verdict,
     /// Why, for people.
     pub reasons: Vec<String>,
@@ -129,10 +129,10 @@ pub struct ForgetLine {
     pub until: Option<String>,
 }
 
-/// What a request to forget did, or would do.
+/// Result of a request to forget, or of its dry run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ForgetReport {
-    /// Whether it was done.
+    /// Mode of the request.
     pub mode: RunMode,
     /// Every snapshot that was looked at, oldest first.
     pub snapshots: Vec<ForgetLine>,
@@ -160,7 +160,7 @@ pub enum Delays {
     Skip,
 }
 
-/// What happens when more would go than may go in a day.
+/// Behaviour at the daily deletion limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LargeDelete {
@@ -177,9 +177,9 @@ pub enum LargeDelete {
 pub struct GcRequest {
     /// Plan or apply.
     pub mode: RunMode,
-    /// Whether delays count.
+    /// Treatment of delays.
     pub delays: Delays,
-    /// Whether more than a day's share may go.
+    /// Behaviour at the daily deletion limit.
     pub large: LargeDelete,
     /// Bytes that repacking may copy in this run; without, that of the configuration.
     pub max_copy_bytes: Option<u64>,
@@ -211,8 +211,8 @@ pub struct Pinning {
     pub cluster: ClusterName,
     /// Its node.
     pub node: NodeName,
-    /// All that is idle since its start or later: it and every session that began before it must be over
-    /// before that goes.
+    /// All data that is idle since the start of the session or later. It can be deleted only after this
+    /// session and all earlier ones have ended.
     pub holds: Amount,
 }
 
@@ -227,10 +227,10 @@ pub struct Waiting {
     pub until: String,
 }
 
-/// What a run of the collector did, or would do.
+/// Result of a run of the collector, or of its dry run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GcReport {
-    /// Whether it was done.
+    /// Mode of the request.
     pub mode: RunMode,
     /// Forgotten snapshots whose delay was over: they are gone for good.
     pub purged: Vec<SnapshotId>,
@@ -246,16 +246,16 @@ pub struct GcReport {
     pub copied_bytes: u64,
     /// Objects that were deleted from the site.
     pub deleted: Amount,
-    /// What open sessions hold back, the longest first.
+    /// Open sessions with the data that is kept for them, the longest first.
     pub pinned: Vec<Pinning>,
-    /// What goes later. At most 1,000 are listed.
+    /// Objects that will be deleted later. At most 1,000 are listed.
     pub waiting: Vec<Waiting>,
-    /// All that goes later.
+    /// Sum of all objects that will be deleted later.
     pub waiting_total: Amount,
     /// Why the run ended before everything was done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopped: Option<String>,
-    /// What could not be done, and stays as it is.
+    /// Objects that could not be processed and are unchanged.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,
 }
@@ -266,7 +266,7 @@ pub struct GcReport {
 pub enum GcEvent {
     /// How far it is.
     Progress {
-        /// What it does: `purge`, `pages`, `chunks`, `repack`, `delete`.
+        /// Current phase: `purge`, `pages`, `chunks`, `repack`, `delete`.
         phase: String,
         /// Things done in this phase.
         done: u64,
@@ -277,7 +277,7 @@ pub enum GcEvent {
     Failed(ErrorBody),
 }
 
-/// What data takes, by three measures.
+/// Size of data, by three measures.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Space {
     /// Bytes of all files in all snapshots.
@@ -295,12 +295,12 @@ pub struct ClusterStats {
     pub cluster: ClusterName,
     /// Its snapshots.
     pub snapshots: u64,
-    /// What they take. Unique and stored bytes include pages, and what is not collected yet.
+    /// Size of its data. Unique and stored bytes include pages, and what is not collected yet.
     #[serde(flatten)]
     pub space: Space,
 }
 
-/// What the snapshots of one node take.
+/// Size of the snapshots of one node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeStats {
     /// The cluster.
@@ -309,12 +309,12 @@ pub struct NodeStats {
     pub node: NodeName,
     /// Snapshots that hold it.
     pub snapshots: u64,
-    /// What they take.
+    /// Size of its data.
     #[serde(flatten)]
     pub space: Space,
 }
 
-/// What one snapshot takes.
+/// Size of one snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotStats {
     /// The snapshot.
@@ -326,7 +326,7 @@ pub struct SnapshotStats {
     pub origins: Vec<NodeOrigin>,
     /// When it was committed.
     pub created: String,
-    /// What it takes.
+    /// Size of its data.
     #[serde(flatten)]
     pub space: Space,
     /// Stored bytes that nothing but this snapshot needs: what its going frees.
@@ -340,18 +340,18 @@ pub struct NotCounted {
     pub id: SnapshotId,
     /// The cluster.
     pub cluster: ClusterName,
-    /// What cannot be read, and why.
+    /// Unreadable object and reason.
     pub why: String,
 }
 
-/// What the repository takes, and for whom.
+/// Sizes of the repository, its clusters, nodes and snapshots.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatsReport {
-    /// By cluster.
+    /// Sizes by cluster.
     pub clusters: Vec<ClusterStats>,
-    /// By node.
+    /// Sizes by node.
     pub nodes: Vec<NodeStats>,
-    /// By snapshot, oldest first.
+    /// Sizes by snapshot, oldest first.
     pub snapshots: Vec<SnapshotStats>,
     /// Snapshots that are in none of the lists but `clusters`, as something of them cannot be read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -386,7 +386,7 @@ pub struct ChunkLocation {
     /// Without references: since which epoch of the collector.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_since: Option<u64>,
-    /// What is wrong with its stored bytes, if anything is known.
+    /// Description of known damage to its stored bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub damaged: Option<String>,
 }
@@ -394,7 +394,7 @@ pub struct ChunkLocation {
 /// One snapshot with all that is known of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotDetail {
-    /// What everybody is told.
+    /// Fields that every list has.
     #[serde(flatten)]
     pub info: SnapshotInfo,
     /// Stored bytes that nothing but this snapshot needs, if they can be counted.

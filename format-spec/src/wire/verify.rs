@@ -11,11 +11,11 @@ use crate::id::{NodeName, SnapshotId};
 pub enum VerifyLevel {
     /// Every page and chunk that a snapshot needs is in the index.
     Index,
-    /// And every pack that the index names is on the site, with the right length.
+    /// Like `Index`, and every pack that the index names exists on the site with the right length.
     Exists,
-    /// And every byte of every pack is as it was written.
+    /// Like `Exists`, and every byte of every pack is correct.
     Read,
-    /// And every file of every snapshot comes out whole: order of its parts, length, digest.
+    /// Like `Read`, and every file of every snapshot can be restored: order of its parts, length, digest.
     Restore,
 }
 
@@ -54,7 +54,7 @@ pub struct VerifyLimits {
     /// No pack is begun that would make it more bytes than this, but for the first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_bytes: Option<u64>,
-    /// Nothing is begun once this many milliseconds are over.
+    /// Time in milliseconds after which no new work starts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_time_ms: Option<u64>,
     /// Bytes per second of packs that are read at most, on average.
@@ -63,7 +63,7 @@ pub struct VerifyLimits {
 }
 
 impl VerifyLimits {
-    /// Whether a run with them may leave packs out.
+    /// True if a run with these limits may skip packs.
     pub fn is_partial(&self) -> bool {
         self.sample_ppm.is_some() || self.max_bytes.is_some() || self.max_time_ms.is_some()
     }
@@ -116,7 +116,7 @@ pub struct Finding {
     pub kind: FindingKind,
     /// The object, by its id or name.
     pub object: String,
-    /// What is wrong with it.
+    /// Description of the problem.
     pub problem: String,
     /// The snapshots that it hurts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -140,13 +140,13 @@ fn is_zero(count: &u64) -> bool {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct FindingCounts {
-    /// Of [`FindingKind::Corrupt`].
+    /// Number of [`FindingKind::Corrupt`] findings.
     pub corrupt: u64,
-    /// Of [`FindingKind::Missing`].
+    /// Number of [`FindingKind::Missing`] findings.
     pub missing: u64,
-    /// Of [`FindingKind::Unreadable`].
+    /// Number of [`FindingKind::Unreadable`] findings.
     pub unreadable: u64,
-    /// Of [`FindingKind::Index`].
+    /// Number of [`FindingKind::Index`] findings.
     pub index: u64,
 }
 
@@ -177,7 +177,7 @@ pub enum Stopped {
     Time,
 }
 
-/// What a check did.
+/// Result of a check.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct VerifyReport {
@@ -212,7 +212,7 @@ pub struct VerifyReport {
     pub oldest_verified: Option<String>,
     /// How much is wrong.
     pub counts: FindingCounts,
-    /// What is wrong; empty means that all is well.
+    /// Problems found; empty if there are none.
     pub findings: Vec<Finding>,
 }
 

@@ -36,7 +36,7 @@ pub struct Alarm {
     /// The series or the channel that the alarm is about, if its code can be up for several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
-    /// What is wrong and what to do, for people.
+    /// Description of the problem and the way out, for people.
     pub message: String,
     /// Since when.
     pub since: String,
@@ -60,7 +60,7 @@ pub struct Acknowledged {
 /// Alarms that are up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Alarms {
-    /// By code and subject.
+    /// Alarms, sorted by code and subject.
     pub alarms: Vec<Alarm>,
 }
 
@@ -99,9 +99,9 @@ pub struct SeriesScope {
 pub enum Expectation {
     /// The last good snapshot is no older than so many seconds.
     MaxAgeSeconds(u64),
-    /// Nothing is pushed any more, and no alarm tells so.
+    /// The series is no longer pushed, and raises no alarm for that.
     Retired,
-    /// Nothing but what the configuration and their own history say.
+    /// The configuration and the history of the series decide.
     Usual,
 }
 
@@ -139,7 +139,7 @@ pub enum FreshnessState {
     Overdue,
     /// An operator said that nothing is pushed any more.
     Retired,
-    /// Nothing says how old it may be.
+    /// There is no maximum age.
     NoLimit,
 }
 
@@ -168,7 +168,7 @@ pub struct SeriesFreshness {
     pub max_age_source: Option<AgeSource>,
     /// How it stands.
     pub state: FreshnessState,
-    /// So many of its newest snapshots are partial, in a row.
+    /// Number of its newest snapshots in a row that are partial.
     pub partial_in_a_row: u64,
     /// Its snapshots that are listed.
     pub snapshots: u64,
@@ -177,8 +177,8 @@ pub struct SeriesFreshness {
 /// All series, and the rules that `astacus-admin freshness` has set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FreshnessReport {
-    /// By subject, with those that a rule expects and that have no snapshot.
+    /// Series, sorted by subject, including those that a rule expects and that have no snapshot.
     pub series: Vec<SeriesFreshness>,
-    /// By scope.
+    /// Rules, sorted by scope.
     pub rules: Vec<FreshnessRule>,
 }

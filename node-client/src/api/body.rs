@@ -27,7 +27,7 @@ impl Segments {
         self.len
     }
 
-    /// Whether there is nothing to send.
+    /// True if there is nothing to send.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }

@@ -119,7 +119,7 @@ impl Write for Stream {
     }
 }
 
-/// Whether a connection is still there.
+/// Presence of a connection.
 #[derive(Clone)]
 struct Presence(watch::Receiver<()>);
 
@@ -131,7 +131,7 @@ impl Presence {
     }
 
     async fn end(&mut self) {
-        // Nothing is ever sent: this is told of the end alone.
+        // The sender never sends: only its end is reported.
         while self.0.changed().await.is_ok() {}
     }
 
@@ -147,7 +147,8 @@ pub(super) async fn lost(mut used: CaptureConnection) {
     lost_by(|| used.connection_metadata().as_ref().and_then(Presence::of)).await;
 }
 
-/// As [`lost`]; `used` tells the connection that the request is given to now, and `None` if there is none to come.
+/// Like [`lost`]; `used` returns the connection that currently has the request, or `None` if no other will
+/// follow.
 async fn lost_by(mut used: impl FnMut() -> Option<Presence>) {
     let mut last: Option<Presence> = None;
     while let Some(mut now) = used() {

@@ -4,15 +4,14 @@
 //! again when no answer came. Methods are async; threads that compute call them through
 //! [`tokio::runtime::Handle::block_on`].
 
-mod audit;
 mod body;
 mod connection;
+mod operation;
 mod retry;
 mod upkeep;
 mod watch;
 
 use std::net::IpAddr;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -30,15 +29,25 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use body::Segments;
+pub use operation::Step;
 pub use retry::Retry;
 
 use self::connection::Connector;
 use self::retry::TELL_AFTER;
 use crate::error::ClientError;
-use crate::push::Smaller;
 
 /// Longest answer that is read into memory when it is not frames.
 const MAX_ANSWER_LEN: usize = format_spec::manifest::MAX_MANIFEST_LEN;
+
+/// Permission for a push to be much smaller than the one before.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Smaller {
+    /// Then its snapshot is suspect.
+    #[default]
+    Suspect,
+    /// The smaller size is accepted.
+    Meant,
+}
 
 /// A connection pool to one server. Clones share it.
 #[derive(Clone)]
@@ -47,11 +56,11 @@ pub struct Api {
     server: String,
     authorization: header::HeaderValue,
     retry: Retry,
-    /// Whether the server has answered anything yet.
+    /// True once the server has answered.
     has_answered: Arc<AtomicBool>,
 }
 
-/// What a push does about chunks that another session is sending at this moment.
+/// Handling of chunks that another session is sending at this moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Coming {
     /// It leaves them to the other, and asks again later: they are [`Held::Coming`]. In return it promises
@@ -101,7 +110,7 @@ impl Call {
 
 const OCTETS: &str = "application/octet-stream";
 
-/// Whether a request to `server` stays on this machine, as the token must: it goes in clear.
+/// True if a request to `server` stays on this machine, as it must, because the token is sent unencrypted.
 fn is_this_machine(server: &str) -> bool {
     let uri = server.parse::<Uri>().ok();
     let host = uri.as_ref().and_then(Uri::host).unwrap_or_default();
@@ -124,8 +133,7 @@ impl Api {
         });
         if usable && !is_this_machine(&server) {
             return Err(ClientError::Usage(format!(
-                "`{server}` is another machine, and the token would cross the network for anybody to read: open a tunnel, \
-                 such as `ssh -N -L 5515:127.0.0.1:5515 HOST`, and use http://127.0.0.1:5515"
+                "`{server}` is another machine, and without TLS the token would cross the network unencrypted: open a tunnel, such as `ssh -N -L 5515:127.0.0.1:5515 HOST`, and use http://127.0.0.1:5515"
             )));
         }
         if !usable {
@@ -133,7 +141,7 @@ impl Api {
             return Err(ClientError::Usage(format!("`{server}` is not a server address: {hint}")));
         }
         let mut authorization = header::HeaderValue::try_from(format!("Bearer {token}"))
-            .map_err(|_| ClientError::Usage("the token holds characters that no token has".to_owned()))?;
+            .map_err(|_| ClientError::Usage("the token contains invalid characters".to_owned()))?;
         authorization.set_sensitive(true);
         let http = Client::builder(TokioExecutor::new()).build(Connector::new());
         Ok(Self { http, server, authorization, retry, has_answered: Arc::default() })
@@ -159,7 +167,7 @@ impl Api {
     /// Keeps a session open.
     ///
     /// # Errors
-    /// As [`open_session`](Self::open_session).
+    /// The errors of [`open_session`](Self::open_session).
     pub async fn renew(&self, session: SessionId) -> Result<wire::SessionRenewed, ClientError> {
         self.json(Call::post(format!("/v1/sessions/{session}/renew"), OCTETS, Segments::default())).await
     }
@@ -168,7 +176,7 @@ impl Api {
     /// for the session.
     ///
     /// # Errors
-    /// As [`open_session`](Self::open_session).
+    /// The errors of [`open_session`](Self::open_session).
     pub async fn have(
         &self,
         session: SessionId,
@@ -188,7 +196,7 @@ impl Api {
     /// Sends a body of frames, which ends with its end frame.
     ///
     /// # Errors
-    /// As [`open_session`](Self::open_session).
+    /// The errors of [`open_session`](Self::open_session).
     pub async fn send_blobs(
         &self,
         session: SessionId,
@@ -200,7 +208,7 @@ impl Api {
     /// Commits the session's manifest. The snapshot is durable when this returns.
     ///
     /// # Errors
-    /// As [`open_session`](Self::open_session); code `missing_chunks` means that the server lost
+    /// The errors of [`open_session`](Self::open_session); code `missing_chunks` means that the server lost
     /// unsealed chunks in a restart and they must be sent again.
     pub async fn commit(
         &self,
@@ -217,7 +225,7 @@ impl Api {
     /// Ends a session without a snapshot.
     ///
     /// # Errors
-    /// As [`open_session`](Self::open_session).
+    /// The errors of [`open_session`](Self::open_session).
     pub async fn abort(&self, session: SessionId) -> Result<(), ClientError> {
         let path = format!("/v1/sessions/{session}");
         let call = Call { method: Method::DELETE, ..Call::get(path) };
@@ -227,7 +235,7 @@ impl Api {
     /// The sessions that are open, the oldest first.
     ///
     /// # Errors
-    /// As [`open_session`](Self::open_session).
+    /// The errors of [`open_session`](Self::open_session).
     pub async fn sessions(&self) -> Result<Vec<wire::OpenSessionInfo>, ClientError> {
         let open: wire::OpenSessions = self.json(Call::get("/v1/sessions".to_owned())).await?;
         Ok(open.sessions)
@@ -236,7 +244,7 @@ impl Api {
     /// Snapshots of one cluster, or of all; oldest first.
     ///
     /// # Errors
-    /// As [`open_session`](Self::open_session).
+    /// The errors of [`open_session`](Self::open_session).
     pub async fn snapshots(
         &self,
         cluster: Option<&format_spec::ClusterName>,
@@ -260,7 +268,7 @@ impl Api {
     /// One snapshot.
     ///
     /// # Errors
-    /// As [`open_session`](Self::open_session).
+    /// The errors of [`open_session`](Self::open_session).
     pub async fn snapshot(&self, id: SnapshotId) -> Result<wire::SnapshotInfo, ClientError> {
         self.json(Call::get(format!("/v1/snapshots/{id}"))).await
     }
@@ -268,7 +276,7 @@ impl Api {
     /// The key that checks the chunks of a snapshot.
     ///
     /// # Errors
-    /// As [`open_session`](Self::open_session).
+    /// The errors of [`open_session`](Self::open_session).
     pub async fn snapshot_key(&self, id: SnapshotId) -> Result<wire::SnapshotKey, ClientError> {
         self.json(Call::get(format!("/v1/snapshots/{id}/key"))).await
     }
@@ -276,7 +284,7 @@ impl Api {
     /// One node's manifest.
     ///
     /// # Errors
-    /// As [`open_session`](Self::open_session).
+    /// The errors of [`open_session`](Self::open_session).
     pub async fn manifest(&self, id: SnapshotId, node: &NodeName) -> Result<Manifest, ClientError> {
         let answer = self.bytes(Call::get(format!("/v1/snapshots/{id}/manifests/{node}"))).await?;
         Manifest::decode(&answer).map_err(|error| self.protocol(&error))
@@ -286,7 +294,7 @@ impl Api {
     /// against their ids. Memory: what was asked for; an answer with anything else is not read further.
     ///
     /// # Errors
-    /// As [`open_session`](Self::open_session).
+    /// The errors of [`open_session`](Self::open_session).
     pub async fn read_blobs(&self, snapshot: SnapshotId, asked: &[Asked]) -> Result<Vec<Frame>, ClientError> {
         let ids: Vec<ChunkId> = asked.iter().map(|asked| asked.id).collect();
         let body = Segments::from(Bytes::from(wire::encode_ids(&ids)));
@@ -294,32 +302,10 @@ impl Api {
         self.again(|| self.read_frames_once(&call, asked)).await
     }
 
-    /// Checks what is asked for, such as everything at one level; `progress` hears of each event before the
-    /// last. A check whose caller goes away ends.
+    /// Status of the server.
     ///
     /// # Errors
-    /// As [`open_session`](Self::open_session).
-    pub async fn verify(
-        &self,
-        asked: impl Into<wire::VerifyRequest>,
-        mut progress: impl FnMut(u64, u64),
-    ) -> Result<wire::VerifyReport, ClientError> {
-        let call = Call::json("/v1/verify".to_owned(), &asked.into());
-        let end = self.events(&call, |event| match event {
-            wire::VerifyEvent::Progress { done, total } => {
-                progress(done, total);
-                ControlFlow::Continue(())
-            }
-            wire::VerifyEvent::Report(report) => ControlFlow::Break(Ok(report)),
-            wire::VerifyEvent::Failed(body) => ControlFlow::Break(Err(body)),
-        });
-        end.await?.map_err(|body| self.refused(body))
-    }
-
-    /// What the server has.
-    ///
-    /// # Errors
-    /// As [`open_session`](Self::open_session).
+    /// The errors of [`open_session`](Self::open_session).
     pub async fn status(&self) -> Result<wire::Status, ClientError> {
         self.json(Call::get("/v1/status".to_owned())).await
     }
@@ -341,7 +327,8 @@ impl Api {
         self.retry.run(|| self.has_answered.load(Ordering::Relaxed), attempt).await
     }
 
-    /// What `work` gives, which waits for the server to say something. Tells people if that takes long.
+    /// Returns the result of `work`, which waits for an answer of the server. Tells people if that takes
+    /// long.
     async fn heard<T>(&self, work: impl Future<Output = Result<T, ClientError>>) -> Result<T, ClientError> {
         let mut work = std::pin::pin!(work);
         if let Ok(heard) = tokio::time::timeout(TELL_AFTER, &mut work).await {
@@ -359,7 +346,7 @@ impl Api {
         );
         match tokio::time::timeout(left, work).await {
             Ok(heard) => heard,
-            Err(_) => Err(self.unreachable(format!("nothing was heard for {} s", silence.as_secs()))),
+            Err(_) => Err(self.unreachable(format!("the server sent nothing for {} s", silence.as_secs()))),
         }
     }
 
@@ -391,7 +378,7 @@ impl Api {
                 if let Some(head) = reader.head().map_err(|error| self.protocol(&error))?
                     && !asked.get(frames.len()).is_some_and(|asked| asked.fits(&head))
                 {
-                    return Err(self.protocol(&"other blobs than were asked for"));
+                    return Err(self.protocol(&"blobs that were not requested"));
                 }
                 let Some(frame) = reader.next_frame().map_err(|error| self.protocol(&error))? else { break };
                 frames.push(frame);
@@ -399,7 +386,7 @@ impl Api {
         }
         reader.finish().map_err(|error| self.unreachable(error))?;
         if frames.len() < asked.len() {
-            return Err(self.protocol(&"fewer blobs than were asked for"));
+            return Err(self.protocol(&"fewer blobs than requested"));
         }
         Ok(frames)
     }
@@ -418,7 +405,7 @@ impl Api {
             tokio::select! {
                 biased;
                 answer = self.http.request(request) => answer.map_err(|error| self.unreachable(error)),
-                () = connection::lost(used) => Err(self.unreachable("the connection has gone, and the request with it")),
+                () = connection::lost(used) => Err(self.unreachable("the connection was closed before the request ended")),
             }
         };
         let answer = self.heard(answer).await?;
@@ -459,12 +446,12 @@ impl Api {
     }
 }
 
-/// Whether a proxy says so of a server behind it that is away.
+/// True if a proxy answers so for an absent server.
 fn is_of_a_gateway(status: StatusCode) -> bool {
     matches!(status.as_u16(), 429 | 502..=504)
 }
 
-/// Whether a proxy says so of whoever may not pass.
+/// True if a proxy answers so to a client without access.
 fn is_of_a_guard(status: StatusCode) -> bool {
     matches!(status.as_u16(), 401 | 403)
 }
@@ -473,3 +460,6 @@ fn of_a_guard(status: StatusCode) -> wire::ErrorBody {
     let message = format!("HTTP status {status}");
     wire::ErrorBody { code: "http".to_owned(), class: ErrorClass::Denied, message, missing: Vec::new() }
 }
+
+#[cfg(test)]
+mod tests;

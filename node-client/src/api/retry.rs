@@ -17,7 +17,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// How long a server is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retry {
-    /// Of a server that was there: how long a request is sent again after it first got no answer.
+    /// Time for which a request is retried after the first failure, with a server that answered before.
     pub patience: Duration,
     /// The same for one that has never answered, since its address may be wrong, and for a refusal that may pass.
     pub short_patience: Duration,
@@ -45,7 +45,7 @@ impl Retry {
         Self { patience: Duration::ZERO, short_patience: Duration::ZERO, ..Self::default() }
     }
 
-    /// What the user asks for holds from the first request on.
+    /// The user's choice of `--retry-for` applies from the first request on.
     pub fn asked(asked: Option<Span>) -> Self {
         match asked {
             None => Self::default(),
@@ -78,9 +78,9 @@ impl Retry {
             }
             if !is_told && waited >= TELL_AFTER {
                 is_told = true;
-                tracing::warn!("{error}: trying again, for {} s more", left.as_secs());
+                tracing::warn!("{error}: retrying for up to {} s more", left.as_secs());
             }
-            tracing::debug!(%error, ?wait, "request failed, trying again");
+            tracing::debug!(%error, ?wait, "request failed, retrying");
             tokio::time::sleep(wait.min(left)).await;
             wait = (wait * 2).min(LONGEST_WAIT);
         }

@@ -10,7 +10,7 @@ impl Api {
     /// The alarms that are up.
     ///
     /// # Errors
-    /// As [`open_session`](Self::open_session).
+    /// The errors of [`open_session`](Self::open_session).
     pub async fn alarms(&self) -> Result<wire::Alarms, ClientError> {
         self.json(Call::get("/v1/alarms".to_owned())).await
     }
@@ -18,7 +18,7 @@ impl Api {
     /// Takes an alarm as known, and returns it. An acknowledgement that was there before is replaced.
     ///
     /// # Errors
-    /// As [`open_session`](Self::open_session); an alarm that is not up is not found.
+    /// The errors of [`open_session`](Self::open_session); an alarm that is not active is not found.
     pub async fn acknowledge(&self, asked: &wire::AcknowledgeRequest) -> Result<wire::Alarms, ClientError> {
         self.json(Call::json("/v1/alarms/acknowledge".to_owned(), asked)).await
     }
@@ -26,7 +26,7 @@ impl Api {
     /// How old the last good snapshot of each series is, and may be.
     ///
     /// # Errors
-    /// As [`open_session`](Self::open_session).
+    /// The errors of [`open_session`](Self::open_session).
     pub async fn freshness(&self) -> Result<wire::FreshnessReport, ClientError> {
         self.json(Call::get("/v1/freshness".to_owned())).await
     }
@@ -34,7 +34,7 @@ impl Api {
     /// Sets a rule of freshness, or takes back the one of the same scope.
     ///
     /// # Errors
-    /// As [`open_session`](Self::open_session).
+    /// The errors of [`open_session`](Self::open_session).
     pub async fn set_freshness(
         &self,
         rule: &wire::FreshnessRule,

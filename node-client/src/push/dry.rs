@@ -1,4 +1,4 @@
-//! What a push would read, without reading it: a walk that is compared with what is remembered.
+//! Plan of a push, without reading files: a walk that is compared with the saved state.
 //!
 //! It sends nothing, changes nothing and needs no server. What the server has lost meanwhile, and what a push that was
 //! cut short has read already, does not show.
@@ -11,24 +11,24 @@ use format_spec::{ClusterName, EntryKind, EntryPath, NodeName, Timestamp};
 use rustix::fs::{Access, AtFlags};
 use serde::Serialize;
 
-use super::PushOptions;
-use super::change::{Change, Habit, Verdict, verdict};
-use super::class::{Class, Classes};
+use super::chosen::Chosen;
+use super::class::Classes;
+use super::find::links::{InodeKey, key};
+use super::find::list::Step;
+use super::find::lister::why_unseen;
+use super::find::walk;
+use super::find::walk::{Row, Visitor};
 use super::freeze::Held;
-use super::left_out::LeftOutBy;
-use super::links::{InodeKey, key};
-use super::list::Step;
-use super::lister::why_unseen;
+use super::options::PushOptions;
 use super::report::ProblemReport;
-use super::roots;
-use super::selection::Selection;
+use super::select::left_out::LeftOutBy;
 use super::stat::Stat;
 use super::stop::Stopped;
-use super::walk::{self, Row, Visitor};
+use super::verdict::{Judged, Verdict};
 use crate::clock::Clock;
 use crate::error::{ClientError, EXIT_PARTIAL};
+use crate::leftover::is_temporary;
 use crate::progress::{Fate, Progress};
-use crate::restore::is_temporary;
 use crate::state::{Damaged, Known, Likeness, Memory, Place, Remembered};
 
 /// Files of one fate.
@@ -42,7 +42,7 @@ pub struct Planned {
     pub bytes_to_read: u64,
 }
 
-/// What a push would do.
+/// Plan of a push.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct DryPush {
     /// Always true: there is no snapshot.
@@ -53,7 +53,7 @@ pub struct DryPush {
     pub node: NodeName,
     /// Partial if the snapshot would lack something, as far as that shows without reading.
     pub state: SnapshotState,
-    /// Whether a push of these folders is remembered, to compare with.
+    /// True if a saved state of a push of these folders exists.
     pub is_remembered: bool,
     /// Regular files, each hard link counted.
     pub files: u64,
@@ -79,11 +79,11 @@ pub struct DryPush {
     pub gone: u64,
     /// Bytes that would be read in all.
     pub bytes_to_read: u64,
-    /// What options leave out, for each pattern that does.
+    /// Exclusions, for each pattern that has some.
     pub left_out: Vec<LeftOutBy>,
     /// Patterns of excludes that matched nothing, each behind its flag, or its file and line.
     pub unmatched: Vec<String>,
-    /// What is worth knowing before the push.
+    /// Warnings before the push.
     pub warnings: Vec<String>,
     /// How many files would be missing.
     pub problem_count: u64,
@@ -110,33 +110,26 @@ pub fn dry_run(
     progress: &dyn Progress,
     clock: &dyn Clock,
 ) -> Result<DryPush, ClientError> {
-    let roots = roots::check(&options.roots)?;
-    roots::check_freeze_folder(&options.freeze, &roots)?;
-    let selection = Selection::new(&options.select, &options.class_sets, &roots)?;
-    roots::check_covered(&roots, &selection, options.mounts)?;
-    let classes = Classes::new(&options.classes, &options.class_sets)?;
-    let paths = super::paths_of(&roots);
-    let place = options.state.as_ref();
-    let place = place.map(|base| Place::new(base, &options.cluster, &options.node, &paths));
+    let chosen = Chosen::new(options)?;
+    let place = chosen.place(options);
     for memory in [recall(place.as_ref(), options), Memory::default()] {
-        let mut planner = Planner::new(options, memory, &classes, progress, clock);
-        let walked = walk::walk(&roots, &selection, options.mounts, &mut planner);
+        let mut planner = Planner::new(options, memory, &chosen.classes, progress, clock);
+        let walked = walk::walk(&chosen.roots, &chosen.selection, options.mounts, &mut planner);
         if walked.is_ok() && planner.count_gone().is_ok() {
-            let classed = classes.unmatched(options.classes.len());
-            let classed = classed.map(|(class, glob)| format!("--class {class}={glob}"));
             return Ok(DryPush {
-                left_out: selection.left_out(),
-                unmatched: selection.unmatched().chain(classed).collect(),
-                warnings: selection.warnings().into_iter().collect(),
+                left_out: chosen.selection.left_out(),
+                unmatched: chosen.unmatched(),
+                warnings: chosen.selection.warnings().into_iter().collect(),
                 ..planner.plan
             });
         }
-        tracing::warn!("what is remembered of the last push is damaged: every file would be read");
+        tracing::warn!("the push state is damaged: all files would be read");
     }
     Err(ClientError::Worker("state read without being open"))
 }
 
-/// What the last push says, unchecked: the key for that is the server's. A journal stays where it is.
+/// State of the last push, without authentication, because the server has the key for that. A journal stays
+/// where it is.
 fn recall(place: Option<&Place>, options: &PushOptions) -> Memory {
     let last = place.and_then(|place| Some((place, place.newest()?)));
     let Some((place, last)) = last else { return Memory::default() };
@@ -197,15 +190,12 @@ impl<'a> Planner<'a> {
         let Remembered { slot: Some(slot), .. } = remembered else {
             return Ok((Fate::Changed, now.size));
         };
-        let change = Change::since(&slot, &remembered, stat);
-        let class = self.classes.of(path);
-        let habit = if class == Class::Auto { slot.habit.after(change) } else { Habit::UNKNOWN };
-        Ok(match verdict(class, change, slot.settled, habit.trust()) {
+        Ok(match Judged::of(self.classes.of(path), &slot, &remembered, stat).verdict {
             Verdict::Reuse | Verdict::Check => (Fate::Unchanged, 0),
             // All of it is compared, unless so many files are like that that samples must do.
             Verdict::Compare => (Fate::Unchanged, now.size),
             Verdict::Append => (Fate::Appended, now.size.saturating_sub(slot.identity.size)),
-            // All that is old is compared.
+            // All old content is compared.
             Verdict::Prove => (Fate::Appended, now.size),
             Verdict::Whole => (Fate::Changed, now.size),
         })
@@ -278,7 +268,7 @@ impl Visitor for Planner<'_> {
             Step::Skipped(path) if path.components().last().is_some_and(is_temporary) => {}
             Step::Skipped(_) => self.plan.skipped += 1,
             Step::Problem(path, reason) => self.problem(&path, reason),
-            // Nothing waits.
+            // These steps have no waiting row.
             Step::File(_) | Step::Waiting(..) => {}
         }
         Ok(())

@@ -4,18 +4,22 @@ use std::io::{self, Read, Seek};
 
 use format_spec::{EntryKind, EntryPath, Timestamp, Xattr};
 
-use super::freeze::{Source, is_base};
-use super::globs::Globs;
-use super::list::{FoundFile, Step, Writer};
-use super::stat::{Identity, Stat};
-use crate::fuzz::in_memory;
+use super::class::Class;
+use super::find::list::{FoundFile, Step, Writer};
+use super::second_names::is_base;
+use super::stat::Stat;
+use super::verdict::{Judged, Verdict};
+use crate::globs::Globs;
+use crate::identity::{Habit, Identity, Source};
+use crate::state::Origin;
+use crate::state::fuzz::in_memory;
 
-/// Whether any of `patterns` matches `path`; `None` if one of them is no pattern.
+/// True if any of `patterns` matches `path`; `None` if one of them is no pattern.
 pub fn globs_match(patterns: &[&str], path: &EntryPath) -> Option<bool> {
     Globs::new("--exclude", patterns).ok().map(|globs| globs.matches(path))
 }
 
-/// Whether a folder that holds these names is one of second names, which no snapshot holds.
+/// True if a folder with these names holds second names, which no snapshot contains.
 pub fn is_second_name_folder(names: &[&[u8]]) -> bool {
     is_base(names.iter().copied())
 }
@@ -25,7 +29,7 @@ pub fn is_second_name_folder(names: &[&[u8]]) -> bool {
 /// # Errors
 /// An `io::Error` if it is no list.
 pub fn listed_again(list: &[u8]) -> io::Result<Vec<u8>> {
-    let mut reader = super::list::Reader::new(in_memory(list)?);
+    let mut reader = crate::push::find::list::Reader::new(in_memory(list)?);
     let mut steps = Vec::new();
     while let Some(step) = reader.next_step()? {
         steps.push(step);
@@ -49,12 +53,19 @@ pub fn list_of_files() -> io::Result<Vec<u8>> {
         source: Source::Path,
         not_frozen: Some("why".to_owned()),
         xattrs: None,
+        judged: Some(Judged {
+            origin: Origin::Last,
+            class: Class::Auto,
+            habit: Habit::Appends(2),
+            verdict: Verdict::Reuse,
+        }),
     };
     let frozen = FoundFile {
         path: path(b"a/\xff")?,
         source: Source::Link,
         not_frozen: None,
         xattrs: Some(xattrs),
+        judged: None,
         ..direct.clone()
     };
     write(&[

@@ -21,6 +21,16 @@ const LOOK_EVERY: u64 = 16 << 20;
 /// and not more than this in all: a disk has to seek for each that is not there.
 const MOST_LOOKS: u64 = 32;
 
+/// How a file is opened: whatever took its place in the meantime is not waited for, nor followed.
+pub(crate) const READ: OFlags = OFlags::RDONLY
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::NOCTTY)
+    .union(OFlags::CLOEXEC);
+/// How a folder is opened.
+pub(crate) const FOLDER: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
 /// Opens `name` in `folder` and leaves its access time alone, where this process may: it owns the file, or is root.
 pub(super) fn open(
     folder: impl AsFd,
@@ -37,7 +47,7 @@ pub(super) fn open(
 #[derive(Debug, Default)]
 pub(super) struct Guest {
     way: Way,
-    /// What is yet to be read.
+    /// Range that is not yet read.
     range: Range<u64>,
 }
 
@@ -47,9 +57,9 @@ enum Way {
     /// The kernel sees to it.
     #[default]
     Uncached,
-    /// What was read since this offset is dropped.
+    /// Content read since this offset is dropped.
     Dropped(u64),
-    /// Not at all: the file was in the cache, or that cannot be told.
+    /// No part: the file was in the cache, or that is unknown.
     Kept,
 }
 
@@ -59,7 +69,7 @@ impl Guest {
         Self { way: Way::default(), range }
     }
 
-    /// As `pread`.
+    /// Reads like `pread`.
     pub(super) fn read(&mut self, file: &OwnedFd, room: &mut [u8], at: u64) -> Result<usize, Errno> {
         if self.way == Way::Uncached {
             match rustix::io::preadv2(file, &mut [IoSliceMut::new(room)], at, DONT_CACHE) {

@@ -12,47 +12,30 @@
 //! is remembered either way. A file's content is that of one moment or it is reported, and the
 //! snapshot says so; how far that can be told is in `docs/change-detection.md`.
 
-mod again;
-mod batch;
-mod change;
+mod chosen;
 mod class;
-mod content;
-mod database;
-mod doubt;
 mod dry;
-mod excludes;
-mod formats;
+mod find;
 mod freeze;
 #[cfg(feature = "fuzz")]
 pub(crate) mod fuzz;
-mod globs;
 mod guest;
-mod late;
-mod left_out;
-mod links;
-mod list;
-mod listed;
-mod lister;
-mod moment;
-mod pace;
-mod pseudo;
+mod names;
+mod options;
+mod read;
 mod report;
-mod roots;
 mod scan;
-mod selection;
-mod session;
-mod sets;
-mod source;
+mod second_names;
+mod select;
+mod send;
 mod stat;
 mod stop;
 mod stream;
-mod upload;
-mod walk;
+mod verdict;
 mod xattr;
 
 use std::collections::HashSet;
 use std::fs::File;
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
@@ -60,172 +43,55 @@ use format_spec::key::BlobKind;
 use format_spec::manifest::{Manifest, PageRef, RootsAre};
 use format_spec::page::PageBuilder;
 use format_spec::wire::Committed;
-use format_spec::{About, ChunkId, ClusterName, EntryPath, FORMAT_VERSION, NodeName, SeriesName, Timestamp};
+use format_spec::{ChunkId, EntryPath, FORMAT_VERSION, Timestamp};
 use tokio::runtime::Handle;
 
-pub use crate::state::Alike;
-pub use change::Rehash;
-pub(crate) use change::{Habit, Settled};
+pub use class::sets::ClassSet;
 pub use class::{Class, ClassRule, ParseClassError};
 pub use dry::{DryPush, Planned, dry_run};
-pub(crate) use freeze::Source;
 pub use freeze::{FreezeMode, FreezeOptions, Frozen, Kept, Tidied, Unfrozen, tidy};
-pub(crate) use globs::{check_letters, without_links};
-pub use left_out::LeftOutBy;
-pub use listed::{PathList, Separator};
+pub use options::{DEFAULT_LEVEL, DEFAULT_REHASH, Hooks, PushOptions, Strict};
 pub use report::{ProblemReport, PushReport};
-pub use roots::existing;
-pub use sets::ClassSet;
-pub(crate) use stat::{Device, Identity};
+pub use select::left_out::LeftOutBy;
+pub use select::listed::{PathList, Separator};
+pub use select::roots::{Mounts, existing};
+pub use select::{Caches, SelectOptions};
 pub use stream::{Stream, StreamName, StreamSource, run_stream};
-pub use walk::Mounts;
+pub use verdict::draw::Rehash;
+
+pub use crate::api::Smaller;
+pub use crate::state::Alike;
 
 use crate::api::{Api, Coming};
-use crate::cancel::Cancel;
-use crate::clock::{Clock, SystemClock};
 use crate::error::ClientError;
-use crate::progress::{Phase, Progress, Silent};
-use crate::rate::Rate;
+use crate::progress::Phase;
 use crate::state::{Memory, Place, Spool};
-use change::Draw;
-use class::Classes;
-use doubt::{Doubts, Purse};
+use chosen::Chosen;
+use find::links::Links;
+use find::lister::Lister;
+use find::opener::Opener;
+use find::{list, moment, walk};
 use freeze::Freeze;
-use links::Links;
-use lister::Lister;
-use pace::Pace;
+use options::Remember;
 use report::Tally;
-use roots::Root;
-pub use scan::Strict;
 use scan::{Pages, Scan, Scanned};
-use selection::Selection;
-pub use selection::{Caches, SelectOptions};
-use session::Session;
-use stop::{Failure, Stop, Stopped};
-use upload::Uplink;
+use select::roots::{Root, paths_of};
+use send::Uplink;
+use send::pace::Pace;
+use send::session::{self, Session};
+use stop::{Failure, Stop, Stopped, spool_error};
+use verdict::doubt::{Doubts, Purse};
+use verdict::draw::Draw;
 
 /// How often a push is run from the start when the server lost its session or unsealed chunks.
 const ATTEMPTS: u32 = 3;
 /// Refusals after which a push from the start helps: the server has been restarted.
 const LOST: [&str; 3] = ["missing_chunks", "session_over", "unknown_chunks"];
-/// zstd level unless told otherwise: most of a push's time goes here (ADR-0010).
-pub const DEFAULT_LEVEL: i32 = 1;
-/// Threads that compress unless more are asked for: each takes memory.
-const MOST_JOBS: NonZeroUsize = NonZeroUsize::new(16).expect("it is not zero");
-/// A full round of hashing everything again takes so many pushes unless told otherwise.
-pub const DEFAULT_REHASH: Rehash = Rehash::Every(std::num::NonZeroU32::new(30).expect("it is not zero"));
-
-/// What to push, and how.
-#[derive(Debug, Clone)]
-pub struct PushOptions {
-    /// Cluster of the node.
-    pub cluster: ClusterName,
-    /// The node.
-    pub node: NodeName,
-    /// Name of this machine, for the record.
-    pub host: String,
-    /// Folders and files to push.
-    pub roots: Vec<PathBuf>,
-    /// What of them.
-    pub select: SelectOptions,
-    /// What to do at mount points.
-    pub mounts: Mounts,
-    /// zstd level.
-    pub level: i32,
-    /// Threads that compress.
-    pub jobs: NonZeroUsize,
-    /// How files are kept as they are until they were read.
-    pub freeze: FreezeOptions,
-    /// What a file need not have kept to be taken for the same.
-    pub alike: Alike,
-    /// What becomes of files that are not of the moment of the freeze.
-    pub strict: Strict,
-    /// Classes of files; the first rule that matches counts.
-    pub classes: Vec<ClassRule>,
-    /// Classes of the files of known databases, behind those rules.
-    pub class_sets: Vec<ClassSet>,
-    /// What is hashed again though nothing speaks for a change.
-    pub rehash: Rehash,
-    /// Most bytes per second that are sent; without it, as many as the network takes.
-    pub max_rate: Option<Rate>,
-    /// Folder for what is remembered from push to push; without it every file is read.
-    pub state: Option<PathBuf>,
-    /// What the caller knows to be wrong: it is told at the start, and is in the report.
-    pub warnings: Vec<String>,
-    /// Name of the series; without it, the folders are what tells it from others.
-    pub series: Option<SeriesName>,
-    /// Labels and note of the snapshot.
-    pub about: About,
-    /// Whether it is meant that there is much less than in the push before.
-    pub smaller: Smaller,
-}
-
-/// Whether a push may hold much less than the one before.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Smaller {
-    /// Then its snapshot is suspect.
-    #[default]
-    Suspect,
-    /// That is meant.
-    Meant,
-}
-
-impl PushOptions {
-    /// `roots` of `node`, with the defaults of the command line and nothing remembered.
-    pub fn new(cluster: ClusterName, node: NodeName, host: String, roots: Vec<PathBuf>) -> Self {
-        Self {
-            cluster,
-            node,
-            host,
-            roots,
-            select: SelectOptions::default(),
-            mounts: Mounts::Enter,
-            level: DEFAULT_LEVEL,
-            jobs: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN).min(MOST_JOBS),
-            freeze: FreezeOptions::default(),
-            alike: Alike::default(),
-            strict: Strict::default(),
-            classes: Vec::new(),
-            class_sets: Vec::new(),
-            rehash: DEFAULT_REHASH,
-            max_rate: None,
-            state: None,
-            warnings: Vec::new(),
-            series: None,
-            about: About::default(),
-            smaller: Smaller::default(),
-        }
-    }
-}
-
-/// Who else has a say in a push, or wants to hear of it.
-pub struct Hooks<'a> {
-    /// Hears how far it is.
-    pub progress: &'a dyn Progress,
-    /// Ends it early.
-    pub cancel: Cancel,
-    /// What time it is.
-    pub clock: &'a dyn Clock,
-}
-
-impl<'a> Hooks<'a> {
-    /// Nobody listens, nobody interrupts.
-    pub fn quiet(clock: &'a SystemClock) -> Self {
-        Self { progress: &Silent, cancel: Cancel::new(), clock }
-    }
-}
-
-/// Whether an attempt relies on what is remembered of the last push.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Remember {
-    LastPush,
-    Nothing,
-}
 
 /// Pushes the folders of `options` and returns once the snapshot is durable.
 ///
-/// To be called from a thread that may block, not from within `runtime`, which does the network's
-/// part. When the server loses the session or unsealed chunks in a restart, the push is run again.
+/// Must be called from a thread that may block, not from within `runtime`, which does the network's part. If
+/// the server loses the session or unsealed chunks in a restart, the push is run again.
 ///
 /// # Errors
 /// [`ClientError`]; there is no snapshot then. Usage errors come before anything is sent.
@@ -246,19 +112,19 @@ pub fn run(
                 return Ok(PushReport { attempts: attempt, seconds, ..report });
             }
             Err(Failure::Damaged) if remember == Remember::LastPush => {
-                tracing::warn!("what is remembered of the last push is damaged: every file is read");
+                tracing::warn!("the push state is damaged: reading all files");
                 remember = Remember::Nothing;
             }
             Err(Failure::Client(error)) if !is_lost(&error) || attempt == ATTEMPTS => return Err(error),
             Err(Failure::Lost) if attempt == ATTEMPTS => {
                 return Err(ClientError::Worker(
-                    "chunks that another node was to send changed again and again",
+                    "chunks expected from another node did not arrive, again and again",
                 ));
             }
             Err(failure @ (Failure::Client(_) | Failure::Lost)) => {
-                tracing::warn!("{failure}: the push starts again");
+                tracing::warn!("{failure}: restarting the push");
                 attempt += 1;
-                // Who had to start again relies on nobody else.
+                // A push that had to start again no longer waits for other nodes.
                 coming = Coming::Send;
                 if attempt == ATTEMPTS {
                     remember = Remember::Nothing;
@@ -279,9 +145,7 @@ struct Push<'a> {
     runtime: &'a Handle,
     options: &'a PushOptions,
     hooks: &'a Hooks<'a>,
-    roots: Vec<Root>,
-    selection: Selection,
-    classes: Classes,
+    chosen: Chosen,
     pace: Pace,
     place: Option<Place>,
     /// The name of a stream, which is pushed in the place of roots.
@@ -295,16 +159,10 @@ impl<'a> Push<'a> {
         options: &'a PushOptions,
         hooks: &'a Hooks<'a>,
     ) -> Result<Self, ClientError> {
-        let roots = roots::check(&options.roots)?;
-        roots::check_freeze_folder(&options.freeze, &roots)?;
-        let selection = Selection::new(&options.select, &options.class_sets, &roots)?;
-        roots::check_covered(&roots, &selection, options.mounts)?;
-        let classes = Classes::new(&options.classes, &options.class_sets)?;
+        let chosen = Chosen::new(options)?;
         let pace = pace(options);
-        let paths = paths_of(&roots);
-        let place =
-            options.state.as_ref().map(|base| Place::new(base, &options.cluster, &options.node, &paths));
-        Ok(Self { api, runtime, options, hooks, roots, selection, classes, pace, place, stream: None })
+        let place = chosen.place(options);
+        Ok(Self { api, runtime, options, hooks, chosen, pace, place, stream: None })
     }
 
     /// One run from the start.
@@ -313,14 +171,15 @@ impl<'a> Push<'a> {
         let place = self.place.as_ref();
         let session = Session::open(api, runtime, options, place, remember, &self.hooks.cancel)?;
         let (stop, id) = (Stop::new(self.hooks.cancel.clone()), session.id);
-        let pushed = match Freeze::new(&options.freeze, &self.key(), &self.roots, options.state.as_deref()) {
-            Err(error) => Err(stop.fail(error)),
-            Ok(freeze) => {
-                let pushed = self.push(session, &freeze, &stop, coming);
-                freeze.remove();
-                pushed
-            }
-        };
+        let pushed =
+            match Freeze::new(&options.freeze, &self.key(), &self.chosen.roots, options.state.as_deref()) {
+                Err(error) => Err(stop.fail(error)),
+                Ok(freeze) => {
+                    let pushed = self.push(session, &freeze, &stop, coming);
+                    freeze.remove();
+                    pushed
+                }
+            };
         pushed.map_err(|stopped| {
             session::end(api, runtime, id);
             stop.reason(stopped)
@@ -330,7 +189,7 @@ impl<'a> Push<'a> {
     /// Tells the second names of this push from those of pushes of other folders.
     fn key(&self) -> String {
         let PushOptions { cluster, node, .. } = self.options;
-        let (here, roots) = (PathBuf::new(), paths_of(&self.roots));
+        let (here, roots) = (PathBuf::new(), paths_of(&self.chosen.roots));
         self.place.as_ref().map_or_else(|| Place::new(&here, cluster, node, &roots).key(), Place::key)
     }
 
@@ -354,7 +213,7 @@ impl<'a> Push<'a> {
         let missing = uplink.ask_again(&mut memory, session.base)?;
         let Session { repository, ref domain, id, number, .. } = session;
         let spool = Spool::create(self.place.as_ref(), domain.clone(), repository, id, number);
-        let spool = stop.pass(spool.map_err(scan::spool_error))?;
+        let spool = stop.pass(spool.map_err(spool_error))?;
         let mut pages = Pages { builder: PageBuilder::new(domain.clone()), spool };
         let found = Found { list, purse, memory, missing, frozen_at, coming };
         let sent = self.send(&uplink, &session, freeze, found, &mut pages);
@@ -363,12 +222,13 @@ impl<'a> Push<'a> {
         let (committed, manifest) = sent?;
         let finished = released.and_then(|()| pages.spool.finish(&committed.manifest));
         if let Err(error) = finished {
-            tracing::warn!(%error, "this push will not be remembered");
+            tracing::warn!(%error, "cannot save the push state: the next push will read all files");
         }
         let Manifest { node, totals, problems, .. } = &manifest;
         let report = tally.report(&committed, node, totals, problems);
-        let warnings = warnings.into_iter().chain(report.warnings).chain(self.selection.warnings()).collect();
-        let (left_out, unmatched) = (self.selection.left_out(), self.unmatched());
+        let warnings =
+            warnings.into_iter().chain(report.warnings).chain(self.chosen.selection.warnings()).collect();
+        let (left_out, unmatched) = (self.chosen.selection.left_out(), self.chosen.unmatched());
         Ok(PushReport { frozen: freeze.frozen().to_vec(), warnings, left_out, unmatched, ..report })
     }
 
@@ -402,7 +262,7 @@ impl<'a> Push<'a> {
         let files = [scratch()?, scratch()?, scratch()?];
         let mut lister = Lister {
             freeze,
-            classes: &self.classes,
+            classes: &self.chosen.classes,
             memory,
             list: list::Writer::new(files),
             stop,
@@ -411,56 +271,50 @@ impl<'a> Push<'a> {
             clock: self.hooks.clock,
             strict: self.options.strict,
             data_folders: &data_folders,
-            roots: &self.roots,
+            roots: &self.chosen.roots,
             doubts: Doubts::default(),
             late: Vec::new(),
             frozen: None,
             linked: HashSet::new(),
         };
-        walk::walk(&self.roots, &self.selection, self.options.mounts, &mut lister)?;
+        walk::walk(&self.chosen.roots, &self.chosen.selection, self.options.mounts, &mut lister)?;
         lister.finish()?;
         let Lister { memory, list, frozen, doubts, .. } = lister;
         let (first, last) = frozen.unwrap_or_default();
         tally.frozen_in(last.saturating_sub(first));
         stop.pass(memory.rewind())?;
-        let mut list = stop.pass(list.finish().map_err(scan::spool_error))?;
+        let mut list = stop.pass(list.finish().map_err(spool_error))?;
         if self.options.strict == Strict::Yes {
-            let looked =
-                moment::mark_changed(&mut list, &mut source::Opener::new(&self.roots, freeze), tally);
-            stop.pass(looked.map_err(scan::spool_error))?;
+            let looked = moment::mark_changed(&mut list, &mut Opener::new(&self.chosen.roots, freeze), tally);
+            stop.pass(looked.map_err(spool_error))?;
         }
         Ok((list, doubts.purse()))
     }
 
     /// The roots in which a database has its data.
     fn data_folders(&self) -> Vec<EntryPath> {
-        let is_data = |root: &&Root| database::looks_like_data(&root.place).is_some();
-        self.roots.iter().filter(is_data).map(|root| root.path.clone()).collect()
+        let is_data = |root: &&Root| class::database::looks_like_data(&root.place).is_some();
+        self.chosen.roots.iter().filter(is_data).map(|root| root.path.clone()).collect()
     }
 
-    /// What is wrong with the folders, as far as that shows before anything is read.
+    /// Problems with the folders, as far as they show before anything is read.
     fn warnings(&self, memory: &Memory) -> Vec<String> {
         let is_frozen = self.options.freeze.mode == FreezeMode::Off;
-        let live = self.roots.iter().filter(|_| !is_frozen).filter_map(|root| {
-            let set = database::looks_live(&root.place)?;
-            (!self.options.class_sets.contains(&set)).then(|| database::warning(&root.place, set))
+        let live = self.chosen.roots.iter().filter(|_| !is_frozen).filter_map(|root| {
+            let set = class::database::looks_live(&root.place)?;
+            (!self.options.class_sets.contains(&set)).then(|| class::database::warning(&root.place, set))
         });
         let is_empty = |root: &&Root| root.place.read_dir().is_ok_and(|mut names| names.next().is_none());
-        let emptied = self.roots.iter().filter(|_| memory.last.is_some()).filter(is_empty).map(|root| {
-            format!("`{}` is empty: is the file system mounted that belongs there?", root.place.display())
-        });
-        let covered = self.roots.iter().flat_map(|root| root.covers.iter().map(move |inner| (root, inner)));
+        let emptied =
+            self.chosen.roots.iter().filter(|_| memory.last.is_some()).filter(is_empty).map(|root| {
+                format!("`{}` is empty: check that its file system is mounted", root.place.display())
+            });
+        let covered =
+            self.chosen.roots.iter().flat_map(|root| root.covers.iter().map(move |inner| (root, inner)));
         let covered = covered.map(|(root, inner)| {
-            format!("`/{inner}` is pushed once, as a part of `{}`", root.place.display())
+            format!("`/{inner}` is a part of `{}` and is pushed once", root.place.display())
         });
         self.options.warnings.iter().cloned().chain(live).chain(emptied).chain(covered).collect()
-    }
-
-    /// Patterns of the user that matched nothing, each behind its flag, or its file and line.
-    fn unmatched(&self) -> Vec<String> {
-        let classed = self.classes.unmatched(self.options.classes.len());
-        let classed = classed.map(|(class, glob)| format!("--class {class}={glob}"));
-        self.selection.unmatched().chain(classed).collect()
     }
 
     /// A file without a name.
@@ -468,7 +322,7 @@ impl<'a> Push<'a> {
         let scratch = self.place.as_ref().map_or_else(tempfile::tempfile, Place::scratch);
         // Where nothing can be remembered, there may be room elsewhere.
         let scratch = scratch.or_else(|_| tempfile::tempfile());
-        stop.pass(scratch.map_err(scan::spool_error))
+        stop.pass(scratch.map_err(spool_error))
     }
 
     /// Sends everything that the server lacks, and commits.
@@ -482,7 +336,7 @@ impl<'a> Push<'a> {
     ) -> Result<(Committed, Manifest), Stopped> {
         self.hooks.progress.phase(Phase::Sending);
         let Scanned { totals, problems } = self.send_chunks(uplink, session, freeze, found, pages)?;
-        let opener = source::Opener::new(&self.roots, freeze);
+        let opener = Opener::new(&self.chosen.roots, freeze);
         uplink.settle(opener, session)?;
         self.commit(uplink, session, pages, Scanned { totals, problems })
     }
@@ -525,10 +379,10 @@ impl<'a> Push<'a> {
                 memory,
                 purse,
                 missing,
-                opener: source::Opener::new(&self.roots, freeze),
+                opener: Opener::new(&self.chosen.roots, freeze),
                 frozen_at,
                 strict: self.options.strict,
-                classes: &self.classes,
+                classes: &self.chosen.classes,
                 draw: Draw::new(self.options.rehash, session.number, session.seed()),
                 links: Links::new(domain.clone()),
                 domain: domain.clone(),
@@ -536,7 +390,7 @@ impl<'a> Push<'a> {
                 totals: Default::default(),
                 problems: Vec::new(),
             };
-            while let Some(step) = stop.pass(list.next_step().map_err(scan::spool_error))? {
+            while let Some(step) = stop.pass(list.next_step().map_err(spool_error))? {
                 scan.step(step)?;
             }
             scan.finish()
@@ -553,7 +407,10 @@ impl<'a> Push<'a> {
             version: FORMAT_VERSION,
             cluster: self.options.cluster.clone(),
             node: self.options.node.clone(),
-            roots: self.stream.as_ref().map_or_else(|| paths_of(&self.roots), |name| vec![name.clone()]),
+            roots: self
+                .stream
+                .as_ref()
+                .map_or_else(|| paths_of(&self.chosen.roots), |name| vec![name.clone()]),
             pages: pages.to_vec(),
             totals,
             problems,
@@ -571,11 +428,7 @@ fn pace(options: &PushOptions) -> Pace {
     options.max_rate.map_or_else(Pace::unlimited, |rate| Pace::at_most(rate.bytes_per_second()))
 }
 
-fn paths_of(roots: &[Root]) -> Vec<EntryPath> {
-    roots.iter().map(|root| root.path.clone()).collect()
-}
-
-/// What there is to push, and what is known of it.
+/// Entries to push, and their saved state.
 struct Found {
     list: list::Reader,
     purse: Purse,
@@ -583,7 +436,7 @@ struct Found {
     /// Chunks that are remembered and that the server does not have.
     missing: HashSet<ChunkId>,
     frozen_at: Timestamp,
-    /// What to do about chunks that other nodes are sending.
+    /// Handling of chunks that other nodes are sending.
     coming: Coming,
 }
 
@@ -597,7 +450,7 @@ fn send_pages(uplink: &Uplink<'_>, spool: &Spool) -> Result<(), Stopped> {
         match sent {
             Ok(()) => feeder.finish(),
             Err(PageError::Stopped(stopped)) => Err(stopped),
-            Err(PageError::Spool(source)) => Err(uplink.stop.fail(scan::spool_error(source))),
+            Err(PageError::Spool(source)) => Err(uplink.stop.fail(spool_error(source))),
         }
     })
 }

@@ -1,4 +1,4 @@
-//! What a push did, for people and programs.
+//! Report of a push, for people and programs.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +12,7 @@ use format_spec::{ClusterName, EntryPath, NodeName, SnapshotId};
 use serde::Serialize;
 
 use super::freeze::Frozen;
-use super::left_out::LeftOutBy;
+use super::select::left_out::LeftOutBy;
 use crate::progress::Fate;
 
 /// Files that are named for each reason of a fallback.
@@ -43,7 +43,7 @@ pub struct PushReport {
     pub bytes: u64,
     /// Sockets, devices and pipes that were passed over.
     pub skipped: u64,
-    /// What became of the files, and how many bytes that took; kept with the snapshot.
+    /// Outcomes of the files, and bytes; stored in the snapshot.
     #[serde(flatten)]
     pub stats: PushStats,
     /// Bytes of file content for each byte that the repository grew by; absent if it did not grow.
@@ -60,9 +60,9 @@ pub struct PushReport {
     pub seconds: f64,
     /// How the files of each file system were frozen.
     pub frozen: Vec<Frozen>,
-    /// What is wrong with what was pushed, as far as that can be told.
+    /// Warnings about the pushed files.
     pub warnings: Vec<String>,
-    /// What options left out, for each pattern that did.
+    /// Exclusions, for each pattern that has some.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<LeftOutBy>,
     /// Patterns of excludes and classes that matched nothing, each behind its flag, or its file and line.
@@ -77,9 +77,9 @@ pub struct PushReport {
     pub problems: Vec<ProblemReport>,
 }
 
-/// What the pusher is told of a server whose clock jumped.
-const CLOCK_JUMPED: &str = "the server's clock jumped, so the snapshot may bear a wrong time: `astacus-admin status` says \
-                            how far";
+/// Warning in a push to a server whose clock jumped.
+const CLOCK_JUMPED: &str =
+    "the server's clock jumped, so the time of the snapshot may be wrong: see `astacus-admin status`";
 
 /// A file that the snapshot should hold and does not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -90,7 +90,7 @@ pub struct ProblemReport {
     pub reason: String,
 }
 
-/// What became of a file.
+/// Outcome of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// It was not known.
@@ -218,7 +218,7 @@ impl Tally {
         self.fallback(why, path);
     }
 
-    /// So long it took from the first file that was frozen to the last.
+    /// Records the time from the first frozen file to the last.
     pub(super) fn frozen_in(&self, time: Duration) {
         self.moment().freeze_ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     }

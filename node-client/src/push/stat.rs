@@ -1,4 +1,4 @@
-//! What the kernel says of one name.
+//! Stat of one name.
 
 use std::ffi::CStr;
 use std::os::fd::AsFd;
@@ -8,31 +8,7 @@ use minicbor::{Decode, Encode};
 use rustix::fs::{AtFlags, FileType, Statx, StatxFlags};
 use rustix::io::Errno;
 
-/// What tells one state of one file from every other: if nothing of it changed, neither did the content.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
-#[cbor(array)]
-pub(crate) struct Identity {
-    #[n(0)]
-    pub(crate) dev: u64,
-    #[n(1)]
-    pub(crate) ino: u64,
-    /// When the inode was made; zero where the file system does not tell.
-    #[n(2)]
-    pub(crate) btime: Timestamp,
-    #[n(3)]
-    pub(crate) size: u64,
-    #[n(4)]
-    pub(crate) mtime: Timestamp,
-    #[n(5)]
-    pub(crate) ctime: Timestamp,
-}
-
-impl Identity {
-    /// Whether both are of one inode, in whatever states.
-    pub(crate) fn is_same_inode(&self, other: &Self) -> bool {
-        (self.dev, self.ino, self.btime) == (other.dev, other.ino, other.btime)
-    }
-}
+use crate::identity::Identity;
 
 /// A name's metadata.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
@@ -52,25 +28,6 @@ pub(crate) struct Stat {
     pub(crate) uid: u32,
     #[n(5)]
     pub(crate) gid: u32,
-}
-
-/// What a folder lies on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Device {
-    /// Its number, which may be another after each mount.
-    pub(crate) dev: u64,
-    /// What its file system calls itself; zero if it does not.
-    pub(crate) file_system: u64,
-}
-
-impl Device {
-    /// Of `folder`; zeros if it cannot be looked at.
-    pub(crate) fn of(folder: &std::path::Path) -> Self {
-        let stat = rustix::fs::statx(rustix::fs::CWD, folder, AtFlags::NO_AUTOMOUNT, StatxFlags::BASIC_STATS);
-        let dev = stat.map_or(0, |stat| u64::from(stat.stx_dev_major) << 32 | u64::from(stat.stx_dev_minor));
-        let file_system = rustix::fs::statvfs(folder).map_or(0, |about| about.f_fsid);
-        Self { dev, file_system }
-    }
 }
 
 /// Tells whether two folders are on one mount, so that one can hold links of files in the other.
@@ -95,13 +52,13 @@ impl Mount {
 impl Stat {
     const FLAGS: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME);
 
-    /// Of `name` in `folder`. A symbolic link is not followed.
+    /// Stat of `name` in `folder`. A symbolic link is not followed.
     pub(crate) fn of_name(folder: impl AsFd, name: &CStr) -> Result<Self, Errno> {
         let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
         rustix::fs::statx(folder, name, flags, Self::FLAGS).map(|stat| Self::from_kernel(&stat))
     }
 
-    /// Of an open file.
+    /// Stat of an open file.
     pub(crate) fn of_file(file: impl AsFd) -> Result<Self, Errno> {
         rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, Self::FLAGS).map(|stat| Self::from_kernel(&stat))
     }
@@ -128,7 +85,7 @@ impl Stat {
         }
     }
 
-    /// What it is.
+    /// Type of the file.
     pub(crate) fn kind(&self) -> FileType {
         FileType::from_raw_mode(self.mode.into())
     }

@@ -24,8 +24,8 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Client(error) => error.fmt(f),
-            Self::Damaged => f.write_str("what is remembered of the last push is damaged"),
-            Self::Lost => f.write_str("a chunk that another node was to send did not come"),
+            Self::Damaged => f.write_str("the push state is damaged"),
+            Self::Lost => f.write_str("a chunk expected from another node did not arrive"),
         }
     }
 }
@@ -42,11 +42,16 @@ impl From<Damaged> for Failure {
     }
 }
 
+/// The list of files could not be kept on disk until its turn to be sent.
+pub(crate) fn spool_error(source: std::io::Error) -> Failure {
+    Failure::Client(ClientError::Spool(source))
+}
+
 /// The attempt is over; why is known elsewhere.
 #[derive(Debug)]
 pub(crate) struct Stopped;
 
-/// What the threads of an attempt look at.
+/// Stop flag that the threads of an attempt check.
 pub(crate) struct Stop {
     interrupt: Cancel,
     failed: Cancel,
@@ -54,12 +59,12 @@ pub(crate) struct Stop {
 }
 
 impl Stop {
-    /// Nothing has failed; `interrupt` stops from outside.
+    /// A flag without a failure; `interrupt` stops from outside.
     pub(crate) fn new(interrupt: Cancel) -> Self {
         Self { interrupt, failed: Cancel::new(), first: Mutex::new(None) }
     }
 
-    /// Whether to go on.
+    /// Returns an error if the attempt must stop.
     pub(crate) fn check(&self) -> Result<(), Stopped> {
         if self.interrupt.is_cancelled() || self.failed.is_cancelled() { Err(Stopped) } else { Ok(()) }
     }
@@ -93,7 +98,7 @@ impl Stop {
         self.pass(result.ok_or(Stopped)?)
     }
 
-    /// What `stopped` stands for.
+    /// Reason for `stopped`.
     pub(crate) fn reason(&self, _: Stopped) -> Failure {
         let mut first = self.first.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         first.take().unwrap_or(Failure::Client(ClientError::Interrupted))

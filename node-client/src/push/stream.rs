@@ -21,15 +21,15 @@ use format_spec::{ChunkId, Entry, EntryKind, EntryPath, Extent, FileEnd};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::runtime::Handle;
 
-use super::batch::READ_LEN;
-use super::class::Classes;
+use super::chosen::Chosen;
+use super::options::{Hooks, PushOptions, Remember};
+use super::read::batch::READ_LEN;
 use super::report::{Kind, PushReport, Tally};
-use super::scan::{Pages, Scanned, spool_error};
-use super::selection::{SelectOptions, Selection};
-use super::session::{self, Session};
-use super::stop::{Failure, Stop, Stopped};
-use super::upload::Uplink;
-use super::{Hooks, Push, PushOptions, Remember};
+use super::scan::{Pages, Scanned};
+use super::send::session::Session;
+use super::send::{Uplink, session};
+use super::stop::{Failure, Stop, Stopped, spool_error};
+use super::{Push, pace};
 use crate::api::{Api, Coming};
 use crate::error::ClientError;
 use crate::progress::Phase;
@@ -87,7 +87,7 @@ impl std::fmt::Display for StreamName {
 /// Pushes `stream` as `options` say, but for its roots, patterns, classes, freeze and state, which are of folders.
 /// Returns once the snapshot is durable. Memory does not depend on the length.
 ///
-/// To be called from a thread that may block, not from within `runtime`.
+/// Must be called from a thread that may block, not from within `runtime`.
 ///
 /// # Errors
 /// [`ClientError`]; there is no snapshot then. [`ClientError::Command`] if the command failed.
@@ -104,10 +104,8 @@ pub fn run_stream(
         runtime,
         options,
         hooks,
-        roots: Vec::new(),
-        selection: Selection::new(&SelectOptions::default(), &[], &[])?,
-        classes: Classes::new(&[], &[])?,
-        pace: super::pace(options),
+        chosen: Chosen::nothing()?,
+        pace: pace(options),
         place: None,
         stream: Some(stream.name.0.clone()),
     };
@@ -306,7 +304,7 @@ fn read_in_a_thread(
         let mut piece = Vec::with_capacity(READ_LEN);
         let read = from.by_ref().take(limit).read_to_end(&mut piece);
         let is_last = !matches!(read, Ok(1..));
-        // Nobody may be listening any more.
+        // The receiver may be gone.
         if to.send(read.map(|_| piece)).is_err() || is_last {
             return;
         }
@@ -330,7 +328,7 @@ impl Running {
         let name = program.display().to_string();
         let started = Command::new(program).args(arguments).stdout(Stdio::piped()).spawn();
         let mut child = started.map_err(|source| match source.kind() {
-            io::ErrorKind::NotFound => ClientError::NotFound(format!("there is no command `{name}`")),
+            io::ErrorKind::NotFound => ClientError::NotFound(format!("no such command: `{name}`")),
             _ => ClientError::Disk { action: "run", path: PathBuf::from(program), source },
         })?;
         let output = child.stdout.take().ok_or(ClientError::Worker("a command without output"))?;

@@ -76,7 +76,7 @@ impl Source<'_> {
     }
 }
 
-/// What `fill` writes, in a buffer as large as `len` says it needs.
+/// Bytes that `fill` writes, in a buffer as large as `len` requires.
 fn sized(
     fill: impl Fn(&mut [u8]) -> Result<usize, Errno>,
     len: impl Fn() -> Result<usize, Errno>,
@@ -119,7 +119,7 @@ mod tests {
         let values: Vec<Vec<u8>> = (0..12).map(|n| vec![7; n * n * 5]).collect();
         for (name, value) in names.iter().zip(&values).rev() {
             match rustix::fs::fsetxattr(&file, name.as_str(), value, XattrFlags::empty()) {
-                // Nothing to see on such a file system.
+                // Such a file system has no attributes.
                 Err(Errno::NOTSUP) => return assert!(of_file(&file).unwrap().is_empty()),
                 set => set.unwrap(),
             }

@@ -18,7 +18,7 @@ const SET_ID: u32 = 0o6000;
 /// How many notes a report names.
 const MAX_NOTES: usize = 1000;
 
-/// What becomes of the powers that a restored program would have.
+/// Handling of setuid, setgid and capabilities of restored programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Setuid {
     /// Regular files lose setuid and setgid bits and file capabilities.
@@ -32,7 +32,7 @@ pub enum Setuid {
 pub struct Note {
     /// Its path on the node it comes from.
     pub path: String,
-    /// What is missing, and why.
+    /// Missing attribute and reason.
     pub note: String,
 }
 
@@ -52,20 +52,20 @@ pub struct NotSet {
 }
 
 impl NotSet {
-    /// Whether every name has everything.
+    /// True if every name has all attributes.
     pub fn is_none(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Whether a name lacks something that was asked for: setuid and setgid bits and file capabilities only with
-    /// [`Setuid::Keep`].
+    /// True if a name lacks a requested attribute: setuid and setgid bits and file capabilities count only
+    /// with [`Setuid::Keep`].
     pub fn lacks(&self, setuid: Setuid) -> bool {
         let powers = if setuid == Setuid::Keep { self.powers } else { 0 };
         !Self { powers, ..*self }.is_none()
     }
 }
 
-/// What a name does not have.
+/// Kind of a missing attribute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Owner,
@@ -97,7 +97,7 @@ impl Notes {
         *count += 1;
     }
 
-    /// Nothing of what belongs to a name could be set.
+    /// No attribute of a name could be set.
     pub(super) fn add_all(&self, entry: &Entry, note: String) {
         [Kind::Mode, Kind::Time].into_iter().for_each(|kind| self.count(kind));
         self.say(entry, note);
@@ -135,7 +135,11 @@ impl Attributes {
         let owned = self.own(entry, |uid, gid| rustix::fs::fchown(file, uid, gid));
         for xattr in &entry.xattrs {
             if self.drops(entry, &xattr.name) {
-                self.notes.add(Kind::Power, entry, "its file capabilities were left out".to_owned());
+                self.notes.add(
+                    Kind::Power,
+                    entry,
+                    "file capabilities not restored (use --keep-setuid)".to_owned(),
+                );
                 continue;
             }
             let set = rustix::fs::fsetxattr(file, &*xattr.name, &xattr.value, XattrFlags::empty());
@@ -144,7 +148,7 @@ impl Attributes {
         let mode = self.mode(entry, owned);
         if let Err(error) = rustix::fs::fchmod(file, mode) {
             let mode = mode.as_raw_mode();
-            self.notes.add(Kind::Mode, entry, format!("its mode {mode:o} could not be set: {error}"));
+            self.notes.add(Kind::Mode, entry, format!("mode {mode:o} could not be set: {error}"));
         }
         self.note_time(entry, rustix::fs::futimens(file, &times(entry.mtime)));
     }
@@ -161,7 +165,7 @@ impl Attributes {
         self.note_time(entry, set);
     }
 
-    /// Whether it has the owner that it should have.
+    /// True if it has the owner that it should have.
     fn own(&self, entry: &Entry, chown: impl FnOnce(Option<Uid>, Option<Gid>) -> Result<(), Errno>) -> bool {
         // The highest number stands for "leave it" in the system call, and for nobody in a file system.
         if entry.uid == u32::MAX || entry.gid == u32::MAX {
@@ -178,7 +182,7 @@ impl Attributes {
             Ok(()) => true,
             Err(error) => {
                 let owner = format!("{}:{}", entry.uid, entry.gid);
-                self.notes.add(Kind::Owner, entry, format!("its owner {owner} could not be set: {error}"));
+                self.notes.add(Kind::Owner, entry, format!("owner {owner} could not be set: {error}"));
                 false
             }
         }
@@ -193,7 +197,7 @@ impl Attributes {
         if self.setuid == Setuid::Keep && owned == self.owners {
             return Mode::from_raw_mode(entry.mode);
         }
-        self.notes.add(Kind::Power, entry, "its setuid and setgid bits were left out".to_owned());
+        self.notes.add(Kind::Power, entry, "setuid/setgid bits not restored (use --keep-setuid)".to_owned());
         Mode::from_raw_mode(entry.mode & !SET_ID)
     }
 
@@ -204,14 +208,14 @@ impl Attributes {
     fn note_xattr(&self, entry: &Entry, name: &[u8], set: Result<(), Errno>) {
         if let Err(error) = set {
             let name = Printable(name);
-            let note = format!("its attribute {name} could not be set: {error}");
+            let note = format!("attribute {name} could not be set: {error}");
             self.notes.add(Kind::Attribute, entry, note);
         }
     }
 
     fn note_time(&self, entry: &Entry, set: Result<(), Errno>) {
         if let Err(error) = set {
-            self.notes.add(Kind::Time, entry, format!("its time could not be set: {error}"));
+            self.notes.add(Kind::Time, entry, format!("modification time could not be set: {error}"));
         }
     }
 }
@@ -248,7 +252,7 @@ mod tests {
         }
     }
 
-    /// Who is not root cannot give files away: how many have another owner is said, not which.
+    /// Only root can change owners: for other users, files with another owner are counted, not named.
     #[test]
     fn owners_that_an_ordinary_user_cannot_set_are_counted() {
         let attributes = Attributes { setuid: Setuid::Drop, owners: false, notes: Notes::default() };

@@ -12,9 +12,9 @@ use crate::api::Asked;
 /// A batch is full when its chunks have this many bytes: large enough that a request costs
 /// nothing beside them, small enough for several in memory.
 const PLAIN_LEN: u64 = 6 << 20;
-/// Or when it has this many chunks.
+/// Most chunks of a batch.
 const IDS: usize = 2000;
-/// Or when it has this many extents, of which many may be of one chunk.
+/// Most extents of a batch; many may be of one chunk.
 const EXTENTS: usize = 8192;
 
 /// Where a chunk goes.
@@ -37,7 +37,7 @@ pub(super) struct Piece<T> {
     pub(super) extents: Vec<Placed>,
 }
 
-/// What one request fetches, and where it goes.
+/// Chunks that one request fetches, and their destinations.
 #[derive(Debug)]
 pub(super) struct Batch<T> {
     /// The chunks, each once.
@@ -62,7 +62,7 @@ pub(super) struct Batcher<T> {
     plain_len: u64,
     extents: usize,
     file: Option<T>,
-    /// Whether the last piece of the batch is of `file`.
+    /// True if the last piece of the batch is of `file`.
     joined: bool,
 }
 
@@ -116,7 +116,7 @@ impl<T: Clone> Batcher<T> {
         self.take_if_full()
     }
 
-    /// What is left.
+    /// The rest of the batch.
     pub(super) fn finish(&mut self) -> Option<Batch<T>> {
         (!self.batch.pieces.is_empty()).then(|| self.take())
     }

@@ -69,7 +69,7 @@ impl Old {
         attributes.apply(self.file.as_fd(), entry);
     }
 
-    /// Whether nobody wrote to it since it was found.
+    /// True if nobody wrote to it since it was found.
     fn is_as_found(&self) -> bool {
         rustix::fs::fstat(&self.file).is_ok_and(|now| {
             let time = |stat: &Stat| (stat.st_mtime, stat.st_mtime_nsec, stat.st_ctime, stat.st_ctime_nsec);
@@ -95,12 +95,12 @@ impl Old {
 }
 
 impl Compare {
-    /// Whether more chunks would take too much memory.
+    /// True if more chunks would need too much memory.
     pub(super) fn is_too_long(&self) -> bool {
         self.extents.len() > MAX_EXTENTS
     }
 
-    /// Whether the file of the target has the content that is to be restored. Reads all of it.
+    /// True if the file of the target has the content to restore. Reads all of it.
     pub(super) fn is_same(&self, domain: &DomainKey) -> bool {
         self.compare(domain).is_some() && self.old.is_as_found()
     }

@@ -16,7 +16,7 @@ use super::attributes::by_handle;
 /// Files below this length go through the page cache.
 pub(super) const FROM_LEN: u64 = 4 << 20;
 
-/// What memory, offsets and lengths of a direct write are multiples of.
+/// Alignment of memory, offsets and lengths of a direct write.
 const ALIGN: usize = 4096;
 /// Bytes of one direct write at most.
 const RUN_LEN: usize = 4 << 20;
@@ -43,13 +43,13 @@ pub(super) struct Gather {
     base: usize,
     /// File offset of what lies at `base`.
     offset: u64,
-    /// What is gathered, counted from `base`.
+    /// Offset of the gathered bytes, counted from `base`.
     start: usize,
     end: usize,
 }
 
 impl Gather {
-    /// Nothing gathered. The memory is taken with the first byte.
+    /// An empty buffer. The memory is allocated with the first byte.
     pub(super) fn new() -> Self {
         Self { memory: Vec::new(), base: 0, offset: 0, start: 0, end: 0 }
     }

@@ -1,4 +1,4 @@
-//! What a restore would make, without making it.
+//! Plan of a restore, without writing.
 
 use std::collections::BTreeSet;
 
@@ -34,16 +34,16 @@ pub enum PlannedKind {
 pub struct PlannedName {
     /// Its path on the node it comes from.
     pub path: String,
-    /// What it is.
+    /// Kind of the name.
     pub kind: PlannedKind,
 }
 
-/// What a restore would do.
+/// Plan of a restore.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct DryRun {
     /// The snapshot.
     pub snapshot: SnapshotId,
-    /// Whose files.
+    /// Node of the files.
     pub node: NodeName,
     /// Regular files, each hard link counted.
     pub files: u64,
@@ -91,7 +91,7 @@ impl DryRun {
 /// the target.
 ///
 /// # Errors
-/// As [`run`](super::run), but those of the target.
+/// The errors of [`run`](super::run), without those of the target.
 pub fn dry_run(
     api: &Api,
     runtime: &Handle,

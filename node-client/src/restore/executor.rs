@@ -19,7 +19,7 @@ use super::work::{FileBatch, LinkJob, Task, Work};
 use super::write::FileJob;
 use crate::error::ClientError;
 
-/// What has to wait for files.
+/// Work that has to wait for files.
 #[derive(Default)]
 pub(super) struct Later {
     pub(super) links: Vec<LinkJob>,
@@ -85,7 +85,7 @@ impl<'w, 'a> Executor<'w, 'a> {
     /// Runs the next step.
     ///
     /// # Errors
-    /// What ends the restore.
+    /// The error that ends the restore.
     pub(super) fn step(&mut self, step: Step) -> Result<(), ClientError> {
         match step {
             Step::EnterFolder { at, path, entry } => self.enter(at, &path, entry),
@@ -139,7 +139,7 @@ impl<'w, 'a> Executor<'w, 'a> {
         std::mem::take(&mut self.mixed)
     }
 
-    /// What is left to do when all steps are done, or something has ended the restore.
+    /// Remaining work when all steps are done, or an error has ended the restore.
     pub(super) fn into_later(self) -> Later {
         let Self { mut later, folders, owed, .. } = self;
         let unfinished = folders.into_iter().rev().chain(owed.into_values());
@@ -203,8 +203,7 @@ impl<'w, 'a> Executor<'w, 'a> {
         let Some(was) = writer.target.was() else { return };
         let mode = was.st_mode & 0o7777;
         if (mode, was.st_uid, was.st_gid) != (entry.mode, entry.uid, entry.gid) {
-            let kept =
-                format!("the target was there before, and keeps mode {mode:o} and owner {}", was.st_uid);
+            let kept = format!("the target folder existed and keeps mode {mode:o} and owner {}", was.st_uid);
             let pushed = format!("pushed as {:o} and {}:{}", entry.mode, entry.uid, entry.gid);
             writer.attributes.notes.say(entry, format!("{kept}:{}; it was {pushed}", was.st_gid));
         }

@@ -1,4 +1,4 @@
-//! What a restore could not bring back, and why. All else is restored.
+//! Names that a restore could not restore, and why. All else is restored.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -89,12 +89,12 @@ impl fmt::Display for Why {
     }
 }
 
-/// What stands in the way of a restore.
+/// Obstacle of a restore.
 #[derive(Debug)]
 pub(super) enum Obstacle {
     /// One name cannot be had; the restore goes on.
     Name(Why),
-    /// Nothing more can be restored.
+    /// No other name can be restored either.
     All(ClientError),
 }
 
@@ -111,7 +111,7 @@ impl From<ClientError> for Obstacle {
     }
 }
 
-/// Whether the next name would fail for the same reason: no room, no memory, no handles, no device.
+/// True if the next name would fail for the same reason: no space, no memory, no handles, no device.
 pub(super) fn ends_all(error: &io::Error) -> bool {
     const ALL: [Errno; 7] =
         [Errno::NOSPC, Errno::DQUOT, Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NODEV, Errno::NXIO];

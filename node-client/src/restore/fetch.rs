@@ -26,7 +26,7 @@ impl Fetcher<'_> {
     /// The blobs that are asked for, in order, not yet checked.
     ///
     /// # Errors
-    /// As [`Api::read_blobs`].
+    /// The errors of [`Api::read_blobs`].
     fn frames(&self, asked: &[Asked]) -> Result<Vec<Frame>, ClientError> {
         if asked.is_empty() {
             return Ok(Vec::new());
@@ -53,8 +53,8 @@ impl Fetcher<'_> {
         })
     }
 
-    /// What each of those that are asked for gives: where the server cannot give all of them, halves are asked for until
-    /// those that it cannot give stand alone.
+    /// Fetches the requested frames one by one: if the server cannot send all of a request, halves are
+    /// requested until each missing chunk is known.
     ///
     /// # Errors
     /// Those that no smaller question can help with, such as an unreachable server.
@@ -73,7 +73,7 @@ impl Fetcher<'_> {
     }
 }
 
-/// Whether an error may concern one blob of many.
+/// True if an error may concern one blob of many.
 pub(super) fn is_about_blobs(error: &ClientError) -> bool {
     let of_snapshot = error.code() == Some("no_such_snapshot");
     matches!(error.class(), ErrorClass::Integrity | ErrorClass::NotFound) && !of_snapshot

@@ -10,7 +10,7 @@ use format_spec::EntryPath;
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
 use crate::error::ClientError;
-use crate::push::check_letters;
+use crate::globs::check_letters;
 
 /// Patterns over whole entry paths. `*` and `?` stay within a name, `**` crosses folders. A pattern
 /// without `/` is looked for in every folder; a leading `/` is the node's root.
@@ -38,7 +38,7 @@ impl Patterns {
         Ok(Self { set, texts: patterns.into(), fitted })
     }
 
-    /// Whether a pattern fits `path` itself. Each that does is remembered.
+    /// True if a pattern fits `path` itself. Each that does is remembered.
     fn fit(&self, path: &[u8]) -> bool {
         if self.fitted.iter().all(|fitted| fitted.load(Ordering::Relaxed)) {
             return self.set.is_match(as_path(path));
@@ -50,7 +50,7 @@ impl Patterns {
         !fitting.is_empty()
     }
 
-    /// Whether a pattern fits `path` or a folder that it lies in.
+    /// True if a pattern matches `path` or a folder above it.
     fn cover(&self, path: &EntryPath) -> bool {
         let bytes = path.as_bytes();
         let ends = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(end, _)| end);
@@ -79,7 +79,8 @@ fn as_path(bytes: &[u8]) -> &Path {
     Path::new(OsStr::from_bytes(bytes))
 }
 
-/// What is wanted: what one of the patterns fits, and all in it, but for what is excluded, and all in that.
+/// Selection of names: those that a pattern matches and their content, without excluded names and their
+/// content.
 #[derive(Debug, Clone)]
 pub(super) struct Filter {
     /// `None` for everything.
@@ -102,23 +103,23 @@ impl Filter {
         Ok(Self { paths: some("--path", paths)?, excludes: some("--exclude", excludes)?, within })
     }
 
-    /// Whether it lets everything through.
+    /// True if it lets everything through.
     pub(super) fn is_everything(&self) -> bool {
         self.paths.is_none() && self.excludes.is_none()
     }
 
-    /// Whether a pattern fits `path` itself.
+    /// True if a pattern fits `path` itself.
     fn fits(&self, path: &[u8]) -> bool {
         self.paths.as_ref().is_none_or(|paths| paths.fit(path))
     }
 
-    /// Whether `path` is wanted, by itself or because of a folder that it lies in.
+    /// True if `path` is chosen, by itself or because of a folder above it.
     pub(super) fn covers(&self, path: &EntryPath) -> bool {
         let is_excluded = self.excludes.as_ref().is_some_and(|excludes| excludes.cover(path));
         self.paths.as_ref().is_none_or(|paths| paths.cover(path)) && !is_excluded
     }
 
-    /// Whether something could be wanted that would lie in `folder`, if it were there.
+    /// True if a name inside `folder` could be chosen.
     pub(super) fn may_reach_into(&self, folder: &EntryPath) -> bool {
         if self.excludes.as_ref().is_some_and(|excludes| excludes.cover(folder)) {
             return false;
@@ -159,7 +160,7 @@ impl Selection {
         Self { filter, within: None, excluded: None }
     }
 
-    /// Whether the next entry is wanted.
+    /// True if the next entry is chosen.
     pub(super) fn wants(&mut self, path: &EntryPath) -> bool {
         // Asked first, whatever lies around it: each pattern is to be known to fit something.
         let fits = self.filter.fits(path.as_bytes());

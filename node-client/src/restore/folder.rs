@@ -23,10 +23,9 @@ use super::layout::TargetPath;
 use crate::beneath::open_beneath;
 use crate::error::ClientError;
 
-pub(crate) use before::is_temporary;
-pub(super) use before::{Before, Inode, TEMPORARY};
+pub(super) use before::{Before, Inode};
 
-/// What becomes of what is in the target already.
+/// Handling of existing content in the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Existing {
     /// The target must be empty or missing.
@@ -43,23 +42,23 @@ pub(super) struct FolderJob {
     pub(super) parent: Option<Arc<FolderJob>>,
     /// Which folder it is.
     pub(super) inode: Inode,
-    /// What was in it before.
+    /// Content before the restore.
     pub(super) before: Before,
     pub(super) ending: Ending,
 }
 
-/// What a folder gets when everything in it is done.
+/// Attributes of a folder after its content is complete.
 #[derive(Debug)]
 pub(super) enum Ending {
     /// The attributes that it was pushed with.
     Pushed(Entry),
-    /// What it had before.
+    /// Attributes that it had before.
     Kept(Was),
-    /// Nothing: nothing is known of it.
+    /// Nothing is known of it.
     Bare,
 }
 
-/// What a restore changes of a folder that was there before.
+/// Attributes that a restore changes on an existing folder.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Was {
     mode: Mode,
@@ -85,7 +84,7 @@ impl Was {
     }
 }
 
-/// What a folder of the manifest is to the restore.
+/// Role of a folder of the manifest in the restore.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Choice {
     /// It was asked for.
@@ -99,7 +98,7 @@ pub(super) struct Target {
     handle: OwnedFd,
     path: PathBuf,
     pub(super) existing: Existing,
-    /// What it was, unless this restore made it.
+    /// Earlier stat, unless this restore made it.
     was: Option<Stat>,
     before: Before,
     /// Unfinished files of dead restores that were removed.
@@ -142,12 +141,13 @@ impl Target {
         self.handle.as_fd()
     }
 
-    /// What the target was before, unless this restore made it.
+    /// Stat of the target before, unless this restore made it.
     pub(super) fn was(&self) -> Option<&Stat> {
         self.was.as_ref()
     }
 
-    /// Who else than root may write to the target as it was, for people; `None` if nobody, or if this restore made it.
+    /// Users other than root who can write to the target, for people; `None` if there are none, or if this
+    /// restore made it.
     pub(super) fn other_writer(&self) -> Option<String> {
         let was = self.was.as_ref()?;
         let mode = Mode::from_raw_mode(was.st_mode);
@@ -224,7 +224,7 @@ impl Target {
             _ => Ending::Bare,
         };
         let (at, inode) = (TargetPath::default(), parent.inode);
-        // What was in it is known to the parent, which is the same folder.
+        // The parent, which is the same folder, knows its earlier content.
         Ok(FolderJob { at, parent: Some(Arc::clone(parent)), inode, before: Before::default(), ending })
     }
 
@@ -234,7 +234,9 @@ impl Target {
         let (_, name) = at.split();
         let stat = rustix::fs::statat(above, name, AtFlags::SYMLINK_NOFOLLOW).map_err(obstacle)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
-            return Err(Obstacle::Name(Why::not_made("something that is no folder has its name".to_owned())));
+            return Err(Obstacle::Name(Why::not_made(
+                "a file with this name exists and is not a folder".to_owned(),
+            )));
         }
         if self.existing == Existing::Refuse || !parent.names_before().take(name, Inode::of(&stat)) {
             return Err(Obstacle::Name(Why::not_made(SAME_NAME.to_owned())));
@@ -266,7 +268,7 @@ impl Target {
         Ok(FolderJob { at, parent, inode: Inode::of(&was), before, ending })
     }
 
-    /// What stands in the way when something failed at `at`: for all names, if the next would fail as well.
+    /// Obstacle for a failure at `at`: for all names, if the next would fail as well.
     pub(super) fn obstacle(&self, action: &'static str, at: &[u8], error: io::Error) -> Obstacle {
         if ends_all(&error) {
             return Obstacle::All(self.error(action, at, error));
@@ -281,7 +283,7 @@ impl Target {
 }
 
 /// Why one of two names of a snapshot was not restored.
-pub(super) const SAME_NAME: &str = "the target takes its name for that of something else that was restored";
+pub(super) const SAME_NAME: &str = "the target treats its name as equal to another restored name";
 
 impl FolderJob {
     /// The names that were in this folder before. The stripped root is the same folder as the target.
@@ -293,7 +295,7 @@ impl FolderJob {
     }
 }
 
-/// Whether this process may give files away.
+/// True if this process may change the owner of files.
 pub(super) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }

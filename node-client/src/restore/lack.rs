@@ -1,56 +1,25 @@
-//! What a snapshot lacks of what is wanted, found out before anything is written.
+//! Chosen files that a snapshot lacks, determined before anything is written.
 //!
 //! A manifest counts all problems and names the first of them; the pages say how the content of each file ends.
 //! Only both together tell whether everything that patterns choose is whole. Where they do not account for each
 //! problem, it is not known, and a restore without [`Partial::Allow`] is refused.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::fmt;
 
+use format_spec::assemble::{Assembler, Depth, Ending, Part, Roots};
 use format_spec::key::DomainKey;
 use format_spec::manifest::Manifest;
-use format_spec::page::Record;
-use format_spec::path::Printable;
-use format_spec::{Entry, EntryKind, EntryPath, FileEnd, NodeName};
-use indicatif::HumanCount;
+use format_spec::{Entry, EntryKind, EntryPath};
 
 use super::fetch::{Fetcher, is_about_blobs};
 use super::filter::{Filter, Selection};
 use super::pages;
-use super::select::{Partial, of_files};
-use crate::error::ClientError;
+use super::plan::cannot_be_restored;
+use super::select::Partial;
+use crate::error::{ClientError, Lack};
 
 /// How many names an error gives.
 const NAMED: usize = 3;
-
-/// Files of a node that are not whole in a snapshot.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lack {
-    /// The node.
-    pub node: NodeName,
-    /// How many files.
-    pub files: u64,
-    /// The first of them, each with a reason; none if the snapshot does not say which of them was asked for.
-    pub first: Vec<(EntryPath, String)>,
-}
-
-impl fmt::Display for Lack {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { node, files, first } = self;
-        write!(f, "{} missing or torn on node `{node}`", of_files(*files))?;
-        if first.is_empty() {
-            return f.write_str(", and the snapshot does not say which");
-        }
-        for (nth, (path, reason)) in first.iter().enumerate() {
-            let reason = Printable(reason.as_bytes());
-            write!(f, "{} `/{path}` ({reason})", if nth == 0 { ":" } else { "," })?;
-        }
-        match files.saturating_sub(u64::try_from(first.len()).unwrap_or(u64::MAX)) {
-            0 => Ok(()),
-            more => write!(f, " and {} more", HumanCount(more)),
-        }
-    }
-}
 
 /// Refuses a restore that could not bring back all that `filter` chooses. Reads the pages only if the snapshot
 /// lacks something and `filter` chooses a part.
@@ -73,14 +42,13 @@ pub(super) fn check(
         Some(Lack { node: manifest.node.clone(), files, first: named.take(NAMED).collect() })
     } else {
         let mut survey = Survey::new(manifest, filter);
-        pages::for_each_page(fetcher, domain, manifest, |(_, records)| {
-            // A page that is damaged may hide what is not whole: then it is not accounted for.
-            match records {
-                Err(error) if is_about_blobs(&error) => survey.file = None,
-                records => records?.iter().for_each(|record| survey.record(record)),
-            }
-            Ok(())
+        let mut assembler = Assembler::new(domain.clone(), Roots::new(&manifest.roots), Depth::Tree);
+        pages::for_each_page(fetcher, domain, manifest, |(page, records)| match records {
+            // It may hide what is not whole: then that is not accounted for.
+            Err(error) if is_about_blobs(&error) => assembler.missing_page(|part| survey.part(part)),
+            records => assembler.page(page.id, records?, |part| survey.part(part)).map(drop),
         })?;
+        assembler.finish(|part| survey.part(part))?;
         survey.finish()
     };
     match lack {
@@ -95,8 +63,7 @@ fn problems_of(manifest: &Manifest) -> u64 {
     manifest.totals.problems.max(named).max(torn)
 }
 
-/// A look through all pages of a manifest. Memory: the problems that it names, and the link groups of those that
-/// have more names.
+/// A look through all pages of a manifest. Memory: the problems that it names.
 struct Survey<'a> {
     manifest: &'a Manifest,
     filter: &'a Filter,
@@ -107,7 +74,6 @@ struct Survey<'a> {
     /// Named problems in which nothing can lie: not a folder, and not something that is not known at all.
     leaves: HashSet<&'a EntryPath>,
     file: Option<OpenFile>,
-    broken_groups: HashSet<u64>,
     broken: u64,
     wanted: BTreeMap<EntryPath, String>,
     wanted_count: u64,
@@ -115,7 +81,6 @@ struct Survey<'a> {
 
 struct OpenFile {
     path: EntryPath,
-    group: Option<u64>,
     wanted: bool,
 }
 
@@ -131,53 +96,53 @@ impl<'a> Survey<'a> {
             reasons,
             leaves: HashSet::new(),
             file: None,
-            broken_groups: HashSet::new(),
             broken: 0,
             wanted: BTreeMap::new(),
             wanted_count: 0,
         }
     }
 
-    fn record(&mut self, record: &Record) {
-        match record {
-            Record::Entry(entry) => self.entry(entry),
-            Record::Content(content) => {
-                if let Some(end) = content.end {
-                    self.end(end);
+    /// # Errors
+    /// Class Integrity for a record that breaks a rule: no restore would take it.
+    fn part(&mut self, part: Part<'_>) -> Result<(), ClientError> {
+        match part {
+            Part::Entry(entry) => {
+                let wanted = self.come_to(&entry);
+                self.file = (entry.kind == EntryKind::File).then_some(OpenFile { path: entry.path, wanted });
+            }
+            Part::Link { entry, first } => {
+                let wanted = self.come_to(&entry);
+                if wanted && matches!(first, Ending::Unreadable | Ending::Torn) {
+                    self.lacks(&entry.path, "another name of such a file");
                 }
             }
+            Part::End(ending) => self.end(ending),
+            Part::Content { .. } | Part::Nameless(_) => {}
+            Part::Fault(fault) => return Err(cannot_be_restored(&fault)),
         }
+        Ok(())
     }
 
-    fn entry(&mut self, entry: &Entry) {
-        let wanted = self.selection.wants(&entry.path);
+    /// Whether the entry is wanted.
+    fn come_to(&mut self, entry: &Entry) -> bool {
         if entry.kind != EntryKind::Folder
             && let Some((path, _)) = self.reasons.get_key_value(&entry.path)
         {
             self.leaves.insert(path);
         }
-        match entry.kind {
-            EntryKind::File => {
-                self.file = Some(OpenFile { path: entry.path.clone(), group: entry.link_group, wanted });
-            }
-            EntryKind::HardLink
-                if wanted && entry.link_group.is_some_and(|group| self.broken_groups.contains(&group)) =>
-            {
-                self.lacks(&entry.path, "another name of such a file");
-            }
-            _ => {}
-        }
+        self.selection.wants(&entry.path)
     }
 
-    fn end(&mut self, end: FileEnd) {
-        let Some(OpenFile { path, group, wanted }) = self.file.take() else { return };
-        let why = match end {
-            FileEnd::Whole(_) | FileEnd::Fuzzy(_) => return,
-            FileEnd::Unreadable => "it was unreadable when it was pushed",
-            FileEnd::Torn(_) => "it is a mixture of states",
+    fn end(&mut self, ending: Ending) {
+        let Some(OpenFile { path, wanted }) = self.file.take() else { return };
+        let why = match ending {
+            Ending::Whole | Ending::Fuzzy => return,
+            // It is on a page that is damaged: then it is not accounted for.
+            Ending::Lost | Ending::Broken => return,
+            Ending::Unreadable => "it was unreadable when it was pushed",
+            Ending::Torn => "it is a mixture of states",
         };
         self.broken += 1;
-        self.broken_groups.extend(group);
         self.elsewhere.remove(&path);
         if wanted {
             let why = self.reasons.get(&path).copied().unwrap_or(why);
@@ -200,7 +165,7 @@ impl<'a> Survey<'a> {
             if self.filter.covers(path) {
                 self.lacks(path, why);
             } else if !self.leaves.contains(path) && self.filter.may_reach_into(path) {
-                self.lacks(path, &format!("{why}; what was chosen may have been in it"));
+                self.lacks(path, &format!("{why}; the chosen files may have been in it"));
             }
         }
         let node = self.manifest.node.clone();

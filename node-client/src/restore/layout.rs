@@ -15,7 +15,7 @@ impl TargetPath {
         &self.0
     }
 
-    /// Whether it is the target itself.
+    /// True if it is the target itself.
     pub(super) fn is_target(&self) -> bool {
         self.0.is_empty()
     }
@@ -49,7 +49,7 @@ impl std::fmt::Display for TargetPath {
 pub(super) enum Layout {
     /// Each entry lies at its whole path.
     WholePath,
-    /// What lies in this root lies at the target itself.
+    /// The content of this root is placed directly in the target.
     Strip(EntryPath),
 }
 

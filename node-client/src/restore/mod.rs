@@ -1,10 +1,10 @@
 //! Restore: one node's files of a snapshot, back on disk.
 //!
-//! What it promises: every name that appears beneath the target is whole, each of its chunks was
-//! checked against its id, and the file against its digest, before it got that name. Nothing is made
-//! outside of the target, whatever the manifest says and whatever lies in the target; what was there before and
-//! was not chosen stays as it is. What is damaged or cannot be made keeps nothing else from being restored, and is
-//! named in the report. After a failure no temporary name is left. Files are on stable storage only with
+//! Promises: every name that appears beneath the target is whole, each of its chunks was checked against its
+//! id, and the file against its digest, before it got that name. Nothing is made outside the target, whatever
+//! the manifest says and whatever the target holds; existing files that were not chosen are not changed.
+//! Damaged files, and files that cannot be made, are listed in the report and do not stop the restore of
+//! others. After a failure no temporary name is left. Files are on stable storage only with
 //! [`Durable::Synced`].
 //!
 //! ```text
@@ -36,6 +36,7 @@ mod write;
 
 use std::path::PathBuf;
 
+use format_spec::assemble::Roots;
 use format_spec::key::DomainKey;
 use format_spec::manifest::Manifest;
 use format_spec::page::Record;
@@ -56,12 +57,11 @@ use select::Latest;
 use work::Work;
 use write::Writer;
 
+pub use crate::error::Lack;
 pub use attributes::{NotSet, Note, Setuid};
 pub use dry::{DryRun, PlannedKind, PlannedName, dry_run};
 pub use failed::{DamagedPage, Failed, FailedFor};
 pub use folder::Existing;
-pub(crate) use folder::is_temporary;
-pub use lack::Lack;
 pub use report::{RestoreReport, Skipped};
 pub use select::{NodeChoice, Partial, PassedOver, PassedOverFor};
 pub use series::SeriesChoice;
@@ -92,16 +92,16 @@ pub enum Durable {
     Synced,
 }
 
-/// What becomes of a restore by root into a folder that others may write to.
+/// Handling of a restore by root into a folder that others may write to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Foreign {
     /// It is refused.
     Refuse,
-    /// That is meant.
+    /// The owner is accepted.
     Meant,
 }
 
-/// What an owner, mode, time or attribute that could not be set is.
+/// Effect of owners, modes, times or attributes that could not be set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unset {
     /// Counted and named.
@@ -110,20 +110,20 @@ pub enum Unset {
     IsPartial,
 }
 
-/// What to restore, and how.
+/// Options of a restore.
 #[derive(Debug, Clone)]
 pub struct RestoreOptions {
     /// Which snapshot.
     pub snapshot: SnapshotChoice,
     /// Cluster that the snapshot is of; `None` for any.
     pub cluster: Option<ClusterName>,
-    /// Whose files.
+    /// Node of the files.
     pub node: NodeChoice,
     /// Which series of the node `latest` is of; without it, the only one that can be meant.
     pub series: Option<SeriesChoice>,
     /// Which snapshots `latest` may be.
     pub among: Among,
-    /// Whether files may be missing or torn.
+    /// Permission for files to be missing or torn.
     pub partial: Partial,
     /// The target: a folder that is made if it is missing.
     pub to: PathBuf,
@@ -134,15 +134,15 @@ pub struct RestoreOptions {
     pub excludes: Vec<String>,
     /// Where roots go.
     pub placement: Placement,
-    /// Whether the target may hold something.
+    /// Permission for the target to have content.
     pub existing: Existing,
-    /// Whether others may write to the target.
+    /// Permission for others to be able to write to the target.
     pub foreign: Foreign,
-    /// What attributes are that could not be set.
+    /// Effect of attributes that could not be set.
     pub unset: Unset,
-    /// Whether programs keep their powers.
+    /// Restoring of setuid, setgid and capabilities.
     pub setuid: Setuid,
-    /// Whether to wait for the disk.
+    /// Syncing to the disk.
     pub durable: Durable,
 }
 
@@ -162,7 +162,7 @@ pub struct Progress {
 /// Hears of progress, from several threads.
 pub type OnProgress<'a> = &'a (dyn Fn(Progress) + Sync);
 
-/// What a restore or a check needs of its surroundings.
+/// Callbacks and sources that a restore or a check needs.
 pub struct Hooks<'a> {
     /// Hears how far it is, often: it must be quick.
     pub progress: OnProgress<'a>,
@@ -174,7 +174,8 @@ pub struct Hooks<'a> {
 
 /// Restores. Blocks; must not be called on a thread of `runtime`.
 ///
-/// What is damaged, or cannot be made in the target, is named in the report, which says how the process is to end.
+/// Damaged files, and files that cannot be made in the target, are listed in the report, which determines the
+/// exit code.
 ///
 /// # Errors
 /// - [`ClientError::Usage`]: the options do not fit each other, the snapshot or the target.
@@ -190,7 +191,7 @@ pub fn run(
     runtime: &Handle,
     options: &RestoreOptions,
     hooks: &Hooks<'_>,
-) -> Result<RestoreReport, ClientError> {
+) -> Result<RestoreReport, Ended> {
     let start = hooks.clock.elapsed();
     let prepared = Prepared::new(api, runtime, options, hooks)?;
     let mut target = Target::open(&options.to, options.existing)?;
@@ -208,10 +209,34 @@ pub fn run(
     let seconds = hooks.clock.elapsed().saturating_sub(start).as_secs_f64();
     let report = RestoreReport::new(&prepared, &work, flaws, seconds);
     match restored {
-        Err(error) if report.is_empty() => Err(error),
-        Err(source) => Err(ClientError::Stopped { report: Box::new(report), source: Box::new(source) }),
-        Ok(()) if report.is_empty() && !options.paths.is_empty() => Err(nothing_matches(options)),
+        Err(error) if report.is_empty() => Err(error.into()),
+        Err(source) => {
+            let error = ClientError::Stopped { source: Box::new(source) };
+            Err(Ended { error, report: Some(Box::new(report)) })
+        }
+        Ok(()) if report.is_empty() && !options.paths.is_empty() => Err(nothing_matches(options).into()),
         Ok(()) => Ok(report),
+    }
+}
+
+/// A restore that did not come to its end.
+#[derive(Debug)]
+pub struct Ended {
+    /// Why.
+    pub error: ClientError,
+    /// Report of the work so far, if there was any.
+    pub report: Option<Box<RestoreReport>>,
+}
+
+impl From<ClientError> for Ended {
+    fn from(error: ClientError) -> Self {
+        Self { error, report: None }
+    }
+}
+
+impl From<Ended> for ClientError {
+    fn from(ended: Ended) -> Self {
+        ended.error
     }
 }
 
@@ -228,14 +253,14 @@ fn links_on_the_way(patterns: &[String]) -> String {
     let absolute = patterns.iter().filter(|pattern| pattern.starts_with('/'));
     let led = absolute.filter_map(|pattern| {
         let pattern = pattern.trim_end_matches('/');
-        let real = crate::push::without_links(pattern)?;
+        let real = crate::globs::without_links(pattern)?;
         (real != pattern)
             .then(|| format!("; through symbolic links of this machine, `{pattern}` is `{real}`"))
     });
     led.collect()
 }
 
-/// What is known before anything is written.
+/// State that is known before anything is written.
 struct Prepared<'a> {
     snapshot: SnapshotId,
     node: NodeName,
@@ -265,14 +290,14 @@ impl<'a> Prepared<'a> {
     }
 
     fn planner(&self) -> Planner {
-        let (roots, layout) = (self.manifest.roots.clone(), self.layout.clone());
+        let (roots, layout) = (Roots::new(&self.manifest.roots), self.layout.clone());
         Planner::new(self.domain.clone(), roots, layout, self.filter.clone())
     }
 
     /// One pass over all pages: the steps of their records to `sink`. What follows a damaged one comes too.
     ///
     /// # Errors
-    /// As [`Planner::record`]; those of the server that concern more than one page.
+    /// As [`Planner::page`]; those of the server that concern more than one page.
     fn pass(
         &self,
         mut planner: Planner,
@@ -285,7 +310,7 @@ impl<'a> Prepared<'a> {
                     if let PassNumber::First(_, failures) = &number {
                         failures.add_page(page.id, &error);
                     }
-                    return planner.skip_damage(sink);
+                    return planner.missing_page(sink);
                 }
                 records => records?,
             };
@@ -293,7 +318,7 @@ impl<'a> Prepared<'a> {
                 let count = records.iter().filter(|record| matches!(record, Record::Entry(_))).count();
                 **entries += u64::try_from(count).unwrap_or(0);
             }
-            records.into_iter().try_for_each(|record| planner.record(record, sink))
+            planner.page(page.id, records, sink)
         })?;
         planner.finish(sink)
     }
@@ -335,18 +360,17 @@ fn check_owner(target: &Target, options: &RestoreOptions) -> Result<(), ClientEr
     let to = options.to.display();
     match (target.other_writer(), options.foreign) {
         (Some(writer), Foreign::Refuse) if folder::is_root() => Err(ClientError::Usage(format!(
-            "`{to}` {writer}, who can change what is in it while it is restored: choose a folder of root's, and move the \
-             result, or --into-foreign"
+            "`{to}` {writer}, who can change its content during the restore: choose a folder of root and move the result, or use --into-foreign"
         ))),
         (Some(writer), _) if folder::is_root() => {
-            tracing::warn!("`{to}` {writer}, who can change what is in it while it is restored");
+            tracing::warn!("`{to}` {writer}, who can change its content during the restore");
             Ok(())
         }
         _ => Ok(()),
     }
 }
 
-/// What to restore.
+/// Snapshot to restore.
 struct Found {
     snapshot: SnapshotId,
     node: NodeName,
@@ -387,13 +411,13 @@ fn warn_of_newer(taken: SnapshotId, newer: &PassedOver) {
     tracing::warn!("`latest` is snapshot {taken}: {newer}");
 }
 
-/// What is sound of it can be restored all the same.
+/// Its sound files can still be restored.
 fn warn_of_damage(snapshot: &SnapshotInfo) {
     if let Some(damage) = &snapshot.damaged {
         tracing::warn!(
             snapshot = %snapshot.id,
             damage = %Printable(damage.as_bytes()),
-            "this snapshot is known to be damaged; `astacus-client list` names others"
+            "this snapshot is known to be damaged; see `astacus-client list` for others"
         );
     }
 }
@@ -440,7 +464,9 @@ fn layout(
         _ => {
             let list: Vec<String> = manifest.roots.iter().map(|root| format!("/{root}")).collect();
             let list = list.join(", ");
-            Err(ClientError::Usage(format!("--strip-root needs one root, choose with --path: {list}")))
+            Err(ClientError::Usage(format!(
+                "--strip-root needs a single root; choose one with --path: {list}"
+            )))
         }
     }
 }

@@ -1,32 +1,29 @@
-//! From the records of a manifest to the steps of a restore: a state machine without I/O.
+//! From the tree of a manifest to the steps of a restore: a state machine without I/O.
 //!
-//! It trusts nothing: records may have been written by a stranger. A record that breaks a rule
-//! (entries out of order, something inside a file, content without its file, a file longer or
-//! shorter than it says, a digest that does not fit, a link to nothing) ends it with an error of
-//! class Integrity, and no step of that record is emitted after it. Records may be missing, if that is said: what can
-//! no longer be known then is lost, and the rest goes on. Steps come in an order that can
-//! be run as it is: a folder is entered before anything in it, and left after all of it.
-
-mod rules;
+//! [`Assembler`] puts the pages together and checks them; this says what of the tree is wanted, and where it goes. It
+//! trusts nothing: pages may have been written by a stranger. A record that breaks a rule ends it with an error of
+//! class Integrity, and no step of that record is emitted. Pages may be missing, if that is said: what can no longer
+//! be known then is lost, and the rest goes on. Steps come in an order that can be run as it is: a folder is entered
+//! before anything in it, and left after all of it.
 
 use std::collections::{BTreeMap, HashMap};
 
-use format_spec::key::{DomainKey, FileDigester};
-use format_spec::page::{Content, Record};
-use format_spec::{ChunkId, Entry, EntryKind, EntryPath, Extent, FileEnd};
+use format_spec::assemble::{Assembler, Depth, Ending, Fault, Part, Roots};
+use format_spec::key::DomainKey;
+use format_spec::page::Record;
+use format_spec::{ChunkId, Entry, EntryKind, EntryPath, Extent, FormatError};
 
 use super::filter::{Filter, Selection};
 use super::folder::Choice;
 use super::layout::{Layout, TargetPath};
 use crate::error::ClientError;
-use rules::{broken, check_entry, malformed, parent_of};
 
 /// One thing to do. Chunks belong to the file that was begun last.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Step {
     /// Make this folder; its attributes (none for a parent of a pushed root) come when it is left.
     EnterFolder { at: TargetPath, path: EntryPath, entry: Option<(Entry, Choice)> },
-    /// Nothing more comes in the folder that was entered last.
+    /// The folder that was entered last has no more content.
     LeaveFolder,
     /// Make this symbolic link.
     Symlink { at: TargetPath, entry: Entry },
@@ -60,7 +57,7 @@ pub(super) enum Mixture {
     Torn,
 }
 
-/// What is not known of a name.
+/// Missing part of a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lost {
     /// Its chunks, or some of them.
@@ -86,18 +83,6 @@ struct OwedTo {
     path: EntryPath,
 }
 
-/// What became of the first name of a link group.
-enum Leader {
-    /// It lies there.
-    At(TargetPath),
-    /// It was passed over.
-    Passed,
-    /// It was unreadable when it was pushed.
-    Unreadable,
-    /// Its content is on a damaged page.
-    Lost,
-}
-
 /// A folder that the next entry may lie in.
 struct Frame {
     path: EntryPath,
@@ -107,162 +92,154 @@ struct Frame {
 
 /// The file whose content is coming.
 struct OpenFile {
-    path: EntryPath,
     /// The name that its content is restored under.
     shown: EntryPath,
-    /// Where it goes and its entry, until `BeginFile` takes them.
-    waiting: Option<(TargetPath, Entry)>,
-    /// Whether its chunks are wanted.
-    wanted: bool,
+    /// Where it goes; `None` if it is not wanted.
     at: Option<TargetPath>,
+    /// The same and its entry, until `BeginFile` takes them.
+    waiting: Option<(TargetPath, Entry)>,
     group: Option<u64>,
-    size: u64,
-    offset: u64,
     data_len: u64,
-    digester: FileDigester,
 }
 
-/// The state machine. Memory: the folders around the current entry, and link groups.
+/// Pages in, steps out. Memory: that of the assembler, the folders around the current entry, and where the first name
+/// of each link group goes.
 pub(super) struct Planner {
     domain: DomainKey,
-    roots: Vec<EntryPath>,
+    roots: Roots,
+    assembler: Assembler,
+    plan: Plan,
+}
+
+/// What to do with the tree.
+struct Plan {
     layout: Layout,
     pass: Pass,
     frames: Vec<Frame>,
-    last: Option<EntryPath>,
     file: Option<OpenFile>,
-    leaders: HashMap<u64, Leader>,
-    /// Link groups whose content is a mixture.
-    mixtures: HashMap<u64, Mixture>,
+    /// Where the first wanted name of a link group is.
+    leaders: HashMap<u64, TargetPath>,
     owed: BTreeMap<u64, OwedTo>,
-    damage: Damage,
-}
-
-/// Whether records are missing before the next one.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Damage {
-    None,
-    /// Some are: a parent or a leader may be unknown.
-    Before,
-    /// And content may come whose file is unknown.
-    Here,
+    pages_missing: bool,
 }
 
 impl Planner {
     /// A planner for what `filter` lets through of a manifest with these roots.
-    pub(super) fn new(domain: DomainKey, roots: Vec<EntryPath>, layout: Layout, filter: Filter) -> Self {
+    pub(super) fn new(domain: DomainKey, roots: Roots, layout: Layout, filter: Filter) -> Self {
         Self::with_pass(domain, roots, layout, Pass::Wanted(Selection::new(filter)))
     }
 
-    fn with_pass(domain: DomainKey, roots: Vec<EntryPath>, layout: Layout, pass: Pass) -> Self {
-        Self {
-            domain,
-            roots,
+    fn with_pass(domain: DomainKey, roots: Roots, layout: Layout, pass: Pass) -> Self {
+        let assembler = Assembler::new(domain.clone(), roots.clone(), Depth::Content);
+        let plan = Plan {
             layout,
             pass,
             frames: Vec::new(),
-            last: None,
             file: None,
             leaders: HashMap::new(),
-            mixtures: HashMap::new(),
             owed: BTreeMap::new(),
-            damage: Damage::None,
-        }
+            pages_missing: false,
+        };
+        Self { domain, roots, assembler, plan }
     }
 
-    /// Takes the next record.
+    /// Takes the records of the next page.
     ///
     /// # Errors
-    /// Class Integrity if it breaks a rule; whatever `sink` returns.
-    pub(super) fn record(&mut self, record: Record, sink: Sink<'_>) -> Result<(), ClientError> {
-        match record {
-            Record::Entry(entry) => self.entry(entry, sink),
-            Record::Content(content) => self.content(content, sink),
-        }
+    /// Class Integrity if one breaks a rule; whatever `sink` returns.
+    pub(super) fn page(
+        &mut self,
+        id: ChunkId,
+        records: Vec<Record>,
+        sink: Sink<'_>,
+    ) -> Result<(), ClientError> {
+        self.assembler.page(id, records, |part| self.plan.part(part, sink)).map(drop)
     }
 
-    /// Goes on after records that could not be read or used. What they said of the file whose content was coming
-    /// is lost with them.
+    /// Goes on after a page that could not be read. A file whose content it had is lost.
     ///
     /// # Errors
     /// Whatever `sink` returns.
-    pub(super) fn skip_damage(&mut self, sink: Sink<'_>) -> Result<(), ClientError> {
-        self.damage = Damage::Here;
-        let Some(file) = self.file.take() else { return Ok(()) };
-        if file.wanted {
-            if file.waiting.is_none() {
-                sink(Step::AbandonFile)?;
-            }
-            sink(Step::Lose { path: file.shown.clone(), lost: Lost::Content })?;
-        }
-        self.end_file(file, Some(Leader::Lost));
-        Ok(())
+    pub(super) fn missing_page(&mut self, sink: Sink<'_>) -> Result<(), ClientError> {
+        self.plan.pages_missing = true;
+        self.assembler.missing_page(|part| self.plan.part(part, sink))
     }
 
     /// Ends the pass. If link groups are owed, their content comes in a second pass over the same
-    /// records with the planner that is returned.
+    /// pages with the planner that is returned.
     ///
     /// # Errors
-    /// Class Integrity if the records stop within a file, or a second pass did not find its files though no record
-    /// was missing.
-    pub(super) fn finish(mut self, sink: Sink<'_>) -> Result<Option<Planner>, ClientError> {
-        if let Some(file) = &self.file {
-            return Err(broken(&file.path, "its content is cut short"));
-        }
-        self.leave(None, sink)?;
-        match &self.pass {
-            Pass::Wanted(_) if self.owed.is_empty() => Ok(None),
-            Pass::Wanted(_) => {
-                let pass = Pass::Owed(self.owed);
-                Ok(Some(Self::with_pass(self.domain, self.roots, self.layout, pass)))
-            }
-            Pass::Owed(owed) => match owed.first_key_value() {
-                Some((_, to)) if self.damage == Damage::None => {
-                    Err(broken(&to.at, "the file that it is a link of is missing"))
-                }
-                _ => {
-                    let mut lost = owed.values();
-                    let lose = |to: &OwedTo| sink(Step::Lose { path: to.path.clone(), lost: Lost::Leader });
-                    lost.try_for_each(lose).map(|()| None)
-                }
+    /// Class Integrity if the pages stop within a file, or a second pass did not find its files though no page was
+    /// missing.
+    pub(super) fn finish(self, sink: Sink<'_>) -> Result<Option<Planner>, ClientError> {
+        let Self { domain, roots, assembler, mut plan } = self;
+        assembler.finish(|part| plan.part(part, sink))?;
+        plan.leave(None, sink)?;
+        let next = plan.finish(sink)?;
+        Ok(next.map(|(layout, pass)| Self::with_pass(domain, roots, layout, pass)))
+    }
+}
+
+/// The error for a fault, which ends a restore.
+pub(super) fn cannot_be_restored(fault: &Fault) -> ClientError {
+    let what = match &fault.path {
+        Some(path) => format!("`{path}` cannot be restored"),
+        None => "the manifest is damaged".to_owned(),
+    };
+    let page = fault.page.map(|page| format!(" (page {page})")).unwrap_or_default();
+    let source = FormatError::Malformed { what: "manifest", why: format!("{fault}{page}") };
+    ClientError::Format { what, source }
+}
+
+impl Plan {
+    fn part(&mut self, part: Part<'_>, sink: Sink<'_>) -> Result<(), ClientError> {
+        match part {
+            Part::Entry(entry) => self.entry(entry, sink),
+            Part::Link { entry, first } => self.hard_link(&entry, first, sink),
+            Part::Content { offset, extents } => match &mut self.file {
+                Some(file) => file.content(offset, extents, sink),
+                None => Ok(()),
             },
+            Part::End(ending) => self.end(ending, sink),
+            Part::Nameless(_) => Ok(()),
+            Part::Fault(fault) => Err(cannot_be_restored(&fault)),
         }
     }
 
     fn entry(&mut self, entry: Entry, sink: Sink<'_>) -> Result<(), ClientError> {
-        if self.file.is_some() {
-            return Err(broken(&entry.path, "it comes within the content of another file"));
-        }
-        if self.last.as_ref().is_some_and(|last| *last >= entry.path) {
-            return Err(broken(&entry.path, "entries are not in path order"));
-        }
-        check_entry(&entry)?;
-        let holds_a_root =
-            self.roots.iter().any(|root| root.below(&entry.path).is_some_and(|r| !r.is_empty()));
-        if holds_a_root && entry.kind != EntryKind::Folder {
-            return Err(broken(&entry.path, "a root lies in it, and it is not a folder"));
-        }
-        if self.damage == Damage::Here {
-            self.damage = Damage::Before;
-        }
-        self.last = Some(entry.path.clone());
-        self.leave(Some(&entry.path), sink)?;
-        self.check_parent(&entry)?;
-        let wanted = match &mut self.pass {
-            Pass::Wanted(selection) => selection.wants(&entry.path),
-            Pass::Owed(_) => false,
-        };
+        let wanted = self.come_to(&entry.path, sink)?;
         match entry.kind {
             EntryKind::Folder => self.folder(entry, wanted, sink),
             EntryKind::File => self.file(entry, wanted, sink),
             EntryKind::Symlink | EntryKind::HardLink if !wanted => Ok(()),
-            EntryKind::Symlink => {
+            EntryKind::Symlink | EntryKind::HardLink => {
                 self.enter(sink)?;
                 let at = self.place(&entry)?;
                 sink(Step::Symlink { at, entry })
             }
-            EntryKind::HardLink => self.hard_link(&entry, sink),
         }
+    }
+
+    /// Leaves folders that `path` does not lie in, notes those that it lies in, and answers whether it is wanted.
+    fn come_to(&mut self, path: &EntryPath, sink: Sink<'_>) -> Result<bool, ClientError> {
+        self.leave(Some(path), sink)?;
+        let known = self.frames.len();
+        let folder_of = |path: &EntryPath| path.split_last().map(|(folder, _)| folder);
+        let mut missing = folder_of(path).filter(|folder| !folder.is_top());
+        while let Some(path) = missing.take() {
+            if self.frames.get(..known).and_then(<[Frame]>::last).is_some_and(|frame| frame.path == path) {
+                break;
+            }
+            missing = folder_of(&path).filter(|folder| !folder.is_top());
+            self.frames.push(Frame { path, entry: None, entered: false });
+        }
+        if let Some(added) = self.frames.get_mut(known..) {
+            added.reverse();
+        }
+        Ok(match &mut self.pass {
+            Pass::Wanted(selection) => selection.wants(path),
+            Pass::Owed(_) => false,
+        })
     }
 
     /// Leaves the folders that `next` does not lie in.
@@ -287,40 +264,6 @@ impl Planner {
         Ok(())
     }
 
-    /// An entry lies in a folder that came before it. Only what is above a root has no entry.
-    fn check_parent(&mut self, entry: &Entry) -> Result<(), ClientError> {
-        let parent = match parent_of(&entry.path) {
-            Some(parent) => parent,
-            None if self.is_above_a_root(&entry.path) || self.roots.iter().any(EntryPath::is_top) => {
-                return Ok(());
-            }
-            None => return Err(broken(&entry.path, "it lies in no root")),
-        };
-        if self.frames.last().is_some_and(|frame| frame.path == parent) {
-            return Ok(());
-        }
-        if self.damage == Damage::None && !self.is_above_a_root(&entry.path) {
-            return Err(broken(&entry.path, "it lies in something that is not a folder of this manifest"));
-        }
-        let known = self.frames.len();
-        let mut missing = Some(parent);
-        while let Some(path) = missing.take() {
-            if self.frames.get(..known).and_then(<[Frame]>::last).is_some_and(|frame| frame.path == path) {
-                break;
-            }
-            missing = parent_of(&path);
-            self.frames.push(Frame { path, entry: None, entered: false });
-        }
-        if let Some(added) = self.frames.get_mut(known..) {
-            added.reverse();
-        }
-        Ok(())
-    }
-
-    fn is_above_a_root(&self, path: &EntryPath) -> bool {
-        self.roots.iter().any(|root| root.below(path).is_some())
-    }
-
     fn folder(&mut self, entry: Entry, wanted: bool, sink: Sink<'_>) -> Result<(), ClientError> {
         let choice = if wanted { Choice::Wanted } else { Choice::OnTheWay };
         self.frames.push(Frame { path: entry.path.clone(), entry: Some((entry, choice)), entered: false });
@@ -328,13 +271,10 @@ impl Planner {
     }
 
     fn file(&mut self, entry: Entry, wanted: bool, sink: Sink<'_>) -> Result<(), ClientError> {
-        let group = entry.link_group;
-        if group.is_some_and(|group| self.leaders.contains_key(&group)) {
-            return Err(broken(&entry.path, "its link group has a first name already"));
-        }
         if wanted {
             self.enter(sink)?;
         }
+        let group = entry.link_group;
         let owed = match &mut self.pass {
             Pass::Wanted(_) => None,
             Pass::Owed(owed) => group.and_then(|group| owed.remove(&group)),
@@ -344,116 +284,98 @@ impl Planner {
             None if wanted => (Some(self.place(&entry)?), entry.path.clone()),
             None => (None, entry.path.clone()),
         };
-        self.file = Some(OpenFile {
-            path: entry.path.clone(),
-            wanted: at.is_some(),
-            group,
-            size: entry.size,
-            offset: 0,
-            data_len: 0,
-            digester: self.domain.file_digester(),
-            waiting: at.clone().map(|at| (at, Entry { path: shown.clone(), ..entry })),
-            shown,
-            at,
-        });
+        let waiting = at.clone().map(|at| (at, Entry { path: shown.clone(), ..entry }));
+        self.file = Some(OpenFile { shown, at, waiting, group, data_len: 0 });
         Ok(())
     }
 
-    fn content(&mut self, content: Content, sink: Sink<'_>) -> Result<(), ClientError> {
-        let Some(mut file) = self.file.take() else {
-            if self.damage == Damage::Here {
-                return Ok(());
-            }
-            let source = malformed("content without its file");
-            return Err(ClientError::Format { what: "the manifest is damaged".to_owned(), source });
-        };
-        let unreadable = content.end == Some(FileEnd::Unreadable);
-        if !unreadable {
-            file.begin(sink)?;
-            for extent in &content.extents {
-                file.extent(extent, sink)?;
-            }
+    fn end(&mut self, ending: Ending, sink: Sink<'_>) -> Result<(), ClientError> {
+        let Some(mut file) = self.file.take() else { return Ok(()) };
+        if file.at.is_none() {
+            return Ok(());
         }
-        match content.end {
-            None => self.file = Some(file),
-            Some(end @ (FileEnd::Whole(digest) | FileEnd::Fuzzy(digest) | FileEnd::Torn(digest))) => {
-                if file.offset != file.size || file.digester.finish() != digest {
-                    return Err(broken(&file.path, "its extents do not add up to its size and digest"));
+        let path = file.shown.clone();
+        match ending {
+            Ending::Whole | Ending::Fuzzy | Ending::Torn => {
+                file.begin(sink)?;
+                sink(Step::EndFile { data_len: file.data_len })?;
+                self.leaders.extend(file.group.zip(file.at));
+                match (Mixture::of(ending), &self.pass) {
+                    (Some(mixture), Pass::Wanted(_)) => sink(Step::Mark { path, mixture }),
+                    // In a second pass it is marked already.
+                    _ => Ok(()),
                 }
-                if file.wanted {
-                    sink(Step::EndFile { data_len: file.data_len })?;
-                }
-                if let Some(mixture) = Mixture::of(end) {
-                    self.mixed(&file, mixture, sink)?;
-                }
-                self.end_file(file, None);
             }
-            Some(FileEnd::Unreadable) => {
-                if file.wanted {
-                    if file.waiting.is_none() {
-                        sink(Step::AbandonFile)?;
-                    }
-                    sink(Step::Skip { path: file.path.clone() })?;
-                }
-                self.end_file(file, Some(Leader::Unreadable));
+            Ending::Unreadable => {
+                file.abandon(sink)?;
+                sink(Step::Skip { path })
             }
-        }
-        Ok(())
-    }
-
-    /// Every name of it is marked, whichever of them brings the content.
-    fn mixed(&mut self, file: &OpenFile, mixture: Mixture, sink: Sink<'_>) -> Result<(), ClientError> {
-        self.mixtures.extend(file.group.map(|group| (group, mixture)));
-        match self.pass {
-            Pass::Wanted(_) if file.wanted => sink(Step::Mark { path: file.path.clone(), mixture }),
-            Pass::Wanted(_) | Pass::Owed(_) => Ok(()),
+            Ending::Lost | Ending::Broken => {
+                file.abandon(sink)?;
+                sink(Step::Lose { path, lost: Lost::Content })
+            }
         }
     }
 
-    fn end_file(&mut self, file: OpenFile, became: Option<Leader>) {
-        let Some(group) = file.group else { return };
-        let placed = || file.at.map_or(Leader::Passed, Leader::At);
-        self.leaders.insert(group, became.unwrap_or_else(placed));
-    }
-
-    fn hard_link(&mut self, entry: &Entry, sink: Sink<'_>) -> Result<(), ClientError> {
-        let group = entry.link_group.ok_or_else(|| broken(&entry.path, "a hard link without its group"))?;
+    /// Every name of a mixture is marked, whichever of them brings the content.
+    fn hard_link(&mut self, entry: &Entry, first: Ending, sink: Sink<'_>) -> Result<(), ClientError> {
+        if !self.come_to(&entry.path, sink)? {
+            return Ok(());
+        }
         self.enter(sink)?;
-        let at = self.place(entry)?;
-        if let Some(mixture) = self.mixtures.get(&group).copied() {
-            sink(Step::Mark { path: entry.path.clone(), mixture })?;
+        let (at, path) = (self.place(entry)?, entry.path.clone());
+        match first {
+            Ending::Unreadable => return sink(Step::Skip { path }),
+            Ending::Lost | Ending::Broken => return sink(Step::Lose { path, lost: Lost::Leader }),
+            Ending::Whole | Ending::Fuzzy | Ending::Torn => {}
         }
-        let path = entry.path.clone();
-        match self.leaders.get(&group) {
-            Some(Leader::At(leader)) => {
-                let leader = leader.clone();
-                sink(Step::Link { at, path, leader })
-            }
-            Some(Leader::Unreadable) => sink(Step::Skip { path }),
-            Some(Leader::Lost) => sink(Step::Lose { path, lost: Lost::Leader }),
-            Some(Leader::Passed) => {
-                self.leaders.insert(group, Leader::At(at.clone()));
-                self.owed.insert(group, OwedTo { at: at.clone(), path: path.clone() });
-                sink(Step::Owe { at, path })
-            }
-            None if self.damage != Damage::None => sink(Step::Lose { path, lost: Lost::Leader }),
-            None => Err(broken(&entry.path, "it is a link of a file that did not come before it")),
+        if let Some(mixture) = Mixture::of(first) {
+            sink(Step::Mark { path: path.clone(), mixture })?;
         }
+        let Some(group) = entry.link_group else { return Ok(()) };
+        if let Some(leader) = self.leaders.get(&group).cloned() {
+            return sink(Step::Link { at, path, leader });
+        }
+        self.leaders.insert(group, at.clone());
+        self.owed.insert(group, OwedTo { at: at.clone(), path: path.clone() });
+        sink(Step::Owe { at, path })
     }
 
     fn place(&self, entry: &Entry) -> Result<TargetPath, ClientError> {
-        self.layout.place(entry).ok_or_else(|| {
-            ClientError::Usage(format!("--strip-root: `{}` lies outside of the root", entry.path))
-        })
+        self.layout
+            .place(entry)
+            .ok_or_else(|| ClientError::Usage(format!("--strip-root: `{}` is outside the root", entry.path)))
+    }
+
+    /// Ends the pass. Answers with the second one, if that is to bring something.
+    fn finish(self, sink: Sink<'_>) -> Result<Option<(Layout, Pass)>, ClientError> {
+        let missing = match self.pass {
+            Pass::Wanted(_) if self.owed.is_empty() => return Ok(None),
+            Pass::Wanted(_) => return Ok(Some((self.layout, Pass::Owed(self.owed)))),
+            Pass::Owed(missing) => missing,
+        };
+        match missing.first_key_value() {
+            Some((_, to)) if !self.pages_missing => Err(ClientError::Format {
+                what: format!("`{}` cannot be restored", to.path),
+                source: FormatError::Malformed {
+                    what: "manifest",
+                    why: "the file that it is a link of is missing".to_owned(),
+                },
+            }),
+            _ => {
+                let mut lose = |to: &OwedTo| sink(Step::Lose { path: to.path.clone(), lost: Lost::Leader });
+                missing.values().try_for_each(&mut lose).map(|()| None)
+            }
+        }
     }
 }
 
 impl Mixture {
-    fn of(end: FileEnd) -> Option<Self> {
-        match end {
-            FileEnd::Whole(_) | FileEnd::Unreadable => None,
-            FileEnd::Fuzzy(_) => Some(Self::Fuzzy),
-            FileEnd::Torn(_) => Some(Self::Torn),
+    fn of(ending: Ending) -> Option<Self> {
+        match ending {
+            Ending::Fuzzy => Some(Self::Fuzzy),
+            Ending::Torn => Some(Self::Torn),
+            Ending::Whole | Ending::Unreadable | Ending::Lost | Ending::Broken => None,
         }
     }
 }
@@ -466,18 +388,23 @@ impl OpenFile {
         }
     }
 
-    fn extent(&mut self, extent: &Extent, sink: Sink<'_>) -> Result<(), ClientError> {
-        let offset = self.offset;
-        let end = offset.checked_add(extent.covered()).filter(|end| *end <= self.size);
-        self.offset = end.ok_or_else(|| broken(&self.path, "its extents are longer than its size"))?;
-        self.digester.push(extent);
-        if let Extent::Chunk { id, len } = extent {
-            self.data_len += u64::from(*len);
-            if self.wanted {
+    fn content(&mut self, mut offset: u64, extents: &[Extent], sink: Sink<'_>) -> Result<(), ClientError> {
+        if self.at.is_none() {
+            return Ok(());
+        }
+        self.begin(sink)?;
+        for extent in extents {
+            if let Extent::Chunk { id, len } = extent {
+                self.data_len += u64::from(*len);
                 sink(Step::Chunk { offset, id: *id, len: *len })?;
             }
+            offset += extent.covered();
         }
         Ok(())
+    }
+
+    fn abandon(&self, sink: Sink<'_>) -> Result<(), ClientError> {
+        if self.waiting.is_some() { Ok(()) } else { sink(Step::AbandonFile) }
     }
 }
 

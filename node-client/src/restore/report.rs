@@ -1,4 +1,4 @@
-//! What a restore did, for people and scripts.
+//! Report of a restore, for people and scripts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -66,7 +66,7 @@ impl Names {
     }
 }
 
-/// What was not restored as it should have been.
+/// Names that were not restored as they should have been.
 #[derive(Default)]
 pub(super) struct Flaws {
     /// Names that were passed over.
@@ -77,12 +77,12 @@ pub(super) struct Flaws {
     pub(super) entries: u64,
 }
 
-/// What a restore did.
+/// Report of a restore.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RestoreReport {
     /// The snapshot.
     pub snapshot: SnapshotId,
-    /// Whose files.
+    /// Node of the files.
     pub node: NodeName,
     /// Regular files restored, each hard link counted.
     pub files: u64,
@@ -185,7 +185,7 @@ impl RestoreReport {
         failed || !self.skipped.is_empty() || !self.unmatched.is_empty() || self.torn_count > 0
     }
 
-    /// Whether stored bytes are damaged or lost.
+    /// True if stored bytes are damaged or lost.
     pub fn is_damaged(&self) -> bool {
         self.damaged_count > 0 || !self.damaged_pages.is_empty()
     }
@@ -209,7 +209,7 @@ impl RestoreReport {
         }
     }
 
-    /// Whether there is nothing to tell: nothing was restored, and nothing failed.
+    /// True if there is nothing to report: nothing was restored, and nothing failed.
     pub(super) fn is_empty(&self) -> bool {
         let made = self.files + self.folders + self.symlinks;
         made + self.damaged_count + self.not_made_count == 0
@@ -225,7 +225,7 @@ fn lost_entries(manifest: &Manifest, seen: u64, found: &Found) -> Option<u64> {
     all.checked_sub(seen).filter(|lost| *lost > 0 && !found.pages.is_empty())
 }
 
-/// What is missing: what the manifest says, and the names that were passed over. A torn file is a problem of the
+/// Missing files: the problems of the manifest, and the skipped names. A torn file is a problem of the
 /// manifest as well, and is there.
 fn skipped_files(manifest: &Manifest, filter: &Filter, passed: Vec<EntryPath>, torn: &Names) -> Vec<Skipped> {
     let known = manifest.problems.iter().filter(|problem| filter.covers(&problem.path));

@@ -7,16 +7,17 @@ use format_spec::path::Printable;
 use format_spec::snapshot::SnapshotState;
 use format_spec::wire::SnapshotInfo;
 use format_spec::{NodeName, SnapshotId};
-use indicatif::HumanCount;
 use serde::Serialize;
 
 use super::filter::Filter;
-use super::series::{self, SeriesChoice};
+use super::series;
+use super::series::SeriesChoice;
 use crate::error::ClientError;
 use crate::named::rank;
+use crate::summary::of_files;
 use crate::twin::{Old, is_back};
 
-/// Whose share of a snapshot.
+/// Choice of a node in a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NodeChoice {
     /// The user named it: no other will do.
@@ -33,7 +34,7 @@ impl NodeChoice {
     }
 }
 
-/// What to do with a snapshot that does not hold all that it should.
+/// Handling of a partial snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Partial {
     /// Refuse it, and take an older complete one for `latest`.
@@ -77,27 +78,20 @@ impl fmt::Display for PassedOver {
         match why {
             PassedOverFor::Partial => write!(f, "it is partial: {} missing or torn", of_files(*missing)),
             PassedOverFor::Damaged => f.write_str("it is known to be damaged"),
-            PassedOverFor::Suspect => f.write_str("it holds much less than the one before it"),
-            PassedOverFor::AheadOfClock => {
-                f.write_str("its time is one that the server's clock has not reached")
-            }
+            PassedOverFor::Suspect => f.write_str("it is much smaller than its predecessor"),
+            PassedOverFor::AheadOfClock => f.write_str("its time is ahead of the server's clock"),
         }
     }
 }
 
-/// So many files, in words.
-pub(crate) fn of_files(count: u64) -> String {
-    if count == 1 { "1 file is".to_owned() } else { format!("{} files are", HumanCount(count)) }
-}
-
-/// What `latest` stands for.
+/// Snapshot that `latest` selects.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Latest {
     pub(super) id: SnapshotId,
     pub(super) passed_over: Option<PassedOver>,
 }
 
-/// What `latest` stands for among the snapshots that hold the chosen node, and that node.
+/// Resolves `latest` among the snapshots that hold the chosen node, and that node.
 ///
 /// # Errors
 /// [`ClientError::NotFound`] if there is none; [`ClientError::Usage`], listing the nodes or series, if there
@@ -111,7 +105,7 @@ pub(super) fn latest(
 ) -> Result<(Latest, NodeName), ClientError> {
     let nodes: BTreeSet<&NodeName> = snapshots.iter().flat_map(|snapshot| &snapshot.nodes).collect();
     if nodes.is_empty() {
-        return Err(ClientError::NotFound("there is no snapshot yet".to_owned()));
+        return Err(ClientError::NotFound("no snapshot yet".to_owned()));
     }
     let node = choose(nodes, node, "no snapshot")?;
     let of_node = snapshots.iter().filter(|snapshot| snapshot.nodes.contains(&node)).collect();
@@ -121,8 +115,8 @@ pub(super) fn latest(
 
 /// The newest complete one of `snapshots`, by their commits; with [`Partial::Allow`] the newest.
 ///
-/// As a policy counts them, one that is known to be damaged, was forgotten, holds much less than the one before it or is
-/// ahead of the server's clock stands back behind all others, however old these are (G9).
+/// Ranks snapshots as a policy counts them: one that is damaged, deleted, much smaller than its predecessor
+/// or ahead of the server's clock ranks behind all others, however old these are (G9).
 ///
 /// # Errors
 /// [`ClientError::NotFound`] if there is none, with the newest partial one and how to take it.
@@ -150,10 +144,9 @@ fn passed_over(info: &SnapshotInfo) -> PassedOver {
 
 fn only_partial(newest: Option<&SnapshotInfo>, node: &NodeName) -> String {
     match newest {
-        None => format!("there is no snapshot of node `{node}` yet"),
+        None => format!("no snapshot of node `{node}` yet"),
         Some(SnapshotInfo { id, created, problems, .. }) => format!(
-            "there is no complete snapshot of node `{node}`. The newest partial one is {id} of {created}, in which {} missing \
-             or torn; --allow-partial takes it",
+            "no complete snapshot of node `{node}`. In the newest partial snapshot, {id} of {created}, {} missing or torn; --allow-partial selects it",
             of_files(*problems),
             created = Printable(created.as_bytes()),
         ),
@@ -163,7 +156,7 @@ fn only_partial(newest: Option<&SnapshotInfo>, node: &NodeName) -> String {
 /// The chosen node of one snapshot.
 ///
 /// # Errors
-/// As [`latest`].
+/// The errors of [`latest`].
 pub(super) fn node_of(snapshot: &SnapshotInfo, node: &NodeChoice) -> Result<NodeName, ClientError> {
     choose(snapshot.nodes.iter().collect(), node, &format!("snapshot {} does not", snapshot.id))
 }
@@ -349,7 +342,7 @@ mod tests {
         let passed_over = found.passed_over.unwrap();
         assert_eq!((found.id, passed_over.snapshot), (all[0].id, all[1].id));
         assert_eq!(passed_over.why, PassedOverFor::AheadOfClock);
-        assert!(passed_over.to_string().contains("clock has not reached"), "{passed_over}");
+        assert!(passed_over.to_string().contains("is ahead of the server's clock"), "{passed_over}");
         assert_eq!(newest_of(&all[1..2], Partial::Refuse).unwrap().id, all[1].id, "there is no other");
     }
 

@@ -11,12 +11,12 @@ use format_spec::{EntryPath, NodeName, SeriesId};
 
 use super::filter::Filter;
 use crate::error::ClientError;
-use crate::show::snapshot::folders;
+use crate::summary::folders;
 
 /// A series as it is named on a command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SeriesChoice {
-    /// By a folder that it holds, an absolute path; or by its stream, as `stream:NAME`.
+    /// By one of its folders, an absolute path; or by its stream, as `stream:NAME`.
     Folder(String),
     /// By the name that its pushes gave.
     Name(String),
@@ -51,7 +51,7 @@ impl SeriesChoice {
         }
     }
 
-    /// Whether it names all that the series holds.
+    /// True if it names all folders of the series.
     fn is_all_of(&self, origin: &NodeOrigin) -> bool {
         self.fits(origin) && (matches!(self, Self::Name(_)) || origin.folders == 1)
     }
@@ -72,7 +72,7 @@ pub(super) fn only<'a>(
     for snapshot in &snapshots {
         series.entry(snapshot.series).or_default().push(snapshot);
     }
-    // What is forgotten is no choice, unless there is nothing else.
+    // A deleted snapshot is chosen only if there is no other.
     let is_listed = |snapshots: &Vec<&SnapshotInfo>| snapshots.iter().any(|info| info.going_until.is_none());
     if choice.is_none() && series.values().any(is_listed) {
         series.retain(|_, snapshots| is_listed(snapshots));
@@ -88,7 +88,7 @@ pub(super) fn only<'a>(
                 series.retain(|_, of| fits(&|origin| choice.is_all_of(origin), of));
             }
             if series.is_empty() {
-                let what = format!("node `{node}` has no snapshot of series `{choice}`; there are: {all}");
+                let what = format!("node `{node}` has no snapshot of series `{choice}`; series: {all}");
                 return Err(ClientError::NotFound(what));
             }
         }
@@ -102,15 +102,14 @@ pub(super) fn only<'a>(
     }
     if series.len() > 1 {
         return Err(ClientError::Usage(format!(
-            "`latest` could be of several series of node `{node}`: choose one with --series NAME or --series /FOLDER, \
-             or with an absolute --path; there are: {}",
+            "`latest` is ambiguous, node `{node}` has several series: choose one with --series NAME or --series /FOLDER, or with an absolute --path; series: {}",
             names(series.values())
         )));
     }
     Ok(series.into_values().next().unwrap_or_default())
 }
 
-/// Whether a path that the filter fits could lie in a folder of the snapshot.
+/// True if a path that the filter matches could be in a folder of the snapshot.
 fn may_hold(info: &SnapshotInfo, filter: &Filter) -> bool {
     let in_root = |root: &String| {
         let name = root.strip_prefix(STREAM_PREFIX).or_else(|| root.strip_prefix('/'));

@@ -7,6 +7,7 @@ use std::sync::Mutex;
 
 use super::*;
 use crate::clock::SystemClock;
+use crate::leftover::TEMPORARY;
 use format_spec::manifest::Problem;
 use format_spec::snapshot::SnapshotState;
 use format_spec::{Entry, EntryKind, ErrorClass, FileEnd, Xattr, wire};
@@ -39,7 +40,7 @@ fn options(to: &Path) -> RestoreOptions {
 fn restore(server: &Server, options: &RestoreOptions) -> Result<RestoreReport, ClientError> {
     let (clock, progress) = (SystemClock::new(), |_| ());
     let hooks = Hooks { progress: &progress, cancel: Cancel::new(), clock: &clock };
-    run(&server.api, server.runtime.handle(), options, &hooks)
+    Ok(run(&server.api, server.runtime.handle(), options, &hooks)?)
 }
 
 fn check(server: &Server) -> VerifyReport {
@@ -218,7 +219,7 @@ fn root_restores_into_no_folder_that_others_may_write_to_unless_told() {
     }
 }
 
-/// What could not be set is counted; who asks for it gets it as an exit code.
+/// Attributes that could not be set are counted; a flag makes them an exit code.
 #[test]
 fn an_attribute_that_could_not_be_set_can_be_an_exit_code() {
     let mut store = Store::new(&["r"]);
@@ -282,8 +283,7 @@ fn a_restore_goes_on_past_damage_and_names_all_that_it_hurts() {
         assert_eq!((report.damaged_count, report.not_made_count, report.exit_code()), (2, 0, 13));
         assert_eq!((report.files, report.state), (6, SnapshotState::Partial));
         let names = names(to.path());
-        let wrong =
-            |name: &&String| name.ends_with("/x") || name.ends_with("/y") || name.contains(folder::TEMPORARY);
+        let wrong = |name: &&String| name.ends_with("/x") || name.ends_with("/y") || name.contains(TEMPORARY);
         assert_eq!(names.iter().find(wrong), None, "{names:?}");
         assert_eq!(std::fs::read(to.path().join("srv/r/z")).unwrap(), b"sound");
         assert_eq!(std::fs::metadata(to.path().join("srv/r")).unwrap().mtime(), 1_700_000_000);
@@ -368,7 +368,7 @@ fn a_restore_goes_on_past_what_cannot_be_made() {
         ["srv/r/a", "srv/r/big", "srv/r/d", "srv/r/d/empty", "srv/r/d/link", "srv/r/d/up", "srv/r/link"];
     assert_eq!(failed(&report), not_made.map(|name| (name, FailedFor::NotMade)), "{report:?}");
     assert_eq!((report.exit_code(), report.files, report.state), (3, 0, SnapshotState::Partial));
-    let left = names(to.path()).into_iter().filter(|name| name.contains(folder::TEMPORARY)).count();
+    let left = names(to.path()).into_iter().filter(|name| name.contains(TEMPORARY)).count();
     assert_eq!(left, 0, "{:?}", names(to.path()));
 }
 
@@ -397,8 +397,8 @@ fn a_restore_that_ends_early_says_what_is_there() {
 
     let ended = run(&server.api, server.runtime.handle(), &options(to.path()), &hooks).unwrap_err();
 
-    let ClientError::Stopped { report, .. } = &ended else { panic!("{ended}") };
-    assert_eq!(ended.exit_code(), 130);
+    let report = ended.report.unwrap();
+    assert!(matches!(ended.error, ClientError::Stopped { .. }) && ended.error.exit_code() == 130);
     assert!((1..40).contains(&report.files), "{report:?}");
     assert_eq!(names(to.path()).len(), usize::try_from(report.files).unwrap() + 1);
     assert_eq!(std::fs::metadata(to.path().join("r")).unwrap().mode() & 0o777, 0o711);
@@ -729,7 +729,7 @@ fn a_restore_that_is_interrupted_says_so() {
 
     let ended = run(&server.api, server.runtime.handle(), &options(to.path()), &hooks);
 
-    assert!(matches!(ended, Err(ClientError::Interrupted)), "{ended:?}");
+    assert!(matches!(ended, Err(Ended { error: ClientError::Interrupted, report: None })), "{ended:?}");
 }
 
 #[test]
@@ -782,6 +782,36 @@ fn a_check_goes_on_after_a_damaged_page() {
     let objects: Vec<_> = report.problems.iter().map(|damage| damage.object.clone()).collect();
     assert_eq!(objects, [Some(pages[1].to_string())], "{:?}", report.problems);
     assert!(report.files > 2000 && report.files < 4000, "{}", report.files);
+}
+
+/// C15: what no restore would take is named with its page, and the check goes on.
+#[test]
+fn a_check_names_entries_that_break_a_rule() {
+    let mut store = Store::new(&["r"]);
+    store.add(&folder("r"));
+    let other_digest = |_| FileEnd::Whole(format_spec::FileDigest::from_bytes([9; 32]));
+    store.file_that_ends(Entry { link_group: Some(7), ..file("r/a") }, &[b"content"], other_digest);
+    store.add(&Entry { size: 0, link_group: Some(7), ..entry("r/b", EntryKind::HardLink) });
+    store.file(file("r/c/x"), &[b"in no folder"]);
+    store.file(file("r/d"), &[b"sound"]);
+    let pages = store.seal();
+    let server = store.serve();
+
+    let report = check(&server);
+
+    let found = |path: &str, object: Option<&format_spec::ChunkId>, problem: &str| Damage {
+        node: "n".parse().unwrap(),
+        path: Some(path.to_owned()),
+        object: object.map(ToString::to_string),
+        problem: problem.to_owned(),
+    };
+    let page = pages.first();
+    let expected = [
+        found("r/a", page, "has other extents than its digest says"),
+        found("r/b", None, "its first name cannot be restored"),
+        found("r/c/x", page, "lies in something that is not a folder of this manifest"),
+    ];
+    assert_eq!((report.problems.as_slice(), report.problem_count, report.files), (&expected[..], 3, 2));
 }
 
 #[test]

@@ -5,21 +5,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use format_spec::assemble::{Assembler, Depth, Ending, Fault, Part, Roots};
 use format_spec::key::DomainKey;
 use format_spec::manifest::Manifest;
-use format_spec::{ChunkId, ClusterName, EntryPath, NodeName, SnapshotId};
+use format_spec::{ChunkId, ClusterName, EntryKind, EntryPath, Extent, NodeName, SnapshotId};
 use serde::Serialize;
 use tokio::runtime::Handle;
 
 use super::batch::{Batch, Batcher};
 use super::fetch::{Fetcher, Opener, Plaintexts};
 use super::filter::Filter;
-use super::layout::Layout;
-use super::pages;
-use super::plan::{Planner, Step};
-use super::select::{self, Latest, NodeChoice, Partial, PassedOver};
+use super::select::{Latest, NodeChoice, Partial, PassedOver};
 use super::series::SeriesChoice;
-use super::{Hooks, OnProgress, Progress};
+use super::{Hooks, OnProgress, Progress, pages, select};
 use crate::api::Api;
 use crate::error::{ClientError, chain};
 use crate::list::of_cluster;
@@ -30,42 +28,42 @@ const QUEUE: usize = 4;
 /// How many damaged things a report names; it counts all.
 const MAX_DAMAGE: usize = 10_000;
 
-/// What to check.
+/// Options of a check.
 #[derive(Debug, Clone)]
 pub struct VerifyOptions {
     /// Which snapshot.
     pub snapshot: SnapshotChoice,
     /// Cluster that the snapshot is of; `None` for any.
     pub cluster: Option<ClusterName>,
-    /// Whose files, if `latest` is asked for. If the node is named, only its share is checked.
+    /// Node of the files, for `latest`. If the node is named, only its share is checked.
     pub node: NodeChoice,
     /// Which series of the node `latest` is of; without it, the only one that can be meant.
     pub series: Option<SeriesChoice>,
     /// Which snapshots `latest` may be.
     pub among: Among,
-    /// Whether `latest` may be a partial one. One that is named is checked either way.
+    /// Permission for `latest` to be partial. One that is named is checked either way.
     pub partial: Partial,
 }
 
 /// Something in a snapshot that is not as it was pushed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Damage {
-    /// Whose files it hurts.
+    /// Node of the affected files.
     pub node: NodeName,
     /// The file, if it is about one.
     pub path: Option<String>,
     /// The chunk or page, if it is about one.
     pub object: Option<String>,
-    /// What is wrong.
+    /// Description of the problem.
     pub problem: String,
 }
 
-/// What a check found.
+/// Report of a check.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct VerifyReport {
     /// The snapshot.
     pub snapshot: SnapshotId,
-    /// Whose files.
+    /// Nodes of the files.
     pub nodes: Vec<NodeName>,
     /// Files that were checked, links of one file counted once.
     pub files: u64,
@@ -90,7 +88,7 @@ pub struct VerifyReport {
 }
 
 impl VerifyReport {
-    /// Whether everything is as it was pushed. If not, the process exits with the code of
+    /// True if everything is as it was pushed. If not, the process exits with the code of
     /// [`ErrorClass::Integrity`](format_spec::ErrorClass::Integrity).
     pub fn is_sound(&self) -> bool {
         self.problem_count == 0
@@ -221,57 +219,22 @@ impl Check<'_> {
 
     /// Walks the pages and hands all chunks to the workers.
     fn plan(&self, node: &NodeName, manifest: &Manifest, out: &Sender<PathBatch>) -> Result<(), ClientError> {
-        let everything = Filter::new(&[], &[])?;
-        let mut planner =
-            Planner::new(self.domain.clone(), manifest.roots.clone(), Layout::WholePath, everything);
-        let mut batcher = Batcher::new();
-        let send = |batch: Option<PathBatch>| match batch.map(|batch| out.send(batch)) {
-            None | Some(Ok(())) => Ok(()),
-            Some(Err(_)) => Err(ClientError::Worker("verify")),
-        };
-        let mut sink = |step: Step| match step {
-            Step::BeginFile { entry, .. } => {
-                self.tally.files.fetch_add(1, Ordering::Relaxed);
-                batcher.begin(Arc::new(entry.path));
-                Ok(())
-            }
-            Step::Chunk { offset, id, len } => send(batcher.chunk(offset, id, len)),
-            Step::EndFile { .. } | Step::AbandonFile => send(batcher.end()),
-            Step::Lose { path, .. } => {
-                self.found(node, Some(&path), None, "a page that it needs is damaged".to_owned());
-                Ok(())
-            }
-            Step::Skip { .. } => {
-                self.tally.unreadable.fetch_add(1, Ordering::Relaxed);
-                Ok(())
-            }
-            _ => Ok(()),
-        };
+        let roots = Roots::new(&manifest.roots);
+        let mut assembler = Assembler::new(self.domain.clone(), roots, Depth::Content);
+        let mut walk = Walk { check: self, node, batcher: Batcher::new(), out };
         pages::for_each_page(self.fetcher, self.domain, manifest, |(page, records)| {
             self.tally.pages.fetch_add(1, Ordering::Relaxed);
-            let records = match records {
-                Ok(records) => records,
+            match records {
+                Ok(records) => assembler.page(page.id, records, |part| walk.part(part)).map(drop),
                 Err(error) => {
                     self.found(node, None, Some(&page.id), chain(&error));
-                    return planner.skip_damage(&mut sink);
-                }
-            };
-            for record in records {
-                match planner.record(record, &mut sink) {
-                    Err(error @ ClientError::Format { .. }) => {
-                        self.found(node, None, Some(&page.id), chain(&error));
-                        planner.skip_damage(&mut sink)?;
-                    }
-                    done => done?,
+                    assembler.missing_page(|part| walk.part(part))
                 }
             }
-            Ok(())
         })?;
-        match planner.finish(&mut sink) {
-            Err(error @ ClientError::Format { .. }) => self.found(node, None, None, chain(&error)),
-            done => drop(done?),
-        }
-        send(batcher.finish())
+        assembler.finish(|part| walk.part(part))?;
+        let rest = walk.batcher.finish();
+        walk.send(rest)
     }
 
     fn worker(
@@ -335,6 +298,74 @@ impl Check<'_> {
         found.count += 1;
         if found.first.len() < MAX_DAMAGE {
             found.first.insert(damage);
+        }
+    }
+}
+
+/// A walk through the pages of a node.
+struct Walk<'a> {
+    check: &'a Check<'a>,
+    node: &'a NodeName,
+    batcher: Batcher<Arc<EntryPath>>,
+    out: &'a Sender<PathBatch>,
+}
+
+impl Walk<'_> {
+    fn part(&mut self, part: Part<'_>) -> Result<(), ClientError> {
+        match part {
+            Part::Entry(entry) if entry.kind == EntryKind::File => self.batcher.begin(Arc::new(entry.path)),
+            Part::Entry(_) | Part::Nameless(_) => {}
+            Part::Content { offset, extents } => return self.content(offset, extents),
+            Part::End(ending) => return self.end(ending),
+            Part::Link { entry, first } => match first {
+                Ending::Whole | Ending::Fuzzy | Ending::Torn => {}
+                Ending::Unreadable => self.count_unreadable(),
+                Ending::Lost | Ending::Broken => self.found(&entry.path, "its first name cannot be restored"),
+            },
+            Part::Fault(Fault { page, path, kind }) => {
+                let (path, object) = (path.as_ref(), page.as_ref());
+                self.check.found(self.node, path, object, kind.to_string());
+            }
+        }
+        Ok(())
+    }
+
+    fn content(&mut self, mut offset: u64, extents: &[Extent]) -> Result<(), ClientError> {
+        for extent in extents {
+            if let Extent::Chunk { id, len } = extent {
+                let batch = self.batcher.chunk(offset, *id, *len);
+                self.send(batch)?;
+            }
+            offset += extent.covered();
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, ending: Ending) -> Result<(), ClientError> {
+        match (ending, self.batcher.file()) {
+            (Ending::Unreadable, _) => self.count_unreadable(),
+            (Ending::Lost, Some(path)) => self.found(path, "a page that it needs is damaged"),
+            _ => {}
+        }
+        if ending != Ending::Unreadable {
+            self.check.tally.files.fetch_add(1, Ordering::Relaxed);
+        }
+        let batch = self.batcher.end();
+        self.send(batch)
+    }
+
+    fn count_unreadable(&self) {
+        self.check.tally.unreadable.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn found(&self, path: &EntryPath, problem: &str) {
+        self.check.found(self.node, Some(path), None, problem.to_owned());
+    }
+
+    fn send(&self, batch: Option<PathBatch>) -> Result<(), ClientError> {
+        match batch.map(|batch| self.out.send(batch)) {
+            None | Some(Ok(())) => Ok(()),
+            Some(Err(_)) => Err(ClientError::Worker("verify")),
         }
     }
 }

@@ -31,7 +31,7 @@ const QUEUE: usize = 4;
 
 pub(super) type FileBatch = Batch<Arc<FileJob>>;
 
-/// What a worker does next.
+/// Next task of a worker.
 pub(super) enum Task {
     /// It fetches chunks, and writes them to their files.
     Fetch(FileBatch),
@@ -39,7 +39,7 @@ pub(super) enum Task {
     Compare(Compare),
 }
 
-/// What was done so far.
+/// Counts of the work so far.
 #[derive(Default)]
 pub(super) struct Tally {
     pub(super) files: AtomicU64,
@@ -54,7 +54,7 @@ pub(super) struct Tally {
     pub(super) bytes_fetched: AtomicU64,
 }
 
-/// What all threads of a restore share.
+/// State that all threads of a restore share.
 pub(super) struct Work<'a> {
     pub(super) fetcher: Fetcher<'a>,
     pub(super) domain: &'a DomainKey,
@@ -63,7 +63,7 @@ pub(super) struct Work<'a> {
     pub(super) failures: Failures,
     pub(super) total: Progress,
     pub(super) progress: OnProgress<'a>,
-    /// What became of the first name of each link group.
+    /// Outcome of the first name of each link group.
     leaders: Mutex<HashMap<TargetPath, Result<Inode, Why>>>,
     stop: AtomicBool,
     failure: Mutex<Option<ClientError>>,
@@ -72,7 +72,7 @@ pub(super) struct Work<'a> {
 /// For each chunk that was asked for, what came, or why nothing did.
 type Fetched = (Vec<Option<Frame>>, Vec<Option<Why>>);
 
-/// What a worker keeps from task to task.
+/// Buffers that a worker keeps from task to task.
 struct Tools<'a> {
     opener: Opener<'a>,
     cache: FolderCache,
@@ -140,7 +140,7 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Whether something has failed that ends all.
+    /// True if an error has ended all work.
     pub(super) fn has_stopped(&self) -> bool {
         self.stop.load(Ordering::SeqCst)
     }
@@ -220,7 +220,7 @@ impl<'a> Work<'a> {
         self.report();
     }
 
-    /// What came of something, unless it ends the restore.
+    /// Returns the result, unless the error ends the restore.
     fn check<T>(&self, result: Result<T, ClientError>) -> Option<T> {
         result.map_err(|error| self.fail(error)).ok()
     }
@@ -246,7 +246,7 @@ impl<'a> Work<'a> {
                 }
                 None => {
                     let why = refused.get(placed.slot).cloned().flatten();
-                    let unknown = || Why::damaged("the server did not give a chunk of it");
+                    let unknown = || Why::damaged("the server did not send one of its chunks");
                     return Err(Obstacle::Name(why.unwrap_or_else(unknown)));
                 }
             };

@@ -15,7 +15,8 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::attributes::{Attributes, by_handle};
-use super::direct::{self, Gather, Handles};
+use super::direct;
+use super::direct::{Gather, Handles};
 use super::failed::{Obstacle, Why};
 use super::folder::{Ending, FolderCache, FolderJob, Inode, Target};
 use super::layout::TargetPath;
@@ -29,7 +30,7 @@ pub(super) struct Writer {
     pub(super) target: Target,
     pub(super) attributes: Attributes,
     names: TemporaryNames,
-    /// Whether files without a name can be made, as far as is known.
+    /// True while files without a name are believed to be possible.
     nameless: AtomicBool,
 }
 
@@ -65,7 +66,7 @@ impl FileJob {
         let _ = self.failed.set(why);
     }
 
-    /// Whether it was given up.
+    /// True if the work was abandoned.
     pub(super) fn has_failed(&self) -> bool {
         self.failed.get().is_some()
     }
@@ -78,7 +79,7 @@ pub(super) struct Ended {
     pub(super) finished: Finished,
 }
 
-/// What became of a file.
+/// Outcome of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Finished {
     /// It has its name.
@@ -279,7 +280,7 @@ impl Writer {
             return Ok(());
         }
         let handle = self.target.folder_itself(job.at.as_bytes())?;
-        // Whoever may rename folders there could make us give away another.
+        // A user who may rename folders there could swap the file.
         if Inode::of_file(&handle) != Ok(job.inode) {
             return Err(Refused::Swapped.obstacle(|error| self.target.obstacle("look", &[], error.into())));
         }

@@ -73,7 +73,7 @@ fn an_error_document_has_class_code_and_the_whole_chain() {
     assert_eq!(document["error"]["message"], "no answer from http://127.0.0.1:1 after 3 attempts: refused");
 }
 
-/// What servers, nodes and file systems name must not reach a terminal as it is.
+/// Names from servers, nodes and file systems are escaped before they reach a terminal.
 #[test]
 fn no_control_character_reaches_a_terminal() {
     let mut out = Vec::new();
@@ -153,14 +153,14 @@ fn a_dry_run_names_what_there_is_of_each_kind_and_what_each_option_left_out() {
     assert_eq!(
         String::from_utf8(text).unwrap().lines().collect::<Vec<_>>(),
         [
-            "dry run: nothing is read, sent or remembered",
+            "dry run: no file was read, no data was sent and no state was saved",
             "  4 files, 2 folders, 0 links, 3.00 KiB",
-            "  new       1 files, 1.00 KiB, of which 1.00 KiB would be read",
-            "  appended  1 files, 2.00 KiB, of which 1.00 KiB would be read",
+            "  new       1 file, 1.00 KiB, 1.00 KiB to read",
+            "  appended  1 file, 2.00 KiB, 1.00 KiB to read",
             "  gone      2 files of the last push",
-            "  left out 3 entries (1 folders), 5 B: --exclude *.tmp\\u{1b}",
+            "  excluded 3 entries (1 folder), 5 B: --exclude *.tmp\\u{1b}",
             "  note   /etc/not:3 x matched nothing",
-            "  PARTIAL: 1 files would be missing",
+            "  PARTIAL: 1 file would be missing",
             "    /r/gone: is not there",
         ]
     );

@@ -1,7 +1,8 @@
 //! Ways into the state of a push, for the fuzzers. A keyed check covers every part of it, so that bytes made
 //! up by a stranger get no further than the first: [`with_fitting_checks`] lets them.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Seek, Write};
 
 use format_spec::page::PageBuilder;
 use format_spec::{Entry, EntryKind, EntryPath, Extent, FileEnd};
@@ -13,9 +14,8 @@ use super::{
     ManifestId, Preamble, RepositoryId, SLOT_LEN, SessionId, Settled, Slot, Source, Timestamp, block_check,
     parse_slot, push_slot,
 };
-use crate::fuzz::in_memory;
 
-/// What a push would remember of a state or a journal.
+/// Content of a state or a journal that a push would use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Remembered {
     /// Its files in order: the path, and whether something is known of its inode.
@@ -118,7 +118,7 @@ pub fn state_of_files(finished: bool) -> io::Result<Vec<u8>> {
         end: 0,
         number: 41,
         roots: b"data\0".to_vec(),
-        devices: vec![crate::push::Device { dev: 1, file_system: 2 }],
+        devices: vec![crate::identity::Device { dev: 1, file_system: 2 }],
     };
     if finished {
         let len = preamble.encode(&domain()).len() + blocks.concat().len();
@@ -166,4 +166,12 @@ fn file(path: EntryPath) -> Entry {
         target: None,
         link_group: None,
     }
+}
+
+/// A file in memory that holds `bytes`, at its start.
+pub(crate) fn in_memory(bytes: &[u8]) -> io::Result<File> {
+    let mut file = File::from(rustix::fs::memfd_create("fuzz", rustix::fs::MemfdFlags::CLOEXEC)?);
+    file.write_all(bytes)?;
+    file.rewind()?;
+    Ok(file)
 }

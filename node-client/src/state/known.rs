@@ -16,7 +16,7 @@ use super::{BLOCK_HEAD_LEN, CHECK_LEN, Fields, Header, SLOT_LEN, Slot, block_che
 
 /// A state that is not what was written. Push without it.
 #[derive(Debug, thiserror::Error)]
-#[error("the state of the last push is damaged")]
+#[error("the push state is damaged")]
 pub(crate) struct Damaged;
 
 impl From<io::Error> for Damaged {
@@ -25,7 +25,7 @@ impl From<io::Error> for Damaged {
     }
 }
 
-/// Whether the push that wrote it came to its end.
+/// Completion of the push that wrote the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Finished {
     Yes,
@@ -44,7 +44,7 @@ struct Blocks {
     end: u64,
 }
 
-/// What a block holds, and where the next one begins.
+/// Content of a block, and the position of the next one.
 struct Block {
     records: Vec<Record>,
     slots: Vec<Option<Slot>>,
@@ -94,7 +94,7 @@ pub(crate) struct Known {
 #[derive(Debug)]
 pub(crate) struct KnownFile {
     pub(crate) entry: Entry,
-    /// What it was when it was read; `None` if that cannot be relied on.
+    /// Record when it was read; `None` if that cannot be relied on.
     pub(crate) slot: Option<Slot>,
 }
 
@@ -295,7 +295,7 @@ impl ByInode {
                 BlockPlace { position, came: 0, files }
             }
         };
-        // Whatever a damaged row says.
+        // A damaged row may have any number.
         if number >= place.files {
             return None;
         }

@@ -1,28 +1,33 @@
-//! All that is remembered: the last push, and the journal of one that was cut short after it.
+//! The saved state: the last push, and the journal of an interrupted push after it.
 
 use format_spec::page::Content;
 use format_spec::{Entry, EntryPath, Timestamp};
+use minicbor::{Decode, Encode};
 
 use super::known::KnownFile;
 use super::{ByInode, Damaged, Known, Slot};
-use crate::push::{Device, Identity, Settled};
+use crate::identity::{Device, Identity, Settled};
 use crate::twin::{Old, is_back};
 
 /// Which of both a file was found in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
 pub(crate) enum Origin {
     /// The last push that ended with a snapshot.
+    #[n(0)]
     Last,
     /// The same, under another name.
+    #[n(1)]
     Moved,
     /// A push that was cut short.
+    #[n(2)]
     Journal,
 }
 
-/// What a file need not have kept to be taken for the same.
+/// Parts of an identity that may differ for a file to be recognized.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Alike {
-    /// Nothing: device, inode and birth tell it.
+    /// All of it: device, inode and birth identify the file.
     #[default]
     Exact,
     /// Its device: another snapshot of the same volume, or the volume mounted again.
@@ -66,7 +71,7 @@ impl Likeness {
     }
 }
 
-/// Whether a file was found under the name that it has.
+/// Match of a file with the name under which it was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Named {
     Same,
@@ -82,7 +87,7 @@ pub(crate) enum Sure {
     Sampled,
 }
 
-/// What is remembered, and may be nothing.
+/// Saved state of earlier pushes; may be empty.
 #[derive(Default)]
 pub(crate) struct Memory {
     pub(crate) last: Option<Known>,
@@ -101,7 +106,7 @@ pub(crate) struct Remembered {
 }
 
 impl Memory {
-    /// What the last push and a journal say.
+    /// Joins the state of the last push and a journal.
     pub(crate) fn new(last: Option<Known>, journal: Option<Known>, likeness: Likeness) -> Self {
         let moved = last.as_ref().and_then(Known::by_inode);
         Self { last, journal, moved, likeness }
@@ -112,7 +117,7 @@ impl Memory {
         let journal = self.journal.as_mut().map(|known| known.find(path)).transpose()?.flatten();
         let last = self.last.as_mut().map(|known| known.find(path)).transpose()?.flatten();
         let slot = |file: &Option<KnownFile>| file.as_ref()?.slot.filter(|slot| slot.identity == *now);
-        // What the last push says is whole; a journal may end within the file.
+        // The state of the last push is whole; a journal may end within the file.
         let needs_journal =
             slot(&journal).is_some() && slot(&last).is_none_or(|slot| slot.settled == Settled::No);
         let (file, origin) = match (journal, last) {
@@ -176,7 +181,7 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::push::{Habit, Source};
+    use crate::identity::{Habit, Source};
 
     fn identity(dev: u64) -> Identity {
         let time = Timestamp { seconds: 9, nanos: 1 };

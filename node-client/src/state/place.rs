@@ -14,7 +14,7 @@ use format_spec::{ClusterName, EntryPath, ManifestId, NodeName, RepositoryId, Se
 use rustix::fs::FlockOperation;
 
 use super::{DEVICE_LEN, FIXED_LEN, Fields, MAGIC, Preamble, VERSION};
-use crate::push::Device;
+use crate::identity::Device;
 
 /// Extension of the state of a finished push.
 const STATE: &str = "state";
@@ -80,7 +80,7 @@ impl Header {
         self.preamble.session
     }
 
-    /// What each of its roots lay on.
+    /// Device of each root at that push.
     pub(crate) fn devices(&self) -> &[Device] {
         &self.preamble.devices
     }
@@ -117,9 +117,9 @@ impl Place {
     pub(crate) fn journal(&self) -> Option<Header> {
         for found in self.files(NEW) {
             let (from, to) = (found.path(), found.path().with_extension(JOURNAL));
-            // What cannot be moved is written over.
+            // A journal that cannot be moved is overwritten.
             if let Err(error) = keep_longer(&from, &to) {
-                tracing::debug!(%error, path = %from.display(), "a journal was left where it is");
+                tracing::debug!(%error, path = %from.display(), "a journal could not be removed");
             }
         }
         self.newest_of(JOURNAL)
@@ -179,7 +179,7 @@ impl Place {
         format!("{}{repository}.{STATE}", self.prefix())
     }
 
-    /// What each root lies on now.
+    /// Device of each root now.
     pub(crate) fn devices(&self) -> Vec<Device> {
         roots_of(&self.roots).map(|root| Device::of(&root)).collect()
     }
@@ -261,7 +261,7 @@ fn keep_longer(from: &Path, to: &Path) -> io::Result<()> {
     if file.metadata()?.len() < there {
         return fs::remove_file(from);
     }
-    // Whether it is there after a power cut matters to nobody: a journal is only ever a help.
+    // A power cut may lose the rename, because a journal only saves work.
     Ok(rustix::fs::renameat(rustix::fs::CWD, from, rustix::fs::CWD, to)?)
 }
 

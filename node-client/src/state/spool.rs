@@ -16,7 +16,7 @@ use super::{
     BLOCK_HEAD_LEN, CHECK_LEN, Fields, Place, Preamble, SLOT_LEN, Slot, block_check, parse_slots, push_slot,
     wide,
 };
-use crate::push::{Identity, Source};
+use crate::identity::{Identity, Source};
 
 /// Pages of a push and the identities of their files, on disk.
 pub(crate) struct Spool {
@@ -65,7 +65,7 @@ impl Spool {
     /// if `place` is given and no other push writes there.
     ///
     /// # Errors
-    /// What the file system answers, if not even a temporary file can be had.
+    /// Errors of the file system, if not even a temporary file can be made.
     pub(crate) fn create(
         place: Option<&Place>,
         domain: DomainKey,
@@ -140,7 +140,8 @@ impl Spool {
             let block = self.block(mark.len)?;
             first = Some(self.read(block.page_at, block.page_len)?);
             let slots = self.read(block.slots_at, block.slots_len)?;
-            self.slots = parse_slots(&slots).ok_or_else(|| io::Error::other("the spool changed"))?;
+            self.slots = parse_slots(&slots)
+                .ok_or_else(|| io::Error::other("the spool file was changed by another process"))?;
             self.file.set_len(mark.len)?;
             self.pages.truncate(mark.pages);
             self.len = mark.len;
@@ -197,7 +198,8 @@ impl Spool {
         for page in &self.pages {
             let block = self.block(position)?;
             let bytes = self.read(block.slots_at, block.slots_len)?;
-            let mut slots = parse_slots(&bytes).ok_or_else(|| io::Error::other("the spool changed"))?;
+            let mut slots = parse_slots(&bytes)
+                .ok_or_else(|| io::Error::other("the spool file was changed by another process"))?;
             let mut in_tree =
                 slots.iter_mut().flatten().filter(|slot| slot.source == Source::Link).peekable();
             if in_tree.peek().is_some() {
@@ -222,7 +224,8 @@ impl Spool {
         for _ in &self.pages {
             let block = self.block(position)?;
             let slots = parse_slots(&self.read(block.slots_at, block.slots_len)?);
-            let slots = slots.ok_or_else(|| io::Error::other("the spool changed"))?;
+            let slots =
+                slots.ok_or_else(|| io::Error::other("the spool file was changed by another process"))?;
             for (file, slot) in (0..).zip(slots) {
                 if let Some(slot) = slot {
                     put(Inode { ino: slot.identity.ino, position, file });
@@ -259,12 +262,14 @@ fn create_at(place: &Place, repository: &RepositoryId) -> Option<(File, Target)>
     match place.create(repository) {
         Ok(Some((file, temporary))) => Some((file, Target { place: place.clone(), temporary })),
         Ok(None) => {
-            tracing::warn!("another push of the same folders is running; this one will not be remembered");
+            tracing::warn!(
+                "another push of the same folders is running: the state of this push will not be saved"
+            );
             None
         }
         Err(error) => {
             let folder = place.folder().display();
-            tracing::warn!(%error, %folder, "this push will not be remembered");
+            tracing::warn!(%error, %folder, "cannot save the push state: the next push will read all files");
             None
         }
     }

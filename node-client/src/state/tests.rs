@@ -30,7 +30,7 @@ fn time(seconds: i64) -> Timestamp {
     Timestamp { seconds, nanos: 5 }
 }
 
-/// What the file `n` is; each differs from all others in every field that may differ.
+/// State of the file `n`; each differs from all others in every field that may differ.
 fn slot(n: u64) -> Slot {
     let seconds = i64::try_from(n).unwrap();
     let (btime, mtime, ctime) = (time(seconds + 1), time(-3 - seconds), time(seconds + 2));
@@ -47,7 +47,7 @@ fn slot(n: u64) -> Slot {
     }
 }
 
-/// As [`slot`], but those that 7 divides have none.
+/// Like [`slot`], but every seventh has none.
 fn some_slot(n: u64) -> Option<Slot> {
     (!n.is_multiple_of(7)).then(|| slot(n))
 }
@@ -196,7 +196,7 @@ fn journal_file(place: &Place) -> PathBuf {
     state_file(place).with_extension("journal")
 }
 
-/// What lies at the place, by extension.
+/// Files at the place, by extension.
 fn extensions(place: &Place) -> Vec<String> {
     let names = fs::read_dir(place.folder()).unwrap().map(|found| found.unwrap().path());
     let mut found: Vec<_> =
@@ -457,7 +457,7 @@ fn a_state_of_another_domain_or_other_roots_is_not_used() {
     write(&here, 10);
     let other_key = DomainKey::parse(&"5b".repeat(32)).unwrap();
     let mut other_roots = here.clone();
-    // As if the hash of the roots in the name were the same.
+    // Simulates equal hashes of the roots in the name.
     other_roots.set_roots(b"other\0".to_vec());
     fs::copy(state_file(&here), state_file(&other_roots)).unwrap();
 

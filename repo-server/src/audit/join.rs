@@ -19,7 +19,7 @@ pub(crate) struct Joined<const N: usize> {
     pub(crate) id: ChunkId,
     /// Its row.
     pub(crate) row: Option<ChunkRow>,
-    /// What was counted of it.
+    /// Its counts.
     pub(crate) counts: [u64; N],
 }
 

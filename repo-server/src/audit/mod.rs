@@ -9,9 +9,9 @@
 //! An audit runs beside pushes: rows that change meanwhile are exempt ([`Watch`]), as the batch that changes
 //! them has read and written the very count. Beside the collector and other upkeep it does not run.
 //!
-//! What cannot be read may refer to anything. So a footer or a manifest that is missing or damaged is
-//! reported, and from then on counts are only ever found too low, and only ever raised: a count that is too
-//! high keeps a chunk that could go, one that is too low lets a chunk go that is needed.
+//! An unreadable footer or manifest may refer to any chunk. If one is missing or damaged, the audit reports
+//! it, and from then on reports and repairs only counts that are too low: a count that is too high keeps a
+//! chunk that could be deleted, one that is too low deletes a chunk that is needed.
 //!
 //! Memory: the buffer of the sort, and about 100 bytes for each pack.
 
@@ -56,7 +56,7 @@ pub(crate) async fn run(
     progress: Progress,
 ) -> Result<AuditReport, ServerError> {
     let Ok(turn) = server.turns.upkeep.try_lock() else {
-        let why = "a run of the collector or another audit is in progress".to_owned();
+        let why = "a run of gc or another audit is in progress".to_owned();
         return Err(ServerError::Busy { why });
     };
     let behind = compare::look(server, &turn).await?;
@@ -121,11 +121,11 @@ impl Heading {
 /// A pack that had a row when the audit began.
 struct PackSeen {
     number: PackNumber,
-    /// What its row says lies in it.
+    /// Live blobs according to its row.
     live: Live,
-    /// What rows of chunks say so.
+    /// Live blobs according to rows of chunks.
     counted: Live,
-    /// Whether its directory was read, if it had to be.
+    /// True if its directory was read, or need not be.
     is_read: bool,
 }
 
@@ -147,7 +147,7 @@ struct Audit<'a> {
     progress: Progress,
     /// Steps in all, as was known at the start.
     steps: u64,
-    /// What the totals said at the start.
+    /// Totals at the start.
     before: Totals,
     report: AuditReport,
     /// In the order of their numbers.
@@ -195,8 +195,7 @@ impl Audit<'_> {
         self.report.changed = u64::try_from(self.watching.count()).unwrap_or(u64::MAX);
         if let Some(first) = self.differences.first() {
             let message = format!(
-                "{} things in the index are not what manifests and packs say, such as {first}; nothing is \
-                 collected until `astacus-admin verify --level refs --repair` has mended them",
+                "{} rows of the index differ from the manifests and packs, such as {first}; garbage collection is blocked until `astacus-admin verify --level refs --repair` has repaired them",
                 self.open_differences
             );
             alarm::raise(&self.store, AlarmCode::CountsDiffer, &message)?;

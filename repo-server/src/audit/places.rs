@@ -1,4 +1,4 @@
-//! What packs say lies in them, and what the totals add up to.
+//! Comparison of the packs' own figures with their rows, and of the totals with their sums.
 
 use format_spec::wire::AuditState;
 
@@ -41,7 +41,7 @@ impl Audit<'_> {
                 continue;
             };
             let problem = format!(
-                "says that {} blobs of {} bytes lie in it, and {} of {} do",
+                "its row counts {} blobs of {} bytes, but it holds {} of {} bytes",
                 live.blobs, live.stored_bytes, counted.blobs, counted.stored_bytes
             );
             self.find(row.id, problem, Gravity::Difference, state);
@@ -120,7 +120,7 @@ impl Audit<'_> {
         };
         self.find(
             "totals",
-            format!("{what}: {said} were said, {found} are there"),
+            format!("{what}: the index counts {said}, but {found} exist"),
             Gravity::Difference,
             state,
         );

@@ -1,4 +1,4 @@
-//! What packs of pages and manifests name.
+//! Names in packs of pages and in manifests.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ const IN_FLIGHT: usize = 8;
 /// Snapshots whose rows are held at once.
 const SNAPSHOTS: usize = 100;
 
-/// Whether a row is what the directory of its pack says.
+/// True if a row equals the entry in the directory of its pack.
 pub(super) fn is_in_place(row: &ChunkRow, entry: &PackEntry) -> bool {
     let place = (row.offset, row.stored_len, row.plain_len);
     let sealed_as = (row.kind, row.compression);

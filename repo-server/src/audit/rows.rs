@@ -14,16 +14,16 @@ use crate::index::row::{ChunkRow, IdleKey, PackNumber};
 /// Rows that are mended in one batch: pushes wait that long.
 const MENDED_AT_ONCE: usize = 1000;
 
-/// What would make a row right.
+/// Repair of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cure {
-    /// Nothing that is known here.
+    /// No repair is known here.
     None,
     /// This count.
     Count(u64),
     /// An item in the queue.
     Queue,
-    /// As much owed to a page that is lost.
+    /// The same number is owed to a page that is lost.
     Owe(u64),
 }
 
@@ -96,12 +96,12 @@ impl Audit<'_> {
             BlobKind::Page => (by_manifests, by_pages, "manifests name it"),
         };
         if foreign > 0 {
-            suspect("is named as if it were of another kind".to_owned(), Cure::None);
+            suspect("is referenced as another kind".to_owned(), Cure::None);
         }
         if row.references > expected && !self.is_everything_read {
             self.report.unexplained += 1;
         } else if row.references != expected {
-            let problem = format!("counts {}, and {expected} {by}", row.references);
+            let problem = format!("its count is {}, but {expected} {by}", row.references);
             suspect(problem, Cure::Count(expected));
         }
         match self.packs.binary_search_by_key(&row.pack, |pack| pack.number) {
@@ -112,12 +112,12 @@ impl Audit<'_> {
                     self.rows_before += 1;
                 }
                 if row.kind == BlobKind::Page && pack.is_read && in_place == 0 {
-                    let problem = format!("is not where its row says, in pack number {}", row.pack.0);
+                    let problem = format!("is not at its place in pack number {}", row.pack.0);
                     suspect(problem, Cure::None);
                 }
             }
             Err(_) => {
-                let problem = format!("lies in pack number {}, which has no row", row.pack.0);
+                let problem = format!("is in pack number {}, which has no row", row.pack.0);
                 suspect(problem, Cure::None);
             }
         }
@@ -134,8 +134,8 @@ impl Audit<'_> {
         for ((id, row), items) in idle.into_iter().zip(items.chunks(2)) {
             let is_known = suspects.iter().any(|suspect| suspect.id == id);
             if items.iter().all(Option::is_none) && !is_known {
-                let problem = "is in no use, and the collector's queue does not lead to it".to_owned();
-                // What could not be read may need it: then it is not offered to the collector.
+                let problem = "is unreferenced, but not in the queue of the collector".to_owned();
+                // Unread data may need it: then it is not offered to the collector.
                 let cure = if self.is_everything_read { Cure::Queue } else { Cure::None };
                 suspects.push(Suspect::new(id, Some(row), problem, cure));
             }
@@ -152,7 +152,7 @@ impl Audit<'_> {
         let lost: Vec<(ChunkId, u64)> = group.iter().filter_map(by_manifests).collect();
         let owed = lost_pages::counts(&self.store, lost.iter().map(|(id, _)| id))?;
         for ((id, named), owed) in lost.into_iter().zip(owed) {
-            let problem = format!("{named} manifests name it, and it is lost until it is pushed again");
+            let problem = format!("{named} manifests name it, but it is lost until it is pushed again");
             let cure = if named == owed { Cure::None } else { Cure::Owe(named) };
             let gravity = if named == owed { Gravity::Known } else { Gravity::Difference };
             suspects.push(Suspect { id, row: None, problem, cure, gravity });
@@ -180,7 +180,7 @@ impl Audit<'_> {
 /// A chunk that pages refer to and that has no row.
 fn without_row(joined: &Joined<HEADINGS>) -> Option<Suspect> {
     let [by_pages, ..] = joined.counts;
-    let problem = format!("{by_pages} pages refer to it, and it has no row");
+    let problem = format!("{by_pages} pages refer to it, but it has no row");
     (by_pages > 0).then(|| Suspect::new(joined.id, None, problem, Cure::None))
 }
 

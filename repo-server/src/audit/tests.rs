@@ -65,9 +65,9 @@ async fn counts_that_differ_are_found_raise_an_alarm_and_are_mended() {
     assert_eq!((told.found, told.mended, told.is_sound(), alarms(&world)), (3, 0, false, 1));
     assert_eq!(told.findings, still_told.findings);
     let about = |id: ChunkId| told.findings.iter().find(|found| found.object == id.to_string()).unwrap();
-    assert_eq!(about(low).problem, "counts 0, and 2 pages refer to it");
-    assert_eq!(about(high).problem, "counts 7, and 1 pages refer to it");
-    assert_eq!(about(page).problem, "counts 2, and 1 manifests name it");
+    assert_eq!(about(low).problem, "its count is 0, but 2 pages refer to it");
+    assert_eq!(about(high).problem, "its count is 7, but 1 pages refer to it");
+    assert_eq!(about(page).problem, "its count is 2, but 1 manifests name it");
 
     let mended = audit(&world, Repair::Yes).await;
     assert_eq!((mended.found, mended.mended, mended.is_sound(), alarms(&world)), (3, 3, true, 0));
@@ -143,7 +143,7 @@ async fn rows_that_name_no_pack_or_no_place_and_ids_without_rows_are_found() {
         report.findings.iter().filter(is_open).map(|found| found.object.clone()).collect::<Vec<_>>()
     };
     assert_eq!(open("pack number 99"), [lost.to_string()]);
-    assert_eq!(open("not where its row says"), [page.to_string()]);
+    assert_eq!(open("not at its place"), [page.to_string()]);
     let mut without_row = open("has no row");
     without_row.retain(|object| *object != lost.to_string());
     assert_eq!(without_row, [world.chunk("gamma").to_string()]);

@@ -13,7 +13,7 @@ use crate::store::Store;
 
 const PREFIX: &[u8] = b"damaged/";
 
-/// What is damaged.
+/// Kind and id of a damaged object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Object {
     /// A snapshot's own object.
@@ -43,7 +43,7 @@ impl Object {
         }
     }
 
-    /// Whether the index has what the object is of.
+    /// True if the index has the pack or snapshot of the object.
     pub(crate) fn is_needed(self, store: &Store) -> Result<bool, ServerError> {
         let index = &store.parts.index;
         let row = match self {
@@ -55,10 +55,10 @@ impl Object {
     }
 }
 
-/// What is wrong with an object, as JSON.
+/// Problem of an object, as JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Row {
-    /// What was found; for people.
+    /// Description of the problem, for people.
     pub(crate) problem: String,
     /// When; server time.
     pub(crate) found_ms: u64,
@@ -77,7 +77,7 @@ pub(crate) fn objects(store: &Store) -> Result<BTreeMap<Object, String>, ServerE
     Ok(known)
 }
 
-/// What a batch says of damaged objects. Made and closed while nobody else changes such rows.
+/// Changes of a batch to rows of damaged objects.
 #[derive(Default)]
 pub(crate) struct Changes(pub(crate) BTreeMap<Object, Option<Row>>);
 

@@ -24,12 +24,12 @@ use crate::sync::lock;
 pub(crate) struct InFlight(Arc<Mutex<HashSet<DoomedKey>>>);
 
 impl InFlight {
-    /// Whether an object is on its way.
+    /// True if an object is in flight.
     pub(crate) fn contains(&self, key: &DoomedKey) -> bool {
         lock(&self.0).contains(key)
     }
 
-    /// Whether nothing is on its way.
+    /// True if no object is in flight.
     #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
         lock(&self.0).is_empty()

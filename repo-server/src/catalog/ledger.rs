@@ -57,7 +57,7 @@ pub(crate) struct Ledger<'a> {
     owed: BTreeMap<ChunkId, Pending<u64>>,
     rows: HashMap<ChunkId, Pending<Option<ChunkRow>>, BuildHasherDefault<IdHasher>>,
     packs: BTreeMap<PackNumber, Pending<Option<PackRow>>>,
-    /// What leaves quarantine.
+    /// Blobs that leave quarantine.
     damaged: quarantine::Changes,
     /// Objects that are gone, so that it does not matter whether they were damaged.
     gone: damaged::Changes,
@@ -66,7 +66,7 @@ pub(crate) struct Ledger<'a> {
     hearing: Hearing,
 }
 
-/// Whether an audit that runs hears of changed rows, and exempts them.
+/// A running audit hears of changed rows, and exempts them, or not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Hearing {
     Told,
@@ -222,7 +222,7 @@ impl<'a> Ledger<'a> {
         &mut self.batch
     }
 
-    /// What the repository added up to before.
+    /// Totals of the repository before the batch.
     pub(crate) fn totals(&self) -> Totals {
         self.totals.before
     }
@@ -459,7 +459,7 @@ impl<'a> Ledger<'a> {
         Ok(found)
     }
 
-    /// Whether each page has a row. Answers the first of those that have none.
+    /// Checks that each page has a row. Returns the first of those that have none.
     pub(crate) fn find(&mut self, counts: &Counts) -> Result<Result<(), Vec<ChunkId>>, ServerError> {
         self.load(counts.keys())?;
         let missing: Vec<ChunkId> = counts.keys().filter(|id| self.row(id).is_none()).copied().collect();
@@ -484,10 +484,11 @@ impl<'a> Ledger<'a> {
         self.uncount_and_drop(counts, |_| false)
     }
 
-    /// As [`uncount`](Self::uncount), but what has none left goes in this very batch if it `may_go`.
+    /// Like [`uncount`](Self::uncount), but rows whose count becomes zero are deleted in the same batch if
+    /// they `may_go`.
     ///
     /// # Errors
-    /// As [`uncount`](Self::uncount).
+    /// The errors of [`uncount`](Self::uncount).
     pub(crate) fn uncount_and_drop(
         &mut self,
         counts: &Counts,
@@ -582,7 +583,7 @@ impl<'a> Ledger<'a> {
         self.batch.put(Table::Doomed, key.encode(), row.encode());
     }
 
-    /// Nothing needs an object any more: nothing is said of it from now on.
+    /// Drops the findings about an object that is no longer needed.
     pub(crate) fn let_go_of(&mut self, object: damaged::Object) {
         self.gone.delete(object);
     }
@@ -685,7 +686,7 @@ impl<'a> Ledger<'a> {
         let changed = self.rows.iter().filter(|(_, row)| row.before != row.after);
         let mut changed: Vec<(u64, &ChunkId, &Pending<Option<ChunkRow>>)> =
             changed.map(|(id, row)| (first_bytes(id), id, row)).collect();
-        // What is put in order is put fast, here and in the index.
+        // Sorted rows are written faster, here and in the index.
         changed.sort_unstable_by_key(|(first, id, _)| (*first, *id));
         if self.hearing == Hearing::Told {
             let is_of_audit = |row: &Pending<Option<ChunkRow>>| !differ_in_health(row.before, row.after);
@@ -772,7 +773,7 @@ impl<'a> Ledger<'a> {
     }
 }
 
-/// Whether two states of a row differ only in whether the blob is damaged, which no audit counts.
+/// True if two states of a row differ only in whether the blob is damaged, which no audit counts.
 fn differ_in_health(one: Option<ChunkRow>, other: Option<ChunkRow>) -> bool {
     match (one, other) {
         (Some(one), Some(other)) => ChunkRow { health: other.health, ..one } == other,
@@ -780,7 +781,7 @@ fn differ_in_health(one: Option<ChunkRow>, other: Option<ChunkRow>) -> bool {
     }
 }
 
-/// Whether a row that was not as it was read is one of those that the ledger itself reads.
+/// True if a row that was not as it was read is one of those that the ledger itself reads.
 fn is_own(table: Table, key: &[u8]) -> bool {
     match table {
         Table::Chunk | Table::Pack | Table::Damaged => true,

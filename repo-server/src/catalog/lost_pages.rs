@@ -52,7 +52,7 @@ pub(super) fn require(batch: &mut Batch, id: &ChunkId, count: u64) {
     batch.require(Table::Meta, key(id), value.map_or(Precondition::Absent, Precondition::Equals));
 }
 
-/// Whether a key of the meta table is one of these rows.
+/// True if a key of the meta table is one of these rows.
 pub(super) fn is_key(key: &[u8]) -> bool {
     key.starts_with(PREFIX)
 }

@@ -28,7 +28,7 @@ impl Place {
     }
 }
 
-/// What a batch says of blobs in quarantine. Made and closed while nobody else changes such rows.
+/// Changes of a batch to rows of quarantined blobs.
 #[derive(Default)]
 pub(crate) struct Changes(BTreeMap<ChunkId, Option<DamagedRow>>);
 
@@ -88,12 +88,12 @@ fn scan(store: &Store) -> Result<u64, ServerError> {
     Ok(blobs)
 }
 
-/// Whether a key of the meta table is that of the number of blobs in quarantine.
+/// True if a key of the meta table is that of the number of blobs in quarantine.
 pub(super) fn is_count(key: &[u8]) -> bool {
     key == COUNT_KEY
 }
 
-/// What holds of a row as long as it is as it was read.
+/// The precondition that a row is as it was read.
 pub(super) fn as_read(value: Option<Vec<u8>>) -> Precondition {
     value.map_or(Precondition::Absent, Precondition::Equals)
 }

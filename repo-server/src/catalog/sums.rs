@@ -1,4 +1,4 @@
-//! What the rows of all packs add up to.
+//! Sums over the rows of all packs.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use crate::index::{KeyRange, Table};
 use crate::store::Store;
 use crate::sync::lock;
 
-/// What the rows of all packs add up to.
+/// Sums over the rows of all packs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Sums {
     pub(crate) packs: u64,

@@ -1,4 +1,4 @@
-//! Whether a walk over all snapshots is due, which names those that need a damaged blob.
+//! Schedule of walks over all snapshots, which name those that need a damaged blob.
 
 use crate::error::ServerError;
 use crate::index::{Batch, Table};

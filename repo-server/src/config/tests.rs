@@ -139,7 +139,7 @@ fn a_percentage_over_a_hundred_is_refused_by_name() {
 
         let refused = settings(&format!("[gc]\n{key} = 101")).unwrap_err().to_string();
 
-        assert_eq!(refused, format!("gc.{key} = 101: need a percentage from 0 to 100"));
+        assert_eq!(refused, format!("gc.{key} = 101: must be a percentage from 0 to 100"));
     }
 }
 

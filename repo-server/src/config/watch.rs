@@ -18,7 +18,7 @@ use crate::settings::{NotifyCommand, Secret, Webhook};
 pub struct FreshnessConfig {
     /// How old the last good snapshot of a series may be that no rule is about; not given: as its own history says.
     pub max_age_hours: Option<u32>,
-    /// So many partial snapshots of a series in a row are an alarm; 0: no number is.
+    /// Number of partial snapshots of a series in a row that raises an alarm; 0: never.
     pub partial_in_a_row: u32,
     /// Stored bytes are to be read back within so many days; 0: nothing tells if they are not.
     pub verify_within_days: u32,
@@ -148,7 +148,7 @@ fn secret(path: &Path) -> Result<Secret, ConfigError> {
     let secret = std::fs::read(path).map_err(read)?;
     let secret = secret.trim_ascii_end().to_vec();
     if secret.len() < LEAST_SECRET {
-        return refuse("need 16 bytes or more");
+        return refuse("must have 16 bytes or more");
     }
     Ok(Secret(secret))
 }

@@ -26,7 +26,7 @@ pub(crate) fn mark(store: &Store, damage: &[(ChunkId, Place, String)]) -> Result
     let marked = put_in(store, damage)?;
     if marked > 0 {
         let (id, _, why) = damage.first().ok_or(ServerError::Bug("nothing was marked"))?;
-        tracing::warn!(blobs = marked, such_as = %id, why, "stored blobs are damaged and in quarantine");
+        tracing::warn!(blobs = marked, such_as = %id, why, "stored blobs are damaged: quarantined");
         store.damage.met.notify_one();
     }
     Ok(marked)
@@ -82,7 +82,7 @@ impl HasId for (ChunkId, Place, String) {
     }
 }
 
-/// Whether anything of `cluster` is in quarantine.
+/// True if a blob of `cluster` is quarantined.
 pub(crate) fn any(store: &Store, cluster: &ClusterName) -> Result<bool, ServerError> {
     let mut found = false;
     store.for_each_row(Table::Damaged, &KeyRange::all(), |key, value| {
@@ -92,7 +92,7 @@ pub(crate) fn any(store: &Store, cluster: &ClusterName) -> Result<bool, ServerEr
     Ok(found)
 }
 
-/// What is known to be wrong with a blob.
+/// Known problem of a blob.
 pub(crate) fn problem(store: &Store, id: &ChunkId) -> Result<Option<String>, ServerError> {
     let Some(value) = store.parts.index.get(Table::Damaged, id.as_bytes())? else { return Ok(None) };
     Ok(Some(decode(id.as_bytes(), &value)?.problem))

@@ -26,14 +26,13 @@ use crate::site::{Area, Listed, ObjectName, Prefix, SiteError};
 use crate::store::Store;
 use crate::sync::lock;
 
-/// So few missing packs are damage, whatever their share.
+/// Up to this number, missing packs count as damage, whatever their share.
 const FEW: usize = 1;
 
-/// What an operator does about it.
-const WAY_OUT: &str = "bring the disk of the site back and restart the server; if these packs are lost for good, \
-                       `astacus-admin verify --level exists --accept-loss` (docs/operations.md, `site_incomplete`)";
+/// Way out, for the operator.
+const WAY_OUT: &str = "mount the disk of the site and restart the server; if these packs are lost for good, run `astacus-admin verify --level exists --accept-loss` (docs/operations.md, `site_incomplete`)";
 
-/// What the index names and the site does not have.
+/// Packs that the index names and the site lacks.
 #[derive(Debug, Default)]
 struct Missing {
     packs: HashSet<PackNumber>,
@@ -46,7 +45,7 @@ struct Missing {
 }
 
 impl Missing {
-    /// Whether this is no damage of single objects: the site is not there, or most of it.
+    /// True if this is no damage of single objects: most of the site is missing.
     fn is_site(&self) -> bool {
         let most = self.packs.len() > FEW && self.packs.len() * 2 > self.of_packs;
         self.no_descriptor || most
@@ -54,10 +53,10 @@ impl Missing {
 
     fn problem(&self) -> String {
         let packs = match self.no_descriptor {
-            true => "the site has no descriptor of the repository".to_owned(),
-            false => format!("{} of {} packs are not on the site", self.packs.len(), self.of_packs),
+            true => "the site lacks the repository descriptor".to_owned(),
+            false => format!("{} of {} packs are missing from the site", self.packs.len(), self.of_packs),
         };
-        format!("{packs}: nothing is pushed, forgotten or deleted; {WAY_OUT}")
+        format!("{packs}: pushes and deletions are blocked; {WAY_OUT}")
     }
 }
 
@@ -93,10 +92,10 @@ pub(crate) async fn take_if_missing(store: &Arc<Store>, error: &ServerError) -> 
     }
 }
 
-/// As [`take`], and whatever is missing is taken as lost.
+/// Like [`take`], and treats all missing packs as lost.
 ///
 /// # Errors
-/// As [`take`]; and [`ServerError::Refused`] if the site is not there at all.
+/// The errors of [`take`]; and [`ServerError::Refused`] if the site is not there at all.
 pub(crate) async fn accept(store: &Arc<Store>) -> Result<u64, ServerError> {
     let missing = count(store).await?;
     if missing.no_descriptor {
@@ -108,13 +107,13 @@ pub(crate) async fn accept(store: &Arc<Store>) -> Result<u64, ServerError> {
 /// Looks again while the alarm is up: the disk may be back.
 ///
 /// # Errors
-/// As [`take`].
+/// The errors of [`take`].
 pub(crate) async fn look_again(store: &Arc<Store>) -> Result<(), ServerError> {
     let is_up = |store: &Arc<Store>| alarm::is_up(store, AlarmCode::SiteIncomplete);
     if store.blocking(is_up).await? { take(store).await.map(drop) } else { Ok(()) }
 }
 
-/// Whether a pack is known to be lost since this process began: it need not be counted again.
+/// True if a pack was found lost since this process began, so that it need not be counted again.
 pub(crate) fn is_lost(store: &Store, pack: PackNumber) -> bool {
     lock(&store.damage.lost_packs).contains(&pack)
 }
@@ -125,7 +124,7 @@ async fn write_down(store: &Arc<Store>, missing: Missing) -> Result<u64, ServerE
     if !packs.is_empty() {
         let mark = move |store: &Arc<Store>| {
             let rows = store.rows_of(&packs)?;
-            let why = "its pack is not on the site";
+            let why = "its pack is missing from the site";
             let damage: Vec<_> = rows.iter().map(|(id, row)| (*id, Place::of(row), why.to_owned())).collect();
             let marked = blobs::mark(store, &damage)?;
             lock(&store.damage.lost_packs).extend(packs);
@@ -135,7 +134,7 @@ async fn write_down(store: &Arc<Store>, missing: Missing) -> Result<u64, ServerE
     }
     let note = move |store: &Arc<Store>| {
         for object in objects {
-            objects::note(store, object, "is not on the site")?;
+            objects::note(store, object, "is missing from the site")?;
         }
         alarm::clear(store, AlarmCode::SiteIncomplete)
     };
@@ -177,7 +176,7 @@ async fn list(store: &Store, area: Area) -> Result<HashSet<ObjectName>, ServerEr
     Ok(listed.into_iter().map(|Listed { name, .. }| name).collect())
 }
 
-/// What the index names.
+/// Packs that the index names.
 struct Named {
     packs: HashMap<PackNumber, PackRow>,
     objects: HashSet<Object>,
@@ -197,7 +196,7 @@ impl Named {
         let lost = blobs::by_pack(store)?;
         let mut packs = HashMap::new();
         store.for_each_pack(|number, row| {
-            // Nothing of it counts as stored any more.
+            // No blob of it counts as stored any more.
             let is_lost = lost.get(&number).is_some_and(|damaged| *damaged >= row.live.blobs);
             if !is_lost && row.live.blobs > 0 {
                 packs.insert(number, row.clone());

@@ -1,4 +1,4 @@
-//! What a read proves wrong is written down at that moment, whoever read it: a restore, a check, the collector.
+//! A read that proves damage records it at that moment: in a restore, a check, or the collector.
 //!
 //! An error proves something against one object only if it speaks of that object, and if the site is there all the
 //! same: [`prove`] looks. A site that is not mounted, or whose disk gives nothing, proves nothing. What is proved goes
@@ -38,7 +38,7 @@ const PAST_ALL_PACKS: [u8; 5] = [u8::MAX; 5];
 pub(crate) struct Unread {
     pub(crate) id: ChunkId,
     pub(crate) place: Place,
-    /// What is known of it already.
+    /// Known state of its stored bytes.
     pub(crate) health: Health,
     pub(crate) error: ServerError,
 }
@@ -56,7 +56,7 @@ pub(crate) async fn prove(
     }
 }
 
-/// What an error says against what was read.
+/// Conclusion from an error about the data that was read.
 enum Claim {
     /// Its bytes are wrong.
     Proof(String),
@@ -69,16 +69,16 @@ fn claim(error: &ServerError) -> Option<Claim> {
         ServerError::Damaged { source, .. } => Some(Claim::Proof(source.to_string())),
         ServerError::Lost { why, .. } => Some(Claim::Proof(why.clone())),
         ServerError::Site(error) if error.is_of_object() => Some(Claim::IfSiteIsThere(match error {
-            SiteError::NotFound { .. } => "is not on the site".to_owned(),
-            SiteError::OutOfRange { len, .. } => format!("has {len} bytes, which is not its length"),
-            other => format!("cannot be read, at the second attempt either: {}", Chain(other)),
+            SiteError::NotFound { .. } => "is missing from the site".to_owned(),
+            SiteError::OutOfRange { len, .. } => format!("has the wrong length, {len} bytes"),
+            other => format!("cannot be read, also on the second attempt: {}", Chain(other)),
         })),
         _ => None,
     }
 }
 
-/// Whether the site is there and gives what it holds: the repository's descriptor, and most of some packs beside
-/// `except`.
+/// True if the site is present and readable: it has the descriptor of the repository, and most of some packs
+/// beside `except`.
 async fn is_there(store: &Arc<Store>, except: Option<PackNumber>) -> bool {
     let site = &store.parts.site;
     let descriptor = site.get(&descriptor_object()).await;
@@ -119,7 +119,7 @@ fn samples(store: &Store, except: Option<PackNumber>) -> Result<Vec<PackRow>, Se
 /// Reads once more what the disk did not give.
 ///
 /// # Errors
-/// That of the last attempt.
+/// The error of the last attempt.
 pub(crate) async fn twice<T, R: Future<Output = Result<T, ServerError>>>(
     read: impl Fn() -> R,
 ) -> Result<T, ServerError> {
@@ -132,7 +132,7 @@ pub(crate) async fn twice<T, R: Future<Output = Result<T, ServerError>>>(
 /// Passes on what reading an object came to, and writes down what that proves against it.
 ///
 /// # Errors
-/// That of the read; or that the finding could not be written down, for another reason than a full disk.
+/// The error of the read; or that of recording the damage, unless the disk is full.
 pub(crate) async fn heed<T>(
     store: &Arc<Store>,
     object: Object,

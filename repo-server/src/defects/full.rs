@@ -6,7 +6,7 @@ use crate::error::ServerError;
 pub(crate) fn if_there_is_room<T: Default>(written: Result<T, ServerError>) -> Result<T, ServerError> {
     match written {
         Err(ServerError::Full { what }) => {
-            tracing::warn!(what, "what was found damaged could not be written down");
+            tracing::warn!(what, "found damage could not be recorded");
             Ok(T::default())
         }
         written => written,

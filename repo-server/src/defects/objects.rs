@@ -31,12 +31,12 @@ pub(crate) struct Known {
 }
 
 impl Known {
-    /// Whether an object is one of them.
+    /// True if an object is one of them.
     pub(crate) fn contains(&self, object: Object) -> bool {
         self.objects.contains_key(&object)
     }
 
-    /// What is wrong with a snapshot, if anything is: with its object, a manifest, or what its files need.
+    /// Problem of a snapshot, if there is one: with its object, a manifest, or the data of its files.
     pub(crate) fn against(&self, snapshot: &Snapshot) -> Option<String> {
         let own =
             self.objects.get(&Object::Snapshot(snapshot.id)).map(|problem| format!("its object: {problem}"));
@@ -49,14 +49,15 @@ impl Known {
     }
 }
 
-/// All that are known.
+/// All known damaged objects.
 pub(crate) fn all(store: &Store) -> Result<Known, ServerError> {
     let mut hurt = BTreeMap::new();
     if alarm::is_up(store, AlarmCode::DamagedBlobs)? {
         store.for_each_row(Table::Meta, &KeyRange::prefix(HURT_PREFIX), |key, value| {
             let id = key.strip_prefix(HURT_PREFIX).and_then(|id| id.try_into().ok());
             let row = id.map(SnapshotId::from_bytes).zip(serde_json::from_slice::<Row>(value).ok());
-            let (id, row) = row.ok_or_else(|| ServerError::Row { object: "a hurt snapshot".to_owned() })?;
+            let (id, row) =
+                row.ok_or_else(|| ServerError::Row { object: "a damaged snapshot".to_owned() })?;
             hurt.insert(id, row.problem);
             Ok(())
         })?;

@@ -10,7 +10,7 @@ use std::io;
 use std::path::Path;
 use std::str::FromStr;
 
-/// What every temporary file's name starts with. No published name may start so.
+/// Prefix of the name of every temporary file. No published name may start so.
 pub const TEMPORARY_PREFIX: &str = ".tmp-";
 
 /// Longest name that common file systems take, in bytes.
@@ -63,11 +63,11 @@ pub trait DiskFile: Send {
 pub struct Entry {
     /// Its name, which need not be text.
     pub name: OsString,
-    /// What it is.
+    /// Kind of the entry.
     pub kind: EntryKind,
 }
 
-/// What an entry of a folder is.
+/// Kind of an entry of a folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EntryKind {
     /// A regular file.
@@ -80,7 +80,7 @@ pub enum EntryKind {
 
 /// A name inside one folder that a published file or folder may have.
 ///
-/// Not empty, at most 255 bytes, no `/`, no NUL, not `.` or `..`, and not the name of a temporary.
+/// A name of 1 to 255 bytes, without `/` and NUL, not `.` or `..`, and not the name of a temporary file.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct FileName(String);
 

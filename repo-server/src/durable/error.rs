@@ -1,4 +1,4 @@
-//! What can go wrong while making something durable, and what the process may do next.
+//! Errors of durable writes, and the action that the process may take.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -85,7 +85,7 @@ pub enum DurableError {
 }
 
 impl DurableError {
-    /// Whether the process must end, without retrying and without acknowledging anything.
+    /// True if the process must end, without retrying and without acknowledging anything.
     pub fn is_fatal(&self) -> bool {
         matches!(self, Self::Fatal { .. })
     }

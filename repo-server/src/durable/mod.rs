@@ -96,7 +96,7 @@ pub fn publish(
 /// may have died before that. The folder itself must exist up to `parent`.
 ///
 /// # Errors
-/// As [`publish`]; [`DurableError::Failed`] also when the name is taken by something else than a
+/// The errors of [`publish`]; [`DurableError::Failed`] also when the name is taken by something else than a
 /// folder.
 pub fn make_folder(disk: &dyn Disk, parent: &Path, name: &FileName) -> Result<(), DurableError> {
     let folder = open(disk, parent)?;
@@ -125,7 +125,7 @@ pub fn sync_folder(disk: &dyn Disk, dir: &Path) -> Result<(), DurableError> {
 /// synced, is taken as it is.
 ///
 /// # Errors
-/// As [`sync_folder`].
+/// The errors of [`sync_folder`].
 pub fn settle_folder(disk: &dyn Disk, dir: &Path) -> Result<(), DurableError> {
     let folder = match disk.open_folder(dir) {
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => return Ok(()),
@@ -139,11 +139,11 @@ pub fn settle_folder(disk: &dyn Disk, dir: &Path) -> Result<(), DurableError> {
     }
 }
 
-/// As [`settle_folder`], for `dir` and all folders above it: its own name and theirs are durable then. The path must
-/// be absolute and without symlinks.
+/// Like [`settle_folder`], for `dir` and all folders above it: its own name and theirs are durable then. The
+/// path must be absolute and without symlinks.
 ///
 /// # Errors
-/// As [`sync_folder`].
+/// The errors of [`sync_folder`].
 pub fn settle_path(disk: &dyn Disk, dir: &Path) -> Result<(), DurableError> {
     dir.ancestors().try_for_each(|dir| settle_folder(disk, dir))
 }
@@ -151,7 +151,7 @@ pub fn settle_path(disk: &dyn Disk, dir: &Path) -> Result<(), DurableError> {
 /// Makes every file and folder at and below the folder `dir` durable, the deepest first. The name of `dir` itself
 /// is not.
 ///
-/// What vanishes meanwhile needs no sync. A symlink is no file of ours and is passed over.
+/// A file that vanishes meanwhile needs no sync. A symlink is no file of ours and is passed over.
 ///
 /// # Errors
 /// [`DurableError::Fatal`] and [`DurableError::Failed`], as [`publish`].
@@ -187,7 +187,7 @@ fn file_name(name: &OsStr) -> io::Result<FileName> {
 /// counts as removed.
 ///
 /// # Errors
-/// As [`publish`], without [`DurableError::Differs`].
+/// The errors of [`publish`], without [`DurableError::Differs`].
 pub fn remove(disk: &dyn Disk, dir: &Path, name: &FileName) -> Result<Removed, DurableError> {
     let folder = match disk.open_folder(dir) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Removed::Before),
@@ -292,7 +292,7 @@ impl Target<'_> {
     }
 }
 
-/// Whether the rest of `file` is exactly `bytes`.
+/// True if the rest of `file` is exactly `bytes`.
 fn holds(file: &mut dyn DiskFile, bytes: &[u8]) -> io::Result<bool> {
     let mut buffer = vec![0; COMPARE_BYTES];
     let mut rest = bytes;

@@ -1,4 +1,4 @@
-//! What a power cut would leave of real folders, for tests of code that works on them beside [`Disk`], as a
+//! State of real folders after a power cut, for tests of code that works on them beside [`Disk`], as a
 //! database engine does.
 //!
 //! [`ShadowDisk`] is the disk of this machine, and remembers of each file and folder what it held when it was last
@@ -21,14 +21,14 @@ use super::{Disk, DiskFile, Entry, FileName, Folder, RealDisk, TemporaryName};
 /// A file or folder, however it is called. A number may be used again for a later one, with another birth.
 type Inode = (u64, SystemTime);
 
-/// What was synced of a file or a folder.
+/// Synced state of a file or a folder.
 #[derive(Debug, Clone)]
 enum Synced {
     File(Vec<u8>),
     Folder(BTreeMap<OsString, Inode>),
 }
 
-/// What becomes of the names that were not synced.
+/// Fate of names that were not synced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Names {
     /// They are lost.
@@ -39,14 +39,14 @@ pub(crate) enum Names {
 
 #[derive(Default)]
 struct State {
-    /// What lies below these is watched.
+    /// Folders below which files are watched.
     settled: Vec<PathBuf>,
     synced: HashMap<Inode, Synced>,
     /// The syncs so far.
     syncs: Vec<PathBuf>,
     /// The sync that is acknowledged and not done.
     left_out: Option<usize>,
-    /// What is never synced, however often that is acknowledged.
+    /// Path whose syncs have no effect, although they are acknowledged.
     left_out_path: Option<PathBuf>,
     /// The sync at which the process stops.
     stop: Option<usize>,
@@ -66,7 +66,7 @@ impl ShadowDisk {
         disk
     }
 
-    /// What was synced so far of what is watched, in order.
+    /// Watched paths that were synced so far, in order.
     pub(crate) fn syncs(&self) -> Vec<PathBuf> {
         self.lock().syncs.clone()
     }

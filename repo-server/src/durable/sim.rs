@@ -24,7 +24,7 @@ use super::disk::{Disk, DiskFile, Entry, FileName, Folder, TemporaryName};
 use super::error::Step;
 use state::{Change, InodeId, State};
 
-/// What happens at the step for which it is armed.
+/// Fault at the armed step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SimFault {
     /// The process stops: this step and all later ones fail and change nothing, until
@@ -38,10 +38,10 @@ pub enum SimFault {
     ShortWrite,
 }
 
-/// What a power cut leaves of the changes that were not synced.
+/// Changes without a sync that survive a power cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Survivors {
-    /// Nothing: the disk is as of the last syncs.
+    /// No unsynced change: the disk is as of the last syncs.
     Synced,
     /// All names, but no content: the empty files that late allocation leaves.
     Names,
@@ -155,7 +155,7 @@ struct SimHandle {
     inode: InodeId,
     boot: u64,
     offset: usize,
-    /// What a sync of it is called.
+    /// Step that its sync counts as.
     sync: Step,
 }
 

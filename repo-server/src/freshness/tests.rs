@@ -218,5 +218,5 @@ fn more_alarms_than_anybody_reads_are_counted() {
     let many = (0..MOST_ALARMS + 7).map(|n| (format!("{n:04}"), "late".to_owned())).collect();
     let told = bounded(many);
     assert_eq!(told.len(), MOST_ALARMS);
-    assert_eq!(told.last().unwrap().1, "so it is with 8 series more");
+    assert_eq!(told.last().unwrap().1, "8 more series have this alarm");
 }

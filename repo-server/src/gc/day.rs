@@ -35,7 +35,7 @@ impl Day {
     /// The day that ends now.
     pub(super) fn load(store: &Store) -> Result<Self, ServerError> {
         let Some(value) = store.parts.index.get(Table::Meta, KEY)? else { return Ok(Self::default()) };
-        let wrong = |_| ServerError::Row { object: "what went in a day".to_owned() };
+        let wrong = |_| ServerError::Row { object: "the bytes deleted in a day".to_owned() };
         let mut day: Self = serde_json::from_slice(&value).map_err(wrong)?;
         let now = store.parts.clock.unix_ms() / HOUR_MS;
         day.hours.retain(|hour| hour.hour + HOURS > now);

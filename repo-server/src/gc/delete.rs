@@ -33,7 +33,7 @@ impl Run<'_> {
     /// not be deleted, nothing of the later kinds is.
     pub(super) async fn delete(&mut self) -> Result<(), ServerError> {
         if self.now_ms > 0 {
-            // What this run has doomed without a delay is due by now.
+            // Objects that this run has doomed without a delay are due by now.
             self.now_ms = self.store.parts.clock.unix_ms();
         }
         for kind in DoomedKind::ALL {
@@ -91,7 +91,7 @@ impl Run<'_> {
                 return Ok(true);
             }
         }
-        let why = "a commit takes long: the next run deletes manifests and packs";
+        let why = "a commit is still running: the next run deletes manifests and packs";
         self.report.stopped.get_or_insert(why.to_owned());
         Ok(false)
     }
@@ -142,7 +142,7 @@ impl Run<'_> {
         Ok(deleted)
     }
 
-    /// Whether an object may go in this run; lists it if not.
+    /// True if an object may be deleted in this run; lists it if not.
     pub(super) fn is_due(&mut self, key: &DoomedKey, doomed: DoomedRow) -> bool {
         if doomed.due_ms <= self.now_ms || self.request.delays == Delays::Skip {
             return true;

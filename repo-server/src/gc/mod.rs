@@ -38,7 +38,7 @@ use crate::session;
 use crate::start::compare;
 use crate::store::Store;
 
-/// What a run is at.
+/// Phase of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
     Purge,
@@ -76,7 +76,7 @@ pub(crate) struct Run<'a> {
     tell: Tell,
 }
 
-/// Whether a run goes on.
+/// Decision to continue a run or to stop it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Next {
     GoOn,
@@ -101,17 +101,17 @@ pub(crate) async fn run(
 /// row that a push in progress has sent.
 ///
 /// # Errors
-/// As [`run`].
+/// The errors of [`run`].
 pub(crate) async fn run_unwatched(server: &Arc<Server>) -> Result<GcReport, ServerError> {
     let request = GcRequest { mode: RunMode::Apply, ..GcRequest::default() };
     run_as(server, request, &|_, _| {}, Tell::WhatIsDone).await
 }
 
-/// What a report is to tell.
+/// Selection of the lists in a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Tell {
     WhatIsDone,
-    /// And what each open session holds back.
+    /// The data that each open session keeps.
     WhatIsHeld,
 }
 
@@ -168,7 +168,7 @@ async fn in_turn(
 }
 
 fn busy() -> ServerError {
-    ServerError::Busy { why: "another run of the collector, or an audit, is in progress".to_owned() }
+    ServerError::Busy { why: "another run of gc, or an audit, is in progress".to_owned() }
 }
 
 /// A difference between counts and what is there stops everything that trusts counts.
@@ -176,8 +176,7 @@ fn check_counts_are_right(store: &Store) -> Result<(), ServerError> {
     if !alarm::is_up(store, AlarmCode::CountsDiffer)? {
         return Ok(());
     }
-    let why = "counts of references are wrong, so nothing is collected: \
-               run `astacus-admin verify --level refs --repair`";
+    let why = "reference counts are wrong, so garbage collection is blocked: run `astacus-admin verify --level refs --repair`";
     Err(ServerError::Refused { code: "counts_differ", why: why.to_owned() })
 }
 
@@ -188,7 +187,7 @@ impl Run<'_> {
         // A session that could not be ended on a full disk holds what it sent: now it can be.
         let expire = |server: &Arc<Server>| session::expire(&server.sessions);
         if let Err(error) = self.server.blocking(expire).await {
-            tracing::warn!(error = %crate::error::Chain(&error), "sessions that are over hold back what they sent");
+            tracing::warn!(error = %crate::error::Chain(&error), "expired sessions could not be deleted: their data is kept for now");
         }
         let done = self.apply().await;
         self.store.blocking(|store| Ok(space::restore_ballast(store))).await?;
@@ -224,7 +223,7 @@ impl Run<'_> {
         }
     }
 
-    /// Whether delays that are over by the server's clock are over: not while it is in doubt.
+    /// True if elapsed delays count: not while the clock is in doubt.
     async fn is_clock_right(&self) -> Result<bool, ServerError> {
         let look = |server: &Arc<Server>| server.clock_watch.look(&server.store);
         Ok(self.server.blocking(look).await? == ClockState::Steady)
@@ -237,7 +236,7 @@ impl Run<'_> {
 
     fn problem(&mut self, object: impl std::fmt::Display, error: &ServerError) {
         let problem = format!("{object}: {}", crate::error::Chain(error));
-        tracing::warn!(problem, "the collector leaves something as it is");
+        tracing::warn!(problem, "gc skipped an object");
         self.report.problems.push(problem);
     }
 }

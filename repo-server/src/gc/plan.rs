@@ -1,4 +1,4 @@
-//! What a run would do, and what holds the rest back. Changes nothing.
+//! Plan of a run, and the reasons why data is kept. Changes nothing.
 //!
 //! Idle rows are read in pieces and shown one by one ([`Run::for_each_idle_row`]): a push in progress may have sent a
 //! hundred million. What is kept of them is a sum per session, a sum per pack, and, while no session is open, about
@@ -161,11 +161,12 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// What open sessions hold back: each all that is idle since its start or later.
+    /// Lists the data that open sessions keep: for each session all rows that are idle since its start or
+    /// later.
     pub(super) async fn list_pinned(&mut self) -> Result<(), ServerError> {
         let sessions = self.server.sessions.rows();
         let Some(from) = sessions.iter().map(|(_, row)| row.start).min() else { return Ok(()) };
-        // What is idle since each start or later, but not since the next one.
+        // Rows that are idle since each start or later, but not since the next one.
         let mut held: BTreeMap<Epoch, Amount> =
             sessions.iter().map(|(_, row)| (row.start, Amount::default())).collect();
         self.for_each_idle_row(Since { from, before: None }, |(_, row)| {
@@ -195,8 +196,9 @@ impl Run<'_> {
     /// - for an item of its own if it is idle since its epoch, and the queue has no item of that epoch for the pack
     ///   in which it lies: that one has shown it.
     ///
-    /// Not twice: the two exclude each other, a number is of one pack for good, and keys are unique. Not never: an
-    /// idle row has one of the two items ([`crate::catalog::ledger`]), whatever became of it:
+    /// Never twice: the two kinds exclude each other, a number belongs to one pack for good, and keys are
+    /// unique. At least once: an idle row has one of the two items ([`crate::catalog::ledger`]), whatever
+    /// happened to it:
     /// - added (`add_pack`): the item of its pack, of that epoch, which stays until its rows have gone;
     /// - without its last reference (`rest`) or revived (`revive`): an item of its own, of the present epoch. If its
     ///   pack is of this epoch too, the item of the pack leads to it as well;

@@ -59,7 +59,7 @@ impl Run<'_> {
 
     /// Takes a snapshot out for good, unless its mark has changed: one batch.
     ///
-    /// What a manifest that is lost names stays counted, which costs space and nothing else: an audit finds it.
+    /// Pages of a lost manifest stay counted, which only costs space: an audit finds them.
     async fn purge_one(&mut self, snapshot: &Snapshot, mark: MarkRow) -> Result<(), ServerError> {
         let mut pages = Counts::new();
         for of in &snapshot.manifests {
@@ -72,11 +72,10 @@ impl Run<'_> {
                 Err(error) => {
                     let lost = pack::unreadable(&error).ok_or(error)?;
                     let what = format!(
-                        "manifest {} of snapshot {} {lost}: its pages stay until \
-                         `astacus-admin verify --level refs --repair`",
+                        "manifest {} of snapshot {} {lost}: its pages are kept until `astacus-admin verify --level refs --repair`",
                         of.id, snapshot.id
                     );
-                    tracing::warn!(what, "a snapshot goes and its pages stay");
+                    tracing::warn!(what, "a snapshot is purged, but its pages are kept");
                     self.report.problems.push(what);
                 }
             }

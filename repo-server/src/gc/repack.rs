@@ -115,13 +115,13 @@ impl Run<'_> {
         Ok(Next::GoOn)
     }
 
-    /// Whether what is left of a pack may be copied in this run.
+    /// Decides if the live blobs of a pack may be copied in this run.
     pub(super) fn may_copy(&mut self, thin: &Thin) -> Next {
         let limit = self.request.max_copy_bytes.unwrap_or(self.store.parts.upkeep.gc.max_copy_bytes);
         if self.report.copied_bytes.saturating_add(thin.row.live.stored_bytes) <= limit {
             return Next::GoOn;
         }
-        let why = format!("repacking may copy {limit} bytes in one run: the next run goes on");
+        let why = format!("the limit of {limit} bytes rewritten per run is reached: the next run continues");
         self.report.stopped.get_or_insert(why);
         Next::Stop
     }
@@ -270,7 +270,7 @@ fn is_small(row: &PackRow) -> bool {
     row.blob_bytes < full / u64::try_from(SMALL).unwrap_or(1)
 }
 
-/// Whether a directory cannot be read, and will not be.
+/// True if a directory cannot be read, now or later.
 fn is_lost(error: &ServerError) -> bool {
     matches!(
         error,
@@ -306,7 +306,7 @@ fn sound_rows(
     Ok(found)
 }
 
-/// What the footer of a pack said of the blobs that rows name there, in the order of their places.
+/// Entries of a pack's footer for the blobs that rows place there, in the order of their places.
 async fn entries_of(
     store: &Arc<Store>,
     pack: &PackRow,
@@ -326,7 +326,7 @@ async fn entries_of(
     Ok(entries)
 }
 
-/// What rows still name of a pack, as it lies there, after opening each blob.
+/// Live blobs of a pack, as stored, after opening each of them.
 async fn read_live(
     store: &Arc<Store>,
     domain: &Arc<Domain>,

@@ -53,7 +53,7 @@ struct Found {
     references: Result<pack::References, ServerError>,
 }
 
-/// What a batch did.
+/// Result of a batch.
 #[derive(Default)]
 struct Swept {
     pages: Amount,
@@ -76,7 +76,7 @@ impl Swept {
         self.pages.bytes + self.chunks.bytes
     }
 
-    /// Whether one more row is within what may go.
+    /// True if one more row is within the daily limit.
     fn has_room(&self, row: &ChunkRow, left: u64) -> bool {
         self.bytes() + u64::from(row.stored_len) <= left
     }
@@ -266,7 +266,7 @@ impl Run<'_> {
         }
     }
 
-    /// Whether a run would stop for today.
+    /// Sets the reason for which a run would stop for today.
     pub(super) async fn plan_stop(&mut self) -> Result<(), ServerError> {
         let large = self.request.large;
         let left = move |store: &Arc<Store>| left_today(store, &Day::load(store)?, large);
@@ -280,9 +280,7 @@ impl Run<'_> {
     fn too_much_for_today(&self) -> String {
         let percent = self.store.parts.upkeep.gc.max_daily;
         format!(
-            "more than {percent} of the repository would go within a day: \
-             look at `astacus-admin forget --dry-run` and `astacus-admin snapshots`, \
-             then go on with `astacus-admin gc --allow-large`"
+            "more than {percent} of the repository would be deleted within a day: check `astacus-admin forget --dry-run` and `astacus-admin snapshots`, then run `astacus-admin gc --allow-large`"
         )
     }
 
@@ -305,7 +303,7 @@ async fn read_references(
     Ok(Some(Found { pack: row.id, pages, references }))
 }
 
-/// What a key of the queue is about.
+/// Decodes a key of the queue.
 pub(super) fn decode_item(key: &[u8]) -> Result<IdleKey, ServerError> {
     IdleKey::decode(key).ok_or_else(|| ServerError::Row { object: "an item of the collector".to_owned() })
 }

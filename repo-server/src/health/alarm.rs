@@ -15,7 +15,7 @@ use crate::index::{Batch, KeyRange, Table};
 use crate::store::Store;
 use crate::time::{later, rfc3339};
 
-/// What can be wrong. The code is stable, for programs.
+/// Conditions that raise an alarm. The code is stable, for programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AlarmCode {
     /// Counts of references are not what a mark gives: nothing is collected until they are mended.
@@ -36,7 +36,8 @@ pub(crate) enum AlarmCode {
     SuspectSnapshot,
     /// The site lacks its descriptor or most of its packs: nothing is taken in or deleted.
     SiteIncomplete,
-    /// What the last process left could not be settled: no session ends by its time, and nothing is collected.
+    /// The interrupted commits of the last process could not be completed: no session expires, and no garbage
+    /// is collected.
     NotSettled,
     /// The last good snapshot of a series is older than it may be.
     Overdue,
@@ -205,7 +206,7 @@ fn keep_only_now(store: &Store, code: AlarmCode, wanted: &[(String, String)]) ->
     for up in of_code(store, code)? {
         let stays = up.subject.as_ref().is_some_and(|up| wanted.iter().any(|(subject, _)| subject == up));
         if !stays {
-            tracing::info!(code = code.name(), subject = up.subject, "alarm is over");
+            tracing::info!(code = code.name(), subject = up.subject, "alarm cleared");
             batch.delete(Table::Meta, code.key(up.subject.as_deref()));
         }
     }
@@ -227,7 +228,7 @@ pub(crate) fn set(
         if let Some(message) = message {
             raise_of_in(store, &mut batch, code, Some(subject), message)?;
         } else if find(store, &code.key(Some(subject)))?.is_some() {
-            tracing::info!(code = code.name(), subject, "alarm is over");
+            tracing::info!(code = code.name(), subject, "alarm cleared");
             batch.delete(Table::Meta, code.key(Some(subject)));
         }
         if batch.is_empty() { Ok(()) } else { store.commit(batch) }
@@ -244,18 +245,18 @@ pub(crate) fn clear(store: &Store, code: AlarmCode) -> Result<(), ServerError> {
 /// Takes an alarm down in the batch with which it is over. Blocks.
 pub(crate) fn clear_in(store: &Store, batch: &mut Batch, code: AlarmCode) -> Result<(), ServerError> {
     if find(store, &code.key(None))?.is_some() {
-        tracing::info!(code = code.name(), "alarm is over");
+        tracing::info!(code = code.name(), "alarm cleared");
         batch.delete(Table::Meta, code.key(None));
     }
     Ok(())
 }
 
-/// Whether an alarm of this code is up. Blocks.
+/// True if an alarm of this code is active. Blocks.
 pub(crate) fn is_up(store: &Store, code: AlarmCode) -> Result<bool, ServerError> {
     Ok(!of_code(store, code)?.is_empty())
 }
 
-/// What an alarm without a subject says, if it is up. Blocks.
+/// Message of an active alarm without a subject. Blocks.
 pub(crate) fn message(store: &Store, code: AlarmCode) -> Result<Option<String>, ServerError> {
     Ok(find(store, &code.key(None))?.map(|row| row.message))
 }
@@ -273,7 +274,7 @@ pub(crate) fn list(store: &Store, low: Option<String>) -> Result<Vec<wire::Alarm
 }
 
 impl Up {
-    /// As operators are told.
+    /// The alarm as operators see it.
     fn told(self, now_ms: u64) -> wire::Alarm {
         let counts = |row: &AcknowledgedRow| row.until_ms.is_none_or(|until_ms| now_ms < until_ms);
         let acknowledged = self.row.acknowledged.filter(counts).map(|row| Acknowledged {
@@ -307,12 +308,7 @@ pub(crate) fn acknowledge(store: &Store, asked: &AcknowledgeRequest) -> Result<w
         let mut batch = Batch::new();
         batch.put(Table::Meta, key(&up.code, up.subject.as_deref()), encode(&up.row));
         store.commit(batch)?;
-        tracing::info!(
-            code = up.code,
-            subject = up.subject,
-            reason = asked.reason,
-            "an alarm is acknowledged"
-        );
+        tracing::info!(code = up.code, subject = up.subject, reason = asked.reason, "alarm acknowledged");
         Ok(up.told(now_ms))
     })
 }
@@ -329,7 +325,11 @@ fn choose(store: &Store, asked: &AcknowledgeRequest) -> Result<Up, ServerError> 
         fit.retain(|up| up.subject.as_ref().is_some_and(|subject| subject.contains(part)));
     }
     if fit.len() > 1 {
-        let why = format!("{} alarms `{}` are up: name a subject, or more of it", fit.len(), asked.code);
+        let why = format!(
+            "{} alarms `{}` are active: give the subject, or a longer part of it",
+            fit.len(),
+            asked.code
+        );
         return Err(ServerError::BadRequest { code: "ambiguous_alarm", why });
     }
     fit.pop().ok_or_else(|| ServerError::NoAlarm { code: asked.code.clone(), subject: asked.subject.clone() })
@@ -338,9 +338,9 @@ fn choose(store: &Store, asked: &AcknowledgeRequest) -> Result<Up, ServerError> 
 /// A reason is a line that any terminal and any table can show.
 pub(crate) fn check_reason(reason: &str) -> Result<(), ServerError> {
     let why = if reason.is_empty() || reason.len() > MAX_REASON_LEN {
-        format!("a reason has 1 to {MAX_REASON_LEN} bytes, and this one {}", reason.len())
+        format!("the reason must have 1 to {MAX_REASON_LEN} bytes; it has {}", reason.len())
     } else if reason.chars().any(char::is_control) {
-        "a reason is one line, without control characters".to_owned()
+        "the reason must be one line without control characters".to_owned()
     } else {
         return Ok(());
     };

@@ -8,9 +8,9 @@
 //! - A jump is an alarm, thus a row, and outlives a restart. Only [`ClockWatch::accept`] ends it, not a
 //!   clock that jumps back: what happened in between was dated by it.
 //!
-//! What this cannot tell: a clock that went forward while no process ran looks as if none had run for that
-//! long. A machine that was suspended looks like a clock that went forward, if its monotonic clock stood
-//! still meanwhile; the alarm is then a false one.
+//! Limits of the check: a clock that was set forward while no process ran looks like elapsed time. A machine
+//! that was suspended looks like a clock that went forward, if its monotonic clock stood still meanwhile; the
+//! alarm is then a false one.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -30,7 +30,7 @@ const WRITE_EVERY_MS: u64 = 5 * 60 * 1000;
 
 const LATEST_KEY: &[u8] = b"clock_latest";
 
-/// Whether retention may go by the clock.
+/// Reliability of the clock for retention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ClockState {
     /// It may.
@@ -63,7 +63,7 @@ impl Moment {
         Self { wall_ms: clock.unix_ms(), monotonic: clock.monotonic() }
     }
 
-    /// What the wall clock should tell once the monotonic clock tells `later`.
+    /// Expected time of the wall clock when the monotonic clock shows `later`.
     fn expect_at(self, later: Duration) -> u64 {
         let passed = later.saturating_sub(self.monotonic).as_millis();
         self.wall_ms.saturating_add(u64::try_from(passed).unwrap_or(u64::MAX))
@@ -90,7 +90,7 @@ impl ClockWatch {
         if let Some(message) = &watched.untold {
             match alarm::raise(store, AlarmCode::ClockJumped, message) {
                 Err(ServerError::Full { what }) => {
-                    tracing::warn!(what, why = message, "the alarm could not be written");
+                    tracing::warn!(what, why = message, "the clock alarm could not be stored");
                 }
                 told => {
                     told?;
@@ -101,8 +101,10 @@ impl ClockWatch {
         }
         if latest.is_none_or(|latest| now.wall_ms >= latest.saturating_add(WRITE_EVERY_MS)) {
             match write_latest(store, now.wall_ms) {
-                // Nothing that goes by the clock can be written either.
-                Err(ServerError::Full { what }) => tracing::debug!(what, "the time could not be written"),
+                // Nothing that depends on the clock can be written either.
+                Err(ServerError::Full { what }) => {
+                    tracing::debug!(what, "the latest time could not be stored")
+                }
                 written => written?,
             }
         }
@@ -124,22 +126,22 @@ impl ClockWatch {
     }
 }
 
-/// What the alarm is to say, if the clock jumped.
+/// Message of the alarm, if the clock jumped.
 fn jump(now: Moment, last: Option<Moment>, latest: Option<u64>) -> Option<String> {
     let told = rfc3339(now.wall_ms);
     let what = if let Some(expected) = last.map(|last| last.expect_at(now.monotonic))
         && now.wall_ms.abs_diff(expected) > JUMP_MS
     {
-        format!("the clock tells {told}, and should tell {}", rfc3339(expected))
+        format!("the clock shows {told}, but should show {}", rfc3339(expected))
     } else if let Some(latest) = latest
         && latest.saturating_sub(now.wall_ms) > JUMP_MS
     {
-        format!("the clock tells {told}, and has told {} before", rfc3339(latest))
+        format!("the clock shows {told}, but has shown {} before", rfc3339(latest))
     } else {
         return None;
     };
     Some(format!(
-        "{what}: retention rests. See that the clock is right, then run astacus-admin forget --accept-clock"
+        "{what}: retention is suspended. Check the clock, then run astacus-admin forget --accept-clock"
     ))
 }
 

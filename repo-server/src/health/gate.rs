@@ -1,12 +1,11 @@
-//! What rests while an alarm says that the index or the site is not whole.
+//! Operations that are blocked while an alarm reports that the index or the site is incomplete.
 
 use super::alarm::{self, AlarmCode};
 use crate::error::ServerError;
 use crate::store::Store;
 
-/// What an operator does about an index that is older than the site.
-pub(crate) const REBUILD: &str = "stop the server, move `index` out of its data folder, and run `astacus-server rebuild` \
-                                  (docs/operations.md, `index_behind`)";
+/// Way out of an index that is older than the site, for the operator.
+pub(crate) const REBUILD: &str = "stop the server, move `index` out of its data folder, and run `astacus-server rebuild` (docs/operations.md, `index_behind`)";
 
 /// Refuses to forget and to collect while the index is known to be behind, or the site to be incomplete. Blocks.
 ///
@@ -14,8 +13,7 @@ pub(crate) const REBUILD: &str = "stop the server, move `index` out of its data 
 /// [`ServerError::Refused`] with the code of the alarm.
 pub(crate) fn check(store: &Store) -> Result<(), ServerError> {
     if alarm::is_up(store, AlarmCode::IndexBehind)? {
-        let why =
-            format!("the index is older than the site, so nothing is forgotten or collected: {REBUILD}");
+        let why = format!("the index is older than the site, so deletions are blocked: {REBUILD}");
         return Err(ServerError::Refused { code: AlarmCode::IndexBehind.name(), why });
     }
     match alarm::message(store, AlarmCode::SiteIncomplete)? {
@@ -35,7 +33,7 @@ pub(crate) fn check_push(store: &Store) -> Result<(), ServerError> {
         Err(ServerError::Rests { code, why: format!("alarm `{code}`: {why}") })
     };
     if alarm::is_up(store, AlarmCode::IndexBehind)? {
-        let why = format!("the index is older than the site, so nothing is taken in: {REBUILD}");
+        let why = format!("the index is older than the site, so pushes are blocked: {REBUILD}");
         return rests(AlarmCode::IndexBehind, why);
     }
     match alarm::message(store, AlarmCode::SiteIncomplete)? {

@@ -17,7 +17,7 @@ pub(crate) fn admit(store: &Store, expected_bytes: Option<u64>) -> Result<(), Se
     if let Some((disk, room)) = short {
         return refuse(disk.figures(room));
     }
-    // What is sent goes to the site.
+    // Pushed data is stored on the site.
     let Some((disk, room)) = space.disks.last().and_then(|disk| Some((disk, disk.room()?))) else {
         return Ok(());
     };
@@ -43,8 +43,8 @@ pub(crate) fn look(store: &Store) -> Result<Level, ServerError> {
     Ok(short.map_or(Level::Enough, |_| Level::Low))
 }
 
-/// What operators are to be told of the disks at this moment, if one has little room: on a full one the alarm
-/// cannot even be written.
+/// Message about the disks at this moment, if one has little space: on a full one the alarm cannot be
+/// written.
 pub(crate) fn low_now(store: &Store) -> Option<String> {
     store.parts.space.short().map(|(disk, room)| disk.message(room))
 }
@@ -56,7 +56,7 @@ fn show(store: &Store, short: Option<&(&Disk, Room)>) -> Result<(), ServerError>
     };
     match shown {
         // An alarm about a full disk needs room as well: `low_now` and the refusals tell of it too.
-        Err(ServerError::Full { what }) => tracing::warn!(what, "the alarm of low space is as it was"),
+        Err(ServerError::Full { what }) => tracing::warn!(what, "the low_space alarm could not be stored"),
         shown => shown?,
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Who may ask: whoever has the token.
+//! Access control: the token grants all rights.
 
 use std::sync::Arc;
 

@@ -42,7 +42,7 @@ pub(super) struct Asked {
     coming: Option<String>,
 }
 
-/// What the client does about chunks that others are sending.
+/// Handling of chunks that others are sending.
 enum Coming {
     /// It waits for them, and promises to send what is missing.
     Wait,
@@ -57,7 +57,7 @@ impl Asked {
             Some("wait") => Ok(Coming::Wait),
             Some(other) => Err(ServerError::BadRequest {
                 code: "bad_query",
-                why: format!("`coming` is `{other}`, and can only be `wait`"),
+                why: format!("`coming` must be `wait`, not `{other}`"),
             }),
         }
     }
@@ -163,7 +163,7 @@ impl Intake {
         self.group_len += frame.payload.len() + FRAME_LEN;
         let over = |what: &str, most: u64| ServerError::BadRequest {
             code: "too_many_blobs",
-            why: format!("the body holds more than {most} {what}: send less at once"),
+            why: format!("the body has more than {most} {what}: send several smaller requests"),
         };
         if self.frames > MAX_FRAMES {
             return Err(over("blobs", u64::try_from(MAX_FRAMES).unwrap_or(u64::MAX)));

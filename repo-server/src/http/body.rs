@@ -20,7 +20,7 @@ const STALLED: Duration = Duration::from_secs(60);
 /// Slowest body: after the first minute, a client that sends less on average is dropped.
 const SLOWEST_BYTES_PER_SECOND: u64 = 1 << 10;
 
-/// So much of a body takes no reservation: all bodies together come to no more than connections times this.
+/// Bytes of a body that need no reservation: all bodies together use at most this times the connections.
 pub(super) const UNCOUNTED: u64 = 64 << 10;
 
 /// A body that is read piece by piece.
@@ -50,8 +50,9 @@ impl Pieces {
         let slow = STALLED + Duration::from_secs(self.read_bytes() / SLOWEST_BYTES_PER_SECOND);
         let by = (Instant::now() + STALLED).min(self.began + slow);
         let next = tokio::time::timeout_at(by, self.body.next()).await;
-        let next = next.map_err(|_| broken("the body came too slowly, or no more of it came".to_owned()))?;
-        let Some(piece) = next.transpose().map_err(|error| broken(format!("the body broke off: {error}")))?
+        let next = next.map_err(|_| broken("the body was sent too slowly or stopped".to_owned()))?;
+        let Some(piece) =
+            next.transpose().map_err(|error| broken(format!("the body was cut short: {error}")))?
         else {
             return Ok(None);
         };
@@ -127,6 +128,6 @@ pub(super) async fn json<T: DeserializeOwned>(request: Request) -> Result<T, Ser
     }
     serde_json::from_slice(&body).map_err(|error| ServerError::BadRequest {
         code: "bad_json",
-        why: format!("the body is not usable: {error}"),
+        why: format!("the body is invalid: {error}"),
     })
 }

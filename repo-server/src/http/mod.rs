@@ -37,7 +37,7 @@ use crate::error::ServerError;
 use crate::server::Server;
 use respond::Answer;
 
-/// What every request can use.
+/// State that every request can use.
 #[derive(Clone)]
 struct App {
     server: Arc<Server>,

@@ -32,7 +32,7 @@ impl<S> Patient<S> {
         }
     }
 
-    /// What a write comes to that has come to `written` so far.
+    /// Result of a write, whose result so far is `written`.
     fn wait<T>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if written.is_ready() {
             self.waiting = None;
@@ -42,7 +42,7 @@ impl<S> Patient<S> {
         let waiting = self.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
         ready!(waiting.as_mut().poll(context));
         self.waiting = None;
-        let why = format!("nothing of the answer was read for {patience:?}");
+        let why = format!("the client read none of the answer for {patience:?}");
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, why)))
     }
 }

@@ -79,9 +79,8 @@ impl Place {
         }
         let permit = Arc::clone(&places.guests).try_acquire_owned().map_err(|_| ServerError::Rests {
             code: "overloaded",
-            why:
-                "as many connections are open as the server may have (`limits.connections`): try again later"
-                    .to_owned(),
+            why: "the maximum of open connections (`limits.connections`) is reached: try again later"
+                .to_owned(),
         })?;
         *guest = Some(permit);
         lock(&places.strangers).here.remove(number);

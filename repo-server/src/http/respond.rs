@@ -27,7 +27,7 @@ pub(super) fn json<T>(body: T) -> Answer<T> {
     Ok(Json(body))
 }
 
-/// What a client is told of an error.
+/// Body of the answer about an error.
 pub(super) fn describe(error: &ServerError) -> ErrorBody {
     ErrorBody {
         code: error.code().to_owned(),
@@ -63,11 +63,16 @@ impl IntoResponse for Failure {
 }
 
 pub(super) fn no_such_route() -> Response {
-    refusal(StatusCode::NOT_FOUND, "no_such_route", ErrorClass::NotFound, "there is nothing at this path")
+    refusal(StatusCode::NOT_FOUND, "no_such_route", ErrorClass::NotFound, "no such path")
 }
 
 pub(super) fn wrong_method() -> Response {
-    refusal(StatusCode::METHOD_NOT_ALLOWED, "wrong_method", ErrorClass::Usage, "this path has no such method")
+    refusal(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "wrong_method",
+        ErrorClass::Usage,
+        "this path does not support the method",
+    )
 }
 
 fn refusal(status: StatusCode, code: &str, class: ErrorClass, message: &str) -> Response {

@@ -47,7 +47,7 @@ impl Limits {
             tracing::warn!(
                 descriptors,
                 connections = room,
-                "few files may be open (`ulimit -n`), so fewer connections"
+                "fewer connections are allowed, because of the limit on open files (`ulimit -n`)"
             );
         }
         Self { connections: room.min(configured), header_within: HEADER_WITHIN, reads_within: READS_WITHIN }
@@ -86,7 +86,7 @@ pub async fn serve(
             }
             Err(error) => {
                 // Out of file handles, most likely: wait for some to close.
-                tracing::warn!(%error, "a connection could not be accepted");
+                tracing::warn!(%error, "cannot accept a connection");
                 tokio::select! {
                     () = tokio::time::sleep(Duration::from_millis(100)) => {}
                     () = &mut stop => break,
@@ -97,13 +97,13 @@ pub async fn serve(
     drop(listener);
     places.dismiss_strangers();
     if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
-        tracing::warn!("requests were cut off: they took longer than the stop may");
+        tracing::warn!("shutdown: requests still running were aborted");
     }
 }
 
 fn patient(stream: TcpStream, limits: &Limits, done: &Arc<Done>) -> Patient<TcpStream> {
     if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "small answers may be late");
+        tracing::debug!(%error, "cannot set TCP_NODELAY: small answers may be delayed");
     }
     Patient::new(stream, limits.reads_within, Arc::clone(done))
 }
@@ -126,10 +126,10 @@ fn connect(
         tokio::select! {
             ended = connection => {
                 if let Err(error) = ended {
-                    tracing::debug!(%error, "a connection broke");
+                    tracing::debug!(%error, "a connection failed");
                 }
             }
-            () = place.must_go() => tracing::debug!("a connection without the token made room for another"),
+            () = place.must_go() => tracing::debug!("closed a connection without a token to make room for another"),
         }
     });
 }

@@ -90,7 +90,7 @@ pub(super) async fn renew(State(app): State<App>, Path(id): Path<String>) -> Ans
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct HowToCommit {
-    /// That it holds much less than the one before is meant.
+    /// Accepts that the snapshot is much smaller than the one before.
     #[serde(default)]
     accept_smaller: bool,
 }
@@ -116,7 +116,7 @@ pub(super) async fn commit(
     let now_ms = app.server.store.parts.clock.unix_ms();
     let manifest = snapshot.manifests.first().map(|manifest| manifest.id);
     respond::json(wire::Committed {
-        manifest: manifest.ok_or(ServerError::Bug("a snapshot without a manifest"))?,
+        manifest: manifest.ok_or(ServerError::Bug("a snapshot needs a manifest"))?,
         snapshot: snapshot::info(&snapshot, &MarkRow::default(), &Known::default(), now_ms),
         durability: wire::Durability::Local,
         clock_jumped: clock == ClockState::Jumped,

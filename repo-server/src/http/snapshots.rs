@@ -91,7 +91,7 @@ pub(super) async fn problems(
     Query(part): Query<Part>,
 ) -> Answer<wire::FileProblems> {
     let id: SnapshotId = parse(&id)?;
-    let node = part.node.as_deref().ok_or_else(|| bad_query("`node` is missing: whose files?"))?;
+    let node = part.node.as_deref().ok_or_else(|| bad_query("`node` is missing"))?;
     let node: NodeName = parse(node)?;
     let from = part.after.as_deref().map(|after| after.parse::<Cursor>().map_err(bad_query)).transpose()?;
     let limit = limit(part.limit.as_deref(), wire::MAX_FILE_PROBLEMS)?;

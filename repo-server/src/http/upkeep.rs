@@ -1,4 +1,4 @@
-//! What operators ask for: forget, bring back, protect, collect, count, find.
+//! Requests of operators: forget, undelete, protect, gc, stats, locate.
 
 use std::sync::Arc;
 
@@ -57,7 +57,7 @@ pub(super) async fn detail(State(app): State<App>, Path(id): Path<String>) -> An
 pub(super) async fn undelete(State(app): State<App>, Path(id): Path<String>) -> Answer<SnapshotInfo> {
     let id: SnapshotId = parse(&id)?;
     app.server.blocking(move |server| snapshot::undelete(&server.store, id)).await?;
-    tracing::info!(snapshot = %id, "brought back");
+    tracing::info!(snapshot = %id, "snapshot undeleted");
     respond::json(info(&app, id).await?)
 }
 
@@ -69,14 +69,14 @@ pub(super) async fn protect(
     let id: SnapshotId = parse(&id)?;
     let asked: ProtectRequest = body::json(request).await?;
     snapshot::protect(&app.server.store, &app.server.in_flight, id, asked.reason).await?;
-    tracing::info!(snapshot = %id, "protected");
+    tracing::info!(snapshot = %id, "snapshot protected");
     respond::json(info(&app, id).await?)
 }
 
 pub(super) async fn unprotect(State(app): State<App>, Path(id): Path<String>) -> Answer<SnapshotInfo> {
     let id: SnapshotId = parse(&id)?;
     app.server.blocking(move |server| snapshot::unprotect(&server.store, id)).await?;
-    tracing::info!(snapshot = %id, "protected no more");
+    tracing::info!(snapshot = %id, "protection removed");
     respond::json(info(&app, id).await?)
 }
 

@@ -19,7 +19,7 @@ pub(super) async fn verify(State(app): State<App>, request: Request) -> Reply {
         let _turn = turn;
         let progress = |done, total| teller.progress(&VerifyEvent::Progress { done, total });
         let check = crate::verify::run(&app.server, asked, &progress);
-        // Whoever asked may have gone. What was found and verified until then is written down.
+        // The caller may be gone. Findings and checks so far are stored.
         let report = tokio::select! {
             report = check => report,
             () = teller.nobody_listens() => return,

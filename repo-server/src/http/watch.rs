@@ -25,7 +25,7 @@ use crate::snapshot;
 /// The text format of Prometheus.
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Whether a push would be taken. Needs no token, so a refusal says no more than its code.
+/// Reports if a push would be accepted.
 pub(super) async fn ready(State(app): State<App>) -> Reply {
     let look = |server: &Arc<Server>| {
         server.store.check_running()?;
@@ -53,12 +53,12 @@ fn figures(server: &Arc<Server>) -> Result<String, ServerError> {
     let (series, sums) = (freshness::report(server)?.series, server.pack_sums.now(&server.store)?);
     let snapshots = snapshot::list(&server.store, None)?.len();
     let mut text = Text::default();
-    text.one("astacus_sessions_open", "Sessions that are open.", wide(server.sessions.count()));
-    text.one("astacus_snapshots", "Snapshots that are listed.", wide(snapshots));
+    text.one("astacus_sessions_open", "Open sessions.", wide(server.sessions.count()));
+    text.one("astacus_snapshots", "Listed snapshots.", wide(snapshots));
     text.one("astacus_packs", "Packs on the site.", totals.packs.into());
     text.one("astacus_blobs", "Chunks and pages.", totals.chunks);
     text.one("astacus_stored_bytes", "Bytes of all packs.", totals.stored_bytes);
-    let unreferenced = "Bytes in packs that nothing needs and the collector has not freed.";
+    let unreferenced = "Unreferenced bytes in packs that the collector has not freed.";
     text.one("astacus_unreferenced_bytes", unreferenced, sums.unreferenced_bytes);
     of_process(&mut text, &server.done());
     of_alarms(&mut text, &alarms);
@@ -66,11 +66,11 @@ fn figures(server: &Arc<Server>) -> Result<String, ServerError> {
     Ok(text.0)
 }
 
-/// What this process has done.
+/// Figures of this process.
 fn of_process(text: &mut Text, done: &Done) {
     let count = |of: &AtomicU64| of.load(Ordering::Relaxed);
     let name = "astacus_network_bytes_total";
-    text.begin(name, "counter", "Bytes over connections since the start of the server.");
+    text.begin(name, "counter", "Bytes sent and received since the start of the server.");
     text.line(name, &[("direction", "received")], count(&done.received_bytes));
     text.line(name, &[("direction", "sent")], count(&done.sent_bytes));
     let name = "astacus_collector_runs_total";
@@ -80,12 +80,12 @@ fn of_process(text: &mut Text, done: &Done) {
 }
 
 fn of_alarms(text: &mut Text, alarms: &[Alarm]) {
-    text.head("astacus_alarm", "1 for each code of which an alarm is up.");
+    text.head("astacus_alarm", "1 for each alarm code that is active.");
     let codes: BTreeSet<&str> = alarms.iter().map(|alarm| alarm.code.as_str()).collect();
     for code in codes {
         text.line("astacus_alarm", &[("code", code)], 1);
     }
-    text.head("astacus_alarms", "Alarms that are up.");
+    text.head("astacus_alarms", "Active alarms.");
     let mut counts: BTreeMap<[(&str, &str); 3], u64> = BTreeMap::new();
     for alarm in alarms {
         let acknowledged = if alarm.acknowledged.is_some() { "yes" } else { "no" };
@@ -103,21 +103,21 @@ fn of_series(text: &mut Text, series: &[SeriesFreshness]) {
     let left_out = series.len().saturating_sub(MOST_SERIES);
     text.one(
         "astacus_series_left_out",
-        "Series without lines of their own, as there are too many.",
+        "Series without lines of their own, because there are too many.",
         wide(left_out),
     );
     let told = series.get(..MOST_SERIES).unwrap_or(series);
     text.of_each(
         "astacus_last_complete_age_seconds",
-        "Since the last complete snapshot of a series that is sound.",
+        "Age of the last complete and sound snapshot of a series.",
         told,
         |series| series.age_seconds,
     );
-    let limit = "How old the last complete snapshot of a series may be.";
+    let limit = "Oldest age allowed for the last complete snapshot of a series.";
     text.of_each("astacus_last_complete_max_age_seconds", limit, told, |series| series.max_age_seconds);
     text.of_each(
         "astacus_series_snapshots",
-        "Snapshots of a series that are not forgotten.",
+        "Snapshots of a series, without deleted ones.",
         told,
         |series| Some(series.snapshots),
     );

@@ -1,4 +1,4 @@
-//! What one commit changes, and what must hold for it.
+//! Changes of one commit, and their preconditions.
 
 use super::{IndexError, Table};
 
@@ -13,10 +13,10 @@ pub const MAX_VALUE_LEN: usize = 64 << 10;
 /// It bounds what a commit holds in memory, which is a few times as much.
 pub const MAX_BATCH_WEIGHT: usize = 48 << 20;
 
-/// What a change or a precondition weighs on top of its bytes: about what it costs in memory.
+/// Weight of a change or a precondition on top of its bytes: about its cost in memory.
 const ENTRY_WEIGHT: usize = 64;
 
-/// What must be true of a key before a batch is applied.
+/// Condition on a key that must hold before a batch is applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Precondition {
     /// There is no row.
@@ -101,7 +101,7 @@ impl Batch {
         self.changes.len()
     }
 
-    /// Whether the batch changes nothing.
+    /// True if the batch changes nothing.
     pub fn is_empty(&self) -> bool {
         self.changes.is_empty()
     }
@@ -173,7 +173,7 @@ impl Batch {
     }
 }
 
-/// Whether a row can have this key at all.
+/// True if a row can have this key.
 pub(super) fn is_storable(key: &[u8]) -> bool {
     (1..=MAX_KEY_LEN).contains(&key.len())
 }

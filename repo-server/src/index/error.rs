@@ -1,4 +1,4 @@
-//! What can go wrong with an index, and what the caller can do about it.
+//! Errors of an index, and the action that the caller can take.
 
 use std::error::Error;
 use std::fmt;
@@ -25,7 +25,7 @@ pub enum IndexError {
     #[error("{what} of {len} bytes is not within 1 to {limit}")]
     TooLarge { what: &'static str, len: usize, limit: usize },
     /// The disk is nearly full: commits are refused while engines still have room to work. Nothing changed.
-    #[error("index refuses commits: {free_bytes} bytes are free and {reserve_bytes} are reserved")]
+    #[error("the index refuses commits: {free_bytes} bytes are free, {reserve_bytes} are reserved")]
     Full { free_bytes: u64, reserve_bytes: u64 },
     /// Rows could not be read.
     #[error("read table `{table}` of the index")]
@@ -36,7 +36,7 @@ pub enum IndexError {
 }
 
 impl IndexError {
-    /// Whether the process must end at once, without running destructors.
+    /// True if the process must end at once, without running destructors.
     ///
     /// A failed write or fsync cannot be retried: the kernel may have dropped the pages, and a
     /// destructor could still complete on disk what the caller was told had failed.
@@ -44,7 +44,7 @@ impl IndexError {
         matches!(self, Self::Commit(_))
     }
 
-    /// What the caller can do.
+    /// Action that the caller can take.
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::Precondition { .. } => ErrorClass::Conflict,
@@ -68,16 +68,16 @@ impl IndexError {
 #[expect(missing_docs, reason = "a variant's line covers its fields")]
 pub enum OpenError {
     /// This program was built without the engine.
-    #[error("index engine `{engine}` is not in this build: build with the cargo feature `{engine}`")]
+    #[error("this build lacks the index engine `{engine}`: build with the cargo feature `{engine}`")]
     NotBuilt { engine: Engine },
     /// The folder was made by another engine.
     #[error("the index in {} was made by engine `{found}`, not by `{wanted}`", dir.display())]
     OtherEngine { dir: PathBuf, found: Engine, wanted: Engine },
     /// There is no index, and none may be made.
-    #[error("there is no index in {}: rebuild it", dir.display())]
+    #[error("no index in {}: rebuild it", dir.display())]
     Missing { dir: PathBuf },
     /// Another process, or another handle of this one, has it open.
-    #[error("the index in {} is in use", dir.display())]
+    #[error("the index in {} is in use by another process", dir.display())]
     InUse { dir: PathBuf },
     /// The file that says which engine made it cannot be understood.
     #[error("{} is damaged or from another version: rebuild the index", path.display())]
@@ -94,7 +94,7 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    /// What the caller can do.
+    /// Action that the caller can take.
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::NotBuilt { .. } | Self::OtherEngine { .. } => ErrorClass::Usage,
@@ -107,7 +107,7 @@ impl OpenError {
     }
 }
 
-/// Whether an engine's error comes from a disk without room.
+/// True if an engine's error comes from a full disk.
 fn is_full(error: &(dyn Error + 'static)) -> bool {
     let mut causes = std::iter::successors(Some(error), |&error| error.source());
     causes.any(|error| {

@@ -1,6 +1,6 @@
 //! The default engine: a log-structured merge tree for each table, with one journal for all.
 //!
-//! What was added around it, and why (fjall 3.1.13, read in its source):
+//! Additions around the engine, and their reasons (fjall 3.1.13, read in its source):
 //! - Every read goes through a snapshot that was taken while no commit ran. fjall's own newest snapshot can
 //!   show half of a batch: work in the background moves the number up to which rows are visible.
 //! - We decide when rows in memory are written out, and then do so for all tables at once. Left to fjall,
@@ -62,7 +62,7 @@ pub(super) struct FjallIndex {
     _folder: Folder,
 }
 
-/// Whether rows are on their way from memory to the disk.
+/// State of the transfer of rows from memory to the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Queue {
     Empty,
@@ -144,7 +144,7 @@ impl FjallIndex {
         }
     }
 
-    /// Has the rows in memory written out now if they are many, and not when the next commit waits for it.
+    /// Writes out the rows in memory now if they are many, so that the next commit does not wait for it.
     fn write_out_many(&self) -> Result<(), ::fjall::Error> {
         if self.db.write_buffer_size() > WRITE_OUT_BYTES {
             self.write_out()?;
@@ -152,7 +152,7 @@ impl FjallIndex {
         Ok(())
     }
 
-    /// Has the rows in memory of every table written out in the background, one round at a time.
+    /// Writes out the rows in memory of every table in the background, one round at a time.
     ///
     /// When a round is through, no journal from before it is needed any more, whatever a table holds.
     fn write_out(&self) -> Result<Queue, ::fjall::Error> {

@@ -28,14 +28,14 @@ const UNFINISHED: &str = "db.new";
 const MARKER: &str = "engine";
 const DATA: &str = "data";
 
-/// What the marker says before the name of the engine. The number is the version of this layout.
+/// Start of the marker, before the name of the engine. The number is the version of this layout.
 const MARKER_PREFIX: &str = "astacus index 2 ";
 
 /// How often a lock is looked at before it is taken to be somebody's, and between two looks: a quarter of a second.
 const LOCK_LOOKS: u32 = 50;
 const LOCK_POLL: Duration = Duration::from_millis(5);
 
-/// What to do when there is no index yet.
+/// Action if there is no index yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Missing {
     /// Make an empty one.

@@ -61,7 +61,7 @@ pub enum Table {
     Session,
     /// Counters and facts about the repository itself.
     Meta,
-    /// What was decided about snapshots after their commit.
+    /// Decisions about snapshots after their commit.
     Mark,
     /// The collector's queue.
     Idle,
@@ -220,7 +220,7 @@ pub fn discard(dir: &Path) -> Result<(), OpenError> {
 /// syncs are of this machine's.
 ///
 /// # Errors
-/// As [`open`] and [`open_existing`].
+/// The errors of [`open`] and [`open_existing`].
 pub(crate) fn open_on(
     disk: Arc<dyn Disk>,
     engine: Engine,

@@ -38,7 +38,7 @@ impl KeyRange {
         Self { start: next.max(self.start.clone()), end: self.end.clone() }
     }
 
-    /// Whether `key` is in the range.
+    /// True if `key` is in the range.
     pub fn contains(&self, key: &[u8]) -> bool {
         self.start.as_slice() <= key && self.end.as_ref().is_none_or(|end| key < end.as_slice())
     }
@@ -57,7 +57,7 @@ impl KeyRange {
         self.end.as_deref()
     }
 
-    /// Whether no key can be in it.
+    /// True if the range is empty.
     pub(super) fn is_empty(&self) -> bool {
         self.end.as_ref().is_some_and(|end| *end <= self.start)
     }
@@ -86,12 +86,12 @@ pub struct Row {
     pub value: Vec<u8>,
 }
 
-/// What a scan read.
+/// Rows that a scan read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rows {
     /// The rows, in key order.
     pub rows: Vec<Row>,
-    /// What was not read, or `None` if the range was read to its end.
+    /// The unread rest, or `None` if the range was read to its end.
     pub rest: Option<KeyRange>,
 }
 

@@ -1,6 +1,6 @@
 //! The engine of small repositories: one sled tree, with a tag before each key for its table.
 //!
-//! What was added around it, and why (sled 0.34.7, read in its source):
+//! Additions around the engine, and their reasons (sled 0.34.7, read in its source):
 //! - `flush` is not safe from a power cut: it neither flushes the disk's cache nor the file's length. Each
 //!   commit flushes sled, then its file. A failed flush in sled's own thread is only logged, but the file
 //!   is open here from the start, so the kernel reports the failure here too.
@@ -54,7 +54,7 @@ pub(super) struct SledIndex {
     _folder: Folder,
 }
 
-/// Whether what sled shows is what is on disk.
+/// Agreement of the rows that sled shows with the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Health {
     Sound,
@@ -207,7 +207,7 @@ fn tagged(table: Table, key: &[u8]) -> Vec<u8> {
     tagged
 }
 
-/// What stands before the keys of a table. Stored, so it never changes.
+/// Prefix of the keys of a table. Stored, so it never changes.
 const fn tag(table: Table) -> u8 {
     match table {
         Table::Chunk => 1,

@@ -26,7 +26,7 @@ pub(super) async fn run(
     run_until(command, within, tokio::time::sleep(within), notice).await
 }
 
-/// As [`run`], where `over` says when the time is over.
+/// Like [`run`], where `over` says when the time is over.
 pub(super) async fn run_until(
     command: &NotifyCommand,
     within: Duration,
@@ -42,13 +42,13 @@ pub(super) async fn run_until(
         () = over => None,
     };
     if let Some(group) = group {
-        // What it has left running must not pile up; mostly nothing is there any more.
+        // Processes that the command has started must not pile up; usually none are left.
         let _ = kill_process_group(group, Signal::KILL);
     }
     let (status, out, err) =
         ended.ok_or_else(|| Undelivered::TooLong { target: target(), within })?.map_err(io)?;
     if !out.is_empty() || !err.is_empty() {
-        tracing::info!(program = command.program, out, err, "output of the command for notices");
+        tracing::info!(program = command.program, out, err, "output of the notice command");
     }
     if status.success() {
         return Ok(());

@@ -43,7 +43,7 @@ pub(crate) enum Channel {
     Webhook,
 }
 
-/// Why a notice was not delivered.
+/// Why notice not delivered.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Undelivered {
     /// The program could not be started or spoken to, or the address not be reached.
@@ -54,7 +54,7 @@ pub(crate) enum Undelivered {
         source: std::io::Error,
     },
     /// It did not end in time.
-    #[error("{target} took longer than {within:?}, and was given up")]
+    #[error("{target} took longer than {within:?} and was aborted")]
     TooLong { target: String, within: Duration },
     /// It ended, and said that it failed.
     #[error("{target} {what}")]
@@ -70,7 +70,7 @@ async fn tell_by(server: Arc<Server>, channel: Channel) {
     let mut teller = Teller::new(channel);
     loop {
         if let Err(error) = teller.round(&server).await {
-            tracing::warn!(channel = channel.name(), error = %Chain(&error), "notices could not be looked after");
+            tracing::warn!(channel = channel.name(), error = %Chain(&error), "notices could not be processed");
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
@@ -180,7 +180,7 @@ impl Teller {
             self.works(server).await?;
             self.note(server, news).await?;
             let (code, subject, event) = (&notice.code, notice.subject.as_deref(), notice.event.name());
-            tracing::info!(channel = self.channel.name(), event, code, subject, "a notice was delivered");
+            tracing::info!(channel = self.channel.name(), event, code, subject, "notice delivered");
         }
         Ok(())
     }
@@ -227,8 +227,8 @@ impl Teller {
     async fn failed(&mut self, server: &Arc<Server>, error: &Undelivered) -> Result<(), ServerError> {
         let pause = self.paused.map_or(FIRST_PAUSE, |(pause, _)| (pause * 2).min(LONGEST_PAUSE));
         self.paused = Some((pause, server.store.parts.clock.monotonic() + pause));
-        let message = format!("notices are not delivered by the {}: {}", self.channel.name(), Chain(error));
-        tracing::warn!(channel = self.channel.name(), error = %Chain(error), next_in = ?pause, "a notice was not delivered");
+        let message = format!("notices cannot be delivered by the {}: {}", self.channel.name(), Chain(error));
+        tracing::warn!(channel = self.channel.name(), error = %Chain(error), next_in = ?pause, "notice not delivered");
         self.show(server, Some(message)).await
     }
 

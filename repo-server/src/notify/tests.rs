@@ -32,7 +32,7 @@ fn alarm_of(code: &str, acknowledged: Option<&str>) -> Alarm {
     }
 }
 
-/// What `news` says, and what was told once all of it is.
+/// Notices for `up`, and the record after all of them were delivered.
 fn tell_all(up: &[Alarm], told: &mut BTreeMap<Key, Told>, now_ms: u64) -> Vec<(Event, String)> {
     let news = news(up, told, Some(HOUR), now_ms);
     let mut said = Vec::new();

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use super::Undelivered;
 use crate::settings::Webhook;
 
-/// So much of an answer is read: its first line decides.
+/// Bytes of an answer that are read: its first line decides.
 const ANSWER: u64 = 1024;
 
 /// Posts the notice. Delivered means answered with a status of 200 to 299.

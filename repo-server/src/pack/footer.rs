@@ -18,10 +18,10 @@ use crate::store::Store;
 /// How much of the end of a pack is read at first: it holds the footer of a usual pack of chunks.
 const TAIL_LEN: u64 = 32 << 10;
 
-/// What lies in a pack that the index names. What proves to be damaged is remembered when this returns.
+/// Directory of a pack that the index names. What proves to be damaged is remembered when this returns.
 ///
 /// # Errors
-/// As [`read_directory`].
+/// The errors of [`read_directory`].
 pub(crate) async fn directory_of(
     store: &Arc<Store>,
     number: PackNumber,
@@ -31,7 +31,7 @@ pub(crate) async fn directory_of(
     defects::heed(store, Object::Pack(number), read).await
 }
 
-/// What lies in a pack of `len` bytes. The footer is authenticated; the rest of the pack is not looked at.
+/// Directory of a pack of `len` bytes. The footer is authenticated; the rest of the pack is not looked at.
 ///
 /// # Errors
 /// [`ServerError::Damaged`] if header or footer are not as they were written, [`ServerError::Site`] if they
@@ -64,15 +64,15 @@ pub(crate) async fn read_directory(store: &Store, id: &PackId, len: u64) -> Resu
     pack::open_footer(&store.keys, store.id(), header, &trailer, &footer).map_err(damaged)
 }
 
-/// What is wrong with an object, if reading it failed for a reason that stays; `None` for an error that
-/// says nothing about the object.
+/// Problem of an object, if reading it failed for a lasting reason; `None` for an error that is not about the
+/// object.
 pub(crate) fn unreadable(error: &ServerError) -> Option<String> {
     match error {
         ServerError::Damaged { source, .. } => Some(source.to_string()),
         ServerError::Lost { why, .. } => Some(why.clone()),
-        ServerError::Site(SiteError::NotFound { .. }) => Some("is not on the site".to_owned()),
+        ServerError::Site(SiteError::NotFound { .. }) => Some("is missing from the site".to_owned()),
         ServerError::Site(SiteError::OutOfRange { len, .. }) => {
-            Some(format!("has {len} bytes, which is not its length"))
+            Some(format!("has the wrong length, {len} bytes"))
         }
         _ => None,
     }

@@ -22,8 +22,8 @@ enum Done {
     Known,
 }
 
-/// Whether each of `ids` is here: stored, or waiting in a pack that every commit waits for. What is here
-/// stays while the session is open that began at `start` (G3).
+/// Answers for each of `ids` if it is stored, or waits in a pack that every commit waits for. A chunk that is
+/// answered with "here" is kept while the session is open that began at `start` (G3).
 pub(crate) fn have(domain: &OpenDomain, start: Epoch, ids: &[ChunkId]) -> Result<Vec<Held>, ServerError> {
     // Waiting first: ids only ever move from there to the index.
     let waiting = domain.waiting_chunks(ids);

@@ -63,7 +63,7 @@ impl From<PublishFailure> for ServerError {
     }
 }
 
-/// What becomes of a pack on its way: `None` until it is known.
+/// Outcome of a pack in transfer: `None` until it is known.
 pub(crate) type Outcome = Option<Result<(), PublishFailure>>;
 
 /// A pack that is full, and on its way to the site.
@@ -73,7 +73,7 @@ pub(crate) struct FullPack {
     pub(crate) outcome: watch::Sender<Outcome>,
 }
 
-/// Whether a blob was new.
+/// Result of appending a blob: new or known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Appended {
     New,
@@ -97,7 +97,7 @@ impl OpenDomains {
         Self { outbox, open_len: Arc::default(), domains: Mutex::default() }
     }
 
-    /// That of `cluster`.
+    /// The domain of `cluster`.
     pub(crate) fn of(&self, cluster: &ClusterName) -> Arc<OpenDomain> {
         let mut domains = lock(&self.domains);
         if let Some(domain) = domains.get(cluster) {
@@ -119,7 +119,7 @@ impl OpenDomains {
         lock(&self.domains).retain(|_, domain| Arc::strong_count(domain) > 1 || !domain.is_empty());
     }
 
-    /// All that somebody uses, or that hold something.
+    /// All domains that are in use or hold data.
     pub(crate) fn all(&self) -> Vec<Arc<OpenDomain>> {
         lock(&self.domains).values().map(Arc::clone).collect()
     }
@@ -165,7 +165,7 @@ impl OpenPacks {
 }
 
 impl OpenDomain {
-    /// What its packs go to.
+    /// The store that receives its packs.
     pub(super) fn store(&self) -> &Arc<Store> {
         &self.outbox.store
     }
@@ -175,8 +175,8 @@ impl OpenDomain {
         self.outbox.wait_for_room().await;
     }
 
-    /// What `session` is told of each of `ids` if it is not here: [`Held::Coming`] if another session has
-    /// promised it. The rest are [`Held::Missing`], and promised by `session` from `now` on (L5).
+    /// Answers for each of `ids` that is not stored: [`Held::Coming`] if another session has promised it. The
+    /// others are [`Held::Missing`], and promised by `session` from `now` on (L5).
     pub(crate) fn promise(&self, session: SessionId, ids: &[ChunkId], now: Duration) -> Vec<Held> {
         lock(&self.promises).ask(session, ids, now)
     }
@@ -199,7 +199,7 @@ impl OpenDomain {
         lock(&self.promises).sends(session, ids, now);
     }
 
-    /// What `session` has promised, it will not send any more.
+    /// Withdraws the promises of `session`.
     pub(crate) fn release(&self, session: SessionId) {
         lock(&self.promises).release(session);
     }
@@ -211,17 +211,17 @@ impl OpenDomain {
         ids.iter().map(|id| open.waiting.get(id) == Some(&BlobKind::Chunk)).collect()
     }
 
-    /// Whether the chunk waits in a pack.
+    /// True if the chunk waits in a pack.
     pub(crate) fn waits(&self, id: &ChunkId) -> bool {
         lock(&self.open).waiting.get(id) == Some(&BlobKind::Chunk)
     }
 
-    /// Whether it holds nothing that the index does not have: no blob waits and nothing is promised.
+    /// True if it holds nothing that the index lacks: no blob waits and nothing is promised.
     pub(crate) fn is_empty(&self) -> bool {
         lock(&self.open).waiting.is_empty() && lock(&self.promises).is_empty()
     }
 
-    /// Whether blobs wait in packs that are not full.
+    /// True if blobs wait in packs that are not full.
     pub(crate) fn has_open_packs(&self) -> bool {
         let open = lock(&self.open);
         open.chunks.is_some() || open.pages.is_some()

@@ -1,9 +1,10 @@
 //! Promises: which session of a domain is going to send which chunk.
 //!
-//! What two nodes of a cluster miss at once crosses the network once: the first to ask is told to send
-//! it, the others that it is coming (L5). A promise is a lease per chunk, and each promised chunk that its session
-//! sends renews its others: who stops sending holds up the others for [`LEASE`] at most, and is believed no more. It is a hint in memory and never more: a chunk that is sent twice is
-//! stored once, and after a restart the next to ask is told to send.
+//! Chunks that two nodes of a cluster lack at once cross the network once: the first session that asks is
+//! told to send them, the others that they are coming (L5). A promise is a lease per chunk, and each promised
+//! chunk that a session sends renews its other promises: a session that stops sending delays the others for
+//! [`LEASE`] at most, and then loses its promises. Promises are only hints in memory: a chunk that is sent
+//! twice is stored once, and after a restart the next session that asks is told to send.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
@@ -55,8 +56,8 @@ impl Promises {
         }
     }
 
-    /// What `session` is told of each of `ids` if it is not here: [`Held::Coming`] if another session has
-    /// promised it, and otherwise [`Held::Missing`], with the promise from now on its own.
+    /// Answers for each of `ids` that is not stored: [`Held::Coming`] if another session has promised it, and
+    /// otherwise [`Held::Missing`], with a promise of this session from now on.
     pub(super) fn ask(&mut self, session: SessionId, ids: &[ChunkId], now: Duration) -> Vec<Held> {
         if self.of.len().saturating_add(ids.len()) > self.limit {
             self.drop_run_out(now);
@@ -70,7 +71,7 @@ impl Promises {
         let senders = &self.senders;
         match self.of.entry(id) {
             Entry::Occupied(of) if of.get().holds(senders, now) => {
-                // Who asks again does not get more time: others wait.
+                // Repeating the question does not extend the promise: others wait.
                 return if of.get().session == session { Held::Missing } else { Held::Coming };
             }
             Entry::Occupied(mut of) => {
@@ -99,7 +100,7 @@ impl Promises {
         self.next_end = self.of.values().map(|promise| promise.until).min().unwrap_or(now);
     }
 
-    /// Whether nobody has promised anything.
+    /// True if there is no promise.
     pub(super) fn is_empty(&self) -> bool {
         self.of.is_empty()
     }

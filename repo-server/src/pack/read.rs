@@ -42,11 +42,11 @@ pub(crate) async fn read_blobs(
     read_within(store, domain, ids, None).await.map(|(blobs, _)| blobs)
 }
 
-/// As [`read_blobs`], for an answer: memory is taken from `answers` before anything is read, and held as long as the
-/// reservation lives.
+/// Like [`read_blobs`], for an answer: memory is taken from `answers` before anything is read, and held as
+/// long as the reservation lives.
 ///
 /// # Errors
-/// As [`read_blobs`], and [`ServerError::Rests`] if too many other answers are not sent yet.
+/// The errors of [`read_blobs`], and [`ServerError::Rests`] if too many other answers are not sent yet.
 pub(crate) async fn read_for_answer(
     store: &Arc<Store>,
     answers: &Budget,
@@ -108,7 +108,7 @@ fn is_missing(unread: &Unread) -> bool {
     matches!(unread.error, ServerError::Site(SiteError::NotFound { .. }))
 }
 
-/// What one attempt brought.
+/// Result of one attempt.
 struct Reading {
     /// Blobs in the order of their ids: all of them, if none is unread.
     blobs: Vec<Blob>,
@@ -136,7 +136,7 @@ async fn read_once(
         .await?;
     let read_len: u64 = plan.iter().map(|(_, reads)| len_of(reads)).sum();
     let reserved = match budget {
-        // What is read, and what is opened of it.
+        // Memory for the bytes that are read, and for the blobs that are opened.
         Some(budget) => Some(budget.reserve(2 * read_len).await?),
         None => None,
     };

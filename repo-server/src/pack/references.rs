@@ -1,4 +1,5 @@
-//! What pages refer to, by the pages themselves or by the footer of their pack: whichever is less to read.
+//! References of pages, from the pages themselves or from the footer of their pack: whichever is less to
+//! read.
 //!
 //! A footer says what every page of its pack refers to: of a few pages of many, only they are read. Both say
 //! the same, as the footer holds what [`references_in`] found in a page when it came in, and as a page's id is
@@ -30,19 +31,19 @@ const PART_OF_FOOTER: u64 = 2;
 /// Pages of one pack, with their rows.
 pub(crate) type Pages = BTreeMap<ChunkId, ChunkRow>;
 
-/// What is known of the references of some pages.
+/// Known references of some pages.
 #[derive(Debug, Default)]
 pub(crate) struct References {
-    /// By page: the chunks that are counted for it, each once and in the order of their ids.
+    /// References by page: the chunks that are counted for it, each once and in the order of their ids.
     pub(crate) known: HashMap<ChunkId, Vec<ChunkId>>,
     /// Why those of the other pages are not known, if there are such. It stays so.
     pub(crate) problem: Option<ServerError>,
 }
 
-/// What `pages`, which lie in `pack`, refer to. Memory: the footer, or some pages and what they refer to.
+/// References of `pages`, which lie in `pack`. Memory: the footer, or some pages and what they refer to.
 ///
 /// # Errors
-/// What says nothing about the pack, and may work later.
+/// An error that is not about the pack, and may be gone on a retry.
 pub(crate) async fn references_of(
     store: &Arc<Store>,
     pack: &PackRow,
@@ -77,7 +78,7 @@ impl References {
         self.problem = more.problem.or(self.problem.take());
     }
 
-    /// Nothing is known, if that stays so.
+    /// Nothing is known, if the error lasts.
     fn unknown(error: ServerError) -> Result<Self, ServerError> {
         let is_lasting = unreadable(&error).is_some();
         if is_lasting { Ok(Self { problem: Some(error), ..Self::default() }) } else { Err(error) }
@@ -194,7 +195,7 @@ fn open(
     references_in(plain_of(domain, decompressor, info, &payload)?)
 }
 
-/// What decompresses one blob after the other.
+/// A decompressor for one blob after the other.
 pub(super) fn decompressor() -> Result<Decompressor, ServerError> {
     Decompressor::new().map_err(|_| ServerError::Bug("no memory for a decompressor"))
 }

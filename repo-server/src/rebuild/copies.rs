@@ -106,7 +106,7 @@ impl Rebuild {
         Ok(failed)
     }
 
-    /// What is wrong with each of some copies in one pack. A site that does not answer ends the rebuild.
+    /// Problem of each of some copies in one pack. A site that does not answer ends the rebuild.
     fn open(&self, read: &[Try]) -> Result<Vec<Option<String>>, ServerError> {
         let pack = read.first().and_then(|tried| self.pack_of(&tried.row()));
         let pack = pack.ok_or(ServerError::Bug("a row of no pack"))?;
@@ -141,7 +141,7 @@ impl Rebuild {
         self.take_in(id, ChunkRow { health, ..taken.row() })
     }
 
-    /// Neither copy opens: the row says so, and the pack of the other one is kept.
+    /// Neither copy opens: the row records that, and the pack of the other one is kept.
     fn give_up(&mut self, taken: Try, problem: String, batch: &mut Batch) -> Result<(), ServerError> {
         let cluster =
             self.pack_of(&taken.row()).ok_or(ServerError::Bug("a row of no pack"))?.domain.to_string();

@@ -10,7 +10,7 @@ use crate::error::ServerError;
 use crate::index::Batch;
 use crate::sort::Sorter;
 
-/// What was named and has no row.
+/// Ids that were named and have no row.
 #[derive(Default)]
 struct Unknown {
     chunks: u64,
@@ -30,7 +30,7 @@ impl Rebuild {
         };
         let dropped = self.drop_broken_pages()?;
         let problem = format!(
-            "{} chunks that pages refer to are in no pack; {dropped} pages are of no use without them",
+            "{} chunks that pages refer to are in no pack; {dropped} pages are unusable without them",
             unknown.chunks
         );
         self.report.find(first, problem, Vec::new());

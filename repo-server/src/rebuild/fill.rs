@@ -38,7 +38,7 @@ pub(super) struct PackFound {
     pub(super) if_empty: IfEmpty,
 }
 
-/// What becomes of a pack of which nothing was taken.
+/// Handling of a pack of which nothing was used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum IfEmpty {
     /// Everything in it is elsewhere too: it is doomed.
@@ -50,12 +50,12 @@ pub(super) enum IfEmpty {
 }
 
 impl IfEmpty {
-    /// What is to be said of a pack that is not doomed.
+    /// Note about a pack that is not doomed.
     pub(super) fn why_it_stays(self) -> Option<&'static str> {
         match self {
             Self::Dooms => None,
-            Self::MissesChunks => Some("holds only pages that miss chunks"),
-            Self::UnreadableCopies => Some("holds blobs of which no copy can be read"),
+            Self::MissesChunks => Some("holds only pages with missing chunks"),
+            Self::UnreadableCopies => Some("holds blobs without a readable copy"),
         }
     }
 }
@@ -67,7 +67,7 @@ pub(super) struct Rebuild {
     pub(super) packs: Vec<PackFound>,
     /// Rows that are not in the index yet.
     pub(super) pending: HashMap<ChunkId, ChunkRow>,
-    /// What pages refer to.
+    /// References of pages.
     pub(super) references: Sorter<HEADINGS>,
 }
 

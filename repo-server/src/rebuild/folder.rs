@@ -19,7 +19,7 @@ use crate::start::folder::{self, MARKER};
 use crate::start::{CreateError, read_error};
 use crate::store::{OnHalt, Store};
 
-/// What a rebuild is made of.
+/// Input of a rebuild.
 #[derive(Debug, Clone)]
 pub struct Plan {
     /// The data folder to be: empty, missing, or one whose index is gone.
@@ -38,13 +38,13 @@ pub struct Plan {
 #[expect(missing_docs, reason = "a variant's line covers its fields")]
 pub enum RebuildError {
     /// The folder has an index.
-    #[error("{} has an index: move it away first, or name another data folder", dir.display())]
+    #[error("{} already has an index: move it away, or choose another data folder", dir.display())]
     HasIndex { dir: PathBuf },
     /// The folder has a site, and that is not the one that was named.
-    #[error("{} is a site, and not the one to rebuild from: name another data folder", dir.display())]
+    #[error("{} contains another site: choose another data folder", dir.display())]
     OtherSite { dir: PathBuf },
     /// The site holds no repository.
-    #[error("{} holds no repository: `keyring/repository` is missing", site.display())]
+    #[error("{} is not a site of a repository: `keyring/repository` is missing", site.display())]
     NoRepository { site: PathBuf },
     /// A file, a folder or the index.
     #[error(transparent)]
@@ -55,7 +55,7 @@ pub enum RebuildError {
 }
 
 impl RebuildError {
-    /// What the operator can do about it.
+    /// Action that the operator can take.
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::HasIndex { .. } | Self::OtherSite { .. } => ErrorClass::Usage,
@@ -137,7 +137,7 @@ fn read_key(path: &Path, descriptor: &Descriptor) -> Result<MasterKey, CreateErr
     if descriptor.fits(&master) { Ok(master) } else { Err(CreateError::WrongKey { path: path.to_owned() }) }
 }
 
-/// Whether a folder may become the data folder.
+/// Checks that a folder may become the data folder.
 fn check_folder(dir: &Path, site: &Path, descriptor: &Descriptor) -> Result<(), RebuildError> {
     if !dir.exists() {
         return Ok(());

@@ -15,8 +15,8 @@
 //!    time in milliseconds: the last one that was granted is not on the site, and counting one by one from
 //!    1 no server has got that far, unless a rebuild before this one ran under a clock that was ahead.
 //!
-//! What the site does not say is lost: sessions, which snapshots were forgotten and not yet gone (they are back),
-//! which blobs without a second copy were known to be damaged, and when packs were last checked.
+//! Not recovered, because the site does not have it: sessions, the deletion of snapshots that were not purged
+//! (they are listed again), known damage of blobs without a second copy, and the times of pack checks.
 //!
 //! Until it is done the data folder holds the file `rebuilding`; a server refuses to start there, and a
 //! rebuild begins anew. Nothing on the site changes.
@@ -46,14 +46,14 @@ const LISTED: usize = 1000;
 pub struct Lost {
     /// The object, by its id or name.
     pub object: String,
-    /// What is wrong with it.
+    /// Description of the problem.
     pub problem: String,
     /// The snapshots that it hurts, as far as known.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub snapshots: Vec<SnapshotId>,
 }
 
-/// What a rebuild made.
+/// Report of a rebuild.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RebuildReport {
     /// The repository.
@@ -74,12 +74,12 @@ pub struct RebuildReport {
     pub found: u64,
     /// The first of them. The repository can be used all the same.
     pub findings: Vec<Lost>,
-    /// What else was noticed, and left alone.
+    /// Notes about objects that were skipped.
     pub notes: Vec<String>,
 }
 
 impl RebuildReport {
-    /// Whether everything that snapshots need is there.
+    /// True if all data of snapshots is present.
     pub fn is_sound(&self) -> bool {
         self.found == 0
     }
@@ -101,7 +101,7 @@ impl RebuildReport {
 
     fn find(&mut self, object: impl ToString, problem: impl ToString, snapshots: Vec<SnapshotId>) {
         let lost = Lost { object: object.to_string(), problem: problem.to_string(), snapshots };
-        tracing::warn!(object = lost.object, problem = lost.problem, "something is lost");
+        tracing::warn!(object = lost.object, problem = lost.problem, "unrecoverable object");
         self.found += 1;
         if self.findings.len() < LISTED {
             self.findings.push(lost);
@@ -109,7 +109,7 @@ impl RebuildReport {
     }
 
     fn note(&mut self, note: String) {
-        tracing::warn!(note, "noticed");
+        tracing::warn!(note, "note");
         if self.notes.len() < LISTED {
             self.notes.push(note);
         }

@@ -49,7 +49,7 @@ impl Rebuild {
                 Ok(directory) => self.pack(CheckpointPack { id, len, directory })?,
                 Err(error) => {
                     let problem = unreadable(&error).ok_or(error)?;
-                    self.report.find(id, format!("what lies in it is not known: {problem}"), Vec::new());
+                    self.report.find(id, format!("its content is unknown: {problem}"), Vec::new());
                 }
             }
         }
@@ -68,7 +68,7 @@ impl Rebuild {
         Ok(wanted)
     }
 
-    /// What the site has in one area. A listing that fails ends the rebuild.
+    /// Objects of one area on the site. A listing that fails ends the rebuild.
     pub(super) fn list(&self, area: Area) -> Result<Vec<Listed>, ServerError> {
         let listed = Handle::current().block_on(self.store.parts.site.list(&Prefix::area(area)));
         listed.map_err(|error| self.store.site_error(error))
@@ -92,7 +92,7 @@ impl Rebuild {
                 }
                 Err(error) => {
                     let problem = unreadable(&error).ok_or(error)?;
-                    self.report.note(format!("{id} is of no use and was passed over: {problem}"));
+                    self.report.note(format!("{id} is unusable and was skipped: {problem}"));
                 }
             }
             let row = DoomedRow { due_ms: self.kept_until(), bytes: len, ..DoomedRow::NOW };
@@ -119,7 +119,7 @@ impl Rebuild {
         self.packs.push(PackFound { id, len, kind, domain, blob_bytes, live, if_empty });
         let (mut seen, mut copies) = (HashSet::new(), Vec::new());
         for (entry, known) in directory.entries.iter().zip(known) {
-            // Nobody writes the same blob twice into one pack; if it is there, the first counts.
+            // A pack never holds the same blob twice; if it does, the first counts.
             if !seen.insert(entry.id) {
                 continue;
             }
@@ -148,7 +148,7 @@ impl Rebuild {
         same.map_or_else(|| Arc::new(name.clone()), |pack| Arc::clone(&pack.domain))
     }
 
-    /// What was found of the pack with this number.
+    /// Findings about the pack with this number.
     pub(super) fn pack_at(&mut self, number: PackNumber) -> Result<&mut PackFound, ServerError> {
         let pack = usize::try_from(number.0).ok().and_then(|place| self.packs.get_mut(place));
         pack.ok_or(ServerError::Bug("a row of no pack"))
@@ -193,7 +193,7 @@ impl Rebuild {
                 self.report.packs += 1;
                 self.report.stored_bytes += len;
             } else if let Some(why) = pack.if_empty.why_it_stays() {
-                self.report.note(format!("{} {why}, and is left alone", pack.id));
+                self.report.note(format!("{} {why}, and was skipped", pack.id));
             } else {
                 let key = DoomedKey { kind: DoomedKind::Pack, name: pack_object(&pack.id) };
                 let row = DoomedRow { due_ms: until, bytes: pack.len, ..DoomedRow::NOW };

@@ -80,7 +80,7 @@ impl Rebuild {
                     continue;
                 }
                 let Some(Headless { number, problem, .. }) = damaged.remove(&pack.id) else { continue };
-                let problem = format!("only a checkpoint says what lies in it: {problem}");
+                let problem = format!("its content is known from a checkpoint only: {problem}");
                 self.report.find(pack.id, problem, Vec::new());
                 dropped += self.drop_broken_of(number, &pack.directory)?;
             }
@@ -132,7 +132,8 @@ impl Rebuild {
         })?;
         self.commit(&mut batch)?;
         for (id, Headless { problem, .. }) in unread {
-            let problem = format!("what its pages refer to is not known, and they are of no use: {problem}");
+            let problem =
+                format!("the references of its pages are unknown, so the pages are unusable: {problem}");
             self.report.find(id, problem, Vec::new());
         }
         Ok(dropped)

@@ -61,7 +61,7 @@ impl Rebuild {
                     }
                 }
                 Ok(snapshot) => {
-                    let problem = format!("it holds snapshot {}", snapshot.id);
+                    let problem = format!("it contains snapshot {}", snapshot.id);
                     self.report.find(name, problem, vec![snapshot.id]);
                 }
                 Err(error) => {
@@ -82,7 +82,7 @@ impl Rebuild {
                 Ok(record) => {
                     let index = &self.store.parts.index;
                     if index.get(Table::Snapshot, record.snapshot.as_bytes())?.is_none() {
-                        self.report.note(format!("`{name}` protects a snapshot that is not there"));
+                        self.report.note(format!("`{name}` protects a snapshot that does not exist"));
                         continue;
                     }
                     let object = name.as_str().to_owned();
@@ -153,7 +153,7 @@ impl Rebuild {
             pages.iter().zip(&rows).filter(|(_, row)| !is_page(row)).map(|(id, _)| id).collect();
         if let Some(first) = missing.first() {
             let problem = format!(
-                "{} of its {} pages are in no pack, or miss chunks; such as {first}",
+                "{} of its {} pages are in no pack or lack chunks, such as {first}",
                 missing.len(),
                 pages.len()
             );
@@ -194,16 +194,15 @@ impl Rebuild {
         match Handle::current().block_on(open_manifest(&self.store, id)) {
             Ok((_, manifest)) if !clusters.contains(&manifest.cluster) => {
                 let problem = format!(
-                    "is named by no snapshot, and the site has no snapshot of cluster `{}`: they are lost, or its first \
-                     push was cut short",
+                    "no snapshot names it, and the site has no snapshot of cluster `{}`: its snapshots are lost, or its first push was interrupted",
                     manifest.cluster
                 );
                 self.report.find(id, problem, Vec::new());
             }
-            Ok(_) => self.report.note(format!("{id} is named by no snapshot")),
+            Ok(_) => self.report.note(format!("no snapshot names {id}")),
             Err(error) => {
                 let problem = unreadable(&error).ok_or(error)?;
-                self.report.note(format!("{id} is named by no snapshot: {problem}"));
+                self.report.note(format!("no snapshot names {id}: {problem}"));
             }
         }
         Ok(())

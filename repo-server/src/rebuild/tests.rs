@@ -166,7 +166,7 @@ async fn checkpoints_give_the_same_index_whole_or_damaged_or_of_packs_that_are_g
     assert_eq!(anew.rows(Table::Chunk), []);
 }
 
-/// What no snapshot needs has rows, and the collector's queue leads to them.
+/// Unreferenced blobs get rows, and the collector's queue leads to them.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_orphan_pack_is_taken_in_and_left_to_the_collector() {
     let world = world().await;
@@ -266,7 +266,7 @@ async fn an_audit_mends_what_is_owed_to_a_lost_page() {
     assert_eq!(crate::catalog::lost_pages::counts(&anew.store, [&page]).unwrap(), [1]);
 }
 
-/// What is lost of snapshots is named, and they are listed all the same.
+/// Lost data of snapshots is reported, and the snapshots are still listed.
 #[tokio::test(flavor = "multi_thread")]
 async fn missing_manifests_and_damaged_snapshots_are_named() {
     let world = world().await;
@@ -378,5 +378,5 @@ async fn an_object_that_is_too_long_is_not_read() {
     let (_, report) = rebuilt(&world).await;
 
     let found = report.findings.iter().find(|lost| lost.object == snapshot.as_str()).unwrap();
-    assert!(found.problem.contains("1048576 are the most"), "{found:?}");
+    assert!(found.problem.contains("more than the maximum of 1048576"), "{found:?}");
 }

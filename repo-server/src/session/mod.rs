@@ -175,7 +175,7 @@ impl Sessions {
     }
 }
 
-/// Whose push a session is.
+/// Owner of a session's push.
 #[derive(Debug, Clone)]
 pub(crate) struct Pusher {
     pub(crate) cluster: ClusterName,
@@ -264,7 +264,7 @@ fn grant(
     };
     let token = last + 1;
     let Pusher { cluster, node } = pusher.clone();
-    // What the old session pinned stays pinned.
+    // Pins of the old session are kept.
     let old_start = old.map(|(_, old)| old.start).filter(|_| sessions.store.rules.keep(Rule::AdoptedStart));
     let start = old_start.into_iter().chain([sessions.store.epoch()?]).min();
     let start = start.unwrap_or_default();
@@ -415,8 +415,8 @@ fn for_each(index: &dyn Index, mut visit: impl FnMut(SessionId, SessionRow)) -> 
     Ok(())
 }
 
-/// As [`pack::have`], for a session that sends what it is told is missing and waits for what is coming: what is
-/// missing is promised by it from now on, what others have promised is coming (L5).
+/// Like [`pack::have`], for a session that sends missing chunks and waits for coming ones: missing chunks are
+/// promised by it from now on, chunks that others have promised are coming (L5).
 ///
 /// # Errors
 /// [`ServerError::SessionOver`] if the session ended meanwhile; then it has promised nothing.

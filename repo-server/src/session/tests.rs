@@ -33,7 +33,7 @@ fn grant(server: &Server) -> (SessionId, SessionRow) {
 
 const CHUNK: ChunkId = ChunkId::from_bytes([5; 32]);
 
-/// What a session that waits for others is told of one chunk.
+/// Answer to a session that waits for others, about one chunk.
 fn ask(server: &Server, session: SessionId) -> Result<Held, ServerError> {
     let domain = server.domain(&"c".parse().unwrap());
     let told = have_or_promise(&server.sessions, &domain, session, &[CHUNK])?;
@@ -58,7 +58,7 @@ fn commit(index: &MemoryIndex, id: SessionId, row: &SessionRow, at_ms: u64) -> S
     snapshot
 }
 
-/// Whoever opens sessions without an end holds back garbage and takes memory.
+/// Sessions without a limit would hold back garbage and use memory.
 #[test]
 fn a_node_has_no_more_sessions_open_than_it_may() {
     let (index, clock) = world();
@@ -283,7 +283,7 @@ fn an_expired_session_has_promised_nothing() {
     let domain = server.domain(&"c".parse().unwrap());
     clock.advance(TTL - Duration::from_millis(1));
     renew(&server.sessions, waiting).unwrap();
-    // As if it had asked a moment before it expired.
+    // Simulates a request a moment before the session expired.
     domain.promise(first, &[CHUNK], clock.monotonic());
     assert_eq!(ask(&server, waiting).unwrap(), Held::Coming);
     clock.advance(Duration::from_millis(1));

@@ -1,4 +1,4 @@
-//! What every site must do, checked on a given one.
+//! Requirements on every site, checked on a given one.
 //!
 //! The rules use objects of [`Area::Checks`](super::Area::Checks) only and remove them again, so a
 //! site that is in use can be checked. Durability is the one promise that they cannot see.
@@ -22,11 +22,11 @@ const RACERS: u8 = 4;
 pub struct Violation {
     /// The rule, as a sentence.
     pub rule: Rule,
-    /// What the site did instead.
+    /// Behaviour that was found instead.
     pub found: String,
 }
 
-/// What a site must do. `Display` gives the sentence.
+/// Requirement on a site. `Display` gives the sentence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rule {
     /// Whole objects.
@@ -236,7 +236,7 @@ impl Check<'_> {
         let cases: [(&str, &[(&str, u64)]); 3] = [
             ("list", &[("list/a", 1), ("list/a.b", 2), ("list/ab", 3), ("list/b", 0)]),
             ("lis", &[("lis/a", 5)]),
-            // Neither a part of a segment nor an object is a prefix of anything.
+            // Neither a part of a segment nor an object is a prefix.
             ("list/a", &[]),
         ];
         for (prefix, wanted) in cases {

@@ -1,4 +1,4 @@
-//! What can go wrong on a site.
+//! Errors of a site.
 
 use std::error::Error;
 use std::fmt;
@@ -17,7 +17,7 @@ pub type Cause = Box<dyn Error + Send + Sync + 'static>;
 const OF_ONE_FILE: [Errno; 6] =
     [Errno::IO, Errno::BADMSG, Errno::NODATA, Errno::UCLEAN, Errno::ACCESS, Errno::ISDIR];
 
-/// What the operating system answered, if that is among the causes of an error.
+/// Error number of the operating system, if it is among the causes of an error.
 fn disk_errno(error: &(dyn Error + 'static)) -> Option<Errno> {
     let mut cause = Some(error);
     while let Some(error) = cause {
@@ -69,11 +69,11 @@ pub enum SiteError {
     NotFound { name: ObjectName },
 
     /// The name is taken by other bytes; nothing was stored.
-    #[error("object `{name}` is on the site with other content")]
+    #[error("object `{name}` exists on the site with different content")]
     Differs { name: ObjectName },
 
     /// A range is empty or reaches beyond the object.
-    #[error("bytes {start} to {end} of object `{name}` were asked for; it has {len}")]
+    #[error("bytes {start} to {end} of object `{name}` were requested, but it has {len}")]
     OutOfRange { name: ObjectName, start: u64, end: u64, len: u64 },
 
     /// The site has no space left; nothing was stored.
@@ -99,17 +99,17 @@ pub enum SiteError {
 }
 
 impl SiteError {
-    /// Whether the process must end, without retrying and without acknowledging anything.
+    /// True if the process must end, without retrying and without acknowledging anything.
     pub fn is_fatal(&self) -> bool {
         matches!(self, Self::Fatal { .. })
     }
 
-    /// Whether the request was refused for lack of space, with nothing stored.
+    /// True if the request was refused for lack of space, with nothing stored.
     pub fn is_full(&self) -> bool {
         matches!(self, Self::Full { .. })
     }
 
-    /// What the caller can do about it.
+    /// Action that the caller can take.
     ///
     /// An object that is missing, too short or different is damage: its name came from an index or
     /// a manifest. A caller to whom absence is an answer matches on the variant.
@@ -124,8 +124,8 @@ impl SiteError {
         }
     }
 
-    /// Whether the error speaks of this one object, and not of the site. Only then can it prove anything against the
-    /// object.
+    /// True if the error is about this one object, and not about the site. Only then can it prove anything
+    /// against the object.
     pub(crate) fn is_of_object(&self) -> bool {
         matches!(self, Self::NotFound { .. } | Self::OutOfRange { .. } | Self::Unreadable { .. })
     }

@@ -17,7 +17,7 @@ pub struct Fault {
     pub op: Option<Op>,
     /// How many such operations come first, counted from when the fault was armed.
     pub after: usize,
-    /// What goes wrong.
+    /// Kind of the fault.
     pub kind: FaultKind,
 }
 
@@ -134,7 +134,7 @@ impl State {
     }
 }
 
-/// What an operation works on.
+/// Target of an operation.
 #[derive(Clone, Copy)]
 enum Target<'a> {
     Object(&'a ObjectName),

@@ -73,7 +73,7 @@ impl FolderWriter {
     }
 
     fn lock_made(&self) -> std::sync::MutexGuard<'_, HashSet<PathBuf>> {
-        // Nothing can be half done in a set of paths.
+        // A set of paths cannot be left half changed.
         self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

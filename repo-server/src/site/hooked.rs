@@ -15,7 +15,7 @@ use crate::sync::lock;
 
 /// A site in memory that does something once, just before an operation.
 ///
-/// As on a disk, a put that has begun goes on to its end, also if nobody waits for it any more.
+/// As on a disk, a put that has begun is completed, also if its caller is gone.
 pub(crate) struct HookedSite {
     inner: Arc<dyn Site>,
     hook: Mutex<Option<Hook>>,
@@ -46,12 +46,12 @@ impl HookedSite {
         *lock(&self.hook) = Some(Hook { op, prefix: prefix.to_owned(), work: Box::pin(work) });
     }
 
-    /// Whether that moment has not come yet.
+    /// True if that moment is in the future.
     pub(crate) fn is_waiting(&self) -> bool {
         lock(&self.hook).is_some()
     }
 
-    /// Whether a put that has begun has not ended yet, whoever waits for it.
+    /// True if a put that began has not ended, whoever waits for it.
     pub(crate) fn is_putting(&self) -> bool {
         self.puts_under_way.load(Ordering::SeqCst) > 0
     }
@@ -61,7 +61,7 @@ impl HookedSite {
         self.bytes_read.load(Ordering::SeqCst)
     }
 
-    /// What is to be done before an operation.
+    /// Work to do before an operation.
     fn due(&self, op: Op, name: &ObjectName) -> BoxFuture<'static, ()> {
         let is_due = |hook: &mut Hook| hook.op == op && name.as_str().starts_with(&hook.prefix);
         let hook = lock(&self.hook).take_if(is_due);

@@ -20,15 +20,15 @@ pub enum Area {
     Manifests,
     /// Snapshots.
     Snapshots,
-    /// What is needed to open the rest: the repository's description and sealed keys.
+    /// Objects that are needed to open all others: the repository's description and sealed keys.
     Keyring,
     /// Which snapshots must stay, and why.
     Protections,
     /// Statements of the server about the newest state of the repository.
     Heads,
-    /// Who works over the site.
+    /// Locks of servers that use the site.
     Locks,
-    /// What a check of the site writes and removes again.
+    /// Objects that a check of the site writes and removes again.
     Checks,
 }
 
@@ -71,7 +71,7 @@ impl Area {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectName(String);
 
-/// What a listing is limited to: whole segments, so `packs/a` does not cover `packs/ab/...`.
+/// Scope of a listing: whole segments, so `packs/a` does not cover `packs/ab/...`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Prefix(PrefixKind);
 
@@ -83,7 +83,7 @@ enum PrefixKind {
 
 /// The text names no object or prefix.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{}` names nothing on a site", .0.escape_debug())]
+#[error("`{}` is not a valid object name", .0.escape_debug())]
 pub struct BadName(String);
 
 impl ObjectName {
@@ -216,7 +216,7 @@ mod tests {
         ] {
             assert_eq!(ObjectName::new(bad), Err(BadName(bad.to_owned())));
         }
-        assert_eq!(BadName("a\nb".to_owned()).to_string(), "`a\\nb` names nothing on a site");
+        assert_eq!(BadName("a\nb".to_owned()).to_string(), "`a\\nb` is not a valid object name");
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub struct StoreSite {
 /// How objects are written and deleted.
 #[derive(Debug)]
 enum Writes {
-    /// By the store, which refuses to replace and is durable when it answers.
+    /// The store refuses to replace, and its answer is durable.
     Conditional,
     /// Past the store, into the folder that it reads.
     Folder(Arc<FolderWriter>),
@@ -38,7 +38,7 @@ enum Writes {
 impl StoreSite {
     /// The site in the folder `path` of this machine, which must exist.
     ///
-    /// What a dead process left is synced, and swept if it is half written. So only one process, and one
+    /// Files of a dead process are synced, and removed if they are half written. So only one process, and one
     /// `StoreSite` of it, may have the folder open. Blocks.
     ///
     /// # Errors
@@ -47,7 +47,7 @@ impl StoreSite {
         Self::folder_on(Arc::new(RealDisk), path)
     }
 
-    /// As [`StoreSite::folder`], with another disk to write to; reads are of this machine's.
+    /// Like [`StoreSite::folder`], with another disk for writes; reads use this machine's.
     ///
     /// # Errors
     /// [`SiteError::Open`] and [`SiteError::Fatal`].
@@ -66,7 +66,7 @@ impl StoreSite {
         Ok((Self { store: Arc::new(store), writes: Writes::Folder(Arc::clone(&writer)) }, writer))
     }
 
-    /// As [`StoreSite::folder`], without sweeping: for who only reads.
+    /// Like [`StoreSite::folder`], without removing files: for readers.
     ///
     /// # Errors
     /// [`SiteError::Open`] and [`SiteError::Fatal`].
@@ -150,7 +150,7 @@ impl StoreSite {
             let mut found = self.store.list(Some(&path::Path::from(root)));
             let next_failed = |e| SiteError::unavailable(Op::List, prefix, e);
             while let Some(meta) = found.try_next().await.map_err(next_failed)? {
-                // What has no valid name, such as a temporary file, is no object.
+                // A file without a valid name, such as a temporary one, is no object.
                 if let Ok(name) = ObjectName::new(meta.location.as_ref()) {
                     objects.push(Listed { name, len: meta.size });
                 }

@@ -10,7 +10,7 @@ pub struct SiteUrl(PathBuf);
 
 /// The text is the place of no site that this build can use.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{}` is no site that this build can use: {why}", text.escape_debug())]
+#[error("`{}` is not a supported site: {why}", text.escape_debug())]
 pub struct BadSiteUrl {
     text: String,
     why: &'static str,
@@ -41,7 +41,7 @@ impl FromStr for SiteUrl {
             "file" if !rest.starts_with('/') => bad("write file:///path, with three slashes"),
             "file" if rest.contains('%') => bad("write the plain path instead of one with `%`"),
             "file" => Ok(Self(rest.into())),
-            _ => bad("it knows only sites in folders, as file:///path or a plain path"),
+            _ => bad("only folders are supported, as file:///path or a plain path"),
         }
     }
 }
@@ -70,8 +70,8 @@ mod tests {
             assert_eq!(text.parse::<SiteUrl>().unwrap().folder(), Path::new(folder));
         }
         for (text, why) in [
-            ("s3://bucket/x", "only sites in folders"),
-            ("https://host/x", "only sites in folders"),
+            ("s3://bucket/x", "only folders are supported"),
+            ("https://host/x", "only folders are supported"),
             ("file://host/x", "three slashes"),
             ("file:///a%20b", "plain path"),
             ("", "empty"),

@@ -24,12 +24,12 @@ pub(crate) async fn write_anew(server: &Arc<Server>, id: SnapshotId) -> Result<(
     let server = Arc::clone(server);
     // To its end even if the request is dropped: half of it leaves no object.
     let writes = tokio::spawn(async move { write_to_the_end(&server, id).await });
-    writes.await.unwrap_or(Err(ServerError::Bug("writing a snapshot anew panicked")))
+    writes.await.unwrap_or(Err(ServerError::Bug("rewriting a snapshot object panicked")))
 }
 
 async fn write_to_the_end(server: &Arc<Server>, id: SnapshotId) -> Result<(), ServerError> {
     let Ok(_turn) = server.turns.upkeep.try_lock() else {
-        return Err(ServerError::Busy { why: "the collector or an audit is in progress".to_owned() });
+        return Err(ServerError::Busy { why: "a run of gc or an audit is in progress".to_owned() });
     };
     let store = &server.store;
     let (site, name) = (&store.parts.site, snapshot_object(&id));
@@ -44,6 +44,6 @@ async fn write_to_the_end(server: &Arc<Server>, id: SnapshotId) -> Result<(), Se
     }
     let sound = move |store: &Arc<Store>| objects::clear(store, objects::Object::Snapshot(id));
     store.blocking(sound).await?;
-    tracing::info!(%id, "the object of a snapshot was written anew");
+    tracing::info!(%id, "rewrote a snapshot object");
     Ok(())
 }

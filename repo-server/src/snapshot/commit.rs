@@ -60,7 +60,7 @@ async fn commit_to_the_end(
     body: Bytes,
     smaller: Smaller,
 ) -> Result<Snapshot, ServerError> {
-    // Who asks again while an attempt is under way waits for what becomes of it.
+    // A client that repeats its commit waits for the attempt that is still running.
     let attempts = session::attempts(&server.sessions, session);
     let mut last_attempt = attempts.lock().await;
     if let Some(snapshot) = server.blocking(move |server| committed(&server.store, session)).await? {
@@ -122,7 +122,7 @@ pub(crate) fn check_owner(manifest: &Manifest, granted: &SessionRow) -> Result<(
     Err(ServerError::BadRequest {
         code: "wrong_owner",
         why: format!(
-            "the manifest is of node `{}` in cluster `{}`, the session of node `{}` in cluster `{}`",
+            "the manifest is of node `{}` in cluster `{}`, but the session is of node `{}` in cluster `{}`",
             manifest.node, manifest.cluster, granted.node, granted.cluster
         ),
     })
@@ -136,7 +136,7 @@ pub(crate) fn check_pages(
 ) -> Result<Counts, ServerError> {
     let pages = named_pages(manifest);
     if pages.len() > MAX_PAGES {
-        let why = format!("the manifest names {} pages, and {MAX_PAGES} are the most", pages.len());
+        let why = format!("the manifest names {} pages, more than the maximum of {MAX_PAGES}", pages.len());
         return Err(ServerError::BadRequest { code: "too_many_pages", why });
     }
     let rows = store.chunk_rows_of(domain, pages.keys())?;
@@ -234,7 +234,8 @@ fn check_row(snapshot: &Snapshot) -> Result<(), ServerError> {
     if len <= MAX_VALUE_LEN {
         return Ok(());
     }
-    let why = format!("the snapshot takes {len} bytes in the index, and {MAX_VALUE_LEN} are the most");
+    let why =
+        format!("the snapshot needs {len} bytes in the index, more than the maximum of {MAX_VALUE_LEN}");
     Err(ServerError::BadRequest { code: "snapshot_too_long", why })
 }
 

@@ -1,4 +1,4 @@
-//! What is decided about a snapshot after its commit: that it is to go, or that it must stay.
+//! Decisions about a snapshot after its commit: deletion and protection.
 //!
 //! A forgotten snapshot is a tombstone: listed as going, whole, and brought back by [`undelete`] until the
 //! collector has purged it. A protected one cannot be forgotten. A protection is also an object on the
@@ -24,13 +24,13 @@ use crate::site::layout::protection_object;
 use crate::store::Store;
 use crate::time::{later, rfc3339};
 
-/// What was decided about a snapshot.
+/// Decisions about a snapshot.
 pub(crate) fn mark(store: &Store, id: SnapshotId) -> Result<MarkRow, ServerError> {
     let value = store.parts.index.get(Table::Mark, id.as_bytes())?;
     value.map_or_else(|| Ok(MarkRow::default()), |value| decode(id, &value))
 }
 
-/// What was decided about all snapshots of which anything was.
+/// Decisions about all snapshots that have any.
 pub(crate) fn marks(store: &Store) -> Result<HashMap<SnapshotId, MarkRow>, ServerError> {
     let mut marks = HashMap::new();
     store.for_each_row(Table::Mark, &KeyRange::all(), |key, value| {
@@ -160,7 +160,7 @@ async fn protect_to_the_end(
 fn check_stays(id: SnapshotId, mark: &MarkRow) -> Result<(), ServerError> {
     let Some(tombstone) = &mark.tombstone else { return Ok(()) };
     let until = rfc3339(tombstone.until_ms);
-    let why = format!("snapshot {id} is going (until {until} it can be brought back): undelete it first");
+    let why = format!("snapshot {id} is deleted (undelete is possible until {until}): undelete it first");
     Err(ServerError::Refused { code: "going", why })
 }
 

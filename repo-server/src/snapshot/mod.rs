@@ -54,7 +54,7 @@ const MAX_SNAPSHOT_LEN: usize = 1 << 20;
 /// The longest object of a manifest: its body has a limit, and a kibibyte is more than sealing adds.
 const MAX_MANIFEST_LEN: usize = manifest::MAX_MANIFEST_LEN + 1024;
 
-/// What an object says that is a snapshot: opened, and not compared with its name.
+/// Content of a snapshot object: opened, and not compared with its name.
 pub(crate) async fn read(store: &Store, name: &ObjectName) -> Result<Snapshot, ServerError> {
     let sealed = store.get_at_most(name, MAX_SNAPSHOT_LEN).await?;
     let damaged = |source| ServerError::Damaged { object: name.to_string(), source };
@@ -81,7 +81,7 @@ pub(crate) fn get(store: &Store, id: SnapshotId) -> Result<Snapshot, ServerError
     decode(id, &value.ok_or(ServerError::NoSnapshot(id))?)
 }
 
-/// Whether a snapshot of this cluster has this manifest.
+/// Checks if a snapshot of this cluster has this manifest.
 pub(crate) fn has_manifest(
     store: &Store,
     cluster: &ClusterName,
@@ -121,7 +121,7 @@ pub(crate) fn list(store: &Store, cluster: Option<&ClusterName>) -> Result<Vec<S
     Ok(snapshots)
 }
 
-/// What people and scripts are told of a snapshot, at `now_ms` in milliseconds since 1970.
+/// Description of a snapshot for people and scripts, at `now_ms` in milliseconds since 1970.
 pub(crate) fn info(snapshot: &Snapshot, mark: &MarkRow, damaged: &Known, now_ms: u64) -> wire::SnapshotInfo {
     let sum = |of: fn(&format_spec::manifest::Totals) -> u64| {
         snapshot.manifests.iter().map(|manifest| of(&manifest.totals)).sum()

@@ -185,7 +185,7 @@ impl Walk {
         }
     }
 
-    /// What the manifest names and no page holds.
+    /// Reports problems that the manifest names and no page holds.
     fn tell_named_before(&mut self, next: Option<&EntryPath>) {
         while !self.is_full() {
             let Some(first) = self.named.first_entry() else { return };
@@ -212,7 +212,7 @@ impl Walk {
         self.is_over = !self.named.is_empty();
     }
 
-    /// What was found; `page` is the one to go on with.
+    /// Result so far; `page` is the next one to read.
     fn answer(self, node: &NodeName, page: usize) -> FileProblems {
         let next = self.is_over.then(|| Cursor { page, after: self.after }.to_string());
         FileProblems { node: node.clone(), problems: self.found, next }

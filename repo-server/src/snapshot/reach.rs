@@ -1,4 +1,4 @@
-//! What only some snapshots hold: what goes if they go.
+//! Data that only some snapshots hold: it is deleted with them.
 //!
 //! Counts make this exact without a look at any other snapshot: a page goes if these snapshots name it as
 //! often as it is counted, and a chunk if the pages that go refer to it as often as it is counted. Pages that
@@ -32,7 +32,7 @@ const AT_ONCE: usize = 10_000;
 /// Packs that are read at once: what their pages refer to takes a few megabytes each at most.
 const IN_FLIGHT: usize = 4;
 
-/// What goes.
+/// Data that is freed.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Freed {
     pub(crate) pages: Amount,
@@ -91,7 +91,7 @@ pub(crate) async fn references_of_idle_pages(store: &Arc<Store>) -> Result<Count
     store.blocking(collect).await
 }
 
-/// What goes with `snapshots`, together. `gone` is what idle pages refer to.
+/// Data that is freed when all of `snapshots` are purged. `gone` is what idle pages refer to.
 pub(crate) async fn freed(
     store: &Arc<Store>,
     snapshots: &[&Snapshot],
@@ -111,7 +111,7 @@ fn with_chunks(
     add_with_chunks(store, pages, gone, Freed::default())
 }
 
-/// As [`with_chunks`], together with what `freed` holds.
+/// Like [`with_chunks`], together with the content of `freed`.
 fn add_with_chunks(
     store: &Arc<Store>,
     pages: &[(ChunkId, ChunkRow)],
@@ -133,7 +133,8 @@ fn add_with_chunks(
     Ok(freed)
 }
 
-/// What goes with `snapshots`, together with all that is idle already: `pages`, and the chunks in `freed`.
+/// Data that is freed when all of `snapshots` are purged, and all idle data: `pages`, and the chunks in
+/// `freed`.
 pub(crate) async fn freed_with_idle(
     store: &Arc<Store>,
     snapshots: &[&Snapshot],
@@ -209,9 +210,9 @@ pub(crate) fn for_each_reference(
     }
 }
 
-/// What pages refer to whose rows were in this pack a moment ago. The collector may have moved them to another
-/// since, or dropped them, and taken the pack away: then they are looked for where they are now. To be awaited
-/// where one may block.
+/// References of pages whose rows were in this pack a moment ago. The collector may have moved them to
+/// another since, or dropped them, and taken the pack away: then they are looked for where they are now. To
+/// be awaited where one may block.
 async fn references_of(
     store: &Arc<Store>,
     number: PackNumber,
@@ -238,7 +239,7 @@ async fn references_of(
     Ok(known)
 }
 
-/// What pages of a pack refer to, all of them.
+/// References of all pages of a pack.
 async fn references_in(
     store: &Arc<Store>,
     number: PackNumber,

@@ -2,11 +2,11 @@
 //!
 //! Pure: the time is an argument, and nothing is read or written. Times are the server's, in UTC.
 //!
-//! What always stays: what is protected, what is newer than the server's clock, the newest complete snapshot
-//! (unless the caller says that it may go), and the newest `minimum` complete ones. That holds against
-//! `maximum`, too: with many protected ones, more than `maximum` stay. What else a rule keeps stays up to
-//! `maximum`. Without any rule everything stays. A snapshot that is known to be damaged stays until it is named,
-//! and takes no other one's place; nor does one that is suspect, and holds much less than the one before it.
+//! Always kept: protected snapshots, those newer than the server's clock, the newest complete snapshot
+//! (unless the caller allows its deletion), and the newest `minimum` complete ones. These are kept even
+//! beyond `maximum`. Other snapshots that a rule keeps are kept up to `maximum`. Without any rule all
+//! snapshots are kept. A damaged snapshot is kept until it is deleted by id, and does not take the place of
+//! another; nor does a suspect one, which is much smaller than the one before it.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -20,7 +20,7 @@ use crate::settings::DEFAULT_MINIMUM;
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
-/// What to keep. A number that is zero means zero; a rule that is not there is another matter.
+/// Rules of a policy. A number that is zero means zero; a rule that is not there is another matter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Policy {
     /// At least so many complete snapshots stay, the newest.
@@ -29,7 +29,7 @@ pub(crate) struct Policy {
     pub(crate) maximum: Option<u32>,
     /// Snapshots stay until they are older than this, in whole days.
     pub(crate) keep_days: Option<u32>,
-    /// So many complete snapshots stay, the newest.
+    /// Number of the newest complete snapshots to keep.
     pub(crate) keep_last: Option<u32>,
     /// The newest complete one of each of the last so many hours that have any.
     pub(crate) keep_hourly: Option<u32>,
@@ -83,7 +83,7 @@ impl Policy {
         ]
     }
 
-    /// Whether anything says what stays. If nothing does, only `maximum` lets complete snapshots go.
+    /// True if any rule keeps snapshots. If nothing does, only `maximum` lets complete snapshots go.
     fn keeps_some(&self) -> bool {
         let periods = self.per_period().iter().any(|(_, periods)| periods.is_some());
         self.keep_days.is_some() || self.keep_last.is_some() || periods
@@ -94,7 +94,7 @@ impl Policy {
     }
 }
 
-/// Whether somebody said that a snapshot has to stay.
+/// Protection of a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Protection {
     /// It stays until that is taken back.
@@ -103,7 +103,7 @@ pub(crate) enum Protection {
     Unprotected,
 }
 
-/// Whether a snapshot can be restored, as far as is known.
+/// Known condition of a snapshot for a restore.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Condition {
     /// Nothing is known against it.
@@ -114,7 +114,7 @@ pub(crate) enum Condition {
     Damaged,
 }
 
-/// Whether a snapshot was forgotten before.
+/// Standing of a snapshot before this run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Standing {
     /// It was not.
@@ -143,12 +143,12 @@ pub(crate) struct Candidate {
     pub(crate) condition: Condition,
 }
 
-/// What becomes of a snapshot, and why.
+/// Decision about a snapshot, and its reasons.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Decision {
     /// The snapshot.
     pub(crate) id: SnapshotId,
-    /// Whether it stays.
+    /// Keep or delete.
     pub(crate) verdict: Verdict,
     /// All reasons to keep it, or the one to forget it.
     pub(crate) reasons: Vec<Reason>,
@@ -175,8 +175,9 @@ impl Period {
         }
     }
 
-    /// Whether the oldest snapshot stays until all periods that were asked for have one. Those of a young series would go
-    /// as weeks pass, and the first of them to be worth a month or a year be one that is made much later.
+    /// True if the oldest snapshot is kept until all configured periods have a snapshot. Those of a young
+    /// series would go as weeks pass, and the first of them to be worth a month or a year be one that is made
+    /// much later.
     fn keeps_oldest(self) -> bool {
         matches!(self, Self::Month | Self::Year)
     }
@@ -211,7 +212,7 @@ pub(crate) enum Reason {
     Minimum(u32),
     /// One of the last so many.
     Last(u32),
-    /// Not older than so many days.
+    /// Not older than this number of days.
     Young(u32),
     /// The newest complete one of a period.
     Newest(Period, String),
@@ -241,7 +242,7 @@ impl fmt::Display for Reason {
             Self::NoRules => f.write_str("no rule is set"),
             Self::Protected => f.write_str("protected"),
             Self::Future => f.write_str("newer than the server's clock"),
-            Self::Damaged => f.write_str("damaged, so only its id lets it go"),
+            Self::Damaged => f.write_str("damaged, so it is deleted only by its id"),
             Self::NewestComplete => f.write_str("the newest complete snapshot"),
             Self::Minimum(minimum) => write!(f, "one of the {minimum} newest (minimum)"),
             Self::Last(last) => write!(f, "one of the last {last}"),
@@ -252,7 +253,7 @@ impl fmt::Display for Reason {
             Self::Newest(Period::Month, month) => write!(f, "monthly for {month}"),
             Self::Newest(Period::Year, year) => write!(f, "yearly for {year}"),
             Self::Oldest(period, count) => {
-                write!(f, "the oldest, until {count} {} have one", period.plural())
+                write!(f, "the oldest, until {count} {} have a snapshot", period.plural())
             }
             Self::WithinMaximum(maximum) => write!(f, "one of the {maximum} newest (maximum)"),
             Self::NewerThanComplete => f.write_str("partial, but no complete one is newer"),
@@ -263,13 +264,13 @@ impl fmt::Display for Reason {
             }
             Self::NoRuleKeeps => f.write_str("no rule keeps it"),
             Self::PartialSuperseded => f.write_str("partial, and a newer complete one exists"),
-            Self::Tombstoned => f.write_str("forgotten already"),
+            Self::Tombstoned => f.write_str("already deleted"),
         }
     }
 }
 
-/// What becomes of each of one series' snapshots, newest first. The order of `candidates` does not matter.
-/// To decide again about those that stay, at the same moment, lets no more of them go.
+/// Decides about each snapshot of one series, newest first. The order of `candidates` does not matter. To
+/// decide again about those that stay, at the same moment, lets no more of them go.
 pub(crate) fn decide(
     policy: &Policy,
     candidates: &[Candidate],
@@ -301,15 +302,15 @@ impl Judged<'_> {
         self.candidate.standing == Standing::Listed
     }
 
-    /// Whether it counts as a complete one. One from the future or a damaged one does not: it must not push out
-    /// a real one.
+    /// True if it counts as a complete one. One from the future or a damaged one does not: it must not push
+    /// out a real one.
     fn counts(&self, now_ms: u64) -> bool {
         let sound = self.candidate.condition == Condition::Sound;
         let complete = self.candidate.state == SnapshotState::Complete && sound;
         self.is_listed() && complete && self.candidate.created_ms <= now_ms
     }
 
-    /// Whether something keeps it that `maximum` does not go against.
+    /// True if a reason keeps it that `maximum` does not override.
     fn is_sure(&self) -> bool {
         let sure = [Reason::Protected, Reason::NewestComplete];
         self.stays.iter().any(|reason| sure.contains(reason) || matches!(reason, Reason::Minimum(_)))
@@ -348,7 +349,7 @@ fn keep_in_any_case(policy: &Policy, snapshots: &mut [Judged<'_>], now_ms: u64) 
     }
 }
 
-/// All that the rules say of complete snapshots.
+/// Applies all rules for complete snapshots.
 fn keep_complete(policy: &Policy, snapshots: &mut [Judged<'_>], now_ms: u64, last: LastComplete) {
     let mut complete: Vec<&mut Judged<'_>> =
         snapshots.iter_mut().filter(|snapshot| snapshot.counts(now_ms)).collect();

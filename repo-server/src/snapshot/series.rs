@@ -18,17 +18,17 @@ use crate::index::{Batch, IndexError, Precondition, Table};
 use crate::pack::unreadable;
 use crate::store::Store;
 
-/// Of files and bytes, at least so many must be missing before a snapshot is suspect; fewer come and go.
+/// Number of files that must be missing before a snapshot is suspect.
 const FEW_FILES: u64 = 100;
 const FEW_BYTES: u64 = 64 << 20;
 
-/// Whether a push may hold much less than the one before.
+/// Permission for a push to be much smaller than the one before.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Smaller {
     /// Then it is suspect.
     #[default]
     Suspect,
-    /// Whoever pushed says that this is meant.
+    /// The pusher accepts the smaller size.
     Meant,
 }
 
@@ -42,7 +42,7 @@ pub(crate) fn by_series(snapshots: &[Snapshot]) -> BTreeMap<SeriesId, Vec<&Snaps
     series
 }
 
-/// What a snapshot is of, for people: its nodes, each with its folders.
+/// Title of a snapshot for people: its nodes, each with its folders.
 pub(crate) fn title(snapshot: &Snapshot) -> String {
     let shares = snapshot.manifests.iter().map(|share| match &share.origin {
         None => format!("node `{}`", share.node),
@@ -125,7 +125,7 @@ fn shrunk(before: &Snapshot, now: &Snapshot) -> Option<Shrunk> {
     let sum = |snapshot: &Snapshot, of: fn(&ManifestRef) -> u64| {
         snapshot.manifests.iter().map(of).fold(0, u64::saturating_add)
     };
-    // What could not be read is there.
+    // Unreadable files exist.
     let files = |snapshot| sum(snapshot, |share| share.totals.files.saturating_add(share.totals.problems));
     let bytes = |snapshot| sum(snapshot, |share| share.totals.bytes);
     let is_emptied = files(now) == 0 && files(before) > 0;
@@ -134,7 +134,7 @@ fn shrunk(before: &Snapshot, now: &Snapshot) -> Option<Shrunk> {
     (is_emptied || is_less).then(|| Shrunk { since: before.id, files: files(before), bytes: bytes(before) })
 }
 
-/// Whether more than half is gone, and not just a few.
+/// True if more than half is missing, and more than a few.
 fn is_much_less(before: u64, now: u64, few: u64) -> bool {
     let gone = before.saturating_sub(now);
     gone > before / 2 && gone >= few
@@ -152,14 +152,13 @@ pub(crate) fn watch_suspects(store: &Store) -> Result<(), ServerError> {
     alarm::keep_only(store, AlarmCode::SuspectSnapshot, &suspects)
 }
 
-/// What the alarm says of a suspect snapshot.
+/// Message of the alarm about a suspect snapshot.
 pub(super) fn suspicion(snapshot: &Snapshot) -> Option<String> {
     let before = snapshot.shrunk?;
     let files: u64 = snapshot.manifests.iter().map(|share| share.totals.files).sum();
     let bytes: u64 = snapshot.manifests.iter().map(|share| share.totals.bytes).sum();
     Some(format!(
-        "snapshot {} of {} holds {files} files of {bytes} bytes, and {} held {} of {}: see that all is mounted and push \
-         again, with --accept-smaller if that is meant",
+        "snapshot {} of {} has {files} files of {bytes} bytes, but {} had {} of {}: check that all file systems are mounted and push again; use --accept-smaller if this push is right",
         snapshot.id,
         title(snapshot),
         before.since,
@@ -183,7 +182,7 @@ pub(crate) async fn note_origins(store: &Arc<Store>) -> Result<(), ServerError> 
                 Ok((_, manifest)) => share.origin = Some(Origin::of(&manifest)),
                 Err(error) => {
                     let why = unreadable(&error).ok_or(error)?;
-                    tracing::warn!(snapshot = %snapshot.id, node = %share.node, why, "its folders are not known");
+                    tracing::warn!(snapshot = %snapshot.id, node = %share.node, why, "the folders of a snapshot are unknown");
                 }
             }
         }

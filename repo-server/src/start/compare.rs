@@ -8,17 +8,17 @@
 //!
 //! # Why no commit and no purge is taken for a loss
 //!
-//! The name of a snapshot is doomed, durably, before its object is put. One batch adds its row and takes the
-//! doom back; one batch takes the row out and dooms it again; only after the object is gone does the doom go.
-//! So at each moment at which the object is on the site, the name has a row or is doomed. The looks come one after
-//! the other, in this order:
+//! The name of a snapshot is doomed, durably, before its object is put. One batch adds its row and removes
+//! the doom; one batch deletes the row and dooms the name again; the doom is removed only after the object is
+//! deleted. So at each moment at which the object is on the site, the name has a row or is doomed. The reads
+//! come one after the other, in this order:
 //!
 //! 1. The site is listed. What is put later is not looked at.
 //! 2. Doomed names are read. One that was listed and is not doomed now has a row by now.
 //! 3. Rows are read. Rows go only by a purge, and the caller has the turn, so none goes meanwhile; one that was added
 //!    since is seen. Were rows read before doomed names, a commit that lands in between would have neither.
 //!
-//! What is in flight need not be asked: an object that is on its way is doomed until it lands.
+//! Objects in flight need not be checked: an object in transfer is doomed until it lands.
 //!
 //! # The last commit
 //!
@@ -27,8 +27,9 @@
 //!
 //! # What it cannot see
 //!
-//! What no snapshot tells of: a forget, an undelete, a protection that was lost, or a run of the collector after the last
-//! commit. Of that one, rows name packs that it has written anew and deleted since; a check of the packs finds it.
+//! Changes that leave no trace in a snapshot are not detected: a lost forget, undelete or protection, or a
+//! run of the collector after the last commit. After a lost run, rows name packs that the collector has
+//! repacked and deleted since; a check of the packs finds that.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -56,9 +57,9 @@ const AT_ONCE: usize = 1000;
 /// Rows of the meta table, without a value: snapshots that were purged.
 const PURGED_PREFIX: &[u8] = b"purged/";
 
-/// What the log says of a snapshot that is there again.
-const FINISHED: &str = "a commit that was cut off was brought to its end: the server died in it, or the index has lost \
-                        its last change";
+/// Log message about a snapshot that is listed again.
+const FINISHED: &str =
+    "completed an interrupted commit: the server died during it, or the index lost its last change";
 
 /// Snapshots on the site that the index has lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,12 +71,11 @@ pub(crate) struct Behind {
 }
 
 impl Behind {
-    /// What is wrong, for people.
+    /// The problem, for people.
     pub(crate) fn problem(&self) -> String {
         let Self { count, such_as } = self;
         format!(
-            "{count} acknowledged snapshots are on the site and not in the index, such as {such_as}: the index \
-             is older than the site. Nothing is pushed, forgotten or deleted until it is made anew: {REBUILD}"
+            "{count} acknowledged snapshots are on the site but not in the index, such as {such_as}: the index is older than the site. Pushes and deletions are blocked until the index is rebuilt: {REBUILD}"
         )
     }
 }
@@ -92,10 +92,11 @@ pub(crate) async fn look(
     compare_and_tell(server).await.map(|(behind, _)| behind)
 }
 
-/// As [`look`], and brings commits that were cut off to their end.
+/// Like [`look`], and completes interrupted commits.
 ///
 /// # Errors
-/// As [`look`]; nor should anything be deleted, or a session end, as long as a commit could not be looked at.
+/// The errors of [`look`]; nothing may be deleted, and no session may end, as long as a commit could not be
+/// examined.
 pub(crate) async fn settle(
     server: &Arc<Server>,
     turn: &MutexGuard<'_, ()>,
@@ -107,7 +108,7 @@ pub(crate) async fn settle(
         None => alarm::clear(&server.store, AlarmCode::NotSettled),
     };
     if let Err(error) = server.blocking(tell).await {
-        tracing::warn!(error = %Chain(&error), "the alarm `not_settled` could not be raised or taken down");
+        tracing::warn!(error = %Chain(&error), "the alarm `not_settled` could not be raised or cleared");
     }
     settled
 }
@@ -123,8 +124,7 @@ async fn settle_now(server: &Arc<Server>, turn: &MutexGuard<'_, ()>) -> Result<O
 
 fn not_settled(error: &ServerError) -> String {
     format!(
-        "the server cannot settle what was in progress when it last ended, so no session expires and nothing is \
-         collected until it can: {}",
+        "the server cannot complete the commits that its last stop interrupted; until it can, no session expires and no data is deleted: {}",
         Chain(error)
     )
 }
@@ -151,14 +151,14 @@ pub(crate) async fn settle_once(server: &Arc<Server>) -> bool {
     if server.is_settled.load(Ordering::Acquire) {
         return true;
     }
-    // Who has the turn settles first, or tells what is wrong.
+    // The holder of the turn completes commits first, or reports the problem.
     let Ok(turn) = server.turns.upkeep.try_lock() else { return false };
     let settled = settle(server, &turn).await;
     if let Err(error) = &settled {
         tracing::error!(error = %Chain(error), "the index could not be compared with the site");
     }
     if let Err(error) = snapshot::series::note_origins(&server.store).await {
-        tracing::warn!(error = %crate::error::Chain(&error), "the folders of some snapshots are not known yet");
+        tracing::warn!(error = %crate::error::Chain(&error), "the folders of some snapshots are still unknown");
     }
     settled.is_ok()
 }
@@ -172,9 +172,9 @@ fn purged_key(id: &SnapshotId) -> Vec<u8> {
     [PURGED_PREFIX, id.as_bytes().as_slice()].concat()
 }
 
-/// What is on the site that no row tells of.
+/// Objects on the site that no row names.
 struct Compared {
-    /// Neither in the index nor doomed.
+    /// Snapshots that are neither in the index nor doomed.
     unknown: Vec<SnapshotId>,
     /// Announced by commits, which nobody works on. The newest attempt comes first.
     cut_off: Vec<CutOff>,
@@ -221,10 +221,7 @@ fn without_rows(server: &Server, listed: &[SnapshotId]) -> Result<Vec<SnapshotId
         if purged.is_none() { left.push(id) } else { replayed += 1 }
     }
     if replayed > 0 {
-        tracing::warn!(
-            replayed,
-            "objects of snapshots that were purged are on the site again: they are left alone"
-        );
+        tracing::warn!(replayed, "objects of purged snapshots are on the site again: skipped");
     }
     Ok(left)
 }
@@ -255,7 +252,7 @@ async fn finish_all(
         match finish(server, id, session, turn).await {
             Ok(Finish::Done) => tracing::warn!(snapshot = %id, "{FINISHED}"),
             Ok(Finish::Impossible(why)) => {
-                tracing::warn!(snapshot = %id, why, "a commit that was cut off is not brought to its end, and goes");
+                tracing::warn!(snapshot = %id, why, "an interrupted commit cannot be completed: its objects will be deleted");
             }
             Err(error) => done = done.and(Err(error)),
         }

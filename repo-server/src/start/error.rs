@@ -21,36 +21,35 @@ pub(super) const COPY: &str = "repository.json";
 #[expect(missing_docs, reason = "a variant's line covers its fields")]
 pub enum CreateError {
     /// The folder holds something else.
-    #[error("{} holds no repository and is not empty (`{found}`): name an empty folder", dir.display())]
+    #[error("{} is not empty (`{found}`) and not an Astacus repository: choose an empty folder", dir.display())]
     NotEmpty { dir: PathBuf, found: String },
     /// A rebuild of the index was cut short.
-    #[error("the index in {} is not finished: run `astacus-server rebuild` again", dir.display())]
+    #[error("the rebuild of the index in {} did not finish: run `astacus-server rebuild` again", dir.display())]
     HalfBuilt { dir: PathBuf },
     /// There is an index, and no site: the site is elsewhere, or not mounted.
-    #[error("{} has an index, and there is no repository in {}: name the right `--site`; if only its file `{DESCRIPTOR}` is gone, put that back from its copy (`{COPY}` in the data folder)", dir.display(), site.display())]
+    #[error("{} has an index, but {} holds no repository: pass the right `--site`; if only its file `{DESCRIPTOR}` is missing, restore that from its copy (`{COPY}` in the data folder)", dir.display(), site.display())]
     NoSite { dir: PathBuf, site: PathBuf },
     /// There is no repository where one must be.
-    #[error("there is no repository in {}: name the right folder, or mount its disk", dir.display())]
+    #[error("no repository in {}: choose the right folder, or mount its disk", dir.display())]
     NoRepository { dir: PathBuf },
     /// A file that must be there is missing.
-    #[error("{} is missing: put it back from its copy", path.display())]
+    #[error("{} is missing: restore it from your copy", path.display())]
     Missing { path: PathBuf },
     /// The folder belongs to another user.
     #[error(
-        "{} belongs to user {owner}, and the server runs as user {us}: start it as that user, or run \
-         `chown -R {us} {}`",
+        "{} belongs to user {owner}, but the server runs as user {us}: start it as user {owner}, or run `chown -R {us} {}`",
         dir.display(), dir.display()
     )]
     OtherOwner { dir: PathBuf, owner: u32, us: u32 },
     /// Others than its owner may read or write a secret.
     #[error(
-        "{} is open to other users: run `chmod 600 {}`, and make a new one if somebody may have read it",
+        "{} is accessible to other users: run `chmod 600 {}`, and replace it if somebody may have read it",
         path.display(), path.display()
     )]
     OpenToOthers { path: PathBuf },
     /// The token could be guessed.
     #[error(
-        "{} holds a token of fewer than 32 characters: remove the file, and the server makes a new one",
+        "the token in {} has fewer than 32 characters: delete the file, and the server makes a new one",
         path.display()
     )]
     ShortToken { path: PathBuf },
@@ -62,8 +61,7 @@ pub enum CreateError {
     FileSystem { dir: PathBuf, lacks: &'static str },
     /// The repository has a newer format.
     #[error(
-        "the repository was made by a newer program: it has format version {found}, and this program reads \
-         version {reads}. Nothing is damaged: start it with that program"
+        "the repository has format version {found}, but this program reads version {reads}. Nothing is damaged: use the newer program that made it"
     )]
     Newer { found: u16, reads: u16 },
     /// A file does not hold what it should.
@@ -74,11 +72,11 @@ pub enum CreateError {
     WrongKey { path: PathBuf },
     /// The descriptor on the site cannot be used.
     #[error(
-        "the descriptor of the repository on the site (`keyring/repository`) is damaged: put it back from its copy (`{COPY}` in the data folder)"
+        "the repository descriptor on the site (`keyring/repository`) is damaged: restore it from its copy (`{COPY}` in the data folder)"
     )]
     Descriptor(#[source] FormatError),
     /// The descriptor on the site is another one than the index was made with.
-    #[error("{} is not what it was: put it back from its copy {}, or name the right `--site`", descriptor.display(), copy.display())]
+    #[error("{} differs from its copy: restore it from {}, or pass the right `--site`", descriptor.display(), copy.display())]
     DescriptorChanged { descriptor: PathBuf, copy: PathBuf },
     /// A file or folder could not be read.
     #[error("read {}", path.display())]
@@ -105,7 +103,7 @@ pub enum CreateError {
 }
 
 impl CreateError {
-    /// What the operator can do about it.
+    /// Action that the operator can take.
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::NotEmpty { .. }

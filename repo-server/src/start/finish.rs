@@ -22,9 +22,9 @@ use crate::site::layout::snapshot_object;
 use crate::snapshot::commit::{apply, check_owner, check_pages};
 use crate::snapshot::{open_manifest, read};
 
-const OVER: &str = "its session is over";
+const OVER: &str = "its session has ended";
 
-/// What became of a commit that was cut off.
+/// Result of completing an interrupted commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Finish {
     /// Its snapshot is there.
@@ -51,12 +51,12 @@ pub(crate) async fn finish(
     match make(server, id, session, granted).await {
         Ok(()) => Ok(Finish::Done),
         Err(ServerError::Index(IndexError::Precondition { .. })) => impossible(OVER),
-        // What is over a limit stays so: it must not keep others from being settled.
+        // A commit that is over a limit cannot be completed: it must not keep others from being completed.
         Err(error @ (ServerError::Index(IndexError::TooLarge { .. }) | ServerError::BadRequest { .. })) => {
             impossible(&Chain(&error).to_string())
         }
         Err(ServerError::MissingChunks { missing }) => {
-            impossible(&format!("{} of its pages are not in the index", missing.len()))
+            impossible(&format!("{} of its pages are missing from the index", missing.len()))
         }
         Err(error) => pack::unreadable(&error).map(Finish::Impossible).ok_or(error),
     }

@@ -81,8 +81,8 @@ pub async fn open_or_create(
     open_or_create_on(Arc::new(RealDisk), dir, site, settings, on_halt).await
 }
 
-/// As [`open_or_create`], with another disk to write folders and files to; the engine of the index, and what is not
-/// durable, use this machine's.
+/// Like [`open_or_create`], with another disk for folders and files; the engine of the index, and files that
+/// need not be durable, use this machine's.
 async fn open_or_create_on(
     disk: Arc<dyn Disk>,
     dir: &Path,
@@ -128,8 +128,7 @@ async fn open_or_create_on(
         let created = create(disk.as_ref(), dir, &site, chunker.unwrap_or(DEFAULT_CHUNKER)).await?;
         tracing::warn!(
             data_dir = %dir.display(),
-            "a new repository was made: keep copies of its `master.key` and `repository.json` on another machine, \
-             as nobody can read it without them"
+            "created a new repository: keep copies of its `master.key` and `repository.json` on another machine; without them nobody can read the repository"
         );
         created
     };
@@ -154,7 +153,7 @@ async fn open_or_create_on(
     Ok(Opened { server, token: token.trim_end().to_owned() })
 }
 
-/// What a repository over the folder `dir` is made of.
+/// Parts of a repository over the folder `dir`.
 pub(crate) fn parts(
     dir: &Path,
     index: Arc<dyn Index>,
@@ -216,7 +215,7 @@ fn not_heeded(configured: Option<&ChunkerSpec>, kept: &ChunkerSpec) -> Option<St
     };
     let (other, kept) = (lengths(other), lengths(kept));
     Some(format!(
-        "section [chunker] of the configuration ({other}) is not heeded: a repository keeps the lengths it was made with ({kept})"
+        "section [chunker] of the configuration ({other}) is ignored: the repository keeps the lengths from its creation ({kept})"
     ))
 }
 
@@ -239,7 +238,7 @@ fn token_or_new(disk: &dyn Disk, dir: &Path) -> Result<String, CreateError> {
     let token = new_token(disk, dir)?;
     tracing::warn!(
         file = %dir.join(TOKEN).display(),
-        "the token was lost and a new one was made: clients that have the old one are refused until they have this one"
+        "the token file was missing, so a new token was made: give it to all clients, as the old one is refused"
     );
     Ok(token)
 }

@@ -1,5 +1,5 @@
-//! What a data folder must be before anything in it is used: ours, closed to others, and on a file system that can
-//! do what durable files need.
+//! Requirements on a data folder before it is used: the server's user owns it, it is closed to others, and
+//! its file system supports durable files.
 
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
@@ -87,7 +87,7 @@ pub(super) fn probe(dir: &Path) -> Result<(), CreateError> {
     }
 }
 
-/// What durable files need.
+/// Abilities that durable files need.
 #[derive(Debug, Clone, Copy)]
 enum Ability {
     Create,

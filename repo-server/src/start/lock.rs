@@ -22,6 +22,6 @@ pub(crate) async fn renew(store: &Arc<Store>) {
         Ok(()) => {}
         Err(error @ LockError::Lost(_)) => store.halt(&error),
         Err(LockError::Site(error)) if error.is_fatal() => drop(store.site_error(error)),
-        Err(error) => tracing::warn!(error = %Chain(&error), "the lock on the site could not be renewed"),
+        Err(error) => tracing::warn!(error = %Chain(&error), "the site lock could not be renewed"),
     }
 }

@@ -38,7 +38,7 @@ impl Budget {
         let taken = tokio::time::timeout(PATIENCE, Arc::clone(&self.bytes).acquire_many_owned(bytes)).await;
         let taken = taken.map_err(|_| ServerError::Rests {
             code: "overloaded",
-            why: "the memory for requests is in use (`limits.memory_mib`): try again later".to_owned(),
+            why: "the memory limit for requests (`limits.memory_mib`) is reached: try again later".to_owned(),
         })?;
         Ok(Reserved(taken.expect("the semaphore is never closed")))
     }

@@ -1,4 +1,4 @@
-//! Who hears of changes of rows: an audit, while it runs.
+//! Listener for changes of rows: an audit, while it runs.
 
 use std::collections::HashSet;
 use std::sync::Mutex;
@@ -27,12 +27,12 @@ struct Touched {
 }
 
 impl Listener {
-    /// To be called within [`Store::exclusively`], before the commit of each batch that adds or
-    /// takes out rows of chunks, or changes their counts or places, with the ids of all those rows.
+    /// Must be called within [`Store::exclusively`], before the commit of each batch that adds or deletes
+    /// rows of chunks, or changes their counts or places, with the ids of all those rows.
     ///
     /// Costs one atomic load while no audit runs.
     pub(crate) fn note<'a>(&self, ids: impl IntoIterator<Item = &'a ChunkId>) {
-        // Whoever turns it on holds the same lock, so no batch is under way at that moment.
+        // The task that turns it on holds the same lock, so no batch is in progress at that moment.
         if !self.is_on.load(Ordering::Acquire) {
             return;
         }
@@ -59,7 +59,7 @@ impl<'a> Watching<'a> {
         })
     }
 
-    /// Whether each of `ids` changed since the start. To be asked after its row was read.
+    /// Returns for each of `ids` if it changed since the start. Must be called after its row was read.
     ///
     /// # Errors
     /// [`ServerError::Busy`] once more changed than is remembered.

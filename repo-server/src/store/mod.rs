@@ -43,7 +43,7 @@ use crate::sync::lock;
 /// Hears of a fatal error.
 pub type OnHalt = Arc<dyn Fn(&dyn Error) + Send + Sync>;
 
-/// What a repository is made of. Everything that touches the outside comes in here.
+/// Parts of a repository. Everything that touches the outside comes in here.
 pub struct Parts {
     /// Where rows live.
     pub index: Arc<dyn Index>,
@@ -57,9 +57,9 @@ pub struct Parts {
     pub random: fn(&mut [u8]),
     /// Hears of the first fatal disk error, after which nothing is acknowledged any more.
     pub on_halt: OnHalt,
-    /// What is left on the disk, and what must stay free.
+    /// Free space of the disk, and its reserve.
     pub space: Space,
-    /// What is deleted, and when.
+    /// Rules for deletion.
     pub upkeep: Upkeep,
     /// Folder for temporary files, which may be missing. Nothing in it outlives the process.
     pub scratch: PathBuf,
@@ -80,7 +80,7 @@ pub struct Store {
     pub(crate) compute: Arc<Semaphore>,
     /// Hears of every change of counts and places; see [`Listener::note`].
     pub(crate) listener: Listener,
-    /// What keeps the collector from taking what is needed.
+    /// Rules that keep the collector from deleting needed data.
     pub(crate) rules: Rules,
     pub(crate) damage: Damage,
     master: MasterKey,
@@ -90,7 +90,7 @@ pub struct Store {
     halted: AtomicBool,
 }
 
-/// What this process has found damaged.
+/// Damage that this process has found.
 #[derive(Default)]
 pub(crate) struct Damage {
     /// Packs that are missing on the site, and all of whose blobs are in quarantine.
@@ -199,7 +199,7 @@ impl Store {
     pub(crate) async fn get_at_most(&self, name: &ObjectName, most: usize) -> Result<Bytes, ServerError> {
         let len = self.parts.site.len(name).await.map_err(|error| self.site_error(error))?;
         if usize::try_from(len).map_or(true, |len| len > most) {
-            let why = format!("has {len} bytes, and {most} are the most");
+            let why = format!("has {len} bytes, more than the maximum of {most}");
             let source = FormatError::Malformed { what: "object", why };
             return Err(ServerError::Damaged { object: name.to_string(), source });
         }

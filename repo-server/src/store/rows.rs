@@ -42,8 +42,8 @@ impl Store {
         ids.iter().zip(values).map(decode).collect()
     }
 
-    /// As [`chunk_rows`](Self::chunk_rows), without rows of other dedup domains: an id is no ticket to
-    /// what another cluster stored.
+    /// Like [`chunk_rows`](Self::chunk_rows), without rows of other dedup domains: an id gives no access to
+    /// data of another cluster.
     pub(crate) fn chunk_rows_of<'a>(
         &self,
         domain: &Domain,

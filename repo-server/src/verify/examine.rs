@@ -24,7 +24,7 @@ pub(super) struct BadBlob {
     pub(super) problem: Problem,
 }
 
-/// Whether the directory of a pack can be read.
+/// Readability of a pack's directory.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Readable {
     #[default]
@@ -33,10 +33,10 @@ pub(super) enum Readable {
     No,
 }
 
-/// What a look at every byte of a pack found.
+/// Result of checking every byte of a pack.
 #[derive(Debug, Default)]
 pub(super) struct Examined {
-    /// What is wrong with the pack beside its blobs.
+    /// Problem of the pack beside its blobs.
     pub(super) pack: Option<Problem>,
     pub(super) directory: Readable,
     pub(super) blobs: Vec<BadBlob>,
@@ -99,7 +99,7 @@ fn directory_of(store: &Store, bytes: &[u8]) -> Option<Directory> {
     pack::open_footer(&store.keys, store.id(), header, &trailer, footer).ok()
 }
 
-/// What the index says of a pack whose footer is lost.
+/// Entries of the index for a pack whose footer is lost.
 fn entries_of_rows(store: &Store, number: PackNumber) -> Result<Vec<PackEntry>, ServerError> {
     let rows = store.rows_of(&HashSet::from([number]))?;
     Ok(rows.iter().map(|(id, row)| row.entry(*id, Vec::new())).collect())
@@ -126,11 +126,11 @@ fn check_blobs(
 
 /// The rows that name a pack, as far as they were looked at.
 struct Named {
-    /// What those add up to that name the pack.
+    /// Sums over the rows that name the pack.
     live: Live,
     /// Rows that name the pack, in the order of its blobs; `None` for a blob that no row names here.
     rows: Vec<Option<ChunkRow>>,
-    /// What the pack's own row says is left of it; `None` if it has none.
+    /// Live blobs according to the pack's own row; `None` if it has none.
     counted: Option<Live>,
 }
 
@@ -146,7 +146,7 @@ impl Named {
         Ok(Self { live, rows, counted: pack_row(store, number)?.map(|row| row.live) })
     }
 
-    /// Whether every row names the place of its blob, and none is left over.
+    /// True if every row names the place of its blob, and no row is left over.
     fn fits(&self, checked: &[Checked]) -> bool {
         self.counted == Some(self.live) && self.displaced(checked).next().is_none()
     }
@@ -190,7 +190,7 @@ fn compare(
     if counted != named.live && examined.blobs.iter().all(|bad| bad.problem.kind != FindingKind::Index) {
         let Live { blobs, stored_bytes, .. } = named.live;
         let what = format!(
-            "the index counts {} blobs of {} bytes in it, and names {blobs} of {stored_bytes} bytes",
+            "the index counts {} blobs of {} bytes in it, but has rows of {blobs} of {stored_bytes} bytes",
             counted.blobs, counted.stored_bytes
         );
         examined.pack = Some(Problem::new(FindingKind::Index, row.id, what));
@@ -198,7 +198,7 @@ fn compare(
     Ok(Some(examined))
 }
 
-/// What became of each blob, by whether a row names it at its place.
+/// Verdict on each blob, with and without a row for its place.
 fn judge(row: &PackRow, checked: &[Checked], named: &Named) -> Examined {
     let mut examined = Examined::default();
     for ((entry, error), at) in checked.iter().zip(&named.rows) {
@@ -214,7 +214,7 @@ fn judge(row: &PackRow, checked: &[Checked], named: &Named) -> Examined {
                 examined.blobs.push(BadBlob { id: entry.id, place: Place::of(&at), problem });
             }
             (Some(error), None) => {
-                let what = format!("{}, which nothing names: {error}", entry.id);
+                let what = format!("{}, which is unreferenced: {error}", entry.id);
                 examined.pack.get_or_insert(Problem::new(FindingKind::Corrupt, row.id, what));
             }
         }
@@ -236,6 +236,6 @@ fn strays(
 }
 
 fn misplaced(row: &PackRow, id: ChunkId, at: &ChunkRow) -> BadBlob {
-    let what = format!("the index places it at {} of {}, which does not hold it there", at.offset, row.id);
+    let what = format!("the index places it at {} of {}, but it is not there", at.offset, row.id);
     BadBlob { id, place: Place::of(at), problem: Problem::new(FindingKind::Index, id, what) }
 }

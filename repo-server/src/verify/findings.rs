@@ -1,9 +1,12 @@
-//! What is wrong, and whom it hurts: each thing once, with every snapshot and file that needs it.
+//! Problems and the affected snapshots and files: each problem once, with every snapshot and file that needs
+//! the object.
 
 use std::collections::HashMap;
 
 use format_spec::wire::{FileRef, Finding, FindingCounts, FindingKind, LostRange};
 use format_spec::{NodeName, SnapshotId};
+
+use super::Attempt;
 
 /// Findings that a report lists; a repository with more is beyond single names.
 const LISTED: usize = 10_000;
@@ -20,13 +23,18 @@ pub(super) struct Problem {
     pub(super) kind: FindingKind,
     /// The object, by its id or name.
     pub(super) object: String,
-    /// What is wrong with it.
+    /// Description of the problem.
     pub(super) what: String,
 }
 
 impl Problem {
     pub(super) fn new(kind: FindingKind, object: impl ToString, what: impl ToString) -> Self {
         Self { kind, object: object.to_string(), what: what.to_string() }
+    }
+
+    /// Whether it is only that the site did not answer, and it is to be asked again.
+    pub(super) fn is_later(&self, attempt: Attempt) -> bool {
+        self.kind == FindingKind::Unreadable && attempt == Attempt::First
     }
 }
 
@@ -37,16 +45,16 @@ pub(super) struct Number(usize);
 /// Why something is hurt.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Cause {
-    /// By what was found before; `None` if the list was full then.
+    /// A finding from before; `None` if the list was full then.
     Known(Option<Number>),
-    /// By what nobody has told of yet.
+    /// A new finding.
     New(Problem),
 }
 
-/// What is hurt.
+/// Affected snapshot or file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Hurt {
-    /// Nothing that can be restored, but the snapshot is not as it should be.
+    /// No file is affected, but the snapshot has a problem.
     Snapshot,
     /// The file with this path.
     File(String),
@@ -54,14 +62,14 @@ pub(super) enum Hurt {
     Range { after: Option<String>, before: Option<String> },
 }
 
-/// Whose files they are.
+/// Owner of the files.
 #[derive(Debug, Clone)]
 pub(super) struct Owner {
     pub(super) snapshot: SnapshotId,
     pub(super) node: NodeName,
 }
 
-/// All that was found so far.
+/// All findings so far.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     list: Vec<Finding>,
@@ -123,7 +131,7 @@ impl Findings {
         }
     }
 
-    /// What is wrong; `None` if the list had no room for it.
+    /// The problem; `None` if the list had no room for it.
     pub(super) fn problem(&self, cause: &Cause) -> Option<Problem> {
         match cause {
             Cause::New(problem) => Some(problem.clone()),
@@ -139,7 +147,7 @@ impl Findings {
         self.counts
     }
 
-    /// Whether nothing is.
+    /// True if there are no findings.
     pub(super) fn is_empty(&self) -> bool {
         self.counts == FindingCounts::default()
     }

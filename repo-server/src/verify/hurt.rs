@@ -24,7 +24,7 @@ pub(crate) async fn name_the_hurt(server: &Arc<Server>) -> Result<(), ServerErro
 pub(crate) async fn name_as_met(server: Arc<Server>) {
     loop {
         if let Err(error) = name_the_hurt(&server).await {
-            tracing::error!(error = %Chain(&error), "the snapshots that need what is damaged could not be found");
+            tracing::error!(error = %Chain(&error), "the snapshots affected by damage could not be determined");
         }
         server.store.damage.met.notified().await;
     }

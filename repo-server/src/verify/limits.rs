@@ -34,7 +34,7 @@ pub(super) fn order(packs: &mut [Due], known: &[PackNumber]) {
 /// sample must not ask it for every pack there is.
 const GIVEN_BACK: u32 = 100;
 
-/// What a run has used up of what it may.
+/// Used part of a run's limits.
 #[derive(Debug)]
 pub(super) struct Budget {
     max_bytes: Option<u64>,
@@ -46,7 +46,7 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    /// What `limits` allow of packs of `total_bytes`, from `now` on.
+    /// Budget that `limits` allow for packs of `total_bytes`, from `now` on.
     pub(super) fn new(limits: &VerifyLimits, total_bytes: u64, now: Duration) -> Self {
         let share = |ppm: u32| {
             let bytes = u128::from(total_bytes) * u128::from(ppm) / 1_000_000;
@@ -62,8 +62,8 @@ impl Budget {
         }
     }
 
-    /// Whether the next pack, of `len` bytes, may be begun; if so it counts. The first always may, but
-    /// after the time: every run gets on.
+    /// Counts the next pack, of `len` bytes, or returns the limit that forbids it. The first pack is always
+    /// allowed while there is time, so that every run makes progress.
     ///
     /// # Errors
     /// Why not. A sample that is complete did not stop early: `None`.
@@ -91,7 +91,7 @@ impl Budget {
         self.packs = self.packs.saturating_sub(1);
     }
 
-    /// Whether there is time left.
+    /// Checks that there is time left.
     ///
     /// # Errors
     /// [`Stopped::Time`].

@@ -15,8 +15,11 @@
 mod examine;
 mod findings;
 mod hurt;
+mod judge;
 mod limits;
+mod opened;
 mod packs;
+mod pages;
 mod piecewise;
 mod replay;
 mod snapshots;
@@ -42,7 +45,8 @@ use crate::time::rfc3339;
 use findings::{Findings, Problem};
 use limits::Due;
 use packs::Known;
-use snapshots::{CleanPages, Walked};
+use pages::CleanPages;
+use snapshots::Walked;
 
 /// Hears of steps done and steps in all.
 pub(crate) type OnProgress<'a> = &'a (dyn Fn(u64, u64) + Send + Sync);
@@ -67,7 +71,7 @@ struct Check<'a> {
     remembered: objects::Known,
 }
 
-/// What is known so far. It goes along to where pages are taken apart.
+/// Knowledge so far. It goes along to where pages are taken apart.
 #[derive(Default)]
 struct State {
     report: VerifyReport,
@@ -76,7 +80,7 @@ struct State {
     clean: CleanPages,
 }
 
-/// Whether a site that does not answer is asked again.
+/// Retry of a site that does not answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Attempt {
     /// It is, at the end.
@@ -158,8 +162,8 @@ impl<'a> Check<'a> {
         Ok(())
     }
 
-    /// Whether snapshots are looked through. A sample of packs is none of snapshots: these are looked
-    /// through only to name those that are hurt.
+    /// True if snapshots are read. A sample of packs is none of snapshots: these are looked through only to
+    /// name those that are hurt.
     fn walks(&self) -> bool {
         let of_packs = matches!(self.asked.level, VerifyLevel::Exists | VerifyLevel::Read);
         !(of_packs && self.asked.limits.is_partial() && self.state.findings.is_empty())

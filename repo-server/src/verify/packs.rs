@@ -35,7 +35,7 @@ const VERIFIED_AT_ONCE: usize = 8;
 /// A site that has not answered by then will not.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// What is known against blobs, by where they lie.
+/// Known problems of blobs, by their places.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     /// Blobs that cannot be read where they were.
@@ -54,7 +54,7 @@ impl Known {
         bad.map(Cause::Known)
     }
 
-    /// What is wrong with the pack around the blob, if anything is.
+    /// Problem of the pack around the blob, if there is one.
     pub(super) fn around(&self, row: &ChunkRow) -> Option<Cause> {
         self.altered.get(&row.pack).copied().map(Cause::Known)
     }
@@ -65,7 +65,7 @@ impl Known {
     }
 }
 
-/// What a look at one pack brought.
+/// Result of checking one pack.
 enum Looked {
     /// It is there, with the right length.
     There,
@@ -149,7 +149,7 @@ impl Check<'_> {
             Looked::Gone => budget.give_back(pack.len.into()),
             Looked::Missing(row) => {
                 budget.give_back(pack.len.into());
-                let problem = Problem::new(FindingKind::Missing, row.id, "is not on the site");
+                let problem = Problem::new(FindingKind::Missing, row.id, "is missing from the site");
                 let number = self.state.findings.find(problem);
                 self.state.known.lost.insert(pack.number, number);
                 self.missing.insert(pack.number);
@@ -240,7 +240,7 @@ fn due(store: &Store, scope: Option<&BTreeSet<PackNumber>>) -> Result<Vec<Due>, 
 
 fn write_verified(store: &Store, packs: &[PackNumber]) -> Result<(), ServerError> {
     let verified_ms = store.parts.clock.unix_ms();
-    // As rows are now: the collector changes what is left in a pack, and takes it out.
+    // The present rows: the collector changes the live blobs of a pack, and deletes it.
     store.account(|ledger| packs.iter().try_for_each(|number| ledger.mark_verified(*number, verified_ms)))
 }
 

@@ -30,12 +30,12 @@ impl Pieces {
         Self { bytes, holes: Vec::new() }
     }
 
-    /// What is wrong with the bytes in `range`, if some of them could not be read.
+    /// Problem of the bytes in `range`, if some of them could not be read.
     pub(super) fn hole_in(&self, range: &Range<u64>) -> Option<String> {
         let hits = |hole: &&Range<u64>| hole.start < range.end && range.start < hole.end;
         let hole = self.holes.iter().find(hits)?;
         let Range { start, end } = hole;
-        Some(format!("bytes {start} to {end} cannot be read, at the second attempt either"))
+        Some(format!("bytes {start} to {end} cannot be read, also on the second attempt"))
     }
 }
 

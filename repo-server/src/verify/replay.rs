@@ -1,50 +1,45 @@
-//! One node's pages in order, put together as a restore does: entries in path order, each file's extents
-//! up to its end, its length, its digest. Names the files that anything hurts.
+//! One node's pages in order, put together as a restore does, and the files that anything wrong with them hurts.
 
 use std::collections::{BTreeSet, HashMap};
+use std::convert::Infallible;
 use std::sync::Arc;
 
-use format_spec::entry::{Extent, FileEnd};
-use format_spec::key::FileDigester;
-use format_spec::page::{Content, Record};
+use format_spec::assemble::{Assembler, Depth, Ending, Fault, Part, Roots, Seam};
+use format_spec::entry::Extent;
+use format_spec::page::Record;
 use format_spec::wire::FindingKind;
-use format_spec::{ChunkId, Entry, EntryKind, EntryPath};
+use format_spec::{ChunkId, Entry, EntryKind, EntryPath, ManifestId};
 
 use super::findings::{Cause, Hurt, Problem};
+use super::judge::Judged;
 use crate::store::Domain;
 
-/// How much of a file is checked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Depth {
-    /// Which chunks it needs.
-    Needs,
-    /// And that they add up to what was pushed.
-    Whole,
-}
-
-/// What is known of a chunk that a file needs.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Verdict {
-    /// Why the file cannot be restored.
-    pub(super) file: Option<Cause>,
-    /// What else is wrong.
-    pub(super) snapshot: Option<Cause>,
-}
-
-/// A page in which nothing is wrong, and which begins and ends between files.
+/// A page in which nothing is wrong, and which concerns no other page.
 #[derive(Debug, Clone)]
 pub(super) struct CleanPage {
-    first: EntryPath,
-    last: EntryPath,
+    seam: Seam,
     files: u64,
+}
+
+impl CleanPage {
+    /// Whether nothing is wrong with it in a manifest with these roots either.
+    pub(super) fn holds_for(&self, roots: &Roots) -> bool {
+        self.seam.holds_for(roots)
+    }
+}
+
+/// Where the pages of one manifest are.
+pub(super) struct Replay {
+    domain: Arc<Domain>,
+    depth: Depth,
+    roots: Roots,
+    assembler: Assembler,
+    files: Files,
 }
 
 /// A file whose content goes on.
 struct OpenFile {
     path: EntryPath,
-    size: u64,
-    covered: u64,
-    digest: FileDigester,
     link_group: Option<u64>,
     hurt: BTreeSet<Cause>,
 }
@@ -55,99 +50,94 @@ struct Gap {
     causes: BTreeSet<Cause>,
 }
 
-/// Where the pages of one manifest are.
-pub(super) struct Replay {
-    domain: Arc<Domain>,
-    depth: Depth,
-    last: Option<EntryPath>,
+/// What is known of the files so far.
+struct Files {
+    /// What is to blame if the pages stop too early.
+    manifest: ManifestId,
     open: Option<OpenFile>,
     gap: Option<Gap>,
+    /// Why the first page is missing that is. Which of those has the first name of a link, nobody knows: this stands
+    /// for all of them.
+    missing: Option<Cause>,
     /// Files that are hurt and have more names.
     hurt_groups: HashMap<u64, BTreeSet<Cause>>,
-    files: u64,
+    count: u64,
     told: Vec<(Cause, Hurt)>,
 }
 
+/// What is known of the page whose parts come.
+struct OnPage<'a> {
+    id: &'a ChunkId,
+    depth: Depth,
+    judged: Judged,
+}
+
 impl Replay {
-    pub(super) fn new(domain: Arc<Domain>, depth: Depth) -> Self {
-        Self {
-            domain,
-            depth,
-            last: None,
+    /// Before the first page of a manifest with these roots.
+    pub(super) fn new(domain: Arc<Domain>, manifest: ManifestId, roots: Roots, depth: Depth) -> Self {
+        let assembler = Assembler::new(domain.key.clone(), roots.clone(), depth);
+        let files = Files {
+            manifest,
             open: None,
             gap: None,
+            missing: None,
             hurt_groups: HashMap::new(),
-            files: 0,
+            count: 0,
             told: Vec::new(),
-        }
+        };
+        Self { domain, depth, roots, assembler, files }
     }
 
     /// Takes the next page. Returns what is left to know of it where its id comes again, if nothing is
     /// wrong with it and it stands by itself.
-    pub(super) fn page(
-        &mut self,
-        id: &ChunkId,
-        records: &[Record],
-        verdict: impl Fn(&ChunkId, u32) -> Verdict,
-    ) -> Option<CleanPage> {
-        let (told, files) = (self.told.len(), self.files);
-        let mut around = BTreeSet::new();
-        let mut has_links = false;
-        for record in records {
-            match record {
-                Record::Entry(entry) => {
-                    has_links |= entry.link_group.is_some();
-                    self.entry(id, entry);
-                }
-                Record::Content(content) => self.content(id, content, &verdict, &mut around),
-            }
-        }
-        self.told.extend(around.into_iter().map(|cause| (cause, Hurt::Snapshot)));
-        let stands_alone = !has_links && self.open.is_none() && self.told.len() == told;
-        match records.first() {
-            Some(Record::Entry(first)) if stands_alone => Some(CleanPage {
-                first: first.path.clone(),
-                last: self.last.clone()?,
-                files: self.files - files,
-            }),
-            _ => None,
-        }
+    pub(super) fn page(&mut self, id: &ChunkId, records: Vec<Record>, judged: Judged) -> Option<CleanPage> {
+        let Self { depth, assembler, files, .. } = self;
+        let (told, count) = (files.told.len(), files.count);
+        let mut page = OnPage { id, depth: *depth, judged };
+        let Ok(seam) = assembler.page(*id, records, |part| files.part(part, Some(&mut page)));
+        files.told.extend(page.judged.around.into_iter().map(|cause| (cause, Hurt::Snapshot)));
+        let seam = seam.filter(|_| files.told.len() == told)?;
+        Some(CleanPage { seam, files: files.count - count })
     }
 
     /// Takes a page that was taken before, here or for another manifest.
     pub(super) fn clean_page(&mut self, id: &ChunkId, page: &CleanPage) {
-        self.begin(id, &page.first);
-        self.last = Some(page.last.clone());
-        self.files += page.files;
+        let Self { assembler, files, .. } = self;
+        files.close_gap(Some(page.seam.first()));
+        let Ok(()) = assembler.known_page(*id, &page.seam, |part| files.part(part, None));
+        files.count += page.files;
     }
 
     /// Takes a page that nobody can read: its files cannot be named, but for one that began before.
     pub(super) fn lost(&mut self, cause: Cause) {
-        if let Some(mut file) = self.open.take() {
+        let Self { assembler, files, .. } = self;
+        files.missing.get_or_insert_with(|| cause.clone());
+        if let Some(file) = &mut files.open {
             file.hurt.insert(cause.clone());
-            self.hurt(file);
         }
-        let after = &self.last;
-        let gap = self.gap.get_or_insert_with(|| Gap { after: after.clone(), causes: BTreeSet::new() });
+        let last = assembler.last();
+        let after = || (!last.is_top()).then(|| last.clone());
+        let gap = files.gap.get_or_insert_with(|| Gap { after: after(), causes: BTreeSet::new() });
         gap.causes.insert(cause);
+        let Ok(()) = assembler.missing_page(|part| files.part(part, None));
     }
 
-    /// Ends the last page.
-    pub(super) fn finish(&mut self, manifest: &impl ToString) {
-        self.close_gap(None);
-        if let Some(file) = self.open.take() {
-            let what = format!("its last file `{}` has no end", file.path);
-            self.hurt_by(file, Problem::new(FindingKind::Corrupt, manifest.to_string(), what));
-        }
+    /// Ends the last page. Answers how many files there were, each link counted, and what was found since
+    /// [`take_told`](Self::take_told).
+    pub(super) fn finish(self) -> (u64, Vec<(Cause, Hurt)>) {
+        let Self { assembler, mut files, .. } = self;
+        files.close_gap(None);
+        let Ok(()) = assembler.finish(|part| files.part(part, None));
+        (files.count, files.told)
     }
 
     /// Something is wrong that hurts no file.
     pub(super) fn aside(&mut self, cause: Option<Cause>) {
-        self.told.extend(cause.map(|cause| (cause, Hurt::Snapshot)));
+        self.files.told.extend(cause.map(|cause| (cause, Hurt::Snapshot)));
     }
 
     /// The keys of its ids.
-    pub(super) fn domain(&self) -> &Domain {
+    pub(super) fn domain(&self) -> &Arc<Domain> {
         &self.domain
     }
 
@@ -156,127 +146,85 @@ impl Replay {
         self.depth
     }
 
+    /// The roots of its manifest.
+    pub(super) fn roots(&self) -> &Roots {
+        &self.roots
+    }
+
     /// What was found since the last call.
     pub(super) fn take_told(&mut self) -> Vec<(Cause, Hurt)> {
-        std::mem::take(&mut self.told)
+        std::mem::take(&mut self.files.told)
     }
+}
 
-    /// Files so far, each link counted.
-    pub(super) fn files(&self) -> u64 {
-        self.files
-    }
-
-    /// An entry with this path comes next.
-    fn begin(&mut self, page: &ChunkId, path: &EntryPath) {
-        self.close_gap(Some(path));
-        if let Some(file) = self.open.take() {
-            let what = format!("`{path}` comes before the end of `{}`", file.path);
-            self.hurt_by(file, Problem::new(FindingKind::Corrupt, page, what));
-        }
-        if self.depth == Depth::Whole && self.last.as_ref().is_some_and(|last| last >= path) {
-            let what = format!("`{path}` is not in path order");
-            let cause = Cause::New(Problem::new(FindingKind::Corrupt, page, what));
-            self.told.push((cause, Hurt::File(path.to_string())));
-        }
-    }
-
-    fn entry(&mut self, page: &ChunkId, entry: &Entry) {
-        self.begin(page, &entry.path);
-        self.last = Some(entry.path.clone());
-        match entry.kind {
-            EntryKind::File => {
-                self.files += 1;
-                self.open = Some(OpenFile {
-                    path: entry.path.clone(),
-                    size: entry.size,
-                    covered: 0,
-                    digest: self.domain.key.file_digester(),
-                    link_group: entry.link_group,
-                    hurt: BTreeSet::new(),
-                });
-            }
-            EntryKind::HardLink => {
-                self.files += 1;
-                let causes = entry.link_group.and_then(|group| self.hurt_groups.get(&group));
-                for cause in causes.into_iter().flatten() {
-                    self.told.push((cause.clone(), Hurt::File(entry.path.to_string())));
+impl Files {
+    fn part(&mut self, part: Part<'_>, page: Option<&mut OnPage<'_>>) -> Result<(), Infallible> {
+        match (part, page) {
+            (Part::Entry(entry), _) => self.entry(entry),
+            (Part::Link { entry, first }, page) => self.link(&entry, first, page.map(|page| page.id)),
+            (Part::Content { extents, .. }, Some(page)) => {
+                if let Some(file) = &mut self.open {
+                    file.hurt.extend(page.causes(extents));
                 }
             }
-            EntryKind::Folder | EntryKind::Symlink => {}
+            (Part::Nameless(extents), Some(page)) => {
+                let causes: Vec<Cause> = page.causes(extents).collect();
+                page.judged.around.extend(causes);
+            }
+            (Part::Content { .. } | Part::Nameless(_), None) => {}
+            (Part::End(ending), _) => self.end(ending),
+            (Part::Fault(fault), _) => self.fault(&fault),
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, entry: Entry) {
+        self.close_gap(Some(&entry.path));
+        if entry.kind == EntryKind::File {
+            self.count += 1;
+            let Entry { path, link_group, .. } = entry;
+            self.open = Some(OpenFile { path, link_group, hurt: BTreeSet::new() });
         }
     }
 
-    fn content(
-        &mut self,
-        page: &ChunkId,
-        content: &Content,
-        verdict: &impl Fn(&ChunkId, u32) -> Verdict,
-        around: &mut BTreeSet<Cause>,
-    ) {
-        let mut hurt = BTreeSet::new();
-        for extent in &content.extents {
-            if let Extent::Chunk { id, len } = extent {
-                let Verdict { file, snapshot } = verdict(id, *len);
-                hurt.extend(file);
-                around.extend(snapshot);
-            }
-        }
-        let Some(mut file) = self.open.take() else {
-            // Of a file whose entry is on a lost page: it cannot be named.
-            around.extend(hurt);
-            if self.gap.is_none() {
-                let what = "it begins with content of a file that has no entry";
-                around.insert(Cause::New(Problem::new(FindingKind::Corrupt, page, what)));
-            }
-            return;
+    fn link(&mut self, entry: &Entry, first: Ending, page: Option<&ChunkId>) {
+        self.close_gap(Some(&entry.path));
+        self.count += 1;
+        let known = entry.link_group.and_then(|group| self.hurt_groups.get(&group));
+        let unnamed = match first {
+            Ending::Whole | Ending::Fuzzy | Ending::Torn | Ending::Unreadable => None,
+            Ending::Lost => self.missing.clone(),
+            Ending::Broken => page.map(|page| {
+                let what = format!("the first name of `{}` cannot be restored", entry.path);
+                Cause::New(Problem::new(FindingKind::Corrupt, page, what))
+            }),
         };
-        file.hurt.extend(hurt);
-        for extent in &content.extents {
-            file.covered = file.covered.saturating_add(extent.covered());
-            if self.depth == Depth::Whole {
-                file.digest.push(extent);
-            }
-        }
-        match content.end {
-            None => self.open = Some(file),
-            // The push said so: nobody restores it.
-            Some(FileEnd::Unreadable) => {}
-            Some(FileEnd::Whole(digest) | FileEnd::Fuzzy(digest) | FileEnd::Torn(digest)) => {
-                self.end(page, file, digest);
-            }
-        }
+        let causes = known.map_or_else(|| unnamed.into_iter().collect(), BTreeSet::clone);
+        let hurt = || Hurt::File(entry.path.to_string());
+        self.told.extend(causes.into_iter().map(|cause| (cause, hurt())));
     }
 
-    fn end(&mut self, page: &ChunkId, mut file: OpenFile, digest: format_spec::FileDigest) {
-        if self.depth == Depth::Whole {
-            let wrong = if file.covered != file.size {
-                Some(format!("`{}` has {} bytes, its parts have {}", file.path, file.size, file.covered))
-            } else if file.digest.finish() != digest {
-                Some(format!("the parts of `{}` do not have its digest", file.path))
-            } else {
-                None
-            };
-            let problem = wrong.map(|what| Problem::new(FindingKind::Corrupt, page, what));
-            file.hurt.extend(problem.map(Cause::New));
-        }
-        self.hurt(file);
-    }
-
-    fn hurt_by(&mut self, mut file: OpenFile, problem: Problem) {
-        file.hurt.insert(Cause::New(problem));
-        self.hurt(file);
-    }
-
-    /// Tells of a file, once for each cause.
-    fn hurt(&mut self, file: OpenFile) {
-        if file.hurt.is_empty() {
+    /// Tells of a file that is hurt, once for each cause.
+    fn end(&mut self, ending: Ending) {
+        let Some(file) = self.open.take() else { return };
+        // The push said so: nobody restores it.
+        if ending == Ending::Unreadable || file.hurt.is_empty() {
             return;
         }
         for cause in &file.hurt {
             self.told.push((cause.clone(), Hurt::File(file.path.to_string())));
         }
-        if let Some(group) = file.link_group {
-            self.hurt_groups.insert(group, file.hurt);
+        self.hurt_groups.extend(file.link_group.map(|group| (group, file.hurt)));
+    }
+
+    /// A fault is of the file that is open, or of an entry that no restore would take.
+    fn fault(&mut self, fault: &Fault) {
+        let object = fault.page.map_or_else(|| self.manifest.to_string(), |page| page.to_string());
+        let cause = Cause::New(Problem::new(FindingKind::Corrupt, object, fault));
+        match (&mut self.open, &fault.path) {
+            (Some(file), _) => drop(file.hurt.insert(cause)),
+            (None, Some(path)) => self.told.push((cause, Hurt::File(path.to_string()))),
+            (None, None) => self.told.push((cause, Hurt::Snapshot)),
         }
     }
 
@@ -287,5 +235,15 @@ impl Replay {
             let (after, before) = (gap.after.as_ref().map(text), before.map(text));
             self.told.push((cause, Hurt::Range { after, before }));
         }
+    }
+}
+
+impl OnPage<'_> {
+    /// Why files that need these extents cannot be restored.
+    fn causes(&self, extents: &[Extent]) -> impl Iterator<Item = Cause> {
+        extents.iter().filter_map(|extent| match extent {
+            Extent::Chunk { id, len } => self.judged.cause(self.depth, id, *len),
+            Extent::Hole { .. } => None,
+        })
     }
 }

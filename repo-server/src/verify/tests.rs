@@ -112,6 +112,10 @@ impl World {
 
     /// Commits pages that are there.
     async fn commit(&self, pages: Vec<PageRef>) -> SnapshotId {
+        self.commit_below(vec![EntryPath::top()], pages).await
+    }
+
+    async fn commit_below(&self, roots: Vec<EntryPath>, pages: Vec<PageRef>) -> SnapshotId {
         // Snapshots are listed by time.
         self.clock.advance(Duration::from_millis(1));
         let pusher = Pusher { cluster: "c".parse().unwrap(), node: "n".parse().unwrap() };
@@ -120,7 +124,7 @@ impl World {
             version: FORMAT_VERSION,
             cluster: "c".parse().unwrap(),
             node: "n".parse().unwrap(),
-            roots: Vec::new(),
+            roots,
             pages,
             totals: Totals::default(),
             problems: Vec::new(),
@@ -181,7 +185,7 @@ impl World {
         alarm::is_up(&self.store, AlarmCode::DamagedBlobs).unwrap()
     }
 
-    /// Whether an object is known to be damaged, which the alarm says.
+    /// True if an object is known to be damaged, and the alarm names it.
     fn knows_of_objects(&self) -> bool {
         alarm::is_up(&self.store, AlarmCode::DamagedObjects).unwrap()
     }
@@ -519,8 +523,69 @@ async fn pages_in_a_wrong_order_are_found() {
     let report = world.verify(VerifyLevel::Restore).await;
 
     let problems: Vec<&str> = report.findings.iter().map(|finding| finding.problem.as_str()).collect();
-    let expected = ["it begins with content of a file that has no entry", "its last file `big` has no end"];
+    let expected = ["content of a file that has no entry", "`big` has no end"];
     assert_eq!(problems, expected);
+}
+
+/// The pages of all snapshots, in the order in which they were pushed.
+fn pages_of(world: &World) -> Vec<PageRef> {
+    world.packs(BlobKind::Page).into_iter().map(|(number, _)| page_in(world, number)).collect()
+}
+
+/// C2: what no restore would take for its order or its folders is found at every level.
+#[tokio::test]
+async fn entries_that_make_no_tree_are_found() {
+    let world = World::new();
+    world.push(vec![file("a", "one")]).await;
+    world.push(vec![file("b", "two")]).await;
+    let [a, b] = <[PageRef; 2]>::try_from(pages_of(&world)).unwrap();
+    let swapped = world.commit(vec![b, a]).await;
+    let astray = world.push(vec![file("c/d", "three")]).await;
+
+    for level in LEVELS {
+        let report = world.verify(level).await;
+
+        let order = about(&report, &a.id);
+        assert_eq!(
+            (order.problem.as_str(), files(order)),
+            ("`a` is not in path order", vec![(swapped, "a")])
+        );
+        assert_eq!(report.counts.corrupt, 2, "{report:?}");
+        assert!(report.findings.iter().any(|found| files(found) == [(astray, "c/d")]), "{report:?}");
+    }
+}
+
+/// P2: a link is named whose first name is on a page that is lost.
+#[tokio::test]
+async fn a_link_of_a_file_on_a_lost_page_is_named() {
+    let world = World::new();
+    let first = File { chunks: vec![b"often".to_vec(); 7000], link_group: Some(5), ..file("a", "") };
+    let link = File { link_group: Some(5), ..file("z", "") };
+    let snapshot = world.push(vec![first, file("b", "two"), link]).await;
+    let pages = pages_of(&world);
+    assert!(pages.len() > 1);
+    world.damage(&world.packs(BlobKind::Page)[0].1).await;
+
+    let report = world.verify(VerifyLevel::Read).await;
+
+    assert_eq!(files(about(&report, &pages[0].id)), [(snapshot, "z")]);
+}
+
+/// A page is known from another manifest only as far as the same roots allow.
+#[tokio::test]
+async fn a_page_that_fits_other_roots_is_looked_at_again() {
+    let world = World::new();
+    let roots = |names: &[&str]| {
+        names.iter().map(|name| EntryPath::new(name.as_bytes().to_vec()).unwrap()).collect::<Vec<_>>()
+    };
+    world.push(vec![file("a", "one"), file("b", "two")]).await;
+    let page = pages_of(&world).remove(0);
+    world.commit_below(roots(&["b", "a"]), vec![page]).await;
+    let snapshot = world.commit_below(roots(&["a"]), vec![page]).await;
+
+    let report = world.verify(VerifyLevel::Restore).await;
+
+    assert_eq!(files(only(&report)), [(snapshot, "b")]);
 }
 
 fn page_in(world: &World, number: PackNumber) -> PageRef {
@@ -701,7 +766,7 @@ async fn a_damaged_or_missing_manifest_is_remembered_until_it_is_sound() {
         world.site.delete(&name).await.unwrap();
         assert_eq!(only(&world.verify(level).await).kind, FindingKind::Missing);
         assert!(world.knows_of_objects(), "{level:?}");
-        // What cannot be asked says nothing.
+        // A site that does not answer proves nothing.
         world.site.arm(Fault { op: Some(Op::Get), after: 0, kind: FaultKind::StopBefore });
         assert!(world.verify(level).await.counts.unreadable > 0);
         assert!(world.knows_of_objects(), "{level:?}");
@@ -729,13 +794,13 @@ async fn a_damaged_or_missing_snapshot_object_is_written_anew() {
 
         let report = world.verify(VerifyLevel::Exists).await;
 
-        assert!(only(&report).problem.ends_with("it was written anew from the index"), "{report:?}");
+        assert!(only(&report).problem.ends_with("it was rewritten from the index"), "{report:?}");
         assert_eq!(world.verify(VerifyLevel::Exists).await.findings, []);
         assert!(!world.knows_of_objects());
     }
 }
 
-/// What cannot be written anew is remembered, and written by a later check.
+/// A snapshot object that cannot be rewritten is recorded, and rewritten by a later check.
 #[tokio::test]
 async fn a_snapshot_object_that_cannot_be_written_anew_is_remembered() {
     for op in [Op::Delete, Op::Put] {
@@ -747,11 +812,11 @@ async fn a_snapshot_object_that_cannot_be_written_anew_is_remembered() {
 
         let report = world.verify(VerifyLevel::Exists).await;
 
-        assert!(only(&report).problem.contains("could not be written anew"), "{report:?}");
+        assert!(only(&report).problem.contains("could not be rewritten"), "{report:?}");
         assert!(world.knows_of_objects(), "{op:?}");
         let turn = world.server.turns.upkeep.lock().await;
         let report = world.verify(VerifyLevel::Exists).await;
-        assert!(only(&report).problem.contains("the collector or an audit"), "{report:?}");
+        assert!(only(&report).problem.contains("a run of gc or an audit"), "{report:?}");
         drop(turn);
         world.verify(VerifyLevel::Exists).await;
         assert_eq!(world.verify(VerifyLevel::Exists).await.findings, []);
@@ -770,7 +835,7 @@ async fn another_snapshot_under_its_name_is_left_alone() {
 
     let report = world.verify(VerifyLevel::Exists).await;
 
-    assert!(only(&report).problem.ends_with("has another snapshot under its name"), "{report:?}");
+    assert!(only(&report).problem.ends_with("has another snapshot under this name"), "{report:?}");
     assert_eq!(world.site.get(&names[0]).await.unwrap(), other);
     assert!(world.knows_of_objects());
 }

@@ -128,7 +128,7 @@ fn rows(body: &[u8]) -> io::Result<Vec<Row>> {
     (0..rows).map(|_| (0..columns).map(|_| body.value()).collect()).collect()
 }
 
-/// What is left of an answer.
+/// The rest of an answer.
 struct Body<'a>(&'a [u8]);
 
 impl<'a> Body<'a> {

@@ -63,7 +63,7 @@ impl Cassandra {
     }
 }
 
-/// What a node is: where it keeps its files, where it listens, and which part of the ring it owns.
+/// One node: its folders, its addresses, and its part of the ring.
 #[derive(Debug, Clone)]
 pub(crate) struct Node {
     cassandra: Cassandra,

@@ -39,7 +39,7 @@ impl Database for Rocksdb {
         match session.line()? {
             line if line == "ready" => Ok(Self { session: Arc::new(Mutex::new(session)) }),
             mut said => {
-                // What a program says when it fails ends with the reason.
+                // The last lines of a failing program name the reason.
                 while let Ok(line) = session.line() {
                     said = line;
                 }

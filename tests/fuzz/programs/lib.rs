@@ -1,4 +1,4 @@
-//! What the programs for the fuzzer share: the allocator that counts, and the entry that libFuzzer calls.
+//! Shared parts of the fuzzing programs: the allocator that counts, and the entry that libFuzzer calls.
 
 use peak_alloc::PeakAlloc;
 

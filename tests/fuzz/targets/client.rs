@@ -1,4 +1,4 @@
-//! What a client reads: its configuration, what is typed on a command line, and the files that it keeps.
+//! Input of a client: its configuration, its command line, and its own files.
 
 use format_spec::EntryPath;
 use node_client::config::Settings;

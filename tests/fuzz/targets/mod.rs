@@ -1,4 +1,5 @@
-//! What strangers may send or leave on a disk, and the code that reads it: one function for each decoder.
+//! Input from strangers, over the network or on a disk, and the code that reads it: one function for each
+//! decoder.
 //!
 //! A target takes any bytes. It panics if the decoder breaks a promise: that it does not panic, that what it
 //! accepts keeps the rules of its format, and that only one encoding of a value is accepted where the format
@@ -14,7 +15,7 @@ pub mod wire;
 
 use peak_alloc::PeakAlloc;
 
-/// What became of some bytes.
+/// Result of decoding some bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// They stand for something, and all that can be said of it holds.
@@ -35,7 +36,7 @@ pub type Seed = (String, Vec<u8>);
 /// Most memory that a target may take: so many bytes, and so many for each byte of its input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Room {
-    /// Whatever the input.
+    /// Bytes that are needed for any input.
     pub fixed: usize,
     /// For each byte of the input.
     pub per_byte: usize,
@@ -60,13 +61,14 @@ pub struct Target {
     /// Inputs from the real encoders, and what a stranger might make of them. At least one is accepted and one
     /// refused.
     pub seeds: fn() -> Vec<Seed>,
-    /// What it may take of memory.
+    /// Memory that the decoder may use.
     pub room: Room,
 }
 
 /// All of them.
 #[rustfmt::skip]
 pub const ALL: &[Target] = &[
+    Target { name: "assemble", run: records::assemble, seeds: records::manifests_of_pages, room: Room::PLAIN },
     Target { name: "blob_altered", run: sealed::blob_altered, seeds: sealed::blob_edits, room: Room::PLAIN },
     Target { name: "blob_open", run: sealed::blob_open, seeds: sealed::blobs, room: Room::PLAIN },
     Target { name: "class_rule", run: client::class_rule, seeds: client::class_rules, room: Room::PLAIN },

@@ -15,14 +15,15 @@ use repo_server::site::{Area, ObjectName, Prefix};
 
 use super::{Seed, Verdict, seed, text};
 
-/// Whether `text` is a `T`; if so, whether it is written as it was.
+/// Decodes `text` as a `T`, and compares the encoding of the result with `text`.
 fn is_exactly<T: FromStr + Display>(text: &str) -> bool {
     let Ok(value) = text.parse::<T>() else { return false };
     assert_eq!(value.to_string(), text, "an id has two texts");
     true
 }
 
-/// Whether `text` is a `T`, of which UUIDs have several forms; what is shown is always the same one.
+/// Decodes `text` as a `T`, of which UUIDs have several forms, and checks that the output always has the same
+/// form.
 fn is_uuid<T: FromStr<Err: Debug> + Display + PartialEq + Debug>(text: &str) -> bool {
     let Ok(value) = text.parse::<T>() else { return false };
     let shown = value.to_string();

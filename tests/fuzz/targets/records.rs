@@ -1,11 +1,15 @@
 //! Records: pages and their entries, manifests, snapshots, and the descriptor.
 
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+
+use format_spec::assemble::{Assembler, Depth, Ending, Part, Roots};
 use format_spec::descriptor::Descriptor;
 use format_spec::key::{DomainKey, MasterKey};
 use format_spec::manifest::{
     Fallback, MAX_FALLBACKS, MAX_PROBLEMS, MAX_ROOTS, Manifest, Moment, PageRef, Problem, PushStats, Totals,
 };
-use format_spec::page::{self, MAX_PAGE_LEN, PageBuilder, Record};
+use format_spec::page::{self, Content, MAX_PAGE_LEN, PageBuilder, Record};
 use format_spec::snapshot::{ManifestRef, Origin, Shrunk, Snapshot, SnapshotState};
 use format_spec::wire::ChunkerSpec;
 use format_spec::{
@@ -13,7 +17,7 @@ use format_spec::{
     SnapshotId, Timestamp, Xattr,
 };
 
-use super::{Seed, Verdict, hostile_cbor, hostile_json, seed};
+use super::{Input, Seed, Verdict, hostile_cbor, hostile_json, seed};
 
 const PAGE_MAGIC: [u8; 4] = *b"APG\x01";
 
@@ -48,6 +52,84 @@ pub fn page(bytes: &[u8]) -> Verdict {
     assert!(bytes.len() <= MAX_PAGE_LEN && !records.is_empty());
     assert!(page::references(&records).count() <= chunks, "references to what no extent names");
     Verdict::Accepted
+}
+
+/// The pages of a manifest, one after another, each after its length in two bytes; what is no page is missing. What is
+/// handed over is a tree, whatever the pages say: entries ascend, lie in folders, and each file ends once.
+///
+/// # Panics
+/// If not.
+pub fn assemble(bytes: &[u8]) -> Verdict {
+    let roots = Roots::new(&[path(b"data")]);
+    let mut assembler = Assembler::new(domain(), roots, Depth::Content);
+    let mut tree = Tree::default();
+    let mut input = Input(bytes);
+    while let Some(len) = input.array().map(u16::from_le_bytes).map(usize::from) {
+        let (page, rest) = input.0.split_at(len.min(input.0.len()));
+        input = Input(rest);
+        match page::decode(page) {
+            Err(_) => assembler.missing_page(|part| tree.part(part)),
+            Ok(records) => {
+                assembler.page(ChunkId::from_bytes([1; 32]), records, |part| tree.part(part)).map(drop)
+            }
+        }
+        .unwrap_or_else(|never| match never {});
+    }
+    assembler.finish(|part| tree.part(part)).unwrap_or_else(|never| match never {});
+    assert_eq!(tree.open, None, "a file without its end");
+    Verdict::of(tree.faults == 0 && tree.last.is_some())
+}
+
+/// What was handed over so far.
+#[derive(Default)]
+struct Tree {
+    last: Option<EntryPath>,
+    /// Paths of what is no folder.
+    leaves: BTreeSet<EntryPath>,
+    /// Size of the file that is open, and how much of it came.
+    open: Option<(u64, u64)>,
+    faults: usize,
+}
+
+impl Tree {
+    fn part(&mut self, part: Part<'_>) -> Result<(), Infallible> {
+        match part {
+            Part::Entry(entry) => {
+                self.entry(&entry);
+                self.open = (entry.kind == EntryKind::File).then_some((entry.size, 0));
+            }
+            Part::Link { entry, .. } => self.entry(&entry),
+            Part::Content { offset, extents } => {
+                let (size, covered) = self.open.as_mut().expect("content is of a file");
+                assert_eq!(offset, *covered, "content goes on where the last one ended");
+                *covered += extents.iter().map(Extent::covered).sum::<u64>();
+                assert!(*covered <= *size, "content beyond the end of its file");
+            }
+            Part::End(ending) => {
+                let (size, covered) = self.open.take().expect("what ends is a file");
+                let is_whole = matches!(ending, Ending::Whole | Ending::Fuzzy | Ending::Torn);
+                assert!(!is_whole || covered == size, "a whole file that is too short");
+            }
+            Part::Nameless(_) => assert_eq!(self.open, None, "content of the file that is open"),
+            Part::Fault(_) => self.faults += 1,
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, entry: &Entry) {
+        assert_eq!(self.open, None, "an entry within a file");
+        let path = &entry.path;
+        assert!(self.last.as_ref().is_none_or(|last| last < path), "entries do not ascend");
+        assert!(path.below(&self::path(b"data")).is_some(), "an entry outside of the roots");
+        let folder_of = |path: &EntryPath| path.split_last().map(|(folder, _)| folder);
+        for folder in std::iter::successors(folder_of(path), folder_of) {
+            assert!(!self.leaves.contains(&folder), "an entry in what is no folder");
+        }
+        if entry.kind != EntryKind::Folder {
+            self.leaves.insert(path.clone());
+        }
+        self.last = Some(path.clone());
+    }
 }
 
 /// An entry that keeps the rules makes a page, and one that breaks them makes none.
@@ -195,6 +277,47 @@ pub fn pages() -> Vec<Seed> {
         hostile_cbor(records).into_iter().map(|(name, bytes)| (name, [&PAGE_MAGIC[..], &bytes].concat())),
     );
     seeds
+}
+
+/// Seeds of [`assemble`].
+pub fn manifests_of_pages() -> Vec<Seed> {
+    let joined = |pages: &[&[u8]]| {
+        let framed = |page: &&[u8]| {
+            let len = u16::try_from(page.len()).expect("a small page");
+            [&len.to_le_bytes()[..], page].concat()
+        };
+        pages.iter().flat_map(framed).collect::<Vec<u8>>()
+    };
+    let page = |records: &[Record]| {
+        let records = records.iter().flat_map(cbor);
+        PAGE_MAGIC.into_iter().chain(records).collect::<Vec<u8>>()
+    };
+    let chunk = Extent::Chunk { id: ChunkId::from_bytes([1; 32]), len: 10 };
+    let mut digester = domain().file_digester();
+    (0..2).for_each(|_| digester.push(&chunk));
+    let digest = digester.finish();
+    let content = |end| Record::Content(Content { extents: vec![chunk], end });
+    let file =
+        |size| Record::Entry(Entry { size, link_group: Some(7), ..entry_of(b"data/a", EntryKind::File) });
+    let linked = Record::Entry(Entry { link_group: Some(7), ..hard_link() });
+    let inside = Record::Entry(entry_of(b"data/again \xff/x", EntryKind::Folder));
+    let elsewhere = Record::Entry(entry_of(b"fata/x", EntryKind::Folder));
+    let first = page(&[Record::Entry(folder()), file(20), content(None)]);
+    let second = page(&[content(Some(FileEnd::Whole(digest))), linked.clone(), Record::Entry(symlink())]);
+    let short = page(&[Record::Entry(folder()), file(30), content(None)]);
+    vec![
+        seed("whole", joined(&[&first, &second])),
+        seed("other-order", joined(&[&second, &first])),
+        seed("twice", joined(&[&first, &first])),
+        seed("first-missing", joined(&[b"", &second])),
+        seed("second-missing", joined(&[&first, b"", &page(std::slice::from_ref(&linked))])),
+        seed("without-an-end", joined(&[&first])),
+        seed("short", joined(&[&short, &second])),
+        seed("in-a-link", joined(&[&first, &second, &page(&[inside])])),
+        seed("elsewhere-after-a-gap", joined(&[&first, b"", &page(&[elsewhere])])),
+        seed("link-of-nothing", joined(&[&page(&[Record::Entry(folder()), linked])])),
+        seed("empty", []),
+    ]
 }
 
 /// Seeds of [`entry`].

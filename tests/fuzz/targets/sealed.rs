@@ -1,5 +1,5 @@
-//! What is sealed: objects, blobs and packs. A stranger cannot make a seal, so most of what he sends ends at
-//! the first check; the targets that seal for him get past it.
+//! Sealed data: objects, blobs and packs. A stranger cannot make a seal, so most of what he sends ends at the
+//! first check; the targets that seal for him get past it.
 
 use std::ops::Range;
 use std::sync::LazyLock;
@@ -91,7 +91,7 @@ pub fn object_altered(bytes: &[u8]) -> Verdict {
     Verdict::of(altered == sealed)
 }
 
-/// What a blob is taken for: `[kind] [compression] [length, 4 bytes] [id, 32 bytes]`.
+/// Parameters of a blob: `[kind] [compression] [length, 4 bytes] [id, 32 bytes]`.
 fn info(input: &mut Input<'_>) -> Option<BlobInfo> {
     let [kind, compression] = input.array()?;
     Some(BlobInfo {
@@ -153,7 +153,7 @@ pub fn pack_open(bytes: &[u8]) -> Verdict {
     let mut decompressor = Decompressor::new().expect("there is memory");
     for entry in &directory.entries {
         let blob = bytes.get(place(entry.range())).expect("a blob lies within its pack");
-        // Whatever it says: the directory of a pack that opens may still name blobs that do not.
+        // The result does not matter: the directory of a pack that opens may still name blobs that do not.
         let _either = pack::check_blob(&KEYS.sealer, &KEYS.domain, &mut decompressor, entry, blob);
     }
     Verdict::Accepted
@@ -201,7 +201,7 @@ fn forged(padding: u8, directory: &[u8]) -> Vec<u8> {
     pack
 }
 
-/// What the footer of a pack says, past its seal: `[padding] [directory]`. Blobs follow each other, and there is
+/// Content of a pack's footer, past its seal: `[padding] [directory]`. Blobs follow each other, and there is
 /// one form, as a builder makes the same pack of it.
 ///
 /// # Panics
@@ -407,7 +407,7 @@ fn full_unit() -> Vec<u8> {
         let directory = Directory { domain: cluster(), entries: vec![entry] };
         minicbor::to_vec(directory).expect("writing to memory does not fail")
     };
-    // What the footer and its seal leave of the first unit.
+    // Space of the first unit that footer and seal leave.
     let left = PADDING - HEADER_LEN - TRAILER_LEN - format_spec::blob::OVERHEAD - directory(60_000).len();
     [&[64][..], &directory(u32::try_from(left).expect("a small number"))].concat()
 }

@@ -1,4 +1,4 @@
-//! What a server reads from its own disk: rows of the index and its configuration.
+//! Input of a server from its own disk: rows of the index and its configuration.
 
 use format_spec::wire::ChunkerSpec;
 use repo_server::config::Config;

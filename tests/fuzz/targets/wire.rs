@@ -1,4 +1,4 @@
-//! What goes between client and server: frames, lists of ids, answers, documents, and compressed payloads.
+//! Traffic between client and server: frames, lists of ids, answers, documents, and compressed payloads.
 
 use format_spec::blob::{BlobInfo, Compression, Compressor, Decompressor};
 use format_spec::key::BlobKind;
@@ -76,7 +76,7 @@ pub fn ids(bytes: &[u8]) -> Verdict {
     Verdict::Accepted
 }
 
-/// What a server says of ids: `[how many were asked for, 2 bytes] [answer]`.
+/// Answer of a server about ids: `[number of requested ids, 2 bytes] [answer]`.
 ///
 /// # Panics
 /// If an answer of another length passes, or one has two encodings.

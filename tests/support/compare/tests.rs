@@ -95,7 +95,7 @@ fn every_change_of_a_copy_is_seen() {
     }
 }
 
-/// And `rsync` sees what it should, or the double check would be none.
+/// `rsync` sees the difference, so that the second check is meaningful.
 #[test]
 fn rsync_sees_a_changed_byte() {
     if !gear::has("rsync") {

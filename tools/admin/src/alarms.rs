@@ -8,8 +8,8 @@ use indicatif::HumanCount;
 use node_client::show::{Show, show};
 use serde::Serialize;
 
+use crate::ask::{Verdict, ask};
 use crate::cli::{AlarmsArguments, AlarmsCommand, Arguments};
-use crate::commands::{Verdict, ask};
 use crate::error::AdminError;
 use crate::show::wide;
 
@@ -40,7 +40,7 @@ struct Told(Alarms);
 impl Show for Told {
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
         if self.0.alarms.is_empty() {
-            return writeln!(out, "no alarm is up");
+            return writeln!(out, "no active alarms");
         }
         show_alarms(&self.0.alarms, out)
     }
@@ -50,7 +50,7 @@ impl Show for Told {
     }
 }
 
-/// Whether somebody must look at one of them.
+/// True if one of them is not acknowledged.
 pub(crate) fn need_a_look(alarms: &[Alarm]) -> bool {
     alarms.iter().any(|alarm| alarm.acknowledged.is_none())
 }

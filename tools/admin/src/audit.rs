@@ -4,50 +4,36 @@ use std::io::{self, Write};
 
 use format_spec::wire::{AuditReport, AuditState, Repair};
 use indicatif::HumanCount;
-use node_client::api::Api;
-use node_client::cli::Output;
 use node_client::error::ClientError;
 use node_client::show::{Show, show};
 use serde::Serialize;
 
+use crate::ask::{self, Verdict};
 use crate::cli::{Arguments, Turn};
-use crate::commands::{Verdict, ask, in_turn};
 use crate::error::AdminError;
 use crate::show::table;
-use crate::verify::bar;
 
 /// Runs an audit and shows what it found.
 pub(crate) fn run(arguments: &Arguments, repair: bool, turn: Turn) -> Result<Verdict, AdminError> {
-    let (output, repair) = (arguments.output, if repair { Repair::Yes } else { Repair::No });
-    let report = ask(arguments, async |api| in_turn(turn, async || audit(&api, repair, output).await).await)?;
+    let repair = if repair { Repair::Yes } else { Repair::No };
+    let report = ask::run(arguments, turn, async |api, hear| api.audit(repair, hear).await)?;
     let audited = Audited { level: "refs", sound: report.is_sound(), report };
-    show(&audited, output)?;
+    show(&audited, arguments.output)?;
     Ok(if audited.sound { Verdict::Sound } else { Verdict::Damaged })
 }
 
 /// Why a check of another level does not mend.
 pub(crate) fn nothing_to_repair() -> AdminError {
-    ClientError::Usage("`--repair` goes with `--level refs` and no other".to_owned()).into()
+    ClientError::Usage("`--repair` needs `--level refs`".to_owned()).into()
 }
 
 /// Why the counts cannot be checked of a part.
 pub(crate) fn counts_everything() -> AdminError {
-    let why = "`--level refs` counts everything: it takes no --snapshot, --sample, --max-bytes, --max-time or --max-rate";
+    let why = "`--level refs` always checks all counts: --snapshot, --sample, --max-bytes, --max-time, --max-rate and --accept-loss are not allowed";
     ClientError::Usage(why.to_owned()).into()
 }
 
-async fn audit(api: &Api, repair: Repair, output: Output) -> Result<AuditReport, ClientError> {
-    let bar = bar(output);
-    let report = api.audit(repair, |done, total| {
-        bar.set_length(total);
-        bar.set_position(done);
-    });
-    let report = report.await;
-    bar.finish_and_clear();
-    report
-}
-
-/// What an audit found.
+/// Result of an audit.
 #[derive(Debug, Serialize)]
 struct Audited {
     level: &'static str,
@@ -60,19 +46,22 @@ impl Show for Audited {
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
         let AuditReport { manifests, packs, rows, references, found, mended, .. } = self.report;
         let verdict = match (self.sound, found) {
-            (true, 0) => "right",
-            (true, _) => "right again",
+            (true, 0) => "OK",
+            (true, _) => "repaired",
             (false, _) => "WRONG",
         };
         let [manifests, packs, rows, references, found, mended] =
             [manifests, packs, rows, references, found, mended].map(HumanCount);
         writeln!(
             out,
-            "the counts are {verdict}: {references} references of {manifests} manifests and of the pages in \
-             {packs} packs, compared with {rows} rows: {found} found, {mended} mended"
+            "reference counts {verdict}: {references} references of {manifests} manifests and of the pages in {packs} packs, compared with {rows} rows: {found} errors found, {mended} repaired"
         )?;
         if self.report.changed > 0 {
-            writeln!(out, "{} rows changed meanwhile and are exempt", HumanCount(self.report.changed))?;
+            writeln!(
+                out,
+                "{} rows changed during the check and were skipped",
+                HumanCount(self.report.changed)
+            )?;
         }
         if self.report.findings.is_empty() {
             return Ok(());
@@ -81,7 +70,7 @@ impl Show for Audited {
         rows.extend(self.report.findings.iter().map(|found| {
             let state = match found.state {
                 AuditState::Open => "open",
-                AuditState::Mended => "mended",
+                AuditState::Mended => "repaired",
             };
             [found.object.clone(), found.problem.clone(), state.to_owned()]
         }));

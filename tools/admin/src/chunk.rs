@@ -9,8 +9,8 @@ use indicatif::HumanCount;
 use node_client::show::{Show, show};
 use serde::Serialize;
 
+use crate::ask::{Verdict, ask};
 use crate::cli::Arguments;
-use crate::commands::{Verdict, ask};
 use crate::error::AdminError;
 use crate::show::table;
 

@@ -1,12 +1,12 @@
-//! What can go wrong, and how it is told.
+//! Errors of the program, and their output.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
 
 use format_spec::path::Printable;
 use format_spec::{ErrorClass, FormatError};
-use node_client::cli::Output;
 use node_client::error::ClientError;
+use node_client::output::Output;
 
 /// A command that found nothing out.
 #[derive(Debug, thiserror::Error)]
@@ -36,7 +36,7 @@ pub(crate) enum AdminError {
     #[error("`{}` is the master key of another repository", path.display())]
     OtherKey { path: PathBuf },
     /// A program of ours is not installed.
-    #[error("`{name}` lies neither beside this program nor in a folder of PATH")]
+    #[error("`{name}` was not found beside this program or in PATH")]
     NoProgram { name: &'static str },
     /// A program of ours cannot be started.
     #[error("start `{name}`")]
@@ -48,7 +48,7 @@ pub(crate) enum AdminError {
 }
 
 impl AdminError {
-    /// What the operator can do about it.
+    /// Action that the operator can take.
     pub(crate) fn class(&self) -> ErrorClass {
         match self {
             Self::Client(error) => error.class(),
@@ -77,8 +77,8 @@ impl AdminError {
     fn hint(&self) -> Option<&'static str> {
         match self {
             error if error.class() == ErrorClass::Usage => Some("see `astacus-admin --help`"),
-            Self::NoProgram { .. } => Some("install the server's program, or add its folder to PATH"),
-            // What is in the way is in the server's words, and asking again does not move it.
+            Self::NoProgram { .. } => Some("install astacus-server, or add its folder to PATH"),
+            // The message of the server names the obstacle, and a retry would not remove it.
             Self::Client(ClientError::Refused { body, .. }) if body.class == ErrorClass::Conflict => None,
             Self::Client(error) => error.hint(),
             _ => None,

@@ -9,12 +9,12 @@ use format_spec::wire::{
 };
 use indicatif::{HumanBytes, HumanCount};
 use node_client::error::ClientError;
-use node_client::show::snapshot::folders;
 use node_client::show::{Show, show};
+use node_client::summary::folders;
 use serde::Serialize;
 
+use crate::ask::{self, ask};
 use crate::cli::{Arguments, ForgetArguments, PolicyArguments};
-use crate::commands::{self, ask};
 use crate::error::AdminError;
 use crate::named;
 use crate::show::{table, wide};
@@ -23,7 +23,7 @@ use crate::show::{table, wide};
 ///
 /// # Errors
 /// [`AdminError::Client`]; a cluster without snapshots is not found.
-pub(crate) fn run(arguments: &Arguments, forget: &ForgetArguments) -> Result<commands::Verdict, AdminError> {
+pub(crate) fn run(arguments: &Arguments, forget: &ForgetArguments) -> Result<ask::Verdict, AdminError> {
     let (request, report) = ask(arguments, async |api| {
         let snapshots = named::all_to_change(&api, &forget.snapshots).await?;
         let request = ForgetRequest { snapshots, ..ForgetRequest::from(forget) };
@@ -31,7 +31,7 @@ pub(crate) fn run(arguments: &Arguments, forget: &ForgetArguments) -> Result<com
         Ok((request, report))
     })?;
     if let Some(cluster) = request.cluster.as_ref().filter(|_| report.snapshots.is_empty()) {
-        return Err(ClientError::NotFound(format!("there is no snapshot of a cluster `{cluster}`")).into());
+        return Err(ClientError::NotFound(format!("no snapshot of cluster `{cluster}`")).into());
     }
     let forgotten = Forgotten { stayed: stayed(&request.snapshots, &report), report };
     show(&forgotten, arguments.output)?;
@@ -77,7 +77,7 @@ fn stayed(named: &[SnapshotId], report: &ForgetReport) -> Vec<SnapshotId> {
     named.iter().filter(|id| !goes(id)).copied().collect()
 }
 
-/// What was forgotten.
+/// Result of `forget`.
 #[derive(Debug, Serialize)]
 struct Forgotten {
     #[serde(flatten)]
@@ -86,8 +86,8 @@ struct Forgotten {
 }
 
 impl Forgotten {
-    fn verdict(&self) -> commands::Verdict {
-        if self.stayed.is_empty() { commands::Verdict::Sound } else { commands::Verdict::Partial }
+    fn verdict(&self) -> ask::Verdict {
+        if self.stayed.is_empty() { ask::Verdict::Sound } else { ask::Verdict::Partial }
     }
 
     fn count(&self, verdict: Verdict) -> HumanCount {
@@ -111,16 +111,19 @@ impl Show for Forgotten {
             RunMode::Plan => {
                 writeln!(
                     out,
-                    "would forget {forget}, to free {frees}; {going} forgotten before, {keep} stay"
+                    "would delete {forget} (frees {frees} after the delay), {going} already deleted, {keep} kept"
                 )?;
-                writeln!(out, "this was a plan: nothing was changed")?;
+                writeln!(out, "dry run: nothing was changed")?;
             }
             RunMode::Apply => {
-                writeln!(out, "forgot {forget}, to free {frees}; {going} forgotten before, {keep} stay")?;
+                writeln!(
+                    out,
+                    "deleted {forget} (frees {frees} after the delay), {going} already deleted, {keep} kept"
+                )?;
             }
         }
         for id in &self.stayed {
-            writeln!(out, "STAYS although it was named: snapshot {id}")?;
+            writeln!(out, "NOT DELETED although it was named: snapshot {id}")?;
         }
         Ok(())
     }

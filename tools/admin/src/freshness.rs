@@ -8,8 +8,8 @@ use format_spec::wire::{
 use node_client::show::{Show, show};
 use serde::Serialize;
 
+use crate::ask::{Verdict, ask};
 use crate::cli::{Arguments, FreshnessArguments, FreshnessCommand, ScopeArguments};
-use crate::commands::{Verdict, ask};
 use crate::error::AdminError;
 use crate::last;
 use crate::show::table;

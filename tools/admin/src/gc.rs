@@ -1,19 +1,15 @@
 //! `gc`: a run of the collector, and what it could not take yet.
 
 use std::io::{self, Write};
-use std::time::Duration;
 
 use format_spec::path::Printable;
 use format_spec::wire::{Amount, Delays, GcReport, GcRequest, LargeDelete, Pinning, RunMode, Waiting};
-use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
-use node_client::api::Api;
-use node_client::cli::Output;
-use node_client::error::ClientError;
+use indicatif::{HumanBytes, HumanCount};
 use node_client::show::{Show, show};
 use serde::Serialize;
 
+use crate::ask::{self, Verdict};
 use crate::cli::{Arguments, GcArguments};
-use crate::commands::{Verdict, ask, in_turn};
 use crate::error::AdminError;
 use crate::show::{table, wide};
 
@@ -26,9 +22,7 @@ const SHORT: usize = 5;
 /// [`AdminError::Client`]: what was done before stays done.
 pub(crate) fn run(arguments: &Arguments, gc: &GcArguments) -> Result<Verdict, AdminError> {
     let request = GcRequest::from(gc);
-    let report = ask(arguments, async |api| {
-        in_turn(gc.turn, async || collect(&api, &request, arguments.output).await).await
-    })?;
+    let report = ask::run(arguments, gc.turn, async |api, hear| api.collect_garbage(&request, hear).await)?;
     let lists = if gc.explain { Lists::Whole } else { Lists::Short };
     let collected = Collected { report, lists };
     show(&collected, arguments.output)?;
@@ -46,24 +40,6 @@ impl From<&GcArguments> for GcRequest {
     }
 }
 
-async fn collect(api: &Api, request: &GcRequest, output: Output) -> Result<GcReport, ClientError> {
-    // On standard error, and hidden where that is no terminal.
-    let bar = if output.quiet { ProgressBar::hidden() } else { ProgressBar::new_spinner() };
-    let style = ProgressStyle::with_template("{spinner} {elapsed_precise} {msg} {human_pos}");
-    bar.set_style(style.expect("the template is well-formed"));
-    bar.enable_steady_tick(Duration::from_millis(100));
-    let report = api.collect_garbage(request, |phase, done| {
-        if bar.message() != phase {
-            bar.set_message(phase.to_owned());
-            bar.reset_elapsed();
-        }
-        bar.set_position(done);
-    });
-    let report = report.await;
-    bar.finish_and_clear();
-    report
-}
-
 /// How much of the lists is shown to people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Lists {
@@ -71,7 +47,7 @@ enum Lists {
     Whole,
 }
 
-/// What a run did.
+/// Result of a run.
 #[derive(Debug, Serialize)]
 struct Collected {
     #[serde(flatten)]
@@ -91,7 +67,7 @@ impl Collected {
         let (objects, bytes) = (HumanCount(count), HumanBytes(bytes));
         match self.report.mode {
             RunMode::Plan => {
-                writeln!(out, "reclaimable now: {bytes} in {objects} objects (a plan: nothing was changed)")
+                writeln!(out, "reclaimable now: {bytes} in {objects} objects (dry run: nothing was changed)")
             }
             RunMode::Apply => writeln!(out, "reclaimed now: {bytes} in {objects} objects"),
         }
@@ -107,14 +83,15 @@ impl Collected {
         let held = self.report.pinned.first().map(|first| first.holds).unwrap_or_default();
         let rows = [
             ["", "COUNT", "BYTES"].map(str::to_owned),
-            ["snapshots gone for good", &HumanCount(purged).to_string(), "-"].map(str::to_owned),
-            row("pages that nothing needs", pages),
-            row("chunks that nothing needs", chunks),
-            row("packs of which nothing was left", dead_packs),
-            row("packs that were thin, and repacked", repacked),
-            ["copied for that", "-", &HumanBytes(self.report.copied_bytes).to_string()].map(str::to_owned),
-            row("held by open sessions", held),
-            row("waiting for their delay", waiting_total),
+            ["snapshots purged", &HumanCount(purged).to_string(), "-"].map(str::to_owned),
+            row("unreferenced pages", pages),
+            row("unreferenced chunks", chunks),
+            row("empty packs deleted", dead_packs),
+            row("sparse packs rewritten", repacked),
+            ["bytes copied for rewriting", "-", &HumanBytes(self.report.copied_bytes).to_string()]
+                .map(str::to_owned),
+            row("kept for open sessions", held),
+            row("waiting for delete delay", waiting_total),
         ];
         table(out, &rows)
     }
@@ -150,17 +127,17 @@ impl Show for Collected {
         self.head(out)?;
         self.amounts(out)?;
         if self.lists == Lists::Whole {
-            self.list(out, (purged, wide(purged.len())), ["GONE FOR GOOD"], |id| [id.to_string()])?;
+            self.list(out, (purged, wide(purged.len())), ["PURGED"], |id| [id.to_string()])?;
         }
-        let head = ["HELD BY SESSION", "CLUSTER", "NODE", "OBJECTS", "BYTES"];
+        let head = ["KEPT FOR SESSION", "CLUSTER", "NODE", "OBJECTS", "BYTES"];
         self.list(out, (pinned, wide(pinned.len())), head, session)?;
         self.list(out, (waiting, waiting_total.count), ["WAITING", "BYTES", "UNTIL"], object)?;
         for problem in &self.report.problems {
             writeln!(out, "PROBLEM: {}", Printable(problem.as_bytes()))?;
         }
         match &self.report.stopped {
-            Some(why) if self.report.mode == RunMode::Plan => writeln!(out, "A RUN WOULD STOP: {why}"),
-            Some(why) => writeln!(out, "STOPPED: {why}"),
+            Some(why) if self.report.mode == RunMode::Plan => writeln!(out, "A RUN WOULD STOP EARLY: {why}"),
+            Some(why) => writeln!(out, "STOPPED EARLY: {why}"),
             None => Ok(()),
         }
     }

@@ -9,13 +9,13 @@ use format_spec::wire::SnapshotInfo;
 use format_spec::{ClusterName, SeriesId, SnapshotId};
 use jiff::Timestamp;
 use node_client::list::of_cluster;
-use node_client::show::snapshot::{folders, state};
 use node_client::show::{Show, show};
 use node_client::span::Span;
+use node_client::summary::{folders, state};
 use serde::Serialize;
 
+use crate::ask::{Verdict, ask};
 use crate::cli::Arguments;
-use crate::commands::{Verdict, ask};
 use crate::error::AdminError;
 use crate::show::table;
 
@@ -55,7 +55,7 @@ struct Series {
     age_seconds: Option<u64>,
     /// How the newest one is, good or not.
     newest: String,
-    /// Whether the last good one is as old as was asked for or older, or there is none.
+    /// True if the last good snapshot has at least the given age, or there is none.
     overdue: bool,
 }
 

@@ -1,6 +1,7 @@
 //! `astacus-admin`: the operator's command line. Parse, run, exit code.
 
 mod alarms;
+mod ask;
 mod audit;
 mod chunk;
 mod cli;
@@ -19,6 +20,7 @@ mod sessions;
 mod show;
 mod snapshot;
 mod stats;
+mod status;
 mod verify;
 
 use std::process::ExitCode;

@@ -6,14 +6,14 @@ use format_spec::NodeName;
 use format_spec::path::Printable;
 use format_spec::wire::{FileProblem, FileProblems, FileState, MAX_FILE_PROBLEMS, SnapshotInfo};
 use node_client::api::Api;
-use node_client::cli::Output;
 use node_client::error::ClientError;
+use node_client::output::Output;
 use node_client::show::{Show, show};
 use serde::Serialize;
 
 use crate::show::wide;
 
-/// Whether a snapshot has any such files. If not, nothing is asked: the server would have to read every page.
+/// True if a snapshot has such files. If not, nothing is asked: the server would have to read every page.
 pub(crate) fn are_any(info: &SnapshotInfo) -> bool {
     let moments = || info.pushes.iter().filter_map(|push| push.stats.moment);
     info.problems > 0 || moments().any(|moment| moment.torn > 0 || moment.fuzzy > 0)
@@ -23,7 +23,7 @@ pub(crate) fn are_any(info: &SnapshotInfo) -> bool {
 #[derive(Debug, Serialize)]
 pub(crate) struct NotWhole {
     not_whole: Vec<OfNode>,
-    /// Whether a limit kept no other from being named.
+    /// True if the limit hid no file.
     all_named: bool,
 }
 
@@ -34,7 +34,7 @@ struct OfNode {
     file: FileProblem,
 }
 
-/// Whether there are more than were asked for.
+/// Existence of more files than requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Rest {
     None,
@@ -44,7 +44,7 @@ enum Rest {
 /// The files in one list: a document has them all in memory.
 ///
 /// # Errors
-/// As [`Api::snapshot_problems`].
+/// The errors of [`Api::snapshot_problems`].
 pub(crate) async fn all(api: &Api, info: &SnapshotInfo, limit: Option<u64>) -> Result<NotWhole, ClientError> {
     let mut not_whole = Vec::new();
     let rest = each(api, info, limit, |FileProblems { node, problems, .. }| {
@@ -58,7 +58,7 @@ pub(crate) async fn all(api: &Api, info: &SnapshotInfo, limit: Option<u64>) -> R
 /// Shows the files to people, each part as it comes.
 ///
 /// # Errors
-/// As [`Api::snapshot_problems`], or [`ClientError::Output`].
+/// The errors of [`Api::snapshot_problems`], or [`ClientError::Output`].
 pub(crate) async fn show_each(
     api: &Api,
     info: &SnapshotInfo,
@@ -148,7 +148,7 @@ struct More;
 
 impl Show for More {
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
-        writeln!(out, "there may be more: a larger --limit names them, and none names all")
+        writeln!(out, "there may be more: raise --limit, or leave it out to list all")
     }
 
     fn is_news(&self) -> bool {

@@ -20,10 +20,11 @@ pub(crate) async fn one(api: &Api, choice: &SnapshotChoice) -> Result<SnapshotId
 /// The snapshot that `choice` stands for, which is to change.
 ///
 /// # Errors
-/// As [`one`]. [`ClientError::Usage`] for `latest`: another snapshot could be the latest by the time that it is changed.
+/// The errors of [`one`]. [`ClientError::Usage`] for `latest`: another snapshot could be the latest by the
+/// time of the change.
 pub(crate) async fn to_change(api: &Api, choice: &SnapshotChoice) -> Result<SnapshotId, ClientError> {
     if *choice == SnapshotChoice::Latest {
-        let why = "`latest` may be another snapshot by now: name the one that is to change by its id";
+        let why = "`latest` is not accepted here, because it may have changed: give the id of the snapshot";
         return Err(ClientError::Usage(why.to_owned()));
     }
     one(api, choice).await
@@ -32,7 +33,7 @@ pub(crate) async fn to_change(api: &Api, choice: &SnapshotChoice) -> Result<Snap
 /// The snapshots that `choices` stand for, which are to change: all of them are known before any changes.
 ///
 /// # Errors
-/// As [`to_change`].
+/// The errors of [`to_change`].
 pub(crate) async fn all_to_change(
     api: &Api,
     choices: &[SnapshotChoice],

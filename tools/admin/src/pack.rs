@@ -16,11 +16,11 @@ use node_client::error::ClientError;
 use node_client::show::Show;
 use serde::Serialize;
 
-use crate::commands::Verdict;
+use crate::ask::Verdict;
 use crate::error::AdminError;
 use crate::show::table;
 
-/// What a pack says about itself.
+/// Fields of a pack that `inspect` prints.
 #[derive(Debug, Serialize)]
 pub(crate) struct Inspected {
     file: String,
@@ -36,7 +36,7 @@ pub(crate) struct Inspected {
     directory: Option<Content>,
 }
 
-/// Whether the file's name is the hash of its bytes.
+/// Comparison of the file's name with the hash of its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Name {
@@ -48,7 +48,7 @@ enum Name {
     Foreign,
 }
 
-/// What lies in a pack.
+/// Content of a pack.
 #[derive(Debug, Serialize)]
 struct Content {
     cluster: ClusterName,
@@ -219,14 +219,14 @@ impl Inspected {
 impl Show for Inspected {
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
         let name = match self.name {
-            Name::Fits => "fits: it is the hash of the bytes",
-            Name::Differs => "DIFFERS: the bytes are not those that were named",
-            Name::Foreign => "is not a pack's name, so it proves nothing",
+            Name::Fits => "matches: it is the hash of the content",
+            Name::Differs => "DIFFERS: the content does not have this hash",
+            Name::Foreign => "is not the name of a pack, so it was not checked",
         };
         let (bytes, footer) = (HumanBytes(self.bytes), HumanBytes(self.footer_bytes.into()));
         let mut rows = vec![
             ["pack", &self.pack.to_string()].map(str::to_owned),
-            ["name of the file", name].map(str::to_owned),
+            ["file name", name].map(str::to_owned),
             ["length", &format!("{bytes} ({})", self.bytes)].map(str::to_owned),
             ["format version", &self.format_version.to_string()].map(str::to_owned),
             ["repository", &self.repository.to_string()].map(str::to_owned),
@@ -240,7 +240,7 @@ impl Show for Inspected {
                 content.list(out)
             }
             None => {
-                rows.push(["content", "sealed: give --key-file to list it"].map(str::to_owned));
+                rows.push(["content", "encrypted: give --key-file to list it"].map(str::to_owned));
                 table(out, &rows)
             }
         }

@@ -12,8 +12,8 @@ use node_client::named::SnapshotChoice;
 use node_client::show::{Show, show};
 use serde::Serialize;
 
+use crate::ask::{Verdict, ask};
 use crate::cli::{Arguments, ProtectArguments};
-use crate::commands::{Verdict, ask};
 use crate::error::{AdminError, chain};
 use crate::named;
 
@@ -117,10 +117,10 @@ impl Failed {
 impl Show for BroughtBack {
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
         for SnapshotInfo { id, cluster, created, .. } in &self.snapshots {
-            writeln!(out, "snapshot {id} of {cluster}, created {created}, is back")?;
+            writeln!(out, "undeleted snapshot {id} of {cluster}, created {created}")?;
         }
         for Failed { id, message, .. } in &self.failed {
-            writeln!(out, "NOT back: snapshot {id}: {}", Printable(message.as_bytes()))?;
+            writeln!(out, "NOT undeleted: snapshot {id}: {}", Printable(message.as_bytes()))?;
         }
         for id in &self.not_tried {
             writeln!(out, "NOT tried: snapshot {id}")?;

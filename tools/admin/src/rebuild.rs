@@ -8,7 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
 
-use node_client::cli::Output;
+use node_client::output::Output;
 
 use crate::cli::RebuildArguments;
 use crate::error::AdminError;

@@ -8,8 +8,8 @@ use indicatif::{HumanBytes, HumanDuration};
 use node_client::show::{Show, show};
 use serde::Serialize;
 
+use crate::ask::{Verdict, ask};
 use crate::cli::{Arguments, SessionsArguments, SessionsCommand};
-use crate::commands::{Verdict, ask};
 use crate::error::AdminError;
 use crate::show::table;
 
@@ -60,7 +60,7 @@ struct Ended {
 
 impl Show for Ended {
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
-        writeln!(out, "session {} is over: its push fails or starts again", self.ended)
+        writeln!(out, "ended session {}: its push fails or starts again", self.ended)
     }
 
     fn is_news(&self) -> bool {

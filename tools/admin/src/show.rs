@@ -1,44 +1,8 @@
-//! What the server said, as text for people and as one JSON document for programs.
+//! Tables, as text for people.
 
 use std::io::{self, Write};
 
 use format_spec::path::Printable;
-use format_spec::wire::Status;
-use indicatif::{HumanBytes, HumanCount};
-use node_client::show::Show;
-use serde::Serialize;
-
-use crate::alarms::show_alarms;
-
-/// What a server has.
-#[derive(Debug, Serialize)]
-pub(crate) struct ServerStatus(pub(crate) Status);
-
-impl Show for ServerStatus {
-    fn text(&self, out: &mut dyn Write) -> io::Result<()> {
-        let Status { server, repository, engine, alarms, .. } = &self.0;
-        // Before all else, as the exit code does not tell of them.
-        if !alarms.is_empty() {
-            show_alarms(alarms, out)?;
-            writeln!(out)?;
-        }
-        let rows = [
-            ["server", server],
-            ["repository", &repository.to_string()],
-            ["index", engine],
-            ["snapshots", &HumanCount(self.0.snapshots).to_string()],
-            ["packs", &HumanCount(self.0.packs).to_string()],
-            ["chunks and pages", &HumanCount(self.0.chunks).to_string()],
-            ["stored", &HumanBytes(self.0.stored_bytes).to_string()],
-            ["open sessions", &HumanCount(self.0.open_sessions).to_string()],
-        ];
-        table(out, &rows)
-    }
-
-    fn is_news(&self) -> bool {
-        true
-    }
-}
 
 /// A length as a count.
 pub(crate) fn wide(len: usize) -> u64 {
@@ -62,6 +26,3 @@ pub(crate) fn table<const N: usize>(out: &mut dyn Write, rows: &[[impl AsRef<str
     }
     Ok(())
 }
-
-#[cfg(test)]
-mod tests;

@@ -11,12 +11,12 @@ use indicatif::{HumanBytes, HumanCount};
 use node_client::error::ClientError;
 use node_client::list::of_cluster;
 use node_client::named::SnapshotChoice;
-use node_client::show::snapshot::{about, changed, folders, state};
 use node_client::show::{Show, show};
+use node_client::summary::{about, changed, folders, state};
 use serde::Serialize;
 
+use crate::ask::{Verdict, ask};
 use crate::cli::Arguments;
-use crate::commands::{Verdict, ask};
 use crate::error::AdminError;
 use crate::missing::{self, NotWhole};
 use crate::named;
@@ -36,7 +36,7 @@ pub(crate) fn list(
     if let Some(node) = node {
         snapshots.retain(|info| info.nodes.contains(node));
         if snapshots.is_empty() {
-            return Err(ClientError::NotFound(format!("there is no snapshot of node `{node}`")).into());
+            return Err(ClientError::NotFound(format!("no snapshot of node `{node}`")).into());
         }
     }
     snapshots.retain(|info| info.about.fits(labels));
@@ -112,9 +112,9 @@ fn nodes(info: &SnapshotInfo) -> Vec<&str> {
     info.nodes.iter().map(|node| node.as_str()).collect()
 }
 
-/// What is to become of it, and what its push said of it.
+/// Notes on a snapshot: pending deletion, protection, labels and note.
 fn note(info: &SnapshotInfo) -> String {
-    let going = info.going_until.iter().map(|until| format!("GOING until {until}"));
+    let going = info.going_until.iter().map(|until| format!("DELETED, purge after {until}"));
     let protected = info.protected.iter().map(|reason| format!("protected: {reason}"));
     let damaged = info.damaged.iter().map(|problem| format!("DAMAGED: {problem}"));
     let about = Some(about(&info.about)).filter(|about| !about.is_empty());
@@ -147,10 +147,12 @@ impl Show for Detail {
             ["state", &state(info)].map(str::to_owned),
             ["files", &HumanCount(info.files).to_string()].map(str::to_owned),
             ["bytes", &exactly(info.bytes)].map(str::to_owned),
-            ["it alone holds", &alone(&self.detail)].map(str::to_owned),
+            ["unique size", &alone(&self.detail)].map(str::to_owned),
         ];
-        let going =
-            info.going_until.iter().map(|until| ["GOING", &format!("until {until}")].map(str::to_owned));
+        let going = info
+            .going_until
+            .iter()
+            .map(|until| ["DELETED", &format!("purge after {until}")].map(str::to_owned));
         let protected = info.protected.iter().map(|reason| ["protected", reason].map(str::to_owned));
         let damaged = info.damaged.iter().map(|problem| ["DAMAGED", problem].map(str::to_owned));
         let suspect = info.suspect.map(|before| ["SUSPECT".to_owned(), held(&before)]);
@@ -168,10 +170,10 @@ impl Show for Detail {
     }
 }
 
-/// What a snapshot is suspect for.
+/// Reason for which a snapshot is suspect.
 fn held(before: &Shrunk) -> String {
     let (files, bytes) = (HumanCount(before.files), HumanBytes(before.bytes));
-    format!("much smaller than {}, which held {files} files of {bytes}", before.since)
+    format!("much smaller than {}, which has {files} files of {bytes}", before.since)
 }
 
 /// Every folder that the snapshot names, and the name of its series.
@@ -188,7 +190,7 @@ fn all_folders(info: &SnapshotInfo) -> String {
         format!("{name}{}{more}", roots.join(" "))
     };
     let all: Vec<String> = info.origins.iter().map(of).collect();
-    if all.is_empty() { "not known: its manifests cannot be read".to_owned() } else { all.join(" | ") }
+    if all.is_empty() { "unknown: the manifests cannot be read".to_owned() } else { all.join(" | ") }
 }
 
 /// For people, and for those who compare.

@@ -7,12 +7,12 @@ use format_spec::path::Printable;
 use format_spec::wire::{ClusterStats, NodeStats, NotCounted, SnapshotStats, Space, StatsReport};
 use indicatif::{HumanBytes, HumanCount};
 use node_client::error::ClientError;
-use node_client::show::snapshot::folders;
 use node_client::show::{Show, show};
+use node_client::summary::folders;
 use serde::Serialize;
 
+use crate::ask::{Verdict, ask};
 use crate::cli::Arguments;
-use crate::commands::{Verdict, ask};
 use crate::error::AdminError;
 use crate::show::table;
 
@@ -37,12 +37,12 @@ fn only(cluster: &ClusterName, report: &mut StatsReport) -> Result<(), ClientErr
     report.snapshots.retain(|stats| stats.cluster == *cluster);
     report.not_counted.retain(|snapshot| snapshot.cluster == *cluster);
     if report.clusters.is_empty() {
-        return Err(ClientError::NotFound(format!("the repository has nothing of a cluster `{cluster}`")));
+        return Err(ClientError::NotFound(format!("the repository holds no data of cluster `{cluster}`")));
     }
     Ok(())
 }
 
-/// What packs hold beside blobs, in bytes: directories, keys, and what fills them up to a round length.
+/// Bytes in packs beside blobs: directories, keys and padding.
 fn directories(all: &StatsReport) -> u64 {
     let blobs: u64 = all.clusters.iter().map(|stats| stats.space.stored_bytes).sum();
     all.packs.bytes.saturating_sub(blobs).saturating_sub(all.dead_bytes)
@@ -66,7 +66,8 @@ impl Show for Stats {
         rows.extend(nodes.iter().map(node_row));
         writeln!(out)?;
         table(out, &rows)?;
-        let head = ["SNAPSHOT", "CLUSTER", "FOLDERS", "CREATED", "LOGICAL", "UNIQUE", "STORED", "ALONE"];
+        let head =
+            ["SNAPSHOT", "CLUSTER", "FOLDERS", "CREATED", "LOGICAL", "UNIQUE", "STORED", "UNIQUE TO IT"];
         let mut rows = vec![head.map(str::to_owned)];
         rows.extend(snapshots.iter().map(snapshot_row));
         writeln!(out)?;
@@ -79,8 +80,7 @@ impl Show for Stats {
             [packs.bytes, self.directory_bytes, *dead_bytes].map(|bytes| HumanBytes(bytes).to_string());
         writeln!(
             out,
-            "\nthe site holds {count} packs of all clusters, {bytes}: {directories} of that are directories of packs and \
-             padding, and nothing needs {dead}"
+            "\nsite: {count} packs of all clusters, {bytes} ({directories} pack directories and padding, {dead} unreferenced)"
         )
     }
 

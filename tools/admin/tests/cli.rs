@@ -93,7 +93,7 @@ fn a_pack_whose_bytes_no_longer_fit_its_name_is_damaged() {
     let [sound, damaged] = [&whole.1, &flipped.1].map(|path| admin(&["pack", "inspect", path]));
 
     assert_eq!(sound.status.code(), Some(0), "{}", stderr(&sound));
-    assert!(stdout(&sound).contains("fits"));
+    assert!(stdout(&sound).contains("matches"));
     assert_eq!(damaged.status.code(), Some(13));
     assert!(stdout(&damaged).contains("DIFFERS"));
 }

@@ -21,11 +21,11 @@ pub(crate) struct Comparison {
     pub(crate) bytes: u64,
     /// Folders and links that are equal.
     pub(crate) others: u64,
-    /// What differs and should not.
+    /// Differences that should not exist.
     pub(crate) different: Vec<Note>,
-    /// What differs because the source changed after the push had begun.
+    /// Differences of files that changed after the push had begun.
     pub(crate) changed: Vec<Note>,
-    /// What cannot be read in the source.
+    /// Source files that cannot be read.
     pub(crate) unreadable: Vec<Note>,
 }
 
@@ -74,7 +74,7 @@ impl Trees<'_> {
         let (source, copy) = (at(self.source, path), at(self.copy, path));
         let about = match fs::symlink_metadata(&source) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                return Err(Unequal::Different("it is not in the source"));
+                return Err(Unequal::Different("not in the source"));
             }
             about => about.map_err(Unequal::Unreadable)?,
         };
@@ -92,11 +92,11 @@ impl Trees<'_> {
         } else if kind.is_symlink() {
             attributes(&about, &copy)?;
             if fs::read_link(&source).ok() != fs::read_link(&copy).ok() {
-                return Err(Unequal::Different("it leads elsewhere"));
+                return Err(Unequal::Different("the link target differs"));
             }
             found.others += 1;
         } else if fs::symlink_metadata(&copy).is_ok() {
-            return Err(Unequal::Different("sockets, devices and pipes are not restored"));
+            return Err(Unequal::Different("sockets, devices and pipes are not backed up"));
         }
         Ok(BTreeSet::new())
     }
@@ -131,7 +131,7 @@ impl Trees<'_> {
         list.push(Note { path: at(self.source, path), text });
     }
 
-    /// Whether the entry, or the folder that it vanished from, changed after the push had begun.
+    /// True if the entry, or the folder that it vanished from, changed after the push had begun.
     fn changed(&self, path: &Path) -> bool {
         let is_newer = |about: &Metadata| {
             let nanos = u32::try_from(about.ctime_nsec()).unwrap_or_default();
@@ -154,20 +154,20 @@ fn list(folder: &Path) -> io::Result<BTreeSet<OsString>> {
 
 /// Compares what stands beside the content.
 fn attributes(source: &Metadata, copy: &Path) -> Result<(), Unequal> {
-    let copy = fs::symlink_metadata(copy).map_err(|_| Unequal::Different("it is missing"))?;
+    let copy = fs::symlink_metadata(copy).map_err(|_| Unequal::Different("missing"))?;
     let differs = |by: fn(&Metadata) -> (i64, i64)| by(source) != by(&copy);
     let difference = if source.file_type() != copy.file_type() {
-        "it is of another kind"
+        "the file type differs"
     } else if !source.is_symlink() && source.mode() != copy.mode() {
-        "its mode differs"
+        "the mode differs"
     } else if source.is_file() && source.len() != copy.len() {
-        "its length differs"
+        "the length differs"
     } else if differs(|about| (about.mtime(), about.mtime_nsec())) {
-        "its time differs"
+        "the modification time differs"
     } else if rustix::process::geteuid().is_root()
         && differs(|about| (about.uid().into(), about.gid().into()))
     {
-        "its owner differs"
+        "the owner differs"
     } else {
         return Ok(());
     };
@@ -182,7 +182,7 @@ fn same_bytes(mut source: File, copy: &Path) -> Result<(), Unequal> {
         piece(&mut source, &mut ours).map_err(Unequal::Unreadable)?;
         piece(&mut copy, &mut theirs).map_err(lost)?;
         if ours != theirs {
-            return Err(Unequal::Different("its content differs"));
+            return Err(Unequal::Different("the content differs"));
         }
         if ours.is_empty() {
             return Ok(());

@@ -1,4 +1,4 @@
-//! What can end the tour early.
+//! Errors that end the tour early.
 
 use std::io;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use repo_server::start::CreateError;
 #[non_exhaustive]
 pub(crate) enum TourError {
     /// The data folder and the folder to push lie in each other.
-    #[error("`{}` lies in `{}`: choose another data folder with --data-dir", inner.display(), outer.display())]
+    #[error("`{}` is inside `{}`: choose another data folder with --data-dir", inner.display(), outer.display())]
     Nested { inner: PathBuf, outer: PathBuf },
     /// A push, the restore, or a path.
     #[error(transparent)]
@@ -28,7 +28,7 @@ pub(crate) enum TourError {
     /// The machine gave no thread, port or signal.
     #[error("start the server")]
     Start(#[source] io::Error),
-    /// What is shown could not be written.
+    /// Standard output could not be written.
     #[error("write to standard output")]
     Output(#[from] io::Error),
 }

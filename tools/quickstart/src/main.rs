@@ -1,8 +1,8 @@
-//! `astacus-quickstart`: the whole path once, on this machine, with nothing to set up.
+//! `astacus-quickstart`: a complete backup and restore on this machine, without any setup.
 //!
-//! It starts a server in this process, pushes a folder, pushes it again, restores it beside the data
-//! folder, and compares the two trees. It only wires server and client together: what they do is
-//! theirs. The pushed folder is read and never written.
+//! It starts a server in this process, pushes a folder, pushes it again, restores it beside the data folder,
+//! and compares the two trees. It only connects server and client, which do the work. The pushed folder is
+//! read and never written.
 
 mod compare;
 mod error;
@@ -18,13 +18,13 @@ use std::process::ExitCode;
 use clap::Parser;
 use repo_server::log::{Format, Log};
 
-/// Backs a folder up into a repository of its own, brings it back, and compares the two.
+/// Back up a folder to a new repository, restore it, and compare the two.
 #[derive(Debug, Parser)]
 #[command(name = "astacus-quickstart", version, after_help = AFTER_HELP, max_term_width = 100)]
 struct Arguments {
-    /// Folder to back up. It is only read.
+    /// Folder to back up; it is never written to.
     path: PathBuf,
-    /// Folder of the repository; it is made if it is missing, and used again if it is there.
+    /// Folder of the repository; created if missing, reused if it exists.
     #[arg(long, value_name = "DIR", default_value = "astacus-data")]
     data_dir: PathBuf,
     /// Keep the server running until Ctrl-C.
@@ -33,8 +33,8 @@ struct Arguments {
 }
 
 const AFTER_HELP: &str = "\
-Exit codes: 0 the restored tree equals the folder · 2 wrong usage · 3 it does but for files that could
-not be read, or changed meanwhile · 10 no such folder · 13 it differs · 14 not available ·
+Exit codes: 0 the restored tree equals the folder · 2 wrong usage · 3 it is equal except for files that
+could not be read or that changed · 10 no such folder · 13 it differs · 14 not available ·
 130 interrupted";
 
 fn main() -> ExitCode {

@@ -1,4 +1,4 @@
-//! What is printed: a line for each step, what was found, and the commands to go on with.
+//! Output of the tour: a line for each step, its results, and the next commands.
 
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -20,7 +20,7 @@ use crate::place::Places;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Equal,
-    /// But for what could not be read, or changed meanwhile.
+    /// It is equal except for files that could not be read, or that changed meanwhile.
     Partial,
     Different,
 }
@@ -114,7 +114,7 @@ pub(crate) fn findings(
 ) -> io::Result<()> {
     writeln!(out)?;
     match second.chunks_sent {
-        0 => writeln!(out, "Nothing was sent twice: the second push found every chunk in the repository.")?,
+        0 => writeln!(out, "The second push sent no data: every chunk was already in the repository.")?,
         chunks => writeln!(out, "The second push sent {chunks} chunks: files had changed in between.")?,
     }
     let reasons = first.problems.iter().map(|problem| (&problem.path, &problem.reason));
@@ -128,10 +128,12 @@ pub(crate) fn findings(
         notes(out, title, u64::try_from(list.len()).unwrap_or(u64::MAX), lines)?;
     }
     let (files, bytes) = (HumanCount(compared.files), HumanBytes(compared.bytes));
-    let equal = format!("{files} files with {bytes} came back byte for byte");
+    let equal = format!("{files} files with {bytes} are identical");
     match verdict {
         Verdict::Equal => writeln!(out, "The restored tree equals the source: {equal}."),
-        Verdict::Partial => writeln!(out, "The restored tree equals the source but for these: {equal}."),
+        Verdict::Partial => {
+            writeln!(out, "The restored tree equals the source, with these exceptions: {equal}.")
+        }
         Verdict::Different => writeln!(out, "The restored tree DIFFERS from the source: {equal}."),
     }
 }
@@ -164,7 +166,7 @@ pub(crate) enum Address {
 pub(crate) fn go_on(out: &mut dyn Write, places: &Places, address: Address) -> io::Result<()> {
     let token = places.data.join("admin.token");
     let (data, token) = (quoted(&places.data), quoted(&token));
-    writeln!(out, "\nGo on with (`cargo build --release` puts the programs into target/release):")?;
+    writeln!(out, "\nNext commands (`cargo build --release` puts the programs into target/release):")?;
     let address = match address {
         Address::Running(address) => address,
         Address::Default => {
@@ -177,7 +179,7 @@ pub(crate) fn go_on(out: &mut dyn Write, places: &Places, address: Address) -> i
     writeln!(out, "  astacus-client list {server}")?;
     writeln!(out, "  astacus-client restore latest --to restored {server}")?;
     writeln!(out, "  astacus-admin verify --level read {server}")?;
-    writeln!(out, "The key to everything is {}/master.key: keep a copy elsewhere.", places.data.display())?;
+    writeln!(out, "The master key is {}/master.key: keep a copy on another machine.", places.data.display())?;
     out.flush()
 }
 

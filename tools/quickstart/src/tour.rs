@@ -7,11 +7,11 @@ use format_spec::Timestamp;
 use node_client::api::{Api, Retry};
 use node_client::bar::Bar;
 use node_client::cancel::Cancel;
-use node_client::cli::{Output, ProgressMode};
 use node_client::clock::{Clock, SystemClock};
 use node_client::config::{Config, Settings};
 use node_client::error::ClientError;
 use node_client::named::{Among, SnapshotChoice};
+use node_client::output::{Output, ProgressMode};
 use node_client::progress::Phase;
 use node_client::push::{self, FreezeMode, FreezeOptions, PushOptions, PushReport};
 use node_client::restore::{
@@ -27,7 +27,7 @@ use crate::place::{Places, Scratch};
 use crate::report::{self, Address, Step, Verdict};
 use crate::server::Server;
 
-/// What becomes of the server at the end.
+/// Fate of the server at the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum After {
     Stop,
@@ -143,7 +143,7 @@ impl<'a> Tour<'a> {
         let bar = self.bar(Phase::Restoring);
         let progress = &|at| bar.at(at);
         let hooks = restore::Hooks { progress, cancel: self.cancel.clone(), clock: &self.clock };
-        Ok(restore::run(&self.api, self.runtime.handle(), &options, &hooks)?)
+        Ok(restore::run(&self.api, self.runtime.handle(), &options, &hooks).map_err(ClientError::from)?)
     }
 
     fn bar(&self, phase: Phase) -> Bar {

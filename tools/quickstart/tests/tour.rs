@@ -55,7 +55,7 @@ fn a_folder_with_one_of_each_kind_makes_the_whole_tour() {
 
     for output in [&first, &again] {
         assert_eq!(output.status.code(), Some(0), "{output:?}");
-        assert!(stdout(output).contains("Nothing was sent twice"), "{}", stdout(output));
+        assert!(stdout(output).contains("The second push sent no data"), "{}", stdout(output));
         assert!(stdout(output).contains("The restored tree equals the source"), "{}", stdout(output));
     }
     let left: Vec<_> = fs::read_dir(temp.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();

@@ -1,4 +1,4 @@
-//! Who may import whom, and which crate only one place may name.
+//! Allowed imports between crates, and crates that only one place may name.
 //!
 //! Packages are compared with [`IMPORTS`], paths in the source with [`OWNED`]. An exception has a
 //! reason, and one that nothing needs any more is reported as well.
@@ -48,7 +48,7 @@ struct Exception {
 
 const EXCEPTIONS: &[Exception] = &[];
 
-/// What breaks the rules, one line each.
+/// Violations of the rules, one line each.
 pub(crate) fn check(tree: &Tree) -> Vec<String> {
     check_with(tree, EXCEPTIONS)
 }
@@ -89,7 +89,7 @@ struct Trespass {
     why: &'static str,
 }
 
-/// What a package names, in its manifest or its sources, although a rule leaves it to others.
+/// Names that a package uses, in its manifest or its sources, although a rule reserves them.
 fn trespasses(tree: &Tree, package: &Package) -> Vec<Trespass> {
     let folder = &package.folder;
     let in_manifest = OWNED.iter().filter(|(_, scope, only, _)| {

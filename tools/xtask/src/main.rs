@@ -1,11 +1,12 @@
-//! `cargo xtask`: what scripts would do, checked by the compiler.
+//! `cargo xtask`: the checks of the source tree, in Rust instead of scripts.
 //!
 //! | command | what it checks |
 //! |---|---|
 //! | `layers` | who may import whom, which crate only one place may name, circles of files |
-//! | `tidy` | lints in every package, numbers of decisions, listed test modules, invariants with a test |
+//! | `tidy` | lints in every package, numbers of decisions, listed test modules, invariants with a test, plain English |
 
 mod layers;
+mod prose;
 mod rooms;
 mod tidy;
 mod tree;
@@ -26,7 +27,7 @@ fn main() -> ExitCode {
             rooms::summary(tree).iter().for_each(|line| say(line));
             [layers::check(tree), rooms::check(tree)].concat()
         },
-        (Some("tidy"), None) => tidy::check,
+        (Some("tidy"), None) => |tree| [tidy::check(tree), prose::check(tree)].concat(),
         _ => {
             say(USAGE);
             return ExitCode::from(2);
@@ -51,6 +52,6 @@ fn run(check: Check) -> Result<ExitCode> {
 }
 
 fn say(line: &str) {
-    // Nobody is left to tell when the terminal is gone.
+    // A closed terminal is ignored.
     let _ = writeln!(std::io::stderr(), "{line}");
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::tree::{File, Tree};
 
-/// What is untidy, one line each.
+/// Violations, one line each.
 pub(crate) fn check(tree: &Tree) -> Vec<String> {
     [lints(tree), decisions(tree), suites(tree), invariants(tree), faults(tree)].concat()
 }
@@ -54,7 +54,7 @@ fn suites(tree: &Tree) -> Vec<String> {
 fn invariants(tree: &Tree) -> Vec<String> {
     const PAGE: &str = "docs/invariants.md";
     let Some(page) = text(tree, PAGE) else { return vec![format!("{PAGE}: is missing")] };
-    let known: BTreeSet<&str> = page.lines().filter_map(row_id).collect();
+    let known: BTreeSet<&str> = page.lines().filter_map(item_id).collect();
     let mut findings = Vec::new();
     let mut tested = BTreeSet::new();
     for file in tree.files.iter().filter(|file| file.path.ends_with(".rs")) {
@@ -70,11 +70,11 @@ fn invariants(tree: &Tree) -> Vec<String> {
     findings
 }
 
-/// The id of a row that promises something: `| S1 | must | ...`, or `should`.
-fn row_id(line: &str) -> Option<&str> {
-    let (id, rest) = line.strip_prefix("| ")?.split_once(" | ")?;
-    let promised = rest.starts_with("must |") || rest.starts_with("should |");
-    (promised && is_id(id)).then_some(id)
+/// The id of an item that promises something: `- **S1** (must): …`, or `should`.
+fn item_id(line: &str) -> Option<&str> {
+    let (id, rest) = line.strip_prefix("- **")?.split_once("** (")?;
+    let is_promise = rest.starts_with("must): ") || rest.starts_with("should): ");
+    (is_promise && is_id(id)).then_some(id)
 }
 
 /// Invariants that the doc lines of tests start with: `/// S1, P3: what holds`. Functions of a
@@ -105,44 +105,50 @@ fn faults(tree: &Tree) -> Vec<String> {
         tree.files.iter().map(|file| (file.path.as_str(), names_of_tests(&file.text))).collect();
     let mut findings = Vec::new();
     let mut seen = BTreeSet::new();
-    for row in page.lines().filter_map(Fault::of) {
-        let id = row.id;
+    for Fault { id, tests: names, open } in faults_of(page) {
         if !is_fault_id(id) {
             findings.push(format!("{PAGE}: `{id}` is no id of a fault"));
         }
         if !seen.insert(id) {
             findings.push(format!("{PAGE}: {id} is given twice"));
         }
-        if row.tests.is_empty() && row.open.is_none_or(|open| open.trim().is_empty()) {
+        if names.is_empty() && open.is_none_or(|open| open.trim().is_empty()) {
             findings.push(format!("{PAGE}: {id} has neither a test nor `open: ` and what is left"));
         }
-        let missing = row.tests.iter().filter(|name| !tests.iter().any(|(path, all)| holds(path, all, name)));
+        let missing = names.iter().filter(|name| !tests.iter().any(|(path, all)| holds(path, all, name)));
         findings.extend(missing.map(|name| format!("{PAGE}: {id} names `{name}`, which is no test")));
     }
     if seen.is_empty() {
-        findings.push(format!("{PAGE}: no row of a fault was found"));
+        findings.push(format!("{PAGE}: no fault was found"));
     }
     findings
 }
 
-/// A row of the page of faults: `| D1 | a few words | `room::a_test`; open: what is left |`.
+/// An entry of the page of faults: `- **D1**: a few words`, and below it an item for each test, or for what is open.
+#[derive(Debug, Default)]
 struct Fault<'a> {
     id: &'a str,
-    /// Between backquotes, before what is open.
+    /// Names of tests, such as `room::a_test`.
     tests: Vec<&'a str>,
+    /// The text behind `open: `, on its first line.
     open: Option<&'a str>,
 }
 
-impl<'a> Fault<'a> {
-    /// Nothing for the head of a table, the line below it, and what is no table.
-    fn of(line: &'a str) -> Option<Self> {
-        let mut cells = line.strip_prefix("| ")?.split('|').map(str::trim);
-        let (id, _, last) = (cells.next()?, cells.next()?, cells.next()?);
-        let (tests, open) =
-            last.split_once("open: ").map_or((last, None), |(tests, open)| (tests, Some(open)));
-        let tests = tests.split('`').skip(1).step_by(2).collect();
-        (id != "id").then_some(Self { id, tests, open })
+fn faults_of(page: &str) -> Vec<Fault<'_>> {
+    let mut faults: Vec<Fault<'_>> = Vec::new();
+    for line in page.lines() {
+        if let Some((id, _)) = line.strip_prefix("- **").and_then(|rest| rest.split_once("**: ")) {
+            faults.push(Fault { id, ..Fault::default() });
+        } else if let (Some(item), Some(fault)) = (line.strip_prefix("  - "), faults.last_mut()) {
+            match item.strip_prefix("open:") {
+                Some(open) => fault.open = Some(open),
+                None => {
+                    fault.tests.extend(item.trim().strip_prefix('`').and_then(|name| name.strip_suffix('`')))
+                }
+            }
+        }
     }
+    faults
 }
 
 /// One or two capital letters and a number, as in `CL7`.
@@ -150,7 +156,8 @@ fn is_fault_id(word: &str) -> bool {
     is_id(word) || word.strip_prefix(|first: char| first.is_ascii_uppercase()).is_some_and(is_id)
 }
 
-/// Whether the file at `path` has the test `name`, and lies in the rooms that stand before it: `e2e::push::a_test`.
+/// True if the file at `path` has the test `name`, and lies in the rooms that stand before it:
+/// `e2e::push::a_test`.
 fn holds(path: &str, tests: &[&str], name: &str) -> bool {
     let mut rooms: Vec<&str> = name.split("::").collect();
     let test = rooms.pop();
@@ -225,7 +232,7 @@ mod tests {
 
     #[test]
     fn an_invariant_that_no_test_names_is_reported_and_so_is_an_unknown_one() {
-        let page = "| id | |\n|---|---|\n| S1 | must | x |\n| S2 | must | y |\n| P3 | should | z |\n| I9 | later | z |\n";
+        let page = "- **S1** (must): x\n- **S2** (must): y\n- **P3** (should): z\n- **I9** (later): z\n";
         let code = "/// S1, P3: holds.\n///\n/// More.\n#[test]\nfn a() {}\n\n/// S2: no test.\nfn b() {}\n\n\
                     /// X9: unknown.\n#[tokio::test]\nasync fn c() {}\n";
 
@@ -249,21 +256,21 @@ mod tests {
         let code =
             "#[test]\nfn helped() {}\nfn helper() {}\n\n    #[tokio::test]\n    async fn waited() {}\n";
         let found = |rows: &str| {
-            let page = format!("# Faults\n\n| id | fault | tests |\n|---|---|---|\n{rows}");
+            let page = format!("# Faults\n\n- `open: ` is explained.\n\n{rows}");
             faults(&tree(&[("docs/field-faults.md", &page), ("tests/e2e/push.rs", code)]))
         };
-        let sound = "| D1 | x | `e2e::push::helped`, `waited` |\n| CL2 | y | open: no `--flag` |\n\
-                     | N3 | z | `push::waited`; open: the rest |\n";
+        let sound = "- **D1**: x\n  y\n  - `e2e::push::helped`\n  - `waited`\n- **CL2**: y\n  - open: no `--flag`\n\
+                     - **N3**: z\n  - `push::waited`\n  - open: the rest\n";
 
         assert_eq!(found(sound), Vec::<String>::new());
         for (row, finding) in [
-            ("| D2 | x | `e2e::push::gone` |\n", "D2 names `e2e::push::gone`, which is no test"),
-            ("| D2 | x | `e2e::pull::helped` |\n", "D2 names `e2e::pull::helped`, which is no test"),
-            ("| D2 | x | `push::helper` |\n", "D2 names `push::helper`, which is no test"),
-            ("| D2 | x | mended |\n", "D2 has neither a test nor `open: ` and what is left"),
-            ("| D2 | x | open: |\n", "D2 has neither a test nor `open: ` and what is left"),
-            ("| D1 | x | `waited` |\n", "D1 is given twice"),
-            ("| CLX2 | x | `waited` |\n", "`CLX2` is no id of a fault"),
+            ("- **D2**: x\n  - `e2e::push::gone`\n", "D2 names `e2e::push::gone`, which is no test"),
+            ("- **D2**: x\n  - `e2e::pull::helped`\n", "D2 names `e2e::pull::helped`, which is no test"),
+            ("- **D2**: x\n  - `push::helper`\n", "D2 names `push::helper`, which is no test"),
+            ("- **D2**: x\n  - repaired\n", "D2 has neither a test nor `open: ` and what is left"),
+            ("- **D2**: x\n  - open:\n", "D2 has neither a test nor `open: ` and what is left"),
+            ("- **D1**: x\n  - `waited`\n", "D1 is given twice"),
+            ("- **CLX2**: x\n  - `waited`\n", "`CLX2` is no id of a fault"),
         ] {
             assert_eq!(
                 found(&format!("{sound}{row}")),
@@ -271,7 +278,7 @@ mod tests {
                 "{row}"
             );
         }
-        assert_eq!(found(""), ["docs/field-faults.md: no row of a fault was found"]);
+        assert_eq!(found(""), ["docs/field-faults.md: no fault was found"]);
         assert_eq!(faults(&tree(&[])), ["docs/field-faults.md: is missing"]);
     }
 }

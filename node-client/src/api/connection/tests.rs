@@ -18,7 +18,7 @@ fn presence() -> (watch::Sender<()>, Presence) {
     (here, presence)
 }
 
-/// Whether a request is lost by now; time only passes while nothing else can be done.
+/// True if a request is lost by now; time passes only while nothing else can run.
 async fn is_lost(lost: Pin<&mut impl Future<Output = ()>>) -> bool {
     tokio::time::timeout(GRACE * 100, lost).await.is_ok()
 }
@@ -63,7 +63,7 @@ async fn a_request_without_a_connection_waits_for_what_is_said_of_it() {
     assert!(!is_lost(lost).await);
 }
 
-/// What [`lost`] stands on: a connection of ours tells when the server has ended it.
+/// [`lost`] relies on this: a connection of ours notices when the server has ended it.
 #[tokio::test]
 async fn a_connection_that_its_server_ended_has_gone() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

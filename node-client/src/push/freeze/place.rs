@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 use serde::Serialize;
 
-use super::tree::{self, Base, Left, Tree};
-use super::{FreezeMode, full, is_full};
+use super::tree::{Base, Left, Tree};
+use super::{FreezeMode, full, is_full, tree};
 use crate::error::ClientError;
-use crate::push::database::looks_like_data;
+use crate::push::class::database::looks_like_data;
 use crate::push::stat::Mount;
 use crate::twin::{Old, is_back};
 
@@ -46,7 +46,7 @@ fn real(folder: &Path) -> PathBuf {
     folder.canonicalize().unwrap_or_else(|_| folder.to_owned())
 }
 
-/// Whether a database looks at what lies in this folder.
+/// True if a database uses the content of this folder.
 fn is_in_sight(folder: &Path) -> bool {
     looks_like_data(folder).is_some() || folder.file_name().is_some_and(|name| name == "snapshots")
 }
@@ -65,8 +65,7 @@ pub(super) fn open_first(bases: &[Base], key: &str, mode: FreezeMode) -> Result<
                 if base.is_within() {
                     let path = base.path();
                     tracing::warn!(
-                        "while this push runs, `{}` holds second names of files: nothing else on their file system \
-                         can; choose another folder there with --freeze-dir",
+                        "`{}` is used for the temporary hard links of this push, as no other folder on that file system can be used; choose another with --freeze-dir",
                         path.display()
                     );
                 }
@@ -80,10 +79,10 @@ pub(super) fn open_first(bases: &[Base], key: &str, mode: FreezeMode) -> Result<
         }
     }
     opened
-        .ok_or_else(|| Unusable::Why(why.unwrap_or_else(|| "there is no folder for second names".to_owned())))
+        .ok_or_else(|| Unusable::Why(why.unwrap_or_else(|| "no folder for temporary hard links".to_owned())))
 }
 
-/// What [`tidy`] found.
+/// Result of [`tidy`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Tidied {
     /// Folders of second names that were removed.

@@ -8,8 +8,9 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::Mode;
 
 use super::*;
-use crate::push::roots;
-use crate::push::source::FOLDER;
+use crate::push::guest::FOLDER;
+use crate::push::second_names::{BASE_NAME, is_base};
+use crate::push::select::roots;
 use crate::twin::with_old;
 
 const KEY: &str = "0123456789abcdef";
@@ -125,7 +126,7 @@ fn sorted<const N: usize>(mut inodes: [u64; N]) -> [u64; N] {
     inodes
 }
 
-/// What a scan reads of a file that was held.
+/// Content that a scan reads from a held file.
 fn frozen_content(freeze: &Freeze, held: &Held) -> String {
     assert_eq!((held.source, &held.not_frozen), (Source::Link, &None));
     let file = File::from(freeze.open(&held.stat.identity).unwrap());
@@ -146,14 +147,14 @@ fn tick(since: &Path) {
     panic!("the clock of the file system stands still");
 }
 
-/// Whether the file system shares blocks between files, asked without the code under test.
+/// True if the file system shares blocks between files, asked without the code under test.
 fn can_share(folder: &Path) -> bool {
     let (from, to) = (tempfile::tempfile_in(folder).unwrap(), tempfile::tempfile_in(folder).unwrap());
     from.write_all_at(b"x", 0).unwrap();
     rustix::fs::ioctl_ficlone(&to, &from).is_ok()
 }
 
-/// Whether a walk takes the folder for one of second names.
+/// True if a walk treats the folder as one of second names.
 fn is_left_out(folder: &Path) -> bool {
     use std::os::unix::ffi::OsStrExt;
     let Ok(names) = fs::read_dir(folder) else { return false };
@@ -183,7 +184,7 @@ fn a_held_file_has_a_second_name_and_the_link_count_of_its_owner() {
 /// C1: the content is that of the inode that was listed, up to the length that it had then.
 #[test]
 fn what_was_held_is_read_up_to_its_length_whatever_becomes_of_its_name() {
-    /// What happens to a file.
+    /// Change of a file by its owner.
     type Fate = fn(&Field, &str);
     let fates: [(&str, Fate); 6] = [
         ("appended", |field, name| field.append(name, " and more")),
@@ -255,7 +256,7 @@ fn releasing_gives_the_new_identity_of_a_file_that_nobody_touched() {
 
 #[test]
 fn releasing_gives_nothing_for_a_file_that_was_touched_since() {
-    /// What its owner does to a file `f`.
+    /// Change of a file `f` by its owner.
     type Touch = fn(&Field);
     let touches: [(&str, Touch); 7] = [
         ("written in place", |field| field.overwrite("f", "CONTENT")),
@@ -635,7 +636,7 @@ fn a_chosen_folder_with_other_things_in_it_is_not_used_and_loses_nothing() {
 
     assert_eq!(held.source, Source::Path);
     assert!(held.not_frozen.unwrap().contains("chosen"));
-    assert!(!is_left_out(&chosen), "what lies there is not in the snapshot");
+    assert!(!is_left_out(&chosen), "its files are missing from the snapshot");
     freeze.remove();
     assert_eq!(listed(&chosen), ["Cargo", "Cargo.lock"]);
     assert_eq!(fs::read_to_string(chosen.join("Cargo/src/main.rs")).unwrap(), "theirs");
@@ -715,7 +716,7 @@ fn who_wants_no_freeze_gets_none() {
 
 #[test]
 fn a_name_that_stands_for_something_else_by_now_is_to_be_looked_at_again() {
-    /// What takes the place of the name.
+    /// Replacement of the name.
     type Turn = fn(&Path);
     let turns: [(&str, Turn); 3] = [
         ("nothing", |_| {}),

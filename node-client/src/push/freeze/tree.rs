@@ -21,17 +21,12 @@ use format_spec::Xattr;
 
 use super::{FreezeMode, Kept, cstring};
 use crate::beneath::open_real;
-use crate::push::guest;
-use crate::push::source::{FOLDER, READ};
-use crate::push::stat::{Identity, Stat};
-use crate::push::xattr;
+use crate::identity::Identity;
+use crate::push::guest::{FOLDER, READ};
+use crate::push::second_names::{BASE_NAME, MARK, MOST_TREES, is_our_name, is_tree_name};
+use crate::push::stat::Stat;
+use crate::push::{guest, xattr};
 
-/// Name of the base in a root.
-pub(crate) const BASE_NAME: &str = ".astacus";
-/// Says that a folder is a base.
-pub(crate) const MARK: &str = "astacus-freeze";
-/// Pushes of the same folders that may run at once.
-const MOST_TREES: u32 = 64;
 const PRIVATE: Mode = Mode::RWXU;
 
 /// Where trees are made.
@@ -42,7 +37,7 @@ pub(super) struct Base {
     kind: BaseKind,
 }
 
-/// Whose a base is, and who may look into it.
+/// Owner of a base, and the users who can read it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum BaseKind {
     /// A folder of the user's, which is there and stays.
@@ -105,7 +100,7 @@ impl Base {
                 Ok(None) | Err(Errno::NOENT) if self.is_ours_to_make() => {}
                 opened => {
                     let opened = opened?.ok_or(Errno::NOENT)?;
-                    // Who owns it could give us other files in place of our second names.
+                    // The owner of that folder could replace our second names by other files.
                     if !is_ours(&opened)? && !take_over(above, &opened)? {
                         return Err(Errno::ACCESS);
                     }
@@ -139,7 +134,7 @@ impl Base {
     fn show_to_group(&self, above: Option<&OwnedFd>, made: &OwnedFd) -> Result<(), Errno> {
         let Some(above) = above.filter(|_| self.kind == BaseKind::Within) else { return Ok(()) };
         let group = Stat::of_file(above)?.gid;
-        // Who may not give a folder to that group is in it, or cannot help it.
+        // A user who may not give a folder to that group is in it, or cannot change it.
         let given = rustix::fs::fchown(made, None, Some(rustix::fs::Gid::from_raw(group)));
         given.or_else(|error| if error == Errno::PERM { Ok(()) } else { Err(error) })?;
         let is_folder = Stat::of_file(made)?.kind() == rustix::fs::FileType::Directory;
@@ -186,24 +181,6 @@ fn enter(base: &OwnedFd) -> Result<(), Errno> {
 /// Lets other pushes at the base.
 fn leave(base: &OwnedFd) -> Result<(), Errno> {
     rustix::fs::flock(base, FlockOperation::Unlock)
-}
-
-/// Whether a folder with these names is one that a push makes for second names, and so no data.
-pub(crate) fn is_base<'a>(names: impl Iterator<Item = &'a [u8]>) -> bool {
-    let mut is_marked = false;
-    for name in names {
-        if !is_our_name(name) {
-            return false;
-        }
-        is_marked |= name == MARK.as_bytes();
-    }
-    is_marked
-}
-
-/// Whether a name in a base is one of those that pushes make there.
-fn is_our_name(name: &[u8]) -> bool {
-    let tree = name.strip_suffix(b".lock").unwrap_or(name);
-    name == MARK.as_bytes() || std::str::from_utf8(tree).is_ok_and(is_tree_name)
 }
 
 /// An open tree. Its lock goes with it.
@@ -261,7 +238,7 @@ impl Tree {
         self.place.path()
     }
 
-    /// Whether a file here can be copied by sharing its blocks.
+    /// True if a file here can be copied by sharing its blocks.
     fn can_share_blocks(&self) -> Result<bool, Errno> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = |name: &CStr| {
@@ -277,7 +254,7 @@ impl Tree {
         Ok(copied.is_ok())
     }
 
-    /// Whether a dead push left names in it.
+    /// True if a dead push left names in it.
     pub(super) fn was_left(&self) -> bool {
         self.was_left
     }
@@ -327,8 +304,8 @@ impl Tree {
         }
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let copy = rustix::fs::openat(&self.folder, &second, flags, Mode::RUSR | Mode::WUSR)?;
-        // What is written between the look and the copy is in the copy and not in the times. Such times never
-        // come back, so the next push reads the file again.
+        // Bytes that are written between stat and copy are in the copy, but not in the times. Such times
+        // never come back, so the next push reads the file again.
         let before = Stat::of_file(&file)?;
         let copied = rustix::fs::ioctl_ficlone(&copy, &file).and_then(|()| Stat::of_file(&copy));
         match copied {
@@ -403,7 +380,7 @@ impl Tree {
     }
 }
 
-/// What a sweep left of a base.
+/// Result of a sweep of a base.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Left {
     /// There was nothing.
@@ -459,13 +436,6 @@ fn lock_first(base: &OwnedFd, key: &str) -> Result<(String, OwnedFd), Errno> {
     Err(Errno::BUSY)
 }
 
-/// Whether a push may have made a tree of this name: `<key>-<n>`.
-fn is_tree_name(name: &str) -> bool {
-    let is_key = |key: &str| key.len() == 16 && key.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let parts = name.split_once('-').map(|(key, number)| (key, number.parse::<u32>()));
-    matches!(parts, Some((key, Ok(number))) if is_key(key) && number < MOST_TREES)
-}
-
 fn lock_name(tree: &str) -> String {
     format!("{tree}.lock")
 }
@@ -499,7 +469,7 @@ fn remove_dead(base: &OwnedFd, mine: &str) {
         if let Ok(Some(lock)) = lock(base, &lock_name(tree)) {
             let removed = remove_tree(base, tree);
             let removed = removed.and_then(|()| rustix::fs::unlinkat(base, &*name, AtFlags::empty()));
-            tracing::debug!(tree, ?removed, "the second names of a dead push");
+            tracing::debug!(tree, ?removed, "the temporary hard links of a killed push");
             drop(lock);
         }
     }
@@ -546,7 +516,7 @@ fn keeping_mtime<T>(folder: &OwnedFd, change: impl FnOnce() -> Result<T, Errno>)
     let keep = rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT };
     let mtime = rustix::fs::Timespec { tv_sec: before.seconds, tv_nsec: before.nanos.into() };
     let times = Timestamps { last_access: keep, last_modification: mtime };
-    // Who may write to a folder need not own it; then its mtime shows that we were there.
+    // A user who may write to a folder need not own it; then its mtime shows the change.
     let _ = rustix::fs::futimens(folder, &times);
     Ok(changed)
 }

@@ -7,18 +7,18 @@ use format_spec::key::FileDigester;
 use format_spec::page::Content;
 use format_spec::{EntryKind, Extent, FileEnd, Xattr};
 
-use super::Scan;
 use super::reading::{Known, ReadAs, Samples, Stayed};
+use super::{Scan, formats};
+use crate::identity::{Change, Habit, Settled, Source};
 use crate::progress::Fate;
-use crate::push::change::{Change, Habit, Settled, Verdict, pick, verdict};
 use crate::push::class::Class;
-use crate::push::content::{Compared, Layout, Reading, Unread};
-use crate::push::formats;
-use crate::push::freeze::Source;
-use crate::push::list::FoundFile;
+use crate::push::find::list::FoundFile;
+use crate::push::read::{Compared, Layout, Reading, Unread, layout};
 use crate::push::report::Kind;
 use crate::push::stat::Stat;
 use crate::push::stop::Stopped;
+use crate::push::verdict::draw::pick;
+use crate::push::verdict::{Judged, Verdict};
 use crate::push::xattr;
 use crate::state::{Origin, Remembered, Slot, Sure};
 
@@ -26,10 +26,10 @@ use crate::state::{Origin, Remembered, Slot, Sure};
 /// its first.
 const SAMPLES: u64 = 3;
 
-const SAMPLE_DIFFERS: &str = "a sample of the old content was not what it should be";
+const SAMPLE_DIFFERS: &str = "a sample of the old content had changed: the file was read in full";
 
 /// Why a file is not compared whole that may have been written to without another mtime.
-const TOO_MANY: &str = "only the ctime changed, as that of many files: samples were compared, if anything";
+const TOO_MANY: &str = "only the ctime changed, as for many files: at most samples were compared";
 
 /// Why what is remembered of a file was of no use.
 pub(super) enum Useless {
@@ -93,17 +93,18 @@ impl Scan<'_> {
         }
         let remembered = self.memory.find(&found.path, &found.stat.identity);
         if let Some(why) = &found.not_frozen {
-            let why = if found.source == Source::Path { format!("not frozen: {why}") } else { why.clone() };
+            let why = if found.source == Source::Path {
+                format!("read without protection from changes: {why}")
+            } else {
+                why.clone()
+            };
             self.reader.tally.fallback(&why, &found.path);
         }
         let Some(remembered) = self.stop.pass(remembered)? else {
             return self.whole(found, Known::No, Habit::UNKNOWN);
         };
         let Some(slot) = remembered.slot else { return self.whole(found, Known::Yes, Habit::UNKNOWN) };
-        let change = Change::since(&slot, &remembered, &found.stat);
-        let class = self.classes.of(&found.path);
-        let habit = self.habit(found, &slot, change, class, &remembered);
-        let verdict = verdict(class, change, slot.settled, habit.trust());
+        let Judged { class, habit, verdict, .. } = self.judged(found, &slot, &remembered);
         let verdict = self.affordable(found, verdict, remembered.sure);
         let replayed = match verdict {
             Verdict::Whole => return self.whole(found, Known::Yes, habit),
@@ -117,7 +118,7 @@ impl Scan<'_> {
         }
     }
 
-    /// What can be done of a verdict that many files have.
+    /// Affordable form of a verdict that many files have.
     fn affordable(&mut self, found: &FoundFile, verdict: Verdict, sure: Sure) -> Verdict {
         let is_in_doubt = verdict == Verdict::Compare || (verdict == Verdict::Check && sure == Sure::Yes);
         if !is_in_doubt {
@@ -131,29 +132,22 @@ impl Scan<'_> {
         affordable
     }
 
-    /// How the file is written, as far as that was seen.
-    fn habit(
-        &mut self,
-        found: &FoundFile,
-        slot: &Slot,
-        change: Change,
-        class: Class,
-        remembered: &Remembered,
-    ) -> Habit {
-        // Of a push that was cut short, not every comparison came to its end; of a file that was only taken for the
-        // same, none counts.
-        let is_proved = remembered.origin != Origin::Journal && remembered.sure == Sure::Yes;
-        let habit = slot.habit.after(change);
-        if habit == Habit::InPlace || class != Class::Auto || change != Change::Grown {
-            return if is_proved || habit == Habit::InPlace { habit } else { Habit::UNKNOWN };
+    /// Returns the verdict on a file: that of its row, or a new one if the row has none, or if its saved
+    /// state was dropped since.
+    fn judged(&mut self, found: &FoundFile, slot: &Slot, remembered: &Remembered) -> Judged {
+        let judged = found.judged.filter(|judged| judged.origin == remembered.origin);
+        let judged =
+            judged.unwrap_or_else(|| Judged::of(self.classes.of(&found.path), slot, remembered, &found.stat));
+        let grows = matches!(judged.verdict, Verdict::Append | Verdict::Prove);
+        if grows && judged.class == Class::Auto && self.is_of_a_store(found) {
+            return Judged { habit: Habit::InPlace, verdict: Verdict::Whole, ..judged };
         }
-        let is_known =
-            self.opener.open(found).is_ok_and(|file| formats::is_written_in_place(&found.path, &file));
-        match is_proved {
-            _ if is_known => Habit::InPlace,
-            true => habit,
-            false => Habit::UNKNOWN,
-        }
+        judged
+    }
+
+    /// True if the file is of a format that is written in place.
+    fn is_of_a_store(&mut self, found: &FoundFile) -> bool {
+        self.opener.open(found).is_ok_and(|file| formats::is_written_in_place(&found.path, &file))
     }
 
     /// Takes the file from memory. If that was not possible, nothing of it is left.
@@ -167,7 +161,7 @@ impl Scan<'_> {
         let mark = self.mark();
         let hash = self.domain.link_group(found.path.as_bytes());
         let known_len = remembered.entry.size;
-        // What is written in place and grows has a head as a rule, which says how long it is.
+        // A file that is written in place and grows usually has a head with its length.
         let head = matches!(verdict, Verdict::Append | Verdict::Prove).then_some(0);
         let samples = (0..SAMPLES).map(|n| pick(self.draw.seed() ^ hash, n, known_len)).chain(head).collect();
         let replay = Replay {
@@ -274,9 +268,9 @@ impl Scan<'_> {
         }
     }
 
-    /// As what a file is taken that is in memory: as it was listed. If it grew since and its owner is not known to
-    /// append only, it may have been written to in its middle as well, and then was never of the listed length with
-    /// these bytes: it is taken as it is when it is opened.
+    /// State with which the reuse of a file is recorded: that of the list. If the file grew since and its
+    /// owner is not known to append only, its middle may have changed as well, and then it never had the
+    /// listed length with these bytes: it is stored in its state at opening.
     fn replayed_as(&mut self, replay: &mut Replay<'_>, habit: Habit) -> Result<Stat, Useless> {
         let found = replay.found;
         if replay.verdict != Verdict::Prove || found.source == Source::Copy {
@@ -362,8 +356,8 @@ impl Scan<'_> {
         }
     }
 
-    /// As [`compare`](Self::compare), for a file without any sign of a change. If it has gone meanwhile,
-    /// what is known of it stands.
+    /// Like [`compare`](Self::compare), for a file that seems unchanged. If it has vanished meanwhile, its
+    /// saved state is used.
     fn rehash(&mut self, replay: &mut Replay<'_>, extent: &Extent) -> Result<(), Useless> {
         let Ok(file) = self.opened(replay) else { return Ok(()) };
         let compared = self.reader.compare(&file, replay.at, extent)?;
@@ -372,7 +366,9 @@ impl Scan<'_> {
             Compared::Same => Ok(()),
             // It changed after it was listed: that is a sign.
             Compared::Differs if !self.is_as_listed(replay) => Err(Useless::Moved),
-            Compared::Differs => Err(Useless::Differs("the content had changed without a sign")),
+            Compared::Differs => {
+                Err(Useless::Differs("the content had changed although size and times had not"))
+            }
         }
     }
 
@@ -427,9 +423,4 @@ impl Scan<'_> {
 enum Last {
     Yes,
     No,
-}
-
-/// How a file lies on its disk.
-pub(super) fn layout(stat: &Stat) -> Layout {
-    if stat.allocated < stat.identity.size { Layout::Sparse } else { Layout::Dense }
 }

@@ -7,17 +7,17 @@ use format_spec::{Extent, FileDigest, FileEnd, Timestamp};
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
-use super::files::layout;
-use super::{Scan, Strict, ticked};
-use crate::push::change::{Change, Habit, Settled, Trust, pick};
+use super::{Scan, ticked};
+use crate::identity::{Change, Habit, Identity, Settled, Source, Trust};
 use crate::push::class::Class;
-use crate::push::content::{Compared, Reading, Unread};
-use crate::push::freeze::Source;
-use crate::push::list::FoundFile;
+use crate::push::find::list::FoundFile;
+use crate::push::find::walk::reason;
+use crate::push::options::Strict;
+use crate::push::read::{Compared, Reading, Unread, layout};
 use crate::push::report::Kind;
-use crate::push::stat::{Identity, Stat};
+use crate::push::stat::Stat;
 use crate::push::stop::Stopped;
-use crate::push::walk::reason;
+use crate::push::verdict::draw::pick;
 use crate::push::xattr;
 use crate::twin::{Old, is_back};
 
@@ -27,27 +27,27 @@ const READS: u32 = 3;
 const READS_OF_SHRINKING: u32 = 10;
 /// Extents of a file that are compared afterwards where little speaks against it.
 const SAMPLES: usize = 3;
-/// And where all of it must be what it was: 16 GiB in chunks of 256 KiB, in 3 MiB of memory.
+/// Most samples where all content must be unchanged: 16 GiB in chunks of 256 KiB, in 3 MiB of memory.
 const MOST_SAMPLES: usize = 65_536;
 
 const AGAIN: &str = "changed while it was read: read again";
-const SHORTER: &str = "became shorter each time it was read";
+const SHORTER: &str = "was truncated each time it was read";
 /// Why a file is in the snapshot in a later state than the others.
-const MOVED_ON: &str = "changed between the freeze and its reading: stored as it was when it was opened";
-const FUZZY: &str = "was written to each time it was read: its owner's log repairs what was read last";
-const TORN: &str = "was written to each time it was read: what was read last is kept, a mixture of states";
-const CUT: &str =
-    "became shorter between the freeze and its reading: what was cut off is not in the snapshot";
-const RECYCLED: &str = "was given another name, or deleted, and written to before it was read";
+const MOVED_ON: &str = "changed between freeze and read: stored in its state at opening";
+const FUZZY: &str =
+    "was written to during each read: stored as last read, to be repaired from its owner's log";
+const TORN: &str = "was written to during each read: stored as last read, a mixture of states";
+const CUT: &str = "was truncated between freeze and read: the removed end is not in the snapshot";
+const RECYCLED: &str = "was renamed or deleted, and written to, before it was read";
 
-/// Whether the push before had the file.
+/// Presence of the file in the push before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Known {
     Yes,
     No,
 }
 
-/// What becomes of a reading during which the file changed.
+/// Handling of a file that changed during a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Attempt {
     /// It is dropped.
@@ -67,17 +67,17 @@ enum Read {
     Reported,
 }
 
-/// As what an open file is read.
+/// State in which an open file is read.
 pub(super) enum ReadAs {
-    /// As it was frozen, and as far.
+    /// The frozen state, with its length.
     Frozen(Stat),
-    /// As it is now: a later state of it, but one.
+    /// The present state: later, but consistent.
     Later(Stat),
-    /// Not at all: its name stands for something else by now, and so do its bytes.
+    /// The file is not read: its name belongs to another file by now, and so do its bytes.
     Nothing,
 }
 
-/// Whether a file that was just read is one state of itself.
+/// Result of a check that a file that was just read is one state of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stayed {
     Yes,
@@ -102,7 +102,7 @@ impl Samples {
         Self { seed, most: SAMPLES, seen: 0, chosen: Vec::new(), last: None }
     }
 
-    /// As many as it takes to trust `habit`.
+    /// Samples: as many as it takes to trust `habit`.
     pub(super) fn of(seed: u64, habit: Habit) -> Self {
         let most = if habit.trust() == Trust::NotYet { MOST_SAMPLES } else { SAMPLES };
         Self { most, ..Self::few(seed) }
@@ -184,7 +184,7 @@ impl Scan<'_> {
             }
         };
         let mark = self.mark();
-        // What may be a mixture is no start for the next push.
+        // A possible mixture is no base for the next push.
         let slot = (attempt == Attempt::First).then(|| self.slot(found, &stat, before, habit));
         let (xattrs, slot) = match found.xattrs.clone().map_or_else(|| xattr::of_file(&file), Ok) {
             Ok(xattrs) => (xattrs, slot),
@@ -245,7 +245,7 @@ impl Scan<'_> {
     /// A later state of the file than that which was frozen is in the snapshot.
     pub(super) fn moved_on(&mut self, found: &FoundFile, stored: &Stat) {
         self.reader.tally.moved_on(MOVED_ON, &found.path);
-        // What was cut off is nowhere else in the snapshot, and was to be kept by the second name.
+        // The removed end is nowhere else in the snapshot, although the second name should have kept it.
         let is_cut = found.source == Source::Link && stored.identity.size < found.stat.identity.size;
         if is_cut && self.classes.of(&found.path) != Class::Logged {
             self.problem(&found.path, CUT.to_owned());
@@ -254,7 +254,7 @@ impl Scan<'_> {
         }
     }
 
-    /// As what an open file is read: as it was frozen, as far as that is still there.
+    /// State in which an open file is read: the frozen one, as far as it still exists.
     pub(super) fn read_as(&mut self, found: &FoundFile, at_open: &Stat, habit: Habit) -> ReadAs {
         let links = if found.source == Source::Path { at_open.links } else { found.stat.links };
         let later = Stat { links, ..*at_open };
@@ -276,7 +276,7 @@ impl Scan<'_> {
         }
     }
 
-    /// Whether the name under which the file was found still stands for it.
+    /// True if the name under which the file was found still belongs to it.
     fn is_named_so(&mut self, found: &FoundFile) -> bool {
         if is_back(Old::NameOfTheFreeze) {
             return true;
@@ -289,7 +289,7 @@ impl Scan<'_> {
         at_open.identity.size == 0 && self.classes.of(&found.path) == Class::Logged
     }
 
-    /// What an open file must still be for its new end to fit the old start: as what it is read.
+    /// Identity that an open file must still have for its new end to fit the old start.
     pub(super) fn reference(&self, found: &FoundFile, read_as: &Stat, file: &OwnedFd) -> Option<Identity> {
         match found.source {
             // A copy has an identity of its own.
@@ -316,9 +316,9 @@ impl Scan<'_> {
         Ok(if self.still_there(file, samples, SAMPLES)? { Stayed::Yes } else { Stayed::No })
     }
 
-    /// Whether the file that was just read is one state of itself: it did not change meanwhile, or it
-    /// only grew, or lost or got a name, which is taken for granted where samples of what was read are
-    /// still there; where growth is not trusted yet, where all of it is.
+    /// Checks that a file that was just read is one state of itself: it did not change meanwhile, or it only
+    /// grew, or lost or got a name. Growth and changes of names are accepted if samples of the content are
+    /// unchanged, or, where growth is not trusted yet, if all content is unchanged.
     pub(super) fn stayed(
         &mut self,
         found: &FoundFile,
@@ -335,7 +335,7 @@ impl Scan<'_> {
             (Change::Grown, Class::Immutable) if is_back(Old::NothingMayGrow) => return Ok(Stayed::Grew),
             // A table that is being written when it is listed is read as far as it was listed.
             (Change::Grown, Class::AppendOnly | Class::Immutable) => return Ok(Stayed::Yes),
-            // Who deletes, moves or links a file changes its ctime: that is what it was frozen against.
+            // Deleting, moving or linking a file changes its ctime: the freeze protects against exactly that.
             (Change::Stamp | Change::Named, Class::Auto | Class::Mutable | Class::Logged) => SAMPLES,
             (Change::Grown, Class::Auto) => match habit.trust() {
                 Trust::Earned => SAMPLES,
@@ -348,7 +348,7 @@ impl Scan<'_> {
         Ok(if self.still_there(file, samples, most)? { Stayed::Yes } else { Stayed::No })
     }
 
-    /// Whether samples of what was just read are what the file holds.
+    /// Compares samples of the content that was just read with the file.
     pub(super) fn still_there(
         &mut self,
         file: &OwnedFd,
@@ -365,7 +365,7 @@ impl Scan<'_> {
         Ok(true)
     }
 
-    /// Whether the old length of a file that is longer now is still a state of it.
+    /// True if the old length of a grown file is still the length of a consistent state.
     fn may_append(&self, found: &FoundFile, habit: Habit) -> bool {
         match self.classes.of(&found.path) {
             Class::Immutable if is_back(Old::NothingMayGrow) => false,

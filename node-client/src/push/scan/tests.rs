@@ -41,12 +41,11 @@ const REPOSITORY: RepositoryId = RepositoryId::from_bytes([1; 16]);
 const MIN_CHUNK: usize = 64;
 const MAX_CHUNK: usize = 1024;
 /// Why a file is read whole that does not hold what is known of it.
-const DIFFERS: &str = "a sample of the old content was not what it should be";
+const DIFFERS: &str = "a sample of the old content had changed: the file was read in full";
 
 /// Why a file is in the snapshot in a later state than the others.
-const MOVED_ON: &str = "changed between the freeze and its reading: stored as it was when it was opened";
-const CUT: &str =
-    "became shorter between the freeze and its reading: what was cut off is not in the snapshot";
+const MOVED_ON: &str = "changed between freeze and read: stored in its state at opening";
+const CUT: &str = "was truncated between freeze and read: the removed end is not in the snapshot";
 
 /// The chunks that a server has.
 type Server = Mutex<HashMap<ChunkId, Vec<u8>>>;

@@ -1,4 +1,4 @@
-//! What is in a folder before anything is restored into it.
+//! Content of a folder before the restore.
 
 use std::collections::HashMap;
 use std::ffi::CStr;
@@ -9,19 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, RawDir, Stat};
 use rustix::io::Errno;
 
-/// What the names of unfinished files start with.
-pub(crate) const TEMPORARY: &str = ".astacus-tmp-";
-/// Hex digits behind that: the run. A dash and a decimal number follow.
-const RUN_DIGITS: usize = 16;
-
-/// Whether a restore gives this name to what is not finished.
-pub(crate) fn is_temporary(name: &[u8]) -> bool {
-    let parts = name.strip_prefix(TEMPORARY.as_bytes()).and_then(|rest| rest.split_at_checked(RUN_DIGITS));
-    let Some((run, number)) = parts else { return false };
-    let is_hex = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-    let number = number.strip_prefix(b"-").unwrap_or_default();
-    run.iter().all(is_hex) && !number.is_empty() && number.iter().all(u8::is_ascii_digit)
-}
+use crate::leftover::is_temporary;
 
 /// Which file, folder or link a name stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,17 +19,17 @@ pub(crate) struct Inode {
 }
 
 impl Inode {
-    /// Of an open one.
+    /// Inode of an open file.
     pub(crate) fn of_file(file: impl AsFd) -> Result<Self, Errno> {
         rustix::fs::fstat(file).map(|stat| Self::of(&stat))
     }
 
-    /// Of a name; a link is not followed.
+    /// Inode of a name; a link is not followed.
     pub(crate) fn of_name(folder: impl AsFd, name: &[u8]) -> Result<Self, Errno> {
         rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW).map(|stat| Self::of(&stat))
     }
 
-    /// Of what was looked at.
+    /// Inode from a stat.
     pub(crate) fn of(stat: &Stat) -> Self {
         Self { dev: stat.st_dev, ino: stat.st_ino }
     }
@@ -55,8 +43,8 @@ impl Inode {
 pub(crate) struct Before(Mutex<HashMap<Vec<u8>, Inode>>);
 
 impl Before {
-    /// What is in the open folder now. Names of unfinished files are no part of it: those of dead restores are
-    /// removed, and counted in `removed`.
+    /// Current content of the open folder. Names of unfinished files are no part of it: those of dead
+    /// restores are removed, and counted in `removed`.
     pub(super) fn list(folder: BorrowedFd<'_>, removed: &mut u64) -> io::Result<Self> {
         let mut names = HashMap::new();
         for_each_name(folder, |name| {
@@ -69,18 +57,18 @@ impl Before {
         Ok(Self(Mutex::new(names)))
     }
 
-    /// Whether there is nothing to replace.
+    /// True if there is nothing to replace.
     pub(super) fn is_empty(&self) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
-    /// Whether exactly this name was there, and has not been replaced.
+    /// True if exactly this name was there, and has not been replaced.
     pub(crate) fn has(&self, name: &[u8]) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(name)
     }
 
-    /// Whether what has this name now, `inode`, was there before, under this spelling or another. The next who
-    /// asks about it is told no.
+    /// True if `inode`, which has this name now, was there before, under this spelling or another. The next
+    /// who asks about it is told no.
     pub(crate) fn take(&self, name: &[u8], inode: Inode) -> bool {
         let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if names.remove(name).is_some() {
@@ -94,7 +82,7 @@ impl Before {
 /// Calls `visit` for each name but `.` and `..`.
 pub(super) fn for_each_name(folder: BorrowedFd<'_>, mut visit: impl FnMut(&CStr)) -> io::Result<()> {
     let mut buffer = Vec::with_capacity(32 << 10);
-    // What a visitor removes must not change what is listed: all names come first.
+    // Files that a visitor removes must not change the list: all names come first.
     let mut names = Vec::new();
     let mut entries = RawDir::new(folder, buffer.spare_capacity_mut());
     while let Some(entry) = entries.next() {
@@ -127,24 +115,6 @@ fn remove_leftover(folder: BorrowedFd<'_>, name: &CStr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_names_that_a_restore_makes_are_taken_for_unfinished() {
-        for name in [".astacus-tmp-0123456789abcdef-0", ".astacus-tmp-ffffffffffffffff-123"] {
-            assert!(is_temporary(name.as_bytes()), "{name}");
-        }
-        for name in [
-            ".astacus-tmp-",
-            ".astacus-tmp-0123456789abcdef",
-            ".astacus-tmp-0123456789abcdef-",
-            ".astacus-tmp-0123456789abcdeF-1",
-            ".astacus-tmp-0123456789abcdef-1x",
-            ".astacus-tmp-0123-1",
-            "x.astacus-tmp-0123456789abcdef-1",
-        ] {
-            assert!(!is_temporary(name.as_bytes()), "{name}");
-        }
-    }
 
     #[test]
     fn what_was_there_is_replaced_once_under_whatever_spelling() {

@@ -1,5 +1,6 @@
 use super::*;
 use crate::beneath::walk_beneath;
+use crate::leftover::TEMPORARY;
 use std::os::unix::fs::symlink;
 
 fn target() -> (tempfile::TempDir, Target) {

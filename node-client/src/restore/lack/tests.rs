@@ -1,7 +1,8 @@
 use format_spec::id::FileDigest;
+use format_spec::key::MasterKey;
 use format_spec::manifest::{MAX_PROBLEMS, Moment, Problem, PushStats, Totals};
-use format_spec::page::Content;
-use format_spec::{FORMAT_VERSION, Timestamp};
+use format_spec::page::{Content, Record};
+use format_spec::{ChunkId, FORMAT_VERSION, FileEnd, NodeName, Timestamp};
 
 use super::*;
 
@@ -61,11 +62,13 @@ fn manifest(problems: &[&str]) -> Manifest {
     }
 }
 
-/// What `pattern` chooses of these records and is not whole: `None` if all of it is.
+/// Files of these records that `pattern` chooses and that are not whole: `None` if all are.
 fn lack(manifest: &Manifest, records: &[Vec<Record>], pattern: &str) -> Option<(u64, Vec<String>)> {
     let filter = Filter::new(&[pattern.to_owned()], &[]).unwrap();
     let mut survey = Survey::new(manifest, &filter);
-    records.iter().flatten().for_each(|record| survey.record(record));
+    let domain = MasterKey::from_bytes([7; 32]).domain(&manifest.cluster);
+    let mut assembler = Assembler::new(domain, Roots::new(&manifest.roots), Depth::Tree);
+    assembler.page(ChunkId::from_bytes([1; 32]), records.concat(), |part| survey.part(part)).unwrap();
     let Lack { files, first, .. } = survey.finish()?;
     Some((files, first.into_iter().map(|(path, _)| path.to_string()).collect()))
 }
@@ -158,5 +161,5 @@ fn a_lack_names_the_first_few_and_counts_the_others() {
         text(1_500, first),
         "1,500 files are missing or torn on node `n`: `/r/a` (vanished), `/r/b` (closed) and 1,498 more"
     );
-    assert!(text(2, Vec::new()).ends_with("the snapshot does not say which"));
+    assert!(text(2, Vec::new()).ends_with("the snapshot does not name them"));
 }

@@ -38,7 +38,7 @@ pub(super) fn entry(text: &str, kind: EntryKind) -> Entry {
     }
 }
 
-/// What becomes of a blob on its way.
+/// Fate of a blob on its way.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Fate {
     /// Its bytes change.

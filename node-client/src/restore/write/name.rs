@@ -9,9 +9,10 @@ use rustix::fs::{AtFlags, CWD, FlockOperation, RenameFlags};
 use rustix::io::Errno;
 
 use crate::error::ClientError;
+use crate::leftover::TEMPORARY;
 use crate::restore::attributes::by_handle;
 use crate::restore::failed::{Obstacle, Why};
-use crate::restore::folder::{Before, Existing, Inode, SAME_NAME, TEMPORARY};
+use crate::restore::folder::{Before, Existing, Inode, SAME_NAME};
 
 /// Makes names that nothing else has: a random number for the run, and a count.
 pub(in crate::restore) struct TemporaryNames {
@@ -55,7 +56,7 @@ impl Named {
 impl Drop for Named {
     fn drop(&mut self) {
         if let Some(name) = &self.name {
-            // Nothing to do about a failure here: the next restore into this folder removes it.
+            // A failure here is ignored: the next restore into this folder removes the file.
             let _ = rustix::fs::unlinkat(&*self.folder, &**name, AtFlags::empty());
         }
     }
@@ -66,7 +67,7 @@ impl Drop for Named {
 pub(super) struct Place<'a> {
     pub(super) folder: &'a Arc<OwnedFd>,
     pub(super) name: &'a [u8],
-    /// What was in the folder before.
+    /// Content of the folder before.
     pub(super) before: &'a Before,
     pub(super) existing: Existing,
 }
@@ -89,12 +90,12 @@ impl From<Errno> for Refused {
 }
 
 impl Refused {
-    /// What stands in the way, if the system's own refusal is `obstacle`.
+    /// The obstacle, where `obstacle` converts a refusal of the system.
     pub(super) fn obstacle(self, obstacle: impl FnOnce(Errno) -> Obstacle) -> Obstacle {
         let why = match self {
             Self::System(error) => return obstacle(error),
             Self::Taken => SAME_NAME,
-            Self::Swapped => "another process put something else in its place while it was restored",
+            Self::Swapped => "another process replaced it during the restore",
         };
         Obstacle::Name(Why::not_made(why.to_owned()))
     }
@@ -142,7 +143,7 @@ impl Place<'_> {
             // The temporary name goes when it is dropped.
             Ok(()) => return check(self.folder, self.name, inode),
             Err(Errno::EXIST) => self.make_way()?,
-            // Nor can it make hard links: the best that can be had is to look first.
+            // This file system has no hard links either: the best way is to look first.
             Err(_) => match self.look() {
                 Ok(_) => self.make_way()?,
                 Err(Refused::System(Errno::NOENT)) => {}
@@ -165,7 +166,7 @@ impl Place<'_> {
         check(self.folder, self.name, inode)
     }
 
-    /// Whether what has the name may be replaced: only what was there before this restore.
+    /// Allows replacing the file with this name only if it existed before this restore.
     fn make_way(&self) -> Result<(), Refused> {
         let there = self.look()?;
         if self.existing == Existing::Replace && self.before.take(self.name, there) {

@@ -1,6 +1,7 @@
 use super::*;
+use crate::leftover::TEMPORARY;
 use crate::restore::attributes::{NotSet, Note, Setuid};
-use crate::restore::folder::{Choice, Existing, TEMPORARY};
+use crate::restore::folder::{Choice, Existing};
 use format_spec::{EntryKind, EntryPath, Timestamp, Xattr};
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
@@ -59,7 +60,7 @@ impl Scene {
         FileJob::new(at(name), Entry { size, ..entry(name, EntryKind::File) }, Arc::clone(&self.top))
     }
 
-    /// As on a file system that cannot make files without a name.
+    /// Simulates a file system that cannot make files without a name.
     fn with_names(self) -> Self {
         self.writer.nameless.store(false, Ordering::Relaxed);
         self
@@ -268,7 +269,9 @@ fn what_this_restore_made_is_never_replaced() {
             let hard = scene.hard_link("f", ("g", scene.inode("g")));
 
             assert!(matches!(first, Finished::Restored(_)) && matches!(other, Finished::Restored(_)));
-            assert!(matches!(&second, Finished::Failed(why) if why.to_string().contains("takes its name")));
+            assert!(
+                matches!(&second, Finished::Failed(why) if why.to_string().contains("treats its name as equal"))
+            );
             assert!(matches!(link, Err(Obstacle::Name(_))) && matches!(hard, Err(Obstacle::Name(_))));
             assert_eq!(std::fs::read(scene.path("f")).unwrap(), b"one", "{existing:?} {with_names}");
             assert_eq!(scene.names(), ["f", "g"]);

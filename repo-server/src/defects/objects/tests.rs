@@ -75,7 +75,7 @@ fn what_nothing_needs_is_not_remembered() {
     assert!(is_up(&world));
 }
 
-/// What is said of a snapshot goes in the batch that purges it, and the alarm with it.
+/// Rows about a snapshot are deleted in the batch that purges it, and the alarm with them.
 #[test]
 fn what_is_said_of_a_snapshot_goes_with_it() {
     let world = World::new();

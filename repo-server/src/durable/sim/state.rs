@@ -1,4 +1,4 @@
-//! What the simulated disk holds, as programs see it and as a power cut would leave it.
+//! Content of the simulated disk, as programs see it and after a power cut.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -41,7 +41,7 @@ enum Inode {
 pub(super) struct FileNode {
     seen: Vec<u8>,
     durable: Vec<u8>,
-    /// Whether a sync has something to write. A failed sync clears it, which loses the data.
+    /// True if a sync has changes to write. A failed sync clears it, which loses the data.
     dirty: bool,
 }
 
@@ -176,7 +176,7 @@ impl State {
         Ok(taken)
     }
 
-    /// Whether the step that was started last, a sync of the kind that `kind` is about, is a lie.
+    /// True if the last step, a sync of the kind of `kind`, has no effect.
     fn lies(&self, kind: Lie) -> bool {
         match self.lie {
             Some(Lie::SyncAt(number)) => number.checked_add(1) == Some(self.steps.len()),

@@ -9,7 +9,7 @@ use super::super::{make_folder, publish, remove, sweep_temporaries};
 /// Long enough for several writes and several sectors of the model.
 const CONTENT: &[u8] = b"the content of a pack, in several pieces";
 
-/// What a checker found wrong after a cut.
+/// Loss that a checker found after a cut.
 #[derive(Debug, PartialEq, Eq)]
 enum Loss {
     /// An acknowledged file is not there.
@@ -27,7 +27,7 @@ enum Loss {
 struct Break {
     /// The process stops before this step.
     at: usize,
-    /// What the power cut leaves; none: the machine stays up.
+    /// State after the power cut; `None`: the machine stays up.
     power: Option<Survivors>,
 }
 

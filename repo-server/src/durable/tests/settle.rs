@@ -1,4 +1,4 @@
-//! What an earlier process left, on disks where not all of it can be synced.
+//! Files of an earlier process, on disks where not all of them can be synced.
 
 use std::io;
 use std::os::unix::fs::symlink;

@@ -158,7 +158,7 @@ fn one_goes(world: &mut World) -> (SnapshotId, ObjectName) {
     (kept, pack_object(&world.store.pack_row(row.pack).unwrap().id))
 }
 
-/// What goes while it is counted is not taken for damage.
+/// A pack that is deleted during the count is not treated as damage.
 #[test]
 fn stats_beside_a_run_count_what_is_still_there() {
     for (op, area) in [(Op::Get, "manifests"), (Op::GetRanges, "packs")] {
@@ -170,7 +170,7 @@ fn stats_beside_a_run_count_what_is_still_there() {
         let report = world.wait(stats::run(&world.store, None)).unwrap();
 
         assert!(!site.is_waiting(), "{op:?}");
-        assert!(!world.objects("packs").contains(&pages.as_str().to_owned()), "it was written anew");
+        assert!(!world.objects("packs").contains(&pages.as_str().to_owned()), "it was rewritten");
         let counted: Vec<u64> = report.nodes.iter().map(|node| node.snapshots).collect();
         assert_eq!((counted, &report.not_counted), (vec![1], &vec![]), "{op:?}: {report:?}");
         let after = world.wait(stats::run(&world.store, None)).unwrap();
@@ -236,7 +236,7 @@ fn a_question_between_whose_two_looks_at_the_index_a_blob_moves_is_answered() {
         lock(&collector).gc(Delays::Skip);
     };
     let hooked = HookedIndex { inner: index, hook: Mutex::new(Some(Box::new(hook))) };
-    // As after a restart: it has no row of a pack in memory.
+    // A restarted server has no row of a pack in memory.
     let server = Parts { site, ..Parts::default() }.over(hooked).serve();
     let domain = server.domain(&"c".parse().unwrap());
 

@@ -10,7 +10,7 @@ use crate::site::faulty::{Fault, FaultKind, FaultySite, Refusal};
 use crate::site::{Op, StoreSite};
 use crate::testing::{Tree, World, tree};
 
-/// What was acknowledged before the cut, and stays.
+/// Acknowledged state before the cut, which must survive.
 struct Kept {
     id: SnapshotId,
     tree: Tree,

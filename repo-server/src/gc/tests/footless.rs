@@ -82,7 +82,7 @@ fn a_pack_whose_footer_a_check_found_damaged_is_written_anew() {
         for at in [in_footer, |_| 20] {
             let (world, snapshot) = pushed();
             damage(&world, &packs(&world, kind)[0], at);
-            // Nobody has looked, and little of it is dead.
+            // No check has run, and little of it is dead.
             assert_eq!(world.gc(Delays::Skip).repacked.count, 0, "{kind:?}");
             assert_eq!(check(&world).corrupt, 1, "{kind:?}");
             assert!(is_up(&world, AlarmCode::DamagedObjects));

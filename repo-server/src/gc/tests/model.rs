@@ -56,7 +56,7 @@ struct Push {
     /// Contents that are still to be asked for; those of the base are taken for granted.
     to_ask: Vec<Vec<u8>>,
     page: Option<(format_spec::ChunkId, usize)>,
-    /// What excuses a broken promise: its session is over, or a crash took what waited in memory.
+    /// True if a broken promise is excused: its session has ended, or a crash lost the waiting data.
     excused: bool,
 }
 
@@ -74,7 +74,7 @@ struct Model {
     log: Vec<String>,
 }
 
-/// What the model found wrong.
+/// Verdict of the model.
 type Found = Result<(), String>;
 
 impl Model {
@@ -327,7 +327,7 @@ fn explore(first: u64, sequences: u64, removed: &[Rule]) -> Option<String> {
 
 fn run(seed: u64, removed: &[Rule]) -> Found {
     let mut model = Model::new(seed, removed);
-    // Where it panicked is on standard error; what led there is in the log.
+    // Standard error has the panic; the log has the steps before it.
     let found = std::panic::catch_unwind(AssertUnwindSafe(|| model.run(removed)));
     let found = found.unwrap_or_else(|_| Err("a panic".to_owned()));
     found.map_err(|loss| format!("ASTACUS_TEST_SEED={seed}: {loss}\n{}", model.log.join("\n")))

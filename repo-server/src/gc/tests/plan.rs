@@ -1,4 +1,4 @@
-//! What a plan tells: each idle row once, in little memory, as a run then does it.
+//! Report of a plan: each idle row once, with little memory, exactly as a run then does it.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -66,7 +66,7 @@ fn plan(world: &World) -> GcReport {
     world.gc_as(GcRequest { delays: Delays::Skip, ..GcRequest::default() }).unwrap()
 }
 
-/// What is shown is what there is, and what is told to be held is what is idle since a session's start.
+/// The report shows each existing row, and as kept those rows that are idle since a session's start.
 #[track_caller]
 fn check(world: &World) {
     let idle = idle(world);
@@ -111,7 +111,7 @@ fn damage(world: &World, id: ChunkId) {
     assert_eq!(blobs::mark(&world.store, &[damage]).unwrap(), 1);
 }
 
-/// Whether the queue leads to a row as one of its pack, and as one of its own.
+/// True if the queue leads to a row both through its pack and by itself.
 fn items(world: &World, id: ChunkId) -> (bool, bool) {
     let ChunkRow { kind, idle_since: since, pack: number, .. } = row(world, id);
     let has = |item: IdleKey| world.index.get(Table::Idle, &item.encode()).unwrap().is_some();

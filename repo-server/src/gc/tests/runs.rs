@@ -1,4 +1,4 @@
-//! What a run does, and what it costs.
+//! Effects of a run, and its cost.
 
 use std::time::Duration;
 
@@ -87,7 +87,7 @@ fn what_a_dead_push_sent_goes_after_its_session() {
     assert_eq!((report.chunks.count, report.pinned.len()), (0, 1));
     assert_eq!(report.pinned[0].session, client.id);
     assert_eq!(report.pinned[0].holds.count, 1);
-    // Nobody has ended it yet: on a full disk nobody can, before a run has made room.
+    // The session is not ended yet: on a full disk that is impossible before a run has made space.
     world.clock.advance(TTL);
     let report = world.gc(Delays::Skip);
 
@@ -178,7 +178,7 @@ fn a_row_that_is_moved_while_somebody_looks_for_its_pack_is_found_again() {
     let read = world.store.chunk_rows([&moved, &dropped]).unwrap();
     world.forget(gone);
     assert_eq!(world.gc(Delays::Skip).repacked.count, 1);
-    // What is known of the old pack from before would help by chance.
+    // The known old pack would help by chance.
     world.crash();
     let domain = world.store.domain(&"c".parse().unwrap());
 

@@ -29,7 +29,7 @@ fn without(world: &World, rules: &[Rule]) {
     }
 }
 
-/// What the guards of a push beside the collector are: pins, and two checks in batches behind them.
+/// Guards of a push beside the collector: pins, and behind them two checks in batches.
 const GUARDS: [Rule; 3] = [Rule::DropOnlyBeforeSessions, Rule::PageFindsItsChunks, Rule::CommitFindsItsPages];
 
 /// Proxmox PSA-2025-00019-1: a push relies on snapshot S0 without asking, S0 goes while the collector runs,

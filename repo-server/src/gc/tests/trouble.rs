@@ -212,7 +212,7 @@ fn a_policy_keeps_the_newest_that_restores_beside_a_damaged_one() {
         let line = |id| report.snapshots.iter().find(|line| line.id == id).unwrap();
         assert_eq!(line(lost).verdict, Verdict::Keep);
         assert_eq!(line(lost).reasons.concat().contains("damaged"), is_known, "{report:?}");
-        // Nobody had looked: that is what the memory of a check is for.
+        // No check had run: its memory serves this purpose.
         assert_eq!(world.read(good).is_ok(), is_known);
     }
 }

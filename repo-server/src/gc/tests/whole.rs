@@ -13,7 +13,7 @@ use crate::site::layout::pack_object;
 use crate::snapshot;
 use crate::testing::World;
 
-/// What is wrong with the repository; nothing, if all is well.
+/// Problems of the repository; empty if there are none.
 pub(super) fn faults(world: &World) -> Vec<String> {
     let mut faults = Vec::new();
     let rows = chunk_rows(world);
@@ -79,7 +79,7 @@ pub(super) fn faults(world: &World) -> Vec<String> {
     faults
 }
 
-/// What is on the site beyond what rows name.
+/// Objects on the site that no row names.
 pub(super) fn leftovers(world: &World) -> Vec<String> {
     let mut needed = BTreeSet::new();
     for snapshot in snapshot::list(&world.store, None).unwrap() {

@@ -291,7 +291,7 @@ fn a_disk_without_room_for_files_refuses_pushes() {
     world.volume.free_files.store(999, Ordering::Relaxed);
 
     let refused = world.admit(None).unwrap_err();
-    assert!(refused.contains("room for 999 more files and keeps 1000"), "{refused}");
+    assert!(refused.contains("room for 999 more files, and 1000 are reserved"), "{refused}");
     assert!(world.is_up());
     world.volume.free_files.store(1000, Ordering::Relaxed);
     assert_eq!(world.admit(None), Ok(()));

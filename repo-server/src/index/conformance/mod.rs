@@ -49,7 +49,7 @@ fn open_once_free(engine: Engine, dir: &Path) -> Arc<dyn Index> {
     panic!("{} stays in use", dir.display());
 }
 
-/// Whether a lock was not to be had; sled has one of its own, and says so in words only.
+/// True if a lock was held by another; sled has one of its own, and reports that as text only.
 fn is_in_use(error: &OpenError) -> bool {
     match error {
         OpenError::InUse { .. } => true,

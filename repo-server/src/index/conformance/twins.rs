@@ -8,7 +8,7 @@ use std::thread;
 use super::super::{Batch, Index, IndexError, KeyRange, MAX_KEY_LEN, MemoryIndex, Rows, Table};
 use super::{Subject, checks, each_check};
 
-/// What is wrong with a [`Broken`] index.
+/// Defect of a [`Broken`] index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Defect {
     None,
@@ -137,7 +137,7 @@ impl Index for Broken {
 }
 
 impl Broken {
-    /// What the index does with the changes of `batch`, and nothing of its preconditions.
+    /// Changes of `batch` as the broken index applies them, without its preconditions.
     fn changes(&self, batch: &Batch) -> Batch {
         let mut changes = Batch::new();
         for (table, key, value) in batch.clone().into_changes() {

@@ -17,14 +17,14 @@ pub(super) const NAME: &str = "order";
 
 /// Which numbers there may be.
 pub(super) struct Order {
-    /// That of the last commit; 0 if there was none.
+    /// Number of the last commit; 0 if there was none.
     last: u64,
-    /// That of the last one that was tried: what failed may be in the journal all the same.
+    /// Number of the last attempted commit: a failed one may still be in the journal.
     tried: u64,
 }
 
 impl Order {
-    /// What the last commit has left.
+    /// Reads the order that the last commit left.
     ///
     /// # Errors
     /// If commits were not applied in the order in which they were made.
@@ -52,7 +52,7 @@ impl Order {
         writes.insert(rows, self.tried.to_be_bytes(), []);
     }
 
-    /// That commit is made.
+    /// Records that the commit was made.
     pub(super) fn made(&mut self) {
         self.last = self.tried;
     }

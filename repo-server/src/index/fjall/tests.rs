@@ -180,7 +180,7 @@ fn a_flipped_bit_in_a_list_of_files_changes_nothing_or_leaves_no_index() {
     assert!(refused > 0 && same == 0, "{refused} refused, {same} not");
 }
 
-/// What failed may have been written all the same, and is no disorder.
+/// A failed commit may have been written, and is no disorder.
 #[test]
 fn a_commit_after_one_that_failed_leaves_one_number() {
     for is_written in [false, true] {

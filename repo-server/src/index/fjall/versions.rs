@@ -23,7 +23,7 @@ pub(super) fn check(data: &Path) -> Result<(), EngineError> {
     let Some(keyspaces) = if_there(std::fs::read_dir(data.join("keyspaces")))? else { return Ok(()) };
     for keyspace in keyspaces {
         let folder = keyspace?.path();
-        // What was being made when a process died has none yet.
+        // A table that was being made when a process died has no such file yet.
         let Some(current) = if_there(std::fs::read(folder.join(CURRENT)))? else { continue };
         if !is_as_written(&folder, &current)? {
             return Err(format!("the list of files in {} is damaged", folder.display()).into());

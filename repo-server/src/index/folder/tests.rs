@@ -3,7 +3,7 @@
 use super::*;
 use crate::durable::shadow::{Names, ShadowDisk};
 
-/// What the engine of these tests keeps.
+/// Files of the engine of these tests.
 const FILES: [(&str, &str); 2] = [("data/journal", "rows"), ("data/tables/1", "more rows")];
 
 fn fill(data: &Path) -> Result<(), OpenError> {
@@ -21,7 +21,7 @@ fn open(disk: &ShadowDisk, dir: &Path) -> Result<PathBuf, OpenError> {
     folder.database(Engine::Fjall, Missing::Create, fill)
 }
 
-/// What is left of the index in `dir`.
+/// Remains of the index in `dir`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Left {
     Whole,

@@ -7,10 +7,10 @@ use format_spec::pack::PackEntry;
 
 use super::{Epoch, PackNumber, take, take_u32, take_u64};
 
-/// What is known of a blob's stored bytes.
+/// Known state of a blob's stored bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Health {
-    /// Nothing against them.
+    /// Nothing is known against them.
     Sound,
     /// They are not what was written: whoever has the content is asked to send it again.
     Damaged,
@@ -31,7 +31,7 @@ pub struct ChunkRow {
     pub kind: BlobKind,
     /// How the payload is compressed.
     pub compression: Compression,
-    /// What is known of the stored bytes.
+    /// Known state of the stored bytes.
     pub health: Health,
     /// How many pages (of a chunk) or manifests (of a page) refer to it.
     pub references: u64,
@@ -80,12 +80,12 @@ impl ChunkRow {
         value.is_empty().then_some(row)
     }
 
-    /// What the blob was sealed as.
+    /// Properties with which the blob was sealed.
     pub fn info(&self, id: ChunkId) -> BlobInfo {
         BlobInfo { kind: self.kind, id, plain_len: self.plain_len, compression: self.compression }
     }
 
-    /// What the footer of its pack says of the blob; `references` are those of a page.
+    /// Entry of the blob in the footer of its pack; `references` are those of a page.
     pub(crate) fn entry(&self, id: ChunkId, references: Vec<ChunkId>) -> PackEntry {
         PackEntry {
             kind: self.kind,
@@ -103,7 +103,7 @@ impl ChunkRow {
         u64::from(self.offset)..u64::from(self.offset) + u64::from(self.stored_len)
     }
 
-    /// Whether no page or manifest refers to it.
+    /// True if no page or manifest refers to it.
     pub fn is_idle(&self) -> bool {
         self.references == 0
     }

@@ -2,13 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What is wrong with a blob, as JSON. Its chunk row says [`super::Health::Damaged`] as long as there is one.
+/// Problem of a blob, as JSON. Its chunk row says [`super::Health::Damaged`] as long as there is one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DamagedRow {
     /// The dedup domain.
     pub cluster: String,
-    /// What was found; for people.
+    /// Description of the problem, for people.
     pub problem: String,
     /// When; server time.
     pub found_ms: u64,

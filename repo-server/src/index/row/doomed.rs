@@ -36,7 +36,7 @@ impl DoomedKind {
 /// Which object.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DoomedKey {
-    /// What it is.
+    /// Kind of the object.
     pub kind: DoomedKind,
     /// Its name.
     pub name: ObjectName,

@@ -5,7 +5,7 @@ use format_spec::key::BlobKind;
 
 use super::{Epoch, PackNumber};
 
-/// What an item of the queue is about: rows that are idle since the very epoch of the item.
+/// Subject of an item of the queue: rows that are idle since exactly the epoch of the item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IdleKey {
     /// One row, which lost its last reference or was revived.
@@ -19,7 +19,7 @@ pub enum IdleKey {
     },
     /// Every row of a pack that was new then.
     Pack {
-        /// What lies in it.
+        /// Kind of the blobs in it.
         kind: BlobKind,
         /// Since when.
         since: Epoch,
@@ -74,7 +74,7 @@ impl IdleKey {
         key
     }
 
-    /// What a key is about.
+    /// Decodes a key.
     pub fn decode(key: &[u8]) -> Option<Self> {
         let (tag, rest) = key.split_first()?;
         let (since, rest) = rest.split_first_chunk::<8>()?;

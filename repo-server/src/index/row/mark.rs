@@ -1,8 +1,8 @@
-//! What was decided about a snapshot after it was committed.
+//! Decisions about a snapshot after its commit.
 
 use serde::{Deserialize, Serialize};
 
-/// Whether a snapshot is to go, or must stay. As JSON; a snapshot without a row has neither.
+/// Deletion or protection of a snapshot. As JSON; a snapshot without a row has neither.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MarkRow {
@@ -45,7 +45,7 @@ impl MarkRow {
         serde_json::from_slice(value).ok()
     }
 
-    /// Whether it says nothing, so that there need be no row.
+    /// True if it holds no decision, so that there need be no row.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }

@@ -1,4 +1,4 @@
-//! What the rows of each table hold. Numbers are big-endian in keys and little-endian in values.
+//! Content of the rows of each table. Numbers are big-endian in keys and little-endian in values.
 //!
 //! | table | key | value |
 //! |---|---|---|

@@ -24,7 +24,7 @@ impl Live {
         self.plain_bytes += u64::from(row.plain_len);
     }
 
-    /// What is left once all of `gone` has gone.
+    /// The rest after all of `gone` was subtracted.
     #[must_use]
     pub fn less(self, gone: &Self) -> Self {
         Self {
@@ -52,13 +52,13 @@ pub struct PackRow {
     pub id: PackId,
     /// Its length in bytes.
     pub len: u64,
-    /// What its blobs are.
+    /// Kind of its blobs.
     pub kind: BlobKind,
     /// The dedup domain of its blobs.
     pub domain: ClusterName,
     /// Bytes of all its blobs.
     pub blob_bytes: u64,
-    /// What of it is still named by rows.
+    /// Blobs of the pack that rows still name.
     pub live: Live,
     /// When every byte of it was last found to be as written; server time, 0 for never.
     pub verified_ms: u64,

@@ -1,8 +1,8 @@
-//! What the repository adds up to.
+//! Totals of the repository.
 
 use super::{take_u32, take_u64};
 
-/// What the repository adds up to; the row `totals` of the meta table.
+/// Totals of the repository; the row `totals` of the meta table.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Totals {
     /// The next pack's number.

@@ -33,7 +33,7 @@ fn a_kill_after_an_acknowledgement_loses_nothing() {
     }
 }
 
-/// Whether a row is there after a power cut at its acknowledgement.
+/// True if a row survives a power cut at its acknowledgement.
 fn is_kept(left_out: Option<&str>) -> bool {
     let world = tempfile::tempdir().unwrap();
     let (dir, after) = (world.path().join("index"), world.path().join("after"));

@@ -133,7 +133,7 @@ async fn a_blob_of_which_no_copy_opens_is_in_quarantine_and_a_finding() {
     }
 }
 
-/// Of three copies the one good one is taken, also when the other two were looked at before.
+/// The one good copy of three is used, also if the other two were tried before.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_good_copy_ends_what_two_damaged_ones_began() {
     for (of_bad, of_good) in ORDERS.into_iter().flat_map(|bad| ORDERS.map(|good| (bad, good))) {

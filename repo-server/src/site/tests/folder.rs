@@ -1,4 +1,4 @@
-//! What only a site in a folder can get wrong.
+//! Errors that only a site in a folder can make.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

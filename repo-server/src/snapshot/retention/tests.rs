@@ -57,7 +57,7 @@ fn decided(policy: &Policy, candidates: &[Candidate]) -> Vec<Decision> {
     decide(policy, candidates, now(), LastComplete::Stays)
 }
 
-/// What becomes of each of `candidates`, in their order: whether it stays, and why, in words.
+/// Decision about each of `candidates`, in their order: kept or not, and the reason as text.
 fn told(candidates: &[Candidate], decisions: &[Decision]) -> Vec<(Verdict, String)> {
     assert_eq!(decisions.len(), candidates.len());
     let decision = |id| decisions.iter().find(|decision| decision.id == id).unwrap();
@@ -186,7 +186,7 @@ fn the_newest_one_of_each_month_and_each_year_stays() {
     assert_eq!(told_by(&policy, &of(&times)), [first, gone(), stay("yearly for 2025"), gone()]);
 }
 
-/// What is worth a month or a year is there from the first day on, and goes when all places are taken.
+/// A snapshot for a month or a year is kept from the first day on, and deleted when all places are taken.
 #[test]
 fn the_oldest_one_stays_until_there_are_as_many_months_or_years_as_asked_for() {
     let times =
@@ -195,7 +195,7 @@ fn the_oldest_one_stays_until_there_are_as_many_months_or_years_as_asked_for() {
     let policy = Policy { keep_monthly: Some(3), ..BARE };
     let first = stay("the newest complete snapshot, monthly for 2026-11");
     let gone = || go("no rule keeps it");
-    let oldest = stay("the oldest, until 3 months have one");
+    let oldest = stay("the oldest, until 3 months have a snapshot");
     assert_eq!(told_by(&policy, &of(&times)), [first.clone(), gone(), gone(), oldest]);
 
     let full =
@@ -298,7 +298,7 @@ fn what_is_going_already_is_listed_and_not_counted() {
     snapshots[0].protection = Protection::Protected;
 
     let told = told_by(&policy, &snapshots);
-    assert_eq!(told[0], (Verdict::Going, "forgotten already".to_owned()));
+    assert_eq!(told[0], (Verdict::Going, "already deleted".to_owned()));
     assert_eq!(told[1].0, Verdict::Keep);
     assert_eq!(told[2], go("no rule keeps it"));
 }
@@ -328,7 +328,7 @@ fn a_damaged_one_does_not_count_and_stays() {
     snapshots[0].condition = Condition::Damaged;
     snapshots[3].condition = Condition::Damaged;
 
-    let damaged = stay("damaged, so only its id lets it go");
+    let damaged = stay("damaged, so it is deleted only by its id");
     assert_eq!(told_by(&policy, &snapshots), [damaged.clone(), newest, gone, damaged]);
 }
 
@@ -352,7 +352,7 @@ fn a_policy_is_taken_as_it_is_written() {
     assert_eq!(Policy::from(&none).minimum, 0);
 }
 
-/// What stays, newest first.
+/// Kept snapshots, newest first.
 fn kept(decisions: &[Decision]) -> Vec<SnapshotId> {
     let keep = decisions.iter().filter(|decision| decision.verdict == Verdict::Keep);
     keep.map(|decision| decision.id).collect()

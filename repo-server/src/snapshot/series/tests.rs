@@ -143,7 +143,7 @@ fn suspicion_goes_on_until_somebody_accepts_it() {
     watch_suspects(&world.store).unwrap();
     let alarm = crate::health::alarms(&world.store).unwrap().pop().unwrap();
     assert_eq!(alarm.code, "suspect_snapshot");
-    for part in ["11 files", "node `n` (/etc)", "held 1000", "--accept-smaller"] {
+    for part in ["11 files", "node `n` (/etc)", "had 1000", "--accept-smaller"] {
         assert!(alarm.message.contains(part), "{}", alarm.message);
     }
 

@@ -23,7 +23,7 @@ fn alarms(store: &Store) -> Vec<String> {
     crate::health::alarms(store).unwrap().into_iter().map(|alarm| alarm.code).collect()
 }
 
-/// What the site is found to know more than the index.
+/// Snapshots that the site has and the index lacks.
 fn looked(world: &World) -> Option<Behind> {
     world
         .wait(async {
@@ -194,7 +194,7 @@ fn the_alarm_goes_when_the_index_knows_everything_again() {
     assert_eq!((looked(&world), alarms(&world.store)), (None, vec![]));
 }
 
-/// What no rebuild makes a row of would keep the alarm up for ever.
+/// Objects that no rebuild makes rows of would keep the alarm active forever.
 #[test]
 fn objects_that_are_no_snapshots_of_ours_raise_no_alarm() {
     let world = World::new();

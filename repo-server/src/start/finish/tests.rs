@@ -69,7 +69,7 @@ impl CutOff {
         snapshot::list(&self.world.store, None).unwrap().into_iter().map(|found| found.id).collect()
     }
 
-    /// What an attempt to finish it says.
+    /// Result of an attempt to complete it.
     fn finish(&self) -> Result<Finish, ServerError> {
         let server = &self.world.server;
         self.world.wait(async {
@@ -114,7 +114,7 @@ fn a_commit_whose_batch_is_lost_is_made_again() {
 #[test]
 fn the_batch_is_the_same_and_the_client_that_asks_again_is_told_of_it() {
     let mut cut = CutOff::new();
-    // What the batch would have left: a world in which it is not cut off.
+    // State after the whole batch: a world without an interruption.
     let whole = World::new();
     whole.push("n", &cut.content);
     let tables = [Table::Chunk, Table::Pack, Table::Doomed, Table::Idle, Table::Damaged, Table::Mark];
@@ -132,7 +132,7 @@ fn the_batch_is_the_same_and_the_client_that_asks_again_is_told_of_it() {
     assert_eq!(cut.world.server.sessions.count(), 0);
     let again = cut.world.commit(&cut.client, &[]).unwrap();
     assert_eq!((again, cut.listed()), (cut.id, vec![cut.id]));
-    assert_eq!(cut.finish().unwrap(), Finish::Impossible("its session is over".to_owned()));
+    assert_eq!(cut.finish().unwrap(), Finish::Impossible("its session has ended".to_owned()));
 }
 
 /// S1, S4: of the attempts of one session it is the last that may have been acknowledged, in this process or in the one
@@ -236,7 +236,7 @@ fn a_commit_of_which_something_is_missing_is_not_finished() {
     };
     type Loss = fn(&mut CutOff);
     let losses: [(Loss, &str); 4] = [
-        (lose_manifest, "is not on the site"),
+        (lose_manifest, "is missing from the site"),
         (lose_page, "1 of its pages"),
         (change_name, "snapshot"),
         (change_owner, "snapshot"),

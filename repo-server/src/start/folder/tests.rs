@@ -36,7 +36,7 @@ async fn a_descriptor_that_is_gone_or_changed_comes_back_from_its_copy() {
     }
 }
 
-/// What makes a repository the one that it is.
+/// Values that identify a repository.
 #[derive(Debug, PartialEq, Eq)]
 struct Identity {
     repository: RepositoryId,
@@ -55,10 +55,9 @@ async fn start(disk: Arc<dyn Disk>, machine: &Path) -> Result<Identity, CreateEr
     Ok(Identity { repository: opened.server.id(), token: opened.token })
 }
 
-/// Whether the repository is another one, or none, or has no copy of its descriptor, after a power cut at the end of
-/// its first start. An earlier
-/// process stopped before the sync number `stop`; the sync number `left_out` was acknowledged and not done. Answers
-/// what was synced too.
+/// True if the repository is another one, or is missing, or has no copy of its descriptor, after a power cut
+/// at the end of its first start. An earlier process stopped before the sync number `stop`; the sync number
+/// `left_out` was acknowledged and not done. Answers what was synced too.
 async fn is_lost(left_out: Option<usize>, stop: Option<usize>) -> (bool, Vec<PathBuf>) {
     let world = tempfile::tempdir().unwrap();
     let world = world.path().canonicalize().unwrap();
@@ -102,8 +101,8 @@ fn own(syncs: &[PathBuf]) -> Vec<usize> {
     (0..syncs.len()).filter(|&number| is_own(&syncs[number])).collect()
 }
 
-/// Whether a sync is of the site's lock, which nobody needs after a power cut, or of the folder of the site, which is
-/// synced once more for the lock: each of the two makes up for the other.
+/// True if a sync is of the site's lock, which is not needed after a power cut, or of the folder of the site,
+/// which is synced once more for the lock: each of the two makes up for the other.
 fn is_of_lock(path: &Path) -> bool {
     path.starts_with("mnt/sites/one/locks") || path == Path::new("mnt/sites/one")
 }

@@ -1,4 +1,4 @@
-//! What is taken, what is refused, and what help tells.
+//! Accepted and refused command lines, and texts of the help.
 
 use clap::CommandFactory;
 use format_spec::wire::{Delays, ForgetRequest, GcRequest, LargeDelete, LastComplete, RunMode};

@@ -1,11 +1,9 @@
 //! The shapes of what is shown are compared with text files next to this one.
 
-use clap::Parser;
 use format_spec::SnapshotId;
 use format_spec::wire::{Amount, FileRef, FindingCounts, LostRange};
 
 use super::*;
-use crate::cli::Command;
 
 fn text(what: &impl Show) -> String {
     let mut out = Vec::new();
@@ -49,7 +47,7 @@ fn finding(kind: FindingKind) -> Finding {
     Finding {
         kind,
         object: "pack:00".to_owned(),
-        problem: "is not on the site".to_owned(),
+        problem: "is missing from the site".to_owned(),
         snapshots: vec![snapshot],
         files: vec![FileRef { snapshot, node: node.clone(), path: "var/lib/x".to_owned() }],
         more_files: 5,
@@ -90,59 +88,14 @@ fn what_is_only_unreadable_exits_with_14_and_anything_else_with_13() {
     }
 }
 
-fn request(words: &[&str]) -> Result<VerifyRequest, clap::Error> {
-    let arguments = Arguments::try_parse_from([&["astacus-admin"], words].concat())?;
-    match arguments.command {
-        Command::Verify(asked) => Ok(asked.request().expect("it is about objects")),
-        Command::Scrub(asked) => Ok(asked.request()),
-        other => panic!("{other:?}"),
-    }
-}
-
-/// Whoever runs the quick check must not believe that bytes were read.
+/// The quick check must not suggest that bytes were read.
 #[test]
 fn a_check_that_reads_nothing_says_so() {
     let told = |level| text(&Verified::new(level, VerifyReport::default()));
-    let line = "no stored byte was read: `--level read` reads them all\n";
+    let line = "stored bytes were not read: `--level read` reads all of them\n";
 
     for level in [VerifyLevel::Index, VerifyLevel::Exists] {
         assert!(told(level).contains(line), "{}", told(level));
     }
     assert!(!told(VerifyLevel::Read).contains(line));
-}
-
-#[test]
-fn limits_are_understood_as_they_are_typed() {
-    let asked =
-        request(&["scrub", "--sample", "2.5%", "--max-bytes", "3M", "--max-time", "2h", "--max-rate", "1K"]);
-    let limits = VerifyLimits {
-        sample_ppm: Some(25_000),
-        max_bytes: Some(3 << 20),
-        max_time_ms: Some(7_200_000),
-        max_rate: Some(1024),
-    };
-    assert_eq!(asked.unwrap(), VerifyRequest { limits, ..VerifyLevel::Read.into() });
-
-    let asked = request(&["verify", "--level", "restore", "--snapshot", "latest"]).unwrap();
-    assert_eq!(
-        (asked.level, asked.snapshot),
-        (VerifyLevel::Restore, None),
-        "it is asked for when the server is"
-    );
-    assert_eq!(request(&["verify"]).unwrap(), VerifyRequest::from(VerifyLevel::Exists));
-}
-
-#[test]
-fn odd_shares_and_times_are_refused() {
-    for share in ["", "%", "0", "0%", "100.0001%", "101%", "-1%", "5.00001%", ".5", "5.", "a", "1e2"] {
-        assert!(share.parse::<Share>().is_err(), "{share}");
-    }
-    assert_eq!(
-        ["100%", "0.0001%", "5"].map(|text| text.parse()),
-        [Ok(Share(1_000_000)), Ok(Share(1)), Ok(Share(50_000))]
-    );
-    for time in ["", "s", "0", "0m", "-1s", "1.5h", "5 m", "1w", "99999999999999999999s", "٣s"] {
-        assert!(time.parse::<Time>().is_err(), "{time}");
-    }
-    assert_eq!("1d".parse(), Ok(Time(Duration::from_secs(86_400))));
 }

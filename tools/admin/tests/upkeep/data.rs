@@ -1,4 +1,4 @@
-//! What the stand-in has to tell.
+//! Answers of the stand-in server.
 
 use format_spec::key::BlobKind;
 use format_spec::manifest::{Fallback, PushStats};

@@ -1,5 +1,4 @@
-//! What operators type over the years, against a stand-in for the server: texts, documents, exit codes,
-//! and what is asked of the server for it.
+//! Commands of operators, against a stand-in for the server: texts, documents, exit codes, and requests.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails, in what tests share as well")]
 
@@ -299,7 +298,9 @@ fn a_snapshot_that_was_named_and_stays_is_told_by_exit_code_3() {
     let named = server().admin(&["forget", &goes, &kept, "--quiet"]).exits(3);
     let missing = server().admin(&["forget", &unknown, "--json"]).exits(3);
 
-    assert!(stdout(&named.output).ends_with(&format!("STAYS although it was named: snapshot {kept}\n")));
+    assert!(
+        stdout(&named.output).ends_with(&format!("NOT DELETED although it was named: snapshot {kept}\n"))
+    );
     assert_eq!(missing.json()["stayed"], json!([unknown]));
 }
 
@@ -330,7 +331,7 @@ fn a_snapshot_can_be_named_by_a_part_of_its_id_or_as_the_latest() {
     assert!(stderr(&several.output).contains("2 series"));
     assert!(stderr(&none.output).contains("`ffff`"));
     assert!(stderr(&two_fit.output).contains("2 snapshots have ids"));
-    assert!(stderr(&latest.output).contains("name the one that is to change by its id"));
+    assert!(stderr(&latest.output).contains("give the id of the snapshot"));
     for refused in [&two_fit, &latest] {
         assert!(!refused.asked.iter().any(|(line, _)| line.starts_with("POST")), "{:?}", refused.asked);
     }
@@ -342,7 +343,7 @@ fn snapshots_come_back_each_by_itself() {
     let ids = [1, 2, 3].map(|day| data::id(day).to_string());
     let [first, second, third] = ids.each_ref().map(|id| format!("POST /v1/snapshots/{id}/undelete"));
     let server = || {
-        let gone = refusal("no_such_snapshot", ErrorClass::NotFound, "it is gone for good");
+        let gone = refusal("no_such_snapshot", ErrorClass::NotFound, "it was purged");
         let server = Server::default().answers(&first, &data::info(1)).answers(&third, &data::info(3));
         server.refuses(&second, 404, &gone)
     };
@@ -353,11 +354,11 @@ fn snapshots_come_back_each_by_itself() {
     let none = server().admin(&["undelete", &ids[1]]).exits(10);
 
     assert_eq!(partly.asked.len(), 3);
-    assert!(stdout(&partly.output).contains(&format!("NOT back: snapshot {}: ", ids[1])));
+    assert!(stdout(&partly.output).contains(&format!("NOT undeleted: snapshot {}: ", ids[1])));
     assert_eq!(document["snapshots"][0]["id"], ids[0]);
     assert_eq!(document["failed"][0]["code"], "no_such_snapshot");
     assert_eq!(stdout(&none.output), "");
-    assert!(stderr(&none.output).contains("gone for good"));
+    assert!(stderr(&none.output).contains("purged"));
 }
 
 #[test]
@@ -420,8 +421,8 @@ fn a_run_that_did_not_do_everything_exits_with_3_and_says_why() {
 
     let last = told.each_ref().map(|told| told.lines().last().unwrap());
     let expected = [
-        "STOPPED: more than a day's share",
-        "A RUN WOULD STOP: more than a day's share",
+        "STOPPED EARLY: more than a day's share",
+        "A RUN WOULD STOP EARLY: more than a day's share",
         "PROBLEM: pack:00: no answer",
     ];
     assert_eq!(last, expected);
@@ -430,18 +431,14 @@ fn a_run_that_did_not_do_everything_exits_with_3_and_says_why() {
 #[test]
 fn a_run_that_failed_half_way_has_the_servers_words_and_the_exit_code_of_its_class() {
     let failed = || {
-        let full = refusal("full", ErrorClass::Unavailable, "no space is left");
+        let full = refusal("full", ErrorClass::Unavailable, "no space left");
         Server::default().streams("POST /v1/gc", &[GcEvent::Failed(full)])
     };
 
     let text = failed().admin(&["gc"]).exits(14);
     let document = failed().admin(&["gc", "--json"]).exits(14).json();
 
-    assert!(
-        stderr(&text.output).contains("no space is left (full, says http://"),
-        "{}",
-        stderr(&text.output)
-    );
+    assert!(stderr(&text.output).contains("no space left (full, says http://"), "{}", stderr(&text.output));
     assert_eq!((&document["error"]["code"], &document["error"]["exit_code"]), (&json!("full"), &json!(14)));
 }
 
@@ -550,7 +547,7 @@ fn a_path_that_the_server_does_not_know_is_not_found() {
         let foreign = Server::default().admin(arguments).exits(2);
 
         assert!(stderr(&ours.output).contains("there is no such route"), "{}", stderr(&ours.output));
-        assert!(stderr(&foreign.output).contains("is no Astacus server"), "{}", stderr(&foreign.output));
+        assert!(stderr(&foreign.output).contains("is not an Astacus server"), "{}", stderr(&foreign.output));
     }
 }
 
@@ -591,7 +588,7 @@ fn a_rebuild_without_the_servers_program_says_what_is_missing() {
     let document = rebuild(None, &["--json"]);
 
     assert_eq!((text.status.code(), document.status.code()), (Some(10), Some(10)));
-    assert!(stderr(&text).contains("`astacus-server` lies neither"), "{}", stderr(&text));
+    assert!(stderr(&text).contains("`astacus-server` was not found"), "{}", stderr(&text));
     let document: Value = serde_json::from_slice(&document.stdout).unwrap();
     assert_eq!(document["error"]["class"], "not_found");
 }

@@ -17,7 +17,7 @@ pub(crate) struct Server {
     answers: HashMap<String, (u16, Vec<u8>)>,
 }
 
-/// What the program printed, and what it had asked for: method, path and body.
+/// Output of the program, and its requests: method, path and body.
 #[derive(Debug)]
 pub(crate) struct Done {
     pub(crate) output: Output,

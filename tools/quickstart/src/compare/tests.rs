@@ -65,34 +65,34 @@ fn every_difference_is_seen() {
         settle(copy);
     };
     let changes: [(&str, &str, Change); 9] = [
-        ("a", "its content differs", flip),
-        ("a", "its time differs", |copy| set_time(&copy.join("a"), 1_001)),
-        ("a", "its mode differs", |copy| {
+        ("a", "the content differs", flip),
+        ("a", "the modification time differs", |copy| set_time(&copy.join("a"), 1_001)),
+        ("a", "the mode differs", |copy| {
             fs::set_permissions(copy.join("a"), Permissions::from_mode(0o640)).unwrap();
         }),
-        ("folder/b", "its length differs", |copy| {
+        ("folder/b", "the length differs", |copy| {
             fs::write(copy.join("folder/b"), "bbb").unwrap();
             settle(copy);
         }),
-        ("folder/empty", "it is missing", |copy| {
+        ("folder/empty", "missing", |copy| {
             fs::remove_dir(copy.join("folder/empty")).unwrap();
             settle(copy);
         }),
-        ("extra", "it is not in the source", |copy| {
+        ("extra", "not in the source", |copy| {
             fs::write(copy.join("extra"), "").unwrap();
             settle(copy);
         }),
-        ("nothing", "it is of another kind", |copy| {
+        ("nothing", "the file type differs", |copy| {
             fs::remove_file(copy.join("nothing")).unwrap();
             symlink("a", copy.join("nothing")).unwrap();
             settle(copy);
         }),
-        ("link", "it leads elsewhere", |copy| {
+        ("link", "the link target differs", |copy| {
             fs::remove_file(copy.join("link")).unwrap();
             symlink("b", copy.join("link")).unwrap();
             settle(copy);
         }),
-        ("", "its time differs", |copy| set_time(copy, 1_001)),
+        ("", "the modification time differs", |copy| set_time(copy, 1_001)),
     ];
     for (name, text, change) in changes {
         let temp = trees();

@@ -9,7 +9,7 @@ use super::tree::{Tree, domain, noise};
 use super::{CUT, MOVED_ON, wide};
 use crate::push::{ClassSet, FreezeMode};
 
-/// What [`upset`] deals with: each name says how.
+/// Names that [`upset`] changes: each name says how.
 const NAMES: [&str; 8] =
     ["a-gone", "b-folder", "c-link", "d-pipe", "e-kept", "f-replaced", "g-grown", "h/gone-with-its-folder"];
 
@@ -147,7 +147,7 @@ fn a_copy_that_shares_blocks_is_safe_from_writes_in_place_where_the_file_system_
         [] => assert!(outcome.content("file") == old),
         [(moved_on, 1), (why, 1)] => {
             assert_eq!(moved_on, MOVED_ON);
-            assert_eq!(why, "frozen by a hard link: the file system cannot share its blocks");
+            assert_eq!(why, "protected by a hard link: the file system has no reflinks");
             assert!(outcome.content("file") == tree.read("file"));
         }
         ref more => panic!("{more:?}"),
@@ -216,7 +216,7 @@ fn a_file_that_was_given_another_name_and_written_to_is_not_stored_under_the_old
 
         assert_eq!(outcome.file("segment-1").end, Some(FileEnd::Unreadable), "{class}");
         assert_eq!(outcome.problems.len(), 1, "{class}");
-        assert!(outcome.problems[0].1.contains("another name"), "{class}");
+        assert!(outcome.problems[0].1.contains("was renamed"), "{class}");
     }
 }
 
@@ -255,7 +255,7 @@ fn when_the_first_name_of_an_inode_is_unreadable_the_next_takes_over() {
     assert_eq!(group, outcome.file("b").entry.link_group);
     assert_ne!(group, outcome.file("a").entry.link_group);
     assert_eq!((outcome.totals.problems, outcome.totals.bytes), (1, 100_000));
-    // Nothing of it is remembered as good.
+    // No content of it is saved as good.
     assert!(tree.push().run().content("b") == noise(100_000, 8));
 }
 
@@ -293,7 +293,7 @@ fn second_names_of_another_user_are_passed_over_and_told_of() {
 
     let pushed = tree.push().run();
 
-    assert_eq!(pushed.fallbacks(), [("second names of another user's push: passed over", 1)]);
+    assert_eq!(pushed.fallbacks(), [("skipped: temporary hard links of another user's push", 1)]);
     assert_eq!(pushed.content("f/other/0123456789abcdef-0/hidden"), b"data");
     assert_eq!(pushed.kinds(), "2 new", "the mark, and what was hidden beside it");
 }

@@ -18,7 +18,7 @@ use format_spec::{FileEnd, Timestamp};
 use super::outcome::Outcome;
 use super::tree::{Tree, noise};
 use super::{At, LATER};
-use crate::push::change::pick;
+use crate::push::verdict::draw::pick;
 use crate::push::{Alike, FreezeMode};
 use crate::twin::{Old, with_old};
 
@@ -47,7 +47,7 @@ impl Random {
     }
 }
 
-/// What happens to a file.
+/// Change of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     /// It is appended to, and at times begun again under its name.
@@ -59,13 +59,13 @@ enum Kind {
     Table,
 }
 
-/// What a name stood for, and since when.
+/// Content of a name, and the time since when it has it.
 type State = (u64, Option<Vec<u8>>);
 
 /// How an owner stores to files that are written in place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stores {
-    /// By system calls.
+    /// Changed by system calls.
     Written,
     /// Through a memory map, too.
     Mapped,
@@ -308,7 +308,7 @@ impl Drop for Mapper {
     }
 }
 
-/// What is wrong with a push that began at `since`.
+/// Problems of a push that began at `since`.
 fn faults(owner: &Owner<'_>, outcome: &Outcome, since: u64) -> Vec<String> {
     let reported: BTreeSet<&str> = outcome.problems.iter().map(|(name, _)| &**name).collect();
     let mut faults = Vec::new();
@@ -474,7 +474,7 @@ fn no_history_of_stores_through_memory_maps_makes_a_push_store_what_a_name_never
     assert!(!twin.is_empty(), "times that are believed a tick after the last change");
 }
 
-/// Whether the second store to a page leaves no sign, as on every file system that writes pages out later.
+/// True if the second store to a page leaves no sign, as on every file system that writes pages out later.
 fn shows_stores_late() -> bool {
     let tree = Tree::new();
     tree.write("file", noise(9000, 1));

@@ -9,10 +9,10 @@ use rustix::io::Errno;
 
 use super::tree::{Tree, noise};
 use super::{DIFFERS, Deed, MAX_CHUNK, wide};
-use crate::push::doubt::{Few, Purse};
+use crate::push::verdict::doubt::{Few, Purse};
 use crate::twin::{Old, with_old};
 
-const TOO_MANY: &str = "only the ctime changed, as that of many files: samples were compared, if anything";
+const TOO_MANY: &str = "only the ctime changed, as for many files: at most samples were compared";
 
 /// Chunks that a check reads of one file at most: its last and three others.
 const CHECKED: usize = 4;
@@ -204,7 +204,7 @@ fn a_file_that_was_written_in_place_or_cut_or_replaced_is_read_whole() {
     }
 }
 
-/// Of a large file only samples are compared, but its last chunk always is.
+/// Only samples of a large file are compared, but always its last chunk.
 #[test]
 fn a_large_file_whose_end_was_written_in_secret_is_read_whole() {
     let tree = Tree::new();

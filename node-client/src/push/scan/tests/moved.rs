@@ -8,7 +8,7 @@ use crate::push::Alike;
 use crate::twin::{Old, with_old};
 
 const LEN: usize = 300_000;
-/// What samples of one file take at most: the last chunk and three others.
+/// Most bytes that samples of one file read: the last chunk and three others.
 const SAMPLES: usize = 4 * MAX_CHUNK;
 
 fn tables() -> Tree {

@@ -1,4 +1,4 @@
-//! What a push made, and whether it holds together.
+//! Result of a push, and its consistency.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ pub(super) struct Pushed {
     pub(super) end: Option<FileEnd>,
 }
 
-/// What a push made, with paths below the root.
+/// Result of a push, with paths below the root.
 pub(super) struct Outcome {
     pub(super) files: Vec<Pushed>,
     pub(super) others: Vec<(String, Entry)>,
@@ -83,7 +83,7 @@ impl Outcome {
         }
     }
 
-    /// Whatever a snapshot says is whole must be, and on the server.
+    /// Files that a snapshot reports as whole must be whole, and on the server.
     pub(super) fn check(&self, domain: &DomainKey) {
         let server = self.server.lock().unwrap();
         for Pushed { name, entry, extents, end } in &self.files {
@@ -145,7 +145,7 @@ impl Outcome {
         matches!(self.file(name).end, Some(FileEnd::Whole(_)))
     }
 
-    /// What a restore would give.
+    /// Content that a restore would give.
     pub(super) fn content(&self, name: &str) -> Vec<u8> {
         let server = self.server.lock().unwrap();
         let bytes = |extent: &Extent| match extent {
@@ -162,7 +162,7 @@ impl Outcome {
         (file.extents.iter().map(Extent::covered).sum::<u64>() - len, len)
     }
 
-    /// What became of the files, without what became of none.
+    /// Outcomes of the files, without empty ones.
     pub(super) fn kinds(&self) -> String {
         let PushStats { new, whole, appended, unchanged, resumed, gone, .. } = self.stats;
         let mut kinds = String::new();

@@ -17,23 +17,25 @@ use super::{At, MAX_CHUNK, MIN_CHUNK, REPOSITORY, Server};
 use crate::cancel::Cancel;
 use crate::clock::Clock;
 use crate::progress::{Progress, Silent};
-use crate::push::batch::{Batch, Feeder, READ_LEN};
-use crate::push::change::Draw;
 use crate::push::class::Classes;
-use crate::push::content::Reader;
-use crate::push::doubt::{Doubts, Purse};
+use crate::push::find::links::Links;
+use crate::push::find::list;
+use crate::push::find::lister::Lister;
+use crate::push::find::opener::Opener;
+use crate::push::find::walk::walk;
 use crate::push::freeze::Freeze;
 use crate::push::guest::Guest;
-use crate::push::links::Links;
-use crate::push::lister::Lister;
+use crate::push::read::Reader;
+use crate::push::read::batch::{Batch, Feeder, READ_LEN};
 use crate::push::report::Tally;
-use crate::push::roots::Root;
 use crate::push::scan::{Pages, Scan, Scanned};
-use crate::push::selection::of_patterns;
-use crate::push::source::Opener;
+use crate::push::select::of_patterns;
+use crate::push::select::roots::Mounts;
+use crate::push::select::roots::Root;
 use crate::push::stop::{Failure, Stop, Stopped};
-use crate::push::walk::{Mounts, walk};
-use crate::push::{Alike, ClassRule, ClassSet, FreezeMode, FreezeOptions, Rehash, Strict, list};
+use crate::push::verdict::doubt::{Doubts, Purse};
+use crate::push::verdict::draw::Draw;
+use crate::push::{Alike, ClassRule, ClassSet, FreezeMode, FreezeOptions, Rehash, Strict};
 use crate::state::{Known, Likeness, Memory, Place, Spool};
 
 /// Plaintext in a batch.
@@ -49,7 +51,7 @@ pub(super) enum End {
     Killed,
 }
 
-/// What is remembered of the pushes before, and whether this one is remembered.
+/// State of the pushes before, and the saving of this one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Remember {
     Pushes,
@@ -68,7 +70,7 @@ pub(super) struct Push<'a> {
     pub(super) clock: At,
     pub(super) strict: Strict,
     pub(super) alike: Alike,
-    /// What may be read of files of which only the ctime changed, in place of a share of the tree.
+    /// Bytes that may be read of files of which only the ctime changed, in place of a share of the tree.
     pub(super) purse: Option<Purse>,
     pub(super) cancel: Cancel,
     pub(super) between: Box<dyn FnOnce() + 'a>,
@@ -255,7 +257,7 @@ impl<'a> Push<'a> {
     }
 }
 
-/// What both passes share.
+/// Parts that both passes share.
 struct Passes<'a> {
     roots: &'a [Root],
     freeze: &'a Freeze,
@@ -297,7 +299,7 @@ impl Passes<'_> {
     }
 }
 
-/// What is remembered at `place`, and how many pushes are.
+/// The saved state at `place`, and the number of pushes.
 fn recall(place: Option<&Place>, alike: Alike) -> Result<(Memory, u64), Failure> {
     let Some(place) = place else { return Ok((Memory::default(), 0)) };
     let journal = place.journal();
@@ -316,7 +318,7 @@ fn missing(memory: &mut Memory, server: &Server) -> HashSet<ChunkId> {
     let server = server.lock().unwrap();
     let mut missing = HashSet::new();
     for known in [&mut memory.last, &mut memory.journal].into_iter().flatten() {
-        // What is damaged further on is for the scan to find.
+        // Damage further on is found by the scan.
         while let Ok(Some(ids)) = known.next_chunks() {
             missing.extend(ids.into_iter().filter(|id| !server.contains_key(id)));
         }

@@ -1,4 +1,4 @@
-//! What is hashed again though nothing speaks for a change.
+//! Content that is hashed again although it seems unchanged.
 
 use std::num::NonZeroU32;
 
@@ -6,7 +6,7 @@ use super::tree::{Tree, noise};
 use super::{Deed, wide};
 use crate::push::Rehash;
 
-const SIGNLESS: &str = "the content had changed without a sign";
+const SIGNLESS: &str = "the content had changed although size and times had not";
 
 fn every(round: u32) -> Rehash {
     Rehash::Every(NonZeroU32::new(round).unwrap())
@@ -87,7 +87,7 @@ fn a_round_finds_a_change_wherever_it_is() {
     assert_eq!(kinds[0], "1 unchanged");
 }
 
-/// What was known to be there stays in the snapshot that is being made.
+/// Content that was known to be stored is kept in the new snapshot.
 #[test]
 fn a_file_that_has_changed_before_it_is_hashed_again_is_taken_as_known() {
     let changes: [Deed; 3] = [

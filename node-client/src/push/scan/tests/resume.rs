@@ -150,7 +150,7 @@ fn what_the_last_push_knows_whole_is_not_read_for_the_sake_of_a_journal() {
     assert_eq!((next.kinds(), next.stats.bytes_read), ("3 unchanged".to_owned(), 0));
 }
 
-/// But where the last push was not sure of a file, the journal may be.
+/// The journal may be sure of a file although the last push was not.
 #[test]
 fn a_file_that_was_read_again_for_sure_before_a_cut_is_not_read_once_more() {
     for mode in [FreezeMode::Hardlink, FreezeMode::Off] {

@@ -41,7 +41,7 @@ fn a_file_that_fails_late_leaves_the_pages_as_if_it_had_failed_at_once() {
     assert!(late.stats.bytes_read > wide(BIG) * 9 / 10);
     assert_eq!(late.content("m-big").len(), 10);
     late.assert_same(&at_once);
-    // And what is remembered of each file is its own.
+    // Each file has its own saved state.
     let next = tree.push().run();
     assert_eq!((next.kinds(), next.stats.bytes_read), ("301 unchanged".to_owned(), 0));
     next.assert_same(&tree.afresh());

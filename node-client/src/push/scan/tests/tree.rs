@@ -14,10 +14,14 @@ use super::outcome::Outcome;
 use super::push::{Push, Remember};
 use super::{LATER, Server};
 use crate::cancel::Cancel;
-use crate::push::freeze::{BASE_NAME, FreezeMode};
-use crate::push::roots::{self, Root};
-use crate::push::stat::{Identity, Stat};
-use crate::push::{Alike, Rehash, Strict, change::pick};
+use crate::identity::Identity;
+use crate::push::freeze::FreezeMode;
+use crate::push::second_names::BASE_NAME;
+use crate::push::select::roots;
+use crate::push::select::roots::Root;
+use crate::push::stat::Stat;
+use crate::push::verdict::draw::pick;
+use crate::push::{Alike, Rehash, Strict};
 use crate::state::Place;
 
 /// The key of all trees.
@@ -61,7 +65,7 @@ impl Tree {
         }
     }
 
-    /// What a push makes of the tree that knows nothing of those before, and touches nothing.
+    /// Result of a push of the tree without saved state, which changes nothing.
     pub(super) fn afresh(&self) -> Outcome {
         self.push().afresh().freeze(FreezeMode::Off).run()
     }
@@ -213,7 +217,7 @@ impl Tree {
         ids.iter().for_each(|id| assert!(server.remove(id).is_some(), "it was there"));
     }
 
-    /// Whether the server lacks the chunk.
+    /// True if the server lacks the chunk.
     pub(super) fn lacks(&self, id: &ChunkId) -> bool {
         !self.server.lock().unwrap().contains_key(id)
     }
@@ -228,7 +232,7 @@ impl Tree {
         fans.map(|fan| fs::read_dir(fan).unwrap().count()).sum()
     }
 
-    /// Whether a push has left anything in the root.
+    /// True if a push has left files in the root.
     pub(super) fn is_clean(&self) -> bool {
         !self.temp.path().join(BASE_NAME).exists()
     }

@@ -1,4 +1,4 @@
-//! What a push makes of a tree, and that it makes nothing of one that stays as it is.
+//! Result of a push of a tree, and no change by a push of an unchanged tree.
 
 use std::fs;
 use std::os::unix::fs::{FileExt, symlink};
@@ -10,10 +10,9 @@ use format_spec::{EntryKind, Extent, Timestamp};
 use super::At;
 use super::push::End;
 use super::tree::{Tree, noise};
+use crate::identity::{Identity, Settled};
 use crate::push::FreezeMode;
-use crate::push::change::Settled;
 use crate::push::scan::{settled, ticked};
-use crate::push::stat::Identity;
 use crate::push::stop::Failure;
 use crate::twin::{Old, with_old};
 
@@ -190,7 +189,7 @@ fn every_kind_of_file_is_counted_as_what_it_is() {
     assert_eq!(tree.push().run().kinds(), "5 unchanged");
 }
 
-/// What was written in the moment of the freeze may be written again with the same times.
+/// A file that was written to in the moment of the freeze may be written to again with the same times.
 #[test]
 fn a_file_that_just_changed_is_read_again_next_time() {
     let changed =

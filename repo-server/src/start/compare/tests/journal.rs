@@ -50,7 +50,7 @@ fn written(index: &Path) -> usize {
     bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1
 }
 
-/// What a server finds that starts over an index.
+/// Result of a server start over an index.
 #[derive(Debug, PartialEq, Eq)]
 enum Start {
     Refused,
@@ -84,7 +84,7 @@ async fn start(index: &Path, site: Arc<dyn crate::site::Site>, pushed: &[Snapsho
     }
 }
 
-/// Whether all that is listed can be read, and is counted right.
+/// True if all listed snapshots can be read, and all counts are right.
 async fn is_whole(server: &Arc<Server>) -> bool {
     let verified = verify::run(server, VerifyLevel::Read.into(), &|_, _| {}).await.unwrap();
     let audited = audit::run(server, Repair::No, Arc::new(|_, _| {})).await.unwrap();
