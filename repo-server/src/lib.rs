@@ -22,6 +22,7 @@
 //! | [`store`] | the ground of all features: index, site, keys, clock, lock of writers |
 //! | [`site_lock`], [`space`] | one server at a time over a site; disks and the ballast on them |
 //! | [`config`], [`settings`] | what an operator has decided, as written and as it is used |
+//! | [`rows`] | type and bytes of every row, and every kind of row in the meta table |
 //! | [`index`] | rows behind the engine trait; the only user of fjall and sled |
 //! | [`site`] | objects behind the site trait, and where each lies; the only user of `object_store` |
 //! | [`durable`] | the one way a durable file comes to be |
@@ -59,6 +60,7 @@ pub mod log;
 mod notify;
 mod pack;
 pub mod rebuild;
+pub mod rows;
 mod rules;
 pub mod server;
 pub mod service;

@@ -19,11 +19,12 @@ use format_spec::{
 use crate::clock::Clock;
 use crate::error::ServerError;
 use crate::gc;
-use crate::index::row::DoomedRow;
 use crate::index::{Batch, Index, IndexError, KeyRange, MemoryIndex, Rows, Table};
 use crate::pack;
+use crate::rows::DoomedRow;
+use crate::rows::SessionRow;
 use crate::server::Server;
-use crate::session::{self, Pusher, SessionRow, TTL};
+use crate::session::{self, Pusher, TTL};
 use crate::settings::Upkeep;
 use crate::site::{Site, StoreSite};
 use crate::snapshot;

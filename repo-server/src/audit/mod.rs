@@ -30,7 +30,7 @@ pub(crate) use join::{Joined, join};
 
 use crate::error::ServerError;
 use crate::health::alarm::{self, AlarmCode};
-use crate::index::row::{Live, PackNumber, Totals};
+use crate::rows::{Live, PackNumber, Totals};
 use crate::server::Server;
 use crate::sort::Sorter;
 use crate::start::compare::{self, Behind};

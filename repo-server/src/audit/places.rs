@@ -4,7 +4,7 @@ use format_spec::wire::AuditState;
 
 use super::{Audit, Gravity};
 use crate::error::ServerError;
-use crate::index::row::{Live, PackNumber, PackRow, Totals};
+use crate::rows::{Live, PackNumber, PackRow, Totals};
 
 /// Sums over the rows of packs.
 #[derive(Debug, Clone, Copy, Default)]

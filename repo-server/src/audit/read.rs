@@ -12,9 +12,9 @@ use tokio::runtime::Handle;
 
 use super::{Audit, Gravity, HEADINGS, Heading, PackSeen};
 use crate::error::ServerError;
-use crate::index::row::{ChunkRow, Live, PackNumber, PackRow};
 use crate::index::{KeyRange, Table};
 use crate::pack::{directory_of, unreadable};
+use crate::rows::{ChunkRow, Live, PackNumber, PackRow};
 use crate::snapshot::open_manifest;
 use crate::sort::Sorter;
 

@@ -9,7 +9,7 @@ use crate::catalog::ledger::Ledger;
 use crate::catalog::lost_pages;
 use crate::error::ServerError;
 use crate::index::Table;
-use crate::index::row::{ChunkRow, IdleKey, PackNumber};
+use crate::rows::{ChunkRow, IdleKey, PackNumber};
 
 /// Rows that are mended in one batch: pushes wait that long.
 const MENDED_AT_ONCE: usize = 1000;

@@ -1,9 +1,10 @@
 //! Rows `altered/<pack number>` of the meta table, without a value: packs that are not as they were written.
 
-use crate::index::row::PackNumber;
 use crate::index::{Batch, Table};
+use crate::rows::Meta;
+use crate::rows::PackNumber;
 
-pub(crate) const PREFIX: &[u8] = b"altered/";
+pub(crate) const PREFIX: &[u8] = Meta::Altered.bytes();
 
 pub(crate) fn key(number: PackNumber) -> Vec<u8> {
     [PREFIX, number.key().as_slice()].concat()

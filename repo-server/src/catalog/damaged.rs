@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 
 use format_spec::{ManifestId, SnapshotId};
-use serde::{Deserialize, Serialize};
 
 use crate::error::ServerError;
 use crate::health::alarm::{self, AlarmCode};
-use crate::index::row::PackNumber;
 use crate::index::{Batch, KeyRange, Table};
+use crate::rows::PackNumber;
+use crate::rows::{Meta, ProblemRow};
 use crate::store::Store;
 
-const PREFIX: &[u8] = b"damaged/";
+const PREFIX: &[u8] = Meta::Damaged.bytes();
 
 /// Kind and id of a damaged object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,20 +55,11 @@ impl Object {
     }
 }
 
-/// Problem of an object, as JSON.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Row {
-    /// Description of the problem, for people.
-    pub(crate) problem: String,
-    /// When; server time.
-    pub(crate) found_ms: u64,
-}
-
 /// All objects that are known to be damaged, and what is wrong with each.
 pub(crate) fn objects(store: &Store) -> Result<BTreeMap<Object, String>, ServerError> {
     let mut known = BTreeMap::new();
     store.for_each_row(Table::Meta, &KeyRange::prefix(PREFIX), |key, value| {
-        let object = Object::from_key(key).zip(serde_json::from_slice::<Row>(value).ok());
+        let object = Object::from_key(key).zip(ProblemRow::decode(value));
         let (object, row) =
             object.ok_or_else(|| ServerError::Row { object: "a damaged object".to_owned() })?;
         known.insert(object, row.problem);
@@ -79,7 +70,7 @@ pub(crate) fn objects(store: &Store) -> Result<BTreeMap<Object, String>, ServerE
 
 /// Changes of a batch to rows of damaged objects.
 #[derive(Default)]
-pub(crate) struct Changes(pub(crate) BTreeMap<Object, Option<Row>>);
+pub(crate) struct Changes(pub(crate) BTreeMap<Object, Option<ProblemRow>>);
 
 impl Changes {
     /// An object is sound, or gone.
@@ -98,7 +89,7 @@ impl Changes {
         for (object, row) in self.0 {
             match row {
                 Some(row) => {
-                    batch.put(Table::Meta, object.key(), serde_json::to_vec(&row).expect("plain JSON"));
+                    batch.put(Table::Meta, object.key(), row.encode());
                     known.insert(object, row.problem);
                 }
                 None if known.remove(&object).is_some() => {

@@ -2,8 +2,8 @@
 
 use format_spec::ChunkId;
 
-use crate::index::row::{ChunkRow, DamagedRow, Epoch, IdleKey, PackNumber, PackRow, Totals};
 use crate::index::{Batch, Table};
+use crate::rows::{ChunkRow, DamagedRow, Epoch, IdleKey, PackNumber, PackRow, Totals};
 
 /// Sets the row of a chunk or page.
 pub(crate) fn chunk(batch: &mut Batch, id: &ChunkId, row: &ChunkRow) {

@@ -14,8 +14,8 @@ use std::sync::{Arc, Mutex};
 
 use crate::catalog::ledger::Ledger;
 use crate::error::ServerError;
-use crate::index::row::{DoomedKey, DoomedRow};
 use crate::index::{Batch, Table};
+use crate::rows::{DoomedKey, DoomedRow};
 use crate::store::Store;
 use crate::sync::lock;
 

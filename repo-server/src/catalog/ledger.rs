@@ -21,11 +21,11 @@ use format_spec::{ChunkId, PackId};
 use super::quarantine::{Place, as_read};
 use super::{altered, damaged, lost_pages, quarantine};
 use crate::error::ServerError;
-use crate::index::row::{
+use crate::index::{Batch, IndexError, Table};
+use crate::rows::{
     ChunkRow, DamagedRow, DoomedKey, DoomedKind, DoomedRow, Epoch, Health, IdleKey, Live, PackNumber,
     PackRow, Totals,
 };
-use crate::index::{Batch, IndexError, Table};
 use crate::rules::Rule;
 use crate::site::layout::pack_object;
 use crate::store::Store;

@@ -11,9 +11,10 @@ use format_spec::ChunkId;
 
 use crate::error::ServerError;
 use crate::index::{Batch, Precondition, Table};
+use crate::rows::Meta;
 use crate::store::Store;
 
-const PREFIX: &[u8] = b"owed/";
+const PREFIX: &[u8] = Meta::Owed.bytes();
 
 fn key(id: &ChunkId) -> Vec<u8> {
     [PREFIX, id.as_bytes().as_slice()].concat()
@@ -30,8 +31,8 @@ pub(crate) fn counts<'a>(
     let decode = |value: Option<Vec<u8>>| match value {
         None => Ok(0),
         Some(value) => {
-            let count = value.try_into().map(u64::from_le_bytes);
-            count.map_err(|_| ServerError::Row { object: "references to a lost page".to_owned() })
+            let count = Meta::number(&value);
+            count.ok_or_else(|| ServerError::Row { object: "references to a lost page".to_owned() })
         }
     };
     values.into_iter().map(decode).collect()

@@ -7,12 +7,13 @@ use format_spec::ChunkId;
 use super::walk::walk_is_due;
 use crate::error::ServerError;
 use crate::health::alarm::{self, AlarmCode};
-use crate::index::row::{ChunkRow, DamagedRow, PackNumber};
 use crate::index::{Batch, KeyRange, Precondition, Table};
+use crate::rows::Meta;
+use crate::rows::{ChunkRow, DamagedRow, PackNumber};
 use crate::store::Store;
 
 /// How many blobs are in quarantine, in the meta table.
-pub(crate) const COUNT_KEY: &[u8] = b"damaged_blobs";
+pub(crate) const COUNT_KEY: &[u8] = Meta::DamagedBlobs.bytes();
 
 /// Where a blob was read: what was found there says nothing about another place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -75,8 +76,8 @@ impl Changes {
 /// How many blobs are in quarantine. An index in which nobody has counted them yet is counted, this once.
 fn count(store: &Store, counted: Option<&[u8]>) -> Result<u64, ServerError> {
     let Some(value) = counted else { return scan(store) };
-    let wrong = |_| ServerError::Row { object: "the number of damaged blobs".to_owned() };
-    value.try_into().map(u64::from_le_bytes).map_err(wrong)
+    let wrong = || ServerError::Row { object: "the number of damaged blobs".to_owned() };
+    Meta::number(value).ok_or_else(wrong)
 }
 
 fn scan(store: &Store) -> Result<u64, ServerError> {

@@ -13,8 +13,8 @@ use format_spec::{ChunkId, ClusterName};
 pub(crate) use crate::catalog::Place;
 use crate::catalog::ledger::Ledger;
 use crate::error::ServerError;
-use crate::index::row::{DamagedRow, Health, PackNumber};
 use crate::index::{KeyRange, Table};
+use crate::rows::{DamagedRow, Health, PackNumber};
 use crate::store::Store;
 
 /// Rows that one batch changes at most: far below its limit.

@@ -14,13 +14,14 @@ use format_spec::SnapshotId;
 use format_spec::snapshot::Snapshot;
 
 pub(crate) use crate::catalog::damaged::Object;
-use crate::catalog::damaged::{Changes, Row, objects};
+use crate::catalog::damaged::{Changes, objects};
 use crate::error::ServerError;
 use crate::health::alarm::{self, AlarmCode};
 use crate::index::{Batch, KeyRange, Table};
+use crate::rows::{Meta, ProblemRow};
 use crate::store::Store;
 
-const HURT_PREFIX: &[u8] = b"hurt/";
+const HURT_PREFIX: &[u8] = Meta::Hurt.bytes();
 
 /// All objects that are known to be damaged, and what is wrong with each.
 #[derive(Debug, Default)]
@@ -55,7 +56,7 @@ pub(crate) fn all(store: &Store) -> Result<Known, ServerError> {
     if alarm::is_up(store, AlarmCode::DamagedBlobs)? {
         store.for_each_row(Table::Meta, &KeyRange::prefix(HURT_PREFIX), |key, value| {
             let id = key.strip_prefix(HURT_PREFIX).and_then(|id| id.try_into().ok());
-            let row = id.map(SnapshotId::from_bytes).zip(serde_json::from_slice::<Row>(value).ok());
+            let row = id.map(SnapshotId::from_bytes).zip(ProblemRow::decode(value));
             let (id, row) =
                 row.ok_or_else(|| ServerError::Row { object: "a damaged snapshot".to_owned() })?;
             hurt.insert(id, row.problem);
@@ -76,8 +77,8 @@ pub(crate) fn note_hurt(store: &Store, id: SnapshotId, problem: Option<String>) 
         let is_known = store.parts.index.get(Table::Meta, &hurt_key(id))?.is_some();
         match problem {
             Some(problem) if Object::Snapshot(id).is_needed(store)? => {
-                let row = Row { problem, found_ms: store.parts.clock.unix_ms() };
-                batch.put(Table::Meta, hurt_key(id), serde_json::to_vec(&row).expect("plain JSON"));
+                let row = ProblemRow { problem, found_ms: store.parts.clock.unix_ms() };
+                batch.put(Table::Meta, hurt_key(id), row.encode());
             }
             None if is_known => forget_hurt(&mut batch, id),
             _ => {}
@@ -94,7 +95,7 @@ pub(crate) fn forget_hurt(batch: &mut Batch, id: SnapshotId) {
 /// Remembers, durably, what is wrong with an object, unless what it is of has gone meanwhile. What is known already
 /// changes nothing.
 pub(crate) fn note(store: &Store, object: Object, problem: &str) -> Result<(), ServerError> {
-    let row = Row { problem: problem.to_owned(), found_ms: store.parts.clock.unix_ms() };
+    let row = ProblemRow { problem: problem.to_owned(), found_ms: store.parts.clock.unix_ms() };
     store.exclusively(|| {
         let (mut batch, mut changes) = (Batch::new(), Changes::default());
         if !is_known(store, object, problem)? && object.is_needed(store)? {
@@ -108,7 +109,7 @@ pub(crate) fn note(store: &Store, object: Object, problem: &str) -> Result<(), S
 
 fn is_known(store: &Store, object: Object, problem: &str) -> Result<bool, ServerError> {
     let Some(value) = store.parts.index.get(Table::Meta, &object.key())? else { return Ok(false) };
-    let row: Option<Row> = serde_json::from_slice(&value).ok();
+    let row = ProblemRow::decode(&value);
     Ok(row.is_some_and(|row| row.problem == problem))
 }
 

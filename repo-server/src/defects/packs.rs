@@ -10,8 +10,8 @@ use std::collections::BTreeSet;
 
 use crate::catalog::altered::{PREFIX, key};
 use crate::error::ServerError;
-use crate::index::row::PackNumber;
 use crate::index::{Batch, KeyRange, Precondition, Table};
+use crate::rows::PackNumber;
 use crate::store::Store;
 
 /// Says that a pack is not as it was written, durably, unless the collector was there before. Blocks.

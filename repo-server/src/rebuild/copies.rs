@@ -11,9 +11,9 @@ use tokio::runtime::Handle;
 use super::fill::{IfEmpty, PackFound, Rebuild};
 use crate::catalog::fill;
 use crate::error::ServerError;
-use crate::index::row::{ChunkRow, DamagedRow, Health, PackNumber};
 use crate::index::{Batch, KeyRange, Table};
 use crate::pack::unreadable;
+use crate::rows::{ChunkRow, DamagedRow, Health, PackNumber};
 use crate::site::layout::pack_object;
 
 /// Bytes of blobs that are read at once; one blob may be longer.
@@ -182,7 +182,7 @@ mod tests {
     use format_spec::key::BlobKind;
 
     use super::*;
-    use crate::index::row::Epoch;
+    use crate::rows::Epoch;
 
     fn copy(pack: u32, stored_len: u64) -> Try {
         let row = ChunkRow {

@@ -9,7 +9,7 @@ use super::RebuildReport;
 use crate::catalog::{fill, quarantine};
 use crate::error::ServerError;
 use crate::index::Batch;
-use crate::index::row::{ChunkRow, Live, Totals};
+use crate::rows::{ChunkRow, Live, Totals};
 use crate::session;
 use crate::sort::Sorter;
 use crate::store::Store;

@@ -15,11 +15,9 @@ use super::fill::{BY_PAGE, IN_FLIGHT, IfEmpty, PackFound, Rebuild};
 use crate::catalog::fill;
 use crate::checkpoint;
 use crate::error::ServerError;
-use crate::index::row::{
-    ChunkRow, DoomedKey, DoomedKind, DoomedRow, Epoch, Health, Live, PackNumber, PackRow,
-};
 use crate::index::{Batch, Table};
 use crate::pack::{read_directory, unreadable};
+use crate::rows::{ChunkRow, DoomedKey, DoomedKind, DoomedRow, Epoch, Health, Live, PackNumber, PackRow};
 use crate::site::layout::{checkpoint_named, pack_named, pack_object};
 use crate::site::{Area, Listed, Prefix};
 

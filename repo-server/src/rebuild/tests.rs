@@ -15,7 +15,7 @@ use super::fill::fill_from_site;
 use crate::checkpoint::{self, When};
 use crate::error::ServerError;
 use crate::index::Table;
-use crate::index::row::{ChunkRow, DoomedKey, Epoch, Live, Totals};
+use crate::rows::{ChunkRow, DoomedKey, Epoch, Live, Totals};
 use crate::session::{self, Pusher};
 use crate::site::faulty::{Fault, FaultKind, FaultySite, Refusal};
 use crate::site::layout::pack_object;
@@ -36,12 +36,11 @@ fn rows(world: &World) -> Rows {
     let packs: BTreeMap<_, _> = world.packs().into_iter().collect();
     let chunk = |(key, value): (Vec<u8>, Vec<u8>)| {
         let row = ChunkRow::decode(&value).unwrap();
-        let anywhere = ChunkRow { pack: crate::index::row::PackNumber(0), idle_since: Epoch(0), ..row };
+        let anywhere = ChunkRow { pack: crate::rows::PackNumber(0), idle_since: Epoch(0), ..row };
         (key, (packs[&row.pack].id, anywhere))
     };
-    let pack = |row: &crate::index::row::PackRow| {
-        (row.id, (row.len, row.kind, row.domain.as_str().to_owned(), row.live))
-    };
+    let pack =
+        |row: &crate::rows::PackRow| (row.id, (row.len, row.kind, row.domain.as_str().to_owned(), row.live));
     Rows {
         chunks: world.rows(Table::Chunk).into_iter().map(chunk).collect(),
         packs: packs.values().map(pack).collect(),

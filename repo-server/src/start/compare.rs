@@ -42,9 +42,10 @@ use super::finish::{Finish, finish};
 use crate::error::{Chain, ServerError};
 use crate::health::alarm::{self, AlarmCode};
 use crate::health::gate::REBUILD;
-use crate::index::row::{DoomedKey, DoomedKind, DoomedRow};
 use crate::index::{Batch, KeyRange, Table};
 use crate::pack;
+use crate::rows::Meta;
+use crate::rows::{DoomedKey, DoomedKind, DoomedRow};
 use crate::rules::Rule;
 use crate::server::Server;
 use crate::site::layout::{snapshot_named, snapshot_object};
@@ -55,7 +56,7 @@ use crate::snapshot;
 const AT_ONCE: usize = 1000;
 
 /// Rows of the meta table, without a value: snapshots that were purged.
-const PURGED_PREFIX: &[u8] = b"purged/";
+const PURGED_PREFIX: &[u8] = Meta::Purged.bytes();
 
 /// Log message about a snapshot that is listed again.
 const FINISHED: &str =

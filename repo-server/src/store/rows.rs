@@ -7,8 +7,8 @@ use format_spec::ChunkId;
 
 use super::{Domain, Store, share_out};
 use crate::error::ServerError;
-use crate::index::row::{ChunkRow, PackNumber, PackRow};
 use crate::index::{KeyRange, Table};
+use crate::rows::{ChunkRow, Meta, PackNumber, PackRow};
 use crate::sync::lock;
 
 /// Keys that a thread looks up at once: about 5 ms of work, which pays for a thread.
@@ -98,6 +98,12 @@ impl Store {
         let Some(value) = self.parts.index.get(Table::Pack, &number.key())? else { return Ok(None) };
         let wrong = || ServerError::Row { object: format!("pack number {}", number.0) };
         PackRow::decode(&value).map(Some).ok_or_else(wrong)
+    }
+
+    /// The number in the row of one kind of the meta table, if there is such a row.
+    pub(crate) fn number(&self, kind: Meta, what: &str) -> Result<Option<u64>, ServerError> {
+        let Some(value) = self.parts.index.get(Table::Meta, kind.bytes())? else { return Ok(None) };
+        Meta::number(&value).map(Some).ok_or_else(|| ServerError::Row { object: what.to_owned() })
     }
 
     /// Shows each pack's row to `visit`.

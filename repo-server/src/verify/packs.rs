@@ -21,7 +21,7 @@ use crate::defects::objects;
 use crate::defects::packs;
 use crate::defects::{self, if_there_is_room};
 use crate::error::{Chain, ServerError};
-use crate::index::row::{ChunkRow, PackNumber, PackRow};
+use crate::rows::{ChunkRow, PackNumber, PackRow};
 use crate::site::SiteError;
 use crate::site::layout::pack_object;
 use crate::store::Store;

@@ -38,6 +38,7 @@ const FLOORS: &[Floors] = &[
             "store",
             "site_lock space config",
             "settings error",
+            "rows",
             "index",
             "site rules",
             "durable clock time sort sync log service",

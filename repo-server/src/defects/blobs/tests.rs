@@ -8,7 +8,7 @@ use super::*;
 use crate::catalog::quarantine::COUNT_KEY;
 use crate::health::alarm::AlarmCode;
 use crate::index::Batch;
-use crate::index::row::ChunkRow;
+use crate::rows::ChunkRow;
 use crate::session;
 use crate::testing::{Client, Hears, Read, World};
 

@@ -3,7 +3,7 @@ use format_spec::wire::Delays;
 use format_spec::ManifestId;
 
 use super::*;
-use crate::index::row::PackNumber;
+use crate::rows::PackNumber;
 use crate::testing::{World, tree};
 
 fn is_up(world: &World) -> bool {

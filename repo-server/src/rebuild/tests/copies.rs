@@ -6,7 +6,7 @@ use format_spec::wire::{Delays, GcRequest, LargeDelete, RunMode};
 
 use super::*;
 use crate::defects::blobs::{self, Place};
-use crate::index::row::{DamagedRow, Health};
+use crate::rows::{DamagedRow, Health};
 use crate::site::layout::pack_object;
 
 /// Where a copy's name comes, seen from that of the pack which holds the other one.

@@ -5,7 +5,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::*;
-use crate::index::row::PackRow;
+use crate::rows::PackRow;
 use crate::site::layout::pack_object;
 use crate::site::{Listed, Put, Site, SiteFuture};
 
