@@ -40,6 +40,7 @@ pub mod list;
 pub mod log;
 pub mod named;
 pub mod output;
+mod pace;
 pub mod priority;
 pub mod progress;
 pub mod push;

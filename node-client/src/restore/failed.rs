@@ -145,6 +145,11 @@ impl Found {
 }
 
 impl Failures {
+    /// True if names of the snapshot are not known.
+    pub(super) fn has_damaged_pages(&self) -> bool {
+        !self.0.lock().unwrap_or_else(PoisonError::into_inner).pages.is_empty()
+    }
+
     /// One more name.
     pub(super) fn add(&self, path: &EntryPath, why: Why) {
         let mut found = self.0.lock().unwrap_or_else(PoisonError::into_inner);

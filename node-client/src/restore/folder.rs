@@ -23,7 +23,7 @@ use super::layout::TargetPath;
 use crate::beneath::open_beneath;
 use crate::error::ClientError;
 
-pub(super) use before::{Before, Inode};
+pub(super) use before::{Before, Inode, for_each_name};
 
 /// Handling of existing content in the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +66,8 @@ pub(super) struct Was {
 }
 
 impl Was {
-    fn of(stat: &Stat) -> Self {
+    /// What it is now.
+    pub(super) fn of(stat: &Stat) -> Self {
         let modified =
             Timespec { tv_sec: stat.st_mtime, tv_nsec: i64::try_from(stat.st_mtime_nsec).unwrap_or(0) };
         Self { mode: Mode::from_raw_mode(stat.st_mode), modified }

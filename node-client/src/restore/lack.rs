@@ -123,7 +123,7 @@ impl<'a> Survey<'a> {
         Ok(())
     }
 
-    /// Whether the entry is wanted.
+    /// True if the entry is wanted.
     fn come_to(&mut self, entry: &Entry) -> bool {
         if entry.kind != EntryKind::Folder
             && let Some((path, _)) = self.reasons.get_key_value(&entry.path)

@@ -31,3 +31,29 @@ pub(super) async fn verify(State(app): State<App>, request: Request) -> Reply {
         teller.end(&last).await;
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::response::IntoResponse;
+    use hyper::StatusCode;
+
+    use super::*;
+    use crate::http::Token;
+    use crate::store::Parts;
+
+    /// Each check takes memory for all that it knows.
+    #[tokio::test]
+    async fn one_check_runs_at_a_time() {
+        let server = Parts::default().serve();
+        let app = App { server, token: Token::new("t"), verifying: Arc::default() };
+        let ask = || verify(State(app.clone()), Request::new(Body::from(r#"{"level":"index"}"#)));
+        let status = |reply: Reply| reply.into_response().status();
+        let running = Arc::clone(&app.verifying).try_lock_owned().unwrap();
+
+        assert_eq!(status(ask().await), StatusCode::CONFLICT);
+
+        drop(running);
+        assert_eq!(status(ask().await), StatusCode::OK);
+    }
+}

@@ -167,7 +167,8 @@ async fn read_once(
     Ok(reading)
 }
 
-fn len_of(reads: &[Read]) -> u64 {
+/// Bytes that these reads bring into memory.
+pub(super) fn len_of(reads: &[Read]) -> u64 {
     reads.iter().map(|read| read.range.end - read.range.start).sum()
 }
 

@@ -316,6 +316,20 @@ mod tests {
         }
     }
 
+    /// Each may take many times its encoded length.
+    #[tokio::test]
+    async fn manifests_are_decoded_one_at_a_time() {
+        use futures_util::FutureExt;
+        let server = crate::store::Parts::default().serve();
+        let turn = server.memory.decoding.acquire().await.unwrap();
+        let mut decoding = std::pin::pin!(decode(&server, Bytes::from_static(b"no manifest")));
+        assert!(decoding.as_mut().now_or_never().is_none());
+
+        drop(turn);
+
+        assert!(matches!(decoding.await, Err(ServerError::Malformed(_))));
+    }
+
     /// X5: what has no room in the index is refused before any of it is put on a site.
     #[test]
     fn a_snapshot_that_is_too_long_for_its_row_is_refused() {

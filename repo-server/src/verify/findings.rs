@@ -32,7 +32,7 @@ impl Problem {
         Self { kind, object: object.to_string(), what: what.to_string() }
     }
 
-    /// Whether it is only that the site did not answer, and it is to be asked again.
+    /// True if it is only that the site did not answer, and it is to be asked again.
     pub(super) fn is_later(&self, attempt: Attempt) -> bool {
         self.kind == FindingKind::Unreadable && attempt == Attempt::First
     }

@@ -55,7 +55,7 @@ const FLOORS: &[Floors] = &[
             "list",
             "api config globs named signals state",
             "error identity output size",
-            "beneath cancel clock durable leftover log priority progress rate span summary twin",
+            "beneath cancel clock durable leftover log priority progress rate span summary twin pace",
         ],
     ),
     (

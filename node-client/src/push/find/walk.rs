@@ -12,12 +12,12 @@ use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use super::list::{FoundFile, Step};
-use super::pseudo::Pseudo;
 use crate::identity::Identity;
 use crate::leftover::is_temporary;
 use crate::push::freeze::Held;
 use crate::push::guest::FOLDER;
 use crate::push::names::Names;
+use crate::push::pseudo::Pseudo;
 use crate::push::second_names::{BASE_NAME, is_base};
 use crate::push::select::roots::Mounts;
 use crate::push::select::roots::{Opened, Root};

@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use crate::beneath::open_real;
 use crate::error::ClientError;
 use crate::push::guest::FOLDER;
+use crate::push::pseudo::Pseudo;
 use crate::push::second_names::is_frozen;
 use crate::push::stat::Stat;
 
@@ -103,6 +104,7 @@ pub(crate) fn check(paths: &[PathBuf]) -> Result<Vec<Root>, ClientError> {
         return Err(ClientError::Usage(format!("more than {MAX_ROOTS} folders to push were given")));
     }
     let mut roots = paths.iter().map(|path| root(path)).collect::<Result<Vec<_>, _>>()?;
+    check_data(&roots, &Pseudo::mounted())?;
     roots.sort_by(|a, b| a.path.cmp(&b.path));
     roots.dedup_by(|inner, outer| {
         let is_in = inner.path.below(&outer.path).is_some();
@@ -112,6 +114,22 @@ pub(crate) fn check(paths: &[PathBuf]) -> Result<Vec<Root>, ClientError> {
         is_in
     });
     Ok(roots)
+}
+
+/// Checks that roots hold data: files of procfs and sysfs say lengths that are not theirs, and change as they are read.
+///
+/// # Errors
+/// [`ClientError::Usage`] for one that lies on a view of the kernel.
+fn check_data(roots: &[Root], pseudo: &Pseudo) -> Result<(), ClientError> {
+    let is_view = |root: &&Root| root.stat().is_ok_and(|stat| pseudo.has(stat.identity.dev));
+    match roots.iter().find(is_view) {
+        Some(root) => Err(ClientError::Usage(format!(
+            "`{}` lies on a file system of the kernel, such as procfs or sysfs, whose files are views and hold no data \
+             to push",
+            root.place.display()
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// Where roots lie.
@@ -183,6 +201,16 @@ fn open_resolved(named: &Path, folder: &Path) -> Result<OwnedFd, ClientError> {
 mod tests {
     use super::*;
     use crate::push::second_names::MARK;
+
+    #[test]
+    fn views_of_the_kernel_are_no_roots() {
+        for view in ["/proc/sys", "/proc/self/status", "/sys"] {
+            let refused = check(&[PathBuf::from(view)]).unwrap_err();
+
+            assert_eq!(refused.exit_code(), 2, "{view}: {refused}");
+            assert!(refused.to_string().contains("hold no data"), "{refused}");
+        }
+    }
 
     #[test]
     fn roots_come_out_whole_and_in_path_order() {

@@ -6,7 +6,6 @@
 
 mod again;
 mod late;
-pub(crate) mod pace;
 pub(crate) mod session;
 
 use std::num::NonZeroUsize;
@@ -27,12 +26,12 @@ use super::guest::Guest;
 use super::read::Reader;
 use super::read::batch::{Batch, Feeder, Late, READ_LEN};
 use super::report::Tally;
-use super::send::pace::Pace;
 use super::send::session::Session;
 use super::stop::{Stop, Stopped};
 use crate::api::{Api, Coming, Segments};
 use crate::clock::Clock;
 use crate::error::ClientError;
+use crate::pace::Pace;
 use crate::progress::Progress;
 
 /// Chunks that are left to another node until it has sent them. What goes beyond is sent twice.

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use crate::leftover::is_temporary;
 
 /// Which file, folder or link a name stands for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Inode {
     dev: u64,
     ino: u64,
@@ -80,7 +80,10 @@ impl Before {
 }
 
 /// Calls `visit` for each name but `.` and `..`.
-pub(super) fn for_each_name(folder: BorrowedFd<'_>, mut visit: impl FnMut(&CStr)) -> io::Result<()> {
+pub(in crate::restore) fn for_each_name(
+    folder: BorrowedFd<'_>,
+    mut visit: impl FnMut(&CStr),
+) -> io::Result<()> {
     let mut buffer = Vec::with_capacity(32 << 10);
     // Files that a visitor removes must not change the list: all names come first.
     let mut names = Vec::new();

@@ -122,6 +122,9 @@ fn snapshots_that_are_damaged_going_or_protected_are_marked() {
     };
 
     server().admin(&["snapshots", "--cluster", "orders"]).exits(0).prints("snapshots.txt");
+    let narrow = server().admin(&["snapshots", "--cluster", "orders", "--columns", "state,nodes"]).exits(0);
+    let head: Vec<&str> = stdout(&narrow.output).lines().next().unwrap().split_whitespace().collect();
+    assert_eq!(head, ["STATE", "NODES"]);
     let document = server().admin(&["snapshots", "--cluster", "orders", "--json"]).exits(0).json();
     let of_node =
         server().admin(&["snapshots", "--cluster", "orders", "--node", "db-1", "--json"]).exits(0).json();

@@ -1,4 +1,4 @@
-//! How fast a push may send: one token bucket for all its senders.
+//! How fast a push may send, and a restore receive: one token bucket for all who do.
 
 use std::num::NonZeroU64;
 use std::sync::{Mutex, PoisonError};
@@ -11,7 +11,7 @@ const MIN_BODY_LEN: usize = 64 << 10;
 /// Bodies per second at a low rate: few enough to be cheap, enough for an even flow.
 const BODIES_PER_SECOND: u64 = 4;
 
-/// The rate of one push. Whoever sends reserves here first.
+/// The rate of one push or restore. Whoever sends reserves here first; whoever receives does so behind each answer.
 #[derive(Debug)]
 pub(crate) struct Pace {
     limit: Option<Limit>,
