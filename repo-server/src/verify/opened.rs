@@ -17,7 +17,7 @@ use crate::site::layout::snapshot_object;
 use crate::snapshot::{self, open_manifest};
 
 /// What is wrong with an object that somebody has put there: which of it and the row is right, nobody knows.
-const ANOTHER_SNAPSHOT: &str = "the site has another snapshot under its name";
+const ANOTHER_SNAPSHOT: &str = "the site has another snapshot under this name";
 
 /// What an object of a snapshot turned out to be.
 pub(super) enum Object<T> {
@@ -56,11 +56,11 @@ impl Check<'_> {
             return Ok(problem);
         }
         let more = match snapshot::write_anew(&self.server, id).await {
-            Ok(()) => "; it was written anew from the index".to_owned(),
+            Ok(()) => "; it was rewritten from the index".to_owned(),
             Err(error @ (ServerError::Halted | ServerError::Index(_) | ServerError::Bug(_))) => {
                 return Err(error);
             }
-            Err(error) => format!("; it could not be written anew: {}", Chain(&error)),
+            Err(error) => format!("; it could not be rewritten: {}", Chain(&error)),
         };
         Ok(Problem { what: problem.what + &more, ..problem })
     }
