@@ -3,7 +3,7 @@
 //! Before an object is put, its name is doomed, durably; the batch that makes the object count takes that
 //! back. While this process works on it, the name is in flight, and the collector lets it be. After a
 //! crash nothing is in flight, and what is still doomed is deleted (S7), unless it belongs to a commit that
-//! can be brought to its end ([`crate::snapshot::finish`]).
+//! can be brought to its end (`start::finish`).
 //!
 //! The order that makes this safe (G6): a name goes in flight before its row is written, and lands only after
 //! its fate is durable. So whoever finds it not in flight, and then still doomed, has found garbage, once what the

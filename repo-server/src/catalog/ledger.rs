@@ -1,7 +1,7 @@
 //! The ledger: the one place where rows of chunks, pages and packs change, and their counts with them.
 //!
-//! A [`Ledger`] is open while nobody else changes such rows ([`Store::account`]). What is put into it
-//! becomes one index batch: all of it, or nothing after a crash or an error. It keeps (X8, X9, G1):
+//! A [`Ledger`] is open while no other writer of this process changes such rows ([`Store::account`]). What is put
+//! into it becomes one index batch: all of it, or nothing after a crash or an error. It keeps (X8, X9, G1):
 //! - a batch is applied only if each row that it read is still as it was read, and made again if one is not: the lock
 //!   between writers of one process makes that rare, and nothing else depends on it;
 //! - a count changes only together with the row of what counts;

@@ -58,7 +58,8 @@ impl Changes {
             walk_is_due(store, batch)?;
         }
         for ((id, row), before) in self.0.into_iter().zip(before) {
-            batch.require(Table::Damaged, *id.as_bytes(), as_read(before.clone()));
+            let as_before = if before.is_some() { Precondition::Present } else { Precondition::Absent };
+            batch.require(Table::Damaged, *id.as_bytes(), as_before);
             match (before, &row) {
                 (None, Some(_)) => blobs += 1,
                 (Some(_), None) => blobs = blobs.saturating_sub(1),

@@ -2,7 +2,7 @@
 //! and manifests, and the ends of packs. Blobs in packs are in quarantine instead.
 //!
 //! Each has a row until a check finds it sound, it is written anew, or nothing needs it any more. Rows and the
-//! alarm change in one batch ([`Changes`]): it is up while there is any. Only what is known to be wrong gets here: a
+//! alarm change in one batch ([`Changes`](crate::catalog::damaged::Changes)): it is up while there is any. Only what is known to be wrong gets here: a
 //! site that does not answer proves nothing. All calls block.
 //!
 //! Rows `damaged/<kind><id>` of the meta table. Beside them, rows `hurt/<snapshot id>` say of which snapshots a check

@@ -25,9 +25,9 @@ use crate::store::Store;
 const ROWS_AT_ONCE: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 const PACKS_AT_ONCE: NonZeroUsize = NonZeroUsize::new(4).unwrap();
 
-/// Rows that one batch touches: as many as the pack that had them counted. Each weighs 490 bytes at most, if it
+/// Rows that one batch touches. Each weighs 900 bytes at most, with the requirement that it is as it was read, if it
 /// was damaged and a pack goes with it. Nobody else counts while it is applied; rows that are looked up together cost less.
-const BATCH_ROWS: usize = 100_000;
+const BATCH_ROWS: usize = 50_000;
 
 /// One step of a batch.
 enum Step {

@@ -4,7 +4,7 @@
 //! is there → the manifest object is on the site → the snapshot object is on the site → one index
 //! batch adds the rows, counts the pages and ends the session → the answer is sent. A crash before
 //! the snapshot object leaves objects that nothing names; one after it leaves all that the batch needs, and
-//! it is brought to its end later ([`finish`]). The client learns of it when it asks again.
+//! it is brought to its end later (`start::finish`). The client learns of it when it asks again.
 
 mod anew;
 pub(crate) mod commit;

@@ -23,7 +23,7 @@
 //! # The last commit
 //!
 //! The loss of the very last batch looks as if the process had died before it: the snapshot is doomed, and nothing else
-//! is wrong. Such a commit is brought to its end here, whichever of the two it was ([`crate::snapshot::finish`]).
+//! is wrong. Such a commit is brought to its end here, whichever of the two it was (`super::finish`).
 //!
 //! # What it cannot see
 //!
