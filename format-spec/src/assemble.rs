@@ -205,7 +205,7 @@ impl Assembler {
     /// Goes on after a page that is missing. A file whose content it had is lost.
     ///
     /// # Errors
-    /// What `sink` returns.
+    /// The errors of `sink`.
     pub fn missing_page<E>(&mut self, mut sink: impl FnMut(Part<'_>) -> Result<(), E>) -> Result<(), E> {
         self.gap = Gap::Here;
         self.pages_missing = true;
@@ -215,7 +215,7 @@ impl Assembler {
     /// Ends the last page.
     ///
     /// # Errors
-    /// What `sink` returns.
+    /// The errors of `sink`.
     pub fn finish<E>(mut self, sink: impl FnMut(Part<'_>) -> Result<(), E>) -> Result<(), E> {
         Step { of: &mut self, page: None, sink, stands_alone: true }.end_open_file()
     }

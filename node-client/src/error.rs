@@ -131,7 +131,7 @@ pub enum ClientError {
         path: String,
         /// How much of it was sent, in bytes.
         sent: u64,
-        /// What is damaged.
+        /// Kind and id of a damaged object.
         why: String,
     },
     /// A restore ended before its end, and has restored something.
@@ -201,7 +201,7 @@ pub enum ClientError {
         #[source]
         source: io::Error,
     },
-    /// The user, or whoever called, ended it.
+    /// The user, or the caller, interrupted it.
     #[error("interrupted")]
     Interrupted,
     /// A worker thread ended too soon.

@@ -1,4 +1,4 @@
-//! The log: warnings on standard error. A program whose log cannot be written goes on without it.
+//! The log: warnings on standard error. A program whose log cannot be written continues without it.
 
 use std::ffi::OsStr;
 use std::io::IsTerminal;

@@ -68,8 +68,8 @@ pub fn show_aside(what: &impl Show, output: Output) {
     }
 }
 
-/// Lets no control character through but the end of a line: texts of servers, of other nodes and of file names
-/// must not move the cursor of whoever reads them.
+/// Escapes control characters except the end of a line: texts of servers, of other nodes and of file names
+/// must not move the cursor of a terminal.
 struct Plain<'a> {
     out: &'a mut dyn Write,
     /// True if the last byte may be the first of a control character of two bytes.
@@ -137,7 +137,7 @@ pub fn show_error(error: &ClientError, restored: Option<&RestoreReport>, output:
     }
 }
 
-/// Reads the command line. What is wrong with it is told on standard error and, with `--json` on it, as the one document.
+/// Reads the command line. An error is printed on standard error and, with `--json`, as the one document.
 ///
 /// # Errors
 /// The exit code if there is nothing to run: wrong usage, or help that was requested and printed.
@@ -383,7 +383,7 @@ fn files(stats: &PushStats) -> String {
 /// Writes rows of cells, each column as wide as its widest cell.
 ///
 /// # Errors
-/// What `out` answers.
+/// Errors of `out`.
 pub fn columns(out: &mut dyn Write, rows: &[impl AsRef<[String]>]) -> io::Result<()> {
     let count = rows.iter().map(|row| row.as_ref().len()).max().unwrap_or(0);
     let mut widths = vec![0; count];
@@ -416,7 +416,7 @@ impl Show for Listed {
     }
 }
 
-/// What a list says of a snapshot in one column.
+/// Cell of a list for a snapshot in one column.
 pub fn cell(info: &SnapshotInfo, column: Column) -> String {
     let sum = |of: fn(&PushStats) -> u64| info.pushes.iter().map(|push| of(&push.stats)).sum::<u64>();
     let known = |text: String| if info.pushes.is_empty() { "-".to_owned() } else { text };

@@ -129,7 +129,7 @@ fn plain(text: &str) -> String {
     text.chars().map(escape).collect()
 }
 
-/// Writes what is ordered until nobody can order any more. A line that fails is lost.
+/// Writes the orders until all senders are gone. A line that fails is lost.
 fn write(mut out: impl Write, orders: &Receiver<Order>, dropped: &AtomicU64) {
     for order in orders {
         match order {

@@ -276,7 +276,7 @@ fn offered(node: &Client, words: &[&str]) -> Vec<String> {
     run_to_end(bash).exits(0).stdout.lines().map(str::to_owned).collect()
 }
 
-/// What a shell is asked, and the only thing that it may offer.
+/// Command lines to complete, and the only possible completion.
 const COMPLETED: [(&[&str], &str); 5] = [
     (&["astacus-client", "res"], "restore"),
     (&["astacus-client", "push", "--freeze-"], "--freeze-dir"),
@@ -324,7 +324,7 @@ fn fish_completes_commands_flags_and_values() {
     }
 }
 
-/// What runs in a zsh that believes to have a terminal: it completes a line, and says what became of it.
+/// Script for a zsh that believes to have a terminal: it completes a line, and prints the result.
 const ZSH: &str = r#"
 zmodload zsh/zpty
 zpty line zsh -f -i

@@ -90,7 +90,7 @@ fn a_push_whose_report_cannot_be_written_keeps_its_snapshot_and_exits_with_15() 
     assert_eq!(fs::read_to_string(world.path("restored").join("file")).unwrap(), "content");
 }
 
-/// What was saved is a number for programs; a ratio of what is nearly nothing tells people nothing.
+/// The saved share is a number for programs; a ratio of almost nothing is not printed for people.
 #[test]
 fn a_push_tells_people_bytes_and_programs_the_ratio() {
     let world = World::new();

@@ -365,7 +365,7 @@ fn the_top_of_the_tree_is_a_root() {
     node.run(["verify", "latest"]).exits(0);
 }
 
-/// What only root may read and write comes back to root.
+/// Attributes that only root may read and write are restored for root.
 #[test]
 fn trusted_attributes_come_back_to_root() {
     let world = World::new();

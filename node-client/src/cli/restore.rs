@@ -175,7 +175,7 @@ impl RestoreArguments {
         self.to.as_os_str() == "-"
     }
 
-    /// What is about a folder means nothing on standard output.
+    /// Options for a target folder have no meaning with standard output.
     fn check_target(&self) -> Result<(), ClientError> {
         let of_folders = [
             ("strip-root", self.strip_root),

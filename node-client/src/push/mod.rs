@@ -1,4 +1,4 @@
-//! Push: what lies below some folders becomes a snapshot, and only what the repository lacks is sent.
+//! Push: the content of some folders becomes a snapshot, and only data that the repository lacks is sent.
 //!
 //! ```text
 //! walk + freeze ──▶ list ──▶ scan: remember, or read + cut + hash ──▶ ask ──▶ compress ──▶ send ──▶ pages ──▶ commit
@@ -8,9 +8,9 @@
 //! so memory depends on neither the size of the data nor the number of files. What must be read of a file
 //! that is remembered says `change`.
 //!
-//! The snapshot is durable when [`run`] returns, and there is none if it fails; what was done by then
-//! is remembered either way. A file's content is that of one moment or it is reported, and the
-//! snapshot says so; how far that can be told is in `docs/change-detection.md`.
+//! The snapshot is durable when [`run`] returns, and there is none if it fails; work done until then is saved
+//! in both cases. A file's content is of one moment, or the file is reported and marked in the snapshot;
+//! `docs/change-detection.md` describes the limits of this.
 
 mod chosen;
 mod class;
@@ -250,7 +250,7 @@ impl<'a> Push<'a> {
         }
     }
 
-    /// The tree at this moment. What will be read of it stays as it is.
+    /// The tree at this moment. Files that will be read are frozen.
     fn list(
         &self,
         memory: &mut Memory,

@@ -1,4 +1,4 @@
-//! How folders of second names are told from data.
+//! Recognition of folders of second names.
 
 use std::path::Path;
 

@@ -27,7 +27,7 @@ pub enum Setuid {
     Keep,
 }
 
-/// Who restored files belong to.
+/// Owner of restored files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owners {
     /// To those whom they were pushed of, where the restore runs as root; else to its user.
@@ -202,7 +202,7 @@ impl Attributes {
             }
             Owners::AsPushed => (entry.uid, entry.gid),
         };
-        // The highest number stands for "leave it" in the system call, and for nobody in a file system.
+        // The highest number means "keep it" in the system call, and is no user of a file system.
         if uid == u32::MAX || gid == u32::MAX {
             return Owned::ByAnother;
         }

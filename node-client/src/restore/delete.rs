@@ -25,7 +25,7 @@ use crate::leftover::{SECOND_NAMES, is_temporary};
 /// How many names a report gives; it counts all.
 const MAX_NAMED: usize = 10_000;
 
-/// What becomes of names in restored folders that the snapshot does not have.
+/// Handling of names in restored folders that the snapshot lacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Extra {
     /// They stay.
@@ -50,7 +50,7 @@ pub struct NotRemoved {
     pub reason: String,
 }
 
-/// What was removed, or would be.
+/// Names that were removed, or would be.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Removed {
     /// The first ten thousand names, by their paths below the target.
@@ -106,9 +106,9 @@ struct Folder {
     at: TargetPath,
     path: EntryPath,
     choice: Choice,
-    /// What it holds in the snapshot.
+    /// Names of the folder in the snapshot.
     names: HashSet<Vec<u8>>,
-    /// What it holds in the target; `None` if it is not there under exactly this name.
+    /// Names of the folder in the target; `None` if it does not exist under exactly this name.
     there: Option<BTreeSet<Vec<u8>>>,
 }
 
@@ -140,7 +140,7 @@ pub(super) fn remove_extra(
     Ok(sweep.removed)
 }
 
-/// What [`remove_extra`] would remove. Nothing from a target that is not there.
+/// Names that [`remove_extra`] would remove. Nothing from a target that is not there.
 ///
 /// # Errors
 /// As [`remove_extra`], and [`ClientError::Disk`] for a target that cannot be opened.
@@ -162,7 +162,7 @@ struct Sweep<'a> {
     target: BorrowedFd<'a>,
     filter: &'a Filter,
     sweeping: Sweeping,
-    /// What the target holds.
+    /// Names in the target.
     top: Option<BTreeSet<Vec<u8>>>,
     folders: Vec<Folder>,
     removed: Removed,

@@ -71,7 +71,7 @@ struct Survey<'a> {
     reasons: BTreeMap<&'a EntryPath, &'a str>,
     /// Named problems whose file has no content of its own, or all of it.
     elsewhere: BTreeSet<&'a EntryPath>,
-    /// Named problems in which nothing can lie: not a folder, and not something that is not known at all.
+    /// Named problems without content: not a folder, and not of unknown kind.
     leaves: HashSet<&'a EntryPath>,
     file: Option<OpenFile>,
     broken: u64,

@@ -81,7 +81,7 @@ use crate::named::{Among, SnapshotChoice, by_part};
 use crate::pace::Pace;
 use crate::rate::Rate;
 
-/// Where a pushed root goes.
+/// Placement of a pushed root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Placement {
     /// To its whole path beneath the target.
@@ -134,12 +134,12 @@ pub struct RestoreOptions {
     pub partial: Partial,
     /// The target: a folder that is made if it is missing.
     pub to: PathBuf,
-    /// Patterns of what is wanted; none for everything. `*` stays within a name, `**` does not; a
-    /// pattern without `/` is looked for in every folder; a folder takes all it holds.
+    /// Patterns of files to choose; none for all. `*` stays within a name, `**` does not; a pattern without
+    /// `/` matches in every folder; a folder includes its content.
     pub paths: Vec<String>,
     /// Patterns of what is not wanted, with all in it, in the same form.
     pub excludes: Vec<String>,
-    /// Where roots go.
+    /// Placement of roots.
     pub placement: Placement,
     /// Permission for the target to have content.
     pub existing: Existing,
@@ -203,8 +203,8 @@ pub struct Hooks<'a> {
 /// - [`ClientError::Partial`]: something that is wanted is not whole in the snapshot. Nothing was written.
 /// - [`ClientError::Format`]: the manifest is not what it should be.
 /// - [`ClientError::Disk`]: the target could not be opened.
-/// - [`ClientError::Stopped`]: something ended the restore when it had begun to write, such as a full disk, a lost
-///   server or Ctrl-C. It says what is there; a restore into the same target goes on from there.
+/// - [`ClientError::Stopped`]: an error ended the restore after it had begun to write, such as a full disk, a
+///   lost server or Ctrl-C. It has a report; a restore into the same target continues from there.
 pub fn run(
     api: &Api,
     runtime: &Handle,
@@ -243,7 +243,7 @@ pub fn run(
     }
 }
 
-/// What the snapshot does not have goes from the folders that were restored, if that was asked for.
+/// Names that the snapshot lacks are removed from restored folders, on request.
 fn removed(
     work: &Work<'_>,
     prepared: &Prepared<'_>,
@@ -301,7 +301,8 @@ fn names_with_brackets(patterns: &[String]) -> String {
     )
 }
 
-/// Where patterns lead that go through symbolic links of this machine: a snapshot knows files by their paths without.
+/// Targets of patterns that use symbolic links of this machine: a snapshot knows files by their paths without
+/// links.
 fn links_on_the_way(patterns: &[String]) -> String {
     let absolute = patterns.iter().filter(|pattern| pattern.starts_with('/'));
     let led = absolute.filter_map(|pattern| {
@@ -407,11 +408,11 @@ fn restore(
     done
 }
 
-/// Which time the pages are gone through.
+/// Number of the pass through the pages.
 enum PassNumber<'a> {
     /// Entries are counted, and damage is new.
     First(&'a mut u64, &'a Failures),
-    /// Only for content that lies under names that are not wanted.
+    /// Only for content under names that are not chosen.
     Second,
 }
 
@@ -531,7 +532,7 @@ fn layout(
     }
 }
 
-/// Which roots the wanted entries lie in.
+/// Roots that contain chosen entries.
 struct RootUse<'a> {
     roots: &'a [EntryPath],
     selection: Selection,

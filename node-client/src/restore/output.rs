@@ -20,7 +20,7 @@ use super::{Hooks, OnProgress, PassNumber, Prepared, Progress, RestoreOptions};
 use crate::api::Api;
 use crate::error::{ClientError, EXIT_PARTIAL, chain};
 
-/// What holes are sent from.
+/// Bytes that are sent for holes.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// A file that was sent whole.
@@ -109,7 +109,7 @@ struct Only {
     mixture: Option<Mixture>,
 }
 
-/// What is chosen, as far as it matters.
+/// Chosen entries, as far as they matter.
 #[derive(Default)]
 struct Chosen {
     file: Option<EntryPath>,

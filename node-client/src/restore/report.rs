@@ -113,7 +113,7 @@ impl<'a> Present<'a> {
 /// Names that were not restored as they should have been.
 #[derive(Default)]
 pub(super) struct Flaws {
-    /// Names that were passed over.
+    /// Names that were skipped.
     pub(super) skipped: Vec<EntryPath>,
     /// Names that the manifest has problems with, and that it holds all the same.
     pub(super) there: BTreeSet<EntryPath>,
@@ -121,7 +121,7 @@ pub(super) struct Flaws {
     pub(super) mixed: Mixed,
     /// How many entries of the manifest were seen.
     pub(super) entries: u64,
-    /// What went from the target, as the snapshot does not have it.
+    /// Names that were removed from the target because the snapshot lacks them.
     pub(super) removed: Removed,
 }
 

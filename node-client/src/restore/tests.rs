@@ -911,7 +911,7 @@ fn what_is_there_in_part_is_not_said_to_be_missing() {
     assert_eq!((report.exit_code(), report.files), (3, 5));
 }
 
-/// What lay in a target, beside what is restored of [`sample`].
+/// Files in a target beside those restored from [`sample`].
 fn with_extra(to: &Path) -> Vec<String> {
     let before = [
         "other/x",
@@ -1023,7 +1023,7 @@ fn what_the_snapshot_has_never_goes_though_it_was_not_restored() {
     let mut damaged = sample();
     let pages = damaged.seal();
     damaged.fates.insert(pages[0], Fate::Altered);
-    // What lay in a folder that could not be listed is not known.
+    // The content of a folder that could not be listed is unknown.
     let mut partial = sample();
     partial.problems = vec![Problem { path: path("srv/r/d"), reason: "cannot be listed".to_owned() }];
     partial.totals.problems = 1;

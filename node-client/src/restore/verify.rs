@@ -100,7 +100,7 @@ impl VerifyReport {
 /// digests. Damage does not end it: it stands in the report.
 ///
 /// # Errors
-/// Only what keeps it from going on: no such snapshot or node, an unreachable server.
+/// Only those that prevent it: no such snapshot or node, an unreachable server.
 pub fn verify(
     api: &Api,
     runtime: &Handle,

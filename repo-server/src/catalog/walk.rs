@@ -5,7 +5,8 @@ use crate::index::{Batch, Table};
 use crate::rows::Meta;
 use crate::store::Store;
 
-/// A number that grows with each batch that puts blobs in quarantine; gone once a walk has named all they hurt.
+/// A number that grows with each batch that quarantines blobs; deleted once a walk has named all affected
+/// snapshots.
 const WALK_KEY: &[u8] = Meta::HurtDue.bytes();
 
 /// A walk over all snapshots is due: says so in the batch by which it becomes due.
@@ -20,7 +21,8 @@ pub(crate) fn due(store: &Store) -> Result<Option<u64>, ServerError> {
     store.number(Meta::HurtDue, "the number of a walk")
 }
 
-/// A walk that began when `begun` was due has named all that is hurt, unless more became damaged meanwhile. Blocks.
+/// Records that a walk that began when `begun` was due has named all affected snapshots, unless more became
+/// damaged meanwhile. Blocks.
 pub(crate) fn walked(store: &Store, begun: Option<u64>) -> Result<(), ServerError> {
     store.exclusively(|| {
         if begun.is_none() || due(store)? != begun {

@@ -126,7 +126,7 @@ pub(crate) fn packs(store: &Store) -> Result<Vec<PackNumber>, ServerError> {
     Ok(by_pack(store)?.into_keys().collect())
 }
 
-/// Takes out what is said of blobs that are gone or sound.
+/// Removes the rows of blobs that are deleted or sound.
 fn forget(store: &Store, ids: &[ChunkId]) -> Result<(), ServerError> {
     for ids in ids.chunks(AT_ONCE) {
         store.account(|ledger| ledger.forget_damage(ids))?;

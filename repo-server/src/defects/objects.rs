@@ -5,8 +5,9 @@
 //! alarm change in one batch ([`Changes`](crate::catalog::damaged::Changes)): it is up while there is any. Only what is known to be wrong gets here: a
 //! site that does not answer proves nothing. All calls block.
 //!
-//! Rows `damaged/<kind><id>` of the meta table. Beside them, rows `hurt/<snapshot id>` say of which snapshots a check
-//! found files that cannot be restored. They hold while anything is in quarantine, and raise no alarm of their own.
+//! Rows `damaged/<kind><id>` of the meta table. Beside them, rows `hurt/<snapshot id>` name the snapshots for
+//! which a check found files that cannot be restored. They are valid while any blob is quarantined, and raise
+//! no alarm of their own.
 
 use std::collections::BTreeMap;
 
@@ -87,13 +88,13 @@ pub(crate) fn note_hurt(store: &Store, id: SnapshotId, problem: Option<String>) 
     })
 }
 
-/// A snapshot is gone.
+/// A snapshot is purged.
 pub(crate) fn forget_hurt(batch: &mut Batch, id: SnapshotId) {
     batch.delete(Table::Meta, hurt_key(id));
 }
 
-/// Remembers, durably, what is wrong with an object, unless what it is of has gone meanwhile. What is known already
-/// changes nothing.
+/// Records, durably, the damage of an object, unless its owner was deleted meanwhile. Known damage changes
+/// nothing.
 pub(crate) fn note(store: &Store, object: Object, problem: &str) -> Result<(), ServerError> {
     let row = ProblemRow { problem: problem.to_owned(), found_ms: store.parts.clock.unix_ms() };
     store.exclusively(|| {

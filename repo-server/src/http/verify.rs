@@ -1,4 +1,4 @@
-//! Checks, told line by line while they run. A check ends when nobody listens to it any more.
+//! Checks, reported line by line while they run. A check ends when its client is gone.
 
 use std::sync::Arc;
 

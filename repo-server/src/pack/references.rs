@@ -39,7 +39,7 @@ pub(crate) type Pages = BTreeMap<ChunkId, ChunkRow>;
 pub(crate) struct References {
     /// References by page: the chunks that are counted for it, each once and in the order of their ids.
     pub(crate) known: HashMap<ChunkId, Vec<ChunkId>>,
-    /// Why those of the other pages are not known, if there are such. It stays so.
+    /// Reason why those of the other pages are unknown, if there are any. It is lasting.
     pub(crate) problem: Option<ServerError>,
 }
 

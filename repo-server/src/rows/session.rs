@@ -25,7 +25,7 @@ pub struct SessionRow {
     pub node: NodeName,
     /// Its fencing token.
     pub token: u64,
-    /// The epoch at its grant: what became idle then or later stays while it is open (G3).
+    /// The epoch at its grant: data that became idle then or later is kept while it is open (G3).
     pub start: Epoch,
     /// Open, or what it has committed.
     pub state: SessionState,

@@ -15,8 +15,9 @@
 //!
 //! 1. The site is listed. What is put later is not looked at.
 //! 2. Doomed names are read. One that was listed and is not doomed now has a row by now.
-//! 3. Rows are read. Rows go only by a purge, and the caller has the turn, so none goes meanwhile; one that was added
-//!    since is seen. Were rows read before doomed names, a commit that lands in between would have neither.
+//! 3. Rows are read. Only a purge deletes rows, and the caller has the turn, so none is deleted meanwhile;
+//!    one that was added since is seen. If rows were read before doomed names, a commit that lands in between
+//!    would have neither.
 //!
 //! Objects in flight need not be checked: an object in transfer is doomed until it lands.
 //!
@@ -81,8 +82,8 @@ impl Behind {
     }
 }
 
-/// Compares the site with the index, and raises the alarm or takes it down. Who calls has the turn, so no snapshot is
-/// purged and nothing deleted meanwhile; commits go on.
+/// Compares the site with the index, and raises the alarm or clears it. The caller has the turn, so no
+/// snapshot is purged and nothing deleted meanwhile; commits continue.
 ///
 /// # Errors
 /// The site could not be listed, or the index not be read or written: nothing is known, and nothing should be deleted.
@@ -164,7 +165,7 @@ pub(crate) async fn settle_once(server: &Arc<Server>) -> bool {
     settled.is_ok()
 }
 
-/// A snapshot is gone for good, also if somebody puts its object back.
+/// Records that a snapshot is purged, also for the case that somebody restores its object.
 pub(crate) fn note_purged(batch: &mut Batch, id: SnapshotId) {
     batch.put(Table::Meta, purged_key(&id), Vec::new());
 }
@@ -177,7 +178,7 @@ fn purged_key(id: &SnapshotId) -> Vec<u8> {
 struct Compared {
     /// Snapshots that are neither in the index nor doomed.
     unknown: Vec<SnapshotId>,
-    /// Announced by commits, which nobody works on. The newest attempt comes first.
+    /// Announced by commits that are not running. The newest attempt comes first.
     cut_off: Vec<CutOff>,
 }
 

@@ -16,10 +16,10 @@ use crate::site::SiteError;
 use crate::site::layout::snapshot_object;
 use crate::snapshot::{self, open_manifest};
 
-/// What is wrong with an object that somebody has put there: which of it and the row is right, nobody knows.
+/// Problem of an object that somebody has put there: the object or the row may be right.
 const ANOTHER_SNAPSHOT: &str = "the site has another snapshot under this name";
 
-/// What an object of a snapshot turned out to be.
+/// Result of reading an object of a snapshot.
 pub(super) enum Object<T> {
     Good(T),
     Bad(Problem),
@@ -79,7 +79,7 @@ impl Check<'_> {
         }
     }
 
-    /// What an answer of the site says of an object, or of a blob.
+    /// Problem of an object or a blob, from the site's answer.
     pub(super) async fn bad_object(
         &self,
         object: impl ToString,

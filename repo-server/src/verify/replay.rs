@@ -61,9 +61,9 @@ struct Gap {
     causes: BTreeSet<Cause>,
 }
 
-/// What is known of the files so far.
+/// Known state of the files so far.
 struct Files {
-    /// What is to blame if the pages stop too early.
+    /// Manifest to blame if the pages stop too early.
     manifest: ManifestId,
     open: Option<OpenFile>,
     gap: Option<Gap>,
@@ -78,7 +78,7 @@ struct Files {
     told: Vec<(Cause, Hurt)>,
 }
 
-/// What is known of the page whose parts come.
+/// Known state of the page whose parts come.
 struct OnPage<'a> {
     id: &'a ChunkId,
     depth: Depth,
@@ -165,7 +165,7 @@ impl Replay {
         &self.roots
     }
 
-    /// What was found since the last call.
+    /// Findings since the last call.
     pub(super) fn take_told(&mut self) -> Vec<(Cause, Hurt)> {
         std::mem::take(&mut self.files.told)
     }

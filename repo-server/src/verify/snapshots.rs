@@ -21,7 +21,7 @@ use crate::index::Table;
 use crate::snapshot::page_records;
 use crate::store::Store;
 
-/// What is told of one snapshot before the list of findings is changed. It bounds memory: a snapshot with
+/// Most findings about one snapshot before the list of findings is changed. It bounds memory: a snapshot with
 /// more is not begun again, whatever the site does.
 const TOLD_AT_ONCE: usize = 100_000;
 

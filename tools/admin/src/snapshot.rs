@@ -1,4 +1,4 @@
-//! `snapshots` and `show`: what is there, and what is about to go.
+//! `snapshots` and `show`: existing snapshots, including ones pending deletion.
 
 use std::io::{self, Write};
 

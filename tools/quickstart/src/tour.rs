@@ -137,7 +137,7 @@ impl<'a> Tour<'a> {
             extra: Extra::Stays,
             foreign: Foreign::Refuse,
             unset: Unset::IsNoted,
-            // The scratch folder is open to nobody else.
+            // Other users cannot open the scratch folder.
             setuid: Setuid::Keep,
             owners: Owners::AsPushed,
             max_rate: None,

@@ -53,7 +53,7 @@ enum Anchor {
 pub(crate) enum Opened<'a> {
     /// A folder.
     Folder(OwnedFd),
-    /// A file: the folder that it lies in, and its name there.
+    /// A file: the folder that contains it, and its name there.
     File(OwnedFd, &'a CStr),
 }
 
@@ -82,7 +82,7 @@ impl Root {
         }
     }
 
-    /// The folder itself, or the one that a file lies in.
+    /// The folder itself, or the one that contains the file.
     pub(crate) fn folder(&self) -> &Path {
         match &self.anchor {
             Anchor::Folder(_) => &self.place,
@@ -91,8 +91,8 @@ impl Root {
     }
 }
 
-/// The roots that `paths` name, in path order. One that is named twice, or that lies in another, is pushed once, as a part
-/// of the other: so the same folders are the same series however they are named.
+/// The roots that `paths` name, in path order. One that is named twice, or that is inside another, is pushed
+/// once, as a part of the other: so the same folders are the same series however they are named.
 ///
 /// # Errors
 /// [`ClientError::NotFound`] for one that is not there, [`ClientError::Usage`] for one that is neither folder nor file.
@@ -132,7 +132,7 @@ fn check_data(roots: &[Root], pseudo: &Pseudo) -> Result<(), ClientError> {
     }
 }
 
-/// Where roots lie.
+/// Paths of roots.
 pub(crate) fn paths_of(roots: &[Root]) -> Vec<EntryPath> {
     roots.iter().map(|root| root.path.clone()).collect()
 }

@@ -68,7 +68,7 @@ impl Before {
     }
 
     /// True if `inode`, which has this name now, was there before, under this spelling or another. The next
-    /// who asks about it is told no.
+    /// call for it returns false.
     pub(crate) fn take(&self, name: &[u8], inode: Inode) -> bool {
         let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if names.remove(name).is_some() {
@@ -103,7 +103,8 @@ fn remove_leftover(folder: BorrowedFd<'_>, name: &CStr) -> bool {
     let Ok(stat) = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) else { return false };
     let unlink = || rustix::fs::unlinkat(folder, name, AtFlags::empty()).is_ok();
     match FileType::from_raw_mode(stat.st_mode) {
-        // A link cannot be locked. It has this name for a moment only, and whoever finds it gone says so.
+        // A link cannot be locked. It has this name for a moment only, and a caller that misses it reports
+        // that.
         FileType::Symlink => unlink(),
         FileType::RegularFile => {
             let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;

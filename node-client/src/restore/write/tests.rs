@@ -103,7 +103,7 @@ fn a_file_has_another_name_until_it_is_whole() {
     assert_eq!((meta.mode() & 0o7777, meta.mtime(), meta.mtime_nsec()), (0o440, -5, 123_456_789));
 }
 
-/// What fails between the making of a file and its first byte leaves no name either.
+/// A failure between the creation of a file and its first byte leaves no name either.
 #[test]
 fn a_file_that_cannot_be_prepared_leaves_no_name() {
     let mut scene = scene(Existing::Refuse, |_| ()).with_names();
