@@ -26,9 +26,10 @@ use crate::defects;
 use crate::defects::objects::Object;
 use crate::error::ServerError;
 use crate::health::gate;
-use crate::index::row::{DoomedKey, DoomedKind, DoomedRow, PackNumber, PackRow};
 use crate::index::{Batch, KeyRange, Table};
 use crate::pack::{read_directory, unreadable};
+use crate::rows::Meta;
+use crate::rows::{DoomedKey, DoomedKind, DoomedRow, PackNumber, PackRow};
 use crate::server::Server;
 use crate::site::ObjectName;
 use crate::site::layout::checkpoint_object;
@@ -43,8 +44,8 @@ const PART_BYTES: usize = 8 << 20;
 /// Directories that are read at once.
 const IN_FLIGHT: usize = 8;
 
-const NEXT: &[u8] = b"checkpoint/next";
-const PART: &[u8] = b"checkpoint/part/";
+const NEXT: &[u8] = Meta::CheckpointNext.bytes();
+const PART: &[u8] = Meta::CheckpointPart.bytes();
 
 /// When to write one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -298,8 +299,8 @@ mod tests {
             batch.delete(Table::Pack, number.key());
         }
         let totals = world.store.totals().unwrap();
-        let fewer = crate::index::row::Totals { packs: 1, ..totals };
-        batch.put(Table::Meta, crate::index::row::Totals::KEY, fewer.encode());
+        let fewer = crate::rows::Totals { packs: 1, ..totals };
+        batch.put(Table::Meta, crate::rows::Totals::KEY, fewer.encode());
         world.index().commit(batch).unwrap();
 
         let anew = run(&world.server, When::Now).await.unwrap();

@@ -19,7 +19,7 @@ use crate::defects::objects::{self, Known};
 use crate::error::{Chain, ServerError};
 use crate::health::clock::ClockState;
 use crate::health::gate;
-use crate::index::row::MarkRow;
+use crate::rows::MarkRow;
 use crate::server::Server;
 use crate::settings::{PolicyError, check_policy};
 use crate::snapshot::retention::{self, Candidate, Condition, Policy, Protection, Standing};
