@@ -30,6 +30,7 @@ use crate::error::ServerError;
 use crate::health::gate;
 use crate::index::row::{DoomedKey, DoomedKind, DoomedRow, PackNumber, PackRow};
 use crate::index::{Batch, KeyRange, Table};
+use crate::lease::{Kind, Upkeep};
 use crate::pack::{read_directory, unreadable};
 use crate::server::Server;
 use crate::site::ObjectName;
@@ -44,6 +45,8 @@ const PART_BYTES: usize = 8 << 20;
 
 /// Directories that are read at once.
 const IN_FLIGHT: usize = 8;
+
+const KIND: Kind = Kind("checkpoint");
 
 const NEXT: &[u8] = b"checkpoint/next";
 const PART: &[u8] = b"checkpoint/part/";
@@ -68,13 +71,14 @@ pub struct Written {
     pub dropped: u32,
 }
 
-/// Writes what is to be written. Waits for its turn beside the collector and audits.
+/// Writes what is to be written. Waits while the collector or an audit runs.
 ///
 /// # Errors
 /// The site or the index failed. What was written by then is of use. [`ServerError::Refused`] while the index is
 /// older than the site: it does not know which packs there are.
 pub async fn run(server: &Arc<Server>, when: When) -> Result<Written, ServerError> {
-    let (store, _turn) = (&server.store, server.turns.upkeep.lock().await);
+    let store = &server.store;
+    let _lease = server.leases.acquire::<Upkeep>(KIND).await;
     store.blocking(|store| gate::check(store)).await?;
     store.blocking(move |store| write(store, when, PART_BYTES)).await
 }

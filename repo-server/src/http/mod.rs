@@ -42,13 +42,11 @@ use respond::Answer;
 struct App {
     server: Arc<Server>,
     token: Token,
-    /// Held by a check: each takes memory for all that it knows.
-    verifying: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// The routes of a repository server.
 pub fn routes(server: Arc<Server>, token: Token) -> Router {
-    let app = App { server, token, verifying: Arc::default() };
+    let app = App { server, token };
     let open = Router::new().route("/readyz", get(watch::ready)).with_state(app.clone());
     let guarded = Router::new()
         .route("/v1/sessions", post(sessions::open).get(sessions::list))

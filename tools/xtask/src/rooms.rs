@@ -35,7 +35,7 @@ const FLOORS: &[Floors] = &[
             "catalog",
             "defects",
             "health",
-            "store",
+            "lease store",
             "site_lock space config",
             "settings error",
             "index",
