@@ -1,5 +1,5 @@
-//! Where the CPU time of a push goes: each stage alone, over the same bytes, in CPU seconds per GB of
-//! source data (user and system time of this process, so waiting for a disk costs nothing).
+//! CPU time of a push: each stage alone, over the same bytes, in CPU seconds per GB of source data (user and
+//! system time of this process, so waiting for a disk costs nothing).
 //!
 //! `cargo bench -p benches --bench budget [-- --mib 512]`
 

@@ -16,8 +16,8 @@
 //! | collect | it is purged, and the 1 % that only it held goes: pages, chunks, packs |
 //! | full mark | an audit: every page's references and every row, what a mark over everything would read |
 //!
-//! The pages that go lie either `spread`, one in each pack of pages, or `together`, in packs of their own, as
-//! pages do that were pushed at one time and go at one time.
+//! The pages to delete are either `spread`, one in each pack of pages, or `together`, in packs of their own,
+//! like pages that were pushed and are deleted at one time.
 //!
 //! New chunks of 1 KiB are sent and stored before the first step, and not measured. A step begins when the
 //! server is at rest, as its index merges tables in the background: what a step leaves it to do is in the
@@ -64,7 +64,7 @@ const CHUNK_LEN: u32 = 256 << 10;
 const SENT_LEN: usize = 1024;
 /// Rows in one batch.
 const BATCH: usize = 20_000;
-/// Pages are replaced in so many rounds at most.
+/// Most rounds in which pages are replaced.
 const SHARE: usize = 100;
 
 /// Commit, forget and collection in a large index, beside a full mark
@@ -81,7 +81,7 @@ struct Arguments {
     garbage: Garbage,
 }
 
-/// Where the pages lie that a round replaces.
+/// Placement of the pages that a round replaces.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Garbage {
     Spread,

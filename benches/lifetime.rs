@@ -3,8 +3,8 @@
 //!
 //! `cargo bench -p benches --bench lifetime -- --help`
 //!
-//! Both tools push the same versions of the mixed set: in each, a file of a tenth of the set is replaced
-//! by a new one, the log grows by a hundredth, and every tenth small file is written anew. Then, in turn:
+//! Both tools push the same versions of the mixed set: in each, a file of a tenth of the set is replaced by a
+//! new one, the log grows by a hundredth, and every tenth small file is rewritten. Then, in turn:
 //!
 //! | row | Astacus | restic |
 //! |---|---|---|
@@ -82,7 +82,7 @@ fn main() {
     report(&ours, has_restic.then_some(&restic));
 }
 
-/// Where everything lies.
+/// Folders of the benchmark.
 struct Place {
     dir: PathBuf,
     source: PathBuf,

@@ -97,7 +97,7 @@ impl Server {
         peak.and_then(|peak| peak.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
     }
 
-    /// Lets [`peak_kib`](Self::peak_kib) begin anew with what it has now.
+    /// Restarts the measurement of [`peak_kib`](Self::peak_kib) at the present value.
     ///
     /// # Panics
     /// If the kernel does not take it.

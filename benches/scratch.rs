@@ -8,7 +8,7 @@ use tempfile::TempDir;
 /// Arguments that every benchmark with files takes.
 #[derive(Args)]
 pub struct Scratch {
-    /// Makes its files below this folder, which is there, instead of where temporary ones go
+    /// Makes its files in this existing folder, instead of the folder for temporary files
     #[arg(long)]
     dir: Option<PathBuf>,
     /// Flag that cargo passes to every benchmark

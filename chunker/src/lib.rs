@@ -27,8 +27,9 @@
 //! at an odd distance from the chunk's start, the last byte is not looked at.
 //!
 //! # Why the table is secret
-//! Lengths of chunks are visible to whoever holds the repository. With a public table they tell which known
-//! file was stored. The 64-bit seed of the `fastcdc` crate is no help, since it can be computed from lengths.
+//! Lengths of chunks are visible to anyone who can read the repository. With a public table they reveal which
+//! known file was stored. The 64-bit seed of the `fastcdc` crate does not help, since it can be computed from
+//! lengths.
 //!
 //! # Sources
 //! Xia et al., "The Design of Fast Content-Defined Chunking for Data Deduplication Based Storage Systems",

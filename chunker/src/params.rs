@@ -15,7 +15,7 @@ pub enum Algorithm {
     FastCdc {
         /// No chunk but the last of a stream is shorter.
         min: usize,
-        /// Up to here boundaries are rarer, behind it more frequent. The mean of real data lies higher:
+        /// Up to this length boundaries are rarer, beyond it more frequent. The mean of real data is higher:
         /// about 1.2 times this with the default sizes.
         avg: usize,
         /// No chunk is longer.

@@ -24,8 +24,8 @@ impl Splitter {
 
     /// Starts on `reader`, which stands at a boundary: its start, or where an earlier chunk ended.
     ///
-    /// The stream ends after `limit` bytes: what lies behind them is never read, even if the file has
-    /// grown since. It ends earlier where the reader ends; the lengths of the chunks then sum up to less.
+    /// The stream ends after `limit` bytes: later bytes are never read, even if the file has grown since. It
+    /// ends earlier where the reader ends; the sum of the chunk lengths is less then.
     pub fn split<R: Read>(&mut self, reader: R, limit: u64) -> Chunks<'_, R> {
         Chunks {
             splitter: self,
@@ -53,8 +53,8 @@ impl<R: Read> Chunks<'_, R> {
     /// The result is the same however the reader splits its reads.
     ///
     /// # Errors
-    /// The errors of the reader, except interruptions, which are retried. Nothing is lost by an error: the
-    /// next call goes on reading where this one stopped.
+    /// The errors of the reader, except interruptions, which are retried. No data is lost by an error: the
+    /// next call continues reading where this one stopped.
     pub fn next_chunk(&mut self) -> io::Result<Option<&[u8]>> {
         self.fill()?;
         let unread = self.splitter.buffer.get(self.start..self.filled).expect("both are within the buffer");

@@ -230,7 +230,7 @@ fn an_abandoned_file_does_not_show_in_the_next_one() {
     assert_eq!(found, boundaries(&chunker, &next));
 }
 
-/// Fails once in the middle, then goes on.
+/// Fails once in the middle, then continues.
 struct FailsOnce<'a> {
     before: &'a [u8],
     failed: bool,

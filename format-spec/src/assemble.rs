@@ -100,7 +100,7 @@ impl Seam {
         &self.first
     }
 
-    /// Whether it holds for manifests with these roots: what an entry may be depends on them.
+    /// True if it holds for manifests with these roots: what an entry may be depends on them.
     pub fn holds_for(&self, roots: &Roots) -> bool {
         self.roots == *roots
     }
@@ -114,7 +114,7 @@ struct OpenFile {
     digester: FileDigester,
 }
 
-/// Whether records are missing right before the next one.
+/// Records that may be missing right before the next one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Gap {
     None,
@@ -205,7 +205,7 @@ impl Assembler {
     /// Goes on after a page that is missing. A file whose content it had is lost.
     ///
     /// # Errors
-    /// What `sink` returns.
+    /// The errors of `sink`.
     pub fn missing_page<E>(&mut self, mut sink: impl FnMut(Part<'_>) -> Result<(), E>) -> Result<(), E> {
         self.gap = Gap::Here;
         self.pages_missing = true;
@@ -215,7 +215,7 @@ impl Assembler {
     /// Ends the last page.
     ///
     /// # Errors
-    /// What `sink` returns.
+    /// The errors of `sink`.
     pub fn finish<E>(mut self, sink: impl FnMut(Part<'_>) -> Result<(), E>) -> Result<(), E> {
         Step { of: &mut self, page: None, sink, stands_alone: true }.end_open_file()
     }
@@ -227,7 +227,7 @@ impl Assembler {
         file.is_some()
     }
 
-    /// Whether an entry may come next at `path`; of its kind, if that is known.
+    /// Checks that an entry may come next at `path`; of its kind, if that is known.
     fn check_place(&self, path: &EntryPath, kind: Option<EntryKind>) -> Result<(), FaultKind> {
         if *self.place.last() >= *path {
             return Err(FaultKind::Order);
@@ -246,7 +246,7 @@ impl Assembler {
         Err(FaultKind::NoFolder)
     }
 
-    /// Whether an entry may come next, whatever its group.
+    /// Checks that an entry may come next, whatever its group.
     fn check_entry(&self, entry: &Entry) -> Result<(), FaultKind> {
         self.check_place(&entry.path, Some(entry.kind))?;
         fault::check_fields(entry)
@@ -258,7 +258,7 @@ struct Step<'a, S> {
     of: &'a mut Assembler,
     page: Option<ChunkId>,
     sink: S,
-    /// Whether nothing in the page but its paths concerns other pages.
+    /// True if nothing in the page but its paths concerns other pages.
     stands_alone: bool,
 }
 

@@ -1,5 +1,5 @@
-//! A checkpoint: the directories of many packs in one object, so that whoever makes an index anew need
-//! not read the end of each pack.
+//! A checkpoint: the directories of many packs in one object, so that a rebuild need not read the end of each
+//! pack.
 //!
 //! It repeats what footers say and is never needed: a reader ignores one that is damaged, and a pack that
 //! the site does not have.
@@ -118,7 +118,7 @@ mod tests {
         assert!(bytes.len() <= guess && guess < bytes.len() * 2, "{} and {guess}", bytes.len());
     }
 
-    /// P4: another version, a cut, and blobs that lie outside their pack are refused.
+    /// P4: another version, a cut, and blobs outside their pack are refused.
     #[test]
     fn what_is_no_checkpoint_of_this_version_is_refused() {
         let bytes = checkpoint().encode();

@@ -18,7 +18,7 @@ pub enum ErrorClass {
     Unavailable,
     /// Stored bytes do not match their id.
     Integrity,
-    /// A defect of ours: report it.
+    /// A bug in Astacus: report it.
     Bug,
 }
 

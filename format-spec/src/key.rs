@@ -198,8 +198,8 @@ impl DomainKey {
         u64::from_le_bytes(bytes)
     }
 
-    /// A number that says which files are links of one inode: derived from the first one's path, so
-    /// that it stays the same when other files come and go.
+    /// A number that identifies the links of one inode: derived from the path of the first one, so that it
+    /// does not change when other files are added or removed.
     pub fn link_group(&self, first_path: &[u8]) -> u64 {
         self.boundary_of(first_path)
     }

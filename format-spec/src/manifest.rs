@@ -56,7 +56,7 @@ pub struct Totals {
     /// Files that vanished or could not be read whole.
     #[n(4)]
     pub problems: u64,
-    /// Sockets, devices and pipes that were passed over.
+    /// Sockets, devices and pipes that were skipped.
     #[n(5)]
     pub skipped: u64,
 }
@@ -199,7 +199,7 @@ pub struct Manifest {
     /// Statistics of the push.
     #[n(9)]
     pub push: Option<PushStats>,
-    /// The name of its series, if the push gave one; else its folders are what tells it from others.
+    /// Name of its series, if the push gave one; else its folders identify the series.
     #[n(10)]
     pub series: Option<SeriesName>,
     /// Labels and note of the push, if it gave any.

@@ -15,7 +15,7 @@ pub const SIGNATURE_HEADER: &str = "Astacus-Signature";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Event {
-    /// It is up, and nobody was told.
+    /// The alarm is active, and no notice was sent.
     Raised,
     /// It is up still.
     Repeated,

@@ -90,7 +90,7 @@ pub struct Directory {
     /// The dedup domain that all its blobs belong to.
     #[n(0)]
     pub domain: ClusterName,
-    /// Its blobs in the order they lie.
+    /// Its blobs, in the order of their offsets.
     #[n(1)]
     pub entries: Vec<PackEntry>,
 }
@@ -175,7 +175,7 @@ impl PackBuilder {
     }
 }
 
-/// Where a pack's footer lies.
+/// Place of a pack's footer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Trailer {
     /// Offset of the sealed footer in the pack.
@@ -307,7 +307,7 @@ fn short() -> FormatError {
     FormatError::malformed("pack", "shorter than header and trailer")
 }
 
-/// The trailer, what lies before the footer, and the sealed footer.
+/// The trailer, the bytes before the footer, and the sealed footer.
 fn split_tail(bytes: &[u8]) -> Result<(Trailer, &[u8], &[u8]), FormatError> {
     let (rest, trailer) = bytes.split_last_chunk::<TRAILER_LEN>().ok_or_else(short)?;
     let trailer = Trailer::decode(trailer, u64::try_from(bytes.len()).unwrap_or(u64::MAX))?;
@@ -316,7 +316,7 @@ fn split_tail(bytes: &[u8]) -> Result<(Trailer, &[u8], &[u8]), FormatError> {
     Ok((trailer, before, footer))
 }
 
-/// Zeros, and fewer than one unit of padding, lie between the last blob and the footer.
+/// Checks that only zeros, fewer than one unit of padding, are between the last blob and the footer.
 fn check_padding(directory: &Directory, before_footer: &[u8]) -> Result<(), FormatError> {
     static ZEROS: [u8; PADDING] = [0; PADDING];
     let start = match directory.entries.last() {

@@ -104,7 +104,7 @@ enum Expects {
     Content,
     /// After anything that is whole.
     Entry,
-    /// After content without an end: the next page goes on.
+    /// After content without an end: the next page continues it.
     Nothing,
 }
 

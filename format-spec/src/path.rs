@@ -70,7 +70,7 @@ impl EntryPath {
         self.0.split(|&b| b == b'/').filter(|component| !component.is_empty())
     }
 
-    /// The folder that it lies in and its name there; `None` for `/` itself.
+    /// The folder that contains it and its name there; `None` for `/` itself.
     pub fn split_last(&self) -> Option<(Self, &[u8])> {
         if self.is_top() {
             return None;

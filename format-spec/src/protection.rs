@@ -1,7 +1,7 @@
 //! A protection: says on every site that a snapshot must stay, and why.
 //!
-//! Its object lies under `protections/`, named by the snapshot and a random number, for as long as the
-//! protection holds.
+//! Its object is `protections/`, the id of the snapshot and a random number. It exists as long as the
+//! protection.
 
 use minicbor::{Decode, Encode};
 

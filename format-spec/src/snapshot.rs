@@ -158,8 +158,8 @@ pub struct Snapshot {
     /// One manifest per node, sorted by node.
     #[n(5)]
     pub manifests: Vec<ManifestRef>,
-    /// Its place in the order of all commits, from 1 on, with gaps. Clocks go wrong, and this does not. Snapshots of
-    /// earlier builds have none, and come before all others in the order of their ids.
+    /// Its place in the order of all commits, from 1 on, with gaps. Unlike clocks, it is never wrong.
+    /// Snapshots of earlier builds have none, and come before all others in the order of their ids.
     #[n(6)]
     pub number: Option<u64>,
     /// If it is suspect: it is much smaller than its predecessor.

@@ -31,10 +31,10 @@
 //! | `PUT /v1/freshness` | [`FreshnessRule`] | [`FreshnessReport`] |
 //! | `GET /healthz` | – | `ok` |
 //!
-//! With `coming=wait`, an id that is answered [`Held::Missing`] is promised: its session is going to send
-//! it, and another session that asks with `coming=wait` is told [`Held::Coming`]. A promise ends when the
-//! chunk arrives, when its session ends, or when its time is over. Without it nothing is promised, and
-//! nothing is ever `Coming`.
+//! With `coming=wait`, an id that is answered [`Held::Missing`] is promised: its session will send it, and
+//! another session that asks with `coming=wait` gets [`Held::Coming`]. A promise ends when the chunk arrives,
+//! when its session ends, or when its time is over. Without `coming=wait` no promise is made, and the answer
+//! is never `Coming`.
 //!
 //! Bodies are JSON where nothing else is said. Every request but `/healthz` carries
 //! `Authorization: Bearer TOKEN`. A failed request answers with an [`ErrorBody`].

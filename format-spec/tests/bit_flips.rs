@@ -1,5 +1,6 @@
-//! Every bit and every cut of what a repository stores: the golden pack, manifest, snapshot, descriptor and
-//! master key of version 1, each of which the format must either refuse or take for what it was.
+//! Every bit and every cut of the stored data of a repository: the golden pack, manifest, snapshot,
+//! descriptor and master key of version 1. The format must either refuse the changed data or read it as
+//! unchanged.
 //!
 //! Damage is looked for under a name that fits it, as a forger would give it one: the name alone, which is a
 //! hash of all bytes, is tried as well. Every padding byte of the pack has one of its eight bits flipped;

@@ -138,7 +138,7 @@ fn directory(footer: &[u8]) -> Vec<StrangersEntry> {
     (0..count).map(entry).collect()
 }
 
-/// P6: whoever has this document and the master key reads every blob of a pack.
+/// P6: this document and the master key are enough to read every blob of a pack.
 #[test]
 fn the_document_is_enough_to_open_a_pack() {
     let (stranger, pack) = (Stranger::new(), golden("blobs.pack"));

@@ -1,11 +1,10 @@
-//! Stored bytes of every format version: what was written once stays readable, and is written again
-//! byte for byte.
+//! Stored bytes of every format version: old data stays readable, and is written again byte for byte.
 //!
-//! The files of a version lie in `tests/golden/v<version>/`. Each is made again here from fixed keys,
-//! salts and plaintexts, and compared. A difference means that the format changed: bytes of a released
-//! version never do, so a change needs a new version and a new folder, with the old one still read.
-//! After adding a file to [`made`], `ASTACUS_BLESS=1 cargo test -p format-spec --test golden` writes
-//! what is missing or different; look at the difference before it is committed.
+//! The files of a version are in `tests/golden/v<version>/`. Each is made again here from fixed keys, salts
+//! and plaintexts, and compared. A difference means that the format changed: bytes of a released version
+//! never do, so a change needs a new version and a new folder, with the old one still read. After adding a
+//! file to [`made`], `ASTACUS_BLESS=1 cargo test -p format-spec --test golden` writes missing and different
+//! files; check the difference before the commit.
 //!
 //! `chunk.zst` is only read: zstd may compress better tomorrow, and its frames stay readable.
 

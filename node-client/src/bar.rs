@@ -27,7 +27,7 @@ const LINES_EVERY: Duration = Duration::from_secs(30);
 /// Time between two lines of JSON within a phase.
 const JSON_EVERY: Duration = Duration::from_secs(10);
 
-/// The progress of one command. Its bar goes away when it is dropped.
+/// The progress of one command. Its bar is removed when it is dropped.
 pub struct Bar {
     shared: Arc<Shared>,
     tasks: Vec<AbortHandle>,
@@ -168,7 +168,7 @@ impl Bar {
         self
     }
 
-    /// Progress of a restore or a check, which `phase` tells, with a line at each `SIGUSR1`.
+    /// Progress of a restore or a check in `phase`, with a line at each `SIGUSR1`.
     pub fn for_restore(output: Output, mode: ProgressMode, runtime: &Handle, phase: Phase) -> Self {
         Self::start(output, mode, runtime, phase, |_| {
             style("{bar:30} {bytes}/{total_bytes} {binary_bytes_per_sec} {elapsed_precise} left {eta}")
@@ -193,7 +193,7 @@ impl Bar {
         let form = if mode == ProgressMode::Json { Form::Json } else { Form::Text };
         let shared = Arc::new(Shared { bar, form, clock: SystemClock::new(), counts });
         let told = Arc::clone(&shared);
-        // Where the system lets nobody listen, nobody asks either.
+        // Without a signal handler, no signal arrives either.
         let asked = on_user_signal(runtime, move || told.tell()).ok();
         let every = match mode {
             ProgressMode::Lines => Some(LINES_EVERY),
@@ -266,7 +266,7 @@ impl Progress for Bar {
     }
 }
 
-/// The bar of a run of the server. It goes away when it is dropped.
+/// The bar of a run of the server. It is removed when it is dropped.
 pub struct RunBar(ProgressBar);
 
 impl RunBar {

@@ -1,4 +1,4 @@
-//! Opens folders by their paths without following any symbolic link, whoever made it and whenever.
+//! Opens folders by their paths without following any symbolic link, even if one is made meanwhile.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -13,7 +13,7 @@ const RACES: u32 = 16;
 /// Opens the folder at the absolute `path`, which names it without symbolic links.
 ///
 /// # Errors
-/// [`Errno::LOOP`] or [`Errno::NOTDIR`] if a symbolic link lies on the way, or at its end.
+/// [`Errno::LOOP`] or [`Errno::NOTDIR`] if a symbolic link is on the way, or at its end.
 pub(crate) fn open_real(path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
     let below = path.as_os_str().as_bytes().strip_prefix(b"/").ok_or(Errno::INVAL)?;
     let top = rustix::fs::openat(CWD, "/", WALK, Mode::empty())?;

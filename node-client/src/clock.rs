@@ -9,7 +9,7 @@ pub trait Clock: Send + Sync {
     /// Time of day, as the file system writes it into its timestamps.
     fn now(&self) -> Timestamp;
 
-    /// Time since some fixed moment; never goes back.
+    /// Time since some fixed moment; never runs backward.
     fn elapsed(&self) -> Duration;
 }
 

@@ -1,5 +1,7 @@
 //! Runs what the command line asks for.
 
+use std::fs::File;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
 
@@ -19,10 +21,10 @@ use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::error::{ClientError, EXIT_PARTIAL};
 use crate::jobs::Job;
-use crate::list::{Wanted, choose};
+use crate::list::{Listed, Wanted, choose};
 use crate::output::{Output, ProgressArguments};
 use crate::progress::Phase;
-use crate::show::{show, write_out};
+use crate::show::{show, show_aside, write_out};
 use crate::signals::{on_interrupt, outlive_user_signals};
 use crate::{push, restore};
 
@@ -185,7 +187,8 @@ impl Client {
             none if none.is_empty() && wanted.named_cluster.is_some() => ask(None)?,
             found => found,
         };
-        show(&choose(found, &wanted)?, self.output)?;
+        let (snapshots, columns) = (choose(found, &wanted)?, arguments.columns.clone());
+        show(&Listed { snapshots, columns }, self.output)?;
         Ok(0)
     }
 
@@ -200,11 +203,30 @@ impl Client {
             show(&planned, self.output)?;
             return Ok(planned.exit_code());
         }
+        if arguments.is_to_output() {
+            let mut out = self.standard_output()?;
+            let sent = restore::to_output(&self.api, self.runtime.handle(), &options, &hooks, &mut out)?;
+            drop(bar);
+            show_aside(&sent, self.output);
+            return Ok(sent.exit_code());
+        }
         let report = restore::run(&self.api, self.runtime.handle(), &options, &hooks)?;
         drop(bar);
         let done = || format!("{} files of snapshot {} were restored", report.files, report.snapshot);
         show(&report, self.output).map_err(|error| error.after(done))?;
         Ok(report.exit_code_of(&options))
+    }
+
+    /// Standard output for the content of a file, past the buffer that is meant for lines.
+    fn standard_output(&self) -> Result<File, ClientError> {
+        if self.output.json {
+            return Err(ClientError::Usage(
+                "`--to -` sends the content of a file to standard output, where --json would print its document"
+                    .to_owned(),
+            ));
+        }
+        let out = std::io::stdout().as_fd().try_clone_to_owned().map_err(ClientError::Output)?;
+        Ok(File::from(out))
     }
 
     fn bar(&self, progress: ProgressArguments, phase: Phase) -> Bar {

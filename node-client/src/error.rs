@@ -124,6 +124,16 @@ pub enum ClientError {
         #[source]
         source: FormatError,
     },
+    /// A file that was to be sent to standard output is damaged.
+    #[error("`{path}` is damaged behind its first {sent} bytes, which were sent: {why}")]
+    Damaged {
+        /// Its path on the node.
+        path: String,
+        /// How much of it was sent, in bytes.
+        sent: u64,
+        /// Kind and id of a damaged object.
+        why: String,
+    },
     /// A restore ended before its end, and has restored something.
     #[error("the restore stopped early")]
     Stopped {
@@ -191,7 +201,7 @@ pub enum ClientError {
         #[source]
         source: io::Error,
     },
-    /// The user, or whoever called, ended it.
+    /// The user, or the caller, interrupted it.
     #[error("interrupted")]
     Interrupted,
     /// A worker thread ended too soon.
@@ -231,7 +241,7 @@ impl ClientError {
             | Self::Interrupted => ErrorClass::Unavailable,
             Self::Refused { body, .. } => body.class,
             Self::Stopped { source, .. } => source.class(),
-            Self::Protocol { .. } | Self::Format { .. } => ErrorClass::Integrity,
+            Self::Protocol { .. } | Self::Format { .. } | Self::Damaged { .. } => ErrorClass::Integrity,
             Self::Worker(_) => ErrorClass::Bug,
         }
     }

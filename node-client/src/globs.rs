@@ -30,7 +30,7 @@ struct Set {
 
 impl Set {
     fn matches(&self, path: &Path) -> Vec<usize> {
-        // Most paths match nothing, and that is told at once.
+        // Most paths match nothing, and that is decided at once.
         if self.places.is_empty() || !self.globs.is_match(path) {
             return Vec::new();
         }

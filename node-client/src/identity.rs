@@ -1,5 +1,5 @@
-//! Facts about one file that a push compares: which state of which inode it is, how it changed, and how its owner
-//! writes to it. The remembered state keeps them from push to push.
+//! Facts about one file that a push compares: the state of its inode, its change, and the habit of its owner.
+//! The saved state keeps them from push to push.
 
 use format_spec::Timestamp;
 use minicbor::{Decode, Encode};

@@ -1,5 +1,7 @@
-//! Names of files that a restore has not finished.
+//! Names that restores and pushes give for as long as they run.
 
+/// The folder that a push makes for second names of files.
+pub(crate) const SECOND_NAMES: &str = ".astacus";
 /// Prefix of the names of unfinished files.
 pub(crate) const TEMPORARY: &str = ".astacus-tmp-";
 /// Hex digits behind that: the run. A dash and a decimal number follow.

@@ -5,7 +5,7 @@
 //! | [`push`] | folders become a snapshot; only what is new is read and sent |
 //! | [`restore`] | a snapshot becomes files again, every byte checked |
 //! | [`api`] | the only client of the server's HTTP interface |
-//! | [`error`] | what can go wrong, and the exit code that says so |
+//! [`error`] | errors, and their exit codes |
 //! | [`cancel`] | one switch that ends a push |
 //! | [`clock`] | time as an argument |
 //! | [`rate`], [`span`], [`priority`] | how a push steps back behind other work |
@@ -40,6 +40,7 @@ pub mod list;
 pub mod log;
 pub mod named;
 pub mod output;
+mod pace;
 pub mod priority;
 pub mod progress;
 pub mod push;

@@ -4,9 +4,73 @@ use std::collections::BTreeSet;
 
 use format_spec::wire::SnapshotInfo;
 use format_spec::{ClusterName, LabelChoice, NodeName};
+use serde::Serialize;
 
 use crate::api::Api;
 use crate::error::ClientError;
+
+/// Snapshots, and which of their columns are shown to people; none for all.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(transparent)]
+pub struct Listed {
+    /// The snapshots, oldest first.
+    pub snapshots: Vec<SnapshotInfo>,
+    /// The columns, from left to right.
+    #[serde(skip)]
+    pub columns: Vec<Column>,
+}
+
+/// A column of a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Column {
+    /// Id of the snapshot.
+    Snapshot,
+    /// Its cluster.
+    Cluster,
+    /// Its nodes.
+    Nodes,
+    /// The pushed folders.
+    Folders,
+    /// When it was committed, in UTC.
+    Created,
+    /// Complete or not, and what else is known of it.
+    State,
+    /// How many files.
+    Files,
+    /// Bytes of content.
+    Bytes,
+    /// How many files the push found changed.
+    Changed,
+    /// Bytes that the push read.
+    Read,
+    /// Bytes that the push sent.
+    Sent,
+    /// Labels and note.
+    Labels,
+}
+
+impl Column {
+    /// All of them, from left to right.
+    pub const ALL: [Self; 12] = [
+        Self::Snapshot,
+        Self::Cluster,
+        Self::Nodes,
+        Self::Folders,
+        Self::Created,
+        Self::State,
+        Self::Files,
+        Self::Bytes,
+        Self::Changed,
+        Self::Read,
+        Self::Sent,
+        Self::Labels,
+    ];
+
+    /// Its heading.
+    pub fn head(self) -> String {
+        format!("{self:?}").to_uppercase()
+    }
+}
 
 /// The snapshots that the user asks `list` for.
 #[derive(Debug, Clone, Default)]

@@ -1,5 +1,6 @@
-//! The log: warnings on standard error. A program whose log cannot be written goes on without it.
+//! The log: warnings on standard error. A program whose log cannot be written continues without it.
 
+use std::ffi::OsStr;
 use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
@@ -17,7 +18,23 @@ pub fn start(default: &str) {
         .log_internal_errors(false)
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
+        .with_ansi(has_colours(std::io::stderr().is_terminal(), std::env::var_os("NO_COLOR").as_deref()))
         .with_target(false)
         .init();
+}
+
+/// True if lines are coloured: on a terminal, unless `NO_COLOR` is set to anything.
+fn has_colours(is_terminal: bool, no_color: Option<&OsStr>) -> bool {
+    is_terminal && no_color.is_none_or(OsStr::is_empty)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_coloured_on_a_terminal_unless_that_is_not_wanted() {
+        assert!(has_colours(true, None) && has_colours(true, Some(OsStr::new(""))));
+        assert!(!has_colours(true, Some(OsStr::new("1"))) && !has_colours(false, None));
+    }
 }

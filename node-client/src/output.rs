@@ -58,7 +58,7 @@ pub enum Naming {
 }
 
 impl Naming {
-    /// Asked for so many times.
+    /// Names files for the given count of `-v`.
     pub fn of(count: u8) -> Self {
         match count {
             0 => Self::Nothing,

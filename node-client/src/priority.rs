@@ -19,7 +19,7 @@ pub struct Priority {
     pub disk: DiskClass,
 }
 
-/// How far to step back from the processors: 1 is a little, 19 is as far as it goes.
+/// CPU priority: 1 is a little lower, 19 is the lowest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Nice(i32);
 
@@ -29,7 +29,7 @@ pub enum DiskClass {
     /// The priority of the parent process.
     #[default]
     Inherited,
-    /// Only when nobody else wants them.
+    /// Only when no other program uses them.
     Idle,
 }
 

@@ -64,8 +64,8 @@ pub trait Progress: Send + Sync {
         let _ = bytes;
     }
 
-    /// This is how the push deals with what is at `path`; of folders, links and pipes only what is left out or missing is
-    /// told. A push that starts again tells it again.
+    /// Reports how the push processes the file at `path`; for folders, links and pipes only exclusions and
+    /// losses are reported. A push that starts again reports it again.
     fn named(&self, fate: Fate, path: &EntryPath) {
         let _ = (fate, path);
     }

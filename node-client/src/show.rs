@@ -13,10 +13,11 @@ use indicatif::{HumanBytes, HumanCount};
 use serde::Serialize;
 
 use crate::error::{ClientError, DAMAGE_HINT, chain};
+use crate::list::{Column, Listed};
 use crate::output::Output;
 use crate::push::{DryPush, LeftOutBy, Planned, PushReport, Tidied};
 use crate::restore::{
-    DamagedPage, DryRun, FailedFor, NotSet, PassedOver, PlannedKind, RestoreReport, VerifyReport,
+    DamagedPage, DryRun, FailedFor, NotSet, PassedOver, PlannedKind, RestoreReport, Sent, VerifyReport,
 };
 use crate::summary;
 
@@ -60,8 +61,15 @@ pub fn show(what: &impl Show, output: Output) -> Result<(), ClientError> {
     })
 }
 
-/// Lets no control character through but the end of a line: texts of servers, of other nodes and of file names
-/// must not move the cursor of whoever reads them.
+/// Shows `what` on standard error, where standard output is for something else. What cannot be written is dropped.
+pub fn show_aside(what: &impl Show, output: Output) {
+    if !output.quiet || what.is_news() {
+        let _ = what.text(&mut Plain::new(&mut io::stderr().lock()));
+    }
+}
+
+/// Escapes control characters except the end of a line: texts of servers, of other nodes and of file names
+/// must not move the cursor of a terminal.
 struct Plain<'a> {
     out: &'a mut dyn Write,
     /// True if the last byte may be the first of a control character of two bytes.
@@ -129,7 +137,7 @@ pub fn show_error(error: &ClientError, restored: Option<&RestoreReport>, output:
     }
 }
 
-/// Reads the command line. What is wrong with it is told on standard error and, with `--json` on it, as the one document.
+/// Reads the command line. An error is printed on standard error and, with `--json`, as the one document.
 ///
 /// # Errors
 /// The exit code if there is nothing to run: wrong usage, or help that was requested and printed.
@@ -373,30 +381,33 @@ fn files(stats: &PushStats) -> String {
 }
 
 /// Writes rows of cells, each column as wide as its widest cell.
-pub(crate) fn columns<const N: usize>(out: &mut dyn Write, rows: &[[String; N]]) -> io::Result<()> {
-    let widths: Vec<usize> = (0..N)
-        .map(|column| rows.iter().filter_map(|row| row.get(column)).map(String::len).max().unwrap_or(0))
-        .collect();
+///
+/// # Errors
+/// Errors of `out`.
+pub fn columns(out: &mut dyn Write, rows: &[impl AsRef<[String]>]) -> io::Result<()> {
+    let count = rows.iter().map(|row| row.as_ref().len()).max().unwrap_or(0);
+    let mut widths = vec![0; count];
     for row in rows {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        for (width, cell) in widths.iter_mut().zip(row.as_ref()) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    for row in rows {
+        let cells = row.as_ref().iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
         writeln!(out, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
     }
     Ok(())
 }
 
-impl Show for Vec<SnapshotInfo> {
+impl Show for Listed {
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
-        let head = [
-            "SNAPSHOT", "CLUSTER", "NODES", "FOLDERS", "CREATED", "STATE", "FILES", "BYTES", "CHANGED",
-            "READ", "SENT", "LABELS",
-        ];
-        let mut head = head.map(str::to_owned);
-        if let [.., labels] = &mut head
-            && self.iter().all(|info| info.about == About::default())
-        {
-            labels.clear();
-        }
-        let rows: Vec<_> = std::iter::once(head).chain(self.iter().map(row)).collect();
+        let has_labels = self.snapshots.iter().any(|info| info.about != About::default());
+        let all: Vec<Column> =
+            Column::ALL.into_iter().filter(|column| *column != Column::Labels || has_labels).collect();
+        let chosen = if self.columns.is_empty() { &all } else { &self.columns };
+        let head: Vec<String> = chosen.iter().map(|column| column.head()).collect();
+        let row = |info: &SnapshotInfo| chosen.iter().map(|column| cell(info, *column)).collect();
+        let rows: Vec<_> = std::iter::once(head).chain(self.snapshots.iter().map(row)).collect();
         columns(out, &rows)
     }
 
@@ -405,24 +416,24 @@ impl Show for Vec<SnapshotInfo> {
     }
 }
 
-fn row(info: &SnapshotInfo) -> [String; 12] {
+/// Cell of a list for a snapshot in one column.
+pub fn cell(info: &SnapshotInfo, column: Column) -> String {
     let sum = |of: fn(&PushStats) -> u64| info.pushes.iter().map(|push| of(&push.stats)).sum::<u64>();
     let known = |text: String| if info.pushes.is_empty() { "-".to_owned() } else { text };
-    let nodes: Vec<&str> = info.nodes.iter().map(|node| node.as_str()).collect();
-    [
-        info.id.to_string(),
-        info.cluster.to_string(),
-        nodes.join(","),
-        summary::folders(&info.origins),
-        Printable(info.created.as_bytes()).to_string(),
-        summary::state(info),
-        HumanCount(info.files).to_string(),
-        HumanBytes(info.bytes).to_string(),
-        known(HumanCount(sum(summary::changed)).to_string()),
-        known(HumanBytes(sum(|stats| stats.bytes_read)).to_string()),
-        known(HumanBytes(sum(|stats| stats.bytes_sent)).to_string()),
-        summary::about(&info.about),
-    ]
+    match column {
+        Column::Snapshot => info.id.to_string(),
+        Column::Cluster => info.cluster.to_string(),
+        Column::Nodes => info.nodes.iter().map(|node| node.as_str()).collect::<Vec<_>>().join(","),
+        Column::Folders => summary::folders(&info.origins),
+        Column::Created => Printable(info.created.as_bytes()).to_string(),
+        Column::State => summary::state(info),
+        Column::Files => HumanCount(info.files).to_string(),
+        Column::Bytes => HumanBytes(info.bytes).to_string(),
+        Column::Changed => known(HumanCount(sum(summary::changed)).to_string()),
+        Column::Read => known(HumanBytes(sum(|stats| stats.bytes_read)).to_string()),
+        Column::Sent => known(HumanBytes(sum(|stats| stats.bytes_sent)).to_string()),
+        Column::Labels => summary::about(&info.about),
+    }
 }
 
 impl Show for RestoreReport {
@@ -438,6 +449,14 @@ impl Show for RestoreReport {
             let reason = Printable(skipped.reason.as_bytes());
             writeln!(out, "  NOT in the snapshot: {}: {reason}", skipped.path)
         })?;
+        first(out, &self.incomplete, self.incomplete.len(), |out, lacking| {
+            let reason = Printable(lacking.reason.as_bytes());
+            writeln!(
+                out,
+                "  INCOMPLETE, restored as far as it is in the snapshot: {}: {reason}",
+                lacking.path
+            )
+        })?;
         unmatched(out, &self.unmatched)?;
         for pattern in &self.unmatched_excludes {
             writeln!(out, "  note: nothing in the snapshot matches --exclude `{pattern}`")?;
@@ -448,6 +467,14 @@ impl Show for RestoreReport {
             writeln!(out, "  {}: {}", note.path, note.note)
         })?;
         not_set(out, &self.not_set)?;
+        if self.removed_count > 0 {
+            let removed = HumanCount(self.removed_count);
+            writeln!(out, "  removed {removed} names that the snapshot does not have")?;
+        }
+        let left = usize::try_from(self.not_removed_count).unwrap_or(usize::MAX);
+        first(out, &self.not_removed, left, |out, left| {
+            writeln!(out, "  NOT removed: {}: {}", Printable(left.path.as_bytes()), left.reason)
+        })?;
         if self.leftovers_removed > 0 {
             let removed = Counted(self.leftovers_removed, "unfinished file");
             writeln!(out, "  removed {removed} of killed restores")?;
@@ -461,6 +488,26 @@ impl Show for RestoreReport {
     fn is_news(&self) -> bool {
         let lacks = self.exit_code() != 0 || !self.unmatched_excludes.is_empty();
         lacks || !self.warnings.is_empty() || !self.not_set.is_none() || self.passed_over.is_some()
+    }
+}
+
+impl Show for Sent {
+    fn text(&self, out: &mut dyn Write) -> io::Result<()> {
+        let Self { snapshot, node, path, seconds, .. } = self;
+        let bytes = HumanBytes(self.bytes);
+        writeln!(out, "sent {path}, {bytes}, of {node} from snapshot {snapshot} in {seconds:.1} s")?;
+        match (self.state, self.fuzzy) {
+            (SnapshotState::Partial, _) => writeln!(out, "  TORN, a mixture of states")?,
+            (SnapshotState::Complete, true) => {
+                writeln!(out, "  fuzzy, to be repaired by its owner's log")?;
+            }
+            (SnapshotState::Complete, false) => {}
+        }
+        newer(out, self.passed_over.as_ref())
+    }
+
+    fn is_news(&self) -> bool {
+        self.state == SnapshotState::Partial || self.fuzzy || self.passed_over.is_some()
     }
 }
 
@@ -483,6 +530,12 @@ impl Show for DryRun {
             "would restore {files}, {folders}, {symlinks}, {bytes}, of {node} from snapshot \
              {snapshot}"
         )?;
+        for path in &self.to_remove {
+            writeln!(out, "  would remove {}", Printable(path.as_bytes()))?;
+        }
+        if self.to_remove_count > 0 {
+            writeln!(out, "  would remove {} names in all", HumanCount(self.to_remove_count))?;
+        }
         if self.skipped_count > 0 {
             writeln!(out, "  NOT in the snapshot: {}", Counted(self.skipped_count, "file"))?;
         }

@@ -1,11 +1,11 @@
 //! State of the last push on disk, so that an unchanged tree costs one walk and no reads.
 //!
-//! There is one file per repository, cluster, node and set of roots. It holds the pages of that push,
-//! with the [`Identity`] of every file in them that may be relied on. A push writes the next file
-//! while it goes ([`Spool`], which is also where its pages wait for their turn) and merges the last
-//! one with the list of files ([`Known`]), both in constant memory. The new file takes the old one's
-//! place after the commit was acknowledged. If there is no commit, the unfinished file is the journal
-//! from which the next push goes on ([`Memory`] has both).
+//! There is one file per repository, cluster, node and set of roots. It holds the pages of that push, with
+//! the [`Identity`] of every file in them that may be relied on. A push writes the next file meanwhile
+//! ([`Spool`], where its pages also wait for their turn) and merges the last one with the list of files
+//! ([`Known`]), both in constant memory. The new file replaces the old one after the commit was acknowledged.
+//! If there is no commit, the unfinished file is the journal from which the next push continues ([`Memory`]
+//! has both).
 //!
 //! A finished file names its manifest. If the server has pinned that in the session, everything in it
 //! is still there; otherwise, and for a journal, the server is asked again for every chunk. Each block is

@@ -10,7 +10,7 @@ use indicatif::HumanCount;
 /// Completeness of the snapshot, and how far its files are of one moment.
 pub fn state(info: &SnapshotInfo) -> String {
     let moment = moment_of(info);
-    // A torn file is there, and a problem of the snapshot all the same.
+    // A torn file exists, and is still a problem of the snapshot.
     let missing = info.problems.saturating_sub(moment.torn);
     let state = match (info.state, missing) {
         (SnapshotState::Complete, _) => "complete".to_owned(),

@@ -56,8 +56,8 @@ pub(crate) async fn end_sessions(server: &Arc<Server>) {
     }
 }
 
-/// Stores what clusters without an open session have left in open packs, and drops what is kept of these clusters:
-/// nobody may push there again. A push that was cut short need not send it again.
+/// Stores the open packs of clusters without an open session, and drops the open state of these clusters:
+/// they may never push again. The next push after an interrupted one need not send this data again.
 pub(crate) async fn store_left_packs(server: &Arc<Server>) {
     let busy = server.sessions.clusters();
     let left = server.domains.all().into_iter().filter(|domain| !busy.contains(&domain.keys.name));
@@ -67,7 +67,7 @@ pub(crate) async fn store_left_packs(server: &Arc<Server>) {
     server.domains.drop_idle();
 }
 
-/// Raises the alarms that need nobody's request.
+/// Raises the alarms that need no request.
 async fn look_around(server: &Arc<Server>) {
     let looked = server.blocking(|server| {
         server.clock_watch.look(&server.store)?;
@@ -113,7 +113,7 @@ pub async fn release(server: &Arc<Server>) {
     }
 }
 
-/// Stores what open packs hold, so that a push that goes on after a restart need not send it again.
+/// Stores open packs, so that a push that continues after a restart need not send their data again.
 pub async fn settle(server: &Arc<Server>) {
     for domain in server.domains.all() {
         store_open_packs(&domain).await;

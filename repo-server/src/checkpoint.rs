@@ -1,11 +1,11 @@
-//! Checkpoints: what packs hold, collected in a few objects on the site, so that an index is made anew by
-//! reading those and the ends of newer packs, and not the end of every pack.
+//! Checkpoints: the directories of packs, collected in a few objects on the site, so that a rebuild reads
+//! those and the footers of newer packs, and not the footer of every pack.
 //!
 //! A checkpoint repeats footers and is only ever a shortcut. Which packs there are is said by the index, or
 //! by the site when there is no index; a checkpoint that is missing or damaged costs time and nothing else.
 //!
 //! Each one covers the packs numbered since the last, and never changes. When more than half of the packs
-//! that they cover together are gone, all are dropped and made anew.
+//! that they cover together are deleted, all are dropped and rebuilt.
 //!
 //! Order of a write: its name is doomed → the object is put → one batch takes that back and says that it is
 //! there. What a crash leaves half done is found by name and deleted by the collector.

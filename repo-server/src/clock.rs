@@ -7,10 +7,10 @@ pub trait Clock: Send + Sync {
     /// Wall-clock time in milliseconds since 1970: for people and ids, never for safety.
     fn unix_ms(&self) -> u64;
 
-    /// Time since some fixed moment; it never goes back.
+    /// Time since some fixed moment; it never runs backward.
     fn monotonic(&self) -> Duration;
 
-    /// Like [`monotonic`](Self::monotonic), and it goes on while the machine sleeps.
+    /// Like [`monotonic`](Self::monotonic), but it includes the time in which the machine sleeps.
     fn with_sleep(&self) -> Duration {
         self.monotonic()
     }

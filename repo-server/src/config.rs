@@ -116,7 +116,7 @@ pub struct SiteConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitsConfig {
-    /// Connections of those who have the token; fewer if the process may not open so many files.
+    /// Most connections with the token; fewer if the process may not open enough files.
     pub connections: u32,
     /// Memory for bodies and answers of all requests together, at least 64.
     pub memory_mib: u32,
@@ -185,7 +185,7 @@ impl ChunkerConfig {
     }
 }
 
-/// Section `[space]`. A key that is not there goes by the size of the disk.
+/// Section `[space]`. The default of a missing key depends on the size of the disk.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SpaceConfig {
@@ -208,11 +208,11 @@ impl SpaceConfig {
 pub struct GcConfig {
     /// How often garbage is collected; 0: only when somebody asks for it.
     pub every_minutes: u32,
-    /// How long a forgotten snapshot can be brought back.
+    /// Hours in which `undelete` can bring a deleted snapshot back.
     pub undelete_hours: u32,
     /// How long an object that nothing needs lies there still.
     pub delete_delay_hours: u32,
-    /// A pack is written anew when less of it is alive, in percent.
+    /// Share of live bytes, in percent, below which a pack is rewritten.
     pub repack_below: u32,
     /// No run copies more into new packs.
     pub max_copy_mib: u32,

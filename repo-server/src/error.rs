@@ -82,16 +82,16 @@ pub enum ServerError {
     /// The site failed.
     #[error("site")]
     Site(#[source] SiteError),
-    /// A disk error made this process unfit to go on.
+    /// A disk error made it unsafe for this process to continue.
     #[error("the server is stopping after a disk error")]
     Halted,
-    /// The work could not be done beside what else goes on; it may work at a quieter time.
+    /// The work cannot be done beside the present work; it may succeed later.
     #[error("{why}: try again later")]
     Busy { why: String },
     /// Temporary files could not be used.
     #[error("temporary files of the server")]
     Scratch(#[source] std::io::Error),
-    /// A defect of ours.
+    /// A bug in Astacus.
     #[error("internal error: {0}")]
     Bug(&'static str),
 }

@@ -1,6 +1,6 @@
-//! Forgetting: which snapshots go, by name or by policy, and why.
+//! Forgetting: the snapshots to delete, by id or by policy, and the reasons.
 //!
-//! A policy is applied to each series by itself: see [`snapshot::series`].
+//! A policy is applied to each series separately: see [`snapshot::series`].
 //!
 //! A request plans or applies; a plan and its application look at the same things, so `--dry-run` tells what
 //! would be done. Forgetting takes nothing away: it makes tombstones, and the collector does the rest.
@@ -36,7 +36,7 @@ type Marks = HashMap<SnapshotId, MarkRow>;
 /// Decision about each snapshot, and its reasons.
 type Fates = BTreeMap<SnapshotId, (Verdict, Vec<String>)>;
 
-/// Forgets snapshots, or tells which it would.
+/// Deletes snapshots, or returns the ones that it would delete.
 ///
 /// # Errors
 /// [`ServerError::Refused`] if a named one is protected, or the last complete one of its nodes; if the
@@ -187,7 +187,7 @@ fn policy_of(
     Ok(policy.clone())
 }
 
-/// The named ones go.
+/// Deletes the named ones.
 fn by_name(
     request: &ForgetRequest,
     snapshots: &[Snapshot],

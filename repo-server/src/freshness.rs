@@ -7,7 +7,7 @@
 //! 2. the configuration's age for all series;
 //! 3. its own history: see [`usual`].
 //!
-//! Ages go by the server's clock, so these alarms stay as they are while that clock is known to have jumped.
+//! Ages depend on the server's clock, so these alarms do not change while that clock is known to have jumped.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ use crate::snapshot;
 use crate::snapshot::series::{by_series, subject, title_of_folders};
 use crate::time::{later, rfc3339};
 
-/// A history goes by so many of its last intervals.
+/// Number of the last intervals that a history uses.
 const INTERVALS: usize = 5;
 /// With fewer, nothing is usual yet.
 const FEWEST_INTERVALS: usize = 2;
@@ -270,7 +270,7 @@ fn missing(rule: &Rule) -> Option<SeriesFreshness> {
     })
 }
 
-/// Raises and takes down the alarms about series, and about stored bytes that nobody reads back. Blocks.
+/// Raises and clears the alarms about series, and about stored bytes that are not read back. Blocks.
 ///
 /// # Errors
 /// [`ServerError`] if rows cannot be read, or written for another reason than a full disk.

@@ -7,6 +7,7 @@
 //! A line is text for people, or one JSON document for programs. No text of a client, a node or a disk makes two lines
 //! of one or moves a cursor: control characters are written as escapes.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
@@ -75,7 +76,7 @@ impl Log {
         let lines = tracing_subscriber::fmt()
             .log_internal_errors(false)
             .with_env_filter(filter)
-            .with_ansi(io::stderr().is_terminal())
+            .with_ansi(has_colours(io::stderr().is_terminal(), std::env::var_os("NO_COLOR").as_deref()))
             .with_writer(log.clone());
         match format {
             Format::Text => lines.fmt_fields(plain_fields()).init(),
@@ -105,6 +106,11 @@ impl Log {
     }
 }
 
+/// True if lines are coloured: on a terminal, unless `NO_COLOR` is set to anything.
+fn has_colours(is_terminal: bool, no_color: Option<&OsStr>) -> bool {
+    is_terminal && no_color.is_none_or(OsStr::is_empty)
+}
+
 /// Fields as text, without control characters.
 fn plain_fields() -> impl for<'writer> FormatFields<'writer> + Send + Sync + 'static {
     debug_fn(|writer: &mut Writer<'_>, field: &tracing::field::Field, value: &dyn fmt::Debug| {
@@ -123,7 +129,7 @@ fn plain(text: &str) -> String {
     text.chars().map(escape).collect()
 }
 
-/// Writes what is ordered until nobody can order any more. A line that fails is lost.
+/// Writes the orders until all senders are gone. A line that fails is lost.
 fn write(mut out: impl Write, orders: &Receiver<Order>, dropped: &AtomicU64) {
     for order in orders {
         match order {

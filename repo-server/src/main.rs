@@ -254,7 +254,7 @@ fn tell(report: &RebuildReport, start_with: &str, out: &mut impl Write) -> std::
     writeln!(out, "start the server with: {start_with}")
 }
 
-/// Prints the listen address on standard output. A write error is logged, and the server goes on.
+/// Prints the listen address on standard output. A write error is logged, and the server continues.
 fn tell_address(address: SocketAddr) {
     let mut out = std::io::stdout().lock();
     if let Err(error) = writeln!(out, "listening on http://{address}").and_then(|()| out.flush()) {

@@ -10,7 +10,7 @@ pub(crate) enum Rule {
     DropOnlyUncounted,
     /// G2: a row is dropped only if it is idle since before the start of every open session.
     DropOnlyBeforeSessions,
-    /// G3: a session is told "here" only of what is made to stay.
+    /// G3: the answer "here" is given only for chunks that are then kept.
     HereRevives,
     /// X7: a page is added only in a batch that finds all its chunks.
     PageFindsItsChunks,
@@ -26,7 +26,7 @@ pub(crate) enum Rule {
     SnapshotsBeforePacks,
     /// G12: nothing is taken by an index that is older than the site.
     SiteIsWitness,
-    /// S1: a commit whose snapshot object is on the site is brought to its end.
+    /// S1: a commit whose snapshot object is on the site is completed.
     CutCommitsAreFinished,
 }
 

@@ -125,7 +125,7 @@ impl Server {
         Arc::clone(&self.choices.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// From now on `choices` are what is chosen. What runs goes on as it began.
+    /// Replaces the choices by `choices`. Running work continues with the old ones.
     pub fn choose(&self, choices: Choices) {
         *self.choices.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(choices);
     }

@@ -73,7 +73,7 @@ pub struct Freshness {
     pub max_age: Option<Duration>,
     /// Number of partial snapshots of a series in a row that raises an alarm; 0: never.
     pub partial_in_a_row: u64,
-    /// Stored bytes are to be read back within this time; `None`: nothing tells if they are not.
+    /// Time within which stored bytes must be read back; `None`: no limit.
     pub verify_within: Option<Duration>,
     /// Series that are expected, and how old their last good snapshot may be.
     pub expect: Vec<(SeriesScope, Duration)>,
@@ -93,7 +93,7 @@ pub struct Notify {
     pub command: Option<NotifyCommand>,
     /// An address that each notice is posted to.
     pub webhook: Option<Webhook>,
-    /// An alarm that stays up is told again after this time; `None`: it is not.
+    /// Time after which the notice of an active alarm is repeated; `None`: never.
     pub repeat_every: Option<Duration>,
     /// How long one attempt may take.
     pub within: Duration,
@@ -134,11 +134,11 @@ impl std::fmt::Debug for Secret {
 pub struct GcSettings {
     /// How often it is; `None`: only when somebody asks for it.
     pub every: Option<Duration>,
-    /// How long a forgotten snapshot can be brought back.
+    /// Time in which `undelete` can bring a deleted snapshot back.
     pub undelete: Duration,
     /// How long an object that nothing needs lies there still.
     pub delete_delay: Duration,
-    /// A pack is written anew when less of it is alive.
+    /// Share of live bytes below which a pack is rewritten.
     pub repack_below: Percent,
     /// No run copies more into new packs.
     pub max_copy_bytes: u64,

@@ -5,16 +5,17 @@
 //! holder puts a new one every `RENEW_EVERY`, and deletes all but its last two. No clocks of two machines are
 //! compared:
 //!
-//! * A server that starts and finds a foreign lock watches it. If a number comes, its owner is alive, and the start is
-//!   refused. If none comes for `PERIOD` of the watcher's own clock, the owner is gone, and the next number is put.
+//! * A server that starts and finds a foreign lock watches it. If a number comes, its owner is alive, and the
+//!   start is refused. If none comes for `PERIOD` of the watcher's own clock, the owner is dead, and the next
+//!   number is put.
 //! * The holder counts from before each of its own puts. After `VALID_FOR`, which is shorter, it neither commits nor
 //!   deletes until it has renewed. A suspended machine sees that the time has passed: its clock counts sleep.
 //! * A holder that cannot put its next number, or that finds a higher one than its own, has lost the lock for good, and
 //!   its repository halts. Two are always left, so a listing beside a renewal shows one of them.
 //!
-//! A site in a folder has a lock of the system as well (the file `lock`). It tells at once of another server on this
-//! machine; and whoever has it knows that an owner of the same boot of this machine is dead, and need not wait.
-//! ADR 0021 says why.
+//! A site in a folder has a lock of the system as well (the file `lock`). It reveals at once another server
+//! on this machine; and its holder knows that an owner of the same boot of this machine is dead, and need not
+//! wait. ADR 0021 gives the reasons.
 
 use std::fs::{File, OpenOptions};
 use std::path::Path;
@@ -114,7 +115,7 @@ fn owner(owner: &Option<Box<Owner>>) -> String {
     owner.as_ref().map_or_else(|| "name not yet known".to_owned(), ToString::to_string)
 }
 
-/// The lock on the site of one repository, or none where nobody else can reach the site.
+/// The lock on the site of one repository, or none if no other process can reach the site.
 #[derive(Debug)]
 pub struct SiteLock(Option<Held>);
 
@@ -122,7 +123,7 @@ pub struct SiteLock(Option<Held>);
 struct Held {
     owner: Owner,
     state: Mutex<State>,
-    /// The system's lock goes with this file, however the process ends.
+    /// The system's lock ends with this file, however the process ends.
     _file: Option<File>,
 }
 
@@ -138,7 +139,7 @@ struct State {
 type Newest = Option<(u64, Option<Owner>)>;
 
 impl SiteLock {
-    /// No lock: for sites that nobody else can reach, and for who only reads.
+    /// No lock: for sites that no other process can reach, and for readers.
     pub fn none() -> Self {
         Self(None)
     }
@@ -159,7 +160,7 @@ impl SiteLock {
             return Err(LockError::Held(holder.map(Box::new)));
         }
         let pause = async || tokio::time::sleep(LOOK_EVERY).await;
-        // The lock of the system is ours: nobody else of this boot of this machine lives.
+        // The lock of the system is ours: no other server of this boot of this machine is alive.
         let boot = me.boot.clone();
         let Self(held) = Self::take(site, clock, me, |owner| owner.boot == boot, pause).await?;
         Ok(Self(held.map(|held| Held { _file: Some(file), ..held })))

@@ -1,9 +1,9 @@
 //! Counting any number of ids in little memory: an external sort.
 //!
-//! Ids are collected in a buffer. A full buffer is sorted, equal ids are added up, and what is left
-//! goes to a temporary file as a *run*. At the end the runs and the buffer are merged into one sorted
-//! stream in which each id comes once. What is in the files is of use to nobody else: each is unlinked as
-//! soon as it is made, so that a crash leaves at most an empty one.
+//! Ids are collected in a buffer. A full buffer is sorted, equal ids are added up, and the result is written
+//! to a temporary file as a *run*. At the end the runs and the buffer are merged into one sorted stream in
+//! which each id comes once. The files serve no other purpose: each is unlinked as soon as it is made, so
+//! that a crash leaves at most an empty one.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

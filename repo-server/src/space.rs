@@ -3,10 +3,10 @@
 //!
 //! Three marks on each disk, from the top:
 //! 1. Less is free than [`refuse_below`](crate::settings::SpaceSettings::refuse_below): no session is
-//!    granted, with the reason and the way out (`admit`), and an alarm is up. All else goes on.
+//!    granted, with the reason and the way out (`admit`), and an alarm is raised. All other work continues.
 //! 2. Less is free than the index keeps for itself: it refuses commits, reads stay (`index::space`).
-//! 3. The collector could not commit, or write a pack anew: [`Space::release_ballast`] gives it the room that
-//!    the ballast held, and [`Space::restore_ballast`] takes it back once there is enough.
+//! 3. The collector could not commit, or rewrite a pack: [`Space::release_ballast`] gives it the space of the
+//!    ballast, and [`Space::restore_ballast`] takes it back once there is enough.
 //!
 //! The ballast is a file of allocated bytes that mean nothing. It is not synced: one that a power cut
 //! shortens is made whole again. Whoever changes it has opened the repository, so there is only one.
@@ -35,12 +35,12 @@ pub(crate) const GIB: u64 = 1 << 30;
 /// Free space that a collector needs: the reserve of the index, and two packs to copy into.
 pub(crate) const COLLECTOR_ROOM: u64 = index::RESERVE_MIN + 64 * MIB;
 
-/// A ballast that nobody gave a size, at least: with it alone a collector can work.
+/// Least default ballast: with it alone a collector can work.
 const BALLAST_MIN: u64 = COLLECTOR_ROOM;
 const BALLAST_MAX: u64 = GIB;
 
-/// Bounds of the mark under which pushes are refused, if nobody gave it. A push that is taken must not find out
-/// half way that the index takes no commits any more.
+/// Bounds of the default threshold below which pushes are refused. An accepted push must not find out half
+/// way that the index takes no more commits.
 const REFUSE_MIN: u64 = COLLECTOR_ROOM;
 const REFUSE_MAX: u64 = 8 * GIB;
 
@@ -127,7 +127,7 @@ impl Space {
         Self::on(Box::new(FolderVolume(folder.to_owned())), folder, settings)
     }
 
-    /// The room of the data folder `folder`, as `volume` tells it.
+    /// The space of the data folder `folder`, measured by `volume`.
     pub fn on(volume: Box<dyn Volume>, folder: &Path, settings: SpaceSettings) -> Self {
         let disk = Disk { folder: folder.to_owned(), volume, settings };
         Self { disks: vec![disk], settings, ballast: Mutex::default() }
@@ -145,7 +145,7 @@ impl Space {
         }
     }
 
-    /// The same with the disk that `folder` is on, as `volume` tells its room.
+    /// Adds the disk of `folder`, measured by `volume`.
     #[must_use]
     pub fn and(mut self, volume: Box<dyn Volume>, folder: &Path) -> Self {
         self.disks.push(Disk { folder: folder.to_owned(), volume, settings: self.settings });
@@ -158,18 +158,18 @@ impl Space {
         Self { disks: Vec::new(), settings, ballast: Mutex::default() }
     }
 
-    /// Gives the room of each nearly full disk's ballast up, and returns how many bytes that is. A name is gone for good
+    /// Releases the space of each nearly full disk's ballast, and returns its bytes. The deletion is durable
     /// when this returns. Blocks.
     ///
     /// # Errors
-    /// [`DurableError`] if a disk failed in a way that makes it unsafe to go on.
+    /// [`DurableError`] if a disk failed in a way that makes it unsafe to continue.
     pub(crate) fn release_ballast(&self) -> Result<u64, DurableError> {
         let _changing = lock(&self.ballast);
         self.disks.iter().map(release).sum()
     }
 
-    /// Makes the ballast of each disk as long as it should be and as there is room for, and returns how long they are.
-    /// One that cannot be made is told in the log: all else works without. Blocks.
+    /// Makes the ballast of each disk as long as it should be and as the space allows, and returns the total
+    /// length. A failure is only logged. Blocks.
     pub(crate) fn restore_ballast(&self) -> u64 {
         let _changing = lock(&self.ballast);
         self.disks.iter().map(restore).sum()
@@ -330,7 +330,7 @@ pub(crate) enum Allocate {
     ByWriting,
 }
 
-/// Takes the room of the file from `start` to `end`, so that it is really gone from the disk.
+/// Allocates the space of the file from `start` to `end`, so that it is really taken from the disk.
 pub(crate) fn allocate(file: &mut File, start: u64, end: u64, how: Allocate) -> io::Result<()> {
     if how == Allocate::ByWriting {
         return write_out(file, start, end);

@@ -432,7 +432,7 @@ impl World {
         listed.into_iter().map(|object| object.name.as_str().to_owned()).collect()
     }
 
-    /// The doomed objects, in the order in which they go.
+    /// The doomed objects, in the order of their deletion.
     pub(crate) fn doomed(&self) -> Vec<DoomedRow> {
         let mut doomed = Vec::new();
         self.store

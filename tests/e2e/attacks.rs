@@ -102,6 +102,30 @@ fn strangers_who_only_wait_shut_nobody_out() {
     assert!(world.server.log().contains("shutting down"), "{}", world.server.log());
 }
 
+/// A server whose places are all taken by clients with the token hears that it is to stop, and waits for none of them.
+#[test]
+fn a_server_without_a_free_place_stops_at_once() {
+    const PLACES: usize = 16;
+    let mut world = World::with_config(&format!("[limits]\nconnections = {PLACES}\n"));
+    let ask = |world: &World| {
+        let mut stream = world.wire().connect();
+        stream.write_all(&authorized(world, "GET", "/v1/alarms", 0)).unwrap();
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).unwrap();
+        (stream, String::from_utf8(status.to_vec()).unwrap())
+    };
+    world.server.allow_errors("overloaded");
+    let taken: Vec<(TcpStream, String)> = (0..PLACES).map(|_| ask(&world)).collect();
+    let (_, one_more) = ask(&world);
+    assert!(taken.iter().all(|(_, status)| status == "HTTP/1.1 200"));
+    assert_eq!(one_more, "HTTP/1.1 503");
+
+    assert!(world.server.stop().success());
+
+    assert!(world.server.log().contains("stopping"), "{}", world.server.log());
+    assert!(!world.server.log().contains("were cut off"), "{}", world.server.log());
+}
+
 /// A health check and a refusal end their connection: a stranger keeps no place by asking again.
 #[test]
 fn a_stranger_gets_one_answer_for_each_connection() {

@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::path::PathBuf;
 
 use serde_json::json;
 use tests::client::{Client, Done, Running, run_to_end};
 use tests::corpus;
+use tests::gear;
 use tests::seed::Random;
 use tests::world::World;
 
@@ -274,18 +276,83 @@ fn offered(node: &Client, words: &[&str]) -> Vec<String> {
     run_to_end(bash).exits(0).stdout.lines().map(str::to_owned).collect()
 }
 
+/// Command lines to complete, and the only possible completion.
+const COMPLETED: [(&[&str], &str); 5] = [
+    (&["astacus-client", "res"], "restore"),
+    (&["astacus-client", "push", "--freeze-"], "--freeze-dir"),
+    (&["astacus-client", "push", "--freeze", "re"], "reflink"),
+    (&["astacus-client", "restore", "--into-e"], "--into-existing"),
+    (&["astacus-admin", "forget", "--keep-la"], "--keep-last"),
+];
+
 /// In a real shell, and behind a command, too.
 #[test]
 fn bash_completes_commands_flags_and_values() {
     let world = World::new();
     let node = world.node("n");
-    for (words, expected) in [
-        (&["astacus-client", "res"][..], "restore"),
-        (&["astacus-client", "push", "--freeze-"], "--freeze-dir"),
-        (&["astacus-client", "push", "--freeze", "re"], "reflink"),
-        (&["astacus-client", "restore", "--into-e"], "--into-existing"),
-        (&["astacus-admin", "forget", "--keep-la"], "--keep-last"),
-    ] {
+    for (words, expected) in COMPLETED {
         assert_eq!(offered(&node, words), [expected], "{words:?}");
+    }
+}
+
+/// Writes the completion script for a shell to a file of its own.
+fn script_for(world: &World, shell: &str, program: &str, name: &str) -> PathBuf {
+    let node = world.node("n");
+    let mut made = node.program(program);
+    made.args(["completion", shell]);
+    let file = world.dir(shell).join(name);
+    fs::write(&file, run_to_end(made).exits(0).stdout).unwrap();
+    file
+}
+
+#[test]
+fn fish_completes_commands_flags_and_values() {
+    if !gear::has("fish") {
+        return;
+    }
+    let world = World::new();
+    for (words, expected) in COMPLETED {
+        let script = script_for(&world, "fish", words[0], words[0]);
+        let mut fish = std::process::Command::new("fish");
+        fish.env("HOME", world.path("fish")).args(["--no-config", "-c"]);
+        fish.arg(format!("source {}; complete -C '{}'", script.display(), words.join(" ")));
+
+        let offered = run_to_end(fish).exits(0).stdout;
+
+        let offered: Vec<&str> = offered.lines().map(|line| line.split('\t').next().unwrap()).collect();
+        assert_eq!(offered, [expected], "{words:?}");
+    }
+}
+
+/// Script for a zsh that believes to have a terminal: it completes a line, and prints the result.
+const ZSH: &str = r#"
+zmodload zsh/zpty
+zpty line zsh -f -i
+zpty -w line 'PS1=; unsetopt zle_bracketed_paste 2>/dev/null; fpath=('$1' $fpath); autoload -Uz compinit; compinit -u -D'
+zpty -w line 'said () { print -r -- "<<<$BUFFER>>>"; exit }; zle -N said; bindkey "^X" said; bindkey "^I" complete-word'
+zpty -w line 'print -r -- re""ady'
+zpty -r line heard '*ready*'
+zpty -w -n line "$2"$'\t\x18'
+zpty -r line heard '*<<<*>>>*'
+print -r -- "$heard"
+"#;
+
+#[test]
+fn zsh_completes_commands_flags_and_values() {
+    if !gear::has("zsh") {
+        return;
+    }
+    let world = World::new();
+    for (words, expected) in COMPLETED {
+        let script = script_for(&world, "zsh", words[0], &format!("_{}", words[0]));
+        let mut zsh = std::process::Command::new("zsh");
+        zsh.env("HOME", world.path("zsh")).env("TERM", "dumb").args(["-f", "-c", ZSH, "zsh"]);
+        zsh.arg(script.parent().unwrap()).arg(words.join(" "));
+
+        let heard = run_to_end(zsh).exits(0).stdout;
+
+        let line = heard.split("<<<").nth(1).and_then(|rest| rest.split(">>>").next()).unwrap();
+        let (_, before) = words.split_last().unwrap();
+        assert_eq!(line.trim_end_matches([' ', '=']), [before, &[expected]].concat().join(" "), "{heard}");
     }
 }

@@ -1,5 +1,6 @@
 //! Logs and reports that cannot be written: no program ends because of one, and no work is lost.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 
@@ -87,4 +88,24 @@ fn a_push_whose_report_cannot_be_written_keeps_its_snapshot_and_exits_with_15() 
     assert!(pushed.stderr.contains(&format!("snapshot {id} was committed")), "{}", pushed.stderr);
     assert!(restored.stderr.contains("1 files of snapshot"), "{}", restored.stderr);
     assert_eq!(fs::read_to_string(world.path("restored").join("file")).unwrap(), "content");
+}
+
+/// The saved share is a number for programs; a ratio of almost nothing is not printed for people.
+#[test]
+fn a_push_tells_people_bytes_and_programs_the_ratio() {
+    let world = World::new();
+    let (node, root) = (world.node("n"), world.dir("source"));
+    fs::write(root.join("file"), "the same words ".repeat(10_000)).unwrap();
+
+    let first = node.push(&root);
+    let again = node.run([OsStr::new("push"), root.as_os_str()]).exits(0).stdout;
+    let nothing = node.push(&root);
+
+    assert!(first["dedup_ratio"].as_f64().is_some_and(|ratio| ratio > 10.0), "{first}");
+    assert!(nothing.get("dedup_ratio").is_some(), "{nothing}");
+    let line = again.lines().find(|line| line.trim_start().starts_with("bytes ")).unwrap();
+    let words: Vec<&str> =
+        line.split(", ").map(|part| part.split_whitespace().rev().nth(2).unwrap()).collect();
+    assert_eq!(words, ["read", "hashed", "sent", "stored"], "{again}");
+    assert!(!again.contains("(1 for"), "{again}");
 }

@@ -3,13 +3,15 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Mode};
+use rustix::fs::{CWD, Mode, XattrFlags};
 use tests::client::{Client, number, text};
 use tests::compare::{assert_same, differences};
 use tests::corpus;
+use tests::gear;
+use tests::loop_image::{FileSystem, LoopImage};
 use tests::seed::Random;
 use tests::wait;
-use tests::world::{World, restored};
+use tests::world::{Folder, World, restored};
 
 /// A pushed tree: its folder, and the node that it was pushed from.
 fn pushed(world: &World) -> (PathBuf, Client) {
@@ -361,4 +363,58 @@ fn the_top_of_the_tree_is_a_root() {
     node.restore("latest", &to, &["--strip-root"]).exits(0);
     assert_same(&source, &restored(&to, &source));
     node.run(["verify", "latest"]).exits(0);
+}
+
+/// Attributes that only root may read and write are restored for root.
+#[test]
+fn trusted_attributes_come_back_to_root() {
+    let world = World::new();
+    let root = world.dir("source");
+    let file = root.join("file");
+    fs::write(&file, "content").unwrap();
+    let names = ["trusted.overlay.origin", "user.plain"];
+    for name in names {
+        if let Err(error) = rustix::fs::setxattr(&file, name, b"value", XattrFlags::empty()) {
+            gear::skip(&format!("`{name}` cannot be set here: {error}"));
+            return;
+        }
+    }
+    let node = world.node("n");
+    node.push(&root);
+    let to = world.path("restored");
+
+    let report = node.restore("latest", &to, &["--strip-root"]).exits(0).json();
+
+    assert_eq!(number(&report["not_set"], "attributes"), 0, "{report}");
+    for name in names {
+        let mut value = [0; 16];
+        let len = rustix::fs::getxattr(to.join("file"), name, &mut value[..]).unwrap();
+        assert_eq!(&value[..len], b"value", "{name}");
+    }
+}
+
+/// More attributes than a snapshot takes of a name cost the attributes, and not the file.
+#[test]
+fn attributes_over_the_limit_are_told_of_a_file_that_is_restored() {
+    let world = World::new();
+    let folder = Folder::new();
+    let Some(image) = LoopImage::make(FileSystem::Xfs, &folder, "attributes") else { return };
+    let root = image.path().join("source");
+    fs::create_dir(&root).unwrap();
+    fs::write(root.join("file"), "content").unwrap();
+    for n in 0..9 {
+        let name = format!("user.long-{n}");
+        rustix::fs::setxattr(root.join("file"), name, &[b'x'; 65_536], XattrFlags::empty()).unwrap();
+    }
+    let node = world.node("n");
+
+    let pushed = node.start_push(&root).wait().exits(3).json();
+    let to = world.path("restored");
+    let more = ["--strip-root", "--allow-partial"];
+    let restored = node.restore("latest", &to, &more).exits(3).json();
+
+    assert!(pushed["problems"][0]["reason"].as_str().unwrap().contains("extended attributes"), "{pushed}");
+    let incomplete = restored["incomplete"].as_array().unwrap();
+    assert_eq!((incomplete.len(), &restored["skipped"]), (1, &serde_json::json!([])), "{restored}");
+    assert_eq!(fs::read(to.join("file")).unwrap(), b"content");
 }

@@ -12,7 +12,7 @@ use tests::gear;
 use tests::loop_image::{FileSystem, LoopImage};
 use tests::mount::Tmpfs;
 use tests::seed::Random;
-use tests::world::{Folder, World};
+use tests::world::{Folder, World, restored};
 
 /// A node whose folder `source` was pushed.
 fn pushed(world: &World, files: &[&str]) -> (Client, PathBuf) {
@@ -92,6 +92,37 @@ fn an_immutable_file_costs_one_file() {
     assert_eq!(fs::read(to.join("b")).unwrap(), b"fixed");
 }
 
+/// C15: nor do links and names that the target cannot have, as on vfat and exFAT; modes that it refuses are notes.
+#[test]
+fn a_target_without_links_modes_or_some_names_gets_all_else() {
+    if !gear::has("strace") {
+        return;
+    }
+    let world = World::new();
+    let (node, root) = pushed(&world, &["a", "b:c", "d/e"]);
+    symlink("a", root.join("link")).unwrap();
+    node.push(&root);
+    let refusing = |more: &[&str], to: &str| {
+        let calls = "trace=symlinkat,fchmod,linkat";
+        let strace = [&["strace", "-f", "-qq", "-o", "/dev/null", "-e", calls][..], more].concat();
+        node.wrapped(&strace).restore("latest", &world.path(to), &["--strip-root"])
+    };
+
+    let no_links = ["-e", "inject=symlinkat:error=EPERM", "-e", "inject=fchmod:error=EPERM"];
+    let no_links = refusing(&no_links, "no-links").exits(3).json();
+    let no_colons = refusing(&["-P", "b:c", "-e", "inject=linkat:error=EINVAL"], "no-colons").exits(3).json();
+
+    assert_eq!(failed(&no_links), not_made(&root, &["link"]), "{no_links}");
+    assert_eq!((number(&no_links, "files"), number(&no_links["not_set"], "modes")), (3, 5), "{no_links}");
+    assert_eq!(failed(&no_colons), not_made(&root, &["b:c"]), "{no_colons}");
+    assert_eq!((number(&no_colons, "files"), number(&no_colons, "symlinks")), (2, 1), "{no_colons}");
+    for name in ["a", "d/e"] {
+        for to in ["no-links", "no-colons"] {
+            assert_eq!(fs::read(world.path(to).join(name)).unwrap(), fs::read(root.join(name)).unwrap());
+        }
+    }
+}
+
 /// C16: of two names that the target takes for one, the first stays, and the second is named.
 #[test]
 fn names_that_the_target_takes_for_one_do_not_replace_each_other() {
@@ -107,7 +138,8 @@ fn names_that_the_target_takes_for_one_do_not_replace_each_other() {
         return;
     }
 
-    for more in [&["--strip-root"][..], &["--strip-root", "--into-existing"]] {
+    let again = ["--strip-root", "--into-existing"];
+    for more in [&again[..1], &again, &[&again[..], &["--delete"]].concat()] {
         let report = node.restore("latest", &to, more).exits(3).json();
 
         assert_eq!(failed(&report), not_made(&root, &["docs", "docs/x", "readme"]), "{report}");
@@ -214,4 +246,82 @@ fn a_full_target_ends_a_restore_that_goes_on_later() {
     assert!(restored > 0 && u64::try_from(there) == Ok(restored), "{full}");
     assert_eq!((number(&rest, "files"), number(&rest, "unchanged")), (8, restored), "{rest}");
     assert_same(&root, &to);
+}
+
+/// In a pipe, as it is meant to be used: content on standard output, words beside it.
+#[test]
+fn one_file_goes_to_standard_output_as_it_was_pushed() {
+    let world = World::new();
+    let root = world.dir("source");
+    let content = Random::printed().bytes(3_000_000);
+    fs::write(root.join("dump"), &content).unwrap();
+    fs::write(root.join("other"), "other").unwrap();
+    let node = world.node("n");
+    node.push(&root);
+    let copy = world.path("copy");
+    let piped = node.wrapped(&["sh", "-c", &format!("\"$@\" | cat > {}", copy.display()), "sh"]);
+    let send = |node: &Client, more: &[&str]| {
+        let mut command = node.command();
+        command.args(["restore", "latest", "--to", "-", "--path", "dump"]).args(more);
+        run_to_end(command)
+    };
+
+    let done = send(&piped, &[]).exits(0);
+    let json = send(&node, &["--json"]).exits(2);
+    let flag = send(&node, &["--strip-root"]).exits(2);
+    let several = send(&node, &["--path", "other"]).exits(2);
+    let full = send(&node.wrapped(&["sh", "-c", "exec \"$@\" > /dev/full", "sh"]), &[]).exits(15);
+
+    assert!(fs::read(&copy).unwrap() == content);
+    assert!(done.stderr.contains("dump, 2.86 MiB, of n from snapshot "), "{}", done.stderr);
+    assert!(send(&piped, &["--quiet"]).exits(0).stderr.is_empty());
+    assert!(
+        json.stderr.contains("--json") && flag.stderr.contains("--strip-root is about a folder"),
+        "{}",
+        flag.stderr
+    );
+    assert!(several.stderr.contains("choose one file") && several.stdout.is_empty(), "{}", several.stderr);
+    assert!(full.stderr.contains("standard output"), "{}", full.stderr);
+}
+
+/// A rate is kept by the restore's own clock: the first second's worth comes at once, the rest takes its time.
+#[test]
+fn a_restore_with_a_rate_takes_as_long_as_that() {
+    let world = World::new();
+    let root = world.dir("source");
+    fs::write(root.join("file"), Random::printed().bytes(1_048_576)).unwrap();
+    let node = world.node("n");
+    node.push(&root);
+
+    let to = world.path("to");
+    let report = node.restore("latest", &to, &["--strip-root", "--max-rate", "512K"]).exits(0).json();
+
+    assert!(number(&report, "bytes_fetched") > 1_000_000, "{report}");
+    assert!(report["seconds"].as_f64().unwrap() >= 0.9, "{report}");
+    assert_same(&root, &to);
+}
+
+/// C21: the same with the real programs, and what goes is told before.
+#[test]
+fn a_restore_that_deletes_leaves_the_folder_as_it_was_pushed() {
+    let world = World::new();
+    let (node, root) = pushed(&world, &["a", "d/b"]);
+    let to = world.path("to");
+    let copy = restored(&to, &root);
+    node.restore("latest", &to, &[]).exits(0);
+    fs::create_dir_all(copy.join("d/new/deep")).unwrap();
+    fs::write(copy.join("d/new/deep/f"), "new").unwrap();
+    fs::write(copy.join("extra"), "new").unwrap();
+    let more = ["--into-existing", "--delete"];
+
+    let planned = node.restore("latest", &to, &[&more[..], &["--dry-run"]].concat()).exits(0).json();
+    let report = node.restore("latest", &to, &more).exits(0).json();
+
+    let below = |name: &&str| restored(Path::new(""), &root).join(name).to_str().unwrap().to_owned();
+    let names: Vec<String> = ["d/new/deep/f", "d/new/deep", "d/new", "extra"].iter().map(below).collect();
+    assert_eq!(
+        (&planned["to_remove"], &report["removed"]),
+        (&serde_json::json!(names), &serde_json::json!(names))
+    );
+    assert_same(&root, &copy);
 }

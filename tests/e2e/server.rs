@@ -4,13 +4,15 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
+use std::process::Command;
 
 use format_spec::wire::{Held, parse_held};
 use rustix::process::{Signal, kill_process};
 use tests::bodies::{chunk_frame, stream};
-use tests::client::{Client, Running, text};
+use tests::client::{Client, Running, run_to_end, text};
 use tests::compare::assert_same;
 use tests::corpus;
+use tests::gear;
 use tests::http::{Length, Request};
 use tests::seed::Random;
 use tests::server::{CONFIG, Server, over, refused};
@@ -251,6 +253,33 @@ fn a_port_that_is_taken_leaves_no_repository_behind() {
     refused(&["--data-dir", data.to_str().unwrap(), "--listen", world.server.host()]).exits(14);
 
     assert!(!data.exists());
+}
+
+/// P8: what a file system of a network or of a user answers that cannot do it is told in a sentence, and leaves nothing.
+#[test]
+fn a_file_system_that_lacks_what_is_needed_is_named_at_the_start() {
+    if !gear::has("strace") {
+        return;
+    }
+    let folder = Folder::new();
+    for (call, error, lack) in [
+        ("renameat2", "EINVAL", "rename a file without replacing another"),
+        ("renameat2", "ENOSYS", "rename a file without replacing another"),
+        ("fsync", "EINVAL", "sync a file"),
+    ] {
+        let data = folder.path(&format!("data-{call}-{error}"));
+        let (trace, inject) = (format!("trace={call}"), format!("inject={call}:error={error}"));
+        let server = over(&data);
+        let mut command = Command::new("strace");
+        command.args(["-f", "-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject]);
+        command.arg(server.get_program()).args(server.get_args());
+
+        let refused = run_to_end(command).exits(2).stderr;
+
+        let told = format!("the file system of {} cannot {lack}: use one of", data.display());
+        assert!(refused.contains(&told), "{refused}");
+        assert_eq!(fs::read_dir(&data).unwrap().count(), 0, "{call}");
+    }
 }
 
 #[test]

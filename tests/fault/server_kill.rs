@@ -1,13 +1,15 @@
 //! The server process, killed at random moments.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tests::client::{Client, seconds, text};
+use tests::client::{Client, number, seconds, text};
 use tests::compare::differences;
 use tests::corpus;
 use tests::gear;
 use tests::seed::{Moments, Random};
+use tests::wait;
 use tests::world::World;
 
 /// A snapshot, and a copy of what was pushed as it.
@@ -144,6 +146,38 @@ fn a_push_rides_through_a_server_that_is_killed_and_comes_back() {
     let all: Vec<Kept> =
         rounds.kept.iter().map(|kept| Kept { id: kept.id.clone(), copy: kept.copy.clone() }).collect();
     rounds.check(0, &all);
+}
+
+/// S1, C5: a client that has stopped in the middle of a body keeps a restart from nobody else's push: the server cuts it
+/// off, and the others ride through.
+#[test]
+fn a_push_rides_through_a_restart_beside_a_client_that_stands_still() {
+    let mut world = World::new();
+    let root = world.path("source");
+    corpus::plain(&root, &mut Random::printed(), 6, 1_000_000);
+    let (session, _) = world.wire().session("c", "stalled");
+    let mut stalled = world.wire().connect();
+    let (wire, host) = (world.wire(), world.server.host().to_owned());
+    let authorization = wire.authorization();
+    let request = format!(
+        "POST /v1/sessions/{session}/blobs HTTP/1.1\r\nHost: {host}\r\nAuthorization: {authorization}\r\n\
+         Content-Length: 60000\r\n\r\nAFR"
+    );
+    stalled.write_all(request.as_bytes()).unwrap();
+    let node = world.node("n");
+    let push = node.start_push_of(&[&root], &["--max-rate", "1M"]);
+    let sessions = || number(&node.status(), "open_sessions");
+    wait::for_state("both sessions", || (sessions() == 2).then_some(()));
+
+    assert!(world.server.stop().success());
+    world.server.start_again_here();
+    let report = push.wait().exits(0).json();
+
+    assert!(world.server.log().contains("were cut off"), "{}", world.server.log());
+    let to = world.path("restored");
+    world.node("n").restore(&text(&report, "snapshot"), &to, &["--strip-root"]).exits(0);
+    assert_eq!(differences(&root, &to), Vec::<String>::new());
+    drop(stalled);
 }
 
 /// X1: a server that is killed while it starts starts the next time.

@@ -18,7 +18,7 @@ impl Roots {
         Self(roots.into())
     }
 
-    /// Whether `path` is a root, or lies in one.
+    /// True if `path` is a root, or lies in one.
     pub(super) fn hold(&self, path: &EntryPath) -> bool {
         let behind = self.0.partition_point(|root| root <= path);
         let before = self.0.get(..behind).unwrap_or_default();
@@ -29,12 +29,12 @@ impl Roots {
             || std::iter::successors(folder_of(path), folder_of).any(|folder| is_root(&folder))
     }
 
-    /// Whether `path` is a root, or a root lies in it.
+    /// True if `path` is a root, or a root lies in it.
     pub(super) fn reach(&self, path: &EntryPath) -> bool {
         self.from(path).first().is_some_and(|root| root.below(path).is_some())
     }
 
-    /// Whether a root lies in `path`.
+    /// True if a root lies in `path`.
     pub(super) fn lie_in(&self, path: &EntryPath) -> bool {
         let next = self.from(path).iter().find(|root| *root != path);
         next.is_some_and(|root| root.below(path).is_some())
@@ -85,7 +85,7 @@ impl Place {
         &self.last
     }
 
-    /// Whether `path` lies in a folder that is around the next entry. `/` itself is if it is a root.
+    /// True if `path` lies in a folder that is around the next entry. `/` itself is if it is a root.
     pub(super) fn lies_within(&self, path: &EntryPath, roots: &Roots) -> bool {
         let folder = folder_of(path);
         if folder.is_empty() {
@@ -95,7 +95,7 @@ impl Place {
         around.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
     }
 
-    /// Whether the folders around `path`, which comes later, may be among entries that are missing: all of them come
+    /// True if the folders around `path`, which comes later, may be among entries that are missing: all of them come
     /// after the last entry, unless that is around `path` itself and no folder.
     pub(super) fn may_have_missed_folders_of(&self, path: &EntryPath) -> bool {
         let is_folder = self.folder_len == self.last.as_bytes().len();

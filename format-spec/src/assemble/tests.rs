@@ -341,7 +341,7 @@ fn an_entry_that_breaks_a_rule_is_left_out_with_all_that_is_its_own() {
     };
     let parts = assemble(&[Some(&[folder("r"), odd(file_of("r/a", Some(9))), link("r/b", 9)])]);
     assert_eq!(parts.last(), Some(&Seen::Link("r/b".to_owned(), Ending::Broken)));
-    // What lies in a folder that is left out may lie there.
+    // Content of an excluded folder may be missing there.
     let parts = assemble(&[Some(&[folder("r"), odd(folder("r/a")), file("r/a/f"), file("r/a/g")])]);
     assert_eq!(faults(&parts).len(), 1, "{parts:?}");
 }
@@ -389,7 +389,7 @@ fn a_missing_page_does_not_excuse_what_it_cannot_have_held() {
     assert_eq!(after(&[root()], &[file("r/a"), end]), vec![(None, FaultKind::NoEntry)]);
 }
 
-/// What a page says of its neighbours, if it may be passed over.
+/// Summary of a page for its neighbours, if the page may be skipped.
 fn seam_of(roots: &[&str], records: &[Vec<Record>]) -> Option<Seam> {
     let roots: Vec<_> = roots.iter().map(|root| path(root)).collect();
     let mut assembler = Assembler::new(domain(), Roots::new(&roots), Depth::Content);

@@ -244,7 +244,7 @@ fn every_flipped_bit_is_found_under_a_new_name_too() {
     assert_eq!(missed_bits(&sealed.bytes, 0..65_536, detector), Vec::<usize>::new());
 }
 
-/// Twin: the search for missed bits shows them. Without the keys nobody can check a salt or a blob.
+/// Twin: the search for missed bits shows them. Without the keys, salts and blobs cannot be checked.
 #[test]
 fn the_search_sees_the_bits_that_a_keyless_look_cannot() {
     let sealed = small();
@@ -268,7 +268,7 @@ fn a_keyless_look_sees_every_flipped_bit_of_footer_and_trailer() {
     assert_eq!(missed, Vec::<usize>::new());
 }
 
-/// P2: a pack that ends early, or goes on, is not a pack.
+/// P2: a pack that ends early, or has more bytes, is not a pack.
 #[test]
 fn every_cut_and_every_appended_byte_is_detected() {
     let sealed = small();
@@ -302,7 +302,7 @@ fn a_blob_of_another_pack_is_detected() {
     assert!(matches!(read(&spliced), Err(FormatError::Unauthentic { what: "blob" })));
 }
 
-/// P2: a blob lies where its directory says.
+/// P2: a blob is at the place that its directory names.
 #[test]
 fn two_swapped_blobs_are_detected() {
     let sealed = small();

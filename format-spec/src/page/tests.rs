@@ -377,8 +377,8 @@ fn records_in_another_encoding_are_refused() {
     }
 }
 
-/// P4: a length that lies is found by reading, before anything of that length is allocated. An
-/// attempt to allocate 2^63 bytes would abort the test.
+/// P4: a false length is found by reading, before anything of that length is allocated. An attempt to
+/// allocate 2^63 bytes would abort the test.
 #[test]
 fn lengths_beyond_the_page_cost_no_memory() {
     let huge =

@@ -8,10 +8,10 @@ use super::json::ErrorBody;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Repair {
-    /// It only tells.
+    /// The audit only reports.
     #[default]
     No,
-    /// It mends what it can.
+    /// The audit repairs counts.
     Yes,
 }
 
@@ -90,6 +90,6 @@ pub enum AuditEvent {
     },
     /// The end.
     Report(AuditReport),
-    /// It could not go on.
+    /// The run failed.
     Failed(ErrorBody),
 }

@@ -164,7 +164,8 @@ impl FrameReader {
     /// The next whole frame; `None` until more bytes came, and after the end.
     ///
     /// # Errors
-    /// [`FormatError`] if the bytes are no frame, are one of too long a blob, or go on after the end frame.
+    /// [`FormatError`] if the bytes are no frame, are one of too long a blob, or continue after the end
+    /// frame.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, FormatError> {
         if self.ended {
             return if self.buffer.is_empty() {
@@ -247,9 +248,9 @@ pub fn parse_ids(body: &[u8]) -> Result<Vec<ChunkId>, FormatError> {
 /// Answer of the server for one requested id: one byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Held {
-    /// It is not there. After `coming=wait`, whoever asked is the one to send it.
+    /// The chunk is not stored. After `coming=wait`, the session that asked must send it.
     Missing = 0,
-    /// It is there, and stays for the session.
+    /// The chunk is stored, and is kept for the session.
     Here = 1,
     /// It is not there, but another session has promised to send it: ask again later.
     Coming = 2,

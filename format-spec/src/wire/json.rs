@@ -23,8 +23,8 @@ pub struct OpenSession {
     /// The session of an earlier push of this node that died: it is over once the new one is granted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adopt: Option<SessionId>,
-    /// Bytes that the push is going to send, if the client knows: it is refused before it sends any if there
-    /// is no room for them.
+    /// Bytes that the push will send, if the client knows: without space for them the push is refused before
+    /// it sends any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected_bytes: Option<u64>,
 }
@@ -113,7 +113,7 @@ pub struct OpenSessionInfo {
     pub sent_bytes: u64,
 }
 
-/// A session that goes on.
+/// A renewed session.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SessionRenewed {
     /// It ends this long after its last request.
@@ -175,7 +175,7 @@ pub struct SnapshotInfo {
     /// Statistics of each node's push, where known.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pushes: Vec<NodePush>,
-    /// If it was forgotten: until when it can be brought back, RFC 3339 in UTC.
+    /// For a deleted snapshot: the time until which it can be undeleted, RFC 3339 in UTC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub going_until: Option<String>,
     /// If it must stay: why.

@@ -40,7 +40,7 @@ pub struct FileProblems {
     pub node: NodeName,
     /// The files. There may be none although more follow.
     pub problems: Vec<FileProblem>,
-    /// Where to go on: the next request's `after`. Absent at the end.
+    /// Position to continue from: `after` of the next request. Absent at the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
 }

@@ -25,7 +25,7 @@ pub struct RetentionPolicy {
     /// The newest complete ones stay.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keep_last: Option<u32>,
-    /// The newest of each of the last so many hours with a snapshot stays.
+    /// Keep the newest snapshot of each of the last N hours that have one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keep_hourly: Option<u32>,
     /// The same for days.
@@ -57,10 +57,10 @@ pub enum RunMode {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LastComplete {
-    /// It stays.
+    /// It is kept.
     #[default]
     Stays,
-    /// It may go as any other.
+    /// It may be deleted like any other.
     MayGo,
 }
 
@@ -72,9 +72,9 @@ pub struct ForgetRequest {
     pub mode: RunMode,
     /// The snapshots; if there are none, a policy decides.
     pub snapshots: Vec<SnapshotId>,
-    /// Only this cluster; otherwise each by itself.
+    /// Only this cluster; otherwise all clusters, each with its own count.
     pub cluster: Option<ClusterName>,
-    /// Only series of this node; otherwise each by itself.
+    /// Only series of this node; otherwise all nodes, each with its own count.
     pub node: Option<NodeName>,
     /// Only snapshots with these labels: a policy counts no others.
     pub labels: Vec<LabelChoice>,
@@ -82,7 +82,7 @@ pub struct ForgetRequest {
     pub policy: Option<RetentionPolicy>,
     /// Permission to delete the last complete snapshot.
     pub last_complete: LastComplete,
-    /// The server's clock jumped, and is right now: retention goes on.
+    /// Accepts the server's time as correct after a clock jump, so that retention continues.
     pub accept_clock: bool,
 }
 
@@ -90,15 +90,15 @@ pub struct ForgetRequest {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// It stays.
+    /// It is kept.
     Keep,
     /// It is forgotten, now or by the same request without `plan`.
     Forget,
-    /// It was forgotten before, and can still be brought back.
+    /// It was deleted before, and can still be undeleted.
     Going,
 }
 
-/// One snapshot, and why it stays or goes.
+/// One snapshot, and the reason why it is kept or deleted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ForgetLine {
     /// The snapshot.
@@ -124,7 +124,7 @@ pub struct ForgetLine {
     pub reasons: Vec<String>,
     /// Stored bytes that nothing but this snapshot needs; none if its manifests cannot be read.
     pub frees_bytes: Option<u64>,
-    /// If it goes: until when it can be brought back.
+    /// For a deleted snapshot: the time until which it can be undeleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<String>,
 }
@@ -149,14 +149,14 @@ pub struct ProtectRequest {
     pub reason: String,
 }
 
-/// When objects that are to go are deleted.
+/// Time of deletion of doomed objects.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Delays {
     /// When their delay is over.
     #[default]
     Wait,
-    /// In this run: forgotten snapshots cannot be brought back. What sessions need stays all the same.
+    /// In this run: deleted snapshots can no longer be undeleted. Data that sessions need is still kept.
     Skip,
 }
 
@@ -167,7 +167,7 @@ pub enum LargeDelete {
     /// The run stops there.
     #[default]
     Refuse,
-    /// It goes on.
+    /// The run continues.
     Allow,
 }
 
@@ -216,14 +216,14 @@ pub struct Pinning {
     pub holds: Amount,
 }
 
-/// An object or a snapshot that goes later.
+/// An object or a snapshot that will be deleted later.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Waiting {
     /// Its id or name.
     pub object: String,
     /// Its bytes, if known.
     pub bytes: u64,
-    /// From when on it may go.
+    /// Time from which it may be deleted.
     pub until: String,
 }
 
@@ -232,13 +232,13 @@ pub struct Waiting {
 pub struct GcReport {
     /// Mode of the request.
     pub mode: RunMode,
-    /// Forgotten snapshots whose delay was over: they are gone for good.
+    /// Deleted snapshots whose delay was over, which are purged.
     pub purged: Vec<SnapshotId>,
     /// Pages that nothing needs.
     pub pages: Amount,
     /// Chunks that nothing needs.
     pub chunks: Amount,
-    /// Packs of which nothing was left, with all their bytes.
+    /// Packs without live blobs, with all their bytes.
     pub dead_packs: Amount,
     /// Packs that were rewritten because little was left of them: their bytes before.
     pub repacked: Amount,
@@ -273,7 +273,7 @@ pub enum GcEvent {
     },
     /// The end.
     Report(GcReport),
-    /// It could not go on; what was done before stays done.
+    /// The run failed; its work so far is kept.
     Failed(ErrorBody),
 }
 
@@ -329,11 +329,11 @@ pub struct SnapshotStats {
     /// Size of its data.
     #[serde(flatten)]
     pub space: Space,
-    /// Stored bytes that nothing but this snapshot needs: what its going frees.
+    /// Stored bytes that only this snapshot needs: its deletion frees them.
     pub alone_bytes: u64,
 }
 
-/// A snapshot of which nobody can tell what it takes.
+/// A snapshot whose size cannot be determined.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NotCounted {
     /// The snapshot.
@@ -362,7 +362,7 @@ pub struct StatsReport {
     pub dead_bytes: u64,
 }
 
-/// Where a chunk or page lies.
+/// Place of a chunk or page.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChunkLocation {
     /// The chunk or page.

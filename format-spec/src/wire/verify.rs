@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{Amount, ErrorBody};
 use crate::id::{NodeName, SnapshotId};
 
-/// How deep a check goes.
+/// Depth of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum VerifyLevel {
@@ -118,16 +118,16 @@ pub struct Finding {
     pub object: String,
     /// Description of the problem.
     pub problem: String,
-    /// The snapshots that it hurts.
+    /// The affected snapshots.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub snapshots: Vec<SnapshotId>,
-    /// The files that it hurts.
+    /// The affected files.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<FileRef>,
     /// How many more files, which the report has no room for.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub more_files: u64,
-    /// Runs of files that it hurts and that cannot be named.
+    /// Runs of affected files that cannot be named.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ranges: Vec<LostRange>,
 }
@@ -204,7 +204,7 @@ pub struct VerifyReport {
     /// Why it ended early, if it did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stopped: Option<Stopped>,
-    /// Packs of the repository of which not every byte was ever found right.
+    /// Packs that have never passed a full check.
     pub never_verified: u64,
     /// When every byte was found right of the pack for which that is longest ago, RFC 3339 in UTC; of
     /// those for which it ever was.
@@ -229,7 +229,7 @@ pub enum VerifyEvent {
     },
     /// The end.
     Report(VerifyReport),
-    /// It could not go on.
+    /// The run failed.
     Failed(ErrorBody),
 }
 

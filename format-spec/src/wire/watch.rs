@@ -97,7 +97,7 @@ pub struct SeriesScope {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Expectation {
-    /// The last good snapshot is no older than so many seconds.
+    /// Oldest age in seconds of the last good snapshot.
     MaxAgeSeconds(u64),
     /// The series is no longer pushed, and raises no alarm for that.
     Retired,

@@ -1,4 +1,4 @@
-//! Connections, and how one that has gone is noticed.
+//! Connections, and the detection of lost ones.
 //!
 //! | what goes | what notices |
 //! |---|---|
@@ -7,7 +7,7 @@
 //! | a request, given to its connection at the moment that this breaks | [`lost`] |
 //!
 //! The last one is a race in hyper and tokio (hyperium/hyper#4122, tokio-rs/tokio#7714): the request stays in
-//! the queue of a connection that nobody reads any more, and its answer is waited for for ever. It was seen
+//! the queue of a connection that is not read any more, and the wait for its answer never ends. It was seen
 //! about once in 25,000 kills of a server.
 
 use std::future::pending;
@@ -27,20 +27,20 @@ use tower_service::Service;
 /// How long a machine may take to answer a call at all.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 
-/// A server may think for as long as it likes, but its machine has to be there: while an answer is waited for, it is
-/// asked for a sign of life after so long without a word, again and again, and is gone after so many that got no
-/// answer. What is still to be sent keeps the system's own, longer, time.
+/// A server may take any time for an answer, but its machine has to be alive: during a wait it is probed
+/// after this time without a byte, repeatedly, and counts as gone after a number of probes without an answer.
+/// Bytes that are still to be sent have the system's own, longer, limit.
 const PROBE_AFTER: Duration = Duration::from_secs(30);
 const PROBE_EVERY: Duration = Duration::from_secs(10);
 const PROBES: u32 = 3;
 
-/// Once a connection has gone, whoever waits for an answer of it is told within this time, or never.
+/// Once a connection is lost, a request that waits for an answer of it is told within this time, or never.
 const GRACE: Duration = Duration::from_secs(1);
 
 type Inner = TokioIo<TcpStream>;
 type ConnectError = <HttpConnector as Service<Uri>>::Error;
 
-/// Makes connections that tell when they have gone.
+/// Makes connections that report their loss.
 #[derive(Clone)]
 pub(super) struct Connector(HttpConnector);
 
@@ -71,7 +71,7 @@ impl Service<Uri> for Connector {
     }
 }
 
-/// A connection. It has gone when this is dropped.
+/// A connection. It is lost when this is dropped.
 pub(super) struct Stream {
     inner: Inner,
     here: watch::Sender<()>,
@@ -140,8 +140,8 @@ impl Presence {
     }
 }
 
-/// Ends some time after the connection has gone that a request was given to. Until then whatever is known of its
-/// answer has been told; now nothing will be.
+/// Returns some time after the connection of a request was lost. Until then all known bytes of its answer
+/// have been delivered; more will not come.
 pub(super) async fn lost(mut used: CaptureConnection) {
     used.wait_for_connection_metadata().await;
     lost_by(|| used.connection_metadata().as_ref().and_then(Presence::of)).await;

@@ -1,4 +1,4 @@
-//! Runs of the server that tell how far they are: an answer of lines, the last of which is the report.
+//! Runs of the server that report their progress: an answer of lines, the last of which is the report.
 
 use bytes::Bytes;
 use format_spec::wire::{
@@ -77,8 +77,8 @@ impl Api {
         self.follow::<GcEvent, _>("/v1/gc", request, progress).await
     }
 
-    /// Checks what is asked for, such as everything at one level; `progress` hears of each step. A check whose caller goes
-    /// away ends.
+    /// Runs the requested check, such as everything at one level; `progress` receives each step. A check ends
+    /// when its caller is gone.
     ///
     /// # Errors
     /// The errors of [`open_session`](Self::open_session).

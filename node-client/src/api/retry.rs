@@ -1,4 +1,5 @@
-//! Patience: only what may pass by itself is tried again, for so long, and people are told who waits for what.
+//! Patience: only failures that may pass are retried, for a limited time, and the user is told which server
+//! is waited for.
 
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use tokio::time::Instant;
 use crate::error::ClientError;
 use crate::span::Span;
 
-/// People are told after so long without a word from the server.
+/// Time without a byte from the server after which the user is told.
 pub(super) const TELL_AFTER: Duration = Duration::from_secs(5);
 
 /// Between two attempts there is no more time than this.

@@ -28,7 +28,7 @@ impl Api {
         after: Option<&str>,
         limit: u32,
     ) -> Result<wire::FileProblems, ClientError> {
-        // A foreign server must not choose where the next request goes.
+        // A foreign server must not choose the path of the next request.
         if after.is_some_and(|after| after.contains(|c: char| !c.is_ascii_alphanumeric() && c != '-')) {
             return Err(self.protocol(&"`next` is not valid for an Astacus server"));
         }
@@ -47,7 +47,7 @@ impl Api {
         self.json(Call { method: Method::PUT, ..call }).await
     }
 
-    /// Says that a snapshot may go as any other.
+    /// Removes the protection of a snapshot.
     ///
     /// # Errors
     /// The errors of [`open_session`](Self::open_session).
@@ -65,7 +65,7 @@ impl Api {
         self.json(Call::post(path, OCTETS, Segments::default())).await
     }
 
-    /// Forgets snapshots, or tells which it would forget.
+    /// Deletes snapshots, or returns the ones that it would delete.
     ///
     /// If the first answer was lost, the second has as [`Verdict::Going`](wire::Verdict::Going) what the first
     /// request forgot.
@@ -84,7 +84,7 @@ impl Api {
         self.json(Call::get("/v1/stats".to_owned())).await
     }
 
-    /// Where a chunk or page lies.
+    /// Place of a chunk or page.
     ///
     /// # Errors
     /// The errors of [`open_session`](Self::open_session).

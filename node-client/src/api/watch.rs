@@ -1,4 +1,4 @@
-//! For whoever watches a server: alarms, and how old snapshots are and may be.
+//! Monitoring of a server: alarms, and age and maximum age of snapshots.
 
 use format_spec::wire;
 use hyper::Method;

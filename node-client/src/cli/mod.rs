@@ -11,6 +11,7 @@ use clap_complete::Shell;
 use format_spec::{ClusterName, LabelChoice, NodeName};
 
 use crate::config::Settings;
+use crate::list::Column;
 use crate::output::{ALL_COMMANDS, Output};
 use crate::span::Span;
 use push::PushArguments;
@@ -97,6 +98,9 @@ pub struct ListArguments {
     /// Only snapshots with this label; if repeated, with all of these labels.
     #[arg(long = "label", value_name = "KEY[=VALUE]")]
     pub labels: Vec<LabelChoice>,
+    /// Show these columns only, in this order.
+    #[arg(long, value_name = "NAMES", value_enum, value_delimiter = ',')]
+    pub columns: Vec<Column>,
 }
 
 /// Arguments of `tidy`.
@@ -216,6 +220,10 @@ mod tests {
             &["push", "/a", "--progress", "dots"],
             &["restore", "newest", "--to", "/a"],
             &["restore", "latest"],
+            &["restore", "latest", "--to", "/a", "--delete"],
+            &["restore", "latest", "--to", "/a", "--owner", "1"],
+            &["restore", "latest", "--to", "/a", "--owner", "1:2", "--no-owner"],
+            &["restore", "latest", "--to", "/a", "--max-rate", "fast"],
             &["completion", "tcl"],
         ] {
             let line = [&["astacus-client"], bad].concat();

@@ -63,7 +63,7 @@ pub struct DryPush {
     pub symlinks: u64,
     /// Bytes of file content, each inode once.
     pub bytes: u64,
-    /// Sockets, devices and pipes that would be passed over.
+    /// Sockets, devices and pipes that would be skipped.
     pub skipped: u64,
     /// Files that are not known.
     pub new: Planned,
@@ -71,7 +71,7 @@ pub struct DryPush {
     pub changed: Planned,
     /// Files that grew: of one that is known to be appended to, only the end would be read.
     pub appended: Planned,
-    /// Files of which nothing would be read but samples, and what `--rehash` and its rounds choose.
+    /// Files of which only samples would be read, and the chunks of `--rehash` and its rounds.
     pub unchanged: Planned,
     /// Further names of files that came already.
     pub linked: u64,
@@ -128,8 +128,8 @@ pub fn dry_run(
     Err(ClientError::Worker("state read without being open"))
 }
 
-/// State of the last push, without authentication, because the server has the key for that. A journal stays
-/// where it is.
+/// State of the last push, without authentication, because the server has the key for that. A journal is not
+/// moved.
 fn recall(place: Option<&Place>, options: &PushOptions) -> Memory {
     let last = place.and_then(|place| Some((place, place.newest()?)));
     let Some((place, last)) = last else { return Memory::default() };
@@ -192,7 +192,7 @@ impl<'a> Planner<'a> {
         };
         Ok(match Judged::of(self.classes.of(path), &slot, &remembered, stat).verdict {
             Verdict::Reuse | Verdict::Check => (Fate::Unchanged, 0),
-            // All of it is compared, unless so many files are like that that samples must do.
+            // All of it is compared, unless so many files are affected that samples must do.
             Verdict::Compare => (Fate::Unchanged, now.size),
             Verdict::Append => (Fate::Appended, now.size.saturating_sub(slot.identity.size)),
             // All old content is compared.

@@ -1,8 +1,8 @@
 //! Reads as a guest: a push leaves the page cache and the access times to the programs that the machine is for.
 //!
-//! Linux 6.14 and later read without keeping in the page cache what was not there before. Elsewhere a few pages of the file
-//! are looked for in the cache before it is read: if none is there, nobody uses it, and what was read is dropped again.
-//! ADR 0024 has the figures.
+//! Linux 6.14 and later can read without adding pages to the page cache. Elsewhere a few pages of the file
+//! are checked before it is read: if none is cached, the file is not in use, and its pages are dropped again
+//! after the read. ADR 0024 has the figures.
 
 use std::io::IoSliceMut;
 use std::num::NonZeroU64;
@@ -16,7 +16,7 @@ use rustix::io::{Errno, ReadWriteFlags};
 const DONT_CACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
 /// Bytes that are dropped together: pages of the cache may be as large as several reads.
 const DROPPED_LEN: u64 = 8 << 20;
-/// One page is looked for in so many bytes,
+/// Distance of the checked pages in bytes.
 const LOOK_EVERY: u64 = 16 << 20;
 /// and not more than this in all: a disk has to seek for each that is not there.
 const MOST_LOOKS: u64 = 32;
@@ -125,7 +125,7 @@ mod tests {
 
     const LEN: usize = 1 << 20;
 
-    /// A file that is on its disk, and of which nothing is in the page cache; `None` where the cache cannot be looked at.
+    /// A file on disk without pages in the page cache; `None` where the cache cannot be checked.
     fn cold() -> Option<OwnedFd> {
         let file = tempfile::tempfile().unwrap();
         file.write_all_at(&vec![7; LEN], 0).unwrap();

@@ -1,4 +1,4 @@
-//! Push: what lies below some folders becomes a snapshot, and only what the repository lacks is sent.
+//! Push: the content of some folders becomes a snapshot, and only data that the repository lacks is sent.
 //!
 //! ```text
 //! walk + freeze ──▶ list ──▶ scan: remember, or read + cut + hash ──▶ ask ──▶ compress ──▶ send ──▶ pages ──▶ commit
@@ -8,9 +8,9 @@
 //! so memory depends on neither the size of the data nor the number of files. What must be read of a file
 //! that is remembered says `change`.
 //!
-//! The snapshot is durable when [`run`] returns, and there is none if it fails; what was done by then
-//! is remembered either way. A file's content is that of one moment or it is reported, and the
-//! snapshot says so; how far that can be told is in `docs/change-detection.md`.
+//! The snapshot is durable when [`run`] returns, and there is none if it fails; work done until then is saved
+//! in both cases. A file's content is of one moment, or the file is reported and marked in the snapshot;
+//! `docs/change-detection.md` describes the limits of this.
 
 mod chosen;
 mod class;
@@ -22,6 +22,7 @@ pub(crate) mod fuzz;
 mod guest;
 mod names;
 mod options;
+mod pseudo;
 mod read;
 mod report;
 mod scan;
@@ -64,6 +65,7 @@ pub use crate::state::Alike;
 
 use crate::api::{Api, Coming};
 use crate::error::ClientError;
+use crate::pace::Pace;
 use crate::progress::Phase;
 use crate::state::{Memory, Place, Spool};
 use chosen::Chosen;
@@ -77,7 +79,6 @@ use report::Tally;
 use scan::{Pages, Scan, Scanned};
 use select::roots::{Root, paths_of};
 use send::Uplink;
-use send::pace::Pace;
 use send::session::{self, Session};
 use stop::{Failure, Stop, Stopped, spool_error};
 use verdict::doubt::{Doubts, Purse};
@@ -249,7 +250,7 @@ impl<'a> Push<'a> {
         }
     }
 
-    /// The tree at this moment. What will be read of it stays as it is.
+    /// The tree at this moment. Files that will be read are frozen.
     fn list(
         &self,
         memory: &mut Memory,

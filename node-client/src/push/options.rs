@@ -18,11 +18,11 @@ use crate::progress::{Progress, Silent};
 use crate::rate::Rate;
 use crate::state::Alike;
 
-/// zstd level unless told otherwise: most of a push's time goes here (ADR-0010).
+/// Default zstd level: most of a push's time is spent here (ADR-0010).
 pub const DEFAULT_LEVEL: i32 = 1;
 /// Threads that compress unless more are asked for: each takes memory.
 const MOST_JOBS: NonZeroUsize = NonZeroUsize::new(16).expect("it is not zero");
-/// A full round of hashing everything again takes so many pushes unless told otherwise.
+/// Default number of pushes in a full round of rehashing.
 pub const DEFAULT_REHASH: Rehash = Rehash::Every(std::num::NonZeroU32::new(30).expect("it is not zero"));
 
 /// Options of a push.
@@ -62,7 +62,7 @@ pub struct PushOptions {
     pub state: Option<PathBuf>,
     /// Warnings of the caller: logged at the start, and added to the report.
     pub warnings: Vec<String>,
-    /// Name of the series; without it, the folders are what tells it from others.
+    /// Name of the series; without it, the folders identify the series.
     pub series: Option<SeriesName>,
     /// Labels and note of the snapshot.
     pub about: About,

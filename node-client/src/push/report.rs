@@ -41,7 +41,7 @@ pub struct PushReport {
     pub symlinks: u64,
     /// Bytes of file content, each inode once.
     pub bytes: u64,
-    /// Sockets, devices and pipes that were passed over.
+    /// Sockets, devices and pipes that were skipped.
     pub skipped: u64,
     /// Outcomes of the files, and bytes; stored in the snapshot.
     #[serde(flatten)]

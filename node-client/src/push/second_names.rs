@@ -1,9 +1,9 @@
-//! How folders of second names are told from data.
+//! Recognition of folders of second names.
 
 use std::path::Path;
 
 /// Name of the base in a root.
-pub(crate) const BASE_NAME: &str = ".astacus";
+pub(crate) const BASE_NAME: &str = crate::leftover::SECOND_NAMES;
 /// Says that a folder is a base.
 pub(crate) const MARK: &str = "astacus-freeze";
 /// Pushes of the same folders that may run at once.

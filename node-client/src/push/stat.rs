@@ -39,7 +39,7 @@ pub(crate) struct Mount {
 }
 
 impl Mount {
-    /// The mount that `folder` lies on; `None` if it cannot be looked at.
+    /// The mount of `folder`; `None` if it cannot be read.
     pub(crate) fn of(folder: &std::path::Path) -> Option<Self> {
         let flags = StatxFlags::BASIC_STATS.union(StatxFlags::MNT_ID);
         let stat = rustix::fs::statx(rustix::fs::CWD, folder, AtFlags::NO_AUTOMOUNT, flags).ok()?;

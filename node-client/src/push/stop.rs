@@ -16,7 +16,7 @@ pub(crate) enum Failure {
     Client(ClientError),
     /// The state of the last push cannot be used: try again without it.
     Damaged,
-    /// A chunk that was left to another node came from nobody, and its file has changed: try again.
+    /// A chunk that was left to another node was not sent, and its file has changed: try again.
     Lost,
 }
 

@@ -1,8 +1,8 @@
 //! A stream becomes the one file of a snapshot: standard input, or the output of a command.
 //!
-//! A thread reads it into a short queue; the push cuts, hashes and sends what comes, as of any file. The list of its
-//! chunks waits in a temporary file for the length, which only the end tells. A stream cannot be read again: where
-//! a push of folders would start again, one of a stream ends.
+//! A thread reads it into a short queue; the push cuts, hashes and sends the content, as of any file. The
+//! list of its chunks waits in a temporary file for the length, which is known only at the end. A stream
+//! cannot be read again: where a push of folders would start again, one of a stream ends.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -313,7 +313,7 @@ fn read_in_a_thread(
     started.map(drop).map_err(|source| ClientError::Thread { name: "stream", source })
 }
 
-/// A command that runs. It is ended when this is dropped before it ended by itself.
+/// A running command. It is ended when this is dropped before its own end.
 struct Running {
     child: Child,
     name: String,
@@ -354,7 +354,7 @@ impl Drop for Running {
         if self.status.is_some() {
             return;
         }
-        // It may have ended by itself, but as long as nobody has waited for it, its number is its own.
+        // It may have ended, but its number is its own as long as it was not waited for.
         let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
         let looks = LAST_WORDS.as_millis() / LOOK.as_millis();
         for _ in 0..looks {

@@ -27,6 +27,17 @@ pub enum Setuid {
     Keep,
 }
 
+/// Owner of restored files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owners {
+    /// To those whom they were pushed of, where the restore runs as root; else to its user.
+    AsPushed,
+    /// To the user who restores.
+    Ours,
+    /// To this user and group, by their numbers. Only root can give files away.
+    Of(u32, u32),
+}
+
 /// Something that a restored file does not have.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Note {
@@ -120,14 +131,26 @@ impl Notes {
 /// Sets attributes, and notes what it leaves out or cannot set.
 pub(super) struct Attributes {
     setuid: Setuid,
-    owners: bool,
+    owners: Owners,
+    /// True if this process may give files away.
+    is_root: bool,
     pub(super) notes: Notes,
+}
+
+/// Owner of something restored, compared with the pushed one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Owned {
+    AsPushed,
+    /// To us, as to give files away takes root.
+    ByUs,
+    /// To whom the options say, or it could not be given.
+    ByAnother,
 }
 
 impl Attributes {
     /// Owners are set when this process may.
-    pub(super) fn new(setuid: Setuid) -> Self {
-        Self { setuid, owners: is_root(), notes: Notes::default() }
+    pub(super) fn new(setuid: Setuid, owners: Owners) -> Self {
+        Self { setuid, owners, is_root: is_root(), notes: Notes::default() }
     }
 
     /// Sets all attributes of an open file or folder. Times come last, for the rest changes none.
@@ -165,36 +188,45 @@ impl Attributes {
         self.note_time(entry, set);
     }
 
-    /// True if it has the owner that it should have.
-    fn own(&self, entry: &Entry, chown: impl FnOnce(Option<Uid>, Option<Gid>) -> Result<(), Errno>) -> bool {
-        // The highest number stands for "leave it" in the system call, and for nobody in a file system.
-        if entry.uid == u32::MAX || entry.gid == u32::MAX {
-            return false;
-        }
-        if !self.owners {
-            let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
-            if entry.uid != uid.as_raw() || entry.gid != gid.as_raw() {
-                self.notes.count(Kind::Owner);
+    /// Gives it its owner, with `chown`.
+    fn own(&self, entry: &Entry, chown: impl FnOnce(Option<Uid>, Option<Gid>) -> Result<(), Errno>) -> Owned {
+        let ours = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let (uid, gid) = match self.owners {
+            Owners::Of(uid, gid) => (uid, gid),
+            Owners::Ours => return Owned::ByAnother,
+            Owners::AsPushed if !self.is_root => {
+                if (entry.uid, entry.gid) != ours {
+                    self.notes.count(Kind::Owner);
+                }
+                return Owned::ByUs;
             }
-            return false;
+            Owners::AsPushed => (entry.uid, entry.gid),
+        };
+        // The highest number means "keep it" in the system call, and is no user of a file system.
+        if uid == u32::MAX || gid == u32::MAX {
+            return Owned::ByAnother;
         }
-        match chown(Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid))) {
-            Ok(()) => true,
+        match chown(Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))) {
+            Ok(()) if self.owners == Owners::AsPushed => Owned::AsPushed,
+            Ok(()) => Owned::ByAnother,
             Err(error) => {
-                let owner = format!("{}:{}", entry.uid, entry.gid);
-                self.notes.add(Kind::Owner, entry, format!("owner {owner} could not be set: {error}"));
-                false
+                self.notes.add(
+                    Kind::Owner,
+                    entry,
+                    format!("its owner {uid}:{gid} could not be set: {error}"),
+                );
+                Owned::ByAnother
             }
         }
     }
 
-    fn mode(&self, entry: &Entry, owned: bool) -> Mode {
+    fn mode(&self, entry: &Entry, owned: Owned) -> Mode {
         let set_id = entry.kind != EntryKind::Folder && entry.mode & SET_ID != 0;
         if !set_id {
             return Mode::from_raw_mode(entry.mode);
         }
-        // Without its owner, a setuid program would run as us.
-        if self.setuid == Setuid::Keep && owned == self.owners {
+        // A program whose owner is another now would run as that one.
+        if self.setuid == Setuid::Keep && owned != Owned::ByAnother {
             return Mode::from_raw_mode(entry.mode);
         }
         self.notes.add(Kind::Power, entry, "setuid/setgid bits not restored (use --keep-setuid)".to_owned());
@@ -255,7 +287,7 @@ mod tests {
     /// Only root can change owners: for other users, files with another owner are counted, not named.
     #[test]
     fn owners_that_an_ordinary_user_cannot_set_are_counted() {
-        let attributes = Attributes { setuid: Setuid::Drop, owners: false, notes: Notes::default() };
+        let attributes = Attributes { is_root: false, ..Attributes::new(Setuid::Drop, Owners::AsPushed) };
         let file = tempfile::tempfile().unwrap();
         let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
 
@@ -270,12 +302,30 @@ mod tests {
     /// Files of procfs take no mode: that is a note, and no error.
     #[test]
     fn whatever_cannot_be_set_is_a_note() {
-        let attributes = Attributes { setuid: Setuid::Drop, owners: true, notes: Notes::default() };
+        let attributes = Attributes { is_root: true, ..Attributes::new(Setuid::Drop, Owners::AsPushed) };
         let file = std::fs::File::open("/proc/self/status").unwrap();
 
         attributes.apply(file.as_fd(), &entry(1, 1));
 
         let (notes, not_set) = attributes.notes.take();
         assert!(not_set.modes == 1 && !notes.is_empty(), "{notes:?}");
+    }
+
+    /// A setuid program that belongs to another than it did would run as that one.
+    #[test]
+    fn files_can_be_given_to_another_or_kept_and_lose_their_powers_then() {
+        let file = tempfile::tempfile().unwrap();
+        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let program = Entry { mode: 0o4711, ..entry(uid + 1, gid) };
+
+        for owners in [Owners::Ours, Owners::Of(uid, gid)] {
+            let attributes = Attributes::new(Setuid::Keep, owners);
+            attributes.apply(file.as_fd(), &program);
+
+            let stat = rustix::fs::fstat(&file).unwrap();
+            assert_eq!((stat.st_uid, stat.st_gid, stat.st_mode & 0o7777), (uid, gid, 0o711), "{owners:?}");
+            let (_, not_set) = attributes.notes.take();
+            assert_eq!(not_set, NotSet { powers: 1, ..NotSet::default() }, "{owners:?}");
+        }
     }
 }

@@ -17,7 +17,7 @@ const IDS: usize = 2000;
 /// Most extents of a batch; many may be of one chunk.
 const EXTENTS: usize = 8192;
 
-/// Where a chunk goes.
+/// Destination of a chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Placed {
     /// Which chunk of the batch.
@@ -54,8 +54,8 @@ impl<T> Batch<T> {
     }
 }
 
-/// Gathers extents into batches. Each file comes out in pieces that hold a clone of its `T`; the
-/// value that was given to [`begin`](Self::begin) goes with the last.
+/// Gathers extents into batches. Each file is returned in pieces that hold a clone of its `T`; the value that
+/// was given to [`begin`](Self::begin) is returned with the last.
 pub(super) struct Batcher<T> {
     batch: Batch<T>,
     slots: HashMap<ChunkId, usize>,
@@ -106,7 +106,7 @@ impl<T: Clone> Batcher<T> {
         self.take_if_full()
     }
 
-    /// Ends the file: its last piece goes out in this batch or the next.
+    /// Ends the file: its last piece is in this batch or the next.
     pub(super) fn end(&mut self) -> Option<Batch<T>> {
         let file = self.file.take()?;
         if !std::mem::take(&mut self.joined) {

@@ -1,5 +1,5 @@
-//! Files that are in the target already, as they were pushed: they are read there, not fetched. So a restore that
-//! was cut short goes on.
+//! Files that exist in the target already, in their pushed state: they are read there, not fetched. So an
+//! interrupted restore continues.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -69,7 +69,7 @@ impl Old {
         attributes.apply(self.file.as_fd(), entry);
     }
 
-    /// True if nobody wrote to it since it was found.
+    /// True if it was not written to since it was found.
     fn is_as_found(&self) -> bool {
         rustix::fs::fstat(&self.file).is_ok_and(|now| {
             let time = |stat: &Stat| (stat.st_mtime, stat.st_mtime_nsec, stat.st_ctime, stat.st_ctime_nsec);

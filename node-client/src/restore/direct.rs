@@ -1,9 +1,9 @@
 //! Large files past the page cache: few large aligned writes, straight from our memory to the disk.
 //!
-//! A restore through the page cache costs a copy and a fresh page for each 4 KiB, and pushes out what the
-//! database beside it had cached. What is not aligned, the ends of a run, still goes through the cache;
-//! those pages are never written directly, so the two ways do not meet. Where the file system cannot
-//! write directly, everything goes through the cache.
+//! A restore through the page cache costs a copy and a fresh page for each 4 KiB, and removes cached pages of
+//! the database beside it. Unaligned parts, the ends of a run, still use the cache; those pages are never
+//! written directly, so the two ways do not meet. Where the file system cannot write directly, all writes use
+//! the cache.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -13,7 +13,7 @@ use rustix::io::Errno;
 
 use super::attributes::by_handle;
 
-/// Files below this length go through the page cache.
+/// Files below this length are written through the page cache.
 pub(super) const FROM_LEN: u64 = 4 << 20;
 
 /// Alignment of memory, offsets and lengths of a direct write.
@@ -35,13 +35,13 @@ pub(super) struct Handles<'a> {
     pub(super) direct: &'a OwnedFd,
 }
 
-/// Gathers neighbouring bytes of one file. A byte lies in memory as far from an aligned address as it
-/// will lie in the file from an aligned offset.
+/// Gathers neighbouring bytes of one file. In memory a byte is as far from an aligned address as it will be
+/// in the file from an aligned offset.
 pub(super) struct Gather {
     memory: Vec<u8>,
     /// Where the first aligned address of `memory` is.
     base: usize,
-    /// File offset of what lies at `base`.
+    /// File offset of the byte at `base`.
     offset: u64,
     /// Offset of the gathered bytes, counted from `base`.
     start: usize,
@@ -127,7 +127,7 @@ mod tests {
     fn files(dir: &std::path::Path) -> (OwnedFd, OwnedFd) {
         let path = dir.join("file");
         let cached = OwnedFd::from(std::fs::File::create(&path).unwrap());
-        // Where nothing can be written directly, both ways go through the cache.
+        // Where nothing can be written directly, both ways use the cache.
         let direct = open(&cached).unwrap_or_else(|| cached.try_clone().unwrap());
         (cached, direct)
     }

@@ -7,6 +7,7 @@ use format_spec::{ErrorClass, NodeName, SnapshotId};
 use serde::Serialize;
 use tokio::runtime::Handle;
 
+use super::delete::{self, Extra, Pages, Removed};
 use super::failed::{DamagedPage, Failures};
 use super::plan::Step;
 use super::select::PassedOver;
@@ -63,6 +64,10 @@ pub struct DryRun {
     pub damaged_pages: Vec<DamagedPage>,
     /// Patterns of `--path` that fitted nothing.
     pub unmatched: Vec<String>,
+    /// The first ten thousand names that `--delete` would remove, by their paths below the target.
+    pub to_remove: Vec<String>,
+    /// How many names `--delete` would remove.
+    pub to_remove_count: u64,
     /// A newer snapshot, if `latest` does not stand for the newest.
     pub passed_over: Option<PassedOver>,
     /// Partial if the restore would lack something.
@@ -87,8 +92,8 @@ impl DryRun {
     }
 }
 
-/// Finds out what [`run`](super::run) would make. Reads the manifest and its pages, and looks neither at chunks nor at
-/// the target.
+/// Finds out what [`run`](super::run) would make. Reads the manifest and its pages, and looks neither at chunks nor,
+/// unless names may go from it, at the target.
 ///
 /// # Errors
 /// The errors of [`run`](super::run), without those of the target.
@@ -98,16 +103,22 @@ pub fn dry_run(
     options: &RestoreOptions,
     hooks: &Hooks<'_>,
 ) -> Result<DryRun, ClientError> {
-    let prepared = Prepared::new(api, runtime, options, hooks)?;
+    let pace = options.pace();
+    let prepared = Prepared::new(api, runtime, options, hooks, &pace)?;
     let planner = prepared.planner();
     let (mut plan, failures, mut entries) = (Plan::default(), Failures::default(), 0);
     prepared.pass(planner, PassNumber::First(&mut entries, &failures), &mut |step| {
         plan.step(step);
         Ok(())
     })?;
+    let damaged_pages = failures.take().pages;
+    let pages = if damaged_pages.is_empty() { Pages::Sound } else { Pages::Damaged };
+    let removed = match (options.extra, delete::refusal(&prepared, options, pages)) {
+        (Extra::Stays, _) | (Extra::Goes, Some(_)) => Removed::default(),
+        (Extra::Goes, None) => delete::would_remove(&prepared, options)?,
+    };
     let Prepared { snapshot, node, passed_over, filter, .. } = prepared;
     let unmatched = filter.idle_paths();
-    let damaged_pages = failures.take().pages;
     if plan.is_empty() && damaged_pages.is_empty() && !options.paths.is_empty() {
         return Err(super::nothing_matches(options));
     }
@@ -124,6 +135,8 @@ pub fn dry_run(
         damaged_count: plan.damaged,
         damaged_pages,
         unmatched,
+        to_remove: removed.names,
+        to_remove_count: removed.count,
         passed_over,
         state: if lacks { SnapshotState::Partial } else { SnapshotState::Complete },
     })

@@ -1,5 +1,5 @@
-//! Takes the steps of a plan, on the thread that plans. What lies in a folder that cannot be had is passed over, and
-//! each name of it is remembered.
+//! Runs the steps of a plan, on the thread that plans. The content of an unusable folder is skipped, and each
+//! name of it is recorded.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -55,7 +55,7 @@ pub(super) struct Executor<'w, 'a> {
     current: Current,
     cache: FolderCache,
     folders: Vec<Spot>,
-    /// The target itself, for what lies in no folder of the manifest.
+    /// The target itself, for names in no folder of the manifest.
     target: Arc<FolderJob>,
     later: Later,
     /// Folders of names whose content comes in a second pass.
@@ -129,7 +129,7 @@ impl<'w, 'a> Executor<'w, 'a> {
         }
     }
 
-    /// The names that were passed over because their content was unreadable.
+    /// The names that were skipped because their content was unreadable.
     pub(super) fn take_skipped(&mut self) -> Vec<EntryPath> {
         std::mem::take(&mut self.skipped)
     }

@@ -76,7 +76,7 @@ impl Why {
         Self { reason, ..self.clone() }
     }
 
-    /// The reason for what lies in a folder that failed for this.
+    /// The reason for the content of a folder that failed for this.
     pub(super) fn of_content(&self) -> Self {
         let reason = format!("its folder was not restored: {}", self.reason);
         Self { reason, ..self.clone() }
@@ -92,7 +92,7 @@ impl fmt::Display for Why {
 /// Obstacle of a restore.
 #[derive(Debug)]
 pub(super) enum Obstacle {
-    /// One name cannot be had; the restore goes on.
+    /// One name cannot be restored; the restore continues.
     Name(Why),
     /// No other name can be restored either.
     All(ClientError),
@@ -145,6 +145,11 @@ impl Found {
 }
 
 impl Failures {
+    /// True if names of the snapshot are not known.
+    pub(super) fn has_damaged_pages(&self) -> bool {
+        !self.0.lock().unwrap_or_else(PoisonError::into_inner).pages.is_empty()
+    }
+
     /// One more name.
     pub(super) fn add(&self, path: &EntryPath, why: Why) {
         let mut found = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,6 +1,7 @@
 //! Bytes from the server, and the check that they are what was asked for.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use format_spec::blob::Decompressor;
 use format_spec::key::{BlobKind, DomainKey};
@@ -11,7 +12,9 @@ use tokio::runtime::Handle;
 use super::batch::Placed;
 use crate::api::{Api, Asked};
 use crate::cancel::Cancel;
+use crate::clock::Clock;
 use crate::error::ClientError;
+use crate::pace::Pace;
 
 /// Reads blobs of one snapshot from a thread that may block.
 #[derive(Clone, Copy)]
@@ -20,17 +23,52 @@ pub(super) struct Fetcher<'a> {
     pub(super) runtime: &'a Handle,
     pub(super) snapshot: SnapshotId,
     pub(super) cancel: &'a Cancel,
+    /// How fast all together may receive.
+    pub(super) pace: &'a Pace,
+    pub(super) clock: &'a dyn Clock,
 }
 
 impl Fetcher<'_> {
-    /// The blobs that are asked for, in order, not yet checked.
+    /// The blobs that are asked for, in order, not yet checked: in as many answers as an even flow takes.
     ///
     /// # Errors
     /// The errors of [`Api::read_blobs`].
     fn frames(&self, asked: &[Asked]) -> Result<Vec<Frame>, ClientError> {
-        if asked.is_empty() {
-            return Ok(Vec::new());
+        let mut frames = Vec::with_capacity(asked.len());
+        let mut rest = asked;
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(self.at_once(rest));
+            rest = later;
+            let answer = self.answer(now)?;
+            self.rest_for(answer.iter().map(|frame| wide(frame.payload.len())).sum())?;
+            frames.extend(answer);
         }
+        Ok(frames)
+    }
+
+    /// How many of the next blobs one answer may bring, at least one.
+    fn at_once(&self, asked: &[Asked]) -> usize {
+        let most = wide(self.pace.body_len(usize::MAX));
+        let mut len = 0;
+        let fits = |asked: &&Asked| {
+            len += u64::from(asked.max_len);
+            len <= most
+        };
+        asked.iter().take_while(fits).count().max(1)
+    }
+
+    /// Waits until so many bytes more may come, which did.
+    fn rest_for(&self, bytes: u64) -> Result<(), ClientError> {
+        match self.pace.reserve(self.clock.elapsed(), bytes) {
+            Duration::ZERO => Ok(()),
+            rest => self.wait_for(async {
+                tokio::time::sleep(rest).await;
+                Ok(())
+            }),
+        }
+    }
+
+    fn answer(&self, asked: &[Asked]) -> Result<Vec<Frame>, ClientError> {
         // On a thread of the runtime: there, a piece of the answer wakes no other thread.
         let (api, snapshot, asked) = (self.api.clone(), self.snapshot, asked.to_vec());
         let reading = self.runtime.spawn(async move { api.read_blobs(snapshot, &asked).await });
@@ -71,6 +109,10 @@ impl Fetcher<'_> {
             }
         }
     }
+}
+
+fn wide(len: usize) -> u64 {
+    u64::try_from(len).unwrap_or(u64::MAX)
 }
 
 /// True if an error may concern one blob of many.

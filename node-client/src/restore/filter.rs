@@ -86,7 +86,7 @@ pub(super) struct Filter {
     /// `None` for everything.
     paths: Option<Patterns>,
     excludes: Option<Patterns>,
-    /// For each pattern of `paths` the folder in which all lies that it fits; `None` for all of the node.
+    /// For each pattern of `paths` the folder that contains all its matches; `None` for all of the node.
     within: Vec<Option<EntryPath>>,
 }
 
@@ -146,7 +146,7 @@ fn plain_start(pattern: &str) -> Option<EntryPath> {
     EntryPath::new(plain.join("/").into_bytes()).ok()
 }
 
-/// A filter on its way through entries in path order. What lies in a wanted folder is wanted.
+/// A filter on its way through entries in path order. The content of a chosen folder is chosen.
 #[derive(Debug, Clone)]
 pub(super) struct Selection {
     filter: Filter,
@@ -162,7 +162,7 @@ impl Selection {
 
     /// True if the next entry is chosen.
     pub(super) fn wants(&mut self, path: &EntryPath) -> bool {
-        // Asked first, whatever lies around it: each pattern is to be known to fit something.
+        // Asked first, whatever is around it: each pattern must be known to match something.
         let fits = self.filter.fits(path.as_bytes());
         let lies_in =
             |folder: &Option<EntryPath>| folder.as_ref().is_some_and(|folder| path.below(folder).is_some());

@@ -1,8 +1,7 @@
 //! Folders beneath the target, by handle.
 //!
-//! Every folder is opened relative to the target's own handle, and no symbolic link is followed on
-//! the way, whoever made it and whenever: neither one that was restored, nor one that was there, nor
-//! one that is swapped in while we run.
+//! Every folder is opened relative to the target's own handle, and no symbolic link is followed on the way:
+//! neither a restored one, nor an earlier one, nor one that is swapped in meanwhile.
 
 mod before;
 
@@ -23,7 +22,7 @@ use super::layout::TargetPath;
 use crate::beneath::open_beneath;
 use crate::error::ClientError;
 
-pub(super) use before::{Before, Inode};
+pub(super) use before::{Before, Inode, for_each_name};
 
 /// Handling of existing content in the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +65,8 @@ pub(super) struct Was {
 }
 
 impl Was {
-    fn of(stat: &Stat) -> Self {
+    /// Present values of the folder.
+    pub(super) fn of(stat: &Stat) -> Self {
         let modified =
             Timespec { tv_sec: stat.st_mtime, tv_nsec: i64::try_from(stat.st_mtime_nsec).unwrap_or(0) };
         Self { mode: Mode::from_raw_mode(stat.st_mode), modified }
@@ -89,7 +89,7 @@ impl Was {
 pub(super) enum Choice {
     /// It was asked for.
     Wanted,
-    /// It lies on the way to something that was.
+    /// It is on the way to a chosen one.
     OnTheWay,
 }
 
@@ -106,8 +106,8 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// Opens the target, or makes it and the folders it lies in. Unfinished files that a dead restore left in it
-    /// are removed.
+    /// Opens the target, or makes it and the folders above it. Unfinished files that a dead restore left in
+    /// it are removed.
     ///
     /// # Errors
     /// [`ClientError::Usage`] if it is not empty and must be, [`ClientError::Disk`].
@@ -152,7 +152,7 @@ impl Target {
         let was = self.was.as_ref()?;
         let mode = Mode::from_raw_mode(was.st_mode);
         match was.st_uid {
-            // In a sticky folder nobody renames what is another's.
+            // In a sticky folder users can rename only their own files.
             0 if mode.contains(Mode::WOTH) && !mode.contains(Mode::SVTX) => {
                 Some("can be written to by every user".to_owned())
             }
@@ -161,7 +161,7 @@ impl Target {
         }
     }
 
-    /// The target itself, which all folders lie in. To be asked for once.
+    /// The target itself, which contains all folders. To be asked for once.
     pub(super) fn top(&mut self) -> Result<FolderJob, ClientError> {
         let inode = Inode::of_file(&self.handle).map_err(|error| self.error("look at", &[], error.into()))?;
         let ending = self.was.as_ref().map_or(Ending::Bare, |was| Ending::Kept(Was::of(was)));
@@ -182,8 +182,8 @@ impl Target {
         open_beneath(self.handle(), at, flags).map_err(|error| self.obstacle("open folder", at, error.into()))
     }
 
-    /// Makes the folder at `at` in `parent`, open to nobody else until its attributes come, or takes the one that
-    /// was there before. `entry` is what it was pushed as, `None` for a parent of a pushed root.
+    /// Makes the folder at `at` in `parent`, closed to other users until its attributes are set, or uses the
+    /// existing one. `entry` is its pushed entry, `None` for a parent of a pushed root.
     pub(super) fn make_folder(
         &self,
         at: TargetPath,

@@ -71,7 +71,7 @@ struct Survey<'a> {
     reasons: BTreeMap<&'a EntryPath, &'a str>,
     /// Named problems whose file has no content of its own, or all of it.
     elsewhere: BTreeSet<&'a EntryPath>,
-    /// Named problems in which nothing can lie: not a folder, and not something that is not known at all.
+    /// Named problems without content: not a folder, and not of unknown kind.
     leaves: HashSet<&'a EntryPath>,
     file: Option<OpenFile>,
     broken: u64,
@@ -123,7 +123,7 @@ impl<'a> Survey<'a> {
         Ok(())
     }
 
-    /// Whether the entry is wanted.
+    /// True if the entry is wanted.
     fn come_to(&mut self, entry: &Entry) -> bool {
         if entry.kind != EntryKind::Folder
             && let Some((path, _)) = self.reasons.get_key_value(&entry.path)

@@ -1,4 +1,4 @@
-//! Where an entry goes: a place beneath the target folder, or nowhere.
+//! Place of an entry: beneath the target folder, or none.
 
 use format_spec::path::Printable;
 use format_spec::{Entry, EntryKind, EntryPath};
@@ -20,7 +20,7 @@ impl TargetPath {
         self.0.is_empty()
     }
 
-    /// The folder that it lies in, and its name there. Both are empty for the target itself.
+    /// The folder that contains it, and its name there. Both are empty for the target itself.
     pub(super) fn split(&self) -> (&[u8], &[u8]) {
         match self.0.iter().rposition(|byte| *byte == b'/') {
             Some(slash) => {
@@ -47,19 +47,19 @@ impl std::fmt::Display for TargetPath {
 /// How entry paths become places beneath the target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Layout {
-    /// Each entry lies at its whole path.
+    /// Each entry is placed at its whole path.
     WholePath,
     /// The content of this root is placed directly in the target.
     Strip(EntryPath),
 }
 
 impl Layout {
-    /// Where `entry` goes.
+    /// Place of `entry`.
     pub(super) fn place(&self, entry: &Entry) -> Option<TargetPath> {
         self.place_path(&entry.path, entry.kind)
     }
 
-    /// Where something of `kind` at `path` goes; `None` if it has no place.
+    /// Place of an entry of `kind` at `path`; `None` if it has no place.
     pub(super) fn place_path(&self, path: &EntryPath, kind: EntryKind) -> Option<TargetPath> {
         let root = match self {
             Self::WholePath => return Some(TargetPath::from(path)),

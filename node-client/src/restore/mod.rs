@@ -16,6 +16,7 @@
 mod attributes;
 mod batch;
 mod compare;
+mod delete;
 mod direct;
 mod dry;
 mod executor;
@@ -25,6 +26,7 @@ mod filter;
 mod folder;
 mod lack;
 mod layout;
+mod output;
 mod pages;
 mod plan;
 mod report;
@@ -46,22 +48,25 @@ use format_spec::{ClusterName, EntryPath, NodeName, SnapshotId};
 use tokio::runtime::Handle;
 
 use attributes::Attributes;
+use delete::{Pages, Removed, Sweeping};
 use failed::Failures;
 use fetch::{Fetcher, is_about_blobs};
 use filter::{Filter, Selection};
 use folder::{FolderJob, Target};
 use layout::Layout;
 use plan::Planner;
-use report::Flaws;
+use report::{Flaws, Present};
 use select::Latest;
 use work::Work;
 use write::Writer;
 
 pub use crate::error::Lack;
-pub use attributes::{NotSet, Note, Setuid};
+pub use attributes::{NotSet, Note, Owners, Setuid};
+pub use delete::{Extra, NotRemoved};
 pub use dry::{DryRun, PlannedKind, PlannedName, dry_run};
 pub use failed::{DamagedPage, Failed, FailedFor};
 pub use folder::Existing;
+pub use output::{Sent, to_output};
 pub use report::{RestoreReport, Skipped};
 pub use select::{NodeChoice, Partial, PassedOver, PassedOverFor};
 pub use series::SeriesChoice;
@@ -73,8 +78,10 @@ use crate::clock::Clock;
 use crate::error::ClientError;
 use crate::list::of_cluster;
 use crate::named::{Among, SnapshotChoice, by_part};
+use crate::pace::Pace;
+use crate::rate::Rate;
 
-/// Where a pushed root goes.
+/// Placement of a pushed root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Placement {
     /// To its whole path beneath the target.
@@ -127,23 +134,35 @@ pub struct RestoreOptions {
     pub partial: Partial,
     /// The target: a folder that is made if it is missing.
     pub to: PathBuf,
-    /// Patterns of what is wanted; none for everything. `*` stays within a name, `**` does not; a
-    /// pattern without `/` is looked for in every folder; a folder takes all it holds.
+    /// Patterns of files to choose; none for all. `*` stays within a name, `**` does not; a pattern without
+    /// `/` matches in every folder; a folder includes its content.
     pub paths: Vec<String>,
     /// Patterns of what is not wanted, with all in it, in the same form.
     pub excludes: Vec<String>,
-    /// Where roots go.
+    /// Placement of roots.
     pub placement: Placement,
     /// Permission for the target to have content.
     pub existing: Existing,
+    /// Handling of names in restored folders that the snapshot does not have.
+    pub extra: Extra,
     /// Permission for others to be able to write to the target.
     pub foreign: Foreign,
     /// Effect of attributes that could not be set.
     pub unset: Unset,
+    /// Owner of the restored files.
+    pub owners: Owners,
     /// Restoring of setuid, setgid and capabilities.
     pub setuid: Setuid,
+    /// Most bytes to receive per second.
+    pub max_rate: Option<Rate>,
     /// Syncing to the disk.
     pub durable: Durable,
+}
+
+impl RestoreOptions {
+    fn pace(&self) -> Pace {
+        self.max_rate.map_or_else(Pace::unlimited, |rate| Pace::at_most(rate.bytes_per_second()))
+    }
 }
 
 /// How far a restore or a check is.
@@ -184,8 +203,8 @@ pub struct Hooks<'a> {
 /// - [`ClientError::Partial`]: something that is wanted is not whole in the snapshot. Nothing was written.
 /// - [`ClientError::Format`]: the manifest is not what it should be.
 /// - [`ClientError::Disk`]: the target could not be opened.
-/// - [`ClientError::Stopped`]: something ended the restore when it had begun to write, such as a full disk, a lost
-///   server or Ctrl-C. It says what is there; a restore into the same target goes on from there.
+/// - [`ClientError::Stopped`]: an error ended the restore after it had begun to write, such as a full disk, a
+///   lost server or Ctrl-C. It has a report; a restore into the same target continues from there.
 pub fn run(
     api: &Api,
     runtime: &Handle,
@@ -193,15 +212,20 @@ pub fn run(
     hooks: &Hooks<'_>,
 ) -> Result<RestoreReport, Ended> {
     let start = hooks.clock.elapsed();
-    let prepared = Prepared::new(api, runtime, options, hooks)?;
+    let pace = options.pace();
+    let prepared = Prepared::new(api, runtime, options, hooks, &pace)?;
     let mut target = Target::open(&options.to, options.existing)?;
     check_owner(&target, options)?;
     let top = target.top()?;
-    let writer = Writer::new(target, Attributes::new(options.setuid))?;
+    let writer = Writer::new(target, Attributes::new(options.setuid, options.owners))?;
     let total = total(&prepared.manifest);
     let work = Work::new(prepared.fetcher, &prepared.domain, writer, total, hooks.progress);
     let mut flaws = Flaws::default();
     let restored = restore(&work, top, &prepared, &mut flaws);
+    let restored = restored.and_then(|()| {
+        flaws.removed = removed(&work, &prepared, options)?;
+        Ok(())
+    });
     let restored = restored.and_then(|()| match options.durable {
         Durable::Synced => work.writer.sync(),
         Durable::Later => Ok(()),
@@ -216,6 +240,22 @@ pub fn run(
         }
         Ok(()) if report.is_empty() && !options.paths.is_empty() => Err(nothing_matches(options).into()),
         Ok(()) => Ok(report),
+    }
+}
+
+/// Names that the snapshot lacks are removed from restored folders, on request.
+fn removed(
+    work: &Work<'_>,
+    prepared: &Prepared<'_>,
+    options: &RestoreOptions,
+) -> Result<Removed, ClientError> {
+    if options.extra == Extra::Stays {
+        return Ok(Removed::default());
+    }
+    let pages = if work.failures.has_damaged_pages() { Pages::Damaged } else { Pages::Sound };
+    match delete::refusal(prepared, options, pages) {
+        Some(refused) => Ok(refused),
+        None => delete::remove_extra(prepared, options, work.writer.target.handle(), Sweeping::Done),
     }
 }
 
@@ -243,12 +283,26 @@ impl From<Ended> for ClientError {
 fn nothing_matches(options: &RestoreOptions) -> ClientError {
     let patterns = options.paths.join("`, `");
     ClientError::NotFound(format!(
-        "nothing in the snapshot matches `{patterns}`{}",
-        links_on_the_way(&options.paths)
+        "nothing in the snapshot matches `{patterns}`{}{}",
+        links_on_the_way(&options.paths),
+        names_with_brackets(&options.paths)
     ))
 }
 
-/// Where patterns lead that go through symbolic links of this machine: a snapshot knows files by their paths without.
+/// How brackets that belong to a name are written.
+fn names_with_brackets(patterns: &[String]) -> String {
+    let is_escaped =
+        |pattern: &str, at: usize| pattern.get(..at).is_some_and(|before| before.ends_with('\\'));
+    let has_brackets = |pattern: &&String| pattern.find('[').is_some_and(|at| !is_escaped(pattern, at));
+    let Some(pattern) = patterns.iter().find(has_brackets) else { return String::new() };
+    let escaped = pattern.replace('[', "\\[").replace(']', "\\]");
+    format!(
+        "; `[` and `]` stand for one of the letters between them: if they belong to the name, write `{escaped}`"
+    )
+}
+
+/// Targets of patterns that use symbolic links of this machine: a snapshot knows files by their paths without
+/// links.
 fn links_on_the_way(patterns: &[String]) -> String {
     let absolute = patterns.iter().filter(|pattern| pattern.starts_with('/'));
     let led = absolute.filter_map(|pattern| {
@@ -278,10 +332,11 @@ impl<'a> Prepared<'a> {
         runtime: &'a Handle,
         options: &RestoreOptions,
         hooks: &'a Hooks<'_>,
+        pace: &'a Pace,
     ) -> Result<Self, ClientError> {
         let filter = Filter::new(&options.paths, &options.excludes)?;
         let Found { snapshot, node, passed_over } = find(api, runtime, options, &filter)?;
-        let fetcher = Fetcher { api, runtime, snapshot, cancel: &hooks.cancel };
+        let fetcher = Fetcher { api, runtime, snapshot, cancel: &hooks.cancel, pace, clock: hooks.clock };
         let manifest = fetcher.wait_for(api.manifest(snapshot, &node))?;
         let domain = domain_key(fetcher)?;
         lack::check(options.partial, fetcher, &domain, &manifest, &filter)?;
@@ -331,9 +386,13 @@ fn restore(
     prepared: &Prepared<'_>,
     flaws: &mut Flaws,
 ) -> Result<(), ClientError> {
-    work.run(top, |executor| {
+    let mut present = Present::of(&prepared.manifest);
+    let done = work.run(top, |executor| {
         let mut flow = || -> Result<(), ClientError> {
-            let mut sink = |step| executor.step(step);
+            let mut sink = |step| {
+                present.step(&step);
+                executor.step(step)
+            };
             let first = PassNumber::First(&mut flaws.entries, &work.failures);
             match prepared.pass(prepared.planner(), first, &mut sink)? {
                 Some(second) => prepared.pass(second, PassNumber::Second, &mut sink).map(drop),
@@ -344,14 +403,16 @@ fn restore(
         flaws.skipped = executor.take_skipped();
         flaws.mixed = executor.take_mixed();
         ended
-    })
+    });
+    flaws.there = present.there();
+    done
 }
 
-/// Which time the pages are gone through.
+/// Number of the pass through the pages.
 enum PassNumber<'a> {
     /// Entries are counted, and damage is new.
     First(&'a mut u64, &'a Failures),
-    /// Only for content that lies under names that are not wanted.
+    /// Only for content under names that are not chosen.
     Second,
 }
 
@@ -471,7 +532,7 @@ fn layout(
     }
 }
 
-/// Which roots the wanted entries lie in.
+/// Roots that contain chosen entries.
 struct RootUse<'a> {
     roots: &'a [EntryPath],
     selection: Selection,

@@ -39,12 +39,12 @@ pub(super) enum Step {
     Skip { path: EntryPath },
     /// The content that comes to this name is a mixture of states.
     Mark { path: EntryPath, mixture: Mixture },
-    /// A name that was wanted and of which not enough is known, because a page of the manifest is damaged.
+    /// A chosen name of which too little is known, because a page of the manifest is damaged.
     Lose { path: EntryPath, lost: Lost },
     /// Link `at` to `leader`, once all files are there.
     Link { at: TargetPath, path: EntryPath, leader: TargetPath },
-    /// `at` is the first wanted name of a file whose content lies under a name that is not wanted:
-    /// a second pass brings it.
+    /// `at` is the first chosen name of a file whose content is under a name that is not chosen: a second
+    /// pass restores it.
     Owe { at: TargetPath, path: EntryPath },
 }
 
@@ -83,7 +83,7 @@ struct OwedTo {
     path: EntryPath,
 }
 
-/// A folder that the next entry may lie in.
+/// A folder that may contain the next entry.
 struct Frame {
     path: EntryPath,
     entry: Option<(Entry, Choice)>,
@@ -94,7 +94,7 @@ struct Frame {
 struct OpenFile {
     /// The name that its content is restored under.
     shown: EntryPath,
-    /// Where it goes; `None` if it is not wanted.
+    /// Its place; `None` if it is not chosen.
     at: Option<TargetPath>,
     /// The same and its entry, until `BeginFile` takes them.
     waiting: Option<(TargetPath, Entry)>,
@@ -102,8 +102,8 @@ struct OpenFile {
     data_len: u64,
 }
 
-/// Pages in, steps out. Memory: that of the assembler, the folders around the current entry, and where the first name
-/// of each link group goes.
+/// Pages in, steps out. Memory: that of the assembler, the folders around the current entry, and the place of
+/// the first name of each link group.
 pub(super) struct Planner {
     domain: DomainKey,
     roots: Roots,
@@ -111,7 +111,7 @@ pub(super) struct Planner {
     plan: Plan,
 }
 
-/// What to do with the tree.
+/// Use of the tree.
 struct Plan {
     layout: Layout,
     pass: Pass,
@@ -159,7 +159,7 @@ impl Planner {
     /// Goes on after a page that could not be read. A file whose content it had is lost.
     ///
     /// # Errors
-    /// Whatever `sink` returns.
+    /// The errors of `sink`.
     pub(super) fn missing_page(&mut self, sink: Sink<'_>) -> Result<(), ClientError> {
         self.plan.pages_missing = true;
         self.assembler.missing_page(|part| self.plan.part(part, sink))
@@ -220,7 +220,7 @@ impl Plan {
         }
     }
 
-    /// Leaves folders that `path` does not lie in, notes those that it lies in, and answers whether it is wanted.
+    /// Leaves folders that do not contain `path`, notes those that do, and returns whether it is chosen.
     fn come_to(&mut self, path: &EntryPath, sink: Sink<'_>) -> Result<bool, ClientError> {
         self.leave(Some(path), sink)?;
         let known = self.frames.len();
@@ -242,7 +242,7 @@ impl Plan {
         })
     }
 
-    /// Leaves the folders that `next` does not lie in.
+    /// Leaves the folders that do not contain `next`.
     fn leave(&mut self, next: Option<&EntryPath>, sink: Sink<'_>) -> Result<(), ClientError> {
         let around = |frame: &Frame| next.is_some_and(|next| next.below(&frame.path).is_some());
         while let Some(frame) = self.frames.pop_if(|frame| !around(frame)) {

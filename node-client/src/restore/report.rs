@@ -5,19 +5,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use format_spec::manifest::Manifest;
 use format_spec::snapshot::SnapshotState;
-use format_spec::{EntryPath, ErrorClass, NodeName, SnapshotId};
+use format_spec::{Entry, EntryPath, ErrorClass, NodeName, SnapshotId};
 use serde::Serialize;
 
 use super::attributes::{NotSet, Note};
+use super::delete::{NotRemoved, Removed};
 use super::failed::{DamagedPage, Failed, Found};
 use super::filter::Filter;
-use super::plan::Mixture;
+use super::plan::{Mixture, Step};
 use super::select::PassedOver;
 use super::work::Work;
 use super::{Prepared, RestoreOptions, Unset};
 use crate::error::EXIT_PARTIAL;
 
-/// A file that was wanted and is not in the snapshot.
+/// A name that was wanted, and that the snapshot does not have as it should be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Skipped {
     /// Its path on the node it comes from.
@@ -66,15 +67,62 @@ impl Names {
     }
 }
 
+/// The names with problems in the manifest that exist in the snapshot all the same.
+pub(super) struct Present<'a> {
+    problems: BTreeSet<&'a EntryPath>,
+    there: BTreeSet<EntryPath>,
+}
+
+impl<'a> Present<'a> {
+    /// None yet.
+    pub(super) fn of(manifest: &'a Manifest) -> Self {
+        let problems = manifest.problems.iter().map(|problem| &problem.path).collect();
+        Self { problems, there: BTreeSet::new() }
+    }
+
+    /// Looks at the next step of the plan.
+    pub(super) fn step(&mut self, step: &Step) {
+        match step {
+            Step::EnterFolder { path, entry: Some(_), .. }
+            | Step::Link { path, .. }
+            | Step::Owe { path, .. }
+            | Step::BeginFile { entry: Entry { path, .. }, .. }
+            | Step::Symlink { entry: Entry { path, .. }, .. } => {
+                if self.problems.contains(path) {
+                    self.there.insert(path.clone());
+                }
+            }
+            Step::Skip { path } | Step::Lose { path, .. } => {
+                self.there.remove(path);
+            }
+            Step::EnterFolder { .. }
+            | Step::LeaveFolder
+            | Step::Chunk { .. }
+            | Step::EndFile { .. }
+            | Step::AbandonFile
+            | Step::Mark { .. } => {}
+        }
+    }
+
+    /// The names.
+    pub(super) fn there(self) -> BTreeSet<EntryPath> {
+        self.there
+    }
+}
+
 /// Names that were not restored as they should have been.
 #[derive(Default)]
 pub(super) struct Flaws {
-    /// Names that were passed over.
+    /// Names that were skipped.
     pub(super) skipped: Vec<EntryPath>,
+    /// Names that the manifest has problems with, and that it holds all the same.
+    pub(super) there: BTreeSet<EntryPath>,
     /// Names that hold mixtures.
     pub(super) mixed: Mixed,
     /// How many entries of the manifest were seen.
     pub(super) entries: u64,
+    /// Names that were removed from the target because the snapshot lacks them.
+    pub(super) removed: Removed,
 }
 
 /// Report of a restore.
@@ -98,6 +146,9 @@ pub struct RestoreReport {
     pub bytes_fetched: u64,
     /// Files that were wanted and are missing: they could not be read when they were pushed.
     pub skipped: Vec<Skipped>,
+    /// Files, folders and links that are restored and lack something: when they were pushed, their attributes could not be
+    /// stored, a folder could not be listed, or a file had become shorter.
+    pub incomplete: Vec<Skipped>,
     /// The first ten thousand files, folders and links that were wanted and are not restored.
     pub failed: Vec<Failed>,
     /// How many names were not restored because stored bytes are damaged or lost.
@@ -118,6 +169,14 @@ pub struct RestoreReport {
     pub not_set: NotSet,
     /// Unfinished files of restores that were killed, which this one removed.
     pub leftovers_removed: u64,
+    /// The first ten thousand names that `--delete` removed, by their paths below the target.
+    pub removed: Vec<String>,
+    /// How many names `--delete` removed.
+    pub removed_count: u64,
+    /// The first ten thousand names that `--delete` should have removed, and that are there.
+    pub not_removed: Vec<NotRemoved>,
+    /// How many such names.
+    pub not_removed_count: u64,
     /// The first thousand restored files that their owner wrote to while they were pushed, and that its own log
     /// repairs.
     pub fuzzy: Vec<String>,
@@ -138,9 +197,9 @@ pub struct RestoreReport {
 impl RestoreReport {
     pub(super) fn new(prepared: &Prepared<'_>, work: &Work<'_>, flaws: Flaws, seconds: f64) -> Self {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let Flaws { skipped, mixed: Mixed { fuzzy, torn }, entries } = flaws;
+        let Flaws { skipped, there, mixed: Mixed { fuzzy, torn }, entries, removed } = flaws;
         let Prepared { snapshot, node, passed_over, manifest, filter, .. } = prepared;
-        let skipped = skipped_files(manifest, filter, skipped, &torn);
+        let (incomplete, skipped) = problems(manifest, filter, skipped, &there, &torn);
         let found = work.failures.take();
         let (warnings, not_set) = work.writer.attributes.notes.take();
         let lost_entries = lost_entries(manifest, entries, &found);
@@ -156,6 +215,7 @@ impl RestoreReport {
             bytes: count(&work.tally.bytes),
             bytes_fetched: count(&work.tally.bytes_fetched),
             skipped,
+            incomplete,
             failed,
             damaged_count,
             not_made_count,
@@ -166,6 +226,10 @@ impl RestoreReport {
             warnings,
             not_set,
             leftovers_removed: count(&work.writer.target.leftovers),
+            removed: removed.names,
+            removed_count: removed.count,
+            not_removed: removed.left,
+            not_removed_count: removed.left_count,
             fuzzy: fuzzy.text(),
             fuzzy_count: fuzzy.count,
             torn: torn.text(),
@@ -181,8 +245,10 @@ impl RestoreReport {
     }
 
     fn lacks_something(&self) -> bool {
-        let failed = self.damaged_count + self.not_made_count > 0 || !self.damaged_pages.is_empty();
-        failed || !self.skipped.is_empty() || !self.unmatched.is_empty() || self.torn_count > 0
+        let failed = self.damaged_count + self.not_made_count + self.not_removed_count > 0
+            || !self.damaged_pages.is_empty();
+        let lacks = !self.skipped.is_empty() || !self.incomplete.is_empty();
+        failed || lacks || !self.unmatched.is_empty() || self.torn_count > 0
     }
 
     /// True if stored bytes are damaged or lost.
@@ -225,15 +291,25 @@ fn lost_entries(manifest: &Manifest, seen: u64, found: &Found) -> Option<u64> {
     all.checked_sub(seen).filter(|lost| *lost > 0 && !found.pages.is_empty())
 }
 
-/// Missing files: the problems of the manifest, and the skipped names. A torn file is a problem of the
+/// Incomplete and missing files: the problems of the manifest, and the skipped names. A torn file is a problem of the
 /// manifest as well, and is there.
-fn skipped_files(manifest: &Manifest, filter: &Filter, passed: Vec<EntryPath>, torn: &Names) -> Vec<Skipped> {
+fn problems(
+    manifest: &Manifest,
+    filter: &Filter,
+    passed: Vec<EntryPath>,
+    there: &BTreeSet<EntryPath>,
+    torn: &Names,
+) -> (Vec<Skipped>, Vec<Skipped>) {
     let known = manifest.problems.iter().filter(|problem| filter.covers(&problem.path));
     let known = known.filter(|problem| !torn.first.contains(&problem.path));
-    let mut skipped: BTreeMap<EntryPath, String> =
-        known.map(|problem| (problem.path.clone(), problem.reason.clone())).collect();
+    let known = known.map(|problem| (problem.path.clone(), problem.reason.clone()));
+    let (incomplete, mut missing): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        known.partition(|(path, _)| there.contains(path));
     for path in passed {
-        skipped.entry(path).or_insert_with(|| "it was unreadable when it was pushed".to_owned());
+        missing.entry(path).or_insert_with(|| "it was unreadable when it was pushed".to_owned());
     }
-    skipped.into_iter().map(|(path, reason)| Skipped { path: path.to_string(), reason }).collect()
+    let told = |names: BTreeMap<EntryPath, String>| {
+        names.into_iter().map(|(path, reason)| Skipped { path: path.to_string(), reason }).collect()
+    };
+    (told(incomplete), told(missing))
 }

@@ -30,9 +30,12 @@ fn options(to: &Path) -> RestoreOptions {
         excludes: Vec::new(),
         placement: Placement::WholePath,
         existing: Existing::Refuse,
+        extra: Extra::Stays,
         foreign: Foreign::Refuse,
         unset: Unset::IsNoted,
+        owners: Owners::AsPushed,
         setuid: Setuid::Drop,
+        max_rate: None,
         durable: Durable::Later,
     }
 }
@@ -494,6 +497,25 @@ fn a_path_through_a_link_that_matches_nothing_is_told_where_it_leads() {
 }
 
 #[test]
+fn brackets_that_match_nothing_are_told_how_to_be_written() {
+    let mut store = sample();
+    store.file(file("srv/r/x[1]"), &[b"brackets"]);
+    let server = store.serve();
+    let to = tempfile::tempdir().unwrap();
+    let restored = |path: &str| {
+        let paths = vec![path.to_owned()];
+        restore(&server, &RestoreOptions { paths, existing: Existing::Replace, ..options(to.path()) })
+    };
+
+    let error = restored("x[1]").unwrap_err();
+
+    assert!(error.to_string().ends_with(r"if they belong to the name, write `x\[1\]`"), "{error}");
+    assert_eq!(restored(r"x\[1\]").unwrap().files, 1);
+    let plain = restored("no*such").unwrap_err().to_string();
+    assert!(!plain.contains("between them"), "{plain}");
+}
+
+#[test]
 fn what_is_excluded_does_not_come_back() {
     let server = sample().serve();
     let to = tempfile::tempdir().unwrap();
@@ -862,4 +884,229 @@ fn patterns_may_narrow_several_roots_to_one() {
     strip(&three, Some("/srv/*")).unwrap();
 
     assert_eq!(names(three.path()), ["x", "y"]);
+}
+
+/// A file whose attributes were too long is there; a file that could not be read is not.
+#[test]
+fn what_is_there_in_part_is_not_said_to_be_missing() {
+    let mut store = sample();
+    store.unreadable(&file("srv/r/secret"));
+    let problem = |(name, reason): (&str, &str)| Problem { path: path(name), reason: reason.to_owned() };
+    let problems = [
+        ("srv/r/a", "extended attributes are over the limit"),
+        ("srv/r/d", "cannot be listed"),
+        ("srv/r/link", "extended attributes are over the limit"),
+        ("srv/r/secret", "cannot be read"),
+        ("srv/r/vanished", "is not there any more"),
+    ];
+    store.problems = problems.map(problem).to_vec();
+    let server = store.serve();
+    let to = tempfile::tempdir().unwrap();
+
+    let report = restore(&server, &RestoreOptions { partial: Partial::Allow, ..options(to.path()) }).unwrap();
+
+    let names = |skipped: &[Skipped]| skipped.iter().map(|name| name.path.clone()).collect::<Vec<_>>();
+    assert_eq!(names(&report.incomplete), ["srv/r/a", "srv/r/d", "srv/r/link"]);
+    assert_eq!(names(&report.skipped), ["srv/r/secret", "srv/r/vanished"]);
+    assert_eq!((report.exit_code(), report.files), (3, 5));
+}
+
+/// Files in a target beside those restored from [`sample`].
+fn with_extra(to: &Path) -> Vec<String> {
+    let before = [
+        "other/x",
+        "srv/beside",
+        "srv/r/d/old",
+        "srv/r/gone/deep/f",
+        "srv/r/keep/a.db",
+        "srv/r/keep/b",
+        "srv/r/z",
+    ];
+    for name in before {
+        let path = to.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, name).unwrap();
+    }
+    names(to)
+}
+
+fn dry(server: &Server, options: &RestoreOptions) -> DryRun {
+    let (clock, progress) = (SystemClock::new(), |_| ());
+    let hooks = Hooks { progress: &progress, cancel: Cancel::new(), clock: &clock };
+    dry_run(&server.api, server.runtime.handle(), options, &hooks).unwrap()
+}
+
+/// C21: only from folders that were chosen whole, never what an exclude fits, nor through links; and a dry run tells all.
+#[test]
+fn what_the_snapshot_does_not_have_goes_only_from_restored_folders_and_only_when_told() {
+    let server = sample().serve();
+    let (to, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    std::fs::write(outside.path().join("precious"), "").unwrap();
+    with_extra(to.path());
+    std::os::unix::fs::symlink(outside.path(), to.path().join("srv/r/link-out")).unwrap();
+    let (fifo, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU);
+    rustix::fs::mknodat(rustix::fs::CWD, to.path().join("srv/r/pipe"), fifo, mode, 0).unwrap();
+    let before = names(to.path());
+    let stays = RestoreOptions {
+        existing: Existing::Replace,
+        excludes: vec!["*.db".to_owned()],
+        ..options(to.path())
+    };
+    let goes = RestoreOptions { extra: Extra::Goes, ..stays.clone() };
+    let expected = ["d/old", "gone", "gone/deep", "gone/deep/f", "keep/b", "link-out", "z"];
+    let mut expected = expected.map(|name| format!("srv/r/{name}")).to_vec();
+
+    let planned = dry(&server, &goes);
+    assert_eq!(names(to.path()), before, "a dry run changes nothing");
+    let kept = restore(&server, &stays).unwrap();
+    let with_all = names(to.path());
+    let done = restore(&server, &goes).unwrap();
+
+    assert_eq!((kept.removed_count, done.removed_count, planned.to_remove_count), (0, 7, 7));
+    let sorted = |mut names: Vec<String>| {
+        names.sort();
+        names
+    };
+    assert_eq!(sorted(done.removed.clone()), expected);
+    assert_eq!(sorted(planned.to_remove), expected);
+    expected.push("srv/r/keep".to_owned());
+    let left: Vec<String> = with_all.into_iter().filter(|name| !expected.contains(name)).collect();
+    let there: Vec<String> = names(to.path()).into_iter().filter(|name| name != "srv/r/keep").collect();
+    assert_eq!(there, left);
+    assert_eq!(names(outside.path()), ["precious"]);
+    assert_eq!((done.exit_code(), done.not_removed_count), (0, 0), "{done:?}");
+    let meta = |name: &str| std::fs::metadata(to.path().join(name)).unwrap();
+    assert_eq!((meta("srv/r").mtime(), meta("srv/r/d").mtime()), (1_700_000_000, 1_700_000_000));
+    assert_eq!(meta("srv/r/d").mode() & 0o777, 0o555);
+    assert_eq!(std::fs::read(to.path().join("srv/r/keep/a.db")).unwrap(), b"srv/r/keep/a.db");
+}
+
+/// C21: a folder on the way to what was chosen keeps what it has.
+#[test]
+fn nothing_goes_from_folders_that_were_not_chosen() {
+    let server = sample().serve();
+    let to = tempfile::tempdir().unwrap();
+    with_extra(to.path());
+    let paths = vec!["big".to_owned(), "d".to_owned()];
+
+    let into =
+        RestoreOptions { existing: Existing::Replace, extra: Extra::Goes, paths, ..options(to.path()) };
+    let report = restore(&server, &into).unwrap();
+
+    assert_eq!(report.removed, ["srv/r/d/old"]);
+}
+
+/// C21: what could not be restored is the snapshot's all the same, and of a damaged page no name is known.
+#[test]
+fn what_the_snapshot_has_never_goes_though_it_was_not_restored() {
+    let mut store = sample();
+    let bad = store.file(file("srv/r/m"), &[b"bad"]);
+    store.unreadable(&file("srv/r/n"));
+    store.fates.insert(bad[0], Fate::Lost);
+    let server = store.serve();
+    let to = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(to.path().join("srv/r")).unwrap();
+    for name in ["m", "n", "o"] {
+        std::fs::write(to.path().join("srv/r").join(name), "old").unwrap();
+    }
+    let goes = |to: &Path| RestoreOptions {
+        existing: Existing::Replace,
+        extra: Extra::Goes,
+        partial: Partial::Allow,
+        ..options(to)
+    };
+
+    let report = restore(&server, &goes(to.path())).unwrap();
+
+    assert_eq!((report.removed.as_slice(), report.exit_code()), (&["srv/r/o".to_owned()][..], 13));
+
+    let mut damaged = sample();
+    let pages = damaged.seal();
+    damaged.fates.insert(pages[0], Fate::Altered);
+    // The content of a folder that could not be listed is unknown.
+    let mut partial = sample();
+    partial.problems = vec![Problem { path: path("srv/r/d"), reason: "cannot be listed".to_owned() }];
+    partial.totals.problems = 1;
+    for (store, code) in [(damaged, 13), (partial, 3)] {
+        let server = store.serve();
+        let report = restore(&server, &goes(to.path())).unwrap();
+        assert_eq!((report.removed_count, report.not_removed_count, report.exit_code()), (0, 1, code));
+        assert_eq!(dry(&server, &goes(to.path())).to_remove_count, 0);
+        assert!(to.path().join("srv/r/m").exists());
+    }
+}
+
+fn send(server: &Server, paths: &[&str], partial: Partial) -> (Result<Sent, ClientError>, Vec<u8>) {
+    let (clock, progress) = (SystemClock::new(), |_| ());
+    let hooks = Hooks { progress: &progress, cancel: Cancel::new(), clock: &clock };
+    let paths = paths.iter().map(|path| (*path).to_owned()).collect();
+    let options = RestoreOptions { paths, partial, ..options(Path::new("-")) };
+    let mut out = Vec::new();
+    let sent = to_output(&server.api, server.runtime.handle(), &options, &hooks, &mut out);
+    (sent, out)
+}
+
+#[test]
+fn one_file_is_sent_and_nothing_of_several() {
+    let mut store = sample();
+    let large: Vec<Vec<u8>> = (0..8).map(|n| vec![n; 1 << 20]).collect();
+    store.file(file("srv/r/z"), &large.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    let server = store.serve();
+
+    for (path, content) in [
+        ("big", b"firstthe second chunkfirst".to_vec()),
+        ("empty", Vec::new()),
+        // A name of a link group whose first name is not chosen.
+        ("/srv/r/link", b"linked".to_vec()),
+        ("a", b"linked".to_vec()),
+        ("z", large.concat()),
+    ] {
+        let (sent, out) = send(&server, &[path], Partial::Refuse);
+        let sent = sent.unwrap();
+        assert!(out == content, "{path}: {} bytes", out.len());
+        assert_eq!((sent.bytes, sent.exit_code()), (u64::try_from(content.len()).unwrap(), 0), "{path}");
+    }
+    for (paths, code) in
+        [(&[][..], 2), (&["d"], 2), (&["up"], 2), (&["big", "empty"], 2), (&["link"], 2), (&["none"], 10)]
+    {
+        let (refused, out) = send(&server, paths, Partial::Refuse);
+        assert_eq!((refused.unwrap_err().exit_code(), out.len()), (code, 0), "{paths:?}");
+    }
+}
+
+/// C15: what is sent of a damaged file is its beginning, and the error says how much that is.
+#[test]
+fn a_damaged_file_is_sent_up_to_the_damage() {
+    for fate in [Fate::Altered, Fate::Lost] {
+        let mut store = sample();
+        let bad = store.file(file("srv/r/x"), &[b"good", b"bad", b"good"]);
+        store.fates.insert(bad[1], fate);
+        let server = store.serve();
+
+        let (error, out) = send(&server, &["x"], Partial::Refuse);
+
+        let error = error.unwrap_err();
+        assert!(matches!(&error, ClientError::Damaged { sent: 4, .. }), "{error:?}");
+        assert_eq!((error.exit_code(), out), (13, b"good".to_vec()));
+        assert_eq!(send(&server, &["big"], Partial::Refuse).0.unwrap().bytes, 26);
+    }
+}
+
+#[test]
+fn a_torn_or_unreadable_file_is_sent_only_as_far_as_that_is_allowed() {
+    let mut store = sample();
+    store.file_that_ends(file("srv/r/torn"), &[b"torn"], FileEnd::Torn);
+    store.unreadable(&file("srv/r/unreadable"));
+    store.problems = ["torn", "unreadable"]
+        .map(|name| Problem { path: path(&format!("srv/r/{name}")), reason: String::new() })
+        .to_vec();
+    let server = store.serve();
+
+    let refused = send(&server, &["torn"], Partial::Refuse);
+    let (torn, out) = send(&server, &["torn"], Partial::Allow);
+    let unreadable = send(&server, &["unreadable"], Partial::Allow);
+
+    assert!(matches!(refused, (Err(ClientError::Partial { .. }), out) if out.is_empty()));
+    assert_eq!((torn.unwrap().exit_code(), out), (3, b"torn".to_vec()));
+    assert_eq!((unreadable.0.unwrap_err().exit_code(), unreadable.1.len()), (10, 0));
 }

@@ -22,6 +22,7 @@ use crate::api::Api;
 use crate::error::{ClientError, chain};
 use crate::list::of_cluster;
 use crate::named::{Among, SnapshotChoice, by_part};
+use crate::pace::Pace;
 
 const WORKERS: usize = 4;
 const QUEUE: usize = 4;
@@ -99,7 +100,7 @@ impl VerifyReport {
 /// digests. Damage does not end it: it stands in the report.
 ///
 /// # Errors
-/// Only what keeps it from going on: no such snapshot or node, an unreachable server.
+/// Only those that prevent it: no such snapshot or node, an unreachable server.
 pub fn verify(
     api: &Api,
     runtime: &Handle,
@@ -108,7 +109,8 @@ pub fn verify(
 ) -> Result<VerifyReport, ClientError> {
     let start = hooks.clock.elapsed();
     let (Latest { id: snapshot, passed_over }, nodes) = find(api, runtime, options)?;
-    let fetcher = Fetcher { api, runtime, snapshot, cancel: &hooks.cancel };
+    let (pace, clock) = (Pace::unlimited(), hooks.clock);
+    let fetcher = Fetcher { api, runtime, snapshot, cancel: &hooks.cancel, pace: &pace, clock };
     let domain = super::domain_key(fetcher)?;
     let progress = hooks.progress;
     let check =

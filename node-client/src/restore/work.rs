@@ -1,5 +1,5 @@
-//! Runs the steps of a plan: folders and links at once, files through threads that fetch, check and
-//! write while the plan goes on.
+//! Runs the steps of a plan: folders and links at once, files through threads that fetch, check and write
+//! meanwhile.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -106,8 +106,8 @@ impl<'a> Work<'a> {
     /// only is in `failures`.
     ///
     /// # Errors
-    /// The first failure of any thread that ends all. What is whole stays, with the attributes of the folders
-    /// around it; no temporary name is left then.
+    /// The first failure of any thread that ends all. Whole files are kept, with the attributes of the
+    /// folders around them; no temporary name is left then.
     pub(super) fn run(
         &self,
         top: FolderJob,
@@ -120,7 +120,7 @@ impl<'a> Work<'a> {
                 let receiver = receiver.clone();
                 scope.spawn(move || self.worker(&receiver));
             }
-            // Only workers hold it from here on: when they are gone, sending fails.
+            // Only workers hold it from here on: when they have ended, sending fails.
             drop(receiver);
             let mut executor = Executor::new(self, Arc::clone(&top), sender);
             let planned = plan(&mut executor).and_then(|()| executor.flush());
@@ -161,7 +161,7 @@ impl<'a> Work<'a> {
     }
 
     fn fail(&self, error: ClientError) {
-        // The reason first: whoever sees the switch may add a lesser one.
+        // The reason is set first: a thread that sees the switch may add a lesser one.
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
         self.stop.store(true, Ordering::SeqCst);
     }
@@ -315,7 +315,7 @@ impl<'a> Work<'a> {
         });
     }
 
-    /// Makes hard links, unless something has ended the restore, and lets go of folders, now that every file has
+    /// Makes hard links, unless an error has ended the restore, and releases folders, now that every file has
     /// its name.
     fn finish(&self, later: Later) -> Result<(), ClientError> {
         let mut cache = FolderCache::default();

@@ -48,7 +48,7 @@ pub(super) struct FileJob {
 }
 
 impl FileJob {
-    /// A file of which nothing is there yet.
+    /// A file without any content yet.
     pub(super) fn new(at: TargetPath, entry: Entry, folder: Arc<FolderJob>) -> Self {
         Self {
             at,
@@ -72,7 +72,7 @@ impl FileJob {
     }
 }
 
-/// A file that nobody holds any more.
+/// A file whose last hold was given up.
 pub(super) struct Ended {
     pub(super) at: TargetPath,
     pub(super) entry: Entry,
@@ -254,7 +254,7 @@ impl Writer {
         rustix::fs::ftruncate(file, job.entry.size).map_err(obstacle)
     }
 
-    /// Gives up a hold on a folder. The last one sets its attributes, and goes on with its parent.
+    /// Gives up a hold on a folder. The last one sets its attributes, and continues with its parent.
     ///
     /// # Errors
     /// Only those that end the restore.

@@ -42,7 +42,8 @@ fn a_list_is_a_table_with_a_head() {
     };
     told.pushes = vec![push(1, 2, 1024, 1024), push(4, 0, 2048, 0)];
 
-    vec![told, snapshot(SnapshotState::Partial)].text(&mut text).unwrap();
+    let snapshots = vec![told, snapshot(SnapshotState::Partial)];
+    Listed { snapshots: snapshots.clone(), columns: Vec::new() }.text(&mut text).unwrap();
 
     let text = String::from_utf8(text).unwrap();
     let lines: Vec<&str> = text.lines().collect();
@@ -54,6 +55,25 @@ fn a_list_is_a_table_with_a_head() {
             "018bcfe5-6800-7000-8000-000000000001  c        n1,n2  /etc,/srv +1  2023-11-14T22:13:20Z  partial (2 missing)  1,234  2.00 KiB  -        -         -",
         ]
     );
+}
+
+#[test]
+fn a_list_has_the_columns_that_were_asked_for() {
+    let (mut text, mut document) = (Vec::new(), Vec::new());
+    let snapshots = vec![snapshot(SnapshotState::Complete)];
+    let columns = vec![Column::State, Column::Created, Column::Labels];
+    let listed = Listed { snapshots: snapshots.clone(), columns };
+
+    listed.text(&mut text).unwrap();
+    super::document(&listed, &mut document).unwrap();
+
+    let text = String::from_utf8(text).unwrap();
+    assert_eq!(
+        text.lines().collect::<Vec<_>>(),
+        ["STATE     CREATED               LABELS", "complete  2023-11-14T22:13:20Z"]
+    );
+    let all: serde_json::Value = serde_json::from_slice(&document).unwrap();
+    assert_eq!(all, serde_json::json!(snapshots), "programs get everything");
 }
 
 #[test]

@@ -65,7 +65,7 @@ fn read_all(known: &mut Known) -> Result<Remembered, Damaged> {
     Ok(Remembered { files, chunks })
 }
 
-/// The same bytes with every check that lies within them made to fit.
+/// The same bytes with every check in them made to fit.
 pub fn with_fitting_checks(bytes: &[u8]) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     let header = in_memory(&bytes).ok().and_then(read_header);
@@ -100,8 +100,7 @@ fn fit_block(bytes: &mut [u8], session: &SessionId, at: usize) -> Option<usize> 
     Some(BLOCK_HEAD_LEN + page_len + slots_len)
 }
 
-/// A state of three files, one of which nothing is known of, over two blocks: finished, or cut short as a
-/// journal.
+/// A state of three files, one of them unknown, over two blocks: finished, or cut short as a journal.
 ///
 /// # Errors
 /// An `io::Error` if a path is none, which would be a defect here.

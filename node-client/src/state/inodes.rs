@@ -11,9 +11,9 @@ use std::os::unix::fs::FileExt;
 use super::{Fields, wide};
 
 const ROW_LEN: usize = 20;
-/// Rows that are read at once, and of which the first is kept in memory.
+/// Rows that are read at once; the first of them is kept in memory.
 const RUN: usize = 512;
-/// Rows that are sorted at once: 6 MiB. More files take as many passes over their slots.
+/// Rows that are sorted at once: 6 MiB. More files need as many passes over their slots.
 const SORTED_AT_ONCE: usize = 1 << 18;
 
 /// Where the file with an inode is.

@@ -1,4 +1,4 @@
-//! A state or a journal, merged with a list of files: both go through the same paths in the same order.
+//! A state or a journal, merged with a list of files: both contain the same paths in the same order.
 
 use std::cmp::Ordering;
 use std::fs::File;
@@ -253,7 +253,7 @@ impl Known {
 /// A block that is being read.
 struct BlockPlace {
     position: u64,
-    /// How many of its files have come, of so many.
+    /// Number of its files that have come.
     came: u32,
     files: u32,
 }

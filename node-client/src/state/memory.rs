@@ -83,7 +83,7 @@ enum Named {
 pub(crate) enum Sure {
     /// It is the same inode.
     Yes,
-    /// Numbers were passed over: samples of it are compared.
+    /// Device or inode were ignored: samples of it are compared.
     Sampled,
 }
 

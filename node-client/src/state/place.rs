@@ -1,4 +1,4 @@
-//! Where the states of one cluster, node and set of roots lie, and what their headers say.
+//! Place of the states of one cluster, node and set of roots, and their headers.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -25,7 +25,7 @@ const JOURNAL: &str = "journal";
 /// Longest list of roots that is believed.
 const MAX_ROOTS_LEN: u32 = 16 << 20;
 
-/// Where states lie unless someone says otherwise: for root the machine's folder, else that of the systemd unit
+/// Default folder of states: for root the machine's folder, else that of the systemd unit
 /// (`StateDirectory=`), else the user's.
 pub(crate) fn default_folder(env: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
     if let Some(folder) = env("ASTACUS_STATE_DIR").filter(|folder| !folder.is_empty()) {
@@ -128,7 +128,7 @@ impl Place {
     /// Forgets the journal of `repository`: a later push is remembered.
     pub(super) fn forget_journal(&self, repository: &RepositoryId) {
         let path = self.folder.join(self.name(repository)).with_extension(JOURNAL);
-        // One that stays is asked about again, which costs time only.
+        // A file that stays is asked about again, which only costs time.
         let _ = fs::remove_file(path);
     }
 
@@ -252,8 +252,8 @@ pub(crate) fn make_folder(folder: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
-/// Moves a journal that nobody writes any more to its place, unless a longer one is there. Of two that are
-/// equally long the newer one knows the times of today.
+/// Moves an abandoned journal to its place, unless a longer one is there. Of two that are equally long the
+/// newer one has the present times.
 fn keep_longer(from: &Path, to: &Path) -> io::Result<()> {
     let file = fs::OpenOptions::new().read(true).write(true).open(from)?;
     rustix::fs::flock(file.as_fd(), FlockOperation::NonBlockingLockExclusive)?;

@@ -22,7 +22,7 @@ use crate::identity::{Identity, Source};
 pub(crate) struct Spool {
     domain: DomainKey,
     preamble: Preamble,
-    /// Where the file goes in the end; without it, it goes away.
+    /// Final place of the file; without it, the file is removed.
     target: Option<Target>,
     file: File,
     len: u64,
@@ -46,7 +46,7 @@ pub(crate) struct SpoolMark {
     slots: usize,
 }
 
-/// Where a block lies, and how long its parts are.
+/// Place of a block, and the lengths of its parts.
 struct Block {
     page_at: u64,
     page_len: usize,
@@ -188,8 +188,8 @@ impl Spool {
         Ok(bytes)
     }
 
-    /// Lets `release` take second names away, and notes what the files are afterwards. Without a target
-    /// nothing happens: then nobody will read it.
+    /// Lets `release` remove second names, and records the identities of the files afterwards. Without a
+    /// target nothing happens, because the file is never read.
     pub(crate) fn release(&self, mut release: impl FnMut(&Identity) -> Option<Identity>) -> io::Result<()> {
         if self.target.is_none() {
             return Ok(());

@@ -46,13 +46,13 @@ const LISTED: usize = 10_000;
 /// Hears of steps done and steps in all.
 pub(crate) type Progress = Arc<dyn Fn(u64, u64) + Send + Sync>;
 
-/// Compares, and with [`Repair::Yes`] makes counts, packs, totals and the queue right. What is left open raises
-/// an alarm, which stops the collector; an audit that finds nothing, or mends it all, clears it.
+/// Compares, and with [`Repair::Yes`] repairs counts, packs, totals and the queue. Open problems raise an
+/// alarm, which blocks the collector; an audit without open problems clears it.
 ///
 /// # Errors
-/// - [`ServerError::Busy`]: beside the collector or another audit; or too much changed meanwhile. What was
-///   mended stays so.
-/// - Others: it could not go on. Whatever was mended by then is right.
+/// - [`ServerError::Busy`]: beside the collector or another audit; or too many rows changed meanwhile.
+///   Repairs so far are kept.
+/// - Others: the audit failed. Repairs so far are right.
 pub(crate) async fn run(
     server: &Arc<Server>,
     repair: Repair,

@@ -50,7 +50,7 @@ impl Audit<'_> {
         Ok(())
     }
 
-    /// The row of a pack that still says `live`, which is `counted` from now on if it is to be mended.
+    /// Checks the row of a pack that counts `live`, and repairs it to `counted` if asked to.
     fn settle(
         &self,
         number: PackNumber,
@@ -108,7 +108,7 @@ impl Audit<'_> {
         self.total("chunks and pages", said, found, |now| now.chunks = now.chunks.wrapping_add(more))
     }
 
-    /// A total that is wrong. What changed since the start stays in it when it is mended.
+    /// Checks a total. A repair keeps the changes since the start of the audit.
     fn total(
         &mut self,
         what: &str,

@@ -10,7 +10,7 @@ use crate::error::ServerError;
 use crate::index::row::{ChunkRow, Epoch, IdleKey, PackNumber};
 use crate::index::{Batch, Table};
 
-/// Rows that are mended in one batch: pushes wait that long.
+/// Rows that are repaired in one batch: pushes wait that long.
 const MENDED_AT_ONCE: usize = 1000;
 
 /// Repair of a row.
@@ -53,7 +53,7 @@ impl Suspect {
 }
 
 impl Audit<'_> {
-    /// Looks at a group of rows, and mends them if it is to.
+    /// Checks a group of rows, and repairs them if asked to.
     pub(super) fn rows(&mut self, group: &[Joined<HEADINGS>]) -> Result<(), ServerError> {
         let mut suspects: Vec<Suspect> = Vec::new();
         for joined in group {
@@ -159,7 +159,7 @@ impl Audit<'_> {
         Ok(())
     }
 
-    /// Mends what can be mended, in one batch. Answers what became of each.
+    /// Repairs rows in one batch. Returns the outcome of each.
     fn mend(&self, suspects: &[Suspect]) -> Result<Vec<AuditState>, ServerError> {
         self.store.exclusively(|| {
             let epoch = self.epoch()?;
@@ -196,7 +196,7 @@ fn without_row(joined: &Joined<HEADINGS>) -> Option<Suspect> {
     (by_pages > 0).then(|| Suspect::new(joined.id, None, problem, Cure::None))
 }
 
-/// The items of the queue of which one must be there for a row in no use.
+/// The items of the queue, one of which must exist for an unreferenced row.
 fn items_of(id: ChunkId, row: &ChunkRow) -> [Vec<u8>; 2] {
     let (kind, since, number) = (row.kind, row.idle_since, PackNumber(row.pack.0));
     [IdleKey::Row { kind, since, id }.encode(), IdleKey::Pack { kind, since, number }.encode()]

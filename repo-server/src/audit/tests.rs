@@ -287,8 +287,7 @@ async fn an_audit_beside_more_changes_than_it_remembers_gives_up_and_the_next_on
     assert_eq!(audit(&world, Repair::Yes).await.mended, 1);
 }
 
-/// A manifest that cannot be read may name anything: no count is lowered, and one that is too low all the
-/// same is raised.
+/// An unreadable manifest may name any chunk: no count is lowered, but one that is too low is raised.
 #[tokio::test(flavor = "multi_thread")]
 async fn counts_are_only_raised_while_something_cannot_be_read() {
     let world = world().await;

@@ -1,13 +1,13 @@
 //! Objects on their way to the site: what a crash or a failure leaves behind is found by name.
 //!
-//! Before an object is put, its name is doomed, durably; the batch that makes the object count takes that
-//! back. While this process works on it, the name is in flight, and the collector lets it be. After a
-//! crash nothing is in flight, and what is still doomed is deleted (S7), unless it belongs to a commit that
-//! can be brought to its end ([`crate::snapshot::finish`]).
+//! Before an object is put, its name is doomed, durably; the batch that makes the object count removes the
+//! doom. While this process works on the object, its name is in flight, and the collector skips it. After a
+//! crash no name is in flight, and doomed objects are deleted (S7), unless they belong to a commit that can
+//! be completed ([`crate::snapshot::finish`]).
 //!
-//! The order that makes this safe (G6): a name goes in flight before its row is written, and lands only after
-//! its fate is durable. So whoever finds it not in flight, and then still doomed, has found garbage, once what the
-//! last process left is settled.
+//! The order that makes this safe (G6): add the name to the set of names in flight → write its row → put the
+//! object → commit or fail durably → remove the name from the set. A name that is not in flight, and then
+//! still doomed, is garbage, once the commits of the last process are completed.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};

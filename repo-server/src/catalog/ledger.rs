@@ -1,11 +1,11 @@
 //! The ledger: the one place where rows of chunks, pages and packs change, and their counts with them.
 //!
-//! A [`Ledger`] is open while nobody else changes such rows ([`Store::account`]). What is put into it
-//! becomes one index batch: all of it, or nothing after a crash or an error. It keeps (X8, G1):
+//! A [`Ledger`] is open while no other task changes such rows ([`Store::account`]). Its changes become one
+//! index batch: all of them, or none after a crash or an error. It keeps (X8, G1):
 //! - a count changes only together with the row of what counts;
 //! - a row whose count becomes zero is idle since the present epoch, and queued for the collector;
-//! - a pack's row knows how much of the pack rows still name; with the last of them it goes, and the
-//!   object is doomed.
+//! - the row of a pack records how much of the pack rows still name; with the last of them it is deleted, and
+//!   the object is doomed.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
@@ -50,7 +50,7 @@ pub(crate) struct Ledger<'a> {
     packs: BTreeMap<PackNumber, Pending<PackRow>>,
     /// Blobs that leave quarantine.
     damaged: blobs::Changes,
-    /// Objects that are gone, so that it does not matter whether they were damaged.
+    /// Deleted objects, whose damage no longer matters.
     gone: objects::Changes,
     /// From when on an object that is doomed here may be deleted; server time.
     due_ms: u64,
@@ -158,7 +158,7 @@ impl<'a> Ledger<'a> {
         Ok(ids.iter().map(|id| self.row(id)).collect())
     }
 
-    /// Reads what has not been read yet, all in one go.
+    /// Reads the rows that are not read yet, in one request.
     fn load<'i>(&mut self, ids: impl IntoIterator<Item = &'i ChunkId>) -> Result<(), ServerError> {
         let mut missing: Vec<ChunkId> =
             ids.into_iter().filter(|id| !self.rows.contains_key(id)).copied().collect();
@@ -200,12 +200,13 @@ impl<'a> Ledger<'a> {
         pending.after.as_mut().ok_or_else(no_row)
     }
 
-    /// Adds the rows of a pack that is on the site. What it refers to is counted (X7, X8); its own rows are
-    /// idle, and queued together. A blob that has a sound row already stays where it is; a damaged one is
-    /// whole again from here on.
+    /// Adds the rows of a pack that is on the site. Its references are counted (X7, X8); its own rows are
+    /// idle, and queued together. A blob that already has a sound row keeps its place; a damaged one is
+    /// repaired from now on.
     ///
-    /// A page that refers to what has no row gets none either: its session ended while it waited, or never
-    /// had what it refers to. Whoever commits it is told that it is missing; the rest of the pack is of others.
+    /// A page that refers to a chunk without a row gets no row either: its session ended while it waited, or
+    /// never had the chunk. A commit that names it is told that it is missing; the rest of the pack belongs
+    /// to others.
     pub(crate) fn add_pack(&mut self, pack: &NewPack<'_>) -> Result<(), ServerError> {
         let entries = &pack.directory.entries;
         let number = self.new_pack_row(pack);
@@ -293,8 +294,8 @@ impl<'a> Ledger<'a> {
         }
     }
 
-    /// A damaged blob is here again: its row names the new place. If it is idle, it is so anew, as of any blob
-    /// that was just sent.
+    /// A damaged blob was sent again: its row names the new place. If it is idle, its idle epoch is reset, as
+    /// for any blob that was just sent.
     fn heal(&mut self, entry: &PackEntry, row: ChunkRow, placed: ChunkRow) -> Result<(), ServerError> {
         let row = if row.is_idle() { ChunkRow { idle_since: self.epoch, ..row } } else { row };
         self.place(entry.id, &row, placed)?;
@@ -304,8 +305,8 @@ impl<'a> Ledger<'a> {
         Ok(())
     }
 
-    /// Moves a row to where `to` says; its count stays. One that is idle may have been queued with its old
-    /// pack, so it is queued by itself.
+    /// Moves a row to the place `to`; its count is kept. An idle row may have been queued with its old pack,
+    /// so it is queued alone.
     fn place(&mut self, id: ChunkId, row: &ChunkRow, to: ChunkRow) -> Result<(), ServerError> {
         self.take_out(row)?;
         if row.is_idle() {
@@ -346,8 +347,8 @@ impl<'a> Ledger<'a> {
         Ok(moved)
     }
 
-    /// Counts so many references more to each page. Answers the first of those that have no row, of which
-    /// and of all others nothing is counted then.
+    /// Raises the count of each page by the given number. Returns the first of those without a row; then no
+    /// count is raised.
     pub(crate) fn count(&mut self, counts: &Counts) -> Result<Result<(), Vec<ChunkId>>, ServerError> {
         let found = self.find(counts)?;
         if found.is_ok() {
@@ -372,11 +373,12 @@ impl<'a> Ledger<'a> {
         }
     }
 
-    /// Counts so many references less. What has none left is idle since the present epoch, and queued. What is
-    /// lost has no row, and is owed less from here on.
+    /// Lowers counts by the given numbers. A row with count zero is idle since the present epoch, and queued.
+    /// A lost page has no row, and its owed count is lowered.
     ///
     /// # Errors
-    /// [`ServerError::Counts`] if there are not as many: the counts are wrong, and must be mended first.
+    /// [`ServerError::Counts`] if a count would fall below zero: the counts are wrong, and must be repaired
+    /// first.
     pub(crate) fn uncount(&mut self, counts: &Counts) -> Result<(), ServerError> {
         self.uncount_and_drop(counts, |_| false)
     }
@@ -425,8 +427,8 @@ impl<'a> Ledger<'a> {
         ChunkRow { idle_since: self.epoch, ..row }
     }
 
-    /// Lets those of `ids` that are idle since before `start` be idle anew: a session that began then was
-    /// told of them. Answers which of them have a sound row.
+    /// Resets the idle epoch of those of `ids` that are idle since before `start`, because a session that
+    /// began then was told of them. Returns which of them have a sound row.
     pub(crate) fn revive(&mut self, ids: &[ChunkId], start: Epoch) -> Result<Vec<bool>, ServerError> {
         let rows = self.rows(ids)?;
         for (id, row) in ids.iter().zip(&rows) {
@@ -449,7 +451,7 @@ impl<'a> Ledger<'a> {
         Ok(())
     }
 
-    /// Takes what a row that goes has in other rows.
+    /// Deletes the entries of a deleted row in other rows.
     fn let_go(&mut self, id: ChunkId, row: &ChunkRow) -> Result<(), ServerError> {
         let in_use = !row.is_idle() && self.store.rules.keep(Rule::DropOnlyUncounted);
         assert!(!in_use, "a row that is in use is never dropped");
@@ -461,7 +463,7 @@ impl<'a> Ledger<'a> {
         Ok(())
     }
 
-    /// The packs that go with this batch, as nothing names them any more.
+    /// The packs that this batch deletes, because no row names them any more.
     pub(crate) fn dead_packs(&self) -> Amount {
         let mut dead = Amount::default();
         for row in self.packs.values().filter_map(|pack| pack.after.as_ref()) {

@@ -1,9 +1,9 @@
 //! References to pages that are lost: manifests name them, and no pack has them.
 //!
-//! A page without a row has no count, but its manifests stay, and each takes its reference back when its
-//! snapshot goes. So what is owed to a lost page is kept, and a page that is pushed again begins with it:
-//! without that, the going of the old snapshot would take the reference of a new one. Nothing is owed to a
-//! chunk: a page has a row only if all its chunks have (X7).
+//! A page without a row has no count, but its manifests exist, and each lowers the count of its pages when
+//! its snapshot is purged. So the count that is owed to a lost page is stored, and a page that is pushed
+//! again starts with it: otherwise the purge of the old snapshot would remove the reference of a new one.
+//! Chunks need no such count: a page has a row only if all its chunks have (X7).
 //!
 //! Rows `owed/<page id>` of the meta table; the value is the count.
 

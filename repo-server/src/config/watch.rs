@@ -20,7 +20,7 @@ pub struct FreshnessConfig {
     pub max_age_hours: Option<u32>,
     /// Number of partial snapshots of a series in a row that raises an alarm; 0: never.
     pub partial_in_a_row: u32,
-    /// Stored bytes are to be read back within so many days; 0: nothing tells if they are not.
+    /// Days within which stored bytes must be read back; 0: no limit.
     pub verify_within_days: u32,
     /// Series that are expected.
     pub expect: Vec<ExpectConfig>,
@@ -75,7 +75,7 @@ pub struct NotifyConfig {
     pub command: Option<Vec<String>>,
     /// An address that each notice is posted to.
     pub webhook: Option<WebhookConfig>,
-    /// An alarm that stays up is told again after so many hours; 0: it is not.
+    /// Hours after which the notice of an active alarm is repeated; 0: never.
     pub repeat_every_hours: u32,
     /// How long one attempt may take.
     pub timeout_seconds: u32,

@@ -1,10 +1,9 @@
 //! Blobs whose stored bytes are not what was written: known as such until good bytes are there again.
 //!
-//! A blob in quarantine has a row that says [`Health::Damaged`], and a [`DamagedRow`] that says why; both
-//! come and go in one batch. The alarm is up while there is any, and says how many: their number is kept, and
-//! changes with the alarm in that same batch ([`Changes`]), so nothing is scanned for it and no crash leaves
-//! it wrong. Only what is known to be wrong gets here: a site that does not answer proves nothing. All calls
-//! block.
+//! A blob in quarantine has a row with [`Health::Damaged`], and a [`DamagedRow`] with the reason; one batch
+//! adds or removes both. The alarm is active while there is any, and counts them: their number is stored, and
+//! changes with the alarm in that same batch ([`Changes`]), so no scan is needed and no crash makes it wrong.
+//! Only proved damage is recorded here: a site that does not answer proves nothing. All calls block.
 
 use std::collections::BTreeMap;
 
@@ -154,7 +153,7 @@ pub(crate) fn packs(store: &Store) -> Result<Vec<PackNumber>, ServerError> {
     Ok(by_pack(store)?.into_keys().collect())
 }
 
-/// Takes out what is said of blobs that are gone or sound.
+/// Removes the rows of blobs that are deleted or sound.
 fn forget(store: &Store, ids: &[ChunkId]) -> Result<(), ServerError> {
     for ids in ids.chunks(AT_ONCE) {
         store.exclusively(|| {
@@ -171,7 +170,7 @@ fn forget(store: &Store, ids: &[ChunkId]) -> Result<(), ServerError> {
     Ok(())
 }
 
-/// Changes of a batch to rows of quarantined blobs. Made and closed while nobody else changes such rows.
+/// Changes of a batch to rows of quarantined blobs. Made and closed while no other task changes such rows.
 #[derive(Default)]
 pub(crate) struct Changes(BTreeMap<ChunkId, Option<DamagedRow>>);
 
@@ -181,7 +180,7 @@ impl Changes {
         self.0.insert(id, Some(row));
     }
 
-    /// A blob is whole again, or gone.
+    /// A blob is whole again, or deleted.
     pub(crate) fn delete(&mut self, id: ChunkId) {
         self.0.insert(id, None);
     }
@@ -212,7 +211,7 @@ impl Changes {
     }
 }
 
-/// How many blobs are in quarantine. An index in which nobody has counted them yet is counted, this once.
+/// Number of blobs in quarantine. An index without this number is counted once.
 fn count(store: &Store) -> Result<u64, ServerError> {
     let Some(value) = store.parts.index.get(Table::Meta, COUNT_KEY)? else { return scan(store) };
     let wrong = |_| ServerError::Row { object: "the number of damaged blobs".to_owned() };

@@ -1,13 +1,14 @@
 //! Counting: are the packs, manifests and snapshots that the index names on the site at all?
 //!
-//! One listing answers for all of them, without reading one. A few that are missing are damage: their blobs go in
-//! quarantine, and the next push sends them again. A site that lacks most of its packs is not damaged but not there: a
-//! disk that is not mounted, an emptied folder. Then nothing goes in quarantine, the alarm `site_incomplete` is up,
-//! and nothing is pushed, forgotten or collected: a push would be "complete" over nothing. The alarm goes once the
-//! site is whole again, or when an operator says that the rest is all there is ([`accept`]).
+//! One listing checks all of them, without reading one. A few missing packs are damage: their blobs are
+//! quarantined, and the next push sends them again. A site that lacks most of its packs is not damaged but
+//! missing: a disk that is not mounted, an emptied folder. Then no blob is quarantined, the alarm
+//! `site_incomplete` is active, and pushes, deletions and the collector are blocked: a push would be
+//! "complete" over nothing. The alarm is cleared when the site is whole again, or when an operator accepts
+//! the loss ([`accept`]).
 //!
-//! The looks come in this order: rows, listing, rows again. A pack is put before its row is there, and its row goes
-//! before it does; so what has a row both times is on the site at the time of the listing.
+//! The reads come in this order: rows, listing, rows again. A pack is put before its row is added, and its
+//! row is deleted before the pack; so a pack with a row both times is on the site at the time of the listing.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -86,7 +87,7 @@ pub(crate) async fn take_if_missing(store: &Arc<Store>, error: &ServerError) -> 
         return Ok(());
     }
     match take(store).await {
-        // It does not answer: the caller is told by its own error.
+        // It does not answer: the caller gets its own error.
         Err(ServerError::Site(_)) => Ok(()),
         taken => taken.map(drop),
     }

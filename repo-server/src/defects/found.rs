@@ -1,9 +1,9 @@
 //! A read that proves damage records it at that moment: in a restore, a check, or the collector.
 //!
-//! An error proves something against one object only if it speaks of that object, and if the site is there all the
-//! same: [`prove`] looks. A site that is not mounted, or whose disk gives nothing, proves nothing. What is proved goes
-//! in quarantine (blobs) or is remembered (all other objects), and an alarm is up, in one batch: once, however many
-//! requests meet it. From then on a push of the same content sends it again.
+//! An error proves damage of an object only if it is about that object, and if the site is otherwise present:
+//! [`prove`] checks that. A site that is not mounted, or whose disk returns nothing, proves nothing. Proved
+//! damage is quarantined (blobs) or recorded (all other objects), and an alarm is raised, in one batch: once,
+//! however many requests meet it. From then on a push of the same content sends it again.
 //!
 //! Which snapshots need a damaged blob is found by a walk over all of them ([`name_the_hurt`]). That it is due is
 //! written down in the batch that puts blobs in quarantine, so a crash does not lose it; a policy waits for it.
@@ -164,7 +164,7 @@ pub(crate) async fn heed<T>(
     Err(lost(error, why))
 }
 
-/// Puts in quarantine what is proved against blobs, and answers the first of the errors, as callers are told of it.
+/// Quarantines blobs with proved damage, and returns the first of the errors, as callers see it.
 ///
 /// # Errors
 /// The finding could not be written down, for another reason than a full disk.

@@ -2,7 +2,8 @@
 
 use crate::error::ServerError;
 
-/// A check goes on on a full disk (P8): what it cannot write down is in its report, and found by the next one again.
+/// A check continues on a full disk (P8): findings that cannot be recorded are in its report, and the next
+/// check finds them again.
 pub(crate) fn if_there_is_room<T: Default>(written: Result<T, ServerError>) -> Result<T, ServerError> {
     match written {
         Err(ServerError::Full { what }) => {

@@ -1,12 +1,13 @@
 //! Objects on the site that are lost or not as they were written, as far as a check found it: those of snapshots
 //! and manifests, and the ends of packs. Blobs in packs are in quarantine instead.
 //!
-//! Each has a row until a check finds it sound, it is written anew, or nothing needs it any more. Rows and the
-//! alarm change in one batch ([`Changes`]): it is up while there is any. Only what is known to be wrong gets here: a
-//! site that does not answer proves nothing. All calls block.
+//! Each has a row until a check finds it sound, it is rewritten, or no snapshot needs it any more. Rows and
+//! the alarm change in one batch ([`Changes`]): it is active while there is any row. Only proved damage is
+//! recorded here: a site that does not answer proves nothing. All calls block.
 //!
-//! Rows `damaged/<kind><id>` of the meta table. Beside them, rows `hurt/<snapshot id>` say of which snapshots a check
-//! found files that cannot be restored. They hold while anything is in quarantine, and raise no alarm of their own.
+//! Rows `damaged/<kind><id>` of the meta table. Beside them, rows `hurt/<snapshot id>` name the snapshots for
+//! which a check found files that cannot be restored. They are valid while any blob is quarantined, and raise
+//! no alarm of their own.
 
 use std::collections::BTreeMap;
 
@@ -150,13 +151,13 @@ pub(crate) fn note_hurt(store: &Store, id: SnapshotId, problem: Option<String>) 
     })
 }
 
-/// A snapshot is gone.
+/// A snapshot is purged.
 pub(crate) fn forget_hurt(batch: &mut Batch, id: SnapshotId) {
     batch.delete(Table::Meta, hurt_key(id));
 }
 
-/// Remembers, durably, what is wrong with an object, unless what it is of has gone meanwhile. What is known already
-/// changes nothing.
+/// Records, durably, the damage of an object, unless its owner was deleted meanwhile. Known damage changes
+/// nothing.
 pub(crate) fn note(store: &Store, object: Object, problem: &str) -> Result<(), ServerError> {
     let row = Row { problem: problem.to_owned(), found_ms: store.parts.clock.unix_ms() };
     store.exclusively(|| {
@@ -205,12 +206,12 @@ pub(crate) fn tidy(store: &Store) -> Result<Known, ServerError> {
     })
 }
 
-/// Changes of a batch to rows of damaged objects. Made and closed while nobody else changes such rows.
+/// Changes of a batch to rows of damaged objects. Made and closed while no other task changes such rows.
 #[derive(Default)]
 pub(crate) struct Changes(BTreeMap<Object, Option<Row>>);
 
 impl Changes {
-    /// An object is sound, or gone.
+    /// An object is sound, or deleted.
     pub(crate) fn delete(&mut self, object: Object) {
         self.0.insert(object, None);
     }

@@ -33,7 +33,7 @@ pub(crate) fn note(store: &Store, number: PackNumber) -> Result<(), ServerError>
     })
 }
 
-/// A pack is gone, or was found to be as it was written.
+/// A pack is deleted, or was found to be correct.
 pub(crate) fn forget(batch: &mut Batch, number: PackNumber) {
     batch.delete(Table::Meta, key(number));
 }

@@ -4,7 +4,8 @@ use crate::error::ServerError;
 use crate::index::{Batch, Table};
 use crate::store::Store;
 
-/// A number that grows with each batch that puts blobs in quarantine; gone once a walk has named all they hurt.
+/// A number that grows with each batch that quarantines blobs; deleted once a walk has named all affected
+/// snapshots.
 const WALK_KEY: &[u8] = b"hurt_due";
 
 /// A walk over all snapshots is due: says so in the batch by which it becomes due.
@@ -21,7 +22,8 @@ pub(crate) fn due(store: &Store) -> Result<Option<u64>, ServerError> {
     value.try_into().map(u64::from_le_bytes).map(Some).map_err(wrong)
 }
 
-/// A walk that began when `begun` was due has named all that is hurt, unless more became damaged meanwhile. Blocks.
+/// Records that a walk that began when `begun` was due has named all affected snapshots, unless more became
+/// damaged meanwhile. Blocks.
 pub(crate) fn walked(store: &Store, begun: Option<u64>) -> Result<(), ServerError> {
     store.exclusively(|| {
         if begun.is_none() || due(store)? != begun {

@@ -63,8 +63,8 @@ impl Step {
 #[non_exhaustive]
 #[expect(missing_docs, reason = "a variant's line covers its fields")]
 pub enum DurableError {
-    /// No space or quota left. The temporary file is gone and nothing changed: refuse the request
-    /// and keep serving reads.
+    /// No space or quota left. The temporary file is deleted and nothing changed: refuse the request and keep
+    /// serving reads.
     #[error("no space left: {} `{}`", step.describe(), path.display())]
     Full { step: Step, path: PathBuf, source: io::Error },
 
@@ -110,7 +110,7 @@ impl DurableError {
     }
 }
 
-/// Device errors, a file system gone read-only, and the two codes for "file system is corrupt".
+/// Device errors, a file system that became read-only, and the two codes for "file system is corrupt".
 fn is_broken(errno: Errno) -> bool {
     matches!(errno, Errno::IO | Errno::ROFS | Errno::NODEV | Errno::NXIO | Errno::UCLEAN | Errno::BADMSG)
 }

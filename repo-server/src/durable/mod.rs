@@ -48,7 +48,7 @@ pub enum Published {
 /// How a removal succeeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Removed {
-    /// The file was there and is gone.
+    /// The file existed and is deleted.
     Now,
     /// There was no such file.
     Before,
@@ -92,7 +92,7 @@ pub fn publish(
     }
 }
 
-/// Makes sure that the folder `name` exists in the folder `parent`, durably, also when it was there: whoever made it
+/// Makes sure that the folder `name` exists in the folder `parent`, durably, also if it existed: its maker
 /// may have died before that. The folder itself must exist up to `parent`.
 ///
 /// # Errors
@@ -111,7 +111,7 @@ pub fn make_folder(disk: &dyn Disk, parent: &Path, name: &FileName) -> Result<()
     target.sync_folder()
 }
 
-/// Makes the names in the folder `dir` durable, whoever made them.
+/// Makes the names in the folder `dir` durable, whichever process made them.
 ///
 /// # Errors
 /// [`DurableError::Fatal`] and [`DurableError::Failed`], as [`publish`].
@@ -151,7 +151,7 @@ pub fn settle_path(disk: &dyn Disk, dir: &Path) -> Result<(), DurableError> {
 /// Makes every file and folder at and below the folder `dir` durable, the deepest first. The name of `dir` itself
 /// is not.
 ///
-/// A file that vanishes meanwhile needs no sync. A symlink is no file of ours and is passed over.
+/// A file that vanishes meanwhile needs no sync. A symlink is not a file of the server and is skipped.
 ///
 /// # Errors
 /// [`DurableError::Fatal`] and [`DurableError::Failed`], as [`publish`].
@@ -199,7 +199,7 @@ pub fn remove(disk: &dyn Disk, dir: &Path, name: &FileName) -> Result<Removed, D
         Err(e) if e.kind() == io::ErrorKind::NotFound => Removed::Before,
         Err(e) => return Err(target.failed(Step::Remove, e)),
     };
-    // Also when the name was gone: whoever removed it may have died before this sync.
+    // Also if the name was missing: the process that removed it may have died before this sync.
     target.sync_folder()?;
     Ok(removed)
 }
@@ -266,8 +266,8 @@ impl Target<'_> {
         file.sync().map_err(|e| self.failed(Step::SyncTemporary, e))
     }
 
-    /// Removes the temporary file after a failure. If only this fails, the file stays until the
-    /// next sweep; it hurts nobody. An error that is fatal counts all the same.
+    /// Removes the temporary file after a failure. If only this fails, the file is harmless and stays until
+    /// the next sweep. A fatal error counts in any case.
     fn discard(&self, temporary: &TemporaryName) -> Result<(), DurableError> {
         match self.folder.remove(temporary.as_str()).map_err(|e| self.failed(Step::Remove, e)) {
             Err(e) if e.is_fatal() => Err(e),

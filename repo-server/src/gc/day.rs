@@ -47,16 +47,16 @@ impl Day {
         self.hours.iter().map(|hour| hour.gone_bytes).sum()
     }
 
-    /// Bytes that may still go.
+    /// Bytes that may still be deleted.
     pub(super) fn left(&self, totals: &Totals, settings: &GcSettings) -> u64 {
-        // The share is of what there was when the day began, or is now. Bytes of packs are the larger measure:
-        // a pack counts until the last of its blobs has gone.
+        // The share is of the bytes that were stored when the day began, or now. Bytes of packs are the
+        // larger measure: a pack counts until the last of its blobs is deleted.
         let began = self.hours.first().map_or(0, |hour| hour.stored_bytes);
         let share = settings.max_daily.of(began.max(totals.stored_bytes));
         share.max(settings.daily_floor_bytes).saturating_sub(self.gone())
     }
 
-    /// Adds what goes in a batch to that batch.
+    /// Adds the bytes that a batch deletes to that batch.
     pub(super) fn add(mut self, store: &Store, ledger: &mut Ledger<'_>, bytes: u64) {
         let now = store.parts.clock.unix_ms() / HOUR_MS;
         match self.hours.iter_mut().find(|hour| hour.hour == now) {

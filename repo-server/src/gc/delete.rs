@@ -1,4 +1,4 @@
-//! Doomed objects go from the site, by name.
+//! Deletes doomed objects from the site, by name.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -112,7 +112,7 @@ impl Run<'_> {
         self.store.blocking(move |store| take_off(store, &deleted)).await
     }
 
-    /// Deletes those of some doomed objects that are garbage still. Answers which are gone.
+    /// Deletes those of some doomed objects that are still garbage. Returns the deleted ones.
     async fn delete_garbage(
         &mut self,
         due: Vec<(DoomedKey, DoomedRow)>,
@@ -172,7 +172,7 @@ fn still_doomed(
     Ok(due.into_iter().zip(rows).filter(|(_, row)| row.is_some()).map(|(due, _)| due).collect())
 }
 
-/// The object of a row, and from when on it may go.
+/// The object of a row, and the time from which it may be deleted.
 pub(super) fn decode(row: &Row) -> Result<(DoomedKey, DoomedRow), ServerError> {
     let decoded = DoomedKey::decode(&row.key).zip(DoomedRow::decode(&row.value));
     decoded.ok_or_else(|| ServerError::Row { object: "a doomed object".to_owned() })

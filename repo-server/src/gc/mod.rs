@@ -1,9 +1,10 @@
 //! The collector: takes what nothing needs, beside everything else.
 //!
-//! A run goes: purge forgotten snapshots whose delay is over → drop idle pages → next epoch → drop idle
-//! chunks → repack thin packs → delete doomed objects. Each step works through a queue or a table in small
-//! batches, each of which leaves a whole repository, so a run may be cut anywhere and the next goes on. The
-//! queue holds what may be garbage, so a run costs what it frees. ADR 0014 says why nothing needed goes:
+//! Steps of a run: purge deleted snapshots whose delay is over → delete idle pages → next epoch → delete idle
+//! chunks → repack sparse packs → delete doomed objects. Each step works through a queue or a table in small
+//! batches, each of which leaves a consistent repository, so a run may be interrupted anywhere and the next
+//! continues. The queue holds possible garbage, so the cost of a run depends on the data that it frees. ADR
+//! 0014 explains why needed data is never deleted:
 //!
 //! | id | promise |
 //! |---|---|
@@ -86,7 +87,7 @@ enum Next {
     Stop,
 }
 
-/// Collects, or tells what it would. One run at a time.
+/// Collects, or plans a run. One run at a time.
 ///
 /// # Errors
 /// [`ServerError::Busy`] beside another run or an audit. [`ServerError::Refused`] while counts are known to
@@ -100,8 +101,8 @@ pub(crate) async fn run(
     run_as(server, request, progress, Tell::WhatIsHeld).await
 }
 
-/// Collects, with nobody there who wants to be told what open sessions hold back: telling costs a look at each
-/// row that a push in progress has sent.
+/// Collects without a report of the data that open sessions keep: that report costs a read of each row that a
+/// push in progress has sent.
 ///
 /// # Errors
 /// The errors of [`run`].
@@ -228,7 +229,7 @@ impl Run<'_> {
         Ok(self.server.blocking(look).await? == ClockState::Steady)
     }
 
-    /// Everything that may go has gone: the alarm about a large delete is over.
+    /// All permitted deletions are done: the alarm about a large delete is cleared.
     async fn over(&mut self) -> Result<(), ServerError> {
         self.store.blocking(|store| alarm::clear(store, AlarmCode::LargeDelete)).await
     }

@@ -72,8 +72,8 @@ impl Run<'_> {
         self.list_pinned().await
     }
 
-    /// Which rows would go. What snapshots leave behind in a run is idle since its epoch: any open session
-    /// holds it.
+    /// Rows that a run would delete. Rows that become idle in a run are idle since its epoch: any open
+    /// session keeps them.
     async fn plan_rows(&mut self, due: &[Snapshot]) -> Result<Freed, ServerError> {
         let before = self.server.sessions.oldest_start();
         let (mut freed, mut pages) = (Freed::default(), Vec::new());
@@ -199,15 +199,16 @@ impl Run<'_> {
     /// Never twice: the two kinds exclude each other, a number belongs to one pack for good, and keys are
     /// unique. At least once: an idle row has one of the two items ([`crate::catalog::ledger`]), whatever
     /// happened to it:
-    /// - added (`add_pack`): the item of its pack, of that epoch, which stays until its rows have gone;
+    /// - added (`add_pack`): the item of its pack, of that epoch, which exists until its rows are deleted;
     /// - without its last reference (`rest`) or revived (`revive`): an item of its own, of the present epoch. If its
     ///   pack is of this epoch too, the item of the pack leads to it as well;
     /// - moved by a repack (`move_to_pack`, `place`): an item of its own. The old pack's item finds it elsewhere,
     ///   and the new pack has none;
     /// - healed (`heal`): idle since the epoch of the new pack, whose item leads to it, beside an item of its own.
     ///
-    /// A pack whose directory cannot be read shows nothing, so what has an item of its own there is shown for that.
-    /// A row that changes while this goes on may be shown as it was, as it is, as both, or not at all.
+    /// A pack with an unreadable directory shows no rows, so rows with an item of their own are shown for
+    /// that. A row that changes meanwhile may be shown in its old state, in its new state, in both, or not at
+    /// all.
     pub(super) async fn for_each_idle_row(
         &mut self,
         since: Since,
@@ -238,7 +239,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// The next items, and where to go on.
+    /// The next items, and the position to continue from.
     async fn items(&self, range: KeyRange) -> Result<(Vec<IdleKey>, Option<KeyRange>), ServerError> {
         let read = move |store: &Arc<Store>| {
             let found = store.parts.index.scan(Table::Idle, &range, AT_ONCE)?;

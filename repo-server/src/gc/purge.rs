@@ -23,7 +23,7 @@ impl Run<'_> {
             (self.progress)(Phase::Purge, u64::try_from(self.report.purged.len()).unwrap_or(u64::MAX));
             match self.purge_one(&snapshot, mark).await {
                 Ok(()) => self.report.purged.push(snapshot.id),
-                // It was brought back a moment ago.
+                // It was undeleted a moment ago.
                 Err(ServerError::Index(IndexError::Precondition { .. })) => {}
                 Err(
                     error @ (ServerError::Damaged { .. }
@@ -39,7 +39,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// The snapshots that are going, and may go in this run.
+    /// The deleted snapshots that may be purged in this run.
     pub(super) async fn due_snapshots(&self) -> Result<Vec<(Snapshot, MarkRow)>, ServerError> {
         let (delays, now) = (self.request.delays, self.now_ms);
         let due = move |store: &Arc<Store>| {

@@ -1,4 +1,4 @@
-//! Thin packs: what is left of them goes into new packs, as it is.
+//! Sparse packs: their live blobs are copied to new packs unchanged.
 //!
 //! A pack is thin when little of it is still in use; small packs are merged once there are many, and packs that
 //! are not as they were written are left for new ones, however much of them is in use. A blob does
@@ -28,11 +28,11 @@ use crate::store::{Store, share_out};
 
 /// Packs of less than this share of a full one are small…
 const SMALL: usize = 8;
-/// …and merged when there are so many of one domain and kind: each byte is copied a few times in its life.
+/// …and merged when there are this many of one domain and kind: each byte is copied a few times in its life.
 const MANY_SMALL: usize = 16;
 /// Small packs that one run merges at most.
 const SMALL_AT_ONCE: usize = 1000;
-/// Rows of packs that a thread looks at in one go.
+/// Rows of packs that a thread reads at once.
 const PACKS_OF_A_PART: u32 = 8192;
 /// Blobs of one new pack: its rows change in one batch.
 const MAX_BLOBS: usize = 50_000;
@@ -126,7 +126,7 @@ impl Run<'_> {
         Next::Stop
     }
 
-    /// Copies what is left of a pack. A pack that cannot be read as it was written stays.
+    /// Copies the live blobs of a pack. A pack that cannot be read correctly is kept.
     async fn copy(
         &mut self,
         mut copying: Copying,
@@ -138,7 +138,7 @@ impl Run<'_> {
             && error.is_of_stored()
         {
             self.problem(thin.row.id, error);
-            // Which of its blobs it was is in quarantine then, and the others can go.
+            // The affected blob is quarantined then, and the others can be copied.
             let ids = entries.iter().map(|entry| (entry.id, entry.plain_len)).collect();
             pack::find_damage(&self.store, &copying.domain, ids).await?;
             copies = read_live(&self.store, &copying.domain, &thin, entries).await;
@@ -280,8 +280,8 @@ fn is_lost(error: &ServerError) -> bool {
     )
 }
 
-/// The rows of sound blobs in packs, of which each has so many rows in all. A pack whose every blob is in
-/// quarantine is left out; the index is looked through only if there is another.
+/// The rows of sound blobs in packs, with the number of rows that each pack has in all. A pack whose blobs
+/// are all quarantined is skipped; the index is read only if there is another.
 fn sound_rows(
     store: &Store,
     mut packs: BTreeMap<PackNumber, u32>,

@@ -1,4 +1,4 @@
-//! Idle rows go, oldest first.
+//! Deletes idle rows, oldest first.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -25,8 +25,9 @@ use crate::store::Store;
 const ROWS_AT_ONCE: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 const PACKS_AT_ONCE: NonZeroUsize = NonZeroUsize::new(4).unwrap();
 
-/// Rows that one batch touches: as many as the pack that had them counted. Each weighs 490 bytes at most, if it
-/// was damaged and a pack goes with it. Nobody else counts while it is applied; rows that are looked up together cost less.
+/// Most rows changed by one batch: as many as the pack that had them counted. Each weighs 490 bytes at most,
+/// if it was damaged and a pack is deleted with it. The writer lock is held while the batch is applied; rows
+/// that are read together cost less.
 const BATCH_ROWS: usize = 100_000;
 
 /// One step of a batch.
@@ -59,7 +60,7 @@ struct Swept {
     pages: Amount,
     chunks: Amount,
     dead_packs: Amount,
-    /// More would have gone in a day than may.
+    /// True if the daily deletion limit would be exceeded.
     is_too_much: bool,
 }
 
@@ -98,7 +99,8 @@ impl Run<'_> {
         Ok(Next::GoOn)
     }
 
-    /// The next items that no open session holds, and where to go on; nowhere once one is held.
+    /// The next items that no open session keeps, and the position to continue from; none once an item is
+    /// kept.
     async fn ripe_items(
         &self,
         run: IdleKind,
@@ -184,7 +186,7 @@ impl Run<'_> {
         Ok(entries.map(drop).chain([Step::Done(item)]).collect())
     }
 
-    /// Steps for some pages of a pack. A page of which it is not known what it refers to stays.
+    /// Steps for some pages of a pack. A page with unknown references is kept.
     fn steps_of_pages(&mut self, found: Option<Found>) -> Result<Vec<Step>, ServerError> {
         let Some(Found { pack, pages, references }) = found else { return Ok(Vec::new()) };
         let mut known = match references {
@@ -327,7 +329,7 @@ async fn rows_of(store: &Arc<Store>, items: &[IdleKey]) -> Result<Vec<Option<Chu
     store.blocking(look_up).await
 }
 
-/// Bytes that may go today still.
+/// Bytes that may still be deleted today.
 fn left_today(store: &Store, day: &Day, large: LargeDelete) -> Result<u64, ServerError> {
     match large {
         LargeDelete::Refuse => Ok(day.left(&store.totals()?, &store.parts.upkeep.gc)),
@@ -335,9 +337,9 @@ fn left_today(store: &Store, day: &Day, large: LargeDelete) -> Result<u64, Serve
     }
 }
 
-/// One batch: drops rows that are idle since the epoch of their step, which is before the start of every
-/// open session (G1, G2). While no session is open, that holds for the chunks that lose their last page in
-/// this batch as well: they go with it.
+/// One batch: deletes rows that are idle since the epoch of their step, which is before the start of every
+/// open session (G1, G2). While no session is open, that is true for the chunks that lose their last page in
+/// this batch as well: they are deleted with it.
 fn drop_rows(server: &Server, steps: &[Step], large: LargeDelete) -> Result<Swept, ServerError> {
     let store = &server.store;
     store.account(|ledger| {

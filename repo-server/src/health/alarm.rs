@@ -18,9 +18,9 @@ use crate::time::{later, rfc3339};
 /// Conditions that raise an alarm. The code is stable, for programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AlarmCode {
-    /// Counts of references are not what a mark gives: nothing is collected until they are mended.
+    /// Reference counts differ from a recount: garbage collection is blocked until they are repaired.
     CountsDiffer,
-    /// The server's clock jumped: retention rests until somebody says that it is right.
+    /// The clock jumped. Retention is suspended until an operator accepts the time (`forget --accept-clock`).
     ClockJumped,
     /// Stored bytes are not what was written.
     DamagedBlobs,
@@ -28,7 +28,7 @@ pub(crate) enum AlarmCode {
     DamagedObjects,
     /// Little space is left.
     LowSpace,
-    /// More would go than may go in a day.
+    /// The daily deletion limit is reached.
     LargeDelete,
     /// The site holds acknowledged snapshots that the index does not know: nothing is taken by it.
     IndexBehind,
@@ -235,7 +235,7 @@ pub(crate) fn set(
     })
 }
 
-/// Takes an alarm down, durably. One that is not up stays so. Blocks.
+/// Clears an alarm, durably. An alarm that is not active is unaffected. Blocks.
 pub(crate) fn clear(store: &Store, code: AlarmCode) -> Result<(), ServerError> {
     let mut batch = Batch::new();
     clear_in(store, &mut batch, code)?;

@@ -1,5 +1,5 @@
-//! Notices that the wall clock jumped. Retention goes by that clock, so it rests from then on, until
-//! somebody says that the clock is right.
+//! Detects jumps of the wall clock. Retention depends on that clock, so it is suspended from then on, until
+//! an operator accepts the clock as correct.
 //!
 //! - While the process runs, a look expects the wall clock to have moved since the last look by what the
 //!   monotonic clock has. More than an hour off, either way, is a jump.

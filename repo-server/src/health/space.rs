@@ -62,11 +62,11 @@ fn show(store: &Store, short: Option<&(&Disk, Room)>) -> Result<(), ServerError>
     Ok(())
 }
 
-/// Gives the room of each nearly full disk's ballast to a collector, and returns how many bytes that is. 0 if there
-/// is room enough, or no ballast that could be deleted. A name is gone for good when this returns. Blocks.
+/// Releases the space of each nearly full disk's ballast for a collector, and returns its bytes. 0 if there
+/// is enough space, or no ballast that could be deleted. The deletion is durable when this returns. Blocks.
 ///
 /// # Errors
-/// [`ServerError::Halted`] if a disk failed in a way that makes it unsafe to go on.
+/// [`ServerError::Halted`] if a disk failed in a way that makes it unsafe to continue.
 pub fn release_ballast(store: &Store) -> Result<u64, ServerError> {
     store.parts.space.release_ballast().map_err(|error| {
         store.halt(&error);
@@ -89,8 +89,8 @@ pub(crate) fn with_ballast<T>(
     }
 }
 
-/// Makes the ballast of each disk as long as it should be and as there is room for, and returns how long they are. One
-/// that cannot be made is told in the log: all else works without. Blocks.
+/// Makes the ballast of each disk as long as it should be and as the space allows, and returns the total
+/// length. A failure is only logged. Blocks.
 pub fn restore_ballast(store: &Store) -> u64 {
     store.parts.space.restore_ballast()
 }

@@ -1,4 +1,4 @@
-//! Audits, told line by line while they run. What was mended is right whether anybody listens or not.
+//! Audits, reported line by line while they run. Repairs are kept even if the client is gone.
 
 use std::sync::Arc;
 

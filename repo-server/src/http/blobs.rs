@@ -1,7 +1,7 @@
 //! Ids asked for and blobs sent in a session.
 //!
-//! A body of frames is read as it comes: groups of about a megabyte go to compute threads, and only
-//! a few groups are in memory at once. A full pack stops the reading until the site takes it.
+//! A body of frames is read in pieces: groups of about a megabyte are processed by compute threads, and only
+//! a few groups are in memory at once. A full pack pauses the reading until the site has stored it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

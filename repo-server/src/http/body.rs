@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::error::ServerError;
 use crate::store::{Budget, Reserved};
 
-/// A client that sends nothing for so long is gone, or holds a connection on purpose.
+/// Time after which a client that sends nothing counts as gone.
 const STALLED: Duration = Duration::from_secs(60);
 
 /// Slowest body: after the first minute, a client that sends less on average is dropped.

@@ -1,4 +1,5 @@
-//! Paths and queries of requests. What cannot be read is told as all errors are, not in the words of a library.
+//! Paths and queries of requests. Invalid ones are reported like all other errors, not in the words of a
+//! library.
 
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{FromRequestParts, Path as AnyPath, Query as AnyQuery};

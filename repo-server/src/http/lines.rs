@@ -1,4 +1,4 @@
-//! Answers that are told line by line while the work goes on: newline-delimited JSON.
+//! Answers that are sent line by line during the work: newline-delimited JSON.
 
 use axum::body::Body;
 use axum::response::Response;
@@ -8,7 +8,7 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-/// Lines that may wait for a slow reader; the work goes on without telling it more.
+/// Lines that may wait for a slow reader; further lines are dropped.
 const LINES: usize = 16;
 
 /// Tells of work in progress.
@@ -21,19 +21,19 @@ impl Teller {
         let _ = self.0.try_send(line(event));
     }
 
-    /// Returns once the reader has gone.
+    /// Returns once the reader is gone.
     pub(super) async fn nobody_listens(&self) {
         self.0.closed().await;
     }
 
     /// Tells the end.
     pub(super) async fn end(&self, event: &impl Serialize) {
-        // The reader may be gone; the work has nobody else to tell.
+        // The reader may be gone; nobody else needs the line.
         let _ = self.0.send(line(event)).await;
     }
 }
 
-/// An answer whose lines `work` tells. The work goes on to its end even if the reader leaves.
+/// An answer whose lines `work` sends. The work is completed even if the reader leaves.
 pub(super) fn answer<W: Future<Output = ()> + Send + 'static>(work: impl FnOnce(Teller) -> W) -> Response {
     let (lines, mut receiver) = mpsc::channel::<Bytes>(LINES);
     tokio::spawn(work(Teller(lines)));

@@ -1,4 +1,5 @@
-//! A stream whose writes have a time limit: nobody holds an answer in memory by not reading it. It counts its bytes.
+//! A stream whose writes have a time limit, so that a client that does not read cannot keep an answer in
+//! memory. It counts its bytes.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -12,7 +13,7 @@ use tokio::time::Sleep;
 
 use crate::server::Done;
 
-/// A stream of which a write fails that makes no progress for `patience`.
+/// A stream whose write fails if it makes no progress for `patience`.
 pub(super) struct Patient<S> {
     stream: S,
     patience: Duration,

@@ -1,6 +1,6 @@
-//! Places for connections. One that has not shown the token is a stranger, and strangers have few places of their
-//! own: when these are taken, the stranger that has been here longest goes, so that nobody without the token can
-//! keep those out who have it.
+//! Places for connections. A connection that has not sent the token is a stranger, and strangers have a few
+//! places of their own: when these are taken, the oldest stranger is closed, so that clients without the
+//! token cannot block those that have it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -43,7 +43,7 @@ impl Places {
         Arc::new(Self { guests, strangers: Mutex::default(), most_strangers })
     }
 
-    /// A place for a stranger. If all are taken, the oldest stranger must go.
+    /// A place for a stranger. If all are taken, the oldest stranger is closed.
     pub(super) fn enter(self: &Arc<Self>) -> Place {
         let must_go = Arc::new(Notify::new());
         let mut strangers = lock(&self.strangers);
@@ -58,7 +58,7 @@ impl Places {
         Place(Arc::new(Taken { places: Arc::clone(self), number, must_go, guest: Mutex::default() }))
     }
 
-    /// All strangers must go: the server stops.
+    /// Closes all strangers: the server stops.
     pub(super) fn dismiss_strangers(&self) {
         for stranger in std::mem::take(&mut lock(&self.strangers).here).into_values() {
             stranger.notify_one();
@@ -90,7 +90,7 @@ impl Place {
     /// Returns once the connection must make room for another stranger.
     pub(super) async fn must_go(&self) {
         self.0.must_go.notified().await;
-        // One that was welcomed at the very moment when it was to go stays.
+        // A stranger that sent the token at the moment of its closing is kept.
         if lock(&self.0.guest).is_some() {
             std::future::pending::<()>().await;
         }

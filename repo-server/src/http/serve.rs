@@ -36,8 +36,8 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// `configured` connections of those who have the token, or fewer if the process may not open so many files.
-    /// Raises the limit of open files as far as the system lets this process.
+    /// Limits for `configured` connections with the token, or fewer if the process may not open enough files.
+    /// Raises the limit of open files as far as the system allows.
     pub fn within_descriptors(configured: usize) -> Self {
         let descriptors = most_descriptors();
         let strangers = u64::try_from(STRANGERS).unwrap_or(u64::MAX);
@@ -58,7 +58,7 @@ impl Limits {
 fn most_descriptors() -> u64 {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    // Refused, the limit stays as it was.
+    // If this fails, the limit is unchanged.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
     getrlimit(Resource::Nofile).current.or(current).unwrap_or(u64::MAX)
 }

@@ -63,8 +63,9 @@ pub(super) async fn list(State(app): State<App>) -> Answer<wire::OpenSessions> {
     respond::json(wire::OpenSessions { sessions })
 }
 
-/// A manifest that is there now is counted, and what is uncounted from here on stays while the session is
-/// open (G3). Damaged blobs of the cluster are to be sent again, so then nothing is taken for granted.
+/// The pages of an existing manifest are counted, and pages that lose their count from now on are kept while
+/// the session is open (G3). If the cluster has damaged blobs, they must be sent again, so the saved state
+/// cannot be used.
 fn base_state(
     server: &Server,
     cluster: &ClusterName,
@@ -104,7 +105,8 @@ pub(super) async fn commit(
     let id: SessionId = parse(&id)?;
     let smaller = if asked.accept_smaller { Smaller::Meant } else { Smaller::Suspect };
     let limit = u64::try_from(format_spec::manifest::MAX_MANIFEST_LEN).expect("a length fits in 64 bits");
-    // Before the body: nobody without a session makes the server hold a manifest.
+    // This check comes before the body, so that a client without a session cannot make the server hold a
+    // manifest.
     app.server.blocking(move |server| session::check_known(&server.sessions, id)).await?;
     let Whole { bytes, reserved } =
         body::whole(request, limit, &app.server.memory.bodies, Cost::Decoded).await?;
@@ -123,7 +125,7 @@ pub(super) async fn commit(
     })
 }
 
-/// Tells the log of a commit; `age` is that of its session, which a restart of the server begins anew.
+/// Logs a commit; `age` is that of its session, which restarts with the server.
 fn log(snapshot: &Snapshot, age: Option<Duration>) {
     let sum = |of: fn(&Totals) -> u64| snapshot.manifests.iter().map(|share| of(&share.totals)).sum::<u64>();
     let sent: u64 = snapshot.manifests.iter().filter_map(|share| Some(share.push.as_ref()?.bytes_sent)).sum();

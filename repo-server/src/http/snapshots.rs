@@ -19,7 +19,7 @@ use crate::pack::{self, Blob};
 use crate::server::Server;
 use crate::snapshot::{self, Cursor, ListPlace, PartLimit};
 
-/// Texts, so that what is wrong with one is told as all errors are.
+/// Fields as texts, so that an invalid one is reported like all other errors.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ListPart {
@@ -75,7 +75,7 @@ pub(super) async fn manifest(State(app): State<App>, Path((id, node)): Path<(Str
     Ok(octets(snapshot::manifest(&app.server.store, id, &node).await?))
 }
 
-/// Texts, so that what is wrong with one is told as all errors are.
+/// Fields as texts, so that an invalid one is reported like all other errors.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Part {

@@ -1,4 +1,4 @@
-//! Checks, told line by line while they run. A check ends when nobody listens to it any more.
+//! Checks, reported line by line while they run. A check ends when its client is gone.
 
 use axum::extract::{Request, State};
 use format_spec::wire::{VerifyEvent, VerifyRequest};
@@ -28,4 +28,31 @@ pub(super) async fn verify(State(app): State<App>, request: Request) -> Reply {
         };
         teller.end(&last).await;
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::response::IntoResponse;
+    use hyper::StatusCode;
+
+    use super::*;
+    use crate::http::Token;
+    use crate::lease::TEST;
+    use crate::store::Parts;
+
+    /// Each check takes memory for all that it knows.
+    #[tokio::test]
+    async fn one_check_runs_at_a_time() {
+        let server = Parts::default().serve();
+        let app = App { server, token: Token::new("t") };
+        let ask = || verify(State(app.clone()), Request::new(Body::from(r#"{"level":"index"}"#)));
+        let status = |reply: Reply| reply.into_response().status();
+        let running = app.server.leases.try_acquire::<Checking>(TEST).unwrap();
+
+        assert_eq!(status(ask().await), StatusCode::CONFLICT);
+
+        drop(running);
+        assert_eq!(status(ask().await), StatusCode::OK);
+    }
 }

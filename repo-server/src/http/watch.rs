@@ -1,4 +1,4 @@
-//! For whoever watches the server: whether it takes pushes, and its figures in the text format of Prometheus.
+//! Monitoring of the server: readiness for pushes, and figures in the text format of Prometheus.
 //!
 //! Names and labels are stable, and listed in `docs/operations.md`. No id is a label: the number of lines depends on
 //! series and alarms, and not on snapshots.

@@ -1,8 +1,8 @@
 //! The default engine: a log-structured merge tree for each table, with one journal for all.
 //!
 //! Additions around the engine, and their reasons (fjall 3.1.13, read in its source):
-//! - Every read goes through a snapshot that was taken while no commit ran. fjall's own newest snapshot can
-//!   show half of a batch: work in the background moves the number up to which rows are visible.
+//! - Every read uses a snapshot that was taken while no commit ran. fjall's own newest snapshot can show half
+//!   of a batch: work in the background raises the number up to which rows are visible.
 //! - We decide when rows in memory are written out, and then do so for all tables at once. Left to fjall,
 //!   a table that is rarely written keeps every journal since its last row, because that row is in memory
 //!   only; and a commit that waits for the disk waits for ever if the thread that writes has failed.
@@ -58,7 +58,7 @@ pub(super) struct FjallIndex {
     order: Keyspace,
     db: Database,
     space: Space,
-    /// Dropped last: the folder is free when the database has let go of it.
+    /// Dropped last: the folder is free when the database has closed it.
     _folder: Folder,
 }
 
@@ -137,7 +137,7 @@ impl FjallIndex {
             if buffered <= WRITE_OUT_BYTES || self.write_out()? == Queue::Empty || buffered <= WAIT_BYTES {
                 return Ok(());
             }
-            // Fails if the thread in the background has: then nobody will write them.
+            // Fails if the thread in the background has failed: then the rows would never be written.
             self.db.persist(PersistMode::Buffer)?;
             #[expect(clippy::disallowed_methods, reason = "fjall has no call that waits for this")]
             std::thread::sleep(WAIT_POLL);
@@ -267,7 +267,7 @@ fn open_database(data: &Path) -> Result<Opened, ::fjall::Error> {
 /// every look-up of an absent key from memory.
 fn options() -> KeyspaceCreateOptions {
     KeyspaceCreateOptions::default()
-        // Never by itself: see `FjallIndex::write_out`.
+        // Never automatically: see `FjallIndex::write_out`.
         .max_memtable_size(u64::MAX)
         // Hashes do not compress.
         .data_block_compression_policy(CompressionPolicy::disabled())

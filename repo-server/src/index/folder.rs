@@ -49,12 +49,12 @@ pub(crate) enum Missing {
 pub(super) struct Folder {
     dir: PathBuf,
     disk: Arc<dyn Disk>,
-    /// The lock goes with the last copy of this file descriptor, however the process ends.
+    /// The lock ends with the last copy of this file descriptor, however the process ends.
     _lock: File,
 }
 
-/// Locks a file that nobody else has locked. A lock may outlive its holder for a moment: a child that the process
-/// starts has all its files from the fork to the exec.
+/// Locks a file that no other process has locked. A lock may outlive its holder for a moment: a child process
+/// has all its files from the fork to the exec.
 pub(crate) fn lock_patiently(file: &File) -> Result<(), Errno> {
     for _ in 0..LOCK_LOOKS {
         match flock(file, FlockOperation::NonBlockingLockExclusive) {
@@ -103,7 +103,7 @@ impl Folder {
         } else {
             self.create(engine, &database, create)?;
         }
-        // Also when it was there: whoever made it may have died before this.
+        // Also if the folder existed: its maker may have died before this.
         durable::sync_folder(self.disk.as_ref(), &self.dir)?;
         if let Some(above) = self.dir.parent() {
             durable::settle_folder(self.disk.as_ref(), above)?;
@@ -157,7 +157,8 @@ impl Folder {
     }
 }
 
-/// Removes what an index consists of, durably, and leaves the folder. An index is gone or whole, wherever this is cut.
+/// Removes the files of an index, durably, and leaves the folder. After an interruption the index is gone or
+/// whole.
 pub(super) fn discard(disk: Arc<dyn Disk>, dir: &Path) -> Result<(), OpenError> {
     if !exists(dir)? {
         return Ok(());

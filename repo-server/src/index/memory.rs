@@ -9,8 +9,8 @@ use super::{Index, IndexError, KeyRange, Row, Rows, Table};
 
 /// An index that lives as long as its handles.
 ///
-/// Clones share the rows, so dropping one handle and going on with a clone is what closing and
-/// opening again is to an index on disk. Nothing survives the process.
+/// Clones share the rows: dropping one handle and using a clone corresponds to closing and opening an index
+/// on disk. Nothing survives the process.
 #[derive(Debug, Clone, Default)]
 pub struct MemoryIndex(Arc<RwLock<Stored>>);
 

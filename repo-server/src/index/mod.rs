@@ -51,7 +51,7 @@ use crate::durable::{Disk, RealDisk};
 pub enum Table {
     /// Where each chunk lies, and how often it is referred to.
     Chunk,
-    /// Packs and their state on each site.
+    /// Packs, by number: id, lengths, kind and live blobs.
     Pack,
     /// Snapshots and their state.
     Snapshot,
@@ -208,7 +208,7 @@ pub fn open_existing(engine: Engine, dir: &Path) -> Result<Arc<dyn Index>, OpenE
     open_on(Arc::new(RealDisk), engine, dir, Missing::Refuse)
 }
 
-/// Removes the index in `dir`, whatever its state, for good. An index that is in use stays.
+/// Removes the index in `dir`, whatever its state, for good. An index that is in use is kept.
 ///
 /// # Errors
 /// [`OpenError::InUse`], [`OpenError::Io`], [`OpenError::Durable`].

@@ -37,7 +37,7 @@ const SEGMENT_BYTES: usize = 8 << 20;
 /// Changes of a batch for each pass that frees what they replaced.
 const CHANGES_PER_PASS: usize = 32;
 
-/// Looks at whether a closed database has let go of its file, before that is given up.
+/// Checks for a closed database's file lock before it gives up.
 const CLOSING_PASSES: usize = 10_000;
 
 /// An index in a sled database.
@@ -50,7 +50,7 @@ pub(super) struct SledIndex {
     /// sled's file, to be synced: its length grows, and it is the only one that rows are in.
     file: Mutex<Box<dyn DiskFile>>,
     space: Space,
-    /// Dropped last: the folder is free when the database has let go of it.
+    /// Dropped last: the folder is free when the database has closed it.
     _folder: Folder,
 }
 
@@ -115,7 +115,7 @@ impl SledIndex {
         }
         self.db.apply_batch(writes).map_err(IndexError::commit)?;
         self.db.flush().map_err(IndexError::commit)?;
-        // Commits come one after the other, so nobody is in the middle of a sync.
+        // Commits come one after the other, so no sync is in progress.
         let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         file.sync().map_err(IndexError::commit)
     }
@@ -130,7 +130,7 @@ fn free_replaced(changes: usize) {
     }
 }
 
-/// Waits until a closed sled database has let go of its file, which it does some time later.
+/// Waits until a closed sled database has closed its file, which it does some time later.
 struct Closing(File);
 
 impl Drop for Closing {

@@ -12,8 +12,8 @@ const RESERVE_MAX: u64 = 4 << 30;
 
 /// Guards the room on the disk that holds an index.
 ///
-/// An engine that hits a full disk stops for good: the write that failed cannot be retried. Refused
-/// here, a commit costs nothing, reads go on, and commits are taken again once there is room.
+/// An engine that hits a full disk stops for good: the failed write cannot be retried. A commit that is
+/// refused here costs nothing, reads continue, and commits are accepted again once there is space.
 pub(super) struct Space {
     dir: PathBuf,
     reserve_min: u64,

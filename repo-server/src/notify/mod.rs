@@ -1,13 +1,13 @@
 //! Notices: alarms on their way to people, by a command, a webhook, or both.
 //!
-//! Each channel has a loop of its own, which compares the alarms that are up with those that it has told, and tells the
-//! difference: an alarm once when it is up, again each `repeat_every` while it stays up and nobody has acknowledged it,
-//! and once when it is over. What was told is a row in the index, written after the delivery: an alarm that was raised
-//! before a crash is told after it, and a notice whose row a crash prevented is told twice. Nothing that serves waits
-//! for any of this.
+//! Each channel has a loop of its own, which compares the active alarms with those that it has reported, and
+//! reports the difference: an alarm once when it is raised, again after each `repeat_every` while it is
+//! active and not acknowledged, and once when it is cleared. A delivered notice is a row in the index,
+//! written after the delivery: an alarm that was raised before a crash is reported after it, and a notice
+//! whose row a crash prevented is delivered twice. Requests never wait for notices.
 //!
-//! A delivery that fails is tried again after a pause that grows to an hour. While it fails, the alarm
-//! `notify_failing` is up, which the other channel tells.
+//! A failed delivery is retried after a pause that grows to an hour. While it fails, the alarm
+//! `notify_failing` is active, which the other channel reports.
 
 mod command;
 mod webhook;
@@ -120,7 +120,7 @@ struct Told {
     told_ms: u64,
 }
 
-/// News of an alarm that is to be told.
+/// A notice of an alarm that is due.
 #[derive(Debug, PartialEq, Eq)]
 struct News {
     event: Event,

@@ -208,7 +208,7 @@ fn configure(world: &World, script: &Path) {
 }
 
 fn write_script(path: &Path, text: &str) {
-    // Written by another name and renamed: nobody runs a file that is open for writing.
+    // Written under another name and renamed, because a file that is open for writing cannot be run.
     let new = path.with_extension("new");
     std::fs::write(&new, format!("#!/bin/sh\n{text}\n")).unwrap();
     std::fs::set_permissions(&new, PermissionsExt::from_mode(0o700)).unwrap();

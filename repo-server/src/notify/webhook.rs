@@ -15,7 +15,7 @@ const ANSWER: u64 = 1024;
 /// Posts the notice. Delivered means answered with a status of 200 to 299.
 ///
 /// # Errors
-/// [`Undelivered`] if nobody answers, not in time, or with another status.
+/// [`Undelivered`] if there is no answer, not in time, or with another status.
 pub(super) async fn post(
     webhook: &Webhook,
     within: Duration,

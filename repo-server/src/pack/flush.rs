@@ -1,4 +1,4 @@
-//! Full packs leave their domain, and those who wait for them are told what became of them.
+//! Full packs leave their domain, and the requests that wait for them learn the outcome.
 
 use std::sync::Arc;
 

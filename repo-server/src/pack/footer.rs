@@ -34,8 +34,8 @@ pub(crate) async fn directory_of(
 /// Directory of a pack of `len` bytes. The footer is authenticated; the rest of the pack is not looked at.
 ///
 /// # Errors
-/// [`ServerError::Damaged`] if header or footer are not as they were written, [`ServerError::Site`] if they
-/// could not be read. [`unreadable`] tells what stays so from what may work later.
+/// [`ServerError::Damaged`] if header or footer differ from the written ones, [`ServerError::Site`] if they
+/// could not be read. [`unreadable`] distinguishes lasting errors from those that a retry may fix.
 pub(crate) async fn read_directory(store: &Store, id: &PackId, len: u64) -> Result<Directory, ServerError> {
     let damaged = |source| ServerError::Damaged { object: id.to_string(), source };
     let short = || damaged(FormatError::Malformed { what: "pack", why: "too short".to_owned() });

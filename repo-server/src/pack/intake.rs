@@ -32,8 +32,8 @@ pub(crate) fn have(domain: &OpenDomain, start: Epoch, ids: &[ChunkId]) -> Result
     Ok(waiting.into_iter().zip(here).map(held).collect())
 }
 
-/// Which of `ids` have a sound row of the domain, which stays while the session is open that began at
-/// `start`: it is counted, or idle since then at the earliest, or is made so now.
+/// Which of `ids` have a sound row of the domain that is kept while the session is open that began at
+/// `start`: it is counted, or idle since then at the earliest, or its idle epoch is reset now.
 fn pinned(domain: &OpenDomain, start: Epoch, ids: &[ChunkId]) -> Result<Vec<bool>, ServerError> {
     let rows = domain.store().chunk_rows_of(&domain.keys, ids)?;
     let mut here: Vec<bool> =

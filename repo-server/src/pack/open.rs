@@ -114,7 +114,7 @@ impl OpenDomains {
         domain
     }
 
-    /// Drops those of clusters that nobody uses and that hold nothing: the next to ask makes them again.
+    /// Drops domains that are not in use and hold no data: the next request makes them again.
     pub(crate) fn drop_idle(&self) {
         lock(&self.domains).retain(|_, domain| Arc::strong_count(domain) > 1 || !domain.is_empty());
     }
@@ -181,7 +181,7 @@ impl OpenDomain {
         lock(&self.promises).ask(session, ids, now)
     }
 
-    /// The blobs with these ids are here: nobody needs to send them any more.
+    /// The blobs with these ids are stored: they need not be sent any more.
     pub(crate) fn arrived<'a>(&self, ids: impl IntoIterator<Item = &'a ChunkId>) {
         let mut promises = lock(&self.promises);
         for id in ids {
@@ -204,8 +204,8 @@ impl OpenDomain {
         lock(&self.promises).release(session);
     }
 
-    /// Which of `ids` are chunks that wait in packs. A page that waits is not told of: if the session that sent
-    /// it ends, the chunks that it refers to may go, and then it gets no row (X7).
+    /// Which of `ids` are chunks that wait in packs. A waiting page is not reported: if the session that sent
+    /// it ends, the chunks that it refers to may be deleted, and then it gets no row (X7).
     pub(crate) fn waiting_chunks(&self, ids: &[ChunkId]) -> Vec<bool> {
         let open = lock(&self.open);
         ids.iter().map(|id| open.waiting.get(id) == Some(&BlobKind::Chunk)).collect()

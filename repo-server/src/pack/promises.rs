@@ -1,4 +1,4 @@
-//! Promises: which session of a domain is going to send which chunk.
+//! Promises: which session of a domain will send which chunk.
 //!
 //! Chunks that two nodes of a cluster lack at once cross the network once: the first session that asks is
 //! told to send them, the others that they are coming (L5). A promise is a lease per chunk, and each promised
@@ -105,7 +105,7 @@ impl Promises {
         self.of.is_empty()
     }
 
-    /// The chunk is here: whoever promised it need not send it any more.
+    /// The chunk is stored: its promise ends.
     pub(super) fn arrived(&mut self, id: &ChunkId) {
         self.of.remove(id);
     }

@@ -20,7 +20,7 @@ const PUBLISHING: usize = 3;
 pub(super) struct Outbox {
     pub(super) store: Arc<Store>,
     in_flight: InFlight,
-    /// At most so many packs are on their way.
+    /// Limits the number of packs in transfer.
     publishing: Semaphore,
 }
 

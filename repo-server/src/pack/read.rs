@@ -64,7 +64,7 @@ async fn read_within(
 ) -> Result<(Vec<Blob>, Option<Reserved>), ServerError> {
     for attempt in 1..=ATTEMPTS {
         match read_once(store, domain, ids.clone(), budget).await {
-            // A pack that was repacked may go between the look at the rows and the read.
+            // A repacked pack may be deleted between the read of the rows and the read of the pack.
             Err(ServerError::Row { .. }) if attempt < ATTEMPTS => {}
             Ok(Reading { blobs, unread, reserved }) if unread.is_empty() => return Ok((blobs, reserved)),
             Ok(Reading { unread, .. }) if attempt < ATTEMPTS && unread.iter().any(is_missing) => {}
@@ -167,7 +167,8 @@ async fn read_once(
     Ok(reading)
 }
 
-fn len_of(reads: &[Read]) -> u64 {
+/// Bytes that these reads bring into memory.
+pub(super) fn len_of(reads: &[Read]) -> u64 {
     reads.iter().map(|read| read.range.end - read.range.start).sum()
 }
 

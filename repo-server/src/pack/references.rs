@@ -12,7 +12,7 @@ use bytes::Bytes;
 use format_spec::blob::{BlobInfo, Decompressor};
 use format_spec::{ChunkId, FormatError, page};
 
-use super::read::{GAP, Read, fetch, plan};
+use super::read::{GAP, Read, fetch, len_of, plan};
 use super::{directory_of, find_damage, unreadable};
 use crate::defects;
 use crate::defects::objects::Object;
@@ -22,8 +22,11 @@ use crate::site::SiteError;
 use crate::store::Domain;
 use crate::store::Store;
 
-/// Reads of one pack at most. Pages that lie far apart are read with what lies between them.
+/// Reads of one pack that are few enough. Pages that lie far apart are read with what lies between them.
 const MOST_READS: usize = 32;
+
+/// Bytes of one pack that may be in memory for the sake of fewer reads.
+const MOST_BYTES: u64 = 16 << 20;
 
 /// Pages are read themselves if they are not more than this part of the footer.
 const PART_OF_FOOTER: u64 = 2;
@@ -36,7 +39,7 @@ pub(crate) type Pages = BTreeMap<ChunkId, ChunkRow>;
 pub(crate) struct References {
     /// References by page: the chunks that are counted for it, each once and in the order of their ids.
     pub(crate) known: HashMap<ChunkId, Vec<ChunkId>>,
-    /// Why those of the other pages are not known, if there are such. It stays so.
+    /// Reason why those of the other pages are unknown, if there are any. It is lasting.
     pub(crate) problem: Option<ServerError>,
 }
 
@@ -96,7 +99,7 @@ impl Way {
     /// The way that reads less, and the one for what it does not answer.
     fn both(pack: &PackRow, pages: &Pages) -> [Self; 2] {
         let rows: Vec<ChunkRow> = pages.values().copied().collect();
-        let bytes: u64 = few_reads(&rows).iter().map(|read| read.range.end - read.range.start).sum();
+        let bytes = len_of(&few_reads(&rows));
         let footer = pack.len.saturating_sub(pack.blob_bytes);
         if bytes.saturating_mul(PART_OF_FOOTER) <= footer {
             [Self::Pages, Self::Footer]
@@ -106,16 +109,19 @@ impl Way {
     }
 }
 
-/// The reads for blobs of one pack: not too many, whatever their number.
+/// The reads for blobs of one pack: not too many, unless what lies between the blobs would take too much memory.
 fn few_reads(rows: &[ChunkRow]) -> Vec<Read> {
-    let mut gap = GAP;
-    loop {
-        let reads: Vec<Read> = plan(rows, gap).into_values().flatten().collect();
-        if reads.len() <= MOST_READS || gap == u64::MAX {
-            return reads;
-        }
+    let reads_with = |gap| -> Vec<Read> { plan(rows, gap).into_values().flatten().collect() };
+    let (mut gap, mut reads) = (GAP, reads_with(GAP));
+    while reads.len() > MOST_READS && gap < u64::MAX {
         gap = gap.saturating_mul(2);
+        let fewer = reads_with(gap);
+        if len_of(&fewer) > MOST_BYTES {
+            break;
+        }
+        reads = fewer;
     }
+    reads
 }
 
 async fn by_footer(store: &Arc<Store>, pack: &PackRow, pages: &Pages) -> Result<References, ServerError> {
@@ -247,16 +253,18 @@ mod tests {
         (0..count).map(row).collect()
     }
 
-    /// The number of ranges that a site is asked for is bounded.
+    /// The number of ranges that a site is asked for is bounded, as far as the bytes between the blobs allow.
     #[test]
-    fn blobs_far_apart_are_read_in_few_reads() {
-        for (count, apart, expected) in [(1, 0, 1), (32, 40 << 10, 32), (33, 40 << 10, 1), (100, 1 << 20, 1)]
+    fn blobs_far_apart_are_read_in_few_reads_and_little_memory() {
+        for (count, apart, expected) in
+            [(1, 0, 1), (32, 40 << 10, 32), (33, 40 << 10, 1), (16, 1 << 20, 16), (100, 1 << 20, 100)]
         {
             let rows = rows(count, apart);
 
             let reads = few_reads(&rows);
 
             assert_eq!(reads.len(), expected, "{count} blobs, {apart} apart");
+            assert!(len_of(&reads) <= MOST_BYTES, "{count} blobs, {apart} apart");
             let of_reads: Vec<_> = reads.iter().flat_map(|read| &read.blobs).cloned().collect();
             assert_eq!(of_reads, rows.iter().map(ChunkRow::range).enumerate().collect::<Vec<_>>());
             let (first, last) = (reads.first().unwrap(), reads.last().unwrap());

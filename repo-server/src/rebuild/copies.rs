@@ -152,7 +152,7 @@ impl Rebuild {
         self.take(taken, Health::Damaged, batch)
     }
 
-    /// Names the blobs of which no copy opened.
+    /// Reports the blobs without a readable copy.
     pub(super) fn report_damaged(&mut self) -> Result<(), ServerError> {
         let store = std::sync::Arc::clone(&self.store);
         store.for_each_row(Table::Damaged, &KeyRange::all(), |key, value| {

@@ -45,7 +45,7 @@ pub(super) enum IfEmpty {
     Dooms,
     /// It holds pages that would be whole if lost chunks turned up: it is left alone.
     MissesChunks,
-    /// It holds blobs of which no copy could be read: it is left alone.
+    /// It holds blobs of which no copy could be read: it is kept.
     UnreadableCopies,
 }
 
@@ -94,12 +94,12 @@ pub(crate) fn fill(store: &Arc<Store>) -> Result<RebuildReport, ServerError> {
 }
 
 impl Rebuild {
-    /// Commits `batch` if it has become heavy, and goes on with an empty one.
+    /// Commits `batch` if it has become heavy, and continues with an empty one.
     pub(super) fn commit_if_heavy(&self, batch: &mut Batch) -> Result<(), ServerError> {
         if batch.weight() >= BATCH_WEIGHT { self.commit(batch) } else { Ok(()) }
     }
 
-    /// Commits `batch`, and goes on with an empty one.
+    /// Commits `batch`, and continues with an empty one.
     pub(super) fn commit(&self, batch: &mut Batch) -> Result<(), ServerError> {
         if batch.is_empty() {
             return Ok(());

@@ -22,7 +22,7 @@ use crate::store::{OnHalt, Store};
 /// Input of a rebuild.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// The data folder to be: empty, missing, or one whose index is gone.
+    /// The new data folder: empty, missing, or one without an index.
     pub data_dir: PathBuf,
     /// The folder of the site.
     pub site: PathBuf,
@@ -66,9 +66,9 @@ impl RebuildError {
     }
 }
 
-/// Makes a data folder anew from its site and its key. When this returns, a server can be started over it.
-/// The token that is there is kept; if there is none, a new one is made. `wrap` may put something before the
-/// new index, as tests do that end the process at its writes. No server may run over the site.
+/// Rebuilds a data folder from its site and its key. When this returns, a server can be started over it. An
+/// existing token is kept; if there is none, a new one is made. `wrap` may wrap the new index, as tests do
+/// that end the process at its writes. No server may run over the site.
 ///
 /// # Errors
 /// [`RebuildError`]. What was begun is finished by the next rebuild; until then no server starts.

@@ -1,5 +1,4 @@
-//! A rebuild: index, counts and snapshots from the site and the master key alone, after the server's disk is
-//! gone.
+//! A rebuild: index, counts and snapshots from the site and the master key, after the server's disk is lost.
 //!
 //! This is the one place where a listing of the site says what there is. A listing that fails ends the
 //! rebuild. In order:
@@ -9,17 +8,17 @@
 //!    that open from the pack whose name comes first. If none opens it is in quarantine. A pack of
 //!    which nothing is taken is doomed, after a while.
 //! 2. Snapshots: opened, and compared with their names.
-//! 3. Counts: by the machinery of the audit. A page that refers to a chunk which is in no pack gets no row
-//!    (X7): whoever has it is asked to send it again. What manifests name and no pack has is *owed*.
-//! 4. Rows of packs, the queue that leads to what is in no use, totals, epoch 1. Fencing tokens go on from the present
-//!    time in milliseconds: the last one that was granted is not on the site, and counting one by one from
-//!    1 no server has got that far, unless a rebuild before this one ran under a clock that was ahead.
+//! 3. Counts: by the code of the audit. A page that refers to a chunk which is in no pack gets no row (X7):
+//!    clients that have it are asked to send it again. Pages that manifests name and no pack has are *owed*.
+//! 4. Rows of packs, the queue of unreferenced data, totals, epoch 1. Fencing tokens restart at the current
+//!    time in milliseconds: the last granted token is not on the site. No counter that started at 1 can have
+//!    reached that number, unless an earlier rebuild ran with a clock set ahead.
 //!
 //! Not recovered, because the site does not have it: sessions, the deletion of snapshots that were not purged
 //! (they are listed again), known damage of blobs without a second copy, and the times of pack checks.
 //!
-//! Until it is done the data folder holds the file `rebuilding`; a server refuses to start there, and a
-//! rebuild begins anew. Nothing on the site changes.
+//! Until it is done the data folder holds the file `rebuilding`; a server refuses to start there, and a new
+//! rebuild starts from the beginning. Nothing on the site changes.
 
 mod copies;
 mod counts;
@@ -48,7 +47,7 @@ pub struct Lost {
     pub object: String,
     /// Description of the problem.
     pub problem: String,
-    /// The snapshots that it hurts, as far as known.
+    /// The affected snapshots, as far as known.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub snapshots: Vec<SnapshotId>,
 }
@@ -62,7 +61,7 @@ pub struct RebuildReport {
     pub packs: u64,
     /// Packs whose directories came from checkpoints.
     pub packs_of_checkpoints: u64,
-    /// Packs of which nothing is needed: they are to be deleted.
+    /// Unreferenced packs, which will be deleted.
     pub dead_packs: u64,
     /// Chunks and pages in the index.
     pub chunks: u64,
@@ -72,7 +71,7 @@ pub struct RebuildReport {
     pub snapshots: u64,
     /// How many things are lost. At most 1,000 are listed.
     pub found: u64,
-    /// The first of them. The repository can be used all the same.
+    /// The first of them. The repository can still be used.
     pub findings: Vec<Lost>,
     /// Notes about objects that were skipped.
     pub notes: Vec<String>,

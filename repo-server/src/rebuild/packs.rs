@@ -22,8 +22,8 @@ use crate::pack::{read_directory, unreadable};
 use crate::site::layout::{checkpoint_named, pack_named, pack_object};
 use crate::site::{Area, Listed, Prefix};
 
-/// How long a pack of which nothing is needed is kept, in milliseconds: a week, in which a check can find
-/// that the copy that was taken is damaged.
+/// Time for which an unreferenced pack is kept, in milliseconds: a week, in which a check can find that the
+/// used copy is damaged.
 const DEAD_KEPT_MS: u64 = 7 * 24 * 60 * 60 * 1000;
 
 /// Rows that are kept back until they are written in one batch.
@@ -178,8 +178,8 @@ impl Rebuild {
         self.commit(&mut batch)
     }
 
-    /// Writes the rows of packs, each with an item in the queue that leads to what of it is in no use, and dooms
-    /// packs of which nothing was taken.
+    /// Writes the rows of packs, each with an item in the queue for its unreferenced data, and dooms packs of
+    /// which nothing was used.
     pub(super) fn write_packs(&mut self) -> Result<(), ServerError> {
         let until = self.kept_until();
         let mut batch = Batch::new();

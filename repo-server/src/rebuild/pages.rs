@@ -1,4 +1,5 @@
-//! Pages that miss chunks: their rows go, and what the others refer to is counted once more.
+//! Pages with missing chunks: their rows are deleted, and the references of the other pages are counted
+//! again.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -29,9 +30,9 @@ struct Headless {
 }
 
 impl Rebuild {
-    /// Takes out the rows of pages that refer to what is in no pack, and counts anew what the others refer
-    /// to. Reads the directories of all packs of pages once more. Where that of a pack is damaged by
-    /// now, a checkpoint may say what it held; what nobody says is taken out.
+    /// Deletes the rows of pages that refer to chunks in no pack, and recounts the references of the other
+    /// pages. Reads the directories of all packs of pages once more. Where a directory is damaged by now, a
+    /// checkpoint may have it; pages with unknown references are deleted.
     pub(super) fn drop_broken_pages(&mut self) -> Result<u64, ServerError> {
         let of_pages = |(number, pack): (PackNumber, &PackFound)| {
             (pack.kind == BlobKind::Page).then_some((number, pack.id, pack.len))
@@ -111,7 +112,7 @@ impl Rebuild {
         Ok(rows.iter().all(|row| row.is_some_and(|row| row.kind == BlobKind::Chunk)))
     }
 
-    /// Takes out the rows of all pages in packs of which nobody says what their pages refer to.
+    /// Deletes the rows of all pages in packs whose references are unknown.
     fn drop_all_of(&mut self, unread: Unread) -> Result<u64, ServerError> {
         let (mut batch, mut dropped) = (Batch::new(), 0);
         if unread.is_empty() {

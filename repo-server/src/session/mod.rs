@@ -34,10 +34,10 @@ use crate::sync::lock;
 /// How long a session lives after its last request.
 pub(crate) const TTL: Duration = Duration::from_secs(120);
 
-/// How long a session lives at most, whatever it does: while it is open, garbage of its time stays (G3).
+/// Longest life of a session: while it is open, garbage of its time is kept (G3).
 pub(crate) const LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Sessions that one node may have open at once. One that its client has left ends by itself after [`TTL`].
+/// Sessions that one node may have open at once. An abandoned one expires after [`TTL`].
 pub(crate) const MOST_OF_A_NODE: usize = 64;
 
 /// How long the row of a committed session is kept, for clients that ask again.
@@ -59,7 +59,7 @@ pub(crate) struct SessionRow {
     pub(crate) cluster: ClusterName,
     pub(crate) node: NodeName,
     pub(crate) token: u64,
-    /// The epoch at its grant: what became idle then or later stays while it is open (G3).
+    /// The epoch at its grant: data that became idle then or later is kept while it is open (G3).
     pub(crate) start: Epoch,
     pub(crate) state: SessionState,
 }
@@ -134,7 +134,8 @@ impl Sessions {
         Ok(Self { store: Arc::clone(store), domains: Arc::clone(domains), open: Mutex::new(open) })
     }
 
-    /// The oldest start of an open session: what is idle since then or later stays. None: no session is open.
+    /// The oldest start of an open session: data that is idle since then or later is kept. None: no session
+    /// is open.
     pub(crate) fn oldest_start(&self) -> Option<Epoch> {
         lock(&self.open).iter().map(|(_, session)| session.holder.row.start).min()
     }
@@ -207,10 +208,10 @@ pub(crate) struct Granted {
 
 /// Grants a session. Its row and its token are on disk when this returns (L1).
 ///
-/// If `adopt` names an open session of the same pusher, that one is over from the moment the new one is
-/// granted (L4): who still holds it is refused. Any other is left alone, and the new one granted all the
-/// same. What the old session had promised to send is released, not handed over: its client forgot what
-/// was on its way, and the new one asks for each chunk again.
+/// If `adopt` names an open session of the same pusher, that one ends at the moment at which the new one is
+/// granted (L4): its former holder is refused. Any other session is unaffected, and the new one is still
+/// granted. Promises of the old session are released, not handed over: its client forgot its data in
+/// transfer, and the new one asks for each chunk again.
 ///
 /// # Errors
 /// [`ServerError::TooManySessions`] if the node has [`MOST_OF_A_NODE`] others open.
@@ -318,7 +319,7 @@ pub(crate) fn granted(sessions: &Sessions, id: SessionId) -> Option<SessionRow> 
     lock(&sessions.open).get(&id).map(|session| session.holder.row.clone())
 }
 
-/// The commits of a session. Of one that is over there are none, and it is told when it tries.
+/// The commits of a session. An ended one has none, and its commit is refused.
 pub(crate) fn attempts(sessions: &Sessions, id: SessionId) -> Attempts {
     let open = lock(&sessions.open);
     open.get(&id).map(|session| Arc::clone(&session.holder.attempts)).unwrap_or_default()
@@ -361,8 +362,8 @@ pub(crate) fn abort(sessions: &Sessions, id: SessionId) -> Result<(), ServerErro
     end(sessions, id, &granted).map(drop)
 }
 
-/// Ends the sessions whose time is over, and drops rows of long committed ones. Returns how many
-/// sessions ended. One whose row could not be deleted is over all the same (L3), and ends the next time.
+/// Ends the expired sessions, and deletes rows of long committed ones. Returns how many sessions ended. One
+/// whose row could not be deleted has still ended (L3), and its row is deleted the next time.
 pub(crate) fn expire(sessions: &Sessions) -> Result<usize, ServerError> {
     let now = sessions.store.parts.clock.monotonic();
     let over: Vec<(SessionId, SessionRow)> = {
@@ -387,10 +388,11 @@ pub(crate) fn expire(sessions: &Sessions) -> Result<usize, ServerError> {
     Ok(ended)
 }
 
-/// Ends a session: its row goes first, durably, and then what is in memory. The next process opens every session
-/// that has a row, so a session pins as long as it has one (G2); one whose time is over is renewed by nobody
-/// meanwhile, and what a renewed one does in between is refused as soon as it needs the row (L2). No lock is
-/// held while the row goes: who adopts or commits the session at that moment comes first or finds it gone.
+/// Ends a session: its row is deleted first, durably, and then its state in memory. The next process opens
+/// every session that has a row, so a session pins data as long as it has one (G2); an expired one cannot be
+/// renewed meanwhile, and requests of a renewed one are refused as soon as they need the row (L2). No lock is
+/// held while the row is deleted: an adoption or commit of the session at that moment comes first or finds it
+/// deleted.
 fn end(sessions: &Sessions, id: SessionId, granted: &SessionRow) -> Result<Option<SessionRow>, ServerError> {
     drop_row(sessions, id, granted)?;
     Ok(forget(sessions, id))
@@ -400,7 +402,7 @@ fn drop_row(sessions: &Sessions, id: SessionId, row: &SessionRow) -> Result<(), 
     let mut batch = Batch::new();
     delete_row(&mut batch, id, row);
     match sessions.store.parts.index.commit(batch) {
-        // A commit or an adoption came first: the row is the snapshot's now, or gone.
+        // A commit or an adoption came first: the row belongs to the snapshot now, or is deleted.
         Ok(()) | Err(IndexError::Precondition { .. }) => Ok(()),
         Err(error) => Err(sessions.store.index_error(error)),
     }

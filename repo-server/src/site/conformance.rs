@@ -332,7 +332,7 @@ fn slice(content: &Bytes, range: &Range<u64>) -> Bytes {
     content.slice(at(range.start)..at(range.end))
 }
 
-/// Bytes of which no two neighbourhoods look alike.
+/// Bytes without two equal neighbourhoods.
 fn pattern(len: usize) -> Bytes {
     let byte = |place: usize| (place.wrapping_mul(0x9e37_79b1) >> 13).to_le_bytes()[0];
     (0..len).map(byte).collect()

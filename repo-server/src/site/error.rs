@@ -84,8 +84,8 @@ pub enum SiteError {
     #[error("the disk of the site failed")]
     Fatal { source: Cause },
 
-    /// The disk of the site does not give the bytes of this one object, such as those in a bad sector. It may be the
-    /// whole site that is ill: a look at other objects tells.
+    /// The disk of the site does not return the bytes of this one object, such as those in a bad sector. The
+    /// whole site may be affected: a check of other objects decides.
     #[error("the disk cannot read object `{name}`")]
     Unreadable { name: ObjectName, source: Cause },
 

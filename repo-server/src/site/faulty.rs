@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::{Cause, Listed, ObjectName, Op, Prefix, Put, Site, SiteError, SiteFuture};
 
-/// One thing that will go wrong.
+/// One fault to inject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fault {
     /// The operation that it hits; none: any operation.
@@ -21,7 +21,7 @@ pub struct Fault {
     pub kind: FaultKind,
 }
 
-/// How an operation goes wrong.
+/// Effect of a fault on an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FaultKind {
     /// It has no effect and fails so.
@@ -115,7 +115,7 @@ impl FaultySite {
 }
 
 impl State {
-    /// Counts one operation, and returns what goes wrong with it.
+    /// Counts one operation, and returns its fault.
     fn next(&mut self, op: Op) -> Option<FaultKind> {
         self.calls.push(op);
         if self.stopped {

@@ -1,7 +1,6 @@
 //! Writing to a site in a folder of this machine.
 //!
-//! Writes do not go through `object_store`, whose local put leaves out steps of what
-//! [`durable::publish`] does. Reads do.
+//! Writes do not use `object_store`, whose local put omits steps of [`durable::publish`]. Reads do.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};

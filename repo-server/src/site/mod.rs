@@ -4,7 +4,7 @@
 //! acknowledged survives a power cut. A name never holds a part of an object. All kinds of sites keep
 //! the same contract, and [`conformance`] checks it on any of them.
 //!
-//! Sites know nothing of what the objects mean; whoever reads one checks it against its name.
+//! Sites do not know the meaning of objects; a reader checks each object against its name.
 
 pub mod conformance;
 mod error;
@@ -55,10 +55,10 @@ pub struct Listed {
 
 /// One destination for objects.
 ///
-/// Any operation may run beside any other, also on the same name. A future that is dropped may
-/// or may not have done its work, and a folder site goes on with it for a moment; repeating a put or a
-/// delete is always safe. No name may be a whole-segment prefix of another (`heads/a` and
-/// `heads/a/b`): a site in a folder refuses the second of them.
+/// Any operation may run beside any other, also on the same name. A dropped future may or may not have done
+/// its work, and a folder site continues it for a moment; repeating a put or a delete is always safe. No name
+/// may be a whole-segment prefix of another (`heads/a` and `heads/a/b`): a site in a folder refuses the
+/// second of them.
 ///
 /// # Errors
 /// Every operation may fail with [`SiteError::Unavailable`]. Only writes of a site on a local disk fail

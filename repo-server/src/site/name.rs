@@ -24,7 +24,7 @@ pub enum Area {
     Keyring,
     /// Which snapshots must stay, and why.
     Protections,
-    /// Statements of the server about the newest state of the repository.
+    /// Checkpoints: copies of many pack directories, for a faster rebuild.
     Heads,
     /// Locks of servers that use the site.
     Locks,

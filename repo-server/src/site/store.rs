@@ -76,7 +76,7 @@ impl StoreSite {
         Ok(site)
     }
 
-    /// An empty site in memory, for tests; gone with this value.
+    /// An empty site in memory, for tests; dropped with this value.
     pub fn memory() -> Self {
         Self { store: Arc::new(InMemory::new()), writes: Writes::Conditional }
     }

@@ -16,11 +16,11 @@ use crate::store::Store;
 /// Work of [`write_anew`], for a caller that is refused meanwhile.
 const REWRITE: Kind = Kind("the repair of a snapshot");
 
-/// Writes the object of a snapshot anew, for one that is lost or that nobody can open. When this returns, it is
-/// on the site, was read back, and is no longer known to be damaged.
+/// Rewrites the object of a snapshot that is lost or cannot be opened. When this returns, it is on the site,
+/// was read back, and is no longer known to be damaged.
 ///
-/// The old one goes first, as a name is never replaced. What a crash in between leaves is no object, and a row
-/// that has all of it. The collector does not run meanwhile, so the snapshot stays.
+/// The old object is deleted first, as a name is never replaced. A crash in between leaves no object, but a
+/// row with all of its content. The collector does not run meanwhile, so the snapshot is kept.
 ///
 /// # Errors
 /// [`ServerError::Busy`] beside the collector or an audit; nothing changed.

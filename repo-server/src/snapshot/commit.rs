@@ -29,15 +29,15 @@ use crate::store::{Domain, Store};
 /// How many missing ids an error lists.
 const LISTED: usize = 1000;
 
-/// Different pages of a manifest, at most: about 60 million files, or 1 PB. All of them are counted in one batch,
-/// and uncounted and queued in another one when the snapshot goes.
+/// Most different pages of a manifest: about 60 million files, or 1 PB. One batch counts all of them, and
+/// another one uncounts and queues them when the snapshot is purged.
 const MAX_PAGES: usize = 130_000;
 
 /// Commits a session's manifest. The snapshot is durable when this returns, and a session that asks
 /// again gets the same one.
 ///
-/// It runs to its end even if the request that asked is dropped: an object that is half on its way has
-/// nobody else to see it land. `memory` is what the body takes, and is dropped at the end.
+/// It is completed even if its request is dropped: an object in transfer has no other owner. `memory` is the
+/// memory of the body, and is dropped at the end.
 pub(crate) async fn commit(
     server: &Arc<Server>,
     session: SessionId,
@@ -163,9 +163,9 @@ pub(super) fn seal_snapshot(store: &Store, snapshot: &Snapshot) -> Bytes {
     object::seal(ObjectKind::Snapshot, keys, store.id(), salt, &snapshot.encode()).into()
 }
 
-/// Announces the objects of a snapshot while all its pages are there: from here on no pack goes before the
-/// snapshot does (G5), also if its session ends and it is never committed. From here on it is this attempt that can
-/// be brought to its end, and not an `earlier` one.
+/// Announces the objects of a snapshot while all its pages exist: from here on no pack is deleted before the
+/// snapshot (G5), also if its session ends and it is never committed. From here on this attempt can be
+/// completed, and not an `earlier` one.
 async fn announce(
     server: &Arc<Server>,
     session: SessionId,
@@ -227,8 +227,8 @@ fn describe(
     Ok(Snapshot { id: SnapshotId::new(snapshot.created_ms, random), ..snapshot })
 }
 
-/// The row of the snapshot fits into the index. Asked before anything is put: objects without a row that fits would
-/// be in the way of whoever brings cut commits to their end.
+/// Checks that the row of the snapshot fits into the index, before anything is put: objects without a row
+/// that fits would block the completion of interrupted commits.
 fn check_row(snapshot: &Snapshot) -> Result<(), ServerError> {
     let len = snapshot.encode().len();
     if len <= MAX_VALUE_LEN {
@@ -243,8 +243,8 @@ fn state_of(totals: &Totals) -> SnapshotState {
     if totals.problems == 0 { SnapshotState::Complete } else { SnapshotState::Partial }
 }
 
-/// The session is as it was granted. The batch requires it as well; asked before, a late commit is told that
-/// its session is over, and not what it misses by now.
+/// Checks that the session is as it was granted. The batch requires it as well; this early check tells a late
+/// commit that its session has ended, and not which data it lacks by now.
 fn check_fence(store: &Store, session: SessionId, granted: &SessionRow) -> Result<(), ServerError> {
     let key = session.as_bytes();
     if store.parts.index.get(Table::Session, key)? == Some(granted.encode()) {
@@ -253,8 +253,8 @@ fn check_fence(store: &Store, session: SessionId, granted: &SessionRow) -> Resul
     Err(ServerError::Index(IndexError::Precondition { table: Table::Session, key: key.to_vec() }))
 }
 
-/// The one batch that makes the snapshot. Its session must still be as it was granted (L2), and is over then; its row
-/// stays, and says what was committed.
+/// The one batch that makes the snapshot. Its session must still be as it was granted (L2), and ends with it;
+/// its row remains, and names the committed snapshot.
 pub(crate) fn apply(
     store: &Store,
     sessions: &Sessions,
@@ -313,6 +313,20 @@ mod tests {
             shrunk: None,
             about: None,
         }
+    }
+
+    /// Each may take many times its encoded length.
+    #[tokio::test]
+    async fn manifests_are_decoded_one_at_a_time() {
+        use futures_util::FutureExt;
+        let server = crate::store::Parts::default().serve();
+        let turn = server.memory.decoding.acquire().await.unwrap();
+        let mut decoding = std::pin::pin!(decode(&server, Bytes::from_static(b"no manifest")));
+        assert!(decoding.as_mut().now_or_never().is_none());
+
+        drop(turn);
+
+        assert!(matches!(decoding.await, Err(ServerError::Malformed(_))));
     }
 
     /// X5: what has no room in the index is refused before any of it is put on a site.

@@ -1,7 +1,7 @@
 //! The list of snapshots, a part in each answer, so that no number of pushes makes it too long for who asks.
 //!
-//! A part goes on behind the last snapshot of the one before, in the order of their commits. Snapshots that come or go
-//! meanwhile change no other's place.
+//! A part continues behind the last snapshot of the one before, in the order of commits. Snapshots that are
+//! added or purged meanwhile do not move others.
 
 use std::fmt;
 use std::str::FromStr;
@@ -51,7 +51,7 @@ impl FromStr for ListPlace {
 pub(crate) struct PartLimit {
     /// Snapshots, at least 1.
     pub(crate) snapshots: usize,
-    /// Bytes of JSON. The first snapshot is told however long it is.
+    /// Bytes of JSON. The first snapshot is returned however long it is.
     pub(crate) len: usize,
 }
 

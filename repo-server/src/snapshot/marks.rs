@@ -1,8 +1,8 @@
 //! Decisions about a snapshot after its commit: deletion and protection.
 //!
-//! A forgotten snapshot is a tombstone: listed as going, whole, and brought back by [`undelete`] until the
-//! collector has purged it. A protected one cannot be forgotten. A protection is also an object on the
-//! site, so that it outlives the index.
+//! A deleted snapshot is a tombstone: listed as deleted, whole, and brought back by [`undelete`] until the
+//! collector has purged it. A protected one cannot be deleted. A protection is also an object on the site, so
+//! that it outlives the index.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -56,7 +56,7 @@ fn put(batch: &mut Batch, id: SnapshotId, mark: &MarkRow) {
     }
 }
 
-/// Forgets snapshots, all or none: from now on they are going. One that is going already stays as it is.
+/// Deletes snapshots, all or none. One that is deleted already is unchanged.
 ///
 /// # Errors
 /// [`ServerError::Refused`] if one is protected; nothing changed.
@@ -86,7 +86,7 @@ pub(crate) fn forget(store: &Store, ids: &[SnapshotId]) -> Result<(), ServerErro
     })
 }
 
-/// Brings a snapshot back that was forgotten. One that is not going stays as it is.
+/// Brings a deleted snapshot back. One that is not deleted is unchanged.
 ///
 /// # Errors
 /// [`ServerError::NoSnapshot`] if it has been purged, or never was.
@@ -115,7 +115,7 @@ fn change(
 /// there before is replaced.
 ///
 /// # Errors
-/// [`ServerError::Refused`] if it is going: it must be brought back first.
+/// [`ServerError::Refused`] if it is deleted: it must be undeleted first.
 pub(crate) async fn protect(
     store: &Arc<Store>,
     in_flight: &InFlight,
@@ -164,7 +164,7 @@ fn check_stays(id: SnapshotId, mark: &MarkRow) -> Result<(), ServerError> {
     Err(ServerError::Refused { code: "going", why })
 }
 
-/// Takes the protection of a snapshot away. One that has none stays as it is.
+/// Removes the protection of a snapshot. One without protection is unchanged.
 pub(crate) fn unprotect(store: &Store, id: SnapshotId) -> Result<(), ServerError> {
     space::with_ballast(store, || {
         change(store, id, |batch, mark| {
@@ -175,7 +175,7 @@ pub(crate) fn unprotect(store: &Store, id: SnapshotId) -> Result<(), ServerError
     .map(drop)
 }
 
-/// The object of a protection that ends goes with the next run of the collector.
+/// The next run of the collector deletes the object of a removed protection.
 fn doom_object(batch: &mut Batch, mark: &MarkRow) {
     let object = mark.protection.as_ref().and_then(|protection| ObjectName::new(&protection.object).ok());
     if let Some(name) = object {

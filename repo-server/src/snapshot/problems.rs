@@ -1,8 +1,8 @@
 //! The files of a snapshot that are not as they should be: all of them, a part in each answer.
 //!
-//! A manifest names the first thousand problems, with reasons; its pages say of each file how its content ends. Both
-//! are in path order, so they are put together on the way through the pages. An answer takes the memory of a few
-//! pages, and ends early after so many pages, with nothing found if there is nothing.
+//! A manifest names the first thousand problems, with reasons; its pages record for each file how its content
+//! ends. Both are in path order, so they are merged while the pages are read. An answer takes the memory of a
+//! few pages, and ends early after a number of pages, even without a result.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -23,7 +23,7 @@ use crate::store::Store;
 /// Pages that are read at once: at most 1 MiB each.
 const PAGES_AT_ONCE: usize = 16;
 
-/// Pages that one answer is looked for in; a file that goes on is followed to its end.
+/// Pages that one answer reads; a file that continues is followed to its end.
 const PAGES_IN_ALL: usize = 512;
 
 /// Where an answer begins. Its text is for this server alone.
@@ -107,7 +107,7 @@ struct Walk {
     named: BTreeMap<EntryPath, String>,
     /// Everything up to this path was told, but for the open file.
     after: Option<EntryPath>,
-    /// The file whose content goes on.
+    /// The file whose content continues.
     file: Option<EntryPath>,
     found: Vec<FileProblem>,
     limit: usize,

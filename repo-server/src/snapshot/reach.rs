@@ -1,10 +1,10 @@
 //! Data that only some snapshots hold: it is deleted with them.
 //!
-//! Counts make this exact without a look at any other snapshot: a page goes if these snapshots name it as
-//! often as it is counted, and a chunk if the pages that go refer to it as often as it is counted. Pages that
-//! are idle already, and wait for the collector, count as gone.
+//! Counts make this exact without a read of any other snapshot: a page is freed if these snapshots name it as
+//! often as it is counted, and a chunk if the freed pages refer to it as often as it is counted. Pages that
+//! are idle already, and wait for the collector, count as freed.
 //!
-//! Memory: about 200 bytes for each page that goes, and the buffer of a sort for the chunks that pages refer to,
+//! Memory: about 200 bytes for each freed page, and the buffer of a sort for the chunks that pages refer to,
 //! which may be a hundred million.
 
 use std::collections::{BTreeMap, HashMap};
@@ -42,7 +42,7 @@ pub(crate) struct Freed {
 }
 
 impl Freed {
-    /// Stored bytes of all that goes.
+    /// Stored bytes of all freed data.
     pub(crate) fn bytes(&self) -> u64 {
         self.pages.bytes + self.chunks.bytes
     }
@@ -102,7 +102,7 @@ pub(crate) async fn freed(
     store.blocking(move |store| with_chunks(store, &pages, &gone)).await
 }
 
-/// Pages that go, and the chunks that go with them. `gone` is what pages refer to that count as gone.
+/// Freed pages, and the chunks that are freed with them. `gone` is what pages refer to that count as freed.
 fn with_chunks(
     store: &Arc<Store>,
     pages: &[(ChunkId, ChunkRow)],

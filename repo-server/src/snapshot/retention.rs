@@ -1,4 +1,4 @@
-//! Which snapshots of a series to forget, and why each stays or goes.
+//! The snapshots of a series to delete, and the reason for each decision.
 //!
 //! Pure: the time is an argument, and nothing is read or written. Times are the server's, in UTC.
 //!
@@ -23,15 +23,15 @@ const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 /// Rules of a policy. A number that is zero means zero; a rule that is not there is another matter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Policy {
-    /// At least so many complete snapshots stay, the newest.
+    /// Number of the newest complete snapshots that are always kept.
     pub(crate) minimum: u32,
-    /// At most so many complete snapshots stay.
+    /// Most complete snapshots that are kept.
     pub(crate) maximum: Option<u32>,
     /// Snapshots stay until they are older than this, in whole days.
     pub(crate) keep_days: Option<u32>,
     /// Number of the newest complete snapshots to keep.
     pub(crate) keep_last: Option<u32>,
-    /// The newest complete one of each of the last so many hours that have any.
+    /// Keep the newest complete snapshot of each of the last N hours that have one.
     pub(crate) keep_hourly: Option<u32>,
     /// The same for days.
     pub(crate) keep_daily: Option<u32>,
@@ -83,7 +83,7 @@ impl Policy {
         ]
     }
 
-    /// True if any rule keeps snapshots. If nothing does, only `maximum` lets complete snapshots go.
+    /// True if any rule keeps snapshots. If none does, only `maximum` deletes complete snapshots.
     fn keeps_some(&self) -> bool {
         let periods = self.per_period().iter().any(|(_, periods)| periods.is_some());
         self.keep_days.is_some() || self.keep_last.is_some() || periods
@@ -97,7 +97,7 @@ impl Policy {
 /// Protection of a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Protection {
-    /// It stays until that is taken back.
+    /// It is kept until the protection is removed.
     Protected,
     /// The policy decides.
     Unprotected,
@@ -119,7 +119,7 @@ pub(crate) enum Condition {
 pub(crate) enum Standing {
     /// It was not.
     Listed,
-    /// It was, and goes when its delay is over.
+    /// It was, and is purged when its delay is over.
     Tombstoned,
 }
 
@@ -175,8 +175,8 @@ impl Period {
         }
     }
 
-    /// True if the oldest snapshot is kept until all configured periods have a snapshot. Those of a young
-    /// series would go as weeks pass, and the first of them to be worth a month or a year be one that is made
+    /// True if the oldest snapshot is kept until all configured periods have a snapshot. Otherwise those of a
+    /// young series would be deleted as weeks pass, and the first one for a month or a year would be made
     /// much later.
     fn keeps_oldest(self) -> bool {
         matches!(self, Self::Month | Self::Year)
@@ -195,7 +195,7 @@ impl Period {
     }
 }
 
-/// Why a snapshot stays or goes, in words for people.
+/// Reason why a snapshot is kept or deleted, as text for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Reason {
     /// There is no rule at all.
@@ -208,9 +208,9 @@ pub(crate) enum Reason {
     Damaged,
     /// The newest complete one.
     NewestComplete,
-    /// One of so many that stay in any case.
+    /// One of the newest that are always kept.
     Minimum(u32),
-    /// One of the last so many.
+    /// One of the last N.
     Last(u32),
     /// Not older than this number of days.
     Young(u32),
@@ -218,7 +218,7 @@ pub(crate) enum Reason {
     Newest(Period, String),
     /// The oldest complete one, while fewer periods than asked for have any.
     Oldest(Period, u32),
-    /// Only `maximum` lets snapshots go, and there are not more.
+    /// Only `maximum` deletes snapshots, and it is not exceeded.
     WithinMaximum(u32),
     /// Partial, and no complete one is newer.
     NewerThanComplete,
@@ -232,7 +232,7 @@ pub(crate) enum Reason {
     PartialSuperseded,
     /// Goes: suspect, and not the newest.
     SuspectSuperseded,
-    /// It is going already.
+    /// It is deleted already.
     Tombstoned,
 }
 
@@ -269,8 +269,8 @@ impl fmt::Display for Reason {
     }
 }
 
-/// Decides about each snapshot of one series, newest first. The order of `candidates` does not matter. To
-/// decide again about those that stay, at the same moment, lets no more of them go.
+/// Decides about each snapshot of one series, newest first. The order of `candidates` does not matter. A
+/// second decision about the kept ones, at the same moment, deletes no more of them.
 pub(crate) fn decide(
     policy: &Policy,
     candidates: &[Candidate],
@@ -375,7 +375,7 @@ fn keep_first(newest_first: &mut [&mut Judged<'_>], count: u32, reason: &Reason)
 
 /// The newest one of each of the last `count` periods that have any; of long ones the oldest too, while there are fewer.
 fn keep_periods(newest_first: &mut [&mut Judged<'_>], period: Period, count: u32) {
-    // A period need not be in one piece: a clock may have gone wrong in the middle of it.
+    // A period may have gaps: a clock may have been wrong in the middle of it.
     let mut kept = BTreeSet::new();
     let all = usize::try_from(count).unwrap_or(usize::MAX);
     for snapshot in newest_first.iter_mut() {
@@ -393,7 +393,7 @@ fn keep_periods(newest_first: &mut [&mut Judged<'_>], period: Period, count: u32
     }
 }
 
-/// Complete or partial, what is young enough stays.
+/// Complete or partial, young snapshots are kept.
 fn keep_young(policy: &Policy, snapshots: &mut [Judged<'_>], now_ms: u64) {
     let Some(days) = policy.keep_days else { return };
     for snapshot in snapshots.iter_mut().filter(|snapshot| snapshot.is_listed()) {
@@ -416,7 +416,7 @@ fn keep_newest_partial(snapshots: &mut [Judged<'_>], now_ms: u64) {
     }
 }
 
-/// Those complete ones that `maximum` lets go: the oldest that nothing surer keeps.
+/// The complete snapshots that exceed `maximum`: the oldest that no stronger reason keeps.
 fn over_maximum(policy: &Policy, snapshots: &[Judged<'_>], now_ms: u64) -> BTreeSet<SnapshotId> {
     let Some(maximum) = policy.maximum else { return BTreeSet::new() };
     let staying: Vec<_> =

@@ -15,15 +15,16 @@
 //!
 //! 1. The site is listed. What is put later is not looked at.
 //! 2. Doomed names are read. One that was listed and is not doomed now has a row by now.
-//! 3. Rows are read. Rows go only by a purge, and the caller has the lease of upkeep, so none goes meanwhile; one that was added
-//!    since is seen. Were rows read before doomed names, a commit that lands in between would have neither.
+//! 3. Rows are read. Only a purge deletes rows, and the caller holds the upkeep lease, so none is deleted meanwhile;
+//!    one that was added since is seen. If rows were read before doomed names, a commit that lands in between
+//!    would have neither.
 //!
 //! Objects in flight need not be checked: an object in transfer is doomed until it lands.
 //!
 //! # The last commit
 //!
-//! The loss of the very last batch looks as if the process had died before it: the snapshot is doomed, and nothing else
-//! is wrong. Such a commit is brought to its end here, whichever of the two it was ([`crate::snapshot::finish`]).
+//! The loss of the very last batch looks as if the process had died before it: the snapshot is doomed, and
+//! nothing else is wrong. Such a commit is completed here, in both cases ([`crate::snapshot::finish`]).
 //!
 //! # What it cannot see
 //!
@@ -83,8 +84,8 @@ impl Behind {
     }
 }
 
-/// Compares the site with the index, and raises the alarm or takes it down. The caller has the lease of upkeep, so no snapshot is
-/// purged and nothing deleted meanwhile; commits go on.
+/// Compares the site with the index, and raises the alarm or clears it. The caller holds the upkeep lease, so no
+/// snapshot is purged and nothing deleted meanwhile; commits continue.
 ///
 /// # Errors
 /// The site could not be listed, or the index not be read or written: nothing is known, and nothing should be deleted.
@@ -166,7 +167,7 @@ pub(crate) async fn settle_once(server: &Arc<Server>) -> bool {
     settled.is_ok()
 }
 
-/// A snapshot is gone for good, also if somebody puts its object back.
+/// Records that a snapshot is purged, also for the case that somebody restores its object.
 pub(crate) fn note_purged(batch: &mut Batch, id: SnapshotId) {
     batch.put(Table::Meta, purged_key(&id), Vec::new());
 }
@@ -179,7 +180,7 @@ fn purged_key(id: &SnapshotId) -> Vec<u8> {
 struct Compared {
     /// Snapshots that are neither in the index nor doomed.
     unknown: Vec<SnapshotId>,
-    /// Announced by commits, which nobody works on. The newest attempt comes first.
+    /// Announced by commits that are not running. The newest attempt comes first.
     cut_off: Vec<CutOff>,
 }
 

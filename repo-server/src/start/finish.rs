@@ -1,8 +1,9 @@
-//! A commit that was cut off between its snapshot object and its batch is brought to its end.
+//! Completes a commit that was interrupted between its snapshot object and its batch.
 //!
-//! The object says all that the batch says, and the doomed row of its name says whose commit it was. The batch is made by
-//! the same checks at any later time, as long as the session has its row: no other commit of it was acknowledged (S4),
-//! and nobody has ended or adopted it (L2, L4). A client that asks again is told of this snapshot.
+//! The object has all data of the batch, and the doomed row of its name has the session of the commit. The
+//! batch is made with the same checks at any later time, as long as the session has its row: no other commit
+//! of it was acknowledged (S4), and it was not ended or adopted (L2, L4). A client that asks again gets this
+//! snapshot.
 //!
 //! A batch that an index has lost after it was acknowledged looks just the same. That is what this is for: a damaged
 //! end of a journal, or a drive that lost what it had promised to keep, takes no snapshot with it (S1).
@@ -29,7 +30,7 @@ const OVER: &str = "its session has ended";
 pub(crate) enum Finish {
     /// Its snapshot is there.
     Done,
-    /// It cannot be brought to its end, for this reason; its objects stay doomed.
+    /// It cannot be completed, for this reason; its objects stay doomed.
     Impossible(String),
 }
 

@@ -59,7 +59,7 @@ pub struct Opened {
     pub token: String,
 }
 
-/// Refuses a folder in which no repository was made, which stays as it is.
+/// Refuses a folder without a repository, and does not change it.
 ///
 /// # Errors
 /// [`CreateError::NoRepository`].
@@ -331,7 +331,7 @@ fn random<const N: usize>() -> [u8; N] {
     bytes
 }
 
-/// Random bytes from the operating system. Without them no key is safe, so there is no going on.
+/// Random bytes from the operating system. Without them no key is safe, so the process must end.
 fn fill_random(bytes: &mut [u8]) {
     getrandom::fill(bytes).expect("the operating system gives random bytes");
 }

@@ -65,8 +65,8 @@ pub(super) fn check_token(path: &Path, token: &str) -> Result<(), CreateError> {
     Err(CreateError::ShortToken { path: path.to_owned() })
 }
 
-/// Refuses a folder whose file system cannot rename without replacing, or cannot sync. What else fails here (no room,
-/// no right to write) is told by what needs it.
+/// Refuses a folder whose file system cannot rename without replacing, or cannot sync. Other failures (no
+/// space, no right to write) are reported by the code that needs it.
 ///
 /// # Errors
 /// [`CreateError::FileSystem`]; [`CreateError::Read`] if a sync fails for another reason.

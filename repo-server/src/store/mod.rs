@@ -127,7 +127,7 @@ impl Store {
         self.descriptor.chunker
     }
 
-    /// Runs `change` while nobody else changes counters.
+    /// Runs `change` while no other task changes counters.
     pub(crate) fn exclusively<T>(&self, change: impl FnOnce() -> T) -> T {
         let _guard = lock(&self.writer);
         change()
@@ -192,7 +192,7 @@ impl Store {
         if error.is_full() { ServerError::Full { what: error.to_string() } } else { ServerError::Site(error) }
     }
 
-    /// Reads a whole object that never has more than so many bytes: a site that says otherwise takes no memory.
+    /// Reads a whole object of at most the given length: a site that claims more uses no memory.
     ///
     /// # Errors
     /// [`ServerError::Damaged`] if it has more, [`ServerError::Site`] if it could not be read.

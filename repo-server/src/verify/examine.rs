@@ -16,7 +16,7 @@ use crate::index::Table;
 use crate::index::row::{ChunkRow, Health, Live, PackNumber, PackRow};
 use crate::store::Store;
 
-/// A blob that a row names, and that nobody can read there.
+/// A blob that a row names, and that cannot be read there.
 #[derive(Debug)]
 pub(super) struct BadBlob {
     pub(super) id: ChunkId,

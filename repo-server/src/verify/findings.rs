@@ -14,7 +14,7 @@ const LISTED: usize = 10_000;
 /// Files that a report names, over all findings. It bounds what a report takes in memory.
 const FILES_LISTED: usize = 10_000;
 
-/// Ranges of files without names that a report tells of.
+/// Ranges of files without names that a report lists.
 const RANGES_LISTED: usize = 10_000;
 
 /// One thing that is wrong.
@@ -32,7 +32,7 @@ impl Problem {
         Self { kind, object: object.to_string(), what: what.to_string() }
     }
 
-    /// Whether it is only that the site did not answer, and it is to be asked again.
+    /// True if it is only that the site did not answer, and it is to be asked again.
     pub(super) fn is_later(&self, attempt: Attempt) -> bool {
         self.kind == FindingKind::Unreadable && attempt == Attempt::First
     }
@@ -42,7 +42,7 @@ impl Problem {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Number(usize);
 
-/// Why something is hurt.
+/// Cause of damage.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Cause {
     /// A finding from before; `None` if the list was full then.
@@ -103,7 +103,7 @@ impl Findings {
         Some(number)
     }
 
-    /// Tells whom `cause` hurts. A file is told of once for each cause.
+    /// Records that `cause` affects `owner`. A file is recorded once for each cause.
     pub(super) fn hurts(&mut self, cause: Cause, owner: &Owner, hurt: Hurt) {
         let number = match cause {
             Cause::Known(number) => number,

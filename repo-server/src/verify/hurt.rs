@@ -12,7 +12,7 @@ use crate::server::Server;
 /// Finds the snapshots that need what is damaged, if blobs were put in quarantine since the last walk.
 ///
 /// # Errors
-/// [`ServerError`] if the walk cannot go on. It stays due.
+/// [`ServerError`] if the walk failed. It stays due.
 pub(crate) async fn name_the_hurt(server: &Arc<Server>) -> Result<(), ServerError> {
     if server.store.blocking(|store| defects::due(store)).await?.is_some() {
         run(server, VerifyLevel::Index.into(), &|_, _| {}).await?;
@@ -20,7 +20,7 @@ pub(crate) async fn name_the_hurt(server: &Arc<Server>) -> Result<(), ServerErro
     Ok(())
 }
 
-/// Names what is hurt each time that damage is met, for ever.
+/// Names the affected snapshots each time that damage is found, forever.
 pub(crate) async fn name_as_met(server: Arc<Server>) {
     loop {
         if let Err(error) = name_the_hurt(&server).await {

@@ -1,4 +1,4 @@
-//! What the index says of the pages and chunks that a manifest needs, and what that means for its files.
+//! Verdicts of the index on the pages and chunks that a manifest needs, and their effect on its files.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -15,20 +15,20 @@ use crate::error::ServerError;
 use crate::index::row::{ChunkRow, Health};
 use crate::store::Store;
 
-/// What is known of a chunk or page that is needed.
+/// Known state of a chunk or page that is needed.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Verdict {
     /// Why the file cannot be restored.
     pub(super) file: Option<Cause>,
-    /// What else is wrong.
+    /// Another problem.
     pub(super) snapshot: Option<Cause>,
 }
 
-/// What is known of all chunks that a page needs.
+/// Known state of all chunks that a page needs.
 #[derive(Default)]
 pub(super) struct Judged {
     chunks: HashMap<ChunkId, (Option<Cause>, Option<ChunkRow>)>,
-    /// What is wrong and keeps no file from being restored.
+    /// Problems that do not prevent the restore of any file.
     pub(super) around: BTreeSet<Cause>,
 }
 
@@ -53,7 +53,7 @@ impl Judged {
     }
 }
 
-/// What the index and the packs say of a page or chunk that is needed.
+/// Verdict of the index and the packs on a page or chunk that is needed.
 pub(super) fn judge(
     store: &Store,
     state: &State,
@@ -62,9 +62,11 @@ pub(super) fn judge(
     row: Option<ChunkRow>,
 ) -> Result<Verdict, ServerError> {
     let index = |what| Some(Cause::New(Problem::new(FindingKind::Index, id, what)));
-    let Some(row) = row else { return Ok(Verdict { file: index("is not in the index"), snapshot: None }) };
+    let Some(row) = row else {
+        return Ok(Verdict { file: index("is missing from the index"), snapshot: None });
+    };
     let snapshot = match row.references {
-        0 => index("is in use but not counted"),
+        0 => index("is referenced but not counted"),
         _ => state.known.around(&row),
     };
     let file = match state.known.against(id, &row) {
@@ -82,6 +84,6 @@ pub(super) fn judge(
 /// A restore takes a page or chunk only with the length that it was told.
 pub(super) fn other_length(depth: Depth, id: &ChunkId, len: u32, row: Option<ChunkRow>) -> Option<Cause> {
     let row = row.filter(|row| depth == Depth::Content && row.plain_len != len)?;
-    let what = format!("is said to have {len} bytes where it is needed, and has {}", row.plain_len);
+    let what = format!("has {} bytes, but {len} where it is referenced", row.plain_len);
     Some(Cause::New(Problem::new(FindingKind::Corrupt, id, what)))
 }

@@ -1,16 +1,16 @@
 //! Checks: is everything that a snapshot needs there, and as it was written?
 //!
-//! A check runs beside everything else, and goes on after what it finds. It tells *corrupt* (the bytes are
-//! there and wrong) from *missing* (the site says so), and both from *unreadable* (the site does not
-//! answer: nothing is known, and it is asked once more at the end). Findings name the object, what is
-//! wrong with it, and every snapshot and file that it hurts.
+//! A check runs beside all other work, and continues after each finding. It distinguishes *corrupt* (the
+//! bytes exist and are wrong) from *missing* (the site reports that), and both from *unreadable* (the site
+//! does not answer: nothing is known, and it is asked once more at the end). Findings name the object, its
+//! problem, and every affected snapshot and file.
 //!
-//! It writes four things. A pack whose every byte is right is noted with the time, so that the next run
-//! begins with others. Blobs that are known to be wrong go in quarantine, and come out of it when good
-//! bytes are found again. Each goes to rows as they are at that moment, if they still name the place
-//! that was read: what the collector moves or takes away meanwhile is no finding. Other objects that are known
-//! to be wrong are remembered ([`crate::defects::objects`]) until they are found right. And the object of a snapshot, of
-//! which the index has all, is written anew.
+//! It writes four things. A pack without errors is recorded with the time, so that the next run starts with
+//! others. Blobs that are known to be wrong are quarantined, and leave quarantine when good bytes are found
+//! again. Each change applies to rows as they are at that moment, if they still name the place that was read:
+//! data that the collector moves or deletes meanwhile is no finding. Other objects that are known to be wrong
+//! are recorded ([`crate::defects::objects`]) until they are found right. And the object of a snapshot, whose
+//! content is in the index, is rewritten.
 
 mod examine;
 mod findings;

@@ -16,10 +16,10 @@ use crate::site::SiteError;
 use crate::site::layout::snapshot_object;
 use crate::snapshot::{self, open_manifest};
 
-/// What is wrong with an object that somebody has put there: which of it and the row is right, nobody knows.
-const ANOTHER_SNAPSHOT: &str = "the site has another snapshot under its name";
+/// Problem of an object that somebody has put there: the object or the row may be right.
+const ANOTHER_SNAPSHOT: &str = "the site has another snapshot under this name";
 
-/// What an object of a snapshot turned out to be.
+/// Result of reading an object of a snapshot.
 pub(super) enum Object<T> {
     Good(T),
     Bad(Problem),
@@ -56,11 +56,11 @@ impl Check<'_> {
             return Ok(problem);
         }
         let more = match snapshot::write_anew(&self.server, id).await {
-            Ok(()) => "; it was written anew from the index".to_owned(),
+            Ok(()) => "; it was rewritten from the index".to_owned(),
             Err(error @ (ServerError::Halted | ServerError::Index(_) | ServerError::Bug(_))) => {
                 return Err(error);
             }
-            Err(error) => format!("; it could not be written anew: {}", Chain(&error)),
+            Err(error) => format!("; it could not be rewritten: {}", Chain(&error)),
         };
         Ok(Problem { what: problem.what + &more, ..problem })
     }
@@ -79,7 +79,7 @@ impl Check<'_> {
         }
     }
 
-    /// What an answer of the site says of an object, or of a blob.
+    /// Problem of an object or a blob, from the site's answer.
     pub(super) async fn bad_object(
         &self,
         object: impl ToString,

@@ -41,7 +41,7 @@ impl CleanPages {
         }
     }
 
-    /// What is left to know of a page in a manifest with these roots, if it was taken apart.
+    /// Returns the open questions about a page in a manifest with these roots, if the page was decoded.
     fn get(&self, id: &ChunkId, roots: &Roots) -> Option<CleanPage> {
         self.0.get(id).filter(|page| page.holds_for(roots)).cloned()
     }
@@ -51,7 +51,7 @@ impl CleanPages {
 pub(super) struct Planned {
     pub(super) id: ChunkId,
     pub(super) got: Got,
-    /// What is wrong with it, though it can be read.
+    /// Problem of the snapshot beside its files, though it can be read.
     pub(super) aside: Option<Cause>,
 }
 
@@ -62,7 +62,7 @@ pub(super) enum Got {
     Blob(Arc<Blob>, Place),
 }
 
-/// What is to become of pages, from what the index says of them.
+/// Decides about pages from the index.
 fn look_up_pages(
     store: &Store,
     state: &mut State,
@@ -149,7 +149,7 @@ impl Check<'_> {
                 }
                 Err(ServerError::Lost { why, .. }) => Err(Problem::new(FindingKind::Corrupt, id, why)),
                 Err(ServerError::NoChunk(_)) => {
-                    Err(Problem::new(FindingKind::Index, id, "is not in the index"))
+                    Err(Problem::new(FindingKind::Index, id, "is missing from the index"))
                 }
                 Err(ServerError::Site(error)) => Err(self.bad_object(id, error).await?),
                 Err(error) => return Err(error),

@@ -19,10 +19,11 @@ use crate::store::Domain;
 pub(super) struct CleanPage {
     seam: Seam,
     files: u64,
+    lacking: u64,
 }
 
 impl CleanPage {
-    /// Whether nothing is wrong with it in a manifest with these roots either.
+    /// True if nothing is wrong with it in a manifest with these roots either.
     pub(super) fn holds_for(&self, roots: &Roots) -> bool {
         self.seam.holds_for(roots)
     }
@@ -35,6 +36,16 @@ pub(super) struct Replay {
     roots: Roots,
     assembler: Assembler,
     files: Files,
+}
+
+/// The sums over all pages of a manifest.
+pub(super) struct Ended {
+    /// Files, each link counted.
+    pub(super) files: u64,
+    /// Files that the push itself stored as unreadable or torn, each link group counted once.
+    pub(super) lacking: u64,
+    /// Findings since the last [`take_told`](Replay::take_told).
+    pub(super) told: Vec<(Cause, Hurt)>,
 }
 
 /// A file whose content goes on.
@@ -50,9 +61,9 @@ struct Gap {
     causes: BTreeSet<Cause>,
 }
 
-/// What is known of the files so far.
+/// Known state of the files so far.
 struct Files {
-    /// What is to blame if the pages stop too early.
+    /// Manifest to blame if the pages stop too early.
     manifest: ManifestId,
     open: Option<OpenFile>,
     gap: Option<Gap>,
@@ -62,10 +73,12 @@ struct Files {
     /// Files that are hurt and have more names.
     hurt_groups: HashMap<u64, BTreeSet<Cause>>,
     count: u64,
+    /// Files that the push itself stored as unreadable or torn, each link group counted once.
+    lacking: u64,
     told: Vec<(Cause, Hurt)>,
 }
 
-/// What is known of the page whose parts come.
+/// Known state of the page whose parts come.
 struct OnPage<'a> {
     id: &'a ChunkId,
     depth: Depth,
@@ -83,6 +96,7 @@ impl Replay {
             missing: None,
             hurt_groups: HashMap::new(),
             count: 0,
+            lacking: 0,
             told: Vec::new(),
         };
         Self { domain, depth, roots, assembler, files }
@@ -92,12 +106,12 @@ impl Replay {
     /// wrong with it and it stands by itself.
     pub(super) fn page(&mut self, id: &ChunkId, records: Vec<Record>, judged: Judged) -> Option<CleanPage> {
         let Self { depth, assembler, files, .. } = self;
-        let (told, count) = (files.told.len(), files.count);
+        let (told, count, lacking) = (files.told.len(), files.count, files.lacking);
         let mut page = OnPage { id, depth: *depth, judged };
         let Ok(seam) = assembler.page(*id, records, |part| files.part(part, Some(&mut page)));
         files.told.extend(page.judged.around.into_iter().map(|cause| (cause, Hurt::Snapshot)));
         let seam = seam.filter(|_| files.told.len() == told)?;
-        Some(CleanPage { seam, files: files.count - count })
+        Some(CleanPage { seam, files: files.count - count, lacking: files.lacking - lacking })
     }
 
     /// Takes a page that was taken before, here or for another manifest.
@@ -106,6 +120,7 @@ impl Replay {
         files.close_gap(Some(page.seam.first()));
         let Ok(()) = assembler.known_page(*id, &page.seam, |part| files.part(part, None));
         files.count += page.files;
+        files.lacking += page.lacking;
     }
 
     /// Takes a page that nobody can read: its files cannot be named, but for one that began before.
@@ -122,13 +137,12 @@ impl Replay {
         let Ok(()) = assembler.missing_page(|part| files.part(part, None));
     }
 
-    /// Ends the last page. Answers how many files there were, each link counted, and what was found since
-    /// [`take_told`](Self::take_told).
-    pub(super) fn finish(self) -> (u64, Vec<(Cause, Hurt)>) {
+    /// Ends the last page.
+    pub(super) fn finish(self) -> Ended {
         let Self { assembler, mut files, .. } = self;
         files.close_gap(None);
         let Ok(()) = assembler.finish(|part| files.part(part, None));
-        (files.count, files.told)
+        Ended { files: files.count, lacking: files.lacking, told: files.told }
     }
 
     /// Something is wrong that hurts no file.
@@ -151,7 +165,7 @@ impl Replay {
         &self.roots
     }
 
-    /// What was found since the last call.
+    /// Findings since the last call.
     pub(super) fn take_told(&mut self) -> Vec<(Cause, Hurt)> {
         std::mem::take(&mut self.files.told)
     }
@@ -206,6 +220,7 @@ impl Files {
 
     /// Tells of a file that is hurt, once for each cause.
     fn end(&mut self, ending: Ending) {
+        self.lacking += u64::from(matches!(ending, Ending::Unreadable | Ending::Torn));
         let Some(file) = self.open.take() else { return };
         // The push said so: nobody restores it.
         if ending == Ending::Unreadable || file.hurt.is_empty() {

@@ -12,7 +12,7 @@ use super::judge::Judged;
 use super::limits::Budget;
 use super::opened::Object;
 use super::pages::{Got, PAGES_AT_ONCE, Planned};
-use super::replay::Replay;
+use super::replay::{Ended, Replay};
 use super::{Attempt, Check, State};
 use crate::defects::if_there_is_room;
 use crate::defects::{blobs, objects};
@@ -21,7 +21,7 @@ use crate::index::Table;
 use crate::snapshot::page_records;
 use crate::store::Store;
 
-/// What is told of one snapshot before the list of findings is changed. It bounds memory: a snapshot with
+/// Most findings about one snapshot before the list of findings is changed. It bounds memory: a snapshot with
 /// more is not begun again, whatever the site does.
 const TOLD_AT_ONCE: usize = 100_000;
 
@@ -172,8 +172,8 @@ impl Check<'_> {
             && manifest.totals == of.totals;
         let problem =
             (!fits).then(|| Problem::new(FindingKind::Corrupt, of.id, "does not belong to this snapshot"));
-        self.remember(objects::Object::Manifest(of.id), problem.as_ref()).await?;
         if let Some(problem) = problem {
+            self.remember(objects::Object::Manifest(of.id), Some(&problem)).await?;
             walk.tell_all(of, problem);
         }
         let domain = self.store.domain(&walk.snapshot.cluster);
@@ -196,8 +196,15 @@ impl Check<'_> {
                 self.flush(walk).await?;
             }
         }
-        let (files, told) = replay.finish();
+        let Ended { files, lacking, told } = replay.finish();
         self.state.report.files += files;
+        if fits {
+            let problem = not_complete(of, lacking);
+            self.remember(objects::Object::Manifest(of.id), problem.as_ref()).await?;
+            if let Some(problem) = problem {
+                walk.tell(of, Cause::New(problem), Hurt::Snapshot);
+            }
+        }
         for (cause, hurt) in told {
             walk.tell(of, cause, hurt);
         }
@@ -213,6 +220,13 @@ impl Check<'_> {
         let budget = Budget::new(&self.asked.limits, 0, self.started);
         self.state.findings.is_empty() && budget.check_time(self.store.parts.clock.monotonic()).is_err()
     }
+}
+
+/// The problem of a manifest whose push reported nothing missing, although it stored `lacking` files as unreadable or
+/// torn. A node's own word is believed until its snapshot is verified.
+fn not_complete(of: &ManifestRef, lacking: u64) -> Option<Problem> {
+    let what = format!("says that nothing is missing, and {lacking} of its files are unreadable or torn");
+    (of.totals.problems == 0 && lacking > 0).then(|| Problem::new(FindingKind::Corrupt, of.id, what))
 }
 
 /// Takes pages apart, and puts the files on them together. Blocks and computes.

@@ -29,6 +29,9 @@ use crate::snapshot::series::Smaller;
 use crate::store::Parts;
 use crate::testing::ManualClock;
 
+/// How the content of a file ends.
+type End = fn(FileDigest) -> FileEnd;
+
 /// A file as the tests push it.
 struct File {
     path: &'static str,
@@ -36,11 +39,12 @@ struct File {
     link_group: Option<u64>,
     digest: Option<FileDigest>,
     more_size: u64,
+    end: End,
 }
 
 fn file(path: &'static str, content: &str) -> File {
     let chunks = vec![content.as_bytes().to_vec()];
-    File { path, chunks, link_group: None, digest: None, more_size: 0 }
+    File { path, chunks, link_group: None, digest: None, more_size: 0, end: FileEnd::Whole }
 }
 
 struct World {
@@ -99,7 +103,7 @@ impl World {
                 digest.push(&extent);
                 pages.extend(builder.extent(extent));
             }
-            pages.extend(builder.end_file(FileEnd::Whole(file.digest.unwrap_or_else(|| digest.finish()))));
+            pages.extend(builder.end_file((file.end)(file.digest.unwrap_or_else(|| digest.finish()))));
         }
         pages.extend(builder.finish());
         let mut refs = Vec::new();
@@ -311,6 +315,35 @@ async fn a_damaged_page_hurts_the_files_between_its_neighbours() {
     let range = &page.ranges[0];
     assert_eq!((range.after.as_deref(), page.ranges.len()), (Some("b"), 1));
     assert_eq!(range.before.as_deref(), Some("e"));
+}
+
+/// G9: a push that calls itself complete and has files that are not is found out, and its snapshot is no complete one.
+#[tokio::test]
+async fn a_snapshot_that_only_says_to_be_complete_is_found_at_every_level() {
+    let ends: [(End, bool); 4] = [
+        (|_| FileEnd::Unreadable, true),
+        (FileEnd::Torn, true),
+        (FileEnd::Fuzzy, false),
+        (FileEnd::Whole, false),
+    ];
+    for (end, expected) in ends {
+        let world = World::new();
+        let lacking = || File { end, ..file("b", "two") };
+        let first = world.push(vec![file("a", "one"), lacking()]).await;
+        // Its page was looked through before, for the other snapshot.
+        let second = world.push(vec![file("a", "one"), lacking()]).await;
+
+        for level in [VerifyLevel::Index, VerifyLevel::Exists, VerifyLevel::Read, VerifyLevel::Restore] {
+            let report = world.verify(level).await;
+
+            let hurt: Vec<_> = report.findings.iter().flat_map(|finding| &finding.snapshots).collect();
+            let expected_hurt = if expected { vec![&first, &second] } else { Vec::new() };
+            assert_eq!(hurt, expected_hurt, "{level:?}: {report:?}");
+            let snapshot = crate::snapshot::get(&world.store, second).unwrap();
+            let known = crate::defects::objects::all(&world.store).unwrap().against(&snapshot);
+            assert_eq!(known.is_some(), expected, "{level:?}: {known:?}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -80,7 +80,7 @@ pub fn assemble(bytes: &[u8]) -> Verdict {
     Verdict::of(tree.faults == 0 && tree.last.is_some())
 }
 
-/// What was handed over so far.
+/// Parts received so far.
 #[derive(Default)]
 struct Tree {
     last: Option<EntryPath>,

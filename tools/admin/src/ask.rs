@@ -84,7 +84,7 @@ pub(crate) fn ask<T>(
 /// Asks the server for a run, whose steps a bar shows. While another run is in progress, it waits as `turn` says.
 ///
 /// # Errors
-/// [`AdminError::Client`]: what a run did before it failed stays done.
+/// [`AdminError::Client`]: work done before a failure is kept.
 pub(crate) fn run<T>(
     arguments: &Arguments,
     turn: Turn,

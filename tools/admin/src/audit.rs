@@ -1,4 +1,4 @@
-//! `verify --level refs`: the counts of the index, compared and mended.
+//! `verify --level refs`: the counts of the index, compared and repaired.
 
 use std::io::{self, Write};
 
@@ -22,7 +22,7 @@ pub(crate) fn run(arguments: &Arguments, repair: bool, turn: Turn) -> Result<Ver
     Ok(if audited.sound { Verdict::Sound } else { Verdict::Damaged })
 }
 
-/// Why a check of another level does not mend.
+/// Error for `--repair` with a check of another level.
 pub(crate) fn nothing_to_repair() -> AdminError {
     ClientError::Usage("`--repair` needs `--level refs`".to_owned()).into()
 }

@@ -1,4 +1,4 @@
-//! `chunk locate`: where a chunk or page lies.
+//! `chunk locate`: the place of a chunk or page.
 
 use std::io::{self, Write};
 
@@ -14,7 +14,7 @@ use crate::cli::Arguments;
 use crate::error::AdminError;
 use crate::show::table;
 
-/// Says where a chunk or page lies.
+/// Prints the place of a chunk or page.
 ///
 /// # Errors
 /// [`AdminError::Client`].

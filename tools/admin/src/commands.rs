@@ -41,8 +41,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Verdict, AdminError> {
         Command::Alarms(alarms) => alarms::run(arguments, alarms),
         Command::Freshness(freshness) => freshness::run(arguments, freshness),
         Command::Last { cluster, max_age } => last::run(arguments, cluster.as_ref(), *max_age),
-        Command::Snapshots { cluster, node, labels } => {
-            snapshot::list(arguments, cluster.as_ref(), node.as_ref(), labels)
+        Command::Snapshots { cluster, node, labels, columns } => {
+            snapshot::list(arguments, cluster.as_ref(), node.as_ref(), labels, columns)
         }
         Command::Show { snapshot, limit } => snapshot::detail(arguments, snapshot, *limit),
         Command::Stats { cluster } => stats::run(arguments, cluster.as_ref()),

@@ -99,7 +99,7 @@ impl AdminError {
             }});
             let _ = writeln!(io::stdout(), "{document}");
         }
-        // When nobody reads, nobody minds: the exit code still tells.
+        // A closed standard error is ignored: the exit code still reports the failure.
         let _ = writeln!(io::stderr(), "astacus-admin: {}", Printable(message.as_bytes()));
         if let Some(hint) = self.hint() {
             let _ = writeln!(io::stderr(), "hint: {hint}");

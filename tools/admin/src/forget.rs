@@ -1,4 +1,4 @@
-//! `forget`: which snapshots go, why, and what that frees.
+//! `forget`: the snapshots to delete, the reasons, and the freed bytes.
 
 use std::io::{self, Write};
 
@@ -19,7 +19,7 @@ use crate::error::AdminError;
 use crate::named;
 use crate::show::{table, wide};
 
-/// Forgets snapshots, or tells which it would forget.
+/// Deletes snapshots, or prints which ones it would delete.
 ///
 /// # Errors
 /// [`AdminError::Client`]; a cluster without snapshots is not found.
@@ -70,7 +70,7 @@ fn policy(rules: &PolicyArguments) -> Option<RetentionPolicy> {
     (policy != RetentionPolicy::default()).then_some(policy)
 }
 
-/// Snapshots that were named, and do not go.
+/// Named snapshots that are not deleted.
 fn stayed(named: &[SnapshotId], report: &ForgetReport) -> Vec<SnapshotId> {
     let goes =
         |id: &SnapshotId| report.snapshots.iter().any(|line| line.id == *id && line.verdict != Verdict::Keep);

@@ -16,10 +16,10 @@ use crate::show::{table, wide};
 /// Longest list that is shown to those who did not ask for an explanation.
 const SHORT: usize = 5;
 
-/// Runs the collector, or tells what it would do.
+/// Runs the collector, or prints the plan of a run.
 ///
 /// # Errors
-/// [`AdminError::Client`]: what was done before stays done.
+/// [`AdminError::Client`]: work done before a failure is kept.
 pub(crate) fn run(arguments: &Arguments, gc: &GcArguments) -> Result<Verdict, AdminError> {
     let request = GcRequest::from(gc);
     let report = ask::run(arguments, gc.turn, async |api, hear| api.collect_garbage(&request, hear).await)?;

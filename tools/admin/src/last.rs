@@ -34,7 +34,7 @@ pub(crate) fn run(
     Ok(if last.series.iter().any(|series| series.overdue) { Verdict::Partial } else { Verdict::Sound })
 }
 
-/// An age is told by the clock of whoever asks.
+/// The age is counted by the clock of this machine.
 fn now() -> Timestamp {
     Timestamp::now()
 }

@@ -1,7 +1,7 @@
 //! `pack inspect`: what one file says about itself, without a server.
 //!
-//! Without a key it tells whose pack it is, and whether its bytes are those it was named after. With
-//! the master key it lists what lies in it, and opens every blob.
+//! Without a key it shows the owner of a pack, and compares its content with its name. With the master key it
+//! lists the blobs, and opens each of them.
 
 use std::fs::File;
 use std::io::{self, Read, Write};

@@ -53,7 +53,7 @@ impl Show for Protection {
     }
 }
 
-/// Brings back snapshots, each by itself; one that cannot come back does not keep the others away.
+/// Undeletes snapshots, one after the other; a failure does not stop the others.
 ///
 /// # Errors
 /// [`AdminError::Client`] if none came back: why the first did not.

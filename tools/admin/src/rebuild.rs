@@ -30,7 +30,7 @@ pub(crate) fn run(rebuild: &RebuildArguments, output: Output) -> AdminError {
     }
 }
 
-/// The program that lies beside this one; where there is none, the name, to be found in `PATH`.
+/// The program beside this one; if there is none, the name, to be found in `PATH`.
 fn program() -> PathBuf {
     let beside = std::env::current_exe().ok().map(|path| path.with_file_name(PROGRAM));
     beside.filter(|path| path.is_file()).unwrap_or_else(|| PathBuf::from(PROGRAM))

@@ -1,18 +1,17 @@
-//! `snapshots` and `show`: what is there, and what is about to go.
+//! `snapshots` and `show`: existing snapshots, including ones pending deletion.
 
 use std::io::{self, Write};
 
-use format_spec::manifest::PushStats;
 use format_spec::path::Printable;
 use format_spec::snapshot::Shrunk;
 use format_spec::wire::{NodeOrigin, NodePush, SnapshotDetail, SnapshotInfo};
 use format_spec::{ClusterName, LabelChoice, NodeName};
 use indicatif::{HumanBytes, HumanCount};
 use node_client::error::ClientError;
-use node_client::list::of_cluster;
+use node_client::list::{Column, of_cluster};
 use node_client::named::SnapshotChoice;
-use node_client::show::{Show, show};
-use node_client::summary::{about, changed, folders, state};
+use node_client::show::{Show, cell, columns, show};
+use node_client::summary::{about, state};
 use serde::Serialize;
 
 use crate::ask::{Verdict, ask};
@@ -31,6 +30,7 @@ pub(crate) fn list(
     cluster: Option<&ClusterName>,
     node: Option<&NodeName>,
     labels: &[LabelChoice],
+    columns: &[Column],
 ) -> Result<Verdict, AdminError> {
     let mut snapshots = ask(arguments, async |api| of_cluster(&api, cluster).await)?;
     if let Some(node) = node {
@@ -40,7 +40,7 @@ pub(crate) fn list(
         }
     }
     snapshots.retain(|info| info.about.fits(labels));
-    show(&Snapshots(snapshots), arguments.output)?;
+    show(&Snapshots { snapshots, columns: columns.to_vec() }, arguments.output)?;
     Ok(Verdict::Sound)
 }
 
@@ -70,18 +70,22 @@ pub(crate) fn detail(
     Ok(Verdict::Sound)
 }
 
+/// Snapshots, and which of their columns are shown to people; none for all.
 #[derive(Debug, Serialize)]
-struct Snapshots(Vec<SnapshotInfo>);
+#[serde(transparent)]
+struct Snapshots {
+    snapshots: Vec<SnapshotInfo>,
+    #[serde(skip)]
+    columns: Vec<Column>,
+}
 
 impl Show for Snapshots {
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
-        let head = [
-            "SNAPSHOT", "CLUSTER", "NODES", "FOLDERS", "CREATED", "STATE", "FILES", "BYTES", "CHANGED",
-            "READ", "SENT", "NOTE",
-        ];
-        let mut rows = vec![head.map(str::to_owned)];
-        rows.extend(self.0.iter().map(row));
-        table(out, &rows)
+        let chosen = if self.columns.is_empty() { Column::ALL.as_slice() } else { &self.columns };
+        let head = chosen.iter().map(|column| head(*column)).collect();
+        let row = |info: &SnapshotInfo| chosen.iter().map(|column| text(info, *column)).collect();
+        let rows: Vec<Vec<String>> = std::iter::once(head).chain(self.snapshots.iter().map(row)).collect();
+        columns(out, &rows)
     }
 
     fn is_news(&self) -> bool {
@@ -89,23 +93,14 @@ impl Show for Snapshots {
     }
 }
 
-fn row(info: &SnapshotInfo) -> [String; 12] {
-    let sum = |of: fn(&PushStats) -> u64| info.pushes.iter().map(|push| of(&push.stats)).sum::<u64>();
-    let known = |text: String| if info.pushes.is_empty() { "-".to_owned() } else { text };
-    [
-        info.id.to_string(),
-        info.cluster.to_string(),
-        nodes(info).join(","),
-        folders(&info.origins),
-        info.created.clone(),
-        state(info),
-        HumanCount(info.files).to_string(),
-        HumanBytes(info.bytes).to_string(),
-        known(HumanCount(sum(changed)).to_string()),
-        known(HumanBytes(sum(|stats| stats.bytes_read)).to_string()),
-        known(HumanBytes(sum(|stats| stats.bytes_sent)).to_string()),
-        note(info),
-    ]
+fn head(column: Column) -> String {
+    if column == Column::Labels { "NOTE".to_owned() } else { column.head() }
+}
+
+/// A cell is one line, whatever it holds.
+fn text(info: &SnapshotInfo, column: Column) -> String {
+    let text = if column == Column::Labels { note(info) } else { cell(info, column) };
+    Printable(text.as_bytes()).to_string()
 }
 
 fn nodes(info: &SnapshotInfo) -> Vec<&str> {

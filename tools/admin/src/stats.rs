@@ -19,7 +19,7 @@ use crate::show::table;
 /// Shows what all clusters take, or one of them.
 ///
 /// # Errors
-/// [`AdminError::Client`]; a cluster of which there is nothing is not found.
+/// [`AdminError::Client`]; a cluster without data is not found.
 pub(crate) fn run(arguments: &Arguments, cluster: Option<&ClusterName>) -> Result<Verdict, AdminError> {
     let mut report = ask(arguments, async |api| api.stats().await)?;
     let directory_bytes = directories(&report);

@@ -84,7 +84,7 @@ fn a_pack_is_told_without_a_key_and_listed_with_it() {
     }
 }
 
-/// P2: a pack under its own name is told from one whose bytes have changed.
+/// P2: a pack under its own name is distinguished from one whose bytes have changed.
 #[test]
 fn a_pack_whose_bytes_no_longer_fit_its_name_is_damaged() {
     let whole = pack(&pack_name(), |_| {});

@@ -143,7 +143,7 @@ impl Trees<'_> {
     }
 }
 
-/// The root itself stays without a slash at its end, which would follow a link.
+/// The path of the root has no slash at its end, which would follow a link.
 fn at(root: &Path, path: &Path) -> PathBuf {
     if path.as_os_str().is_empty() { root.to_owned() } else { root.join(path) }
 }

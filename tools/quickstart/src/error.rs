@@ -13,7 +13,7 @@ use repo_server::start::CreateError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum TourError {
-    /// The data folder and the folder to push lie in each other.
+    /// The data folder and the folder to push contain each other.
     #[error("`{}` is inside `{}`: choose another data folder with --data-dir", inner.display(), outer.display())]
     Nested { inner: PathBuf, outer: PathBuf },
     /// A push, the restore, or a path.

@@ -1,4 +1,4 @@
-//! Where things lie: the folder to push, the data folder, and a scratch folder that goes away again.
+//! Places of the tour: the folder to push, the data folder, and a scratch folder that is removed at the end.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::error::TourError;
 
-/// Folders that were checked against each other: neither lies in the other.
+/// Folders that were checked against each other: neither contains the other.
 #[derive(Debug)]
 pub(crate) struct Places {
     /// The folder to push, without links in its path.
@@ -41,8 +41,8 @@ impl Places {
         Ok(Self { source, data })
     }
 
-    /// A folder beside the data folder, so outside of the folder to push and on a disk that the user
-    /// chose. Nobody else can look into it.
+    /// Makes a folder beside the data folder, so outside the folder to push and on a disk that the user
+    /// chose. Other users cannot read it.
     ///
     /// # Errors
     /// [`TourError::Client`] if it cannot be made.
@@ -60,7 +60,7 @@ fn disk(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Cli
     move |source| ClientError::Disk { action, path: path.to_owned(), source }
 }
 
-/// The path without links in it; what is not there yet stays as it is written.
+/// The path without links in it; a missing part is kept as given.
 fn resolve(path: &Path) -> std::io::Result<PathBuf> {
     let mut resolved = PathBuf::new();
     for component in std::path::absolute(path)?.components() {

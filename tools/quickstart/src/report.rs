@@ -156,13 +156,13 @@ fn notes(
 /// Where a server is to be found from now on.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Address {
-    /// This process goes on serving.
+    /// This process continues to serve.
     Running(SocketAddr),
     /// Where a server listens that is started without more words.
     Default,
 }
 
-/// Writes the commands to go on with.
+/// Writes the next commands.
 pub(crate) fn go_on(out: &mut dyn Write, places: &Places, address: Address) -> io::Result<()> {
     let token = places.data.join("admin.token");
     let (data, token) = (quoted(&places.data), quoted(&token));

@@ -15,8 +15,8 @@ use node_client::output::{Output, ProgressMode};
 use node_client::progress::Phase;
 use node_client::push::{self, FreezeMode, FreezeOptions, PushOptions, PushReport};
 use node_client::restore::{
-    self, Durable, Existing, Foreign, NodeChoice, Partial, Placement, Progress, RestoreOptions,
-    RestoreReport, Setuid, Unset,
+    self, Durable, Existing, Extra, Foreign, NodeChoice, Owners, Partial, Placement, Progress,
+    RestoreOptions, RestoreReport, Setuid, Unset,
 };
 use node_client::signals::on_interrupt;
 use tokio::runtime::{Builder, Runtime};
@@ -134,10 +134,13 @@ impl<'a> Tour<'a> {
             excludes: Vec::new(),
             placement: Placement::StripRoot,
             existing: Existing::Refuse,
+            extra: Extra::Stays,
             foreign: Foreign::Refuse,
             unset: Unset::IsNoted,
-            // The scratch folder is open to nobody else.
+            // Other users cannot open the scratch folder.
             setuid: Setuid::Keep,
+            owners: Owners::AsPushed,
+            max_rate: None,
             durable: Durable::Later,
         };
         let bar = self.bar(Phase::Restoring);

@@ -1,7 +1,7 @@
 //! The rooms of each crate: which module imports which, circles, and the order of floors.
 //!
-//! The modules of one parent, each with all that lies below it, form no circle: at the top these are the
-//! rooms of the crate, further down the corners of a room. A child may use the words of its parent.
+//! The modules of one parent, each with all modules inside it, form no circle: at the top these are the rooms
+//! of the crate, further down the corners of a room. A child may use the words of its parent.
 //!
 //! Arrows are read from paths in the source (`crate::`, `super::`, `self::`, children by name). A path
 //! through a re-export leads to the module that defines the name, so that a `pub use` in a `mod.rs`
@@ -54,7 +54,7 @@ const FLOORS: &[Floors] = &[
             "list",
             "api config globs named signals state",
             "error identity output size",
-            "beneath cancel clock durable leftover log priority progress rate span summary twin",
+            "beneath cancel clock durable leftover log priority progress rate span summary twin pace",
         ],
     ),
     (
@@ -91,7 +91,7 @@ struct Rooms {
     folder: String,
     /// Arrows between the children of each module, by the name of that module.
     levels: BTreeMap<String, Arrows>,
-    /// Pairs of modules, importing and imported, neither of which lies within the other.
+    /// Pairs of modules, importing and imported, neither of which contains the other.
     imports: BTreeSet<(String, String)>,
 }
 
@@ -191,7 +191,7 @@ impl Modules {
         modules
     }
 
-    /// Pairs of modules, importing and imported, neither of which lies within the other.
+    /// Pairs of modules, importing and imported, neither of which contains the other.
     fn imports(&self) -> BTreeSet<(String, String)> {
         let mut imports = BTreeSet::new();
         for (from, module) in &self.by_name {

@@ -1,4 +1,4 @@
-//! Small promises about the tree that nobody keeps by heart.
+//! Small rules for the source tree.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -156,7 +156,7 @@ fn is_fault_id(word: &str) -> bool {
     is_id(word) || word.strip_prefix(|first: char| first.is_ascii_uppercase()).is_some_and(is_id)
 }
 
-/// True if the file at `path` has the test `name`, and lies in the rooms that stand before it:
+/// True if the file at `path` has the test `name`, and is in the modules that stand before it:
 /// `e2e::push::a_test`.
 fn holds(path: &str, tests: &[&str], name: &str) -> bool {
     let mut rooms: Vec<&str> = name.split("::").collect();

@@ -30,7 +30,7 @@ pub(crate) struct File {
     pub(crate) text: String,
 }
 
-/// True if `path` is `place` or lies below it. Nothing lies below nothing.
+/// True if `path` is `place` or is inside it. Nothing is inside the empty path.
 pub(crate) fn is_below(path: &str, place: &str) -> bool {
     !place.is_empty() && path.strip_prefix(place).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }

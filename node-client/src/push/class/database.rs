@@ -1,4 +1,4 @@
-//! Recognises the data folders of databases by what lies in them, so that a push can warn of what it may do to them.
+//! Recognises the data folders of databases by their content, so that a push can warn.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

@@ -13,7 +13,7 @@ use super::class::sets::ClassSet;
 use crate::error::ClientError;
 use crate::globs::Globs;
 
-/// How a file is changed by whoever owns it. See `docs/change-detection.md` for what follows from it.
+/// How the owner of a file changes it. See `docs/change-detection.md` for the consequences.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
 #[cbor(index_only)]
 pub enum Class {

@@ -122,10 +122,10 @@ fn contains(name: &[u8], part: &[u8]) -> bool {
     name.windows(part.len()).any(|window| window == part)
 }
 
-// Commit logs are allocated ahead and written through memory maps, and are replayed at the start.
-// `*-Statistics.db` and `*-Summary.db` get new content under the old name: they stay `auto`.
-// The log of a compaction is appended to. Its last line tells the next start to delete the old tables, so it may only be
-// kept as it was when the tables were frozen: with a later line, the new ones might be short.
+// Commit logs are preallocated and written through memory maps, and are replayed at the start.
+// `*-Statistics.db` and `*-Summary.db` get new content under the old name: they stay `auto`. The log of a
+// compaction is appended to. Its last line tells the next start to delete the old tables, so it may only be
+// stored in its state when the tables were frozen: with a later line, the new ones might be short.
 const CASSANDRA: &[Rule] = &[
     (Class::Logged, &["CommitLog-*.log"]),
     (Class::AppendOnly, &["*_txn_*.log"]),

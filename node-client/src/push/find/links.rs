@@ -39,8 +39,8 @@ impl Links {
 /// Tells inodes apart, also one that got the number of another which was deleted during the walk.
 pub(crate) type InodeKey = (u64, u64, Timestamp);
 
-/// The inode's key: its birth tells it from later ones of the same number. Where births are not told, its last
-/// change does.
+/// The inode's key: its birth distinguishes it from later ones of the same number. Where births are unknown,
+/// its last change does.
 pub(crate) fn key(stat: &Stat) -> InodeKey {
     let identity = &stat.identity;
     let nothing = Timestamp { seconds: 0, nanos: 0 };

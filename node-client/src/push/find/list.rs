@@ -98,7 +98,7 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// An empty list in `files`, which nobody else uses.
+    /// An empty list in `files`, which no other code uses.
     pub(crate) fn new([file, held, places]: [File; 3]) -> Self {
         Self {
             file: BufWriter::with_capacity(256 << 10, file),
@@ -182,7 +182,7 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    /// The rows of the list in `file`, of which none waits.
+    /// The rows of the list in `file`, without waiting ones.
     pub(crate) fn new(file: File) -> Self {
         let inserted = BTreeMap::new().into_iter().peekable();
         Self {

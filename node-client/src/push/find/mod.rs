@@ -6,5 +6,4 @@ pub(crate) mod list;
 pub(crate) mod lister;
 pub(crate) mod moment;
 pub(crate) mod opener;
-mod pseudo;
 pub(crate) mod walk;

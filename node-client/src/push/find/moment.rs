@@ -1,10 +1,10 @@
 //! One moment of a folder: its files are frozen together, and looked at until no name came or went meanwhile.
 //!
-//! A store of sorted tables writes a new table, then the file that refers to it, then deletes the old ones. Names
-//! that are listed once and linked one by one are of no moment of such a folder. So, after all its files have a
-//! second name, the folder itself is looked at: if its times are those from before it was listed, no name came or
-//! went, and files that refer to others were frozen before them. If not, it is listed again: what is new is frozen,
-//! what has gone is dropped, what changed is frozen as it is now, until the folder stays as it is.
+//! A store of sorted tables writes a new table, then the file that refers to it, then deletes the old ones.
+//! Names that are listed once and linked one by one are of no moment of such a folder. So, after all its
+//! files have a second name, the folder itself is checked: if its times are those from before it was listed,
+//! no name was added or removed, and files that refer to others were frozen before them. If not, it is listed
+//! again: new files are frozen, missing ones dropped, changed ones frozen again, until the folder is stable.
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
@@ -152,7 +152,7 @@ impl<'a> Walker<'a> {
         Ok(())
     }
 
-    /// A name that has gone.
+    /// A name that has vanished.
     fn drop_name(&mut self, moment: &mut Moment, name: &CStr) -> Result<(), Stopped> {
         let Some(known) = moment.known.remove(name) else { return Ok(()) };
         match known {
@@ -162,7 +162,7 @@ impl<'a> Walker<'a> {
                     self.visitor.take_back(&path);
                 }
             }
-            // Its own name came back, or all below it stays as it was found.
+            // Its own name came back, or the content below it is unchanged.
             Known::Other => {}
         }
         Ok(())
@@ -211,7 +211,8 @@ impl<'a> Walker<'a> {
         Ok(())
     }
 
-    /// Why a name of this folder is not taken. A file that was taken already stays, whatever its length is by now.
+    /// Reason why a name of this folder is excluded. A file that was taken already is kept, whatever its
+    /// present length.
     fn refused(
         &self,
         moment: &Moment,

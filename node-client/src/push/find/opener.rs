@@ -47,7 +47,7 @@ impl<'a> Opener<'a> {
         guest::open(self.folder_of(path)?, name, READ)
     }
 
-    /// The folder that the file at `path` lies in.
+    /// The folder that contains the file at `path`.
     fn folder_of(&mut self, path: &EntryPath) -> Result<&OwnedFd, Errno> {
         let (parent, _) = path.split_last().ok_or(Errno::NOENT)?;
         let root = self.root_of(path)?;
@@ -55,12 +55,12 @@ impl<'a> Opener<'a> {
             return self.folder(&parent, root);
         }
         let Opened::File(within, _) = root.open()? else { return Err(Errno::NOTDIR) };
-        // No other file of a root lies in what is open.
+        // No other file of a root is in the open folders.
         self.folders = vec![(path.clone(), within)];
         self.folders.last().map(|(_, folder)| folder).ok_or(Errno::NOENT)
     }
 
-    /// The root that `path` lies in. They are in path order, and none lies in another.
+    /// The root that contains `path`. Roots are in path order, and none contains another.
     fn root_of(&self, path: &EntryPath) -> Result<&'a Root, Errno> {
         let behind = self.roots.partition_point(|root| root.path <= *path);
         let root = behind.checked_sub(1).and_then(|last| self.roots.get(last));

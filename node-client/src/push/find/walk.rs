@@ -1,8 +1,8 @@
 //! The walk: every name below the roots, in path order, without following a link.
 //!
-//! Folders are opened relative to the folder they lie in, so a rename in mid-walk cannot lead
-//! elsewhere. The files of a folder that will be read are frozen together when it is left (`moment`). Memory: one
-//! sorted list of names per level.
+//! Folders are opened relative to their parent folder, so a rename during the walk cannot lead elsewhere. The
+//! files of a folder that will be read are frozen together when it is left (`moment`). Memory: one sorted
+//! list of names per level.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -12,12 +12,12 @@ use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use super::list::{FoundFile, Step};
-use super::pseudo::Pseudo;
 use crate::identity::Identity;
 use crate::leftover::is_temporary;
 use crate::push::freeze::Held;
 use crate::push::guest::FOLDER;
 use crate::push::names::Names;
+use crate::push::pseudo::Pseudo;
 use crate::push::second_names::{BASE_NAME, is_base};
 use crate::push::select::roots::Mounts;
 use crate::push::select::roots::{Opened, Root};
@@ -137,7 +137,7 @@ pub(crate) struct Walker<'a> {
     device: u64,
 }
 
-/// A folder that is being gone through.
+/// A folder during its walk.
 pub(crate) struct Level {
     pub(crate) path: EntryPath,
     pub(crate) folder: OwnedFd,
@@ -209,7 +209,7 @@ impl Walker<'_> {
         Ok(())
     }
 
-    /// Deals with one name; a folder comes back as the level to go through next.
+    /// Processes one name; a folder is returned as the level to walk next.
     fn name(&mut self, level: &mut Level, name: &CStr) -> Result<Option<Level>, Stopped> {
         let path = match level.path.join(name.to_bytes()) {
             Ok(path) => path,
@@ -298,7 +298,8 @@ impl Walker<'_> {
         if self.inserts > 0 { self.visitor.insert(step) } else { self.visitor.step(step) }
     }
 
-    /// Keeps a file, whatever inode its name stands for by now. `None` if it has gone, or is no file any more.
+    /// Freezes a file, whatever inode its name belongs to by now. `None` if it has vanished, or is no file
+    /// any more.
     pub(crate) fn hold(&mut self, at: Place<'_>) -> Result<Option<Held>, Stopped> {
         for _ in 0..LOOKS {
             let stat = match Stat::of_name(at.folder, at.name) {
@@ -312,7 +313,7 @@ impl Walker<'_> {
         Ok(None)
     }
 
-    /// Reports a file that could not be kept, unless it has gone.
+    /// Reports a file that could not be frozen, unless it has vanished.
     pub(crate) fn report_moving(&mut self, at: Place<'_>) -> Result<(), Stopped> {
         if !Stat::of_name(at.folder, at.name).is_ok_and(|stat| stat.kind() == FileType::RegularFile) {
             return Ok(());
@@ -349,8 +350,8 @@ impl Walker<'_> {
         let at = self.visitor.now();
         let about = Stat::of_file(&folder);
         let names = Names::list(&folder, &mut self.buffer);
-        // Second names of a push, this one or another, are no data. Those of another user's are told of: he could have made
-        // such a folder to hide something.
+        // Second names of a push, this one or another, are no data. Those of another user are reported: he
+        // could have made such a folder to hide something.
         if names.as_ref().is_ok_and(|names| is_base(names.iter())) {
             match whose(about.as_ref().ok(), &path) {
                 Whose::Ours => return Ok(None),

@@ -1,13 +1,13 @@
 //! The freeze: what a push will read is given a second name of its own before anything is read.
 //!
 //! A second name is a copy that shares its blocks, where the file system makes such copies, or a hard link. A
-//! file that its owner deletes, or replaces under its name, lives on under that second name until it was read;
-//! a copy is also safe from writes in place. What is appended later lies behind the length that was noted here,
-//! and is left for the next push. The names lie in a [`Tree`] for each file system, out of the sight of whoever
-//! owns the files ([`place`] says where), one for each inode. Files that the last push knows and that did not
-//! change are not read, so they get no second name. When a push ends, with a snapshot or without, its tree goes.
-//! A push that was killed leaves its tree behind; the next one of the same folders goes on with it, and that of
-//! other folders removes it.
+//! file that its owner deletes, or replaces under its name, exists under that second name until it is read; a
+//! copy is also safe from writes in place. Data that is appended later is beyond the length that was noted
+//! here, and is left for the next push. The names are in a [`Tree`] for each file system, away from the owner
+//! of the files (see [`place`]), one for each inode. Files that the last push knows and that did not change
+//! are not read, so they get no second name. When a push ends, with a snapshot or without, its tree is
+//! removed. A killed push leaves its tree behind; the next one of the same folders continues with it, and
+//! that of other folders removes it.
 
 mod place;
 mod tree;
@@ -141,7 +141,7 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    /// A file that is read where it lies.
+    /// A file that is read directly.
     pub(crate) fn as_is(stat: Stat) -> Self {
         Self { stat, source: Source::Path, not_frozen: None, xattrs: None }
     }
@@ -160,7 +160,7 @@ impl Held {
 pub(crate) enum HoldError {
     /// Its name stands for something else by now, or for nothing: look again.
     Moved,
-    /// There is no room for another name. The push cannot go on.
+    /// There is no space for another name. The push cannot continue.
     Full(ClientError),
     /// It must not be read less safe than it should be, and cannot be frozen so.
     Refused(String),
@@ -176,13 +176,13 @@ pub(crate) struct Freeze {
 }
 
 impl Freeze {
-    /// Makes a tree for each file system that a root lies on, or takes over that of a push of the same
-    /// folders that was killed. Trees of other dead pushes are removed. `key` names this push's trees, `state` is
-    /// the folder of what pushes remember.
+    /// Makes a tree for each file system of a root, or takes over that of a killed push of the same folders.
+    /// Trees of other dead pushes are removed. `key` names this push's trees, `state` is the folder of the
+    /// push state.
     ///
     /// # Errors
-    /// [`ClientError::Disk`] if there is no room. A folder that cannot be had for another reason is no
-    /// error: its files are read where they lie, and that is reported.
+    /// [`ClientError::Disk`] if there is no space. A folder that cannot be used for another reason is no
+    /// error: its files are read directly, and that is reported.
     pub(crate) fn new(
         options: &FreezeOptions,
         key: &str,
@@ -197,7 +197,7 @@ impl Freeze {
         let mut freeze = Self { mode, unfrozen, trees: BTreeMap::new(), frozen: Vec::new() };
         for root in roots {
             let bases = place::bases(options.folder.as_deref(), root.folder(), state);
-            // A root that has gone by now is a problem of the walk.
+            // A root that has vanished by now is a problem of the walk.
             let Ok(stat) = root.stat() else { continue };
             let dev = stat.identity.dev;
             if mode == FreezeMode::Off || freeze.trees.contains_key(&dev) {

@@ -1,4 +1,4 @@
-//! Where second names lie: out of the sight of whoever owns the files, on their file system.
+//! Places of second names: away from the owner of the files, on their file system.
 //!
 //! In this order, the first that can be used: a folder of the user's choice; the folder of what pushes remember;
 //! the nearest folder above the root that is no data folder of a database; the root itself, if nothing
@@ -24,7 +24,7 @@ pub(super) enum Unusable {
     Why(String),
 }
 
-/// Where second names of files below `root` may lie, the best place first.
+/// Possible places for second names of files below `root`, the best place first.
 pub(super) fn bases(chosen: Option<&Path>, root: &Path, state: Option<&Path>) -> Vec<Base> {
     if let Some(folder) = chosen {
         return vec![Base::chosen(&real(folder))];
@@ -41,7 +41,7 @@ pub(super) fn bases(chosen: Option<&Path>, root: &Path, state: Option<&Path>) ->
     beside.chain([Base::within(root)]).collect()
 }
 
-/// The path of a folder without symbolic links, which whoever chose it may have gone through.
+/// The path of a folder without symbolic links, which its user may have used.
 fn real(folder: &Path) -> PathBuf {
     folder.canonicalize().unwrap_or_else(|_| folder.to_owned())
 }
@@ -73,7 +73,7 @@ pub(super) fn open_first(bases: &[Base], key: &str, mode: FreezeMode) -> Result<
             }
             Err(error) if is_full(error) => return Err(Unusable::Full(full(base.path(), error))),
             Err(error) => {
-                // The first place is the one to be mended.
+                // The first place is the one to repair.
                 why.get_or_insert_with(|| format!("`{}` cannot be used: {error}", base.path().display()));
             }
         }

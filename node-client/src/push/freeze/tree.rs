@@ -40,9 +40,9 @@ pub(super) struct Base {
 /// Owner of a base, and the users who can read it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum BaseKind {
-    /// A folder of the user's, which is there and stays.
+    /// An existing folder of the user, which is kept.
     Chosen,
-    /// Ours to make and to remove without a trace, and nobody else's to look into.
+    /// A folder that the push makes and removes without a trace, closed to other users.
     Beside,
     /// The same in a pushed folder: its group may look into it, so that no program of its owner stumbles.
     Within,
@@ -76,7 +76,7 @@ impl Base {
         self.kind != BaseKind::Chosen
     }
 
-    /// The folder that it lies in, if it is ours to make there.
+    /// The folder above it, if the push may make the base there.
     fn open_above(&self) -> Result<Option<OwnedFd>, Errno> {
         self.is_ours_to_make().then(|| open_real(&self.above, FOLDER)).transpose()
     }
@@ -129,8 +129,8 @@ impl Base {
         }
     }
 
-    /// Lets the group of the pushed folder look into a folder of ours in it. Programs of its owner list all
-    /// folders there, and must neither fail nor be able to change what lies in ours.
+    /// Lets the group of the pushed folder read a base inside it. Programs of its owner list all folders
+    /// there, and must neither fail nor be able to change its content.
     fn show_to_group(&self, above: Option<&OwnedFd>, made: &OwnedFd) -> Result<(), Errno> {
         let Some(above) = above.filter(|_| self.kind == BaseKind::Within) else { return Ok(()) };
         let group = Stat::of_file(above)?.gid;
@@ -163,7 +163,8 @@ const BETWEEN_TRIES: Duration = Duration::from_millis(10);
 /// Keeps other pushes from the base.
 ///
 /// # Errors
-/// [`Errno::BUSY`] if somebody keeps the lock, as whoever owns the folder above can, so that a push is not held up.
+/// [`Errno::BUSY`] if the lock is held, as the owner of the folder above can hold it, so that a push does not
+/// wait.
 #[expect(
     clippy::disallowed_methods,
     reason = "the kernel tells nobody when a lock is free, but who waits for ever"
@@ -183,7 +184,7 @@ fn leave(base: &OwnedFd) -> Result<(), Errno> {
     rustix::fs::flock(base, FlockOperation::Unlock)
 }
 
-/// An open tree. Its lock goes with it.
+/// An open tree. Its lock ends with it.
 pub(super) struct Tree {
     place: Base,
     kept: Kept,
@@ -233,7 +234,7 @@ impl Tree {
         self.kept
     }
 
-    /// Where it lies.
+    /// Path of the tree.
     pub(super) fn path(&self) -> &Path {
         self.place.path()
     }
@@ -371,7 +372,7 @@ impl Tree {
         Ok(left)
     }
 
-    /// Removes it, and its base if nobody else uses that.
+    /// Removes it, and its base if that is not used by others.
     pub(super) fn remove(self) -> Result<(), Errno> {
         enter(&self.base)?;
         remove_tree(&self.base, &self.name)?;
@@ -385,13 +386,13 @@ impl Tree {
 pub(super) enum Left {
     /// There was nothing.
     Nothing,
-    /// It is gone, with the second names in it.
+    /// It is removed, with the second names in it.
     Removed,
     /// A push that is running is at home there.
     InUse,
 }
 
-/// Removes what dead pushes of anybody left in `base`, and it too if nobody uses it.
+/// Removes trees of dead pushes of any user in `base`, and the base too if it is not used.
 ///
 /// # Errors
 /// [`Errno::ACCESS`] if it is another user's and we may not, or if it holds data; what the file system says.
@@ -410,7 +411,7 @@ pub(super) fn sweep(base: &Base) -> Result<Left, Errno> {
     if names(&opened)?.is_empty() { Ok(Left::Removed) } else { Ok(Left::InUse) }
 }
 
-/// Removes the mark, and the base if it lies in a root, unless another push is at home there.
+/// Removes the mark, and the base if it is inside a root, unless another push uses it.
 fn remove_base(above: Option<&OwnedFd>, base: &OwnedFd) -> Result<(), Errno> {
     if names(base)?.iter().any(|name| name.to_bytes() != MARK.as_bytes()) {
         return Ok(());
@@ -425,7 +426,7 @@ fn make_mark(base: &OwnedFd) -> Result<(), Errno> {
     rustix::fs::openat(base, MARK, flags, Mode::RUSR | Mode::WUSR).map(drop)
 }
 
-/// Locks the first tree of `key` that nobody has.
+/// Locks the first tree of `key` that is free.
 fn lock_first(base: &OwnedFd, key: &str) -> Result<(String, OwnedFd), Errno> {
     for number in 0..MOST_TREES {
         let name = format!("{key}-{number}");
@@ -440,7 +441,7 @@ fn lock_name(tree: &str) -> String {
     format!("{tree}.lock")
 }
 
-/// The lock under this name, if nobody has it.
+/// The lock under this name, if it is free.
 fn lock(base: &OwnedFd, name: &str) -> Result<Option<OwnedFd>, Errno> {
     loop {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;

@@ -105,7 +105,7 @@ pub(crate) struct Feeder<'a> {
     /// `start..filled` of the batch is read and not yet cut.
     start: usize,
     filled: usize,
-    /// A batch whose chunks reach this far goes on its way.
+    /// Length of chunks from which a batch is passed on.
     batch_len: usize,
     recent: Recent,
 }
@@ -127,7 +127,7 @@ impl<'a> Feeder<'a> {
         self.batch.bytes.get(self.start..self.filled).expect("both ends lie within the batch")
     }
 
-    /// Where the next bytes go: at least [`READ_LEN`] of room, while less than the longest chunk is pending.
+    /// Buffer for the next bytes: at least [`READ_LEN`] long, while less than the longest chunk is pending.
     pub(crate) fn room(&mut self) -> &mut [u8] {
         self.batch.bytes.get_mut(self.filled..).expect("filled lies within the batch")
     }

@@ -1,4 +1,4 @@
-//! The content of one file: holes, runs of data, chunks. Read anew, or compared with what is known.
+//! The content of one file: holes, runs of data, chunks. It is read, or compared with known content.
 
 pub(crate) mod batch;
 
@@ -51,7 +51,7 @@ pub(crate) enum Layout {
     Sparse,
 }
 
-/// How a file lies on its disk.
+/// Layout of a file on its disk.
 pub(crate) fn layout(stat: &Stat) -> Layout {
     if stat.allocated < stat.identity.size { Layout::Sparse } else { Layout::Dense }
 }

@@ -218,7 +218,7 @@ impl Scan<'_> {
                     self.take(&mut replay, last, Last::Yes)?;
                     digest.push(&last);
                 }
-                // The samples of the whole length lie behind the cut as a rule.
+                // The samples of the whole length are usually beyond the cut.
                 if replay.verdict != Verdict::Reuse {
                     let file = self.opened(&mut replay)?;
                     if !self.still_there(&file, &replay.taken, usize::MAX)? {
@@ -289,8 +289,8 @@ impl Scan<'_> {
         }
     }
 
-    /// The attributes as they are now. Those of a file that has gone meanwhile, and of which nothing must be
-    /// read, are as they were.
+    /// The present attributes. A file that has vanished meanwhile, and of which nothing must be read, keeps
+    /// its earlier ones.
     fn xattrs(
         &mut self,
         replay: &mut Replay<'_>,

@@ -167,7 +167,7 @@ impl Scan<'_> {
         Mark { page: self.pages.builder.mark(), spool: self.pages.spool.mark(), totals: self.totals }
     }
 
-    /// Forgets the entries since `mark`. Chunks that were fed since then go their way all the same.
+    /// Drops the entries since `mark`. Chunks that were fed since then are still processed.
     fn rewind(&mut self, mark: Mark) -> Result<(), Stopped> {
         let first = self.pages.spool.rewind(mark.spool);
         let first = self.stop.pass(first.map_err(spool_error))?;

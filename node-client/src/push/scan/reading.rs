@@ -111,7 +111,7 @@ impl Samples {
     pub(super) fn note(&mut self, at: u64, extent: Extent) {
         self.last = Some((at, extent));
         self.seen += 1;
-        // Each of n extents stays with the same chance (reservoir sampling, Vitter 1985).
+        // Each of n extents is kept with the same chance (reservoir sampling, Vitter 1985).
         let place = usize::try_from(pick(self.seed, self.seen, self.seen)).unwrap_or(usize::MAX);
         if self.chosen.len() < self.most {
             self.chosen.push((at, extent));
@@ -259,7 +259,7 @@ impl Scan<'_> {
         let links = if found.source == Source::Path { at_open.links } else { found.stat.links };
         let later = Stat { links, ..*at_open };
         match (found.source, Change::between(&found.stat.identity, &at_open.identity)) {
-            // A copy is a file of its own, and nobody writes to it.
+            // A copy is a file of its own, and no program writes to it.
             (Source::Copy, _) => ReadAs::Frozen(found.stat),
             (Source::Path, Change::None | Change::Stamp | Change::Named) => ReadAs::Frozen(*at_open),
             (Source::Link, Change::None | Change::Stamp | Change::Named) => ReadAs::Frozen(found.stat),

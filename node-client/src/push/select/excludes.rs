@@ -93,7 +93,7 @@ impl Excludes {
         Some(rule)
     }
 
-    /// Refuses a pattern that brings back what lies in a folder that is left out: such a folder is not entered.
+    /// Refuses a pattern that includes names inside an excluded folder: such a folder is not entered.
     fn check_reach(&self, rule: &Rule, roots: &[&Path]) -> Result<(), ClientError> {
         if rule.effect == Effect::LeaveOut {
             return Ok(());
@@ -160,7 +160,7 @@ impl Rule {
     }
 }
 
-/// How far a pattern writes out the folder that its names lie in.
+/// Extent to which a pattern writes out the folder of its names.
 #[derive(Debug, PartialEq, Eq)]
 enum WrittenOut {
     Whole(PathBuf),
@@ -182,8 +182,8 @@ fn written_out(glob: &str) -> WrittenOut {
     }
 }
 
-/// The folders below roots that a pattern's names lie in, as far as they are written out, the outermost first; without
-/// links on the way to them.
+/// The folders below roots that contain a pattern's names, as far as they are written out, the outermost
+/// first; without links on the way to them.
 fn folders_of(glob: &str, roots: &[&Path]) -> Vec<EntryPath> {
     let (WrittenOut::Whole(folder) | WrittenOut::InPart(folder)) = written_out(glob);
     let real = folder.canonicalize().unwrap_or(folder);
@@ -193,7 +193,7 @@ fn folders_of(glob: &str, roots: &[&Path]) -> Vec<EntryPath> {
     folders
 }
 
-/// The path under which a push knows what lies at this absolute path; `None` for `/`.
+/// The path of a push for the file at this absolute path; `None` for `/`.
 fn entry_path(path: &Path) -> Option<EntryPath> {
     EntryPath::new(path.as_os_str().as_bytes().strip_prefix(b"/")?.to_vec()).ok()
 }
@@ -270,7 +270,7 @@ mod tests {
         for patterns in [
             &["/d/cache/*", "!/d/cache/keep"][..],
             &["cache", "!/d/cache", "!/d/cache/keep"],
-            // A root is entered whatever it is called, and so is what it lies in.
+            // A root is entered whatever its name, and so are the folders above it.
             &["d", "!/d/a", "/e", "!/e/b"],
         ] {
             assert!(excludes(patterns).is_ok(), "{patterns:?}");

@@ -20,7 +20,7 @@ pub(crate) struct Count {
 pub struct LeftOutBy {
     /// The option with its pattern, or the file and line of the pattern.
     pub by: String,
-    /// Files, links and folders. A folder counts once: what lies in it is not looked at.
+    /// Files, links and folders. A folder counts once: its content is not read.
     pub entries: u64,
     /// How many of them are folders.
     pub folders: u64,

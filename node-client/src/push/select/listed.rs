@@ -1,4 +1,4 @@
-//! Lists of paths: of all that lies below the roots, a push takes what they name.
+//! Lists of paths: of all files below the roots, a push takes only the listed ones.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -48,12 +48,12 @@ impl Separator {
     }
 }
 
-/// How a path lies to those of the lists.
+/// Relation of a path to those of the lists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reach {
-    /// It is one of them, or lies in one.
+    /// It is one of them, or inside one.
     Listed,
-    /// One of them lies in it.
+    /// It contains one of them.
     OnTheWay,
     /// In neither of them.
     Elsewhere,
@@ -64,7 +64,7 @@ pub(crate) enum Reach {
 pub(crate) struct Listed {
     /// Each of them, and whether the walk came to it.
     paths: BTreeMap<EntryPath, AtomicBool>,
-    /// Those that lie in no other.
+    /// Those that are inside no other.
     tops: BTreeSet<EntryPath>,
 }
 
@@ -72,7 +72,8 @@ impl Listed {
     /// Reads the lists; `None` if there are none.
     ///
     /// # Errors
-    /// [`ClientError::Usage`] for a list that cannot be read, lists without a path, and a path that lies in no root.
+    /// [`ClientError::Usage`] for a list that cannot be read, lists without a path, and a path that is inside
+    /// no root.
     pub(crate) fn read(lists: &[PathList], roots: &[Root]) -> Result<Option<Self>, ClientError> {
         if lists.is_empty() {
             return Ok(None);
@@ -109,7 +110,7 @@ impl Listed {
         Self { paths, tops }
     }
 
-    /// How a path lies to those of the lists.
+    /// Relation of a path to those of the lists.
     pub(crate) fn reach(&self, path: &EntryPath) -> Reach {
         let before = self.tops.range(..=path).next_back();
         if before.is_some_and(|top| path.below(top).is_some()) {
@@ -179,8 +180,8 @@ impl PathList {
     }
 }
 
-/// The absolute path without links on the way; what is not there stays as it is written. The last name may be that of a
-/// link, which is meant itself.
+/// The absolute path without links on the way; a missing part is kept as written. The last name may be that
+/// of a link, which is not followed.
 fn real(written: &Path) -> io::Result<PathBuf> {
     let path = std::path::absolute(written)?;
     if path.file_name().is_none() {

@@ -35,9 +35,9 @@ pub struct SelectOptions {
     pub if_present: Vec<String>,
     /// Handling of folders that are marked as caches.
     pub caches: Caches,
-    /// Longer files are passed over.
+    /// Longer files are skipped.
     pub larger_than: Option<Size>,
-    /// Lists of paths: all else is passed over.
+    /// Lists of paths: all other files are skipped.
     pub lists: Vec<PathList>,
 }
 
@@ -231,7 +231,8 @@ fn is_cache(folder: &OwnedFd) -> bool {
 /// Excludes nothing but these patterns. Checks that a path inside a root, named beside it, is pushed with it.
 ///
 /// # Errors
-/// [`ClientError::Usage`] for one that the options leave out, or that may lie on a file system which is not entered.
+/// [`ClientError::Usage`] for one that the options exclude, or that may be on a file system which is not
+/// entered.
 pub(crate) fn check_covered(
     roots: &[Root],
     selection: &Selection,

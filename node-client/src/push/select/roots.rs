@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use crate::beneath::open_real;
 use crate::error::ClientError;
 use crate::push::guest::FOLDER;
+use crate::push::pseudo::Pseudo;
 use crate::push::second_names::is_frozen;
 use crate::push::stat::Stat;
 
@@ -52,7 +53,7 @@ enum Anchor {
 pub(crate) enum Opened<'a> {
     /// A folder.
     Folder(OwnedFd),
-    /// A file: the folder that it lies in, and its name there.
+    /// A file: the folder that contains it, and its name there.
     File(OwnedFd, &'a CStr),
 }
 
@@ -81,7 +82,7 @@ impl Root {
         }
     }
 
-    /// The folder itself, or the one that a file lies in.
+    /// The folder itself, or the one that contains the file.
     pub(crate) fn folder(&self) -> &Path {
         match &self.anchor {
             Anchor::Folder(_) => &self.place,
@@ -90,8 +91,8 @@ impl Root {
     }
 }
 
-/// The roots that `paths` name, in path order. One that is named twice, or that lies in another, is pushed once, as a part
-/// of the other: so the same folders are the same series however they are named.
+/// The roots that `paths` name, in path order. One that is named twice, or that is inside another, is pushed
+/// once, as a part of the other: so the same folders are the same series however they are named.
 ///
 /// # Errors
 /// [`ClientError::NotFound`] for one that is not there, [`ClientError::Usage`] for one that is neither folder nor file.
@@ -103,6 +104,7 @@ pub(crate) fn check(paths: &[PathBuf]) -> Result<Vec<Root>, ClientError> {
         return Err(ClientError::Usage(format!("more than {MAX_ROOTS} folders to push were given")));
     }
     let mut roots = paths.iter().map(|path| root(path)).collect::<Result<Vec<_>, _>>()?;
+    check_data(&roots, &Pseudo::mounted())?;
     roots.sort_by(|a, b| a.path.cmp(&b.path));
     roots.dedup_by(|inner, outer| {
         let is_in = inner.path.below(&outer.path).is_some();
@@ -114,7 +116,23 @@ pub(crate) fn check(paths: &[PathBuf]) -> Result<Vec<Root>, ClientError> {
     Ok(roots)
 }
 
-/// Where roots lie.
+/// Checks that roots hold data: files of procfs and sysfs say lengths that are not theirs, and change as they are read.
+///
+/// # Errors
+/// [`ClientError::Usage`] for one that lies on a view of the kernel.
+fn check_data(roots: &[Root], pseudo: &Pseudo) -> Result<(), ClientError> {
+    let is_view = |root: &&Root| root.stat().is_ok_and(|stat| pseudo.has(stat.identity.dev));
+    match roots.iter().find(is_view) {
+        Some(root) => Err(ClientError::Usage(format!(
+            "`{}` lies on a file system of the kernel, such as procfs or sysfs, whose files are views and hold no data \
+             to push",
+            root.place.display()
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Paths of roots.
 pub(crate) fn paths_of(roots: &[Root]) -> Vec<EntryPath> {
     roots.iter().map(|root| root.path.clone()).collect()
 }
@@ -183,6 +201,16 @@ fn open_resolved(named: &Path, folder: &Path) -> Result<OwnedFd, ClientError> {
 mod tests {
     use super::*;
     use crate::push::second_names::MARK;
+
+    #[test]
+    fn views_of_the_kernel_are_no_roots() {
+        for view in ["/proc/sys", "/proc/self/status", "/sys"] {
+            let refused = check(&[PathBuf::from(view)]).unwrap_err();
+
+            assert_eq!(refused.exit_code(), 2, "{view}: {refused}");
+            assert!(refused.to_string().contains("hold no data"), "{refused}");
+        }
+    }
 
     #[test]
     fn roots_come_out_whole_and_in_path_order() {

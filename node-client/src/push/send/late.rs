@@ -17,7 +17,7 @@ use crate::push::stop::{Failure, Stop, Stopped};
 /// Time between two questions, while nothing has come: doubled each time, up to a limit.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
-/// After so long without any of them coming, they are sent from here, whoever promised what.
+/// Time without any of the chunks after which they are sent from here, whoever promised them.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 impl Uplink<'_> {

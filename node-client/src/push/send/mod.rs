@@ -6,7 +6,6 @@
 
 mod again;
 mod late;
-pub(crate) mod pace;
 pub(crate) mod session;
 
 use std::num::NonZeroUsize;
@@ -27,15 +26,15 @@ use super::guest::Guest;
 use super::read::Reader;
 use super::read::batch::{Batch, Feeder, Late, READ_LEN};
 use super::report::Tally;
-use super::send::pace::Pace;
 use super::send::session::Session;
 use super::stop::{Stop, Stopped};
 use crate::api::{Api, Coming, Segments};
 use crate::clock::Clock;
 use crate::error::ClientError;
+use crate::pace::Pace;
 use crate::progress::Progress;
 
-/// Chunks that are left to another node until it has sent them. What goes beyond is sent twice.
+/// Most chunks that are left to another node until it has sent them. More chunks are sent twice.
 const MOST_LATE: usize = 65_536;
 /// Questions in flight.
 const ASKING: usize = 2;
@@ -97,7 +96,7 @@ impl Uplink<'_> {
                 let to_send = to_send.clone();
                 self.spawn(scope, "send", move || self.send(&to_send))?;
             }
-            // Each stage ends when the one before has ended, so nobody else may hold its queue.
+            // Each stage ends when the one before has ended, so no other code may hold its queue.
             drop((asked, wanted, give, to_compress, bodies, to_send));
             fill(Feeder::new(self.stop, free, full, batch_len)?)
         })
@@ -134,7 +133,7 @@ impl Uplink<'_> {
             let held = self.stop.wait_for(self.runtime, held)?;
             batch.forget(&held, &mut self.late(), MOST_LATE);
             let next = if batch.is_empty() { free } else { wanted };
-            // The feeder may have ended: then nobody needs an empty batch.
+            // The feeder may have ended: then it needs no empty batch.
             let _ = next.send(batch);
         }
         Ok(())

@@ -16,7 +16,7 @@ use crate::push::options::{PushOptions, Remember};
 use crate::push::stop::Failure;
 use crate::state::{Header, Known, Likeness, Memory, Place};
 
-/// How long ending a session may take when nobody waits for the result.
+/// Longest time to end a session when the result does not matter.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// An open session with what it needs.

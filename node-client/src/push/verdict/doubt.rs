@@ -1,8 +1,8 @@
 //! How much is read only because the ctime of files changed and nothing says why.
 //!
-//! A write whose mtime was set back looks like that, and so do a change of mode and a hard link that came and went. Few
-//! such files are compared whole. Where all files of a database look like that, as after a snapshot that is gone again,
-//! samples must do: ADR 0022.
+//! A write whose mtime was set back looks like that, and so do a change of mode and a hard link that was made
+//! and removed. Few such files are compared in full. If all files of a database look like that, as after a
+//! removed snapshot, samples must do: ADR 0022.
 
 use super::Verdict;
 use super::draw::pick;

@@ -2,13 +2,13 @@
 
 use std::num::NonZeroU32;
 
-/// Which part of what is known to be unchanged is hashed again all the same.
+/// Share of unchanged content that is hashed again.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Rehash {
     /// Never.
     Never,
-    /// Everything once in so many pushes. The first half of each round is free, and the second
-    /// half has an equal share for each push.
+    /// Everything once in this number of pushes. The first half of each round is free, and the second half
+    /// has an equal share for each push.
     Every(NonZeroU32),
     /// A random share, of 0 to 1.
     Share(f64),

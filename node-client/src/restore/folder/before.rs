@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use crate::leftover::is_temporary;
 
 /// Which file, folder or link a name stands for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Inode {
     dev: u64,
     ino: u64,
@@ -68,7 +68,7 @@ impl Before {
     }
 
     /// True if `inode`, which has this name now, was there before, under this spelling or another. The next
-    /// who asks about it is told no.
+    /// call for it returns false.
     pub(crate) fn take(&self, name: &[u8], inode: Inode) -> bool {
         let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if names.remove(name).is_some() {
@@ -80,7 +80,10 @@ impl Before {
 }
 
 /// Calls `visit` for each name but `.` and `..`.
-pub(super) fn for_each_name(folder: BorrowedFd<'_>, mut visit: impl FnMut(&CStr)) -> io::Result<()> {
+pub(in crate::restore) fn for_each_name(
+    folder: BorrowedFd<'_>,
+    mut visit: impl FnMut(&CStr),
+) -> io::Result<()> {
     let mut buffer = Vec::with_capacity(32 << 10);
     // Files that a visitor removes must not change the list: all names come first.
     let mut names = Vec::new();
@@ -100,7 +103,8 @@ fn remove_leftover(folder: BorrowedFd<'_>, name: &CStr) -> bool {
     let Ok(stat) = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) else { return false };
     let unlink = || rustix::fs::unlinkat(folder, name, AtFlags::empty()).is_ok();
     match FileType::from_raw_mode(stat.st_mode) {
-        // A link cannot be locked. It has this name for a moment only, and whoever finds it gone says so.
+        // A link cannot be locked. It has this name for a moment only, and a caller that misses it reports
+        // that.
         FileType::Symlink => unlink(),
         FileType::RegularFile => {
             let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;

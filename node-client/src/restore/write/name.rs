@@ -32,7 +32,7 @@ impl TemporaryNames {
     }
 }
 
-/// A name that goes when this is dropped, unless it was given up.
+/// A name that is removed when this is dropped, unless it was given up.
 pub(super) struct Named {
     folder: Arc<OwnedFd>,
     name: Option<String>,
@@ -47,7 +47,7 @@ impl Named {
         self.name.as_deref().unwrap_or_default()
     }
 
-    /// The name is gone, or belongs to something finished.
+    /// The name is removed, or belongs to something finished.
     fn give_up(&mut self) {
         self.name = None;
     }
@@ -140,7 +140,7 @@ impl Place<'_> {
     fn rename_by_link(&self, temporary: Named, inode: Inode) -> Result<(), Refused> {
         let folder = &**self.folder;
         match rustix::fs::linkat(folder, temporary.name(), folder, self.name, AtFlags::empty()) {
-            // The temporary name goes when it is dropped.
+            // The temporary name is removed when it is dropped.
             Ok(()) => return check(self.folder, self.name, inode),
             Err(Errno::EXIST) => self.make_way()?,
             // This file system has no hard links either: the best way is to look first.

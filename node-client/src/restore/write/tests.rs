@@ -1,6 +1,6 @@
 use super::*;
 use crate::leftover::TEMPORARY;
-use crate::restore::attributes::{NotSet, Note, Setuid};
+use crate::restore::attributes::{NotSet, Note, Owners, Setuid};
 use crate::restore::folder::{Choice, Existing};
 use format_spec::{EntryKind, EntryPath, Timestamp, Xattr};
 use std::os::unix::fs::{MetadataExt, symlink};
@@ -18,7 +18,7 @@ fn scene(existing: Existing, prepare: impl FnOnce(&Path)) -> Scene {
     prepare(folder.path());
     let mut target = Target::open(folder.path(), existing).unwrap();
     let top = Arc::new(target.top().unwrap());
-    let writer = Writer::new(target, Attributes::new(Setuid::Drop)).unwrap();
+    let writer = Writer::new(target, Attributes::new(Setuid::Drop, Owners::AsPushed)).unwrap();
     Scene { folder, writer, top, cache: FolderCache::default() }
 }
 
@@ -103,6 +103,23 @@ fn a_file_has_another_name_until_it_is_whole() {
     assert_eq!((meta.mode() & 0o7777, meta.mtime(), meta.mtime_nsec()), (0o440, -5, 123_456_789));
 }
 
+/// A failure between the creation of a file and its first byte leaves no name either.
+#[test]
+fn a_file_that_cannot_be_prepared_leaves_no_name() {
+    let mut scene = scene(Existing::Refuse, |_| ()).with_names();
+    // No file system has files of this length.
+    let job = scene.job("f", u64::MAX);
+
+    let refused = scene.writer.write(&job, &mut scene.cache, &mut Gather::new(), 0, b"hello");
+
+    // Where nothing can be written directly, its length is set at the end.
+    assert!(refused.is_ok() || scene.names().is_empty(), "{:?}", scene.names());
+    job.data_len.set(5).unwrap();
+    let done = scene.writer.finish(job, &mut scene.cache).unwrap().finished;
+    assert!(matches!(done, Finished::Abandoned | Finished::Failed(_)), "{done:?}");
+    assert_eq!(scene.names(), Vec::<String>::new());
+}
+
 #[test]
 fn a_file_that_is_given_up_leaves_no_name() {
     let mut scene = scene(Existing::Refuse, |_| ()).with_names();
@@ -185,7 +202,7 @@ fn setuid_is_dropped_from_files_and_noted() {
 #[test]
 fn setuid_stays_when_asked() {
     let mut scene = scene(Existing::Refuse, |_| ());
-    scene.writer.attributes = Attributes::new(Setuid::Keep);
+    scene.writer.attributes = Attributes::new(Setuid::Keep, Owners::AsPushed);
     let mut program = scene.job("f", 1);
     program.entry.mode = 0o4755;
 

@@ -43,10 +43,10 @@ fn the_alarm_is_up_until_the_last_one_is_sound() {
     let found = crate::snapshot::get(&world.store, snapshot).unwrap();
     let known = all(&world.store).unwrap().against(&found);
     assert_eq!(known.unwrap(), "the manifest of node `n`: is rotten; its object: is rotten");
-    assert!(message(&world).contains("1 manifests, 1 objects of snapshots"), "{}", message(&world));
+    assert!(message(&world).contains("1 manifests, 1 snapshot objects"), "{}", message(&world));
 
     clear(&world.store, manifest).unwrap();
-    assert!(message(&world).contains("0 manifests, 1 objects of snapshots"), "{}", message(&world));
+    assert!(message(&world).contains("0 manifests, 1 snapshot objects"), "{}", message(&world));
     clear(&world.store, manifest).unwrap();
     assert!(is_up(&world));
     clear(&world.store, own).unwrap();

@@ -1,12 +1,13 @@
 //! The order of commits, checked when an index is opened.
 //!
-//! fjall gives each commit a number and, after a start, puts what its journal holds in order by them. Its checksums
-//! cover the rows of a commit and not this number: a bit that flips in it makes old rows win over new ones, and nobody
-//! is told. So each commit adds a row whose key is a number of our own, and takes out that of the commit before.
+//! fjall gives each commit a number and, after a start, orders the commits in its journal by them. Its
+//! checksums cover the rows of a commit and not this number: a flipped bit in it makes old rows replace new
+//! ones, without an error. So each commit adds a row whose key is a number of our own, and deletes that of
+//! the commit before.
 //!
-//! In the order in which they were made, this leaves one row: that of the last commit. If one comes too early, what it
-//! takes out is put after it, and stays; if too late, it puts what the next one has taken out. Either way two rows or
-//! more are left, and the index is refused.
+//! In the right order, this leaves one row: that of the last commit. If a commit comes too early, the row
+//! that it deletes is added after it, and remains; if too late, it adds the row that the next one has
+//! deleted. In both cases two rows or more remain, and the index is refused.
 
 use ::fjall::{Keyspace, OwnedWriteBatch};
 

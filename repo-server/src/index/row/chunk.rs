@@ -12,7 +12,7 @@ use super::{Epoch, PackNumber, take, take_u32, take_u64};
 pub enum Health {
     /// Nothing is known against them.
     Sound,
-    /// They are not what was written: whoever has the content is asked to send it again.
+    /// They differ from the written ones: a client that has the content is asked to send it again.
     Damaged,
 }
 

@@ -5,7 +5,7 @@ use format_spec::SessionId;
 use super::take_u64;
 use crate::site::ObjectName;
 
-/// In which order objects go: a snapshot before the manifests and packs that it needs.
+/// Order in which objects are deleted: a snapshot before the manifests and packs that it needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DoomedKind {
     /// A snapshot.
@@ -19,7 +19,7 @@ pub enum DoomedKind {
 }
 
 impl DoomedKind {
-    /// Every kind, in the order in which their objects go.
+    /// Every kind, in the order of deletion.
     pub const ALL: [Self; 4] = [Self::Snapshot, Self::Manifest, Self::Pack, Self::Other];
 
     /// The first byte of the keys.
@@ -65,7 +65,7 @@ pub struct DoomedRow {
     pub due_ms: u64,
     /// Its length, 0 if not known: for people.
     pub bytes: u64,
-    /// The session whose commit has announced it, and may be brought to its end while the session is open.
+    /// The session whose commit has announced it, and may complete it while the session is open.
     pub announced_by: Option<SessionId>,
 }
 

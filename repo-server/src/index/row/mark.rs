@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MarkRow {
-    /// It is to go.
+    /// It is deleted, and not yet purged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tombstone: Option<Tombstone>,
     /// It must stay.
@@ -14,7 +14,7 @@ pub struct MarkRow {
     pub protection: Option<Protection>,
 }
 
-/// A snapshot that is to go.
+/// A deleted snapshot that is not yet purged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tombstone {

@@ -10,6 +10,7 @@ use clap_complete::Shell;
 use format_spec::protection::MAX_REASON_LEN;
 use format_spec::{ChunkId, ClusterName, LabelChoice, NodeName, SessionId};
 use node_client::config::Settings;
+use node_client::list::Column;
 use node_client::named::SnapshotChoice;
 use node_client::output::{ALL_COMMANDS, Output};
 use node_client::rate::Rate;
@@ -119,6 +120,9 @@ pub(crate) enum Command {
         /// Only snapshots with this label; if repeated, with all of these labels.
         #[arg(long = "label", value_name = "KEY[=VALUE]")]
         labels: Vec<LabelChoice>,
+        /// Show these columns only, in this order.
+        #[arg(long, value_name = "NAMES", value_enum, value_delimiter = ',')]
+        columns: Vec<Column>,
     },
     /// Show the details of one snapshot, and every file that is missing or torn in it.
     #[command(after_help = examples!(

@@ -110,7 +110,7 @@ fn snapshots_that_are_damaged_going_or_protected_are_marked() {
     snapshots[0].going_until = Some("2024-01-01T22:13:20Z".to_owned());
     snapshots[1].protected = Some("audit of 2023".to_owned());
     snapshots[2].pushes = vec![data::push("db-1"), data::push("db-2")];
-    // The server tells of the first two, and of the others when it is asked for what comes next.
+    // The server returns the first two, and the others on the request for the next part.
     let parts = [
         SnapshotList { snapshots: snapshots[..2].to_vec(), next: Some("2.a".to_owned()) },
         SnapshotList { snapshots: snapshots[2..].to_vec(), next: None },
@@ -122,6 +122,9 @@ fn snapshots_that_are_damaged_going_or_protected_are_marked() {
     };
 
     server().admin(&["snapshots", "--cluster", "orders"]).exits(0).prints("snapshots.txt");
+    let narrow = server().admin(&["snapshots", "--cluster", "orders", "--columns", "state,nodes"]).exits(0);
+    let head: Vec<&str> = stdout(&narrow.output).lines().next().unwrap().split_whitespace().collect();
+    assert_eq!(head, ["STATE", "NODES"]);
     let document = server().admin(&["snapshots", "--cluster", "orders", "--json"]).exits(0).json();
     let of_node =
         server().admin(&["snapshots", "--cluster", "orders", "--node", "db-1", "--json"]).exits(0).json();
@@ -148,7 +151,7 @@ fn all_that_is_known_of_a_snapshot_is_shown() {
     assert_eq!(document, serde_json::to_value(&detail).unwrap());
 }
 
-/// Texts of a node, of its push and of whoever protected it make no rows of their own, and move no cursor.
+/// Texts from a node, its push and its protection add no rows, and move no cursor.
 #[test]
 fn texts_of_a_node_fake_no_rows() {
     let evil = "a\nsnapshot  fake\r\u{1b}[2J\u{9b}1m";
@@ -288,7 +291,7 @@ fn forgetting_says_what_went_and_with_nothing_given_leaves_the_choice_to_the_ser
     assert_eq!(stdout(&quiet.output), "");
 }
 
-/// A script that forgets a snapshot by its id hears it if the snapshot stays.
+/// A script that deletes a snapshot by its id is informed if the snapshot is kept.
 #[test]
 fn a_snapshot_that_was_named_and_stays_is_told_by_exit_code_3() {
     let server = || Server::default().answers("POST /v1/forget", &data::forget(RunMode::Apply));

@@ -52,7 +52,7 @@ impl Server {
         let address = format!("http://{}", listener.local_addr().unwrap());
         let asked = Arc::new(Mutex::new(Vec::new()));
         let (answers, heard) = (Arc::new(self.answers), Arc::clone(&asked));
-        // Both threads end with the test: nobody waits for them.
+        // Both threads end with the test, which does not wait for them.
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let (answers, heard) = (Arc::clone(&answers), Arc::clone(&heard));

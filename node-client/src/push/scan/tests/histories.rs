@@ -260,7 +260,7 @@ const PAGE: usize = 4096;
 
 /// How a [`Mapper`] changes a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum How {
+pub(super) enum How {
     /// Through the map, which it keeps.
     Store,
     /// One page, past the page cache.
@@ -268,10 +268,10 @@ enum How {
 }
 
 /// A program that maps files into its memory.
-struct Mapper(std::process::Child);
+pub(super) struct Mapper(std::process::Child);
 
 impl Mapper {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         let program = "import mmap, os, sys\n\
             maps = {}\n\
             for line in sys.stdin:\n\
@@ -294,7 +294,7 @@ impl Mapper {
         Self(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap())
     }
 
-    fn put(&mut self, how: How, path: &Path, at: usize, bytes: &[u8]) {
+    pub(super) fn put(&mut self, how: How, path: &Path, at: usize, bytes: &[u8]) {
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         writeln!(self.0.stdin.as_mut().unwrap(), "{how:?} {} {at} {hex}", path.display()).unwrap();
         self.0.stdout.as_mut().unwrap().read_exact(&mut [0; 7]).unwrap();

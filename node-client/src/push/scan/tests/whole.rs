@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::os::unix::fs::{FileExt, symlink};
-use std::sync::Mutex;
+use std::sync::{Mutex, Once};
 
 use format_spec::manifest::Totals;
 use format_spec::{EntryKind, Extent, Timestamp};
 
 use super::At;
+use super::histories::{How, Mapper};
 use super::push::End;
 use super::tree::{Tree, noise};
 use crate::identity::{Identity, Settled};
@@ -48,6 +49,44 @@ fn a_file_is_settled_a_minute_after_it_was_written_to_and_never_if_that_was_afte
     assert_eq!(of(at(100), 99, 9_999), Settled::No, "written to after the freeze, and read long after");
     assert_eq!(of(at(500), 99, 100), Settled::Yes, "a time that has not come was set: a write gives another");
     assert_eq!(settled(at(100), at(1), at(100), at(101)), Settled::No, "the last change is too fresh");
+}
+
+/// C1, C8: one long write gives its file a time when it begins, and none while it goes on; so do stores into pages that
+/// are dirty. A push that meets the middle of one stores half of it, and the next push reads the file again.
+#[test]
+fn a_write_that_is_under_way_while_its_file_is_read_is_whole_in_the_next_push() {
+    let pushes = |old| {
+        let tree = Tree::new();
+        let (before, written) = (noise(40_000, 1), noise(40_000, 2));
+        tree.write("file", &before);
+        let half = written.len() / 2;
+        let mapper = Mutex::new(Mapper::start());
+        let store =
+            |at: usize, bytes: &[u8]| mapper.lock().unwrap().put(How::Store, &tree.path("file"), at, bytes);
+        let begin = || {
+            tree.overwrite("file", 0, &written[..1]);
+            store(0, &written[..half]);
+            store(half, &before[half..]);
+        };
+        let go_on = Once::new();
+        let on_read = |_| go_on.call_once(|| store(half, &written[half..]));
+        // The files of other tests are older than a minute to them; this one was written to a moment ago.
+        let soon = after(tree.identity("file").ctime, 30_000);
+
+        let first = with_old(old, || tree.push().at(soon).between(begin).on_read(on_read).run());
+        let second = with_old(old, || tree.push().run());
+
+        assert_eq!(tree.read("file"), written);
+        let met = first.content("file") == [&written[..half], &before[half..]].concat();
+        (met, second.kinds(), second.content("file") == written)
+    };
+
+    let (met, kinds, is_whole) = pushes(None);
+    assert_eq!((kinds.as_str(), is_whole), ("1 whole", true));
+    // A page that the kernel wrote out in between makes the store visible, and the file is read again at once.
+    if met {
+        assert_eq!(pushes(Some(Old::TickOnly)), (true, "1 unchanged".to_owned(), false), "the twin");
+    }
 }
 
 /// C1: what is pushed for a file is all of its bytes.

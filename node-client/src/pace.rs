@@ -1,4 +1,4 @@
-//! How fast a push may send: one token bucket for all its senders.
+//! How fast a push may send, and a restore receive: one token bucket for all who do.
 
 use std::num::NonZeroU64;
 use std::sync::{Mutex, PoisonError};
@@ -11,7 +11,7 @@ const MIN_BODY_LEN: usize = 64 << 10;
 /// Bodies per second at a low rate: few enough to be cheap, enough for an even flow.
 const BODIES_PER_SECOND: u64 = 4;
 
-/// The rate of one push. Whoever sends reserves here first.
+/// The rate of one push or restore. Whoever sends reserves here first; whoever receives does so behind each answer.
 #[derive(Debug)]
 pub(crate) struct Pace {
     limit: Option<Limit>,
@@ -36,16 +36,16 @@ impl Pace {
         Self { limit: None }
     }
 
-    /// All senders together send this much in the long run. After a pause, what one second allows
-    /// may go at once.
+    /// All senders together send this much in the long run. After a pause, the bytes of one second may be
+    /// sent at once.
     pub(crate) fn at_most(bytes_per_second: NonZeroU64) -> Self {
         Self { limit: Some(Limit { bytes_per_second, bucket: Mutex::default() }) }
     }
 
     /// How long the caller must wait before it sends `bytes`; they count as sent from now on.
     ///
-    /// `now` is time since some fixed moment, the same for all callers. More bytes than one second
-    /// allows go as soon as nothing is owed any more, and those who come later wait for them.
+    /// `now` is time since some fixed moment, the same for all callers. More bytes than one second allows are
+    /// sent as soon as no debt is left, and later callers wait for them.
     pub(crate) fn reserve(&self, now: Duration, bytes: u64) -> Duration {
         self.limit.as_ref().map_or(Duration::ZERO, |limit| limit.reserve(now, bytes))
     }
@@ -69,7 +69,7 @@ impl Limit {
         bucket.pay(now, parts_per_nano);
         let too_much = (bucket.owed_parts.saturating_add(cost.min(burst))).saturating_sub(burst);
         bucket.owed_parts = bucket.owed_parts.saturating_add(cost);
-        // Rounded up: nobody sends too early. What that adds to a wait is paid back by the next.
+        // Rounded up, so that no sender is too early. The next one gains the excess.
         let nanos = too_much.div_ceil(parts_per_nano);
         u64::try_from(nanos).map_or(Duration::MAX, Duration::from_nanos)
     }
