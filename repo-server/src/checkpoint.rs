@@ -27,6 +27,7 @@ use crate::defects::objects::Object;
 use crate::error::ServerError;
 use crate::health::gate;
 use crate::index::{Batch, KeyRange, Table};
+use crate::lease::{Kind, Upkeep};
 use crate::pack::{read_directory, unreadable};
 use crate::rows::Meta;
 use crate::rows::{DoomedKey, DoomedKind, DoomedRow, PackNumber, PackRow};
@@ -43,6 +44,8 @@ const PART_BYTES: usize = 8 << 20;
 
 /// Directories that are read at once.
 const IN_FLIGHT: usize = 8;
+
+const KIND: Kind = Kind("checkpoint");
 
 const NEXT: &[u8] = Meta::CheckpointNext.bytes();
 const PART: &[u8] = Meta::CheckpointPart.bytes();
@@ -67,13 +70,14 @@ pub struct Written {
     pub dropped: u32,
 }
 
-/// Writes what is to be written. Waits for its turn beside the collector and audits.
+/// Writes what is to be written. Waits while the collector or an audit runs.
 ///
 /// # Errors
 /// The site or the index failed. What was written by then is of use. [`ServerError::Refused`] while the index is
 /// older than the site: it does not know which packs there are.
 pub async fn run(server: &Arc<Server>, when: When) -> Result<Written, ServerError> {
-    let (store, _turn) = (&server.store, server.turns.upkeep.lock().await);
+    let store = &server.store;
+    let _lease = server.leases.acquire::<Upkeep>(KIND).await;
     store.blocking(|store| gate::check(store)).await?;
     store.blocking(move |store| write(store, when, PART_BYTES)).await
 }

@@ -35,7 +35,7 @@ const FLOORS: &[Floors] = &[
             "defects",
             "catalog",
             "health",
-            "store",
+            "lease store",
             "site_lock space config",
             "settings error",
             "rows",
