@@ -198,7 +198,7 @@ fn on_halt(log: &Log) -> OnHalt {
 async fn rebuild(arguments: &Rebuild, config: &Config, log: &Log) -> anyhow::Result<ExitCode> {
     let plan = Plan {
         data_dir: arguments.data_dir.clone(),
-        site: arguments.from_site.folder().to_owned(),
+        site: arguments.from_site.clone(),
         key_file: arguments.keyring.clone(),
         engine: config.index.engine,
     };
@@ -224,11 +224,10 @@ async fn rebuild(arguments: &Rebuild, config: &Config, log: &Log) -> anyhow::Res
 
 /// The command line that starts a server on the rebuilt data folder.
 fn start_with(plan: &Plan) -> String {
-    let canonical = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let mut command = format!("astacus-server --data-dir {}", plan.data_dir.display());
-    let site = canonical(&plan.site);
-    if site != canonical(&plan.data_dir.join("site")) {
-        command.push_str(&format!(" --site {}", site.display()));
+    let site = plan.site.canonical();
+    if site != SiteUrl::default_in(&plan.data_dir).canonical() {
+        command.push_str(&format!(" --site {site}"));
     }
     command
 }

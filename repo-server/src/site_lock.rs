@@ -17,8 +17,7 @@
 //! on this machine; and its holder knows that an owner of the same boot of this machine is dead, and need not
 //! wait. ADR 0021 gives the reasons.
 
-use std::fs::{File, OpenOptions};
-use std::path::Path;
+use std::fs::File;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -28,9 +27,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Clock;
 use crate::error::ServerError;
-use crate::index::lock_patiently;
 use crate::site::layout::{lock_named, lock_object};
-use crate::site::{Area, Listed, ObjectName, Prefix, Site, SiteError};
+use crate::site::{Area, Listed, ObjectName, Prefix, Site, SiteError, SiteUrl, SystemLock};
 use crate::sync::lock;
 use crate::time::rfc3339;
 
@@ -42,9 +40,6 @@ const VALID_FOR: Duration = Duration::from_secs(45);
 const RENEW_EVERY: Duration = Duration::from_secs(15);
 /// How often it is looked whether a lock is to be renewed, and a foreign one has changed.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(1);
-
-/// The file in the folder of a site that the system's lock is on.
-const FILE: &str = "lock";
 
 /// Holder of a lock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -144,21 +139,17 @@ impl SiteLock {
         Self(None)
     }
 
-    /// Takes the lock of the site in a folder of this machine.
-    pub(crate) async fn of_folder(
-        dir: &Path,
+    /// Takes the lock of the site at `place` for this process.
+    pub(crate) async fn of(
+        place: &SiteUrl,
         site: &dyn Site,
         clock: &dyn Clock,
         me: Owner,
     ) -> Result<Self, LockError> {
-        let path = dir.join(FILE);
-        let file = OpenOptions::new().create(true).truncate(false).write(true).open(path);
-        let file = file.map_err(LockError::File)?;
-        let in_use = lock_patiently(&file).is_err();
-        if in_use {
+        let SystemLock::Ours(file) = place.lock_by_system().map_err(LockError::File)? else {
             let holder = newest(site).await?.and_then(|(_, owner)| owner);
             return Err(LockError::Held(holder.map(Box::new)));
-        }
+        };
         let pause = async || tokio::time::sleep(LOOK_EVERY).await;
         // The lock of the system is ours: no other server of this boot of this machine is alive.
         let boot = me.boot.clone();

@@ -24,6 +24,7 @@ use crate::durable::{self, DurableError, FileName, RealDisk};
 use crate::error::Chain;
 use crate::index;
 use crate::settings::{Amount, SpaceSettings};
+use crate::site::SiteUrl;
 use crate::sync::lock;
 
 /// Name of the ballast in the data folder.
@@ -133,9 +134,10 @@ impl Space {
         Self { disks: vec![disk], settings, ballast: Mutex::default() }
     }
 
-    /// The same with the site in the folder `site`, if that lies on another disk. Blocks.
+    /// The same with the disk of a site, if that is another one. Blocks.
     #[must_use]
-    pub fn with_site(self, site: &Path) -> Self {
+    pub(crate) fn with_site(self, site: &SiteUrl) -> Self {
+        let site = site.folder_on_disk();
         let device = |folder: &Path| std::fs::metadata(folder).ok().map(|found| found.dev());
         let is_other = |disk: &Disk| device(&disk.folder) != device(site);
         if self.disks.iter().all(is_other) {

@@ -439,7 +439,7 @@ fn a_rebuild_that_fails_at_any_system_call_is_started_again_and_whole() {
             let plan = Plan { data_dir: disk.path().join("data"), ..pushed.plan("unused") };
             let mut command = server::command();
             command.args(["rebuild", "--json", "--data-dir"]).arg(&plan.data_dir);
-            command.arg("--from-site").arg(&plan.site).arg("--keyring").arg(&plan.key_file);
+            command.arg("--from-site").arg(plan.site.to_string()).arg("--keyring").arg(&plan.key_file);
             let nth = injected.map(|injected| injected.nth);
             let mut rebuild = Traced::start(&folder, &plan.data_dir, calls, nth, &command);
             let ended = rebuild.ends();

@@ -1,7 +1,7 @@
 //! A rebuild that ends at any of its writes: no server starts on what is there, and the next one is whole.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use format_spec::PackId;
@@ -43,7 +43,7 @@ impl Pushed {
     pub(crate) fn plan(&self, data: &str) -> Plan {
         Plan {
             data_dir: self.folder.path(data),
-            site: self.folder.path("site"),
+            site: self.folder.path("site").into(),
             key_file: self.folder.path("key"),
             engine: Engine::Fjall,
         }
@@ -67,9 +67,8 @@ pub(crate) fn run(plan: &Plan, switch: &Arc<Switch>) -> Result<RebuildReport, Re
 }
 
 pub(crate) fn start(plan: &Plan) -> Result<(), CreateError> {
-    let site = PathBuf::from(&plan.site).into();
     let settings = Config::default().settings().unwrap();
-    wait(open_or_create(&plan.data_dir, Some(&site), settings, on_halt())).map(drop)
+    wait(open_or_create(&plan.data_dir, Some(&plan.site), settings, on_halt())).map(drop)
 }
 
 pub(crate) type Pairs = Vec<(Vec<u8>, Vec<u8>)>;

@@ -16,6 +16,8 @@
 
 mod disk;
 mod error;
+mod folder;
+mod lock;
 mod real;
 #[cfg(test)]
 pub(crate) mod shadow;
@@ -31,6 +33,8 @@ pub use disk::{
     BadFileName, Disk, DiskFile, Entry, EntryKind, FileName, Folder, TEMPORARY_PREFIX, TemporaryName,
 };
 pub use error::{DurableError, Step};
+pub use folder::{FolderError, probe, settled_folder};
+pub(crate) use lock::lock_patiently;
 pub use real::RealDisk;
 
 /// Piece in which an existing file is compared with what was to be published.

@@ -14,13 +14,12 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
-use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
 use super::{Engine, OpenError};
-use crate::durable::{self, Disk};
+use crate::durable::{self, Disk, lock_patiently};
 
 const LOCK: &str = "lock";
 const DATABASE: &str = "db";
@@ -30,10 +29,6 @@ const DATA: &str = "data";
 
 /// Start of the marker, before the name of the engine. The number is the version of this layout.
 const MARKER_PREFIX: &str = "astacus index 2 ";
-
-/// How often a lock is looked at before it is taken to be somebody's, and between two looks: a quarter of a second.
-const LOCK_LOOKS: u32 = 50;
-const LOCK_POLL: Duration = Duration::from_millis(5);
 
 /// Action if there is no index yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,19 +46,6 @@ pub(super) struct Folder {
     disk: Arc<dyn Disk>,
     /// The lock ends with the last copy of this file descriptor, however the process ends.
     _lock: File,
-}
-
-/// Locks a file that no other process has locked. A lock may outlive its holder for a moment: a child process
-/// has all its files from the fork to the exec.
-pub(crate) fn lock_patiently(file: &File) -> Result<(), Errno> {
-    for _ in 0..LOCK_LOOKS {
-        match flock(file, FlockOperation::NonBlockingLockExclusive) {
-            #[expect(clippy::disallowed_methods, reason = "the system tells nobody when a lock is free")]
-            Err(Errno::WOULDBLOCK) => std::thread::sleep(LOCK_POLL),
-            locked => return locked,
-        }
-    }
-    Err(Errno::WOULDBLOCK)
 }
 
 impl Folder {

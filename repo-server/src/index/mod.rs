@@ -41,7 +41,7 @@ pub use memory::MemoryIndex;
 pub use range::{KeyRange, MAX_SCAN_BYTES, Row, Rows};
 pub(crate) use space::RESERVE_MIN;
 
-pub(crate) use folder::{Missing, lock_patiently};
+pub(crate) use folder::Missing;
 
 use crate::durable::{Disk, RealDisk};
 

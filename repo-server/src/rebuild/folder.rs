@@ -1,6 +1,5 @@
 //! The data folder of a rebuild: what may become one, and what is in it until the rebuild is done.
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,9 +13,10 @@ use crate::durable::{self, RealDisk};
 use crate::error::ServerError;
 use crate::index::{self, Engine, Index, OpenError};
 use crate::settings::{Choices, Settings, SpaceSettings, Upkeep};
-use crate::site::StoreSite;
+use crate::site::SiteUrl;
+use crate::site::layout::descriptor_object;
+use crate::start::CreateError;
 use crate::start::folder::{self, MARKER};
-use crate::start::{CreateError, read_error};
 use crate::store::{OnHalt, Store};
 
 /// Input of a rebuild.
@@ -24,8 +24,8 @@ use crate::store::{OnHalt, Store};
 pub struct Plan {
     /// The new data folder: empty, missing, or one without an index.
     pub data_dir: PathBuf,
-    /// The folder of the site.
-    pub site: PathBuf,
+    /// The site.
+    pub site: SiteUrl,
     /// The file with the master key.
     pub key_file: PathBuf,
     /// The engine of the new index.
@@ -41,11 +41,11 @@ pub enum RebuildError {
     #[error("{} already has an index: move it away, or choose another data folder", dir.display())]
     HasIndex { dir: PathBuf },
     /// The folder has a site, and that is not the one that was named.
-    #[error("{} contains another site: choose another data folder", dir.display())]
-    OtherSite { dir: PathBuf },
+    #[error("{site} contains another site: choose another data folder")]
+    OtherSite { site: SiteUrl },
     /// The site holds no repository.
-    #[error("{} is not a site of a repository: `keyring/repository` is missing", site.display())]
-    NoRepository { site: PathBuf },
+    #[error("{site} is not a site of a repository: `{}` is missing", descriptor_object())]
+    NoRepository { site: SiteUrl },
     /// A file, a folder or the index.
     #[error(transparent)]
     Create(#[from] CreateError),
@@ -77,14 +77,13 @@ pub async fn run(
     on_halt: OnHalt,
     wrap: impl FnOnce(Arc<dyn Index>) -> Arc<dyn Index>,
 ) -> Result<RebuildReport, RebuildError> {
-    let site = std::fs::canonicalize(&plan.site)
-        .map_err(|_| RebuildError::NoRepository { site: plan.site.clone() })?;
-    let descriptor = read_descriptor(&site)?;
+    let site = plan.site.canonical();
+    let descriptor = read_descriptor(&site).await?;
     let master = read_key(&plan.key_file, &descriptor)?;
     let dir = plan.data_dir.as_path();
-    check_folder(dir, &site, &descriptor)?;
+    check_folder(dir, &site, &descriptor).await?;
 
-    let dir = &folder::settled_folder(&RealDisk, dir)?;
+    let dir = &durable::settled_folder(&RealDisk, dir).map_err(CreateError::from)?;
     durable::sweep_temporaries(&RealDisk, dir).map_err(CreateError::from)?;
     durable::publish(&RealDisk, dir, &folder::name(MARKER), MARKER_TEXT).map_err(CreateError::from)?;
     folder::read_or_publish(&RealDisk, dir, "master.key", || master.to_file_text())?;
@@ -99,8 +98,8 @@ pub async fn run(
         choices: Choices::default(),
         memory_bytes: REBUILD_MEMORY,
     };
-    let site = StoreSite::folder_in_use(&site).map_err(CreateError::from)?;
-    let parts = folder::parts(dir, wrap(index), Arc::new(site), settings, on_halt);
+    let site = site.open_to_read().map_err(CreateError::from)?;
+    let parts = folder::parts(dir, wrap(index), site, settings, on_halt);
     let store = Store::open(parts, master, descriptor);
     let report = store.blocking(fill_from_site).await.map_err(RebuildError::Fill)?;
     drop(store);
@@ -119,15 +118,10 @@ fn new_index(dir: &Path, engine: Engine) -> Result<Arc<dyn Index>, OpenError> {
     index::open(engine, &dir)
 }
 
-fn read_descriptor(site: &Path) -> Result<Descriptor, RebuildError> {
-    let path = site.join("keyring/repository");
-    match std::fs::read(&path) {
-        Ok(bytes) => Ok(Descriptor::decode(&bytes).map_err(CreateError::Descriptor)?),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            Err(RebuildError::NoRepository { site: site.to_owned() })
-        }
-        Err(source) => Err(read_error(&path, source).into()),
-    }
+async fn read_descriptor(site: &SiteUrl) -> Result<Descriptor, RebuildError> {
+    let found = site.find_descriptor().await.map_err(CreateError::from)?;
+    let bytes = found.ok_or_else(|| RebuildError::NoRepository { site: site.clone() })?;
+    Ok(Descriptor::decode(&bytes).map_err(CreateError::Descriptor)?)
 }
 
 /// The key in a file, which must be there and fit.
@@ -138,7 +132,7 @@ fn read_key(path: &Path, descriptor: &Descriptor) -> Result<MasterKey, CreateErr
 }
 
 /// Checks that a folder may become the data folder.
-fn check_folder(dir: &Path, site: &Path, descriptor: &Descriptor) -> Result<(), RebuildError> {
+async fn check_folder(dir: &Path, site: &SiteUrl, descriptor: &Descriptor) -> Result<(), RebuildError> {
     if !dir.exists() {
         return Ok(());
     }
@@ -146,14 +140,20 @@ fn check_folder(dir: &Path, site: &Path, descriptor: &Descriptor) -> Result<(), 
     if !dir.join(MARKER).exists() && dir.join("index/db").exists() {
         return Err(RebuildError::HasIndex { dir: dir.to_owned() });
     }
-    let own = dir.join("site");
-    let is_other = std::fs::canonicalize(&own).is_ok_and(|own| own != site);
-    if is_other && own.join("keyring/repository").exists() {
-        return Err(RebuildError::OtherSite { dir: own });
-    }
+    check_own_site(dir, site).await?;
     let key = dir.join("master.key");
     if key.exists() {
         read_key(&key, descriptor)?;
+    }
+    Ok(())
+}
+
+/// Checks that the default site in the folder, if there is one, is the one that was named.
+async fn check_own_site(dir: &Path, site: &SiteUrl) -> Result<(), RebuildError> {
+    let own = SiteUrl::default_in(dir);
+    let is_other = own.canonical() != *site;
+    if is_other && own.find_descriptor().await.map_err(CreateError::from)?.is_some() {
+        return Err(RebuildError::OtherSite { site: own });
     }
     Ok(())
 }

@@ -4,12 +4,9 @@ use format_spec::{CheckpointId, ManifestId, PackId, SnapshotId, id};
 
 use super::ObjectName;
 
-/// Where the descriptor of the repository lies.
-pub(crate) const DESCRIPTOR: &str = "keyring/repository";
-
 /// The descriptor of the repository.
 pub(crate) fn descriptor_object() -> ObjectName {
-    name(DESCRIPTOR)
+    name("keyring/repository")
 }
 
 /// A pack.

@@ -14,6 +14,7 @@ mod folder;
 pub(crate) mod hooked;
 pub(crate) mod layout;
 mod name;
+mod open;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,7 @@ use futures_util::future::BoxFuture;
 
 pub use error::{Cause, Op, SiteError};
 pub use name::{Area, BadName, ObjectName, Prefix};
+pub(crate) use open::SystemLock;
 pub use store::StoreSite;
 pub use url::{BadSiteUrl, SiteUrl};
 

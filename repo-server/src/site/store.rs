@@ -66,6 +66,15 @@ impl StoreSite {
         Ok((Self { store: Arc::new(store), writes: Writes::Folder(Arc::clone(&writer)) }, writer))
     }
 
+    /// The site in a folder as it is, for a look into it: nothing is synced or removed, so objects that it shows may
+    /// be gone after a power cut.
+    ///
+    /// # Errors
+    /// [`SiteError::Open`].
+    pub(super) fn folder_as_it_is(path: &Path) -> Result<Self, SiteError> {
+        Self::over_folder(Arc::new(RealDisk), path).map(|(site, _)| site)
+    }
+
     /// Like [`StoreSite::folder`], without removing files: for readers.
     ///
     /// # Errors

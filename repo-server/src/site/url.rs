@@ -5,8 +5,17 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 /// The place of a site. This build knows folders: `file:///path`, or a plain path.
+///
+/// Only this room looks behind it: everybody else opens the site, and reads and writes its objects by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SiteUrl(PathBuf);
+pub struct SiteUrl(pub(super) Kind);
+
+/// The kinds of sites, each with its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A folder of this machine.
+    Folder(PathBuf),
+}
 
 /// The text is the place of no site that this build can use.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -17,15 +26,15 @@ pub struct BadSiteUrl {
 }
 
 impl SiteUrl {
-    /// The folder that it names.
-    pub fn folder(&self) -> &Path {
-        &self.0
+    /// The site of a data folder for which no other was chosen.
+    pub fn default_in(data_dir: &Path) -> Self {
+        data_dir.join("site").into()
     }
 }
 
 impl From<PathBuf> for SiteUrl {
     fn from(folder: PathBuf) -> Self {
-        Self(folder)
+        Self(Kind::Folder(folder))
     }
 }
 
@@ -35,12 +44,12 @@ impl FromStr for SiteUrl {
     fn from_str(text: &str) -> Result<Self, BadSiteUrl> {
         let bad = |why| Err(BadSiteUrl { text: text.to_owned(), why });
         let Some((scheme, rest)) = text.split_once("://") else {
-            return if text.is_empty() { bad("it is empty") } else { Ok(Self(text.into())) };
+            return if text.is_empty() { bad("it is empty") } else { Ok(Path::new(text).to_owned().into()) };
         };
         match scheme {
             "file" if !rest.starts_with('/') => bad("write file:///path, with three slashes"),
             "file" if rest.contains('%') => bad("write the plain path instead of one with `%`"),
-            "file" => Ok(Self(rest.into())),
+            "file" => Ok(Path::new(rest).to_owned().into()),
             _ => bad("only folders are supported, as file:///path or a plain path"),
         }
     }
@@ -48,7 +57,8 @@ impl FromStr for SiteUrl {
 
 impl fmt::Display for SiteUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.0.display(), f)
+        let Kind::Folder(path) = &self.0;
+        fmt::Display::fmt(&path.display(), f)
     }
 }
 
@@ -67,7 +77,7 @@ mod tests {
         for (text, folder) in
             [("file:///srv/site", "/srv/site"), ("/srv/site", "/srv/site"), ("site", "site")]
         {
-            assert_eq!(text.parse::<SiteUrl>().unwrap().folder(), Path::new(folder));
+            assert_eq!(text.parse::<SiteUrl>().unwrap(), SiteUrl::from(PathBuf::from(folder)));
         }
         for (text, why) in [
             ("s3://bucket/x", "only folders are supported"),

@@ -158,12 +158,13 @@ async fn a_folder_is_locked_at_once_and_free_at_once() {
     let (folder, clock) = (tempfile::tempdir().unwrap(), ManualClock::default());
     let site = StoreSite::folder(folder.path()).unwrap();
     let me = |n| Owner { pid: n, ..Owner::this_process(&clock, |bytes| bytes.fill(7)) };
-    let first = SiteLock::of_folder(folder.path(), &site, &clock, me(1)).await.unwrap();
+    let place = SiteUrl::from(folder.path().to_owned());
+    let first = SiteLock::of(&place, &site, &clock, me(1)).await.unwrap();
 
-    let refused = SiteLock::of_folder(folder.path(), &site, &clock, me(2)).await.unwrap_err();
+    let refused = SiteLock::of(&place, &site, &clock, me(2)).await.unwrap_err();
 
     assert_eq!(held_by(&refused), 1);
     drop(first);
-    SiteLock::of_folder(folder.path(), &site, &clock, me(3)).await.unwrap();
+    SiteLock::of(&place, &site, &clock, me(3)).await.unwrap();
     assert_eq!(clock.with_sleep(), Duration::ZERO);
 }

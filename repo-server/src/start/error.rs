@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use format_spec::{ErrorClass, FormatError};
 
-use crate::durable::DurableError;
+use crate::durable::{DurableError, FolderError};
 use crate::error::ServerError;
 use crate::index::OpenError;
-use crate::site::SiteError;
-use crate::site::layout::DESCRIPTOR;
+use crate::site::layout::descriptor_object;
+use crate::site::{SiteError, SiteUrl};
 use crate::site_lock::LockError;
 
 /// The copy of the descriptor in the data folder.
@@ -27,8 +27,8 @@ pub enum CreateError {
     #[error("the rebuild of the index in {} did not finish: run `astacus-server rebuild` again", dir.display())]
     HalfBuilt { dir: PathBuf },
     /// There is an index, and no site: the site is elsewhere, or not mounted.
-    #[error("{} has an index, but {} holds no repository: pass the right `--site`; if only its file `{DESCRIPTOR}` is missing, restore that from its copy (`{COPY}` in the data folder)", dir.display(), site.display())]
-    NoSite { dir: PathBuf, site: PathBuf },
+    #[error("{} has an index, but {site} holds no repository: pass the right `--site`; if only its file `{}` is missing, restore that from its copy (`{COPY}` in the data folder)", dir.display(), descriptor_object())]
+    NoSite { dir: PathBuf, site: SiteUrl },
     /// There is no repository where one must be.
     #[error("no repository in {}: choose the right folder, or mount its disk", dir.display())]
     NoRepository { dir: PathBuf },
@@ -53,12 +53,6 @@ pub enum CreateError {
         path.display()
     )]
     ShortToken { path: PathBuf },
-    /// The file system lacks something that durable files need.
-    #[error(
-        "the file system of {} cannot {lacks}: use one of this machine's disks, such as ext4, XFS or btrfs",
-        dir.display()
-    )]
-    FileSystem { dir: PathBuf, lacks: &'static str },
     /// The repository has a newer format.
     #[error(
         "the repository has format version {found}, but this program reads version {reads}. Nothing is damaged: use the newer program that made it"
@@ -72,12 +66,13 @@ pub enum CreateError {
     WrongKey { path: PathBuf },
     /// The descriptor on the site cannot be used.
     #[error(
-        "the repository descriptor on the site (`keyring/repository`) is damaged: restore it from its copy (`{COPY}` in the data folder)"
+        "the repository descriptor on the site (`{}`) is damaged: restore it from its copy (`{COPY}` in the data folder)",
+        descriptor_object()
     )]
     Descriptor(#[source] FormatError),
     /// The descriptor on the site is another one than the index was made with.
-    #[error("{} differs from its copy: restore it from {}, or pass the right `--site`", descriptor.display(), copy.display())]
-    DescriptorChanged { descriptor: PathBuf, copy: PathBuf },
+    #[error("{site}/{} differs from its copy: restore it from {}, or pass the right `--site`", descriptor_object(), copy.display())]
+    DescriptorChanged { site: SiteUrl, copy: PathBuf },
     /// A file or folder could not be read.
     #[error("read {}", path.display())]
     Read {
@@ -85,6 +80,9 @@ pub enum CreateError {
         #[source]
         source: io::Error,
     },
+    /// A folder cannot hold what is put into it.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
     /// A file or folder could not be made.
     #[error("prepare the data folder")]
     Write(#[from] DurableError),
@@ -111,7 +109,6 @@ impl CreateError {
             | Self::OtherOwner { .. }
             | Self::OpenToOthers { .. }
             | Self::ShortToken { .. }
-            | Self::FileSystem { .. }
             | Self::Newer { .. } => ErrorClass::Usage,
             Self::Missing { .. } | Self::NoSite { .. } | Self::NoRepository { .. } => ErrorClass::NotFound,
             Self::HalfBuilt { .. } => ErrorClass::Conflict,
@@ -119,6 +116,7 @@ impl CreateError {
                 ErrorClass::Integrity
             }
             Self::Read { .. } | Self::Write(_) => ErrorClass::Unavailable,
+            Self::Folder(error) => error.class(),
             Self::Index(error) => error.class(),
             Self::Site(error) => error.class(),
             Self::Locked(LockError::Held(_) | LockError::Lost(_)) => ErrorClass::Conflict,

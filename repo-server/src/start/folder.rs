@@ -15,7 +15,7 @@
 
 use std::io;
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -34,8 +34,8 @@ use crate::health::space::restore_ballast;
 use crate::index::{self, Index, KeyRange, Missing, Table};
 use crate::server::Server;
 use crate::settings::{DEFAULT_CHUNKER, Settings};
-use crate::site::layout::{DESCRIPTOR, descriptor_object};
-use crate::site::{Site, SiteUrl, StoreSite};
+use crate::site::layout::descriptor_object;
+use crate::site::{Site, SiteUrl};
 use crate::site_lock::{Owner, SiteLock};
 use crate::space::{self, Space};
 use crate::start::compare;
@@ -92,40 +92,39 @@ async fn open_or_create_on(
 ) -> Result<Opened, CreateError> {
     let (engine, chunker) = (settings.engine, settings.chunker);
     guard::own_folder(dir)?;
-    let dir = &settled_folder(disk.as_ref(), dir)?;
+    let dir = &durable::settled_folder(disk.as_ref(), dir)?;
     if dir.join(MARKER).exists() {
         return Err(CreateError::HalfBuilt { dir: dir.to_owned() });
     }
-    let site_dir = site.map_or_else(|| dir.join("site"), |site| site.folder().to_owned());
-    let exists = site_dir.join(DESCRIPTOR).exists();
+    let place = site.cloned().unwrap_or_else(|| SiteUrl::default_in(dir));
+    let exists = place.find_descriptor().await?.is_some();
     if !exists {
         check_ours(dir)?;
     }
     guard::close_folder(dir)?;
-    guard::probe(dir)?;
+    durable::probe(dir)?;
     let (master_path, token_path) = (dir.join("master.key"), dir.join(TOKEN));
     guard::check_secret(&master_path)?;
     guard::check_secret(&token_path)?;
     let missing = if exists { Missing::Refuse } else { Missing::Create };
     let index = index::open_on(Arc::clone(&disk), engine, &dir.join("index"), missing)?;
     if !exists {
-        check_empty(index.as_ref(), dir, &site_dir)?;
+        check_empty(index.as_ref(), dir, &place)?;
     }
     durable::sweep_temporaries(disk.as_ref(), dir)?;
     sweep_scratch(dir)?;
-    let site_dir = settled_folder(disk.as_ref(), &site_dir)?;
-    guard::probe(&site_dir)?;
-    let site = StoreSite::folder_on(Arc::clone(&disk), &site_dir)?;
+    let place = place.make(disk.as_ref())?;
+    let site = place.open(Arc::clone(&disk))?;
     let (master, descriptor, token) = if exists {
         let text =
             read_secret(&master_path)?.ok_or_else(|| CreateError::Missing { path: master_path.clone() })?;
-        let (master, descriptor) = (parse_key(&master_path, &text)?, read_descriptor(&site).await?);
+        let (master, descriptor) = (parse_key(&master_path, &text)?, read_descriptor(site.as_ref()).await?);
         if let Some(warning) = not_heeded(chunker.as_ref(), &descriptor.chunker) {
             tracing::warn!("{warning}");
         }
         (master, descriptor, token_or_new(disk.as_ref(), dir)?)
     } else {
-        let created = create(disk.as_ref(), dir, &site, chunker.unwrap_or(DEFAULT_CHUNKER)).await?;
+        let created = create(disk.as_ref(), dir, site.as_ref(), chunker.unwrap_or(DEFAULT_CHUNKER)).await?;
         tracing::warn!(
             data_dir = %dir.display(),
             "created a new repository: keep copies of its `master.key` and `repository.json` on another machine; without them nobody can read the repository"
@@ -136,13 +135,12 @@ async fn open_or_create_on(
     if !descriptor.fits(&master) {
         return Err(CreateError::WrongKey { path: master_path });
     }
-    check_copy(disk.as_ref(), dir, &site_dir, &descriptor)?;
+    check_copy(disk.as_ref(), dir, &place, &descriptor)?;
     let clock = SystemClock::new();
-    let lock =
-        SiteLock::of_folder(&site_dir, &site, &clock, Owner::this_process(&clock, fill_random)).await?;
+    let lock = SiteLock::of(&place, site.as_ref(), &clock, Owner::this_process(&clock, fill_random)).await?;
     let choices = settings.choices.clone();
-    let parts = parts(dir, index, Arc::new(site), settings, on_halt);
-    let parts = Parts { lock, space: parts.space.with_site(&site_dir), ..parts };
+    let parts = parts(dir, index, site, settings, on_halt);
+    let parts = Parts { lock, space: parts.space.with_site(&place), ..parts };
     let server = Server::open(parts, choices, master, descriptor)?;
     tokio::spawn(lock::keep(Arc::downgrade(&server.store)));
     restore_ballast(&server.store);
@@ -178,19 +176,10 @@ pub(crate) fn parts(
     }
 }
 
-/// The folder `dir`, made if it is missing, without symlinks in its path. Its name is durable, and so are those of
-/// the folders above it and the names in it: an earlier process may have died before it synced them.
-pub(crate) fn settled_folder(disk: &dyn Disk, dir: &Path) -> Result<PathBuf, CreateError> {
-    let made = std::fs::create_dir_all(dir).and_then(|()| dir.canonicalize());
-    let dir = made.map_err(|source| read_error(dir, source))?;
-    durable::settle_path(disk, &dir)?;
-    Ok(dir)
-}
-
 /// Refuses the index of a repository that is still to be made if it holds anything, or if there was a descriptor
 /// before: it belongs to another site.
-fn check_empty(index: &dyn Index, dir: &Path, site: &Path) -> Result<(), CreateError> {
-    let no_site = || CreateError::NoSite { dir: dir.to_owned(), site: site.to_owned() };
+fn check_empty(index: &dyn Index, dir: &Path, site: &SiteUrl) -> Result<(), CreateError> {
+    let no_site = || CreateError::NoSite { dir: dir.to_owned(), site: site.clone() };
     if dir.join(COPY).exists() {
         return Err(no_site());
     }
@@ -221,13 +210,18 @@ fn not_heeded(configured: Option<&ChunkerSpec>, kept: &ChunkerSpec) -> Option<St
 
 /// Compares the descriptor with its copy beside the key, which is made if there is none: without a descriptor
 /// nothing of a repository can be read, and with a changed one chunks are cut otherwise.
-fn check_copy(disk: &dyn Disk, dir: &Path, site: &Path, descriptor: &Descriptor) -> Result<(), CreateError> {
+fn check_copy(
+    disk: &dyn Disk,
+    dir: &Path,
+    site: &SiteUrl,
+    descriptor: &Descriptor,
+) -> Result<(), CreateError> {
     let is = String::from_utf8_lossy(&descriptor.encode()).into_owned();
     let was = read_or_publish(disk, dir, COPY, || is.clone())?;
     if is == was {
         return Ok(());
     }
-    Err(CreateError::DescriptorChanged { descriptor: site.join(DESCRIPTOR), copy: dir.join(COPY) })
+    Err(CreateError::DescriptorChanged { site: site.clone(), copy: dir.join(COPY) })
 }
 
 /// The token of a repository that is there; one that was lost is made again.
@@ -252,7 +246,7 @@ pub(crate) fn new_token(disk: &dyn Disk, dir: &Path) -> Result<String, CreateErr
 async fn create(
     disk: &dyn Disk,
     dir: &Path,
-    site: &StoreSite,
+    site: &dyn Site,
     chunker: ChunkerSpec,
 ) -> Result<(MasterKey, Descriptor, String), CreateError> {
     let master_path = dir.join("master.key");
@@ -285,7 +279,7 @@ pub(crate) fn sweep_scratch(dir: &Path) -> Result<(), CreateError> {
     }
 }
 
-async fn read_descriptor(site: &StoreSite) -> Result<Descriptor, CreateError> {
+async fn read_descriptor(site: &dyn Site) -> Result<Descriptor, CreateError> {
     let bytes = site.get(&descriptor_object()).await?;
     Descriptor::decode(&bytes).map_err(|error| match error {
         FormatError::Version { found, expected, .. } if found > expected => {

@@ -1,16 +1,12 @@
-//! Requirements on a data folder before it is used: the server's user owns it, it is closed to others, and
-//! its file system supports durable files.
+//! Requirements on a data folder before it is used: the server's user owns it, and it is closed to others.
 
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags, fsync, open, renameat_with, unlinkat};
-use rustix::io::Errno;
 use rustix::process::geteuid;
 
 use super::error::{CreateError, read_error};
-use crate::durable::TEMPORARY_PREFIX;
 
 /// Fewest characters of a token: 128 bits in hex digits.
 const TOKEN_LEN: usize = 32;
@@ -63,60 +59,6 @@ pub(super) fn check_token(path: &Path, token: &str) -> Result<(), CreateError> {
         return Ok(());
     }
     Err(CreateError::ShortToken { path: path.to_owned() })
-}
-
-/// Refuses a folder whose file system cannot rename without replacing, or cannot sync. Other failures (no
-/// space, no right to write) are reported by the code that needs it.
-///
-/// # Errors
-/// [`CreateError::FileSystem`]; [`CreateError::Read`] if a sync fails for another reason.
-pub(super) fn probe(dir: &Path) -> Result<(), CreateError> {
-    let [from, to] = ["probe-1", "probe-2"].map(|name| dir.join(format!("{TEMPORARY_PREFIX}{name}")));
-    let tried = try_out(dir, &from, &to);
-    for left in [&from, &to] {
-        // At most one is there; a start sweeps what a crash leaves.
-        let _ = unlinkat(CWD, left, AtFlags::empty());
-    }
-    match tried {
-        Err((lacks, Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP)) => {
-            Err(CreateError::FileSystem { dir: dir.to_owned(), lacks: lacks.name() })
-        }
-        // P8: nothing is built on a disk that cannot sync.
-        Err((Ability::SyncFile | Ability::SyncFolder, error)) => Err(read_error(dir, error.into())),
-        _ => Ok(()),
-    }
-}
-
-/// Abilities that durable files need.
-#[derive(Debug, Clone, Copy)]
-enum Ability {
-    Create,
-    SyncFile,
-    RenameNew,
-    OpenFolder,
-    SyncFolder,
-}
-
-impl Ability {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Create => "create files",
-            Self::SyncFile => "sync a file",
-            Self::RenameNew => "rename a file without replacing another",
-            Self::OpenFolder => "open a folder",
-            Self::SyncFolder => "sync a folder",
-        }
-    }
-}
-
-fn try_out(dir: &Path, from: &Path, to: &Path) -> Result<(), (Ability, Errno)> {
-    let of = |lacks: Ability| move |error| (lacks, error);
-    let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
-    let file = open(from, flags, Mode::RUSR | Mode::WUSR).map_err(of(Ability::Create))?;
-    fsync(&file).map_err(of(Ability::SyncFile))?;
-    renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE).map_err(of(Ability::RenameNew))?;
-    let folder = open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
-    fsync(folder.map_err(of(Ability::OpenFolder))?).map_err(of(Ability::SyncFolder))
 }
 
 #[cfg(test)]
@@ -176,14 +118,5 @@ mod tests {
         for short in ["", "\n", "one-word\n"] {
             assert!(matches!(check_token(path, short), Err(CreateError::ShortToken { .. })), "{short:?}");
         }
-    }
-
-    #[test]
-    fn a_probe_of_a_good_file_system_leaves_nothing() {
-        let scratch = tempfile::tempdir().unwrap();
-
-        probe(scratch.path()).unwrap();
-
-        assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0);
     }
 }

@@ -9,5 +9,4 @@ mod guard;
 pub(crate) mod lock;
 
 pub use error::CreateError;
-pub(crate) use error::read_error;
 pub use folder::{Opened, check_exists, open_or_create};

@@ -1,5 +1,7 @@
 //! A first start, ended at each sync outside the index, and with each of those left out in turn.
 
+use std::path::PathBuf;
+
 use format_spec::ErrorClass;
 
 use super::*;
@@ -12,7 +14,7 @@ use crate::index::copy_tree;
 async fn a_descriptor_that_is_gone_or_changed_comes_back_from_its_copy() {
     let machine = tempfile::tempdir().unwrap();
     let made = start(Arc::new(RealDisk), machine.path()).await.unwrap();
-    let descriptor = machine.path().join("mnt/sites/one").join(DESCRIPTOR);
+    let descriptor = machine.path().join("mnt/sites/one").join(descriptor_object().as_str());
     let copy = machine.path().join("var/lib/astacus/data").join(COPY);
     let text = std::fs::read_to_string(&descriptor).unwrap();
 

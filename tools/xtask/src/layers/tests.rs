@@ -88,3 +88,16 @@ fn an_exception_excuses_its_place_and_must_be_needed() {
 fn every_exception_has_a_reason() {
     assert!(EXCEPTIONS.iter().all(|exception| exception.why.len() > 10));
 }
+
+#[test]
+fn a_room_that_looks_at_a_site_by_path_is_reported() {
+    let text =
+        "fn look(site: &Path) -> bool {\n    std::fs::metadata(site.join(\"keyring/repository\")).is_ok()\n}";
+    let look = |path: &str| findings("repo-server", &[], path, text);
+
+    assert!(look("repo-server/src/site/open.rs").is_empty());
+    for room in ["rebuild/folder.rs", "gc/delete.rs", "checkpoint.rs"] {
+        let found = look(&format!("repo-server/src/{room}"));
+        assert!(matches!(found.as_slice(), [one] if one.contains("names `std::fs`")), "{found:?}");
+    }
+}
