@@ -30,12 +30,15 @@ pub(crate) use join::{Joined, join};
 
 use crate::error::ServerError;
 use crate::health::alarm::{self, AlarmCode};
+use crate::lease::Kind;
 use crate::rows::{Live, PackNumber, Totals};
 use crate::server::Server;
 use crate::sort::Sorter;
 use crate::start::compare::{self, Behind};
 use crate::store::Store;
 use crate::store::Watching;
+
+const KIND: Kind = Kind("audit");
 
 /// Findings that a report lists.
 const LISTED: usize = 10_000;
@@ -55,11 +58,8 @@ pub(crate) async fn run(
     repair: Repair,
     progress: Progress,
 ) -> Result<AuditReport, ServerError> {
-    let Ok(turn) = server.turns.upkeep.try_lock() else {
-        let why = "a run of gc or another audit is in progress".to_owned();
-        return Err(ServerError::Busy { why });
-    };
-    let behind = compare::look(server, &turn).await?;
+    let lease = server.leases.try_acquire(KIND)?;
+    let behind = compare::look(server, &lease).await?;
     server.store.blocking(move |store| audit(store, repair, &progress, behind)).await
 }
 

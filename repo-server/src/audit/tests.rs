@@ -9,6 +9,7 @@ use tokio::runtime::Handle;
 use super::*;
 use crate::defects::blobs::{self, Place};
 use crate::index::{Batch, Table};
+use crate::lease::{TEST, Upkeep};
 use crate::rows::{Epoch, IdleKey, PackRow};
 use crate::site::Op;
 use crate::site::hooked::HookedSite;
@@ -328,20 +329,20 @@ async fn no_other_upkeep_runs_beside_an_audit() {
     let (looker, was_free) = (Arc::clone(&world), Arc::new(AtomicBool::new(false)));
     let seen = Arc::clone(&was_free);
     let look = move |_, _| {
-        seen.fetch_or(looker.server.turns.upkeep.try_lock().is_ok(), Ordering::SeqCst);
+        seen.fetch_or(looker.server.leases.try_acquire::<Upkeep>(TEST).is_ok(), Ordering::SeqCst);
     };
 
     run(&world.server, Repair::No, Arc::new(look)).await.unwrap();
 
     assert!(!was_free.load(Ordering::SeqCst));
-    assert!(world.server.turns.upkeep.try_lock().is_ok());
+    assert!(world.server.leases.try_acquire::<Upkeep>(TEST).is_ok());
 }
 
 /// Audits that waited would each take a thread from those that the one before them needs to end.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_audit_beside_other_upkeep_is_refused_at_once_and_takes_no_thread() {
     let world = world().await;
-    let _turn = world.server.turns.upkeep.lock().await;
+    let _lease = world.server.leases.try_acquire::<Upkeep>(TEST).unwrap();
 
     let answer = run(&world.server, Repair::No, Arc::new(|_, _| {})).now_or_never();
 

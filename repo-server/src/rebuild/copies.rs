@@ -6,7 +6,6 @@
 //! no pack that holds a copy is doomed for its sake.
 
 use format_spec::ChunkId;
-use tokio::runtime::Handle;
 
 use super::fill::{IfEmpty, PackFound, Rebuild};
 use crate::catalog::fill;
@@ -15,6 +14,7 @@ use crate::index::{Batch, KeyRange, Table};
 use crate::pack::unreadable;
 use crate::rows::{ChunkRow, DamagedRow, Health, PackNumber};
 use crate::site::layout::pack_object;
+use crate::store::wait;
 
 /// Bytes of blobs that are read at once; one blob may be longer.
 const READ_BYTES: u64 = 16 << 20;
@@ -112,7 +112,7 @@ impl Rebuild {
         let pack = pack.ok_or(ServerError::Bug("a row of no pack"))?;
         let ranges: Vec<_> = read.iter().map(|tried| tried.row().range()).collect();
         let name = pack_object(&pack.id);
-        let blobs = Handle::current().block_on(self.store.parts.site.get_ranges(&name, &ranges));
+        let blobs = wait(self.store.parts.site.get_ranges(&name, &ranges));
         let blobs = match blobs.map_err(|error| self.store.site_error(error)) {
             Ok(blobs) => blobs,
             Err(error) => {

@@ -7,8 +7,6 @@ use std::sync::Arc;
 use format_spec::key::BlobKind;
 use format_spec::pack::Directory;
 use format_spec::{ChunkId, PackId};
-use futures_util::{StreamExt, stream};
-use tokio::runtime::Handle;
 
 use super::fill::{BY_PAGE, IN_FLIGHT, IfEmpty, PackFound, Rebuild};
 use crate::catalog::fill;
@@ -20,6 +18,7 @@ use crate::rows::{ChunkRow, PackNumber};
 use crate::site::Area;
 use crate::site::Listed;
 use crate::site::layout::checkpoint_named;
+use crate::store::{read_ahead, wait};
 
 /// Packs of pages whose ends cannot be read, and why.
 type Unread = BTreeMap<PackId, Headless>;
@@ -44,9 +43,8 @@ impl Rebuild {
             let store = Arc::clone(&store);
             async move { (number, id, len, read_directory(&store, &id, len).await) }
         };
-        let mut directories = stream::iter(of_pages).map(read).buffered(IN_FLIGHT);
         let (mut dropped, mut damaged, mut gone) = (0, Unread::new(), Unread::new());
-        while let Some((number, id, len, directory)) = Handle::current().block_on(directories.next()) {
+        for (number, id, len, directory) in read_ahead(of_pages, IN_FLIGHT, read) {
             match directory {
                 Ok(directory) => dropped += self.drop_broken_of(number, &directory)?,
                 Err(error) => {
@@ -70,7 +68,7 @@ impl Rebuild {
         }
         for Listed { name, .. } in self.list(Area::Heads)? {
             let Some(id) = checkpoint_named(&name) else { continue };
-            let checkpoint = match Handle::current().block_on(checkpoint::read(&self.store, id)) {
+            let checkpoint = match wait(checkpoint::read(&self.store, id)) {
                 Ok(checkpoint) => checkpoint,
                 // It was noted when packs were read.
                 Err(error) if unreadable(&error).is_some() => continue,

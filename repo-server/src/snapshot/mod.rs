@@ -9,6 +9,7 @@
 mod anew;
 pub(crate) mod commit;
 mod listing;
+mod manifests;
 mod marks;
 mod problems;
 pub(crate) mod reach;
@@ -30,6 +31,7 @@ use format_spec::{ClusterName, FormatError, ManifestId, NodeName, SnapshotId, wi
 pub(crate) use anew::write_anew;
 pub(crate) use commit::commit;
 pub(crate) use listing::{ListPlace, PartLimit, part};
+pub(crate) use manifests::for_each_manifest;
 pub(crate) use marks::{forget, mark, marks, protect, undelete, unprotect};
 pub(crate) use problems::{Cursor, problems};
 pub(crate) use reach::{Freed, freed, freed_with_idle, references_of_idle_pages};
