@@ -109,9 +109,9 @@ fn set_alarm(store: &Store, batch: &mut Batch, known: &BTreeMap<Object, String>)
     }
     let count = |is: fn(&Object) -> bool| known.keys().filter(|object| is(object)).count();
     let message = format!(
-        "damaged or lost on the site: {} manifests, {} objects of snapshots, headers or footers of {} packs: run \
-         `astacus-admin gc`, then `astacus-admin verify`, and see `astacus-admin snapshots` for what cannot be \
-         restored",
+        "damaged or lost on the site: {} manifests, {} snapshot objects, headers or footers of {} packs: run \
+         `astacus-admin gc`, then `astacus-admin verify`; `astacus-admin snapshots` marks the snapshots that \
+         cannot be restored",
         count(|object| matches!(object, Object::Manifest(_))),
         count(|object| matches!(object, Object::Snapshot(_))),
         count(|object| matches!(object, Object::Pack(_))),
