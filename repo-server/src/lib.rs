@@ -16,13 +16,14 @@
 //! | [`server`] | what a running server holds in memory: sessions, open packs, names in flight, leases |
 //! | `session` | who pushes: leases with fencing tokens |
 //! | `pack` | blobs into packs, packs to the site, blobs back |
-//! | `catalog` | the ledger, which changes rows of chunks and packs; objects announced before they are put |
 //! | `defects` | what any read proves wrong: damaged blobs and objects, packs to write again, packs that are gone |
+//! | `catalog` | the ledger, the only writer of rows of chunks, pages and packs; objects announced before they are put |
 //! | [`health`] | alarms, the clock, room on the disks, and what rests meanwhile |
 //! | `lease` | one task at a time: who has what, and until when |
 //! | [`store`] | the ground of all features: index, site, keys, clock, lock of writers |
 //! | [`site_lock`], [`space`] | one server at a time over a site; disks and the ballast on them |
 //! | [`config`], [`settings`] | what an operator has decided, as written and as it is used |
+//! | [`rows`] | type and bytes of every row, and every kind of row in the meta table |
 //! | [`index`] | rows behind the engine trait; the only user of fjall and sled |
 //! | [`site`] | objects behind the site trait, and where each lies; the only user of `object_store` |
 //! | [`durable`] | the one way a durable file comes to be |
@@ -61,6 +62,7 @@ pub mod log;
 mod notify;
 mod pack;
 pub mod rebuild;
+pub mod rows;
 mod rules;
 pub mod server;
 pub mod service;

@@ -6,10 +6,12 @@ use axum::extract::{Request, State};
 use format_spec::wire::{AuditEvent, AuditRequest};
 
 use super::lines;
+use super::principal::{Principal, Right};
 use super::respond::{Reply, describe};
 use super::{App, body};
 
-pub(super) async fn audit(State(app): State<App>, request: Request) -> Reply {
+pub(super) async fn audit(State(app): State<App>, caller: Principal, request: Request) -> Reply {
+    caller.may(Right::Operate)?;
     let asked: AuditRequest = body::json(request).await?;
     Ok(lines::answer(async move |teller| {
         let told = teller.clone();

@@ -1,4 +1,4 @@
-//! Access control: the token grants all rights.
+//! Access control: a credential gives a request its caller.
 
 use std::sync::Arc;
 
@@ -9,6 +9,7 @@ use hyper::header::{AUTHORIZATION, CONNECTION, HeaderValue};
 
 use super::App;
 use super::places::Place;
+use super::principal::Principal;
 use super::respond::Failure;
 use crate::error::ServerError;
 
@@ -22,6 +23,11 @@ impl Token {
         Self(text.into())
     }
 
+    /// The caller with this credential.
+    fn principal(&self, offered: &[u8]) -> Option<Principal> {
+        self.is(offered).then_some(Principal::Administrator)
+    }
+
     /// Compares in a time that does not depend on where a wrong token differs.
     fn is(&self, offered: &[u8]) -> bool {
         let ours = self.0.as_bytes();
@@ -30,17 +36,20 @@ impl Token {
     }
 }
 
-/// Lets a request pass only with the token.
-pub(super) async fn check(State(app): State<App>, request: Request, next: Next) -> Response {
+/// Lets a request pass only with a credential, and notes its caller in it.
+pub(super) async fn check(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let offered = request.headers().get(AUTHORIZATION);
     let offered = offered.and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
-    let admitted = if offered.is_some_and(|offered| app.token.is(offered)) {
-        request.extensions().get::<Place>().map_or(Ok(()), Place::welcome)
-    } else {
-        Err(ServerError::Unauthorized)
-    };
+    let caller = offered.and_then(|offered| app.token.principal(offered)).ok_or(ServerError::Unauthorized);
+    let admitted = caller.and_then(|caller| {
+        request.extensions().get::<Place>().map_or(Ok(()), Place::welcome)?;
+        Ok(caller)
+    });
     match admitted {
-        Ok(()) => next.run(request).await,
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
         Err(error) => closing(Failure::from(error).into_response()),
     }
 }

@@ -16,12 +16,13 @@ use tokio::task::JoinHandle;
 
 use super::body::{Pieces, UNCOUNTED};
 use super::extract::{Path, Query};
+use super::principal::{Principal, Right};
 use super::respond::{self, Answer, Reply};
 use super::{App, body, octets, parse};
 use crate::error::ServerError;
-use crate::index::row::Epoch;
 use crate::pack;
 use crate::pack::OpenDomain;
+use crate::rows::Epoch;
 use crate::server::Server;
 use crate::session;
 
@@ -65,10 +66,12 @@ impl Asked {
 
 pub(super) async fn have(
     State(app): State<App>,
+    caller: Principal,
     Path(id): Path<String>,
     Query(asked): Query<Asked>,
     request: Request,
 ) -> Reply {
+    caller.may(Right::Push)?;
     let (id, coming) = (parse(&id)?, asked.coming()?);
     let session = session::renew(&app.server.sessions, id)?;
     let ids = body::ids(request, &app.server.memory.bodies).await?;
@@ -82,9 +85,11 @@ pub(super) async fn have(
 
 pub(super) async fn put(
     State(app): State<App>,
+    caller: Principal,
     Path(id): Path<String>,
     request: Request,
 ) -> Answer<BlobsStored> {
+    caller.may(Right::Push)?;
     let id = parse(&id)?;
     let session = session::renew(&app.server.sessions, id)?;
     let mut body = Pieces::new(request, wire::MAX_BLOBS_LEN)?;

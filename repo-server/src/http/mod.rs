@@ -12,6 +12,7 @@ mod extract;
 mod lines;
 mod patient;
 mod places;
+mod principal;
 mod respond;
 mod serve;
 mod sessions;
@@ -35,6 +36,7 @@ pub use serve::{Limits, serve};
 
 use crate::error::ServerError;
 use crate::server::Server;
+use principal::{Principal, Right};
 use respond::Answer;
 
 /// State that every request can use.
@@ -48,7 +50,17 @@ struct App {
 pub fn routes(server: Arc<Server>, token: Token) -> Router {
     let app = App { server, token };
     let open = Router::new().route("/readyz", get(watch::ready)).with_state(app.clone());
-    let guarded = Router::new()
+    let guarded = guarded().layer(middleware::from_fn_with_state(app.clone(), auth::check)).with_state(app);
+    // One answer for each connection: a stranger must not keep a place by asking again and again.
+    Router::new()
+        .route("/healthz", get(|| async { ([(CONNECTION, "close")], "ok\n") }))
+        .merge(open)
+        .merge(guarded)
+}
+
+/// The routes whose handlers take a caller.
+fn guarded() -> Router<App> {
+    Router::new()
         .route("/v1/sessions", post(sessions::open).get(sessions::list))
         .route("/v1/sessions/{session}", delete(sessions::abort))
         .route("/v1/sessions/{session}/renew", post(sessions::renew))
@@ -77,16 +89,10 @@ pub fn routes(server: Arc<Server>, token: Token) -> Router {
         .route("/metrics", get(watch::metrics))
         .fallback(|| async { respond::no_such_route() })
         .method_not_allowed_fallback(|| async { respond::wrong_method() })
-        .layer(middleware::from_fn_with_state(app.clone(), auth::check))
-        .with_state(app);
-    // One answer for each connection: a stranger must not keep a place by asking again and again.
-    Router::new()
-        .route("/healthz", get(|| async { ([(CONNECTION, "close")], "ok\n") }))
-        .merge(open)
-        .merge(guarded)
 }
 
-async fn status(State(app): State<App>) -> Answer<wire::Status> {
+async fn status(State(app): State<App>, caller: Principal) -> Answer<wire::Status> {
+    caller.may(Right::Monitor)?;
     let server = &app.server;
     let look = |server: &Arc<Server>| {
         let snapshots = crate::snapshot::list(&server.store, None)?.len();
@@ -122,6 +128,13 @@ fn octets(bytes: impl Into<Body>) -> axum::response::Response {
 mod tests {
     use std::collections::BTreeSet;
 
+    use axum::extract::Request;
+    use hyper::StatusCode;
+    use tower_service::Service;
+
+    use super::*;
+    use crate::store::Parts;
+
     /// Each `method path` of the `.route(…)` lines of this file.
     fn served() -> BTreeSet<String> {
         let source = include_str!("mod.rs").split("#[cfg(test)]").next().unwrap();
@@ -136,6 +149,22 @@ mod tests {
             }
         }
         served
+    }
+
+    /// A request that came past the check of credentials does nothing, whatever its route.
+    #[tokio::test]
+    async fn no_route_answers_a_request_without_a_caller() {
+        let app = App { server: Parts::default().serve(), token: Token::new("t"), verifying: Arc::default() };
+        let mut router = guarded().with_state(app);
+        let is_guarded = |route: &String| !["get /healthz", "get /readyz"].contains(&route.as_str());
+        for route in served().into_iter().filter(is_guarded) {
+            let (method, path) = route.split_once(' ').unwrap();
+            let request = Request::builder().method(method.to_uppercase().as_str()).uri(path);
+
+            let answer = router.call(request.body(Body::empty()).unwrap()).await.unwrap();
+
+            assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR, "{route}");
+        }
     }
 
     #[test]

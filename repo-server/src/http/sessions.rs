@@ -13,6 +13,7 @@ use serde::Deserialize;
 
 use super::body::{Cost, Whole};
 use super::extract::{Path, Query};
+use super::principal::{Principal, Right};
 use super::respond::{self, Answer, Reply};
 use super::{App, body, parse};
 use crate::defects::blobs;
@@ -20,13 +21,18 @@ use crate::defects::objects::Known;
 use crate::error::ServerError;
 use crate::health::clock::ClockState;
 use crate::health::space;
-use crate::index::row::MarkRow;
+use crate::rows::MarkRow;
 use crate::server::Server;
 use crate::session::{self, Pusher, TTL};
 use crate::snapshot;
 use crate::snapshot::series::Smaller;
 
-pub(super) async fn open(State(app): State<App>, request: Request) -> Answer<wire::SessionOpened> {
+pub(super) async fn open(
+    State(app): State<App>,
+    caller: Principal,
+    request: Request,
+) -> Answer<wire::SessionOpened> {
+    caller.may(Right::Push)?;
     let asked: wire::OpenSession = body::json(request).await?;
     let domain_key = app.server.store.domain(&asked.cluster).key.to_hex();
     let pusher = Pusher { cluster: asked.cluster.clone(), node: asked.node };
@@ -50,7 +56,8 @@ pub(super) async fn open(State(app): State<App>, request: Request) -> Answer<wir
     })
 }
 
-pub(super) async fn list(State(app): State<App>) -> Answer<wire::OpenSessions> {
+pub(super) async fn list(State(app): State<App>, caller: Principal) -> Answer<wire::OpenSessions> {
+    caller.may(Right::Operate)?;
     let now = app.server.store.parts.clock.monotonic();
     let info = |open: session::Listed| wire::OpenSessionInfo {
         session: open.id,
@@ -81,7 +88,12 @@ fn ttl_ms() -> u64 {
     u64::try_from(TTL.as_millis()).expect("a short time")
 }
 
-pub(super) async fn renew(State(app): State<App>, Path(id): Path<String>) -> Answer<wire::SessionRenewed> {
+pub(super) async fn renew(
+    State(app): State<App>,
+    caller: Principal,
+    Path(id): Path<String>,
+) -> Answer<wire::SessionRenewed> {
+    caller.may(Right::Push)?;
     let id: SessionId = parse(&id)?;
     session::renew(&app.server.sessions, id)?;
     respond::json(wire::SessionRenewed { ttl_ms: ttl_ms() })
@@ -98,10 +110,12 @@ pub(super) struct HowToCommit {
 
 pub(super) async fn commit(
     State(app): State<App>,
+    caller: Principal,
     Path(id): Path<String>,
     Query(asked): Query<HowToCommit>,
     request: Request,
 ) -> Answer<wire::Committed> {
+    caller.may(Right::Push)?;
     let id: SessionId = parse(&id)?;
     let smaller = if asked.accept_smaller { Smaller::Meant } else { Smaller::Suspect };
     let limit = u64::try_from(format_spec::manifest::MAX_MANIFEST_LEN).expect("a length fits in 64 bits");
@@ -144,7 +158,8 @@ fn log(snapshot: &Snapshot, age: Option<Duration>) {
     );
 }
 
-pub(super) async fn abort(State(app): State<App>, Path(id): Path<String>) -> Reply {
+pub(super) async fn abort(State(app): State<App>, caller: Principal, Path(id): Path<String>) -> Reply {
+    caller.may(Right::Push)?;
     let id: SessionId = parse(&id)?;
     app.server.blocking(move |server| session::abort(&server.sessions, id)).await?;
     Ok(StatusCode::NO_CONTENT.into_response())

@@ -11,6 +11,7 @@ use futures_util::stream;
 use serde::Deserialize;
 
 use super::extract::{Path, Query};
+use super::principal::{Principal, Right};
 use super::respond::{self, Answer, Reply};
 use super::{App, body, octets, parse};
 use crate::defects::objects;
@@ -31,8 +32,10 @@ pub(super) struct ListPart {
 /// The next of the snapshots.
 pub(super) async fn list(
     State(app): State<App>,
+    caller: Principal,
     Query(asked): Query<ListPart>,
 ) -> Answer<wire::SnapshotList> {
+    caller.may(Right::Inspect)?;
     let cluster: Option<ClusterName> = asked.cluster.as_deref().map(parse).transpose()?;
     let after =
         asked.after.as_deref().map(|after| after.parse::<ListPlace>().map_err(bad_query)).transpose()?;
@@ -55,7 +58,12 @@ fn limit(asked: Option<&str>, most: u32) -> Result<usize, ServerError> {
     Ok(usize::try_from(asked.transpose()?.unwrap_or(most).clamp(1, most)).unwrap_or(1))
 }
 
-pub(super) async fn show(State(app): State<App>, Path(id): Path<String>) -> Answer<wire::SnapshotInfo> {
+pub(super) async fn show(
+    State(app): State<App>,
+    caller: Principal,
+    Path(id): Path<String>,
+) -> Answer<wire::SnapshotInfo> {
+    caller.may(Right::Inspect)?;
     let id: SnapshotId = parse(&id)?;
     let look = move |server: &Arc<Server>| {
         let (found, mark) = (snapshot::get(&server.store, id)?, snapshot::mark(&server.store, id)?);
@@ -64,13 +72,23 @@ pub(super) async fn show(State(app): State<App>, Path(id): Path<String>) -> Answ
     respond::json(app.server.blocking(look).await?)
 }
 
-pub(super) async fn key(State(app): State<App>, Path(id): Path<String>) -> Answer<wire::SnapshotKey> {
+pub(super) async fn key(
+    State(app): State<App>,
+    caller: Principal,
+    Path(id): Path<String>,
+) -> Answer<wire::SnapshotKey> {
+    caller.may(Right::Restore)?;
     let id: SnapshotId = parse(&id)?;
     let found = app.server.blocking(move |server| snapshot::get(&server.store, id)).await?;
     respond::json(wire::SnapshotKey { domain_key: app.server.store.domain(&found.cluster).key.to_hex() })
 }
 
-pub(super) async fn manifest(State(app): State<App>, Path((id, node)): Path<(String, String)>) -> Reply {
+pub(super) async fn manifest(
+    State(app): State<App>,
+    caller: Principal,
+    Path((id, node)): Path<(String, String)>,
+) -> Reply {
+    caller.may(Right::Restore)?;
     let (id, node): (SnapshotId, NodeName) = (parse(&id)?, parse(&node)?);
     Ok(octets(snapshot::manifest(&app.server.store, id, &node).await?))
 }
@@ -87,9 +105,11 @@ pub(super) struct Part {
 /// The next of a node's files that are not as they should be.
 pub(super) async fn problems(
     State(app): State<App>,
+    caller: Principal,
     Path(id): Path<String>,
     Query(part): Query<Part>,
 ) -> Answer<wire::FileProblems> {
+    caller.may(Right::Inspect)?;
     let id: SnapshotId = parse(&id)?;
     let node = part.node.as_deref().ok_or_else(|| bad_query("`node` is missing"))?;
     let node: NodeName = parse(node)?;
@@ -100,7 +120,13 @@ pub(super) async fn problems(
 }
 
 /// Blobs of the snapshot's dedup domain, in the order asked for.
-pub(super) async fn blobs(State(app): State<App>, Path(id): Path<String>, request: Request) -> Reply {
+pub(super) async fn blobs(
+    State(app): State<App>,
+    caller: Principal,
+    Path(id): Path<String>,
+    request: Request,
+) -> Reply {
+    caller.may(Right::Restore)?;
     let id: SnapshotId = parse(&id)?;
     let ids = body::ids(request, &app.server.memory.bodies).await?;
     let found = app.server.blocking(move |server| snapshot::get(&server.store, id)).await?;

@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use super::extract::{Path, Query};
 use super::lines;
+use super::principal::{Principal, Right};
 use super::respond::{self, Answer, Reply, describe};
 use super::{App, body, parse};
 use crate::defects::objects;
@@ -23,12 +24,18 @@ use crate::server::Server;
 use crate::snapshot;
 use crate::stats;
 
-pub(super) async fn forget(State(app): State<App>, request: Request) -> Answer<ForgetReport> {
+pub(super) async fn forget(
+    State(app): State<App>,
+    caller: Principal,
+    request: Request,
+) -> Answer<ForgetReport> {
+    caller.may(Right::Operate)?;
     let asked: ForgetRequest = body::json(request).await?;
     respond::json(forget::run(&app.server, asked).await?)
 }
 
-pub(super) async fn gc(State(app): State<App>, request: Request) -> Reply {
+pub(super) async fn gc(State(app): State<App>, caller: Principal, request: Request) -> Reply {
+    caller.may(Right::Operate)?;
     let asked: GcRequest = body::json(request).await?;
     Ok(lines::answer(async move |teller| {
         let progress = |phase: Phase, done| {
@@ -42,7 +49,12 @@ pub(super) async fn gc(State(app): State<App>, request: Request) -> Reply {
     }))
 }
 
-pub(super) async fn detail(State(app): State<App>, Path(id): Path<String>) -> Answer<SnapshotDetail> {
+pub(super) async fn detail(
+    State(app): State<App>,
+    caller: Principal,
+    Path(id): Path<String>,
+) -> Answer<SnapshotDetail> {
+    caller.may(Right::Operate)?;
     let id: SnapshotId = parse(&id)?;
     let server = &app.server;
     let found = server.blocking(move |server| snapshot::get(&server.store, id)).await?;
@@ -54,7 +66,12 @@ pub(super) async fn detail(State(app): State<App>, Path(id): Path<String>) -> An
     respond::json(SnapshotDetail { info: info(&app, id).await?, alone_bytes, not_counted })
 }
 
-pub(super) async fn undelete(State(app): State<App>, Path(id): Path<String>) -> Answer<SnapshotInfo> {
+pub(super) async fn undelete(
+    State(app): State<App>,
+    caller: Principal,
+    Path(id): Path<String>,
+) -> Answer<SnapshotInfo> {
+    caller.may(Right::Operate)?;
     let id: SnapshotId = parse(&id)?;
     app.server.blocking(move |server| snapshot::undelete(&server.store, id)).await?;
     tracing::info!(snapshot = %id, "snapshot undeleted");
@@ -63,9 +80,11 @@ pub(super) async fn undelete(State(app): State<App>, Path(id): Path<String>) -> 
 
 pub(super) async fn protect(
     State(app): State<App>,
+    caller: Principal,
     Path(id): Path<String>,
     request: Request,
 ) -> Answer<SnapshotInfo> {
+    caller.may(Right::Operate)?;
     let id: SnapshotId = parse(&id)?;
     let asked: ProtectRequest = body::json(request).await?;
     snapshot::protect(&app.server.store, &app.server.in_flight, id, asked.reason).await?;
@@ -73,7 +92,12 @@ pub(super) async fn protect(
     respond::json(info(&app, id).await?)
 }
 
-pub(super) async fn unprotect(State(app): State<App>, Path(id): Path<String>) -> Answer<SnapshotInfo> {
+pub(super) async fn unprotect(
+    State(app): State<App>,
+    caller: Principal,
+    Path(id): Path<String>,
+) -> Answer<SnapshotInfo> {
+    caller.may(Right::Administer)?;
     let id: SnapshotId = parse(&id)?;
     app.server.blocking(move |server| snapshot::unprotect(&server.store, id)).await?;
     tracing::info!(snapshot = %id, "protection removed");
@@ -94,12 +118,22 @@ pub(super) struct OfCluster {
     cluster: Option<String>,
 }
 
-pub(super) async fn stats(State(app): State<App>, Query(of): Query<OfCluster>) -> Answer<StatsReport> {
+pub(super) async fn stats(
+    State(app): State<App>,
+    caller: Principal,
+    Query(of): Query<OfCluster>,
+) -> Answer<StatsReport> {
+    caller.may(Right::Operate)?;
     let cluster: Option<ClusterName> = of.cluster.as_deref().map(parse).transpose()?;
     respond::json(stats::run(&app.server.store, cluster.as_ref()).await?)
 }
 
-pub(super) async fn locate(State(app): State<App>, Path(id): Path<String>) -> Answer<ChunkLocation> {
+pub(super) async fn locate(
+    State(app): State<App>,
+    caller: Principal,
+    Path(id): Path<String>,
+) -> Answer<ChunkLocation> {
+    caller.may(Right::Administer)?;
     let id: ChunkId = parse(&id)?;
     respond::json(app.server.blocking(move |server| pack::locate_one(&server.store, id)).await?)
 }

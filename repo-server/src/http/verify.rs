@@ -4,13 +4,15 @@ use axum::extract::{Request, State};
 use format_spec::wire::{VerifyEvent, VerifyRequest};
 
 use super::lines;
+use super::principal::{Principal, Right};
 use super::respond::{Reply, describe};
 use super::{App, body};
 use crate::lease::{Checking, Kind};
 
 const KIND: Kind = Kind("verify");
 
-pub(super) async fn verify(State(app): State<App>, request: Request) -> Reply {
+pub(super) async fn verify(State(app): State<App>, caller: Principal, request: Request) -> Reply {
+    caller.may(Right::Operate)?;
     let asked: VerifyRequest = body::json(request).await?;
     let lease = app.server.leases.try_acquire::<Checking>(KIND)?;
     Ok(lines::answer(async move |teller| {
@@ -46,7 +48,13 @@ mod tests {
     async fn one_check_runs_at_a_time() {
         let server = Parts::default().serve();
         let app = App { server, token: Token::new("t") };
-        let ask = || verify(State(app.clone()), Request::new(Body::from(r#"{"level":"index"}"#)));
+        let ask = || {
+            verify(
+                State(app.clone()),
+                Principal::Administrator,
+                Request::new(Body::from(r#"{"level":"index"}"#)),
+            )
+        };
         let status = |reply: Reply| reply.into_response().status();
         let running = app.server.leases.try_acquire::<Checking>(TEST).unwrap();
 

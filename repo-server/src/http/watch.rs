@@ -14,6 +14,7 @@ use format_spec::wire::{Alarm, FreshnessState, SeriesFreshness};
 use hyper::{StatusCode, header};
 
 use super::App;
+use super::principal::{Principal, Right};
 use super::respond::Reply;
 use crate::error::ServerError;
 use crate::freshness;
@@ -40,7 +41,8 @@ pub(super) async fn ready(State(app): State<App>) -> Reply {
 }
 
 /// Figures for Prometheus.
-pub(super) async fn metrics(State(app): State<App>) -> Reply {
+pub(super) async fn metrics(State(app): State<App>, caller: Principal) -> Reply {
+    caller.may(Right::Monitor)?;
     let text = app.server.blocking(figures).await?;
     Ok(([(header::CONTENT_TYPE, TEXT)], text).into_response())
 }

@@ -19,14 +19,13 @@ use std::time::Duration;
 
 use format_spec::wire::{Frame, Held};
 use format_spec::{ChunkId, ClusterName, NodeName, SessionId, SnapshotId};
-use serde::{Deserialize, Serialize};
 
 use crate::error::ServerError;
 use crate::health::gate;
-use crate::index::row::{DoomedKey, Epoch};
 use crate::index::{Batch, Index, IndexError, KeyRange, Precondition, Row, Table};
 use crate::lease::{Grant, Table as LeaseTable, Term, Token};
 use crate::pack::{self, OpenDomain, OpenDomains};
+use crate::rows::{DoomedKey, Epoch, Meta, SessionRow, SessionState};
 use crate::rules::Rule;
 use crate::store::Store;
 use crate::sync::lock;
@@ -43,36 +42,7 @@ pub(crate) const MOST_OF_A_NODE: usize = 64;
 /// How long the row of a committed session is kept, for clients that ask again.
 const DONE_KEPT_MS: u64 = 24 * 60 * 60 * 1000;
 
-const TOKEN_KEY: &[u8] = b"fencing_token";
-
-/// Where a session stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum SessionState {
-    Open,
-    Committed { snapshot: SnapshotId, at_ms: u64 },
-}
-
-/// A session's row in the index, as JSON.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct SessionRow {
-    pub(crate) cluster: ClusterName,
-    pub(crate) node: NodeName,
-    pub(crate) token: u64,
-    /// The epoch at its grant: data that became idle then or later is kept while it is open (G3).
-    pub(crate) start: Epoch,
-    pub(crate) state: SessionState,
-}
-
-impl SessionRow {
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        serde_json::to_vec(self).expect("a session row is plain JSON")
-    }
-
-    fn decode(id: SessionId, value: &[u8]) -> Result<Self, ServerError> {
-        serde_json::from_slice(value).map_err(|_| ServerError::Row { object: format!("session {id}") })
-    }
-}
+const TOKEN_KEY: &[u8] = Meta::FencingToken.bytes();
 
 struct Open {
     row: SessionRow,
@@ -264,14 +234,8 @@ fn grant(
     old: Option<&(SessionId, SessionRow)>,
 ) -> Result<Granted, ServerError> {
     let index = &sessions.store.parts.index;
-    let last = match index.get(Table::Meta, TOKEN_KEY)? {
-        None => 0,
-        Some(value) => value
-            .try_into()
-            .map(u64::from_le_bytes)
-            .map_err(|_| ServerError::Row { object: "the fencing token".to_owned() })?,
-    };
-    let token = last + 1;
+    let last = sessions.store.number(Meta::FencingToken, "the fencing token")?;
+    let token = last.unwrap_or(0) + 1;
     let Pusher { cluster, node } = pusher.clone();
     // Pins of the old session are kept.
     let old_start = old.map(|(_, old)| old.start).filter(|_| sessions.store.rules.keep(Rule::AdoptedStart));
@@ -328,7 +292,7 @@ pub(crate) fn attempts(sessions: &Sessions, id: SessionId) -> Attempts {
 /// The snapshot that the session has committed, if it has.
 pub(crate) fn committed(store: &Store, id: SessionId) -> Result<Option<SnapshotId>, ServerError> {
     let Some(value) = store.parts.index.get(Table::Session, id.as_bytes())? else { return Ok(None) };
-    match SessionRow::decode(id, &value)?.state {
+    match decode(id, &value)?.state {
         SessionState::Open => Ok(None),
         SessionState::Committed { snapshot, .. } => Ok(Some(snapshot)),
     }
@@ -414,6 +378,10 @@ fn delete_row(batch: &mut Batch, id: SessionId, granted: &SessionRow) {
     batch.delete(Table::Session, *id.as_bytes());
 }
 
+fn decode(id: SessionId, value: &[u8]) -> Result<SessionRow, ServerError> {
+    SessionRow::decode(value).ok_or_else(|| ServerError::Row { object: format!("session {id}") })
+}
+
 fn for_each(index: &dyn Index, mut visit: impl FnMut(SessionId, SessionRow)) -> Result<(), ServerError> {
     let mut next = Some(KeyRange::all());
     while let Some(range) = next {
@@ -421,7 +389,7 @@ fn for_each(index: &dyn Index, mut visit: impl FnMut(SessionId, SessionRow)) -> 
         for Row { key, value } in found.rows {
             let id = key.try_into().map(SessionId::from_bytes);
             let id = id.map_err(|_| ServerError::Row { object: "a session".to_owned() })?;
-            visit(id, SessionRow::decode(id, &value)?);
+            visit(id, decode(id, &value)?);
         }
         next = found.rest;
     }

@@ -23,8 +23,8 @@
 //!
 //! # The last commit
 //!
-//! The loss of the very last batch looks as if the process had died before it: the snapshot is doomed, and
-//! nothing else is wrong. Such a commit is completed here, in both cases ([`crate::snapshot::finish`]).
+//! The loss of the very last batch looks as if the process had died before it: the snapshot is doomed, and nothing else
+//! is wrong. Such a commit is brought to its end here, whichever of the two it was (`super::finish`).
 //!
 //! # What it cannot see
 //!
@@ -42,10 +42,11 @@ use super::finish::{Finish, finish};
 use crate::error::{Chain, ServerError};
 use crate::health::alarm::{self, AlarmCode};
 use crate::health::gate::REBUILD;
-use crate::index::row::{DoomedKey, DoomedKind, DoomedRow};
 use crate::index::{Batch, KeyRange, Table};
 use crate::lease::{Kind, Lease, Upkeep};
 use crate::pack;
+use crate::rows::Meta;
+use crate::rows::{DoomedKey, DoomedKind, DoomedRow};
 use crate::rules::Rule;
 use crate::server::Server;
 use crate::site::layout::{snapshot_named, snapshot_object};
@@ -59,7 +60,7 @@ const COMPLETION: Kind = Kind("the completion of commits");
 const AT_ONCE: usize = 1000;
 
 /// Rows of the meta table, without a value: snapshots that were purged.
-const PURGED_PREFIX: &[u8] = b"purged/";
+const PURGED_PREFIX: &[u8] = Meta::Purged.bytes();
 
 /// Log message about a snapshot that is listed again.
 const FINISHED: &str =

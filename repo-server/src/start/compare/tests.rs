@@ -41,7 +41,7 @@ fn objects(world: &World) -> Vec<String> {
 /// The way out: an empty index is filled from the site.
 fn rebuild(world: &mut World) -> RebuildReport {
     world.crash_over(Watched::new());
-    world.wait(world.store.blocking(rebuild::fill)).unwrap()
+    world.wait(world.store.blocking(rebuild::fill_from_site)).unwrap()
 }
 
 /// A repository whose index was put back to before the last two of its snapshots. The first one is going, and what it

@@ -8,9 +8,9 @@ use format_spec::wire::{Delays, GcRequest, Repair};
 
 use super::*;
 use crate::audit;
-use crate::index::row::ChunkRow;
 use crate::index::{Batch, Index, KeyRange, Row, Rows, Table};
 use crate::lease::TEST;
+use crate::rows::ChunkRow;
 use crate::rules::Rule;
 use crate::session::Pusher;
 use crate::settings::{Amount, SpaceSettings};
