@@ -21,6 +21,7 @@ use bytes::Bytes;
 use format_spec::checkpoint::{Checkpoint, CheckpointPack, encoded_len};
 use format_spec::object::{self, ObjectKind};
 use format_spec::{CheckpointId, FORMAT_VERSION, FormatError, PackId, id};
+use serde::Serialize;
 
 use crate::defects;
 use crate::defects::objects::Object;
@@ -28,6 +29,7 @@ use crate::error::ServerError;
 use crate::health::gate;
 use crate::index::{Batch, KeyRange, Table};
 use crate::lease::{Kind, Upkeep};
+use crate::operation::{self, InTurn, Operation, Progress};
 use crate::pack::{read_directory, unreadable};
 use crate::rows::Meta;
 use crate::rows::{DoomedKey, DoomedKind, DoomedRow, PackNumber, PackRow};
@@ -45,8 +47,6 @@ const PART_BYTES: usize = 8 << 20;
 /// Directories that are read at once.
 const IN_FLIGHT: usize = 8;
 
-const KIND: Kind = Kind("checkpoint");
-
 const NEXT: &[u8] = Meta::CheckpointNext.bytes();
 const PART: &[u8] = Meta::CheckpointPart.bytes();
 
@@ -60,7 +60,7 @@ pub enum When {
 }
 
 /// Summary of a written checkpoint.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Written {
     /// Objects.
     pub parts: u32,
@@ -76,10 +76,19 @@ pub struct Written {
 /// The site or the index failed. What was written by then is of use. [`ServerError::Refused`] while the index is
 /// older than the site: it does not know which packs there are.
 pub async fn run(server: &Arc<Server>, when: When) -> Result<Written, ServerError> {
-    let store = &server.store;
-    let _lease = server.leases.acquire::<Upkeep>(KIND).await;
-    store.blocking(|store| gate::check(store)).await?;
-    store.blocking(move |store| write(store, when, PART_BYTES)).await
+    operation::run_unheard(server, when).await
+}
+
+impl Operation for When {
+    const KIND: Kind = Kind("checkpoint");
+    type Needs = InTurn<Upkeep>;
+    type Report = Written;
+
+    async fn run(self, server: &Arc<Server>, _: &Self::Needs, _: &Progress) -> Result<Written, ServerError> {
+        let store = &server.store;
+        store.blocking(|store| gate::check(store)).await?;
+        store.blocking(move |store| write(store, self, PART_BYTES)).await
+    }
 }
 
 fn write(store: &Arc<Store>, when: When, part_bytes: usize) -> Result<Written, ServerError> {

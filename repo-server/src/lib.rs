@@ -13,6 +13,7 @@
 //! | `verify`, `stats`, `freshness` | is all there and as it was written; what it takes; how old snapshots may be |
 //! | [`checkpoint`], `notify` | what packs hold, collected for a rebuild; alarms on their way to people |
 //! | `snapshot` | the commit, and finding what was committed |
+//! | `operation` | work that ends with a report: one trait, its lease, its progress |
 //! | [`server`] | what a running server holds in memory: sessions, open packs, names in flight, leases |
 //! | `session` | who pushes: leases with fencing tokens |
 //! | `pack` | blobs into packs, packs to the site, blobs back |
@@ -60,6 +61,7 @@ pub mod index;
 mod lease;
 pub mod log;
 mod notify;
+mod operation;
 mod pack;
 pub mod rebuild;
 pub mod rows;

@@ -18,8 +18,8 @@ use format_spec::{
 
 use crate::clock::Clock;
 use crate::error::ServerError;
-use crate::gc;
 use crate::index::{Batch, Index, IndexError, KeyRange, MemoryIndex, Rows, Table};
+use crate::operation;
 use crate::pack;
 use crate::rows::DoomedRow;
 use crate::rows::SessionRow;
@@ -386,7 +386,7 @@ impl World {
     }
 
     pub(crate) fn gc_as(&self, request: GcRequest) -> Result<GcReport, ServerError> {
-        self.wait(gc::run(&self.server, request, &|_, _| {}))
+        self.wait(operation::run_unheard(&self.server, request))
     }
 
     /// The files of a snapshot, as a restore reads them.

@@ -24,13 +24,14 @@ mod tests;
 
 use std::sync::Arc;
 
-use format_spec::wire::{AuditFinding, AuditReport, AuditState, Repair};
+use format_spec::wire::{AuditFinding, AuditReport, AuditRequest, AuditState, Repair};
 
 pub(crate) use join::{Joined, join};
 
 use crate::error::ServerError;
 use crate::health::alarm::{self, AlarmCode};
-use crate::lease::Kind;
+use crate::lease::{Kind, Lease, Upkeep};
+use crate::operation::{Operation, Progress};
 use crate::rows::{Live, PackNumber, Totals};
 use crate::server::Server;
 use crate::sort::Sorter;
@@ -38,35 +39,34 @@ use crate::start::compare::{self, Behind};
 use crate::store::Store;
 use crate::store::Watching;
 
-const KIND: Kind = Kind("audit");
-
 /// Findings that a report lists.
 const LISTED: usize = 10_000;
 
-/// Hears of steps done and steps in all.
-pub(crate) type Progress = Arc<dyn Fn(u64, u64) + Send + Sync>;
-
-/// Compares, and with [`Repair::Yes`] repairs counts, packs, totals and the queue. Open problems raise an
-/// alarm, which blocks the collector; an audit without open problems clears it.
+/// Compares, and with [`Repair::Yes`] repairs counts, packs, totals and the queue. What is left open raises
+/// an alarm, which stops the collector; an audit that finds nothing, or repairs it all, clears it.
 ///
-/// # Errors
-/// - [`ServerError::Busy`]: beside the collector or another audit; or too many rows changed meanwhile.
-///   Repairs so far are kept.
-/// - Others: the audit failed. Repairs so far are right.
-pub(crate) async fn run(
-    server: &Arc<Server>,
-    repair: Repair,
-    progress: Progress,
-) -> Result<AuditReport, ServerError> {
-    let lease = server.leases.try_acquire(KIND)?;
-    let behind = compare::look(server, &lease).await?;
-    server.store.blocking(move |store| audit(store, repair, &progress, behind)).await
+/// Errors: [`ServerError::Busy`] if too much changed meanwhile; others end it. What was repaired by then is right.
+impl Operation for AuditRequest {
+    const KIND: Kind = Kind("audit");
+    type Needs = Lease<Upkeep>;
+    type Report = AuditReport;
+
+    async fn run(
+        self,
+        server: &Arc<Server>,
+        needs: &Self::Needs,
+        progress: &Progress,
+    ) -> Result<AuditReport, ServerError> {
+        let (repair, progress) = (self.repair, progress.clone());
+        let behind = compare::look(server, needs).await?;
+        server.store.blocking(move |store| audit(store, repair, progress, behind)).await
+    }
 }
 
 fn audit(
     store: &Arc<Store>,
     repair: Repair,
-    progress: &Progress,
+    progress: Progress,
     behind: Option<Behind>,
 ) -> Result<AuditReport, ServerError> {
     let (watching, before) = Watching::start(store, || store.totals());
@@ -74,7 +74,7 @@ fn audit(
     let mut audit = Audit {
         store: Arc::clone(store),
         watching,
-        progress: Arc::clone(progress),
+        progress,
         steps: u64::from(before.packs) + before.chunks,
         before,
         report: AuditReport { repair, ..AuditReport::default() },
@@ -188,7 +188,7 @@ impl Audit<'_> {
 
     fn step(&self) {
         let done = self.report.packs + self.report.rows;
-        (self.progress)(done, self.steps.max(done));
+        self.progress.of(done, self.steps.max(done));
     }
 
     fn finish(mut self) -> Result<AuditReport, ServerError> {

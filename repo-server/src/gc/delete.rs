@@ -129,7 +129,7 @@ impl Run<'_> {
             match done {
                 Ok(()) => {
                     self.report.deleted.add(doomed.bytes);
-                    (self.progress)(Phase::Delete, self.report.deleted.count);
+                    self.progress.phase(Phase::Delete.name(), self.report.deleted.count);
                     deleted.push(key);
                 }
                 Err(error) => {

@@ -20,7 +20,8 @@ impl Run<'_> {
     /// Purges what is due.
     pub(super) async fn purge(&mut self) -> Result<(), ServerError> {
         for (snapshot, mark) in self.due_snapshots().await? {
-            (self.progress)(Phase::Purge, u64::try_from(self.report.purged.len()).unwrap_or(u64::MAX));
+            self.progress
+                .phase(Phase::Purge.name(), u64::try_from(self.report.purged.len()).unwrap_or(u64::MAX));
             match self.purge_one(&snapshot, mark).await {
                 Ok(()) => self.report.purged.push(snapshot.id),
                 // It was undeleted a moment ago.

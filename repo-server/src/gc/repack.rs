@@ -177,7 +177,7 @@ impl Run<'_> {
         for source in sources {
             self.report.repacked.add(source.row.len);
         }
-        (self.progress)(Phase::Repack, self.report.repacked.count);
+        self.progress.phase(Phase::Repack.name(), self.report.repacked.count);
         Ok(Copying::new(&domain, kind))
     }
 }

@@ -262,8 +262,8 @@ impl Run<'_> {
             amount.bytes += swept.bytes;
         }
         match kind {
-            BlobKind::Page => (self.progress)(Phase::Pages, self.report.pages.count),
-            BlobKind::Chunk => (self.progress)(Phase::Chunks, self.report.chunks.count),
+            BlobKind::Page => self.progress.phase(Phase::Pages.name(), self.report.pages.count),
+            BlobKind::Chunk => self.progress.phase(Phase::Chunks.name(), self.report.chunks.count),
         }
     }
 

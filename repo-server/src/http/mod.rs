@@ -4,12 +4,12 @@
 //! are described in `format_spec::wire`.
 
 mod alarms;
-mod audit;
 mod auth;
 mod blobs;
 mod body;
 mod extract;
 mod lines;
+mod operations;
 mod patient;
 mod places;
 mod principal;
@@ -18,7 +18,6 @@ mod serve;
 mod sessions;
 mod snapshots;
 mod upkeep;
-mod verify;
 mod watch;
 
 use std::sync::Arc;
@@ -76,12 +75,12 @@ fn guarded() -> Router<App> {
         .route("/v1/snapshots/{snapshot}/problems", get(snapshots::problems))
         .route("/v1/snapshots/{snapshot}/undelete", post(upkeep::undelete))
         .route("/v1/snapshots/{snapshot}/protection", put(upkeep::protect).delete(upkeep::unprotect))
-        .route("/v1/forget", post(upkeep::forget))
-        .route("/v1/gc", post(upkeep::gc))
-        .route("/v1/stats", get(upkeep::stats))
+        .route("/v1/forget", post(operations::answered::<wire::ForgetRequest>))
+        .route("/v1/gc", post(operations::streamed::<wire::GcRequest>))
+        .route("/v1/stats", get(operations::stats))
         .route("/v1/chunks/{chunk}", get(upkeep::locate))
-        .route("/v1/verify", post(verify::verify))
-        .route("/v1/audit", post(audit::audit))
+        .route("/v1/verify", post(operations::streamed::<wire::VerifyRequest>))
+        .route("/v1/audit", post(operations::streamed::<wire::AuditRequest>))
         .route("/v1/status", get(status))
         .route("/v1/alarms", get(alarms::list))
         .route("/v1/alarms/acknowledge", post(alarms::acknowledge))

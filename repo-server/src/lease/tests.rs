@@ -28,6 +28,7 @@ fn a_held_lease_is_refused_with_its_holder() {
     assert!(leases.try_acquire::<Retention>(AUDIT).is_ok(), "another resource is free");
 }
 
+/// L7: a slow task keeps its lease.
 #[test]
 fn no_time_ends_the_lease_of_a_task() {
     let (leases, clock) = leases();

@@ -15,6 +15,7 @@ use super::fill::fill_from_site;
 use crate::checkpoint::{self, When};
 use crate::error::ServerError;
 use crate::index::Table;
+use crate::operation;
 use crate::rows::{ChunkRow, DoomedKey, Epoch, Live, Totals};
 use crate::session::{self, Pusher};
 use crate::site::faulty::{Fault, FaultKind, FaultySite, Refusal};
@@ -66,7 +67,7 @@ async fn rebuilt(world: &World) -> (World, RebuildReport) {
 }
 
 async fn audit(world: &World, repair: Repair) -> AuditReport {
-    crate::audit::run(&world.server, repair, Arc::new(|_, _| {})).await.unwrap()
+    operation::run_unheard(&world.server, format_spec::wire::AuditRequest { repair: repair }).await.unwrap()
 }
 
 async fn objects(world: &World, area: Area) -> Vec<ObjectName> {

@@ -17,6 +17,7 @@ use crate::defects::blobs::{self, Place};
 use crate::health::alarm::{self, AlarmCode};
 use crate::index::{Batch, Index, MemoryIndex, Table};
 use crate::lease::{TEST, Upkeep};
+use crate::operation;
 use crate::pack::OpenDomain;
 use crate::pack::{flush, take_in};
 use crate::rows::{ChunkRow, Epoch, Health, PackRow};
@@ -145,7 +146,7 @@ impl World {
     }
 
     async fn verify(&self, asked: impl Into<VerifyRequest>) -> VerifyReport {
-        run(&self.server, asked.into(), &|_, _| {}).await.unwrap()
+        operation::run_unheard(&self.server, asked.into()).await.unwrap()
     }
 
     /// Packs of one kind, in the order in which they were made.
@@ -520,7 +521,7 @@ async fn a_check_of_one_snapshot_reads_what_it_needs_and_nothing_else() {
     let report = check(first).await;
     assert_eq!(files(about(&report, &world.chunk_id("one"))), [(first, "a")]);
     let none = VerifyRequest { snapshot: Some(SnapshotId::from_bytes([9; 16])), ..VerifyLevel::Read.into() };
-    let refused = run(&world.server, none, &|_, _| {}).await.unwrap_err();
+    let refused = operation::run_unheard(&world.server, none).await.unwrap_err();
     assert!(matches!(refused, ServerError::NoSnapshot(_)), "{refused:?}");
 }
 
@@ -740,7 +741,8 @@ async fn a_snapshot_that_went_meanwhile_is_no_finding() {
     batch.delete(Table::Snapshot, *id.as_bytes());
     world.index.commit(batch).unwrap();
 
-    let mut check = Check::new(&world.server, VerifyLevel::Index.into(), &|_, _| {});
+    let progress = Progress::unheard();
+    let mut check = Check::new(&world.server, VerifyLevel::Index.into(), &progress);
     check.snapshots(vec![snapshot]).await.unwrap();
 
     assert_eq!(check.finish().await.unwrap().findings, []);

@@ -29,6 +29,7 @@ const FLOORS: &[Floors] = &[
             "gc audit forget",
             "start verify stats freshness",
             "checkpoint snapshot notify",
+            "operation",
             "server",
             "session",
             "pack",

@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use format_spec::wire::{Delays, GcRequest, Repair, RunMode};
 
-use crate::audit;
 use crate::error::ServerError;
 use crate::index::{Batch, Index, IndexError, KeyRange, Rows, Table};
+use crate::operation;
 use crate::rules::Rule;
 use crate::site::{Listed, ObjectName, Prefix, Put, Site, SiteFuture, StoreSite};
 use crate::snapshot;
@@ -175,7 +175,9 @@ fn history(seed: u64, removed: &[Rule]) -> (Vec<String>, u64) {
     for _ in 0..STEPS {
         let _ = step(&first, "a", &random);
     }
-    let audited = second.wait(audit::run(&second.server, Repair::No, Arc::new(|_, _| {}))).unwrap();
+    let audited = second
+        .wait(operation::run_unheard(&second.server, format_spec::wire::AuditRequest { repair: Repair::No }))
+        .unwrap();
     let found = audited.findings.into_iter().map(|found| format!("{}: {}", found.object, found.problem));
     (found.collect(), refused.load(Ordering::Relaxed))
 }

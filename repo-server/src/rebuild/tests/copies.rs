@@ -6,6 +6,7 @@ use format_spec::wire::{Delays, GcRequest, LargeDelete, RunMode};
 
 use super::*;
 use crate::defects::blobs::{self, Place};
+use crate::operation;
 use crate::rows::{DamagedRow, Health};
 use crate::site::layout::pack_object;
 
@@ -55,7 +56,7 @@ async fn is_readable(world: &World, content: &str) -> bool {
 async fn collect(world: &World) {
     let (mode, delays, large) = (RunMode::Apply, Delays::Skip, LargeDelete::Allow);
     let request = GcRequest { mode, delays, large, ..GcRequest::default() };
-    crate::gc::run(&world.server, request, &|_, _| {}).await.unwrap();
+    operation::run_unheard(&world.server, request).await.unwrap();
 }
 
 fn alarms(world: &World) -> usize {

@@ -7,9 +7,9 @@ use format_spec::key::BlobKind;
 use format_spec::wire::{Delays, GcRequest, Repair};
 
 use super::*;
-use crate::audit;
 use crate::index::{Batch, Index, KeyRange, Row, Rows, Table};
 use crate::lease::TEST;
+use crate::operation;
 use crate::rows::ChunkRow;
 use crate::rules::Rule;
 use crate::session::Pusher;
@@ -324,7 +324,10 @@ fn a_plan_and_an_audit_leave_it_as_it_is() {
     let doomed = cut.world.doomed();
 
     cut.world.gc_as(GcRequest::default()).unwrap();
-    let audited = cut.world.wait(audit::run(&cut.world.server, Repair::No, Arc::new(|_, _| {})));
+    let audited = cut.world.wait(operation::run_unheard(
+        &cut.world.server,
+        format_spec::wire::AuditRequest { repair: Repair::No },
+    ));
 
     assert!(audited.unwrap().is_sound());
     assert_eq!((cut.listed(), cut.on_site()), (vec![], vec![cut.id]));
