@@ -19,11 +19,11 @@
 //! | `DELETE /v1/snapshots/{id}/protection` | – | [`SnapshotInfo`] |
 //! | `POST /v1/snapshots/{id}/undelete` | – | [`SnapshotInfo`] |
 //! | `POST /v1/forget` | [`ForgetRequest`] | [`ForgetReport`] |
-//! | `POST /v1/gc` | [`GcRequest`] | lines of [`GcEvent`] |
+//! | `POST /v1/gc` | [`GcRequest`] | lines of [`OperationEvent`] of [`GcReport`] |
 //! | `GET /v1/stats` | – | [`StatsReport`] |
 //! | `GET /v1/chunks/{id}` | – | [`ChunkLocation`] |
-//! | `POST /v1/verify` | [`VerifyRequest`] | lines of [`VerifyEvent`] |
-//! | `POST /v1/audit` | [`AuditRequest`] | lines of [`AuditEvent`] |
+//! | `POST /v1/verify` | [`VerifyRequest`] | lines of [`OperationEvent`] of [`VerifyReport`] |
+//! | `POST /v1/audit` | [`AuditRequest`] | lines of [`OperationEvent`] of [`AuditReport`] |
 //! | `GET /v1/status` | – | [`Status`] |
 //! | `GET /v1/alarms` | – | [`Alarms`] |
 //! | `POST /v1/alarms/acknowledge` | [`AcknowledgeRequest`] | [`Alarms`] |
@@ -42,6 +42,7 @@
 mod audit;
 mod frame;
 mod json;
+mod operation;
 mod problems;
 mod upkeep;
 mod verify;
@@ -53,6 +54,7 @@ pub use frame::{
     parse_ids,
 };
 pub use json::*;
+pub use operation::*;
 pub use problems::*;
 pub use upkeep::*;
 pub use verify::*;

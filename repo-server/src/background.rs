@@ -13,6 +13,7 @@ use crate::freshness;
 use crate::gc;
 use crate::health::space;
 use crate::notify;
+use crate::operation;
 use crate::pack;
 use crate::pack::OpenDomain;
 use crate::server::Server;
@@ -89,7 +90,7 @@ pub async fn look_after(server: Arc<Server>) {
             Ok(forgotten) => tracing::info!(forgotten, "snapshots deleted by policy"),
             Err(error) => tracing::error!(error = %Chain(&error), "retention policies could not be applied"),
         }
-        match gc::run_unwatched(&server).await {
+        match operation::run_unheard(&server, gc::Unwatched).await {
             Ok(report) => tracing::info!(
                 purged = report.purged.len(),
                 chunks = report.chunks.count,

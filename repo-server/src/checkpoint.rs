@@ -21,15 +21,19 @@ use bytes::Bytes;
 use format_spec::checkpoint::{Checkpoint, CheckpointPack, encoded_len};
 use format_spec::object::{self, ObjectKind};
 use format_spec::{CheckpointId, FORMAT_VERSION, FormatError, PackId, id};
+use serde::Serialize;
 
 use crate::catalog::{InFlight, publish};
 use crate::defects;
 use crate::defects::objects::Object;
 use crate::error::ServerError;
 use crate::health::gate;
-use crate::index::row::{DoomedKey, DoomedRow, PackNumber, PackRow};
 use crate::index::{Batch, KeyRange, Table};
+use crate::lease::{Kind, Upkeep};
+use crate::operation::{self, InTurn, Operation, Progress};
 use crate::pack::{read_directory, unreadable};
+use crate::rows::Meta;
+use crate::rows::{DoomedKey, DoomedRow, PackNumber, PackRow};
 use crate::server::Server;
 use crate::site::layout::checkpoint_object;
 use crate::store::{Store, read_ahead, wait};
@@ -43,8 +47,8 @@ const PART_BYTES: usize = 8 << 20;
 /// Directories that are read at once.
 const IN_FLIGHT: usize = 8;
 
-const NEXT: &[u8] = b"checkpoint/next";
-const PART: &[u8] = b"checkpoint/part/";
+const NEXT: &[u8] = Meta::CheckpointNext.bytes();
+const PART: &[u8] = Meta::CheckpointPart.bytes();
 
 /// When to write one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +60,7 @@ pub enum When {
 }
 
 /// Summary of a written checkpoint.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Written {
     /// Objects.
     pub parts: u32,
@@ -66,16 +70,25 @@ pub struct Written {
     pub dropped: u32,
 }
 
-/// Writes what is to be written. Waits for its turn beside the collector and audits.
+/// Writes what is to be written. Waits while the collector or an audit runs.
 ///
 /// # Errors
 /// The site or the index failed. What was written by then is of use. [`ServerError::Refused`] while the index is
 /// older than the site: it does not know which packs there are.
 pub async fn run(server: &Arc<Server>, when: When) -> Result<Written, ServerError> {
-    let (store, _turn) = (&server.store, server.turns.upkeep.lock().await);
-    store.blocking(|store| gate::check(store)).await?;
-    let in_flight = server.in_flight.clone();
-    store.blocking(move |store| write(store, &in_flight, when, PART_BYTES)).await
+    operation::run_unheard(server, when).await
+}
+
+impl Operation for When {
+    const KIND: Kind = Kind("checkpoint");
+    type Needs = InTurn<Upkeep>;
+    type Report = Written;
+
+    async fn run(self, server: &Arc<Server>, _: &Self::Needs, _: &Progress) -> Result<Written, ServerError> {
+        let (store, in_flight) = (&server.store, server.in_flight.clone());
+        store.blocking(|store| gate::check(store)).await?;
+        store.blocking(move |store| write(store, &in_flight, self, PART_BYTES)).await
+    }
 }
 
 fn write(
@@ -302,8 +315,8 @@ mod tests {
             batch.delete(Table::Pack, number.key());
         }
         let totals = world.store.totals().unwrap();
-        let fewer = crate::index::row::Totals { packs: 1, ..totals };
-        batch.put(Table::Meta, crate::index::row::Totals::KEY, fewer.encode());
+        let fewer = crate::rows::Totals { packs: 1, ..totals };
+        batch.put(Table::Meta, crate::rows::Totals::KEY, fewer.encode());
         world.index().commit(batch).unwrap();
 
         let anew = run(&world.server, When::Now).await.unwrap();

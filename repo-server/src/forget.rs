@@ -19,7 +19,9 @@ use crate::defects::objects::{self, Known};
 use crate::error::{Chain, ServerError};
 use crate::health::clock::ClockState;
 use crate::health::gate;
-use crate::index::row::MarkRow;
+use crate::lease::{Kind, Retention};
+use crate::operation::{self, InTurn, Operation, Progress};
+use crate::rows::MarkRow;
 use crate::server::Server;
 use crate::settings::{PolicyError, check_policy};
 use crate::snapshot::retention::{self, Candidate, Condition, Policy, Protection, Standing};
@@ -33,15 +35,27 @@ type Marks = HashMap<SnapshotId, MarkRow>;
 /// Decision about each snapshot, and its reasons.
 type Fates = BTreeMap<SnapshotId, (Verdict, Vec<String>)>;
 
-/// Deletes snapshots, or returns the ones that it would delete.
+/// Forgets snapshots, or plans it. One run after the other, so that each sees the deletions of the one before.
 ///
-/// # Errors
-/// [`ServerError::Refused`] if a named one is protected, or the last complete one of its nodes; if the
+/// Errors: [`ServerError::Refused`] if a named snapshot is protected, or the last complete one of its nodes; if the
 /// server's clock jumped and a policy was to decide; while the index is older than the site (G12); if there is
 /// neither a name nor a policy. Nothing changed.
-pub(crate) async fn run(server: &Arc<Server>, request: ForgetRequest) -> Result<ForgetReport, ServerError> {
-    // One after the other, so that each sees what the one before has forgotten.
-    let _turn = server.turns.forgetting.lock().await;
+impl Operation for ForgetRequest {
+    const KIND: Kind = Kind("forget");
+    type Needs = InTurn<Retention>;
+    type Report = ForgetReport;
+
+    async fn run(
+        self,
+        server: &Arc<Server>,
+        _: &Self::Needs,
+        _: &Progress,
+    ) -> Result<ForgetReport, ServerError> {
+        forget(server, self).await
+    }
+}
+
+async fn forget(server: &Arc<Server>, request: ForgetRequest) -> Result<ForgetReport, ServerError> {
     // A policy decides by series, so it must know the folders of snapshots of earlier builds, too.
     note_origins(&server.store).await?;
     if request.snapshots.is_empty() {
@@ -122,7 +136,7 @@ pub(crate) async fn by_policy(server: &Arc<Server>) -> Result<u64, ServerError> 
     for cluster in server.blocking(with_policy).await? {
         let (mode, of) = (RunMode::Apply, Some(cluster.clone()));
         let request = ForgetRequest { mode, cluster: of, ..ForgetRequest::default() };
-        let report = match run(server, request).await {
+        let report = match operation::run_unheard(server, request).await {
             Ok(report) => report,
             Err(error) => {
                 tracing::error!(%cluster, error = %Chain(&error), "the retention policy could not be applied");

@@ -13,9 +13,12 @@ use format_spec::{ChunkId, ClusterName, NodeName, SnapshotId};
 
 use crate::catalog::ledger::Counts;
 use crate::error::{Chain, ServerError};
-use crate::index::row::{ChunkRow, PackRow};
 use crate::index::{KeyRange, Table};
+use crate::lease::Kind;
+use crate::operation::{Operation, Progress};
 use crate::pack;
+use crate::rows::{ChunkRow, PackRow};
+use crate::server::Server;
 use crate::snapshot::{self, reach};
 use crate::store::Store;
 use crate::time::rfc3339;
@@ -24,13 +27,21 @@ use crate::time::rfc3339;
 const AT_ONCE: usize = 10_000;
 
 /// Counts everything, or one cluster.
-///
-/// # Errors
-/// [`ServerError`] if something cannot be read.
-pub(crate) async fn run(
-    store: &Arc<Store>,
-    cluster: Option<&ClusterName>,
-) -> Result<StatsReport, ServerError> {
+pub(crate) struct Stats {
+    pub(crate) cluster: Option<ClusterName>,
+}
+
+impl Operation for Stats {
+    const KIND: Kind = Kind("stats");
+    type Needs = ();
+    type Report = StatsReport;
+
+    async fn run(self, server: &Arc<Server>, (): &(), _: &Progress) -> Result<StatsReport, ServerError> {
+        count(&server.store, self.cluster.as_ref()).await
+    }
+}
+
+async fn count(store: &Arc<Store>, cluster: Option<&ClusterName>) -> Result<StatsReport, ServerError> {
     let of = cluster.cloned();
     let look = move |store: &Arc<Store>| {
         let snapshots = snapshot::list(store, of.as_ref())?;

@@ -10,6 +10,7 @@ use tests::world::World;
 
 /// S3, C4, C5: a client that was killed leaves a whole snapshot or none, and the next push succeeds.
 #[test]
+#[ignore = "kills at moments of chance: `.ci/nightly fault`"]
 fn kills_of_the_client_leave_no_partial_snapshot() {
     let mut world = World::new();
     let mut random = Random::printed();

@@ -516,6 +516,7 @@ impl Load {
 /// not forgotten is listed, all that is listed restores byte for byte, counts are right, and in the end all
 /// garbage goes.
 #[test]
+#[ignore = "kills at moments of chance: `.ci/nightly fault`"]
 fn kills_beside_the_collector_lose_nothing_and_leak_nothing() {
     let mut load = Load::new();
     load.nodes[0].work(0, &mut load.random);

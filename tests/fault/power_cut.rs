@@ -377,12 +377,14 @@ impl Tally {
 /// S1, S3, X1, P5: after any power cut every acknowledged snapshot is listed, sound and restores byte for
 /// byte; one that was not acknowledged is whole or not there; and the next push succeeds.
 #[test]
+#[ignore = "cuts at moments of chance: `.ci/nightly fault`"]
 fn power_cuts_on_ext4_lose_nothing_that_was_acknowledged() {
     run(FileSystem::Ext4);
 }
 
 /// S1, S3, X1, P5: as on ext4.
 #[test]
+#[ignore = "cuts at moments of chance: `.ci/nightly fault`"]
 fn power_cuts_on_xfs_lose_nothing_that_was_acknowledged() {
     run(FileSystem::Xfs);
 }

@@ -163,6 +163,7 @@ fn a_push_after_an_interrupt_goes_on_where_the_last_one_was() {
 
 /// C5: a client that was killed again and again comes to its end, with little more to send than there is.
 #[test]
+#[ignore = "kills at moments of chance: `.ci/nightly fault`"]
 fn kills_at_any_moment_cost_little() {
     let mut setup = Setup::new(750);
     let (mut cut, mut round) = (0, 0);

@@ -74,6 +74,7 @@ impl Rounds {
 /// S1, S3, X1: after any kill every acknowledged snapshot is listed, sound and restores byte for byte; one
 /// that was not acknowledged is whole or not there; and the next push succeeds.
 #[test]
+#[ignore = "kills at moments of chance: `.ci/nightly fault`"]
 fn kills_of_the_server_lose_nothing_that_was_acknowledged() {
     let mut rounds = Rounds::new();
     let copy = rounds.work(0);

@@ -142,6 +142,7 @@ impl Setup {
 /// L2, L3, S3: a client that stands still past its lease, while the collector takes all that it relied on,
 /// ends with a whole snapshot, or says that it has failed.
 #[test]
+#[ignore = "kills at moments of chance: `.ci/nightly fault`"]
 fn a_client_that_is_stopped_past_its_lease_makes_a_whole_snapshot_or_none() {
     let mut setup = Setup::new();
     let (mut stopped, mut again, mut failed, mut round) = (0, 0, 0, 0);

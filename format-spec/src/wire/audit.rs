@@ -2,8 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::json::ErrorBody;
-
 /// Permission for an audit to repair wrong counts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -75,21 +73,4 @@ impl AuditReport {
     pub fn is_sound(&self) -> bool {
         self.found == self.mended
     }
-}
-
-/// One line of the answer to an audit.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AuditEvent {
-    /// How far it is.
-    Progress {
-        /// Steps done.
-        done: u64,
-        /// Steps in all, as far as is known.
-        total: u64,
-    },
-    /// The end.
-    Report(AuditReport),
-    /// The run failed.
-    Failed(ErrorBody),
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::json::{ErrorBody, NodeOrigin, SnapshotInfo};
+use super::json::{NodeOrigin, SnapshotInfo};
 use crate::id::{ChunkId, ClusterName, NodeName, PackId, SeriesId, SessionId, SnapshotId};
 use crate::key::BlobKind;
 use crate::label::LabelChoice;
@@ -258,23 +258,6 @@ pub struct GcReport {
     /// Objects that could not be processed and are unchanged.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,
-}
-
-/// One line of the answer to a run of the collector.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum GcEvent {
-    /// How far it is.
-    Progress {
-        /// Current phase: `purge`, `pages`, `chunks`, `repack`, `delete`.
-        phase: String,
-        /// Things done in this phase.
-        done: u64,
-    },
-    /// The end.
-    Report(GcReport),
-    /// The run failed; its work so far is kept.
-    Failed(ErrorBody),
 }
 
 /// Size of data, by three measures.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Amount, ErrorBody};
+use super::Amount;
 use crate::id::{NodeName, SnapshotId};
 
 /// Depth of a check.
@@ -214,23 +214,6 @@ pub struct VerifyReport {
     pub counts: FindingCounts,
     /// Problems found; empty if there are none.
     pub findings: Vec<Finding>,
-}
-
-/// One line of the answer to a check.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum VerifyEvent {
-    /// How far it is.
-    Progress {
-        /// Steps done.
-        done: u64,
-        /// Steps in all.
-        total: u64,
-    },
-    /// The end.
-    Report(VerifyReport),
-    /// The run failed.
-    Failed(ErrorBody),
 }
 
 #[cfg(test)]

@@ -2,8 +2,7 @@
 
 use bytes::Bytes;
 use format_spec::wire::{
-    AuditEvent, AuditReport, AuditRequest, ErrorBody, GcEvent, GcReport, GcRequest, Repair, VerifyEvent,
-    VerifyReport, VerifyRequest,
+    AuditReport, AuditRequest, GcReport, GcRequest, OperationEvent, Repair, VerifyReport, VerifyRequest,
 };
 use http_body_util::BodyExt;
 use serde::Serialize;
@@ -23,47 +22,6 @@ pub struct Step {
     pub total: Option<u64>,
 }
 
-/// One line of the answer.
-enum Heard<R> {
-    Step(Step),
-    Report(R),
-    Failed(ErrorBody),
-}
-
-impl From<GcEvent> for Heard<GcReport> {
-    fn from(event: GcEvent) -> Self {
-        match event {
-            GcEvent::Progress { phase, done } => Self::Step(Step { phase: Some(phase), done, total: None }),
-            GcEvent::Report(report) => Self::Report(report),
-            GcEvent::Failed(body) => Self::Failed(body),
-        }
-    }
-}
-
-impl From<VerifyEvent> for Heard<VerifyReport> {
-    fn from(event: VerifyEvent) -> Self {
-        match event {
-            VerifyEvent::Progress { done, total } => {
-                Self::Step(Step { phase: None, done, total: Some(total) })
-            }
-            VerifyEvent::Report(report) => Self::Report(report),
-            VerifyEvent::Failed(body) => Self::Failed(body),
-        }
-    }
-}
-
-impl From<AuditEvent> for Heard<AuditReport> {
-    fn from(event: AuditEvent) -> Self {
-        match event {
-            AuditEvent::Progress { done, total } => {
-                Self::Step(Step { phase: None, done, total: Some(total) })
-            }
-            AuditEvent::Report(report) => Self::Report(report),
-            AuditEvent::Failed(body) => Self::Failed(body),
-        }
-    }
-}
-
 impl Api {
     /// Runs the collector; `progress` hears of each step.
     ///
@@ -74,7 +32,7 @@ impl Api {
         request: &GcRequest,
         progress: impl FnMut(Step),
     ) -> Result<GcReport, ClientError> {
-        self.follow::<GcEvent, _>("/v1/gc", request, progress).await
+        self.follow("/v1/gc", request, progress).await
     }
 
     /// Runs the requested check, such as everything at one level; `progress` receives each step. A check ends
@@ -87,7 +45,7 @@ impl Api {
         asked: impl Into<VerifyRequest>,
         progress: impl FnMut(Step),
     ) -> Result<VerifyReport, ClientError> {
-        self.follow::<VerifyEvent, _>("/v1/verify", &asked.into(), progress).await
+        self.follow("/v1/verify", &asked.into(), progress).await
     }
 
     /// Compares the counts of the repository's index with what manifests and pages name; `progress` hears of each step.
@@ -99,12 +57,12 @@ impl Api {
         repair: Repair,
         progress: impl FnMut(Step),
     ) -> Result<AuditReport, ClientError> {
-        self.follow::<AuditEvent, _>("/v1/audit", &AuditRequest { repair }, progress).await
+        self.follow("/v1/audit", &AuditRequest { repair }, progress).await
     }
 
     /// Asks for a run, and hands its steps to `progress` as they come, until the report. Memory: one line of bounded
     /// length.
-    async fn follow<E: DeserializeOwned + Into<Heard<R>>, R>(
+    async fn follow<R: DeserializeOwned>(
         &self,
         path: &str,
         request: &impl Serialize,
@@ -118,11 +76,11 @@ impl Api {
             let piece = piece.map_err(|error| self.unreachable(error))?;
             lines.push(piece.data_ref().unwrap_or(&Bytes::new()));
             while let Some(line) = lines.next_line() {
-                let event: E = serde_json::from_slice(&line).map_err(|error| self.protocol(&error))?;
-                match event.into() {
-                    Heard::Step(step) => progress(step),
-                    Heard::Report(report) => return Ok(report),
-                    Heard::Failed(body) => return Err(self.refused(body)),
+                let event = serde_json::from_slice(&line).map_err(|error| self.protocol(&error))?;
+                match event {
+                    OperationEvent::Progress { phase, done, total } => progress(Step { phase, done, total }),
+                    OperationEvent::Report(report) => return Ok(report),
+                    OperationEvent::Failed(body) => return Err(self.refused(body)),
                 }
             }
             if lines.rest.len() > MAX_ANSWER_LEN {

@@ -2,11 +2,11 @@
 //!
 //! The truth is on the site: a page counts the manifests of all snapshots that have rows, once for each time
 //! that one names it; a chunk counts the pages that refer to it and have rows. Both are counted anew
-//! with [`sort`] and compared with the rows. So is what packs say lies in them, what the totals add up to, and
+//! with [`crate::sort`] and compared with the rows. So is what packs say lies in them, what the totals add up to, and
 //! whether the collector's queue leads to each row that nothing refers to, and whether the site has snapshots
 //! that have no rows (G12).
 //!
-//! An audit runs beside pushes: rows that change meanwhile are exempt ([`Watch`]), as the batch that changes
+//! An audit runs beside pushes: rows that change meanwhile are exempt (`store::Listener`), as the batch that changes
 //! them has read and written the very count. Beside the collector and other upkeep it does not run.
 //!
 //! An unreadable footer or manifest may refer to any chunk. If one is missing or damaged, the audit reports
@@ -24,13 +24,15 @@ mod tests;
 
 use std::sync::Arc;
 
-use format_spec::wire::{AuditFinding, AuditReport, AuditState, Repair};
+use format_spec::wire::{AuditFinding, AuditReport, AuditRequest, AuditState, Repair};
 
 pub(crate) use join::{Joined, join};
 
 use crate::error::ServerError;
 use crate::health::alarm::{self, AlarmCode};
-use crate::index::row::{Live, PackNumber, Totals};
+use crate::lease::{Kind, Lease, Upkeep};
+use crate::operation::{Operation, Progress};
+use crate::rows::{Live, PackNumber, Totals};
 use crate::server::Server;
 use crate::sort::Sorter;
 use crate::start::compare::{self, Behind};
@@ -40,33 +42,31 @@ use crate::store::Watching;
 /// Findings that a report lists.
 const LISTED: usize = 10_000;
 
-/// Hears of steps done and steps in all.
-pub(crate) type Progress = Arc<dyn Fn(u64, u64) + Send + Sync>;
-
-/// Compares, and with [`Repair::Yes`] repairs counts, packs, totals and the queue. Open problems raise an
-/// alarm, which blocks the collector; an audit without open problems clears it.
+/// Compares, and with [`Repair::Yes`] repairs counts, packs, totals and the queue. What is left open raises
+/// an alarm, which stops the collector; an audit that finds nothing, or repairs it all, clears it.
 ///
-/// # Errors
-/// - [`ServerError::Busy`]: beside the collector or another audit; or too many rows changed meanwhile.
-///   Repairs so far are kept.
-/// - Others: the audit failed. Repairs so far are right.
-pub(crate) async fn run(
-    server: &Arc<Server>,
-    repair: Repair,
-    progress: Progress,
-) -> Result<AuditReport, ServerError> {
-    let Ok(turn) = server.turns.upkeep.try_lock() else {
-        let why = "a run of gc or another audit is in progress".to_owned();
-        return Err(ServerError::Busy { why });
-    };
-    let behind = compare::look(server, &turn).await?;
-    server.store.blocking(move |store| audit(store, repair, &progress, behind)).await
+/// Errors: [`ServerError::Busy`] if too much changed meanwhile; others end it. What was repaired by then is right.
+impl Operation for AuditRequest {
+    const KIND: Kind = Kind("audit");
+    type Needs = Lease<Upkeep>;
+    type Report = AuditReport;
+
+    async fn run(
+        self,
+        server: &Arc<Server>,
+        needs: &Self::Needs,
+        progress: &Progress,
+    ) -> Result<AuditReport, ServerError> {
+        let (repair, progress) = (self.repair, progress.clone());
+        let behind = compare::look(server, needs).await?;
+        server.store.blocking(move |store| audit(store, repair, progress, behind)).await
+    }
 }
 
 fn audit(
     store: &Arc<Store>,
     repair: Repair,
-    progress: &Progress,
+    progress: Progress,
     behind: Option<Behind>,
 ) -> Result<AuditReport, ServerError> {
     let (watching, before) = Watching::start(store, || store.totals());
@@ -74,7 +74,7 @@ fn audit(
     let mut audit = Audit {
         store: Arc::clone(store),
         watching,
-        progress: Arc::clone(progress),
+        progress,
         steps: u64::from(before.packs) + before.chunks,
         before,
         report: AuditReport { repair, ..AuditReport::default() },
@@ -188,7 +188,7 @@ impl Audit<'_> {
 
     fn step(&self) {
         let done = self.report.packs + self.report.rows;
-        (self.progress)(done, self.steps.max(done));
+        self.progress.of(done, self.steps.max(done));
     }
 
     fn finish(mut self) -> Result<AuditReport, ServerError> {

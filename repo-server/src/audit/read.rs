@@ -8,9 +8,9 @@ use format_spec::wire::AuditState;
 
 use super::{Audit, Gravity, HEADINGS, Heading, PackSeen};
 use crate::error::ServerError;
-use crate::index::row::{ChunkRow, Live, PackNumber, PackRow};
 use crate::index::{KeyRange, Table};
 use crate::pack::{directory_of, unreadable};
+use crate::rows::{ChunkRow, Live, PackNumber, PackRow};
 use crate::snapshot::for_each_manifest;
 use crate::sort::Sorter;
 use crate::store::read_ahead;

@@ -8,15 +8,26 @@ use tokio::runtime::Handle;
 
 use super::*;
 use crate::defects::blobs::{self, Place};
-use crate::index::row::{Epoch, IdleKey, PackRow};
 use crate::index::{Batch, Table};
+use crate::lease::TEST;
+use crate::operation::{self, Step};
+use crate::rows::{Epoch, IdleKey, PackRow};
 use crate::site::Op;
 use crate::site::hooked::HookedSite;
 use crate::site::layout::manifest_object;
 use crate::world::World;
 
 async fn audit(world: &World, repair: Repair) -> AuditReport {
-    run(&world.server, repair, Arc::new(|_, _| {})).await.unwrap()
+    run(world, repair, |_| {}).await.unwrap()
+}
+
+/// An audit whose steps `hear` is told.
+async fn run(
+    world: &World,
+    repair: Repair,
+    hear: impl Fn(Step) + Send + Sync + 'static,
+) -> Result<AuditReport, ServerError> {
+    operation::run(&world.server, AuditRequest { repair }, &Progress::to(hear)).await
 }
 
 fn alarms(world: &World) -> usize {
@@ -82,8 +93,8 @@ async fn a_count_that_is_mended_to_nothing_is_idle_since_now_and_queued() {
     let world = world().await;
     let (id, alone) = (world.chunk("delta"), ChunkId::from_bytes([9; 32]));
     let some = world.row(world.chunk("alpha")).unwrap();
-    let in_use = crate::index::row::ChunkRow { references: 3, ..some };
-    let idle = crate::index::row::ChunkRow { references: 0, idle_since: Epoch(4), ..some };
+    let in_use = crate::rows::ChunkRow { references: 3, ..some };
+    let idle = crate::rows::ChunkRow { references: 0, idle_since: Epoch(4), ..some };
     world.put(Table::Chunk, *id.as_bytes(), in_use.encode());
     world.put(Table::Chunk, *alone.as_bytes(), idle.encode());
     world.put(Table::Meta, Epoch::KEY, Epoch(6).encode());
@@ -110,7 +121,7 @@ async fn an_item_of_the_pack_and_of_the_very_epoch_leads_to_a_row() {
     let page = pages(&world)[0];
     world.tamper(id, |row| row.idle_since = Epoch(3));
     let row = world.row(id).unwrap();
-    let idle_row = crate::index::row::ChunkRow { references: 0, ..row };
+    let idle_row = crate::rows::ChunkRow { references: 0, ..row };
     let other = ChunkId::from_bytes([1; 32]);
     world.put(Table::Chunk, *other.as_bytes(), idle_row.encode());
     let item = |since| IdleKey::Pack { kind: BlobKind::Chunk, since: Epoch(since), number: row.pack };
@@ -130,7 +141,7 @@ async fn an_item_of_the_pack_and_of_the_very_epoch_leads_to_a_row() {
 async fn rows_that_name_no_pack_or_no_place_and_ids_without_rows_are_found() {
     let world = world().await;
     let (lost, page) = (world.chunk("alpha"), pages(&world)[0]);
-    world.tamper(lost, |row| row.pack = crate::index::row::PackNumber(99));
+    world.tamper(lost, |row| row.pack = crate::rows::PackNumber(99));
     world.tamper(page, |row| row.offset += 1);
     let mut batch = Batch::new();
     batch.delete(Table::Chunk, *world.chunk("gamma").as_bytes());
@@ -178,13 +189,13 @@ async fn what_a_push_changes_meanwhile_is_exempt() {
     let wrong = world.chunk("alpha");
     world.tamper(wrong, |row| row.references = 5);
     let (pusher, is_pushed) = (Arc::clone(&world), AtomicBool::new(false));
-    let push = move |_, _| {
+    let push = move |_| {
         if !is_pushed.swap(true, Ordering::SeqCst) {
             Handle::current().block_on(pusher.push("k", &["beta", "delta"]));
         }
     };
 
-    let report = run(&world.server, Repair::Yes, Arc::new(push)).await.unwrap();
+    let report = run(&world, Repair::Yes, push).await.unwrap();
 
     assert_eq!((report.found, report.mended), (1, 1), "{:#?}", report.findings);
     assert_eq!(report.changed, 3, "a new chunk, a new page, and a chunk with one more reference");
@@ -198,13 +209,13 @@ async fn what_a_push_changes_meanwhile_is_exempt() {
 async fn a_change_that_is_not_noted_is_taken_for_a_difference() {
     let world = Arc::new(world().await);
     let (changer, is_done) = (Arc::clone(&world), AtomicBool::new(false));
-    let change = move |_, _| {
+    let change = move |_| {
         if !is_done.swap(true, Ordering::SeqCst) {
             changer.tamper(changer.chunk("beta"), |row| row.references += 1);
         }
     };
 
-    let report = run(&world.server, Repair::No, Arc::new(change)).await.unwrap();
+    let report = run(&world, Repair::No, change).await.unwrap();
 
     assert_eq!(report.found, 1);
 }
@@ -267,7 +278,7 @@ async fn an_audit_beside_more_changes_than_it_remembers_gives_up_and_the_next_on
     let world = Arc::new(world().await);
     world.tamper(world.chunk("alpha"), |row| row.references = 5);
     let (noter, is_done) = (Arc::clone(&world), AtomicBool::new(false));
-    let note = move |_, _| {
+    let note = move |_| {
         if !is_done.swap(true, Ordering::SeqCst) {
             let id = |n: u64| {
                 let mut id = [0; 32];
@@ -279,7 +290,7 @@ async fn an_audit_beside_more_changes_than_it_remembers_gives_up_and_the_next_on
         }
     };
 
-    let busy = run(&world.server, Repair::Yes, Arc::new(note)).await.unwrap_err();
+    let busy = run(&world, Repair::Yes, note).await.unwrap_err();
 
     assert!(matches!(busy, ServerError::Busy { .. }), "{busy}");
     assert_eq!(world.row(world.chunk("alpha")).unwrap().references, 5, "nothing was mended on a guess");
@@ -321,29 +332,29 @@ async fn a_missing_pack_of_pages_lowers_nothing() {
     assert_eq!(["alpha", "beta"].map(|chunk| world.row(world.chunk(chunk)).unwrap().references), [1, 2]);
 }
 
-/// Audits and other upkeep exclude each other.
+/// L7: audits and other upkeep exclude each other.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_other_upkeep_runs_beside_an_audit() {
     let world = Arc::new(world().await);
     let (looker, was_free) = (Arc::clone(&world), Arc::new(AtomicBool::new(false)));
     let seen = Arc::clone(&was_free);
-    let look = move |_, _| {
-        seen.fetch_or(looker.server.turns.upkeep.try_lock().is_ok(), Ordering::SeqCst);
+    let look = move |_| {
+        seen.fetch_or(looker.server.leases.try_acquire::<Upkeep>(TEST).is_ok(), Ordering::SeqCst);
     };
 
-    run(&world.server, Repair::No, Arc::new(look)).await.unwrap();
+    run(&world, Repair::No, look).await.unwrap();
 
     assert!(!was_free.load(Ordering::SeqCst));
-    assert!(world.server.turns.upkeep.try_lock().is_ok());
+    assert!(world.server.leases.try_acquire::<Upkeep>(TEST).is_ok());
 }
 
 /// Audits that waited would each take a thread from those that the one before them needs to end.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_audit_beside_other_upkeep_is_refused_at_once_and_takes_no_thread() {
     let world = world().await;
-    let _turn = world.server.turns.upkeep.lock().await;
+    let _lease = world.server.leases.try_acquire::<Upkeep>(TEST).unwrap();
 
-    let answer = run(&world.server, Repair::No, Arc::new(|_, _| {})).now_or_never();
+    let answer = run(&world, Repair::No, |_| {}).now_or_never();
 
     let refused = answer.expect("it does not wait").unwrap_err();
     assert!(matches!(refused, ServerError::Busy { .. }), "{refused:?}");

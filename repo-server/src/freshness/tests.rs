@@ -3,6 +3,7 @@ use format_spec::snapshot::{ManifestRef, Origin};
 use format_spec::{EntryPath, FORMAT_VERSION, ManifestId, SnapshotId};
 
 use super::*;
+use crate::operation;
 use crate::settings::{Choices, Freshness};
 use crate::testing::World;
 
@@ -194,8 +195,8 @@ fn bytes_that_nobody_reads_back_raise_an_alarm() {
     world.clock.advance(DAY);
     assert_eq!(alarms(&world), ["not_verified "]);
 
-    let request = format_spec::wire::VerifyLevel::Read.into();
-    world.wait(crate::verify::run(&world.server, request, &|_, _| {})).unwrap();
+    let request = format_spec::wire::VerifyRequest::from(format_spec::wire::VerifyLevel::Read);
+    world.wait(operation::run_unheard(&world.server, request)).unwrap();
     world.clock.advance(crate::catalog::COUNT_EVERY);
     assert_eq!(alarms(&world), Vec::<String>::new());
 }

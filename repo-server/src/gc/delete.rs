@@ -10,8 +10,8 @@ use futures_util::{StreamExt, stream};
 use super::{Phase, Run};
 use crate::catalog::take_back;
 use crate::error::ServerError;
-use crate::index::row::{DoomedKey, DoomedKind, DoomedRow};
 use crate::index::{Batch, KeyRange, Row, Table};
+use crate::rows::{DoomedKey, DoomedKind, DoomedRow};
 use crate::rules::Rule;
 use crate::server::Server;
 use crate::store::Store;
@@ -129,7 +129,7 @@ impl Run<'_> {
             match done {
                 Ok(()) => {
                     self.report.deleted.add(doomed.bytes);
-                    (self.progress)(Phase::Delete, self.report.deleted.count);
+                    self.progress.phase(Phase::Delete.name(), self.report.deleted.count);
                     deleted.push(key);
                 }
                 Err(error) => {

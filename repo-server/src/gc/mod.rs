@@ -34,10 +34,14 @@ use crate::health::alarm::{self, AlarmCode};
 use crate::health::clock::ClockState;
 use crate::health::gate;
 use crate::health::space;
+use crate::lease::{Kind, Lease, Upkeep};
+use crate::operation::{Operation, Progress};
 use crate::server::Server;
 use crate::session;
 use crate::start::compare;
 use crate::store::Store;
+
+const KIND: Kind = Kind("gc");
 
 /// Phase of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,16 +66,13 @@ impl Phase {
     }
 }
 
-/// Hears of things done in a phase.
-pub(crate) type Progress<'a> = &'a (dyn Fn(Phase, u64) + Send + Sync);
-
 /// A run in progress.
 pub(crate) struct Run<'a> {
     server: Arc<Server>,
     store: Arc<Store>,
     request: GcRequest,
     report: GcReport,
-    progress: Progress<'a>,
+    progress: &'a Progress,
     /// The time by which delays are over; 0 while the clock is in doubt, so that none is.
     now_ms: u64,
     tell: Tell,
@@ -84,28 +85,43 @@ enum Next {
     Stop,
 }
 
-/// Collects, or plans a run. One run at a time.
+/// Collects, or plans a run. One run at a time, and none beside an audit.
 ///
-/// # Errors
-/// [`ServerError::Busy`] beside another run or an audit. [`ServerError::Refused`] while counts are known to
-/// be wrong, and while the site knows of snapshots that the index does not (G12). Any other error ends the run;
-/// what it did is whole.
-pub(crate) async fn run(
-    server: &Arc<Server>,
-    request: GcRequest,
-    progress: Progress<'_>,
-) -> Result<GcReport, ServerError> {
-    run_as(server, request, progress, Tell::WhatIsHeld).await
+/// Errors: [`ServerError::Refused`] while counts are known to be wrong, and while the site knows of snapshots that
+/// the index does not (G12). Any other error ends the run; what it did is whole.
+impl Operation for GcRequest {
+    const KIND: Kind = KIND;
+    type Needs = Lease<Upkeep>;
+    type Report = GcReport;
+
+    async fn run(
+        self,
+        server: &Arc<Server>,
+        needs: &Self::Needs,
+        progress: &Progress,
+    ) -> Result<GcReport, ServerError> {
+        counted(server, self, progress, Tell::WhatIsHeld, needs).await
+    }
 }
 
 /// Collects without a report of the data that open sessions keep: that report costs a read of each row that a
 /// push in progress has sent.
-///
-/// # Errors
-/// The errors of [`run`].
-pub(crate) async fn run_unwatched(server: &Arc<Server>) -> Result<GcReport, ServerError> {
-    let request = GcRequest { mode: RunMode::Apply, ..GcRequest::default() };
-    run_as(server, request, &|_, _| {}, Tell::WhatIsDone).await
+pub(crate) struct Unwatched;
+
+impl Operation for Unwatched {
+    const KIND: Kind = KIND;
+    type Needs = Lease<Upkeep>;
+    type Report = GcReport;
+
+    async fn run(
+        self,
+        server: &Arc<Server>,
+        needs: &Self::Needs,
+        progress: &Progress,
+    ) -> Result<GcReport, ServerError> {
+        let request = GcRequest { mode: RunMode::Apply, ..GcRequest::default() };
+        counted(server, request, progress, Tell::WhatIsDone, needs).await
+    }
 }
 
 /// Selection of the lists in a report.
@@ -116,15 +132,16 @@ enum Tell {
     WhatIsHeld,
 }
 
-async fn run_as(
+/// Runs, and counts the run for monitoring.
+async fn counted(
     server: &Arc<Server>,
     request: GcRequest,
-    progress: Progress<'_>,
+    progress: &Progress,
     tell: Tell,
+    lease: &Lease<Upkeep>,
 ) -> Result<GcReport, ServerError> {
-    let Ok(turn) = server.turns.upkeep.try_lock() else { return Err(busy()) };
     let mode = request.mode;
-    let outcome = in_turn(server, request, progress, tell, &turn).await;
+    let outcome = collect(server, request, progress, tell, lease).await;
     if mode == RunMode::Apply {
         let done = server.done();
         let count = if outcome.is_ok() { &done.collector_runs } else { &done.collector_failures };
@@ -133,17 +150,17 @@ async fn run_as(
     outcome
 }
 
-async fn in_turn(
+async fn collect(
     server: &Arc<Server>,
     request: GcRequest,
-    progress: Progress<'_>,
+    progress: &Progress,
     tell: Tell,
-    turn: &tokio::sync::MutexGuard<'_, ()>,
+    lease: &Lease<Upkeep>,
 ) -> Result<GcReport, ServerError> {
     let store = &server.store;
     match request.mode {
-        RunMode::Plan => compare::look(server, turn).await?,
-        RunMode::Apply => compare::settle(server, turn).await?,
+        RunMode::Plan => compare::look(server, lease).await?,
+        RunMode::Apply => compare::settle(server, lease).await?,
     };
     let check = |store: &Arc<Store>| {
         gate::check(store)?;
@@ -166,10 +183,6 @@ async fn in_turn(
     }
     done?;
     Ok(run.report)
-}
-
-fn busy() -> ServerError {
-    ServerError::Busy { why: "another run of gc, or an audit, is in progress".to_owned() }
 }
 
 /// A difference between counts and what is there stops everything that trusts counts.

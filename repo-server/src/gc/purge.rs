@@ -9,9 +9,9 @@ use super::{Phase, Run};
 use crate::catalog::ledger::Counts;
 use crate::defects::objects;
 use crate::error::ServerError;
-use crate::index::row::{DoomedRow, MarkRow};
 use crate::index::{IndexError, Precondition, Table};
 use crate::pack;
+use crate::rows::{DoomedRow, MarkRow};
 use crate::snapshot;
 use crate::start::compare;
 use crate::store::Store;
@@ -20,7 +20,8 @@ impl Run<'_> {
     /// Purges what is due.
     pub(super) async fn purge(&mut self) -> Result<(), ServerError> {
         for (snapshot, mark) in self.due_snapshots().await? {
-            (self.progress)(Phase::Purge, u64::try_from(self.report.purged.len()).unwrap_or(u64::MAX));
+            self.progress
+                .phase(Phase::Purge.name(), u64::try_from(self.report.purged.len()).unwrap_or(u64::MAX));
             match self.purge_one(&snapshot, mark).await {
                 Ok(()) => self.report.purged.push(snapshot.id),
                 // It was undeleted a moment ago.

@@ -17,9 +17,9 @@ use super::{Next, Phase, Run};
 use crate::defects::blobs;
 use crate::defects::packs;
 use crate::error::ServerError;
-use crate::index::row::{ChunkRow, Health, Live, PackNumber, PackRow};
 use crate::index::{KeyRange, Table};
 use crate::pack::{self, References, new_pack};
+use crate::rows::{ChunkRow, Health, Live, PackNumber, PackRow};
 use crate::settings::Percent;
 use crate::site::SiteError;
 use crate::site::layout::pack_object;
@@ -177,7 +177,7 @@ impl Run<'_> {
         for source in sources {
             self.report.repacked.add(source.row.len);
         }
-        (self.progress)(Phase::Repack, self.report.repacked.count);
+        self.progress.phase(Phase::Repack.name(), self.report.repacked.count);
         Ok(Copying::new(&domain, kind))
     }
 }

@@ -4,12 +4,12 @@
 //! are described in `format_spec::wire`.
 
 mod alarms;
-mod audit;
 mod auth;
 mod blobs;
 mod body;
 mod extract;
 mod lines;
+mod operations;
 mod patient;
 mod places;
 mod principal;
@@ -18,7 +18,6 @@ mod serve;
 mod sessions;
 mod snapshots;
 mod upkeep;
-mod verify;
 mod watch;
 
 use std::sync::Arc;
@@ -44,13 +43,11 @@ use respond::Answer;
 struct App {
     server: Arc<Server>,
     token: Token,
-    /// Held by a check: each takes memory for all that it knows.
-    verifying: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// The routes of a repository server.
 pub fn routes(server: Arc<Server>, token: Token) -> Router {
-    let app = App { server, token, verifying: Arc::default() };
+    let app = App { server, token };
     let open = Router::new().route("/readyz", get(watch::ready)).with_state(app.clone());
     let guarded = guarded().layer(middleware::from_fn_with_state(app.clone(), auth::check)).with_state(app);
     // One answer for each connection: a stranger must not keep a place by asking again and again.
@@ -78,12 +75,12 @@ fn guarded() -> Router<App> {
         .route("/v1/snapshots/{snapshot}/problems", get(snapshots::problems))
         .route("/v1/snapshots/{snapshot}/undelete", post(upkeep::undelete))
         .route("/v1/snapshots/{snapshot}/protection", put(upkeep::protect).delete(upkeep::unprotect))
-        .route("/v1/forget", post(upkeep::forget))
-        .route("/v1/gc", post(upkeep::gc))
-        .route("/v1/stats", get(upkeep::stats))
+        .route("/v1/forget", post(operations::answered::<wire::ForgetRequest>))
+        .route("/v1/gc", post(operations::streamed::<wire::GcRequest>))
+        .route("/v1/stats", get(operations::stats))
         .route("/v1/chunks/{chunk}", get(upkeep::locate))
-        .route("/v1/verify", post(verify::verify))
-        .route("/v1/audit", post(audit::audit))
+        .route("/v1/verify", post(operations::streamed::<wire::VerifyRequest>))
+        .route("/v1/audit", post(operations::streamed::<wire::AuditRequest>))
         .route("/v1/status", get(status))
         .route("/v1/alarms", get(alarms::list))
         .route("/v1/alarms/acknowledge", post(alarms::acknowledge))
@@ -156,7 +153,7 @@ mod tests {
     /// A request that came past the check of credentials does nothing, whatever its route.
     #[tokio::test]
     async fn no_route_answers_a_request_without_a_caller() {
-        let app = App { server: Parts::default().serve(), token: Token::new("t"), verifying: Arc::default() };
+        let app = App { server: Parts::default().serve(), token: Token::new("t") };
         let mut router = guarded().with_state(app);
         let is_guarded = |route: &String| !["get /healthz", "get /readyz"].contains(&route.as_str());
         for route in served().into_iter().filter(is_guarded) {

@@ -1,53 +1,21 @@
-//! Requests of operators: forget, undelete, protect, gc, stats, locate.
+//! Requests of operators: undelete, protect, locate.
 
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use format_spec::wire::{
-    ChunkLocation, ForgetReport, ForgetRequest, GcEvent, GcRequest, ProtectRequest, SnapshotDetail,
-    SnapshotInfo, StatsReport,
-};
-use format_spec::{ChunkId, ClusterName, SnapshotId};
-use serde::Deserialize;
+use format_spec::wire::{ChunkLocation, ProtectRequest, SnapshotDetail, SnapshotInfo};
+use format_spec::{ChunkId, SnapshotId};
 
-use super::extract::{Path, Query};
-use super::lines;
+use super::extract::Path;
 use super::principal::{Principal, Right};
-use super::respond::{self, Answer, Reply, describe};
+use super::respond::{self, Answer};
 use super::{App, body, parse};
 use crate::defects::objects;
 use crate::error::ServerError;
-use crate::forget;
-use crate::gc::{self, Phase};
 use crate::pack;
 use crate::server::Server;
 use crate::snapshot;
 use crate::stats;
-
-pub(super) async fn forget(
-    State(app): State<App>,
-    caller: Principal,
-    request: Request,
-) -> Answer<ForgetReport> {
-    caller.may(Right::Operate)?;
-    let asked: ForgetRequest = body::json(request).await?;
-    respond::json(forget::run(&app.server, asked).await?)
-}
-
-pub(super) async fn gc(State(app): State<App>, caller: Principal, request: Request) -> Reply {
-    caller.may(Right::Operate)?;
-    let asked: GcRequest = body::json(request).await?;
-    Ok(lines::answer(async move |teller| {
-        let progress = |phase: Phase, done| {
-            teller.progress(&GcEvent::Progress { phase: phase.name().to_owned(), done });
-        };
-        let last = match gc::run(&app.server, asked, &progress).await {
-            Ok(report) => GcEvent::Report(report),
-            Err(error) => GcEvent::Failed(describe(&error)),
-        };
-        teller.end(&last).await;
-    }))
-}
 
 pub(super) async fn detail(
     State(app): State<App>,
@@ -110,22 +78,6 @@ async fn info(app: &App, id: SnapshotId) -> Result<SnapshotInfo, ServerError> {
         Ok(snapshot::info(&found, &mark, &objects::all(&server.store)?, server.store.parts.clock.unix_ms()))
     };
     app.server.blocking(look).await
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct OfCluster {
-    cluster: Option<String>,
-}
-
-pub(super) async fn stats(
-    State(app): State<App>,
-    caller: Principal,
-    Query(of): Query<OfCluster>,
-) -> Answer<StatsReport> {
-    caller.may(Right::Operate)?;
-    let cluster: Option<ClusterName> = of.cluster.as_deref().map(parse).transpose()?;
-    respond::json(stats::run(&app.server.store, cluster.as_ref()).await?)
 }
 
 pub(super) async fn locate(

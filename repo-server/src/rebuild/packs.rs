@@ -10,13 +10,12 @@ use format_spec::{ChunkId, ClusterName, PackId};
 
 use super::copies::Copied;
 use super::fill::{BY_PAGE, IN_FLIGHT, IfEmpty, PackFound, Rebuild};
+use crate::catalog::fill;
 use crate::checkpoint;
 use crate::error::ServerError;
-use crate::index::row::{
-    ChunkRow, DoomedKey, DoomedKind, DoomedRow, Epoch, Health, IdleKey, Live, PackNumber, PackRow,
-};
 use crate::index::{Batch, Table};
 use crate::pack::{read_directory, unreadable};
+use crate::rows::{ChunkRow, DoomedKey, DoomedKind, DoomedRow, Epoch, Health, Live, PackNumber, PackRow};
 use crate::site::layout::{checkpoint_named, pack_named, pack_object};
 use crate::site::{Area, Listed, Prefix};
 use crate::store::{read_ahead, wait};
@@ -170,7 +169,7 @@ impl Rebuild {
     fn write_pending(&mut self) -> Result<(), ServerError> {
         let mut batch = Batch::new();
         for (id, row) in std::mem::take(&mut self.pending) {
-            batch.put(Table::Chunk, *id.as_bytes(), row.encode());
+            fill::chunk(&mut batch, &id, &row);
             self.commit_if_heavy(&mut batch)?;
         }
         self.commit(&mut batch)
@@ -186,9 +185,7 @@ impl Rebuild {
                 let PackFound { id, len, kind, blob_bytes, live, .. } = *pack;
                 let domain = ClusterName::clone(&pack.domain);
                 let row = PackRow { id, len, kind, domain, blob_bytes, live, verified_ms: 0 };
-                batch.put(Table::Pack, number.key(), row.encode());
-                let item = IdleKey::Pack { kind, since: Epoch::default(), number };
-                batch.put(Table::Idle, item.encode(), Vec::new());
+                fill::pack(&mut batch, number, &row);
                 self.report.packs += 1;
                 self.report.stored_bytes += len;
             } else if let Some(why) = pack.if_empty.why_it_stays() {

@@ -9,11 +9,12 @@ use format_spec::pack::Directory;
 use format_spec::{ChunkId, PackId};
 
 use super::fill::{BY_PAGE, IN_FLIGHT, IfEmpty, PackFound, Rebuild};
+use crate::catalog::fill;
 use crate::checkpoint;
 use crate::error::ServerError;
-use crate::index::row::{ChunkRow, PackNumber};
 use crate::index::{Batch, KeyRange, Table};
 use crate::pack::{read_directory, unreadable};
+use crate::rows::{ChunkRow, PackNumber};
 use crate::site::Area;
 use crate::site::Listed;
 use crate::site::layout::checkpoint_named;
@@ -139,8 +140,7 @@ impl Rebuild {
 
     /// Takes out the row of a page, and lets its pack be.
     fn drop_page(&mut self, id: &ChunkId, row: &ChunkRow, batch: &mut Batch) -> Result<(), ServerError> {
-        batch.delete(Table::Chunk, *id.as_bytes());
-        batch.delete(Table::Damaged, *id.as_bytes());
+        fill::no_chunk(batch, id);
         self.pack_at(row.pack)?.if_empty = IfEmpty::MissesChunks;
         self.take_out(row)
     }

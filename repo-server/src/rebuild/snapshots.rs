@@ -14,11 +14,10 @@ use super::fill::{BY_MANIFEST, HEADINGS, IN_FLIGHT, Rebuild};
 use super::{Lost, RebuildReport};
 use crate::defects::objects::{self, Object};
 use crate::error::ServerError;
-use crate::index::row::{MarkRow, Protection};
 use crate::index::{Batch, Table};
 use crate::pack::unreadable;
-use crate::site::layout::manifest_named;
-use crate::site::layout::snapshot_named;
+use crate::rows::{MarkRow, Protection};
+use crate::site::layout::{manifest_named, snapshot_named};
 use crate::site::{Area, Listed, ObjectName};
 use crate::snapshot::{for_each_manifest, open_manifest, read};
 use crate::sort::Sorter;
@@ -132,7 +131,7 @@ impl Rebuild {
         }
         let rows = self.store.chunk_rows(&pages)?;
         let is_page =
-            |row: &Option<_>| row.is_some_and(|row: crate::index::row::ChunkRow| row.kind == BlobKind::Page);
+            |row: &Option<_>| row.is_some_and(|row: crate::rows::ChunkRow| row.kind == BlobKind::Page);
         let missing: Vec<&ChunkId> =
             pages.iter().zip(&rows).filter(|(_, row)| !is_page(row)).map(|(id, _)| id).collect();
         if let Some(first) = missing.first() {

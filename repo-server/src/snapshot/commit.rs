@@ -16,12 +16,13 @@ use crate::catalog::{Flight, take_back};
 use crate::error::ServerError;
 use crate::health::alarm::{self, AlarmCode};
 use crate::health::gate;
-use crate::index::row::{ChunkRow, DoomedKey, DoomedRow};
 use crate::index::{IndexError, MAX_VALUE_LEN, Precondition, Table};
 use crate::pack;
+use crate::rows::{ChunkRow, DoomedKey, DoomedRow};
+use crate::rows::{SessionRow, SessionState};
 use crate::rules::Rule;
 use crate::server::Server;
-use crate::session::{self, SessionRow, SessionState, Sessions};
+use crate::session::{self, Sessions};
 use crate::site::layout::{manifest_object, snapshot_object};
 use crate::store::{Domain, Store};
 

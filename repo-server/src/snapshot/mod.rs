@@ -1,10 +1,10 @@
 //! Snapshots: how one comes to be, and how it is found again.
 //!
-//! Order of a commit (S2): the session's packs are published and indexed → every page of the manifest is in
-//! the index → the manifest object is on the site → the snapshot object is on the site → one index batch adds
-//! the rows, counts the pages and ends the session → the answer is sent. A crash before the snapshot object
-//! leaves unreferenced objects; one after it leaves all that the batch needs, and the commit is completed
-//! later ([`finish`]). The client learns of it when it asks again.
+//! Order of a commit (S2): the session's packs are published and indexed → every page of the manifest
+//! is there → the manifest object is on the site → the snapshot object is on the site → one index
+//! batch adds the rows, counts the pages and ends the session → the answer is sent. A crash before
+//! the snapshot object leaves objects that nothing names; one after it leaves all that the batch needs, and
+//! it is brought to its end later (`start::finish`). The client learns of it when it asks again.
 
 mod anew;
 pub(crate) mod commit;
@@ -41,9 +41,9 @@ use crate::defects;
 use crate::defects::objects::{Known, Object};
 use crate::error::ServerError;
 use crate::health::clock::JUMP_MS;
-use crate::index::row::{DoomedKey, MarkRow};
 use crate::index::{KeyRange, Table};
 use crate::pack::Blob;
+use crate::rows::{DoomedKey, MarkRow};
 use crate::site::ObjectName;
 use crate::site::layout::{manifest_object, snapshot_object};
 use crate::store::Domain;

@@ -18,9 +18,9 @@ use format_spec::wire::Amount;
 use super::{named_pages, open_manifest};
 use crate::catalog::ledger::Counts;
 use crate::error::ServerError;
-use crate::index::row::{ChunkRow, IdleKey, IdleKind, Live, PackNumber};
 use crate::index::{KeyRange, Table};
 use crate::pack;
+use crate::rows::{ChunkRow, IdleKey, IdleKind, Live, PackNumber};
 use crate::sort::Sorter;
 use crate::store::{Store, read_ahead};
 

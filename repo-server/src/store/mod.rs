@@ -33,8 +33,8 @@ pub(crate) use parallel::share_out;
 
 use crate::clock::Clock;
 use crate::error::ServerError;
-use crate::index::row::{PackNumber, PackRow};
 use crate::index::{Batch, Index, IndexError, KeyRange, Table};
+use crate::rows::{PackNumber, PackRow};
 use crate::rules::Rules;
 use crate::settings::Upkeep;
 use crate::site::{ObjectName, Site, SiteError};

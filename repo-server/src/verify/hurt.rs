@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use format_spec::wire::VerifyLevel;
 
-use super::run;
+use super::check;
 use crate::defects;
 use crate::error::{Chain, ServerError};
+use crate::operation::Progress;
 use crate::server::Server;
 
 /// Finds the snapshots that need what is damaged, if blobs were put in quarantine since the last walk.
@@ -15,7 +16,7 @@ use crate::server::Server;
 /// [`ServerError`] if the walk failed. It stays due.
 pub(crate) async fn name_the_hurt(server: &Arc<Server>) -> Result<(), ServerError> {
     if server.store.blocking(|store| defects::due(store)).await?.is_some() {
-        run(server, VerifyLevel::Index.into(), &|_, _| {}).await?;
+        check(server, VerifyLevel::Index.into(), &Progress::unheard()).await?;
     }
     Ok(())
 }

@@ -38,7 +38,9 @@ use crate::defects::census;
 use crate::defects::objects;
 use crate::defects::{self, if_there_is_room};
 use crate::error::ServerError;
-use crate::index::row::PackNumber;
+use crate::lease::{Checking, Kind, Lease};
+use crate::operation::{Operation, Progress, Unheard};
+use crate::rows::PackNumber;
 use crate::server::Server;
 use crate::store::Store;
 use crate::time::rfc3339;
@@ -48,9 +50,6 @@ use packs::Known;
 use pages::CleanPages;
 use snapshots::Walked;
 
-/// Hears of steps done and steps in all.
-pub(crate) type OnProgress<'a> = &'a (dyn Fn(u64, u64) + Send + Sync);
-
 /// A check in progress.
 struct Check<'a> {
     server: Arc<Server>,
@@ -58,7 +57,7 @@ struct Check<'a> {
     asked: VerifyRequest,
     started: Duration,
     state: State,
-    progress: OnProgress<'a>,
+    progress: &'a Progress,
     done: u64,
     steps: u64,
     /// Packs that the site did not answer for, to be tried again.
@@ -89,14 +88,28 @@ enum Attempt {
     Last,
 }
 
-/// Checks what was asked for.
-///
-/// # Errors
-/// [`ServerError`] if the check cannot go on. What is wrong with the repository is in the report.
-pub(crate) async fn run(
+/// Checks what was asked for. Problems of the repository are in the report. One check runs at a time, as each may
+/// remember many objects; findings are stored as they are made, so a check whose client is gone may be dropped.
+impl Operation for VerifyRequest {
+    const KIND: Kind = Kind("verify");
+    const UNHEARD: Unheard = Unheard::Ends;
+    type Needs = Lease<Checking>;
+    type Report = VerifyReport;
+
+    async fn run(
+        self,
+        server: &Arc<Server>,
+        _: &Self::Needs,
+        progress: &Progress,
+    ) -> Result<VerifyReport, ServerError> {
+        check(server, self, progress).await
+    }
+}
+
+async fn check(
     server: &Arc<Server>,
     asked: VerifyRequest,
-    progress: OnProgress<'_>,
+    progress: &Progress,
 ) -> Result<VerifyReport, ServerError> {
     let mut check = Check::new(server, asked, progress);
     check.everything().await?;
@@ -104,7 +117,7 @@ pub(crate) async fn run(
 }
 
 impl<'a> Check<'a> {
-    fn new(server: &Arc<Server>, asked: VerifyRequest, progress: OnProgress<'a>) -> Self {
+    fn new(server: &Arc<Server>, asked: VerifyRequest, progress: &'a Progress) -> Self {
         Self {
             server: Arc::clone(server),
             store: Arc::clone(&server.store),
@@ -188,7 +201,7 @@ impl<'a> Check<'a> {
 
     fn step(&mut self) {
         self.done += 1;
-        (self.progress)(self.done, self.steps);
+        self.progress.of(self.done, self.steps);
     }
 
     async fn finish(self) -> Result<VerifyReport, ServerError> {

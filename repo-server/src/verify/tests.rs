@@ -15,10 +15,12 @@ use super::piecewise::Pieces;
 use super::*;
 use crate::defects::blobs::{self, Place};
 use crate::health::alarm::{self, AlarmCode};
-use crate::index::row::{ChunkRow, Epoch, Health, PackRow};
 use crate::index::{Batch, Index, MemoryIndex, Table};
+use crate::lease::{TEST, Upkeep};
+use crate::operation;
 use crate::pack::OpenDomain;
 use crate::pack::{flush, take_in};
+use crate::rows::{ChunkRow, Epoch, Health, PackRow};
 use crate::session::Pusher;
 use crate::site::faulty::{Fault, FaultKind, FaultySite, Refusal};
 use crate::site::layout::snapshot_object;
@@ -144,7 +146,7 @@ impl World {
     }
 
     async fn verify(&self, asked: impl Into<VerifyRequest>) -> VerifyReport {
-        run(&self.server, asked.into(), &|_, _| {}).await.unwrap()
+        operation::run_unheard(&self.server, asked.into()).await.unwrap()
     }
 
     /// Packs of one kind, in the order in which they were made.
@@ -519,7 +521,7 @@ async fn a_check_of_one_snapshot_reads_what_it_needs_and_nothing_else() {
     let report = check(first).await;
     assert_eq!(files(about(&report, &world.chunk_id("one"))), [(first, "a")]);
     let none = VerifyRequest { snapshot: Some(SnapshotId::from_bytes([9; 16])), ..VerifyLevel::Read.into() };
-    let refused = run(&world.server, none, &|_, _| {}).await.unwrap_err();
+    let refused = operation::run_unheard(&world.server, none).await.unwrap_err();
     assert!(matches!(refused, ServerError::NoSnapshot(_)), "{refused:?}");
 }
 
@@ -739,7 +741,8 @@ async fn a_snapshot_that_went_meanwhile_is_no_finding() {
     batch.delete(Table::Snapshot, *id.as_bytes());
     world.index.commit(batch).unwrap();
 
-    let mut check = Check::new(&world.server, VerifyLevel::Index.into(), &|_, _| {});
+    let progress = Progress::unheard();
+    let mut check = Check::new(&world.server, VerifyLevel::Index.into(), &progress);
     check.snapshots(vec![snapshot]).await.unwrap();
 
     assert_eq!(check.finish().await.unwrap().findings, []);
@@ -847,10 +850,10 @@ async fn a_snapshot_object_that_cannot_be_written_anew_is_remembered() {
 
         assert!(only(&report).problem.contains("could not be rewritten"), "{report:?}");
         assert!(world.knows_of_objects(), "{op:?}");
-        let turn = world.server.turns.upkeep.lock().await;
+        let lease = world.server.leases.try_acquire::<Upkeep>(TEST).unwrap();
         let report = world.verify(VerifyLevel::Exists).await;
-        assert!(only(&report).problem.contains("a run of gc or an audit"), "{report:?}");
-        drop(turn);
+        assert!(only(&report).problem.contains("another run of test"), "{report:?}");
+        drop(lease);
         world.verify(VerifyLevel::Exists).await;
         assert_eq!(world.verify(VerifyLevel::Exists).await.findings, []);
         assert!(!world.knows_of_objects(), "{op:?}");

@@ -138,7 +138,7 @@ const DOCUMENTS: &[fn(&[u8]) -> Verdict] = &[
     document::<SnapshotKey>,
     document::<VerifyRequest>,
     document::<VerifyReport>,
-    document::<VerifyEvent>,
+    document::<OperationEvent<VerifyReport>>,
     document::<Status>,
     document::<ErrorBody>,
     document::<FileProblems>,

@@ -19,7 +19,7 @@ const PROGRESS: &str = "{\"progress\": {\"phase\": \"pages\", \"done\": 3}}\n";
 #[test]
 fn a_run_of_the_collector_is_heard_of_until_its_report() {
     let report = GcReport { copied_bytes: 4, ..GcReport::default() };
-    let report = serde_json::to_string(&GcEvent::Report(report)).unwrap();
+    let report = serde_json::to_string(&OperationEvent::Report(report)).unwrap();
 
     let (heard, report) = collected(&format!("{PROGRESS}{report}\n"));
 

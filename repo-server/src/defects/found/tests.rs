@@ -10,7 +10,8 @@ use format_spec::wire::{
 
 use super::*;
 use crate::defects::{due, walked};
-use crate::index::row::{ChunkRow, PackRow};
+use crate::operation;
+use crate::rows::{ChunkRow, PackRow};
 use crate::session;
 use crate::site::ObjectName;
 use crate::site::layout::{manifest_object, pack_object};
@@ -74,7 +75,7 @@ fn is_shown_damaged(world: &World, id: format_spec::SnapshotId) -> bool {
 }
 
 fn verify(world: &World, level: VerifyLevel) -> VerifyReport {
-    world.wait(crate::verify::run(&world.server, level.into(), &|_, _| {})).unwrap()
+    world.wait(operation::run_unheard(&world.server, format_spec::wire::VerifyRequest::from(level))).unwrap()
 }
 
 /// G10: a restore that meets a damaged blob puts it in quarantine, once, and the next push heals it.
@@ -118,7 +119,7 @@ fn a_policy_does_not_count_what_a_restore_found_damaged() {
     let policy = Some(RetentionPolicy { minimum: Some(1), keep_last: Some(1), ..RetentionPolicy::default() });
     let request = ForgetRequest { mode: RunMode::Plan, policy, ..ForgetRequest::default() };
 
-    let plan = world.wait(crate::forget::run(&world.server, request)).unwrap();
+    let plan = world.wait(operation::run_unheard(&world.server, request)).unwrap();
 
     assert!(is_shown_damaged(&world, new) && !is_shown_damaged(&world, old));
     assert!(plan.snapshots.iter().all(|line| line.verdict == Verdict::Keep), "{plan:?}");

@@ -11,11 +11,10 @@ use tokio::sync::Notify;
 
 use super::whole::{faults, leftovers};
 use crate::error::ServerError;
-use crate::forget;
-use crate::gc;
-use crate::index::row::Epoch;
 use crate::index::{Batch, Index, IndexError, KeyRange, Rows, Table};
+use crate::operation;
 use crate::pack;
+use crate::rows::Epoch;
 use crate::server::Server;
 use crate::session;
 use crate::settings::Percent;
@@ -49,7 +48,7 @@ fn thin_pack(world: &mut World) -> (SnapshotId, ObjectName) {
 
 async fn collect(server: &Arc<Server>) {
     let request = GcRequest { mode: RunMode::Apply, delays: Delays::Skip, ..GcRequest::default() };
-    gc::run(server, request, &|_, _| {}).await.unwrap();
+    operation::run_unheard(server, request).await.unwrap();
 }
 
 /// A request whose put of an object below `area` has begun, and whose client goes away; then the collector
@@ -167,13 +166,15 @@ fn stats_beside_a_run_count_what_is_still_there() {
         let server = Arc::clone(&world.server);
         site.before(op, area, async move { collect(&server).await });
 
-        let report = world.wait(stats::run(&world.store, None)).unwrap();
+        let report =
+            world.wait(operation::run_unheard(&world.server, stats::Stats { cluster: None })).unwrap();
 
         assert!(!site.is_waiting(), "{op:?}");
         assert!(!world.objects("packs").contains(&pages.as_str().to_owned()), "it was rewritten");
         let counted: Vec<u64> = report.nodes.iter().map(|node| node.snapshots).collect();
         assert_eq!((counted, &report.not_counted), (vec![1], &vec![]), "{op:?}: {report:?}");
-        let after = world.wait(stats::run(&world.store, None)).unwrap();
+        let after =
+            world.wait(operation::run_unheard(&world.server, stats::Stats { cluster: None })).unwrap();
         assert_eq!(report.snapshots.last(), after.snapshots.last());
         assert!(matches!(after.snapshots.as_slice(), [only] if only.id == kept), "{after:?}");
     }
@@ -187,7 +188,7 @@ fn stats_name_a_snapshot_that_is_listed_and_has_no_manifest() {
     let manifest = ObjectName::new(&world.objects("manifests")[0]).unwrap();
     world.wait(site.delete(&manifest)).unwrap();
 
-    let report = world.wait(stats::run(&world.store, None)).unwrap();
+    let report = world.wait(operation::run_unheard(&world.server, stats::Stats { cluster: None })).unwrap();
 
     assert!(report.snapshots.is_empty() && report.nodes.is_empty(), "{report:?}");
     assert!(matches!(report.not_counted.as_slice(), [lost] if lost.id == id), "{report:?}");
@@ -253,7 +254,7 @@ fn two_that_forget_at_once_leave_a_complete_snapshot() {
     let (one, other) = (world.push("n", &tree(&["a"])), world.push("n", &tree(&["b"])));
     let forget = |id| {
         let request = ForgetRequest { mode: RunMode::Apply, snapshots: vec![id], ..ForgetRequest::default() };
-        forget::run(&world.server, request)
+        operation::run_unheard(&world.server, request)
     };
 
     let (first, second) = world.wait(async { tokio::join!(forget(one), forget(other)) });

@@ -9,12 +9,12 @@ use format_spec::wire::{Delays, FindingCounts, GcReport, VerifyLevel};
 
 use super::whole::{faults, leftovers};
 use crate::health::alarm::{self, AlarmCode};
-use crate::index::row::{PackNumber, PackRow};
 use crate::index::{KeyRange, Table};
+use crate::operation;
 use crate::pack::read_directory;
+use crate::rows::{PackNumber, PackRow};
 use crate::site::layout::pack_object;
 use crate::testing::{Read, Tree, World, tree};
-use crate::verify;
 
 fn packs(world: &World, kind: BlobKind) -> Vec<PackRow> {
     let mut packs = Vec::new();
@@ -42,7 +42,8 @@ fn in_footer(len: usize) -> usize {
 }
 
 fn check(world: &World) -> FindingCounts {
-    let checks = verify::run(&world.server, VerifyLevel::Read.into(), &|_, _| {});
+    let checks =
+        operation::run_unheard(&world.server, format_spec::wire::VerifyRequest::from(VerifyLevel::Read));
     world.wait(checks).unwrap().counts
 }
 

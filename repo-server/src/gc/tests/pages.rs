@@ -9,11 +9,10 @@ use format_spec::wire::{Delays, ForgetRequest, Repair, RunMode};
 use format_spec::{ChunkId, SnapshotId};
 
 use super::whole::{faults, leftovers};
-use crate::audit;
 use crate::error::ServerError;
-use crate::forget;
-use crate::index::row::{ChunkRow, PackRow};
+use crate::operation;
 use crate::pack::{self, Pages};
+use crate::rows::{ChunkRow, PackRow};
 use crate::settings::Percent;
 use crate::site::faulty::FaultySite;
 use crate::site::hooked::HookedSite;
@@ -109,7 +108,9 @@ fn hooked() -> (Arc<HookedSite>, World) {
 }
 
 fn assert_an_audit_finds_nothing(world: &World) {
-    let report = world.wait(audit::run(&world.server, Repair::No, Arc::new(|_, _| {}))).unwrap();
+    let report = world
+        .wait(operation::run_unheard(&world.server, format_spec::wire::AuditRequest { repair: Repair::No }))
+        .unwrap();
     assert_eq!(report.findings, []);
     assert_eq!((faults(world), leftovers(world)), (vec![], vec![]));
 }
@@ -240,7 +241,9 @@ fn a_damaged_page_of_a_pack_with_a_damaged_footer_stays_alone() {
     let left = [page_of(&world, 3), own_chunk(&world, 3)].map(|id| row(&world, id).map(|row| row.references));
     assert_eq!(left, [Some(0), Some(1)]);
     assert_eq!(world.read(kept).unwrap().len(), 2);
-    let report = world.wait(audit::run(&world.server, Repair::No, Arc::new(|_, _| {}))).unwrap();
+    let report = world
+        .wait(operation::run_unheard(&world.server, format_spec::wire::AuditRequest { repair: Repair::No }))
+        .unwrap();
     assert!(report.findings.iter().any(|found| found.object == pack.id.to_string()), "{report:?}");
 }
 
@@ -291,7 +294,7 @@ fn what_a_snapshot_frees_is_known_beside_a_damaged_footer() {
     let frees = || {
         let (mode, snapshots) = (RunMode::Plan, snapshots.clone());
         let request = ForgetRequest { mode, snapshots, ..ForgetRequest::default() };
-        world.wait(forget::run(&world.server, request)).unwrap().frees_bytes
+        world.wait(operation::run_unheard(&world.server, request)).unwrap().frees_bytes
     };
     let before = frees();
     damage_footer(&world, &pack_of(&world, 0));

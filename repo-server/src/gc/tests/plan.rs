@@ -14,9 +14,10 @@ use super::whole::{faults, leftovers};
 use crate::defects::blobs::{self, Place};
 use crate::gc::plan::{AT_ONCE, Idle, Since};
 use crate::gc::{Run, Tell};
-use crate::index::row::{ChunkRow, Epoch, Health, IdleKey, PackNumber};
 use crate::index::{Batch, Index, Table};
+use crate::operation::Progress;
 use crate::pack;
+use crate::rows::{ChunkRow, Epoch, Health, IdleKey, PackNumber};
 use crate::session;
 use crate::settings::Percent;
 use crate::site::layout::pack_object;
@@ -24,12 +25,13 @@ use crate::testing::{Client, Hears, Read, World};
 
 /// Shows each idle row to `visit`.
 fn show(world: &World, since: Since, visit: impl FnMut(Idle)) -> GcReport {
+    let progress = Progress::unheard();
     let mut run = Run {
         server: Arc::clone(&world.server),
         store: Arc::clone(&world.store),
         request: GcRequest::default(),
         report: GcReport::default(),
-        progress: &|_, _| {},
+        progress: &progress,
         now_ms: 0,
         tell: Tell::WhatIsHeld,
     };

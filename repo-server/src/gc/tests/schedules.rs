@@ -13,8 +13,9 @@ use tokio::sync::Semaphore;
 use super::whole::{faults, leftovers};
 use crate::error::ServerError;
 use crate::gc::delete::TOGETHER;
-use crate::index::row::{DoomedKey, DoomedKind, DoomedRow};
 use crate::index::{Batch, Table};
+use crate::operation;
+use crate::rows::{DoomedKey, DoomedKind, DoomedRow};
 use crate::rules::Rule;
 use crate::server::Server;
 use crate::session;
@@ -354,7 +355,7 @@ fn stopped_past_its_lease(rules: &[Rule]) -> Result<bool, ServerError> {
 async fn collect(server: &Arc<Server>) {
     use format_spec::wire::{GcRequest, RunMode};
     let request = GcRequest { mode: RunMode::Apply, delays: Delays::Skip, ..GcRequest::default() };
-    crate::gc::run(server, request, &|_, _| {}).await.unwrap();
+    operation::run_unheard(server, request).await.unwrap();
 }
 
 /// L2, G2: whoever wakes up after its lease changes nothing.

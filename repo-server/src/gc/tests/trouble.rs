@@ -11,12 +11,11 @@ use format_spec::wire::{
 use format_spec::{ChunkId, SnapshotId};
 
 use super::whole::{faults, leftovers};
-use crate::audit;
 use crate::defects::blobs::{self, Place};
 use crate::error::ServerError;
-use crate::forget;
 use crate::health::alarm::{self, AlarmCode};
-use crate::index::row::{ChunkRow, Health};
+use crate::operation;
+use crate::rows::{ChunkRow, Health};
 use crate::session;
 use crate::settings::Percent;
 use crate::site::faulty::{Fault, FaultKind, FaultySite, Refusal};
@@ -24,7 +23,6 @@ use crate::site::layout::{manifest_object, pack_object};
 use crate::site::{Op, StoreSite};
 use crate::snapshot;
 use crate::testing::{World, tree};
-use crate::verify;
 
 fn row(world: &World, id: ChunkId) -> Option<ChunkRow> {
     world.store.chunk_rows([&id]).unwrap()[0]
@@ -103,7 +101,7 @@ fn a_snapshot_whose_manifest_is_lost_is_forgotten_by_name() {
     let (world, [lost, ..]) = with_a_lost_manifest();
     let request = ForgetRequest { mode: RunMode::Apply, snapshots: vec![lost], ..ForgetRequest::default() };
 
-    let report = world.wait(forget::run(&world.server, request)).unwrap();
+    let report = world.wait(operation::run_unheard(&world.server, request)).unwrap();
 
     assert_eq!((report.snapshots[0].frees_bytes, report.frees_bytes), (None, None));
     let marks = snapshot::marks(&world.store).unwrap();
@@ -117,7 +115,7 @@ fn a_policy_is_applied_beside_a_lost_manifest() {
     let policy = RetentionPolicy { keep_last: Some(1), minimum: Some(1), ..RetentionPolicy::default() };
     let request = ForgetRequest { mode: RunMode::Apply, policy: Some(policy), ..ForgetRequest::default() };
 
-    let report = world.wait(forget::run(&world.server, request)).unwrap();
+    let report = world.wait(operation::run_unheard(&world.server, request)).unwrap();
 
     let frees = |id| {
         let line = report.snapshots.iter().find(|line| line.id == id).unwrap();
@@ -142,7 +140,7 @@ fn a_snapshot_is_forgotten_beside_a_lost_pack_of_pages() {
     world.wait(world.site.delete(&pack_object(&pack.id))).unwrap();
     let request = ForgetRequest { mode: RunMode::Apply, snapshots: vec![old], ..ForgetRequest::default() };
 
-    let report = world.wait(forget::run(&world.server, request)).unwrap();
+    let report = world.wait(operation::run_unheard(&world.server, request)).unwrap();
 
     assert!(report.frees_bytes.is_some_and(|bytes| bytes > 0), "{report:?}");
     let marks = snapshot::marks(&world.store).unwrap();
@@ -160,7 +158,9 @@ fn a_snapshot_whose_manifest_is_lost_is_purged_and_an_audit_finds_what_it_held()
     assert_eq!((report.purged, report.chunks.count), (vec![lost], 0));
     assert_eq!(report.problems.len(), 1);
     assert!(report.problems[0].contains(&lost.to_string()), "{:?}", report.problems);
-    let mended = world.wait(audit::run(&world.server, Repair::Yes, Arc::new(|_, _| {}))).unwrap();
+    let mended = world
+        .wait(operation::run_unheard(&world.server, format_spec::wire::AuditRequest { repair: Repair::Yes }))
+        .unwrap();
     assert_eq!((mended.found, mended.mended), (1, 1), "{:#?}", mended.findings);
     let report = world.gc(Delays::Skip);
     assert_eq!((report.pages.count, report.chunks.count), (1, 1));
@@ -170,7 +170,8 @@ fn a_snapshot_whose_manifest_is_lost_is_purged_and_an_audit_finds_what_it_held()
 }
 
 fn check(world: &World) -> FindingCounts {
-    let checks = verify::run(&world.server, VerifyLevel::Read.into(), &|_, _| {});
+    let checks =
+        operation::run_unheard(&world.server, format_spec::wire::VerifyRequest::from(VerifyLevel::Read));
     world.wait(checks).unwrap().counts
 }
 
@@ -179,7 +180,7 @@ fn knows_of_objects(world: &World) -> bool {
 }
 
 fn forget(world: &World, request: ForgetRequest) -> Result<ForgetReport, ServerError> {
-    world.wait(forget::run(&world.server, ForgetRequest { mode: RunMode::Apply, ..request }))
+    world.wait(operation::run_unheard(&world.server, ForgetRequest { mode: RunMode::Apply, ..request }))
 }
 
 /// Two snapshots, oldest first; the manifest of the second is lost.

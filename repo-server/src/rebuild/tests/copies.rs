@@ -6,7 +6,8 @@ use format_spec::wire::{Delays, GcRequest, LargeDelete, RunMode};
 
 use super::*;
 use crate::defects::blobs::{self, Place};
-use crate::index::row::{DamagedRow, Health};
+use crate::operation;
+use crate::rows::{DamagedRow, Health};
 use crate::site::layout::pack_object;
 
 /// Where a copy's name comes, seen from that of the pack which holds the other one.
@@ -55,7 +56,7 @@ async fn is_readable(world: &World, content: &str) -> bool {
 async fn collect(world: &World) {
     let (mode, delays, large) = (RunMode::Apply, Delays::Skip, LargeDelete::Allow);
     let request = GcRequest { mode, delays, large, ..GcRequest::default() };
-    crate::gc::run(&world.server, request, &|_, _| {}).await.unwrap();
+    operation::run_unheard(&world.server, request).await.unwrap();
 }
 
 fn alarms(world: &World) -> usize {
@@ -165,7 +166,7 @@ async fn a_copy_that_cannot_be_had_ends_the_rebuild() {
         let kind = FaultKind::Refuse(Refusal::Unavailable);
         site.arm(Fault { op: Some(Op::GetRanges), after, kind });
         let anew = World::over(site);
-        match anew.store.blocking(fill).await {
+        match anew.store.blocking(fill_from_site).await {
             Err(error) => assert!(matches!(error, ServerError::Site(_)), "{after}: {error}"),
             Ok(report) => break assert!(report.is_sound()),
         }

@@ -7,10 +7,10 @@ use bytes::Bytes;
 use format_spec::wire::{Delays, ForgetRequest, GcRequest, Repair, RunMode};
 
 use super::*;
-use crate::audit;
 use crate::checkpoint::{self, When};
-use crate::forget;
 use crate::index::{Batch, Index};
+use crate::lease::TEST;
+use crate::operation;
 use crate::rebuild::{self, RebuildReport};
 use crate::site::faulty::{Fault, FaultKind, FaultySite, Refusal};
 use crate::site::layout::snapshot_object;
@@ -27,8 +27,8 @@ fn alarms(store: &Store) -> Vec<String> {
 fn looked(world: &World) -> Option<Behind> {
     world
         .wait(async {
-            let turn = world.server.turns.upkeep.lock().await;
-            look(&world.server, &turn).await
+            let lease = world.server.leases.try_acquire(TEST).unwrap();
+            look(&world.server, &lease).await
         })
         .unwrap()
 }
@@ -40,7 +40,7 @@ fn objects(world: &World) -> Vec<String> {
 /// The way out: an empty index is filled from the site.
 fn rebuild(world: &mut World) -> RebuildReport {
     world.crash_over(Watched::new());
-    world.wait(world.store.blocking(rebuild::fill)).unwrap()
+    world.wait(world.store.blocking(rebuild::fill_from_site)).unwrap()
 }
 
 /// A repository whose index was put back to before the last two of its snapshots. The first one is going, and what it
@@ -86,7 +86,7 @@ fn an_index_that_was_put_back_takes_nothing_and_a_rebuild_brings_all_back() {
         assert!(matches!(refused, Err(ServerError::Refused { code: "index_behind", .. })), "{refused:?}");
     }
     let by_name = ForgetRequest { mode: RunMode::Apply, snapshots: vec![first], ..ForgetRequest::default() };
-    let refused = world.wait(forget::run(&world.server, by_name)).unwrap_err();
+    let refused = world.wait(operation::run_unheard(&world.server, by_name)).unwrap_err();
     assert!(matches!(refused, ServerError::Refused { code: "index_behind", .. }), "{refused:?}");
     let refused = world.begin_after("n", None).unwrap_err();
     assert!(matches!(refused, ServerError::Rests { code: "index_behind", .. }), "{refused:?}");
@@ -166,7 +166,13 @@ fn a_session_of_an_old_index_commits_nothing() {
 fn an_audit_tells_of_snapshots_without_rows() {
     let old = PutBack::new();
     for repair in [Repair::No, Repair::Yes] {
-        let report = old.world.wait(audit::run(&old.world.server, repair, Arc::new(|_, _| {}))).unwrap();
+        let report = old
+            .world
+            .wait(operation::run_unheard(
+                &old.world.server,
+                format_spec::wire::AuditRequest { repair },
+            ))
+            .unwrap();
         assert_eq!((report.found, report.mended), (1, 0), "{report:?}");
         assert!(report.findings[0].problem.contains("older than the site"), "{report:?}");
     }

@@ -7,9 +7,10 @@ use format_spec::key::BlobKind;
 use format_spec::wire::{Delays, GcRequest, Repair};
 
 use super::*;
-use crate::audit;
-use crate::index::row::ChunkRow;
 use crate::index::{Batch, Index, KeyRange, Row, Rows, Table};
+use crate::lease::TEST;
+use crate::operation;
+use crate::rows::ChunkRow;
 use crate::rules::Rule;
 use crate::session::Pusher;
 use crate::settings::{Amount, SpaceSettings};
@@ -73,8 +74,8 @@ impl CutOff {
     fn finish(&self) -> Result<Finish, ServerError> {
         let server = &self.world.server;
         self.world.wait(async {
-            let turn = server.turns.upkeep.lock().await;
-            finish(server, self.id, self.client.id, &turn).await
+            let lease = server.leases.try_acquire(TEST).unwrap();
+            finish(server, self.id, self.client.id, &lease).await
         })
     }
 
@@ -323,7 +324,10 @@ fn a_plan_and_an_audit_leave_it_as_it_is() {
     let doomed = cut.world.doomed();
 
     cut.world.gc_as(GcRequest::default()).unwrap();
-    let audited = cut.world.wait(audit::run(&cut.world.server, Repair::No, Arc::new(|_, _| {})));
+    let audited = cut.world.wait(operation::run_unheard(
+        &cut.world.server,
+        format_spec::wire::AuditRequest { repair: Repair::No },
+    ));
 
     assert!(audited.unwrap().is_sound());
     assert_eq!((cut.listed(), cut.on_site()), (vec![], vec![cut.id]));

@@ -15,7 +15,7 @@ use format_spec::key::BlobKind;
 use format_spec::manifest::Moment;
 use format_spec::snapshot::SnapshotState;
 use format_spec::wire::{
-    Alarm, FileProblem, FileProblems, FileState, GcEvent, GcReport, NotCounted, RunMode, Severity,
+    Alarm, FileProblem, FileProblems, FileState, GcReport, NotCounted, OperationEvent, RunMode, Severity,
     SnapshotDetail, SnapshotInfo, SnapshotList, Status, Verdict,
 };
 use serde_json::{Value, json};
@@ -384,8 +384,9 @@ fn a_snapshot_is_protected_and_freed_again() {
 }
 
 fn collector(report: GcReport) -> Server {
-    let progress = |phase: &str, done| GcEvent::Progress { phase: phase.to_owned(), done };
-    let events = [progress("purge", 1), progress("chunks", 3_400), GcEvent::Report(report)];
+    let progress =
+        |phase: &str, done| OperationEvent::Progress { phase: Some(phase.to_owned()), done, total: None };
+    let events = [progress("purge", 1), progress("chunks", 3_400), OperationEvent::Report(report)];
     Server::default().streams("POST /v1/gc", &events)
 }
 
@@ -435,7 +436,7 @@ fn a_run_that_did_not_do_everything_exits_with_3_and_says_why() {
 fn a_run_that_failed_half_way_has_the_servers_words_and_the_exit_code_of_its_class() {
     let failed = || {
         let full = refusal("full", ErrorClass::Unavailable, "no space left");
-        Server::default().streams("POST /v1/gc", &[GcEvent::Failed(full)])
+        Server::default().streams("POST /v1/gc", &[OperationEvent::<GcReport>::Failed(full)])
     };
 
     let text = failed().admin(&["gc"]).exits(14);

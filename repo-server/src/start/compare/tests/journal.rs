@@ -7,9 +7,9 @@ use format_spec::wire::VerifyLevel;
 
 use super::*;
 use crate::index::{Engine, copy_tree, open, open_existing};
+use crate::operation;
 use crate::settings::Choices;
 use crate::store::Parts;
-use crate::verify;
 use crate::world::{World, descriptor, master};
 
 const SNAPSHOTS: usize = 6;
@@ -86,8 +86,11 @@ async fn start(index: &Path, site: Arc<dyn crate::site::Site>, pushed: &[Snapsho
 
 /// True if all listed snapshots can be read, and all counts are right.
 async fn is_whole(server: &Arc<Server>) -> bool {
-    let verified = verify::run(server, VerifyLevel::Read.into(), &|_, _| {}).await.unwrap();
-    let audited = audit::run(server, Repair::No, Arc::new(|_, _| {})).await.unwrap();
+    let verified = operation::run_unheard(server, format_spec::wire::VerifyRequest::from(VerifyLevel::Read))
+        .await
+        .unwrap();
+    let audited =
+        operation::run_unheard(server, format_spec::wire::AuditRequest { repair: Repair::No }).await.unwrap();
     verified.findings.is_empty() && audited.is_sound()
 }
 
