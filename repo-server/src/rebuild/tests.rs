@@ -67,7 +67,7 @@ async fn rebuilt(world: &World) -> (World, RebuildReport) {
 }
 
 async fn audit(world: &World, repair: Repair) -> AuditReport {
-    operation::run_unheard(&world.server, format_spec::wire::AuditRequest { repair: repair }).await.unwrap()
+    operation::run_unheard(&world.server, format_spec::wire::AuditRequest { repair }).await.unwrap()
 }
 
 async fn objects(world: &World, area: Area) -> Vec<ObjectName> {
