@@ -50,8 +50,8 @@ use format_spec::{
 };
 use node_client::api::{Api, Retry, Segments};
 use node_client::push::Smaller;
-use repo_server::index::row::{ChunkRow, Epoch, Health, Live, PackNumber, PackRow, Totals};
 use repo_server::index::{self, Batch, Engine, Index, Table};
+use repo_server::rows::{ChunkRow, Epoch, Health, Live, PackNumber, PackRow, Totals};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 

@@ -136,31 +136,16 @@ fn nothing(kind: &str, name: &str, others: &BTreeSet<&str>) -> ClientError {
 
 #[cfg(test)]
 mod tests {
-    use format_spec::snapshot::SnapshotState;
-    use format_spec::{About, SnapshotId};
+    use format_spec::SnapshotId;
 
     use super::*;
+    use crate::summary::plain;
 
     fn snapshot(at: u64, cluster: &str, nodes: &[&str]) -> SnapshotInfo {
         SnapshotInfo {
-            id: SnapshotId::new(at, [0; 10]),
             cluster: cluster.parse().unwrap(),
             nodes: nodes.iter().map(|node| node.parse().unwrap()).collect(),
-            created: String::new(),
-            state: SnapshotState::Complete,
-            files: 0,
-            bytes: 0,
-            problems: 0,
-            pushes: Vec::new(),
-            going_until: None,
-            protected: None,
-            damaged: None,
-            series: None,
-            origins: Vec::new(),
-            number: 0,
-            ahead_of_clock: false,
-            suspect: None,
-            about: About::default(),
+            ..plain(SnapshotId::new(at, [0; 10]))
         }
     }
 

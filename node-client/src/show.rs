@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::error::{ClientError, DAMAGE_HINT, chain};
 use crate::list::{Column, Listed};
 use crate::output::Output;
-use crate::push::{DryPush, LeftOutBy, Planned, PushReport, Tidied};
+use crate::push::{DryPush, LeftOutBy, Planned, ProblemReport, PushReport, Tidied};
 use crate::restore::{
     DamagedPage, DryRun, FailedFor, NotSet, PassedOver, PlannedKind, RestoreReport, Sent, VerifyReport,
 };
@@ -280,21 +280,28 @@ impl Show for PushReport {
                 HumanBytes(before.bytes)
             )?;
         }
-        if self.skipped > 0 {
-            writeln!(out, "  skipped {} (sockets, devices, pipes)", Counted(self.skipped, "special file"))?;
-        }
-        if self.problem_count > 0 {
-            writeln!(out, "  PARTIAL: {} missing or torn", Counted(self.problem_count, "file"))?;
-        }
-        for problem in &self.problems {
-            writeln!(out, "    {}: {}", problem.path, problem.reason)?;
-        }
-        Ok(())
+        lacks(out, self.skipped, (self.problem_count, "missing or torn"), &self.problems)
     }
 
     fn is_news(&self) -> bool {
         self.state == SnapshotState::Partial || self.suspect.is_some()
     }
+}
+
+/// Special files that a push skips, and the files that it lacks: how many, in which way, and the first of them.
+fn lacks(
+    out: &mut dyn Write,
+    skipped: u64,
+    (count, how): (u64, &str),
+    problems: &[ProblemReport],
+) -> io::Result<()> {
+    if skipped > 0 {
+        writeln!(out, "  skipped {} (sockets, devices, pipes)", Counted(skipped, "special file"))?;
+    }
+    if count > 0 {
+        writeln!(out, "  PARTIAL: {} {how}", Counted(count, "file"))?;
+    }
+    problems.iter().try_for_each(|problem| writeln!(out, "    {}: {}", problem.path, problem.reason))
 }
 
 /// Effects of options on a push.
@@ -348,16 +355,7 @@ impl Show for DryPush {
             writeln!(out, "  gone      {} of the last push", Counted(self.gone, "file"))?;
         }
         choices(out, &self.left_out, &self.unmatched, &self.warnings)?;
-        if self.skipped > 0 {
-            writeln!(out, "  skipped {} (sockets, devices, pipes)", Counted(self.skipped, "special file"))?;
-        }
-        if self.problem_count > 0 {
-            writeln!(out, "  PARTIAL: {} would be missing", Counted(self.problem_count, "file"))?;
-        }
-        for problem in &self.problems {
-            writeln!(out, "    {}: {}", problem.path, problem.reason)?;
-        }
-        Ok(())
+        lacks(out, self.skipped, (self.problem_count, "would be missing"), &self.problems)
     }
 
     fn is_news(&self) -> bool {

@@ -1,6 +1,8 @@
 //! How good a snapshot is, in a few words: for the lists of all programs.
 
 use format_spec::About;
+#[cfg(test)]
+use format_spec::SnapshotId;
 use format_spec::manifest::{Moment, PushStats};
 use format_spec::path::Printable;
 use format_spec::snapshot::SnapshotState;
@@ -96,6 +98,31 @@ pub fn changed(stats: &PushStats) -> u64 {
     stats.new + stats.whole + stats.appended + stats.resumed
 }
 
+/// A complete snapshot without files, for tests.
+#[cfg(test)]
+pub(crate) fn plain(id: SnapshotId) -> SnapshotInfo {
+    SnapshotInfo {
+        id,
+        cluster: "c".parse().unwrap(),
+        nodes: Vec::new(),
+        created: String::new(),
+        state: SnapshotState::Complete,
+        files: 0,
+        bytes: 0,
+        problems: 0,
+        pushes: Vec::new(),
+        going_until: None,
+        protected: None,
+        damaged: None,
+        series: None,
+        origins: Vec::new(),
+        number: 0,
+        ahead_of_clock: false,
+        suspect: None,
+        about: About::default(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use format_spec::wire::NodePush;
@@ -107,29 +134,11 @@ mod tests {
             node: "n".parse().unwrap(),
             stats: PushStats { moment: *moment, ..PushStats::default() },
         };
-        SnapshotInfo { state, problems, pushes: moments.iter().map(push).collect(), ..plain() }
-    }
-
-    fn plain() -> SnapshotInfo {
         SnapshotInfo {
-            id: "018bcfe5-6800-7000-8000-000000000001".parse().unwrap(),
-            cluster: "c".parse().unwrap(),
-            nodes: Vec::new(),
-            created: String::new(),
-            state: SnapshotState::Complete,
-            files: 0,
-            bytes: 0,
-            problems: 0,
-            pushes: Vec::new(),
-            going_until: None,
-            protected: None,
-            damaged: None,
-            series: None,
-            origins: Vec::new(),
-            number: 0,
-            ahead_of_clock: false,
-            suspect: None,
-            about: About::default(),
+            state,
+            problems,
+            pushes: moments.iter().map(push).collect(),
+            ..plain(SnapshotId::new(1, [0; 10]))
         }
     }
 

@@ -21,20 +21,20 @@ use bytes::Bytes;
 use format_spec::checkpoint::{Checkpoint, CheckpointPack, encoded_len};
 use format_spec::object::{self, ObjectKind};
 use format_spec::{CheckpointId, FORMAT_VERSION, FormatError, PackId, id};
-use futures_util::{StreamExt, stream};
-use tokio::runtime::Handle;
 
 use crate::defects;
 use crate::defects::objects::Object;
 use crate::error::ServerError;
 use crate::health::gate;
-use crate::index::row::{DoomedKey, DoomedKind, DoomedRow, PackNumber, PackRow};
 use crate::index::{Batch, KeyRange, Table};
+use crate::lease::{Kind, Upkeep};
 use crate::pack::{read_directory, unreadable};
+use crate::rows::Meta;
+use crate::rows::{DoomedKey, DoomedKind, DoomedRow, PackNumber, PackRow};
 use crate::server::Server;
 use crate::site::ObjectName;
 use crate::site::layout::checkpoint_object;
-use crate::store::Store;
+use crate::store::{Store, read_ahead, wait};
 
 /// New packs from which on a checkpoint is due.
 const DUE_PACKS: usize = 1024;
@@ -45,8 +45,10 @@ const PART_BYTES: usize = 8 << 20;
 /// Directories that are read at once.
 const IN_FLIGHT: usize = 8;
 
-const NEXT: &[u8] = b"checkpoint/next";
-const PART: &[u8] = b"checkpoint/part/";
+const KIND: Kind = Kind("checkpoint");
+
+const NEXT: &[u8] = Meta::CheckpointNext.bytes();
+const PART: &[u8] = Meta::CheckpointPart.bytes();
 
 /// When to write one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,13 +70,14 @@ pub struct Written {
     pub dropped: u32,
 }
 
-/// Writes what is to be written. Waits for its turn beside the collector and audits.
+/// Writes what is to be written. Waits while the collector or an audit runs.
 ///
 /// # Errors
 /// The site or the index failed. What was written by then is of use. [`ServerError::Refused`] while the index is
 /// older than the site: it does not know which packs there are.
 pub async fn run(server: &Arc<Server>, when: When) -> Result<Written, ServerError> {
-    let (store, _turn) = (&server.store, server.turns.upkeep.lock().await);
+    let store = &server.store;
+    let _lease = server.leases.acquire::<Upkeep>(KIND).await;
     store.blocking(|store| gate::check(store)).await?;
     store.blocking(move |store| write(store, when, PART_BYTES)).await
 }
@@ -102,9 +105,8 @@ fn write(store: &Arc<Store>, when: When, part_bytes: usize) -> Result<Written, S
             (number, id, len, defects::heed(&store, Object::Pack(number), read).await)
         }
     };
-    let mut directories = stream::iter(new).map(read).buffered(IN_FLIGHT);
     let (mut packs, mut bytes, mut last) = (Vec::new(), 0, next);
-    while let Some((number, id, len, directory)) = Handle::current().block_on(directories.next()) {
+    for (number, id, len, directory) in read_ahead(new, IN_FLIGHT, read) {
         match directory {
             Ok(directory) => {
                 bytes += encoded_len(&directory);
@@ -205,7 +207,7 @@ fn put(store: &Arc<Store>, packs: Vec<CheckpointPack>, next: PackNumber) -> Resu
     let mut intent = Batch::new();
     intent.put(Table::Doomed, doomed(name.clone()).encode(), DoomedRow::NOW.encode());
     store.commit(intent)?;
-    let put = Handle::current().block_on(store.parts.site.put_new(&name, Bytes::from(sealed)));
+    let put = wait(store.parts.site.put_new(&name, Bytes::from(sealed)));
     put.map_err(|error| store.site_error(error))?;
     let mut batch = Batch::new();
     batch.delete(Table::Doomed, doomed(name).encode());
@@ -301,8 +303,8 @@ mod tests {
             batch.delete(Table::Pack, number.key());
         }
         let totals = world.store.totals().unwrap();
-        let fewer = crate::index::row::Totals { packs: 1, ..totals };
-        batch.put(Table::Meta, crate::index::row::Totals::KEY, fewer.encode());
+        let fewer = crate::rows::Totals { packs: 1, ..totals };
+        batch.put(Table::Meta, crate::rows::Totals::KEY, fewer.encode());
         world.index().commit(batch).unwrap();
 
         let anew = run(&world.server, When::Now).await.unwrap();

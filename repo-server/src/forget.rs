@@ -19,7 +19,8 @@ use crate::defects::objects::{self, Known};
 use crate::error::{Chain, ServerError};
 use crate::health::clock::ClockState;
 use crate::health::gate;
-use crate::index::row::MarkRow;
+use crate::lease::{Kind, Retention};
+use crate::rows::MarkRow;
 use crate::server::Server;
 use crate::settings::{PolicyError, check_policy};
 use crate::snapshot::retention::{self, Candidate, Condition, Policy, Protection, Standing};
@@ -27,6 +28,8 @@ use crate::snapshot::series::{by_series, nodes, note_origins, title, title_of_fo
 use crate::snapshot::{self, reach};
 use crate::time::{later, rfc3339};
 use crate::verify;
+
+const KIND: Kind = Kind("forget");
 
 type Marks = HashMap<SnapshotId, MarkRow>;
 
@@ -41,7 +44,7 @@ type Fates = BTreeMap<SnapshotId, (Verdict, Vec<String>)>;
 /// neither a name nor a policy. Nothing changed.
 pub(crate) async fn run(server: &Arc<Server>, request: ForgetRequest) -> Result<ForgetReport, ServerError> {
     // One after the other, so that each sees what the one before has forgotten.
-    let _turn = server.turns.forgetting.lock().await;
+    let _lease = server.leases.acquire::<Retention>(KIND).await;
     // A policy decides by series, so it must know the folders of snapshots of earlier builds, too.
     note_origins(&server.store).await?;
     if request.snapshots.is_empty() {

@@ -21,6 +21,7 @@ use crate::defects::objects;
 use crate::error::ServerError;
 use crate::health::alarm::{self, AlarmCode, MAX_SUBJECT_LEN};
 use crate::index::{Batch, KeyRange, Table};
+use crate::rows::Meta;
 use crate::server::Server;
 use crate::snapshot;
 use crate::snapshot::series::{by_series, subject, title_of_folders};
@@ -40,9 +41,9 @@ const MOST_ALARMS: usize = 500;
 /// Rules that can be set.
 const MOST_RULES: usize = 10_000;
 
-const RULES: &[u8] = b"freshness/";
+const RULES: &[u8] = Meta::Freshness.bytes();
 /// Since when this server has watched that stored bytes are read back.
-const WATCHED_KEY: &[u8] = b"read_back_watched";
+const WATCHED_KEY: &[u8] = Meta::ReadBackWatched.bytes();
 
 /// How old the last good snapshot may be of a series whose good ones are of these moments, in order: one and a half
 /// times the median of the last intervals, and an hour; 26 hours at least. `None` if there are fewer than three.
@@ -368,9 +369,8 @@ fn watch_reads(server: &Server) -> Result<(), ServerError> {
 
 /// Since when it is watched that stored bytes are read back: from now on, if it was not.
 fn watched_since(server: &Server, now_ms: u64) -> Result<u64, ServerError> {
-    if let Some(value) = server.store.parts.index.get(Table::Meta, WATCHED_KEY)? {
-        let since = value.try_into().map(u64::from_le_bytes);
-        return since.map_err(|_| ServerError::Row { object: "a moment".to_owned() });
+    if let Some(since) = server.store.number(Meta::ReadBackWatched, "a moment")? {
+        return Ok(since);
     }
     let mut batch = Batch::new();
     batch.put(Table::Meta, WATCHED_KEY, now_ms.to_le_bytes());

@@ -26,6 +26,8 @@ pub(crate) enum Rule {
     SnapshotsBeforePacks,
     /// G12: nothing is taken by an index that is older than the site.
     SiteIsWitness,
+    /// X9: a batch of the ledger is applied only if the rows that it read are as they were read.
+    RowsAreAsRead,
     /// S1: a commit whose snapshot object is on the site is completed.
     CutCommitsAreFinished,
 }

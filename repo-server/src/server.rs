@@ -1,4 +1,4 @@
-//! State of a running server in memory beside its store: sessions, open packs, names in flight, turns.
+//! State of a running server in memory beside its store: sessions, open packs, names in flight, leases.
 //!
 //! A crash at any moment loses all of it, and the next [`Server`] finds each snapshot whole or not at all (S1 to S4).
 
@@ -9,12 +9,13 @@ use format_spec::descriptor::Descriptor;
 use format_spec::key::MasterKey;
 use format_spec::snapshot::Snapshot;
 use format_spec::{ClusterName, RepositoryId};
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::Semaphore;
 
 use crate::catalog::{InFlight, PackSums};
 use crate::error::ServerError;
 use crate::health::clock::ClockWatch;
 use crate::index::{KeyRange, Table};
+use crate::lease::Leases;
 use crate::pack::{OpenDomain, OpenDomains};
 use crate::session::Sessions;
 use crate::settings::Choices;
@@ -33,7 +34,8 @@ pub struct Server {
     pub(crate) in_flight: InFlight,
     pub(crate) clock_watch: ClockWatch,
     pub(crate) memory: Memory,
-    pub(crate) turns: Turns,
+    /// Work that only one task may do at a time.
+    pub(crate) leases: Leases,
     /// True once the commits that the last process left were compared with the site and completed.
     pub(crate) is_settled: AtomicBool,
     pub(crate) pack_sums: PackSums,
@@ -52,15 +54,6 @@ pub(crate) struct Memory {
     pub(crate) answers: Budget,
     /// Manifests that may be decoded at once.
     pub(crate) decoding: Semaphore,
-}
-
-/// Locks of work that only one task may do at a time.
-#[derive(Default)]
-pub(crate) struct Turns {
-    /// Held by a run of the collector, of an audit or of a repair.
-    pub(crate) upkeep: Mutex<()>,
-    /// Held while it is decided what to forget, until that is done.
-    pub(crate) forgetting: Mutex<()>,
 }
 
 /// Counters of a process, for monitoring.
@@ -103,7 +96,7 @@ impl Server {
                 answers: Budget::new(memory_bytes / 2),
                 decoding: Semaphore::new(DECODING),
             },
-            turns: Turns::default(),
+            leases: Leases::new(Arc::clone(&store.parts.clock)),
             is_settled: AtomicBool::new(false),
             pack_sums: PackSums::default(),
             done: Arc::default(),

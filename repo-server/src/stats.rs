@@ -13,9 +13,9 @@ use format_spec::{ChunkId, ClusterName, NodeName, SnapshotId};
 
 use crate::catalog::ledger::Counts;
 use crate::error::{Chain, ServerError};
-use crate::index::row::{ChunkRow, PackRow};
 use crate::index::{KeyRange, Table};
 use crate::pack;
+use crate::rows::{ChunkRow, PackRow};
 use crate::snapshot::{self, reach};
 use crate::store::Store;
 use crate::time::rfc3339;

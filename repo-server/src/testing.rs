@@ -19,11 +19,12 @@ use format_spec::{
 use crate::clock::Clock;
 use crate::error::ServerError;
 use crate::gc;
-use crate::index::row::DoomedRow;
 use crate::index::{Batch, Index, IndexError, KeyRange, MemoryIndex, Rows, Table};
 use crate::pack;
+use crate::rows::DoomedRow;
+use crate::rows::SessionRow;
 use crate::server::Server;
-use crate::session::{self, Pusher, SessionRow, TTL};
+use crate::session::{self, Pusher, TTL};
 use crate::settings::Upkeep;
 use crate::site::{Site, StoreSite};
 use crate::snapshot;
@@ -211,10 +212,11 @@ impl World {
 
     /// The process dies, and another one starts over what it left.
     pub(crate) fn crash(&mut self) {
-        self.become_new(self.index.clone());
+        self.crash_as(self.index.clone());
     }
 
-    fn become_new(&mut self, index: impl Index + 'static) {
+    /// The process dies, and another one starts over this index.
+    pub(crate) fn crash_as(&mut self, index: impl Index + 'static) {
         self.server = start(index, &self.site, &self.clock, &self.upkeep);
         self.store = Arc::clone(&self.server.store);
     }
@@ -234,7 +236,7 @@ impl World {
     /// The process dies, and another one starts whose reads of the index are overheard.
     pub(crate) fn crash_and_overhear(&mut self, hears: Hears) {
         let index = Overheard { inner: self.index.clone(), hears };
-        self.become_new(index);
+        self.crash_as(index);
     }
 
     pub(crate) fn wait<T>(&self, work: impl Future<Output = T>) -> T {

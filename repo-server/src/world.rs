@@ -13,9 +13,9 @@ use format_spec::{
 };
 use tempfile::TempDir;
 
-use crate::index::row::{ChunkRow, PackNumber, PackRow};
 use crate::index::{Batch, Index, KeyRange, Table};
 use crate::pack;
+use crate::rows::{ChunkRow, PackNumber, PackRow};
 use crate::server::Server;
 use crate::session::{self, Pusher};
 use crate::settings::Choices;

@@ -3,8 +3,8 @@
 use std::num::NonZeroUsize;
 use std::path::Path;
 
-use repo_server::index::row::ChunkRow;
 use repo_server::index::{Batch, Engine, KeyRange, Table, open_existing};
+use repo_server::rows::ChunkRow;
 use serde_json::Value;
 use tests::client::{number, text};
 use tests::compare::assert_same;

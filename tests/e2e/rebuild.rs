@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use format_spec::PackId;
 use repo_server::checkpoint::{self, When};
-use repo_server::index::row::{ChunkRow, Epoch, PackNumber, PackRow};
 use repo_server::index::{Engine, Index, KeyRange, Table, open_existing};
+use repo_server::rows::{ChunkRow, Epoch, PackNumber, PackRow};
 use repo_server::start::open_or_create;
 use serde_json::Value;
 use tests::client::{Client, Done, number, run_to_end, text};

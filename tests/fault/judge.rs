@@ -15,8 +15,8 @@ use format_spec::wire::VerifyLevel;
 use format_spec::{ChunkId, SnapshotId};
 use node_client::api::Asked;
 use node_client::error::ClientError;
-use repo_server::index::row::{ChunkRow, PackNumber, PackRow};
 use repo_server::index::{Engine, Index, KeyRange, Table, open_existing};
+use repo_server::rows::{ChunkRow, PackNumber, PackRow};
 use repo_server::site::ObjectName;
 use tests::world::objects;
 

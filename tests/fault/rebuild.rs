@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use format_spec::PackId;
 use repo_server::config::Config;
-use repo_server::index::row::{ChunkRow, Epoch, PackNumber, PackRow};
 use repo_server::index::{Engine, Index, KeyRange, Table, open_existing};
 use repo_server::rebuild::{self, Plan, RebuildError, RebuildReport};
+use repo_server::rows::{ChunkRow, Epoch, PackNumber, PackRow};
 use repo_server::site::StoreSite;
 use repo_server::start::{CreateError, open_or_create};
 use repo_server::store::OnHalt;

@@ -28,14 +28,14 @@ pub enum FaultKind {
     /// A field of it breaks a rule by itself.
     #[error("breaks a rule of entries: {0}")]
     Fields(FormatError),
-    /// It is not a folder, and a root lies in it.
-    #[error("is not a folder, and a root lies in it")]
+    /// It is not a folder, but a root is inside it.
+    #[error("is not a folder, but a root is inside it")]
     HoldsRoot,
     /// It lies in no root.
-    #[error("lies in no root")]
+    #[error("is inside no root")]
     OutsideRoots,
     /// There is no folder that it lies in, or something that is no folder.
-    #[error("lies in something that is not a folder of this manifest")]
+    #[error("has a parent that is not a folder of this manifest")]
     NoFolder,
     /// It is a file of a link group that has a first name already.
     #[error("is the first name of a link group that has one already")]

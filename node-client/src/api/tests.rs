@@ -181,5 +181,5 @@ async fn a_server_that_never_answers_is_given_up_on() {
     assert_eq!(error.class(), ErrorClass::Unavailable);
     let ClientError::Unreachable { server, source, .. } = &error else { panic!("{error}") };
     assert_eq!(*server, address);
-    assert!(source.to_string().contains("the server sent nothing for 300 s"), "{source}");
+    assert_eq!(source.to_string(), "the server sent nothing for 300 s");
 }

@@ -14,9 +14,9 @@ use crate::error::ClientError;
 use crate::output::{Naming, Output, ProgressArguments};
 use crate::priority::{DiskClass, Nice, Priority};
 use crate::push::{
-    Alike, Caches, ClassRule, ClassSet, DEFAULT_REHASH, FreezeMode, FreezeOptions, Mounts, PathList,
-    PushOptions, Rehash, SelectOptions, Separator, Smaller, Stream, StreamName, StreamSource, Strict,
-    Unfrozen,
+    Alike, Caches, ClassRule, ClassSet, DEFAULT_REHASH, Effort, FreezeMode, FreezeOptions, Mounts, PathList,
+    PushOptions, Recognition, Rehash, SelectOptions, Separator, Smaller, Stream, StreamName, StreamSource,
+    Strict, Terms, Unfrozen,
 };
 use crate::rate::Rate;
 use crate::size::Size;
@@ -334,26 +334,23 @@ impl PushArguments {
         Ok(PushOptions {
             select: self.select(),
             mounts: if self.mounts.one_file_system { Mounts::Skip } else { Mounts::Enter },
-            level: self.effort.level.map_or(defaults.level, |Level(level)| level),
-            jobs: self.effort.jobs.unwrap_or(defaults.jobs),
+            effort: Effort {
+                level: self.effort.level.map_or(defaults.effort.level, |Level(level)| level),
+                jobs: self.effort.jobs.unwrap_or(defaults.effort.jobs),
+                max_rate: self.terms.max_rate,
+            },
             freeze: FreezeOptions {
                 mode: self.keeping.freeze.unwrap_or(Freezing::Auto).into(),
                 folder: self.keeping.freeze_dir.clone(),
                 unfrozen: if self.keeping.require_freeze { Unfrozen::Refused } else { Unfrozen::Reported },
             },
-            alike: match (self.keeping.ignore_device, self.keeping.ignore_inode) {
-                (_, true) => Alike::IgnoreInode,
-                (true, false) => Alike::IgnoreDevice,
-                (false, false) => Alike::Exact,
-            },
             strict: if self.keeping.strict { Strict::Yes } else { Strict::No },
-            classes: self.keeping.class.clone(),
-            class_sets: self.keeping.class_set.clone(),
-            rehash: self.rehash(),
-            max_rate: self.terms.max_rate,
-            series: self.terms.series.clone(),
-            about: About { labels: self.labels()?, note: self.terms.note.clone() },
-            smaller: if self.accept_smaller { Smaller::Meant } else { Smaller::Suspect },
+            recognition: self.recognition(),
+            terms: Terms {
+                series: self.terms.series.clone(),
+                about: About { labels: self.labels()?, note: self.terms.note.clone() },
+                smaller: if self.accept_smaller { Smaller::Meant } else { Smaller::Suspect },
+            },
             state: state.flatten(),
             warnings,
             ..defaults
@@ -453,6 +450,19 @@ impl PushArguments {
             &mut self.terms,
             &mut self.background,
         ]
+    }
+
+    fn recognition(&self) -> Recognition {
+        Recognition {
+            alike: match (self.keeping.ignore_device, self.keeping.ignore_inode) {
+                (_, true) => Alike::IgnoreInode,
+                (true, false) => Alike::IgnoreDevice,
+                (false, false) => Alike::Exact,
+            },
+            classes: self.keeping.class.clone(),
+            class_sets: self.keeping.class_set.clone(),
+            rehash: self.rehash(),
+        }
     }
 
     fn rehash(&self) -> Rehash {

@@ -2,7 +2,7 @@
 
 use super::class::Classes;
 use super::freeze;
-use super::options::PushOptions;
+use super::options::{Origin, PushOptions};
 use super::select::roots::{self, Root, paths_of};
 use super::select::{SelectOptions, Selection, check_covered};
 use crate::error::ClientError;
@@ -25,10 +25,10 @@ impl Chosen {
     pub(crate) fn new(options: &PushOptions) -> Result<Self, ClientError> {
         let roots = roots::check(&options.roots)?;
         freeze::check_folder(&options.freeze, &roots)?;
-        let selection = Selection::new(&options.select, &options.class_sets, &roots)?;
+        let selection = Selection::new(&options.select, &options.recognition.class_sets, &roots)?;
         check_covered(&roots, &selection, options.mounts)?;
-        let classes = Classes::new(&options.classes, &options.class_sets)?;
-        Ok(Self { roots, selection, classes, own_rules: options.classes.len() })
+        let classes = Classes::new(&options.recognition.classes, &options.recognition.class_sets)?;
+        Ok(Self { roots, selection, classes, own_rules: options.recognition.classes.len() })
     }
 
     /// No folder and no file: a stream has none.
@@ -42,7 +42,7 @@ impl Chosen {
 
     /// Where the options keep the state of these roots; `None` if a push is to remember nothing.
     pub(crate) fn place(&self, options: &PushOptions) -> Option<Place> {
-        let PushOptions { state, cluster, node, .. } = options;
+        let PushOptions { state, origin: Origin { cluster, node, .. }, .. } = options;
         state.as_ref().map(|base| Place::new(base, cluster, node, &paths_of(&self.roots)))
     }
 

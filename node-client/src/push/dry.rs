@@ -133,7 +133,7 @@ pub fn dry_run(
 fn recall(place: Option<&Place>, options: &PushOptions) -> Memory {
     let last = place.and_then(|place| Some((place, place.newest()?)));
     let Some((place, last)) = last else { return Memory::default() };
-    let likeness = Likeness::new(options.alike, last.devices(), &place.devices());
+    let likeness = Likeness::new(options.recognition.alike, last.devices(), &place.devices());
     Memory::new(Known::open_unchecked(last).ok(), None, likeness)
 }
 
@@ -158,8 +158,8 @@ impl<'a> Planner<'a> {
     ) -> Self {
         let plan = DryPush {
             dry_run: true,
-            cluster: options.cluster.clone(),
-            node: options.node.clone(),
+            cluster: options.origin.cluster.clone(),
+            node: options.origin.node.clone(),
             state: SnapshotState::Complete,
             is_remembered: memory.last.is_some(),
             files: 0,

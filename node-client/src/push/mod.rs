@@ -35,7 +35,6 @@ mod stream;
 mod verdict;
 mod xattr;
 
-use std::collections::HashSet;
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -44,14 +43,16 @@ use format_spec::key::BlobKind;
 use format_spec::manifest::{Manifest, PageRef, RootsAre};
 use format_spec::page::PageBuilder;
 use format_spec::wire::Committed;
-use format_spec::{ChunkId, EntryPath, FORMAT_VERSION, Timestamp};
+use format_spec::{EntryPath, FORMAT_VERSION};
 use tokio::runtime::Handle;
 
 pub use class::sets::ClassSet;
 pub use class::{Class, ClassRule, ParseClassError};
 pub use dry::{DryPush, Planned, dry_run};
 pub use freeze::{FreezeMode, FreezeOptions, Frozen, Kept, Tidied, Unfrozen, tidy};
-pub use options::{DEFAULT_LEVEL, DEFAULT_REHASH, Hooks, PushOptions, Strict};
+pub use options::{
+    DEFAULT_LEVEL, DEFAULT_REHASH, Effort, Hooks, Origin, PushOptions, Recognition, Strict, Terms,
+};
 pub use report::{ProblemReport, PushReport};
 pub use select::left_out::LeftOutBy;
 pub use select::listed::{PathList, Separator};
@@ -70,18 +71,18 @@ use crate::progress::Phase;
 use crate::state::{Memory, Place, Spool};
 use chosen::Chosen;
 use find::links::Links;
-use find::lister::Lister;
+use find::lister::{Lister, Listing};
 use find::opener::Opener;
 use find::{list, moment, walk};
 use freeze::Freeze;
 use options::Remember;
 use report::Tally;
-use scan::{Pages, Scan, Scanned};
+use scan::{Pages, Past, Scan, Scanned};
 use select::roots::{Root, paths_of};
 use send::Uplink;
 use send::session::{self, Session};
 use stop::{Failure, Stop, Stopped, spool_error};
-use verdict::doubt::{Doubts, Purse};
+use verdict::doubt::Purse;
 use verdict::draw::Draw;
 
 /// How often a push is run from the start when the server lost its session or unsealed chunks.
@@ -189,7 +190,7 @@ impl<'a> Push<'a> {
 
     /// Tells the second names of this push from those of pushes of other folders.
     fn key(&self) -> String {
-        let PushOptions { cluster, node, .. } = self.options;
+        let Origin { cluster, node, .. } = &self.options.origin;
         let (here, roots) = (PathBuf::new(), paths_of(&self.chosen.roots));
         self.place.as_ref().map_or_else(|| Place::new(&here, cluster, node, &roots).key(), Place::key)
     }
@@ -216,7 +217,7 @@ impl<'a> Push<'a> {
         let spool = Spool::create(self.place.as_ref(), domain.clone(), repository, id, number);
         let spool = stop.pass(spool.map_err(spool_error))?;
         let mut pages = Pages { builder: PageBuilder::new(domain.clone()), spool };
-        let found = Found { list, purse, memory, missing, frozen_at, coming };
+        let found = Found { list, past: Past { memory, purse, missing, frozen_at }, coming };
         let sent = self.send(&uplink, &session, freeze, found, &mut pages);
         // After a failure as after a commit: what the files are without their second names is remembered.
         let released = pages.spool.release(|identity| freeze.release(identity));
@@ -241,8 +242,8 @@ impl<'a> Push<'a> {
             stop,
             tally,
             progress: self.hooks.progress,
-            level: self.options.level,
-            jobs: self.options.jobs,
+            level: self.options.effort.level,
+            jobs: self.options.effort.jobs,
             max_chunk: session.chunker.params().max_chunk(),
             pace: &self.pace,
             clock: self.hooks.clock,
@@ -265,7 +266,7 @@ impl<'a> Push<'a> {
             freeze,
             classes: &self.chosen.classes,
             memory,
-            list: list::Writer::new(files),
+            made: Listing::new(list::Writer::new(files)),
             stop,
             progress: self.hooks.progress,
             tally,
@@ -273,14 +274,11 @@ impl<'a> Push<'a> {
             strict: self.options.strict,
             data_folders: &data_folders,
             roots: &self.chosen.roots,
-            doubts: Doubts::default(),
-            late: Vec::new(),
-            frozen: None,
-            linked: HashSet::new(),
         };
         walk::walk(&self.chosen.roots, &self.chosen.selection, self.options.mounts, &mut lister)?;
         lister.finish()?;
-        let Lister { memory, list, frozen, doubts, .. } = lister;
+        let Lister { memory, made, .. } = lister;
+        let Listing { list, frozen, doubts, .. } = made;
         let (first, last) = frozen.unwrap_or_default();
         tally.frozen_in(last.saturating_sub(first));
         stop.pass(memory.rewind())?;
@@ -303,7 +301,8 @@ impl<'a> Push<'a> {
         let is_frozen = self.options.freeze.mode == FreezeMode::Off;
         let live = self.chosen.roots.iter().filter(|_| !is_frozen).filter_map(|root| {
             let set = class::database::looks_live(&root.place)?;
-            (!self.options.class_sets.contains(&set)).then(|| class::database::warning(&root.place, set))
+            (!self.options.recognition.class_sets.contains(&set))
+                .then(|| class::database::warning(&root.place, set))
         });
         let is_empty = |root: &&Root| root.place.read_dir().is_ok_and(|mut names| names.next().is_none());
         let emptied =
@@ -357,7 +356,7 @@ impl<'a> Push<'a> {
             ..self.manifest(pages.spool.pages(), totals, problems)
         }
         .with_short_texts();
-        let answer = self.api.commit(session.id, &manifest, self.options.smaller);
+        let answer = self.api.commit(session.id, &manifest, self.options.terms.smaller);
         let committed = uplink.stop.wait_for(self.runtime, answer)?;
         Ok((committed, manifest))
     }
@@ -371,25 +370,21 @@ impl<'a> Push<'a> {
         pages: &mut Pages,
     ) -> Result<Scanned, Stopped> {
         let (stop, domain) = (uplink.stop, &session.domain);
-        let Found { mut list, purse, memory, missing, frozen_at, coming } = found;
+        let Found { mut list, past, coming } = found;
         uplink.upload(BlobKind::Chunk, coming, |feeder| {
             let mut scan = Scan {
                 reader: uplink.reader(session, feeder),
                 pages,
                 stop,
-                memory,
-                purse,
-                missing,
+                past,
                 opener: Opener::new(&self.chosen.roots, freeze),
-                frozen_at,
                 strict: self.options.strict,
                 classes: &self.chosen.classes,
-                draw: Draw::new(self.options.rehash, session.number, session.seed()),
+                draw: Draw::new(self.options.recognition.rehash, session.number, session.seed()),
                 links: Links::new(domain.clone()),
                 domain: domain.clone(),
                 clock: self.hooks.clock,
-                totals: Default::default(),
-                problems: Vec::new(),
+                scanned: Scanned::default(),
             };
             while let Some(step) = stop.pass(list.next_step().map_err(spool_error))? {
                 scan.step(step)?;
@@ -406,8 +401,8 @@ impl<'a> Push<'a> {
     ) -> Manifest {
         Manifest {
             version: FORMAT_VERSION,
-            cluster: self.options.cluster.clone(),
-            node: self.options.node.clone(),
+            cluster: self.options.origin.cluster.clone(),
+            node: self.options.origin.node.clone(),
             roots: self
                 .stream
                 .as_ref()
@@ -416,27 +411,23 @@ impl<'a> Push<'a> {
             totals,
             problems,
             tool: concat!("astacus-client ", env!("CARGO_PKG_VERSION")).to_owned(),
-            host: self.options.host.clone(),
+            host: self.options.origin.host.clone(),
             push: None,
-            series: self.options.series.clone(),
-            about: self.options.about.clone().if_any(),
+            series: self.options.terms.series.clone(),
+            about: self.options.terms.about.clone().if_any(),
             roots_are: self.stream.as_ref().map(|_| RootsAre::Stream),
         }
     }
 }
 
 fn pace(options: &PushOptions) -> Pace {
-    options.max_rate.map_or_else(Pace::unlimited, |rate| Pace::at_most(rate.bytes_per_second()))
+    options.effort.max_rate.map_or_else(Pace::unlimited, |rate| Pace::at_most(rate.bytes_per_second()))
 }
 
 /// Entries to push, and their saved state.
 struct Found {
     list: list::Reader,
-    purse: Purse,
-    memory: Memory,
-    /// Chunks that are remembered and that the server does not have.
-    missing: HashSet<ChunkId>,
-    frozen_at: Timestamp,
+    past: Past,
     /// Handling of chunks that other nodes are sending.
     coming: Coming,
 }

@@ -28,43 +28,71 @@ pub const DEFAULT_REHASH: Rehash = Rehash::Every(std::num::NonZeroU32::new(30).e
 /// Options of a push.
 #[derive(Debug, Clone)]
 pub struct PushOptions {
-    /// Cluster of the node.
-    pub cluster: ClusterName,
-    /// The node.
-    pub node: NodeName,
-    /// Name of this machine, for the record.
-    pub host: String,
+    /// Node that pushes.
+    pub origin: Origin,
     /// Folders and files to push.
     pub roots: Vec<PathBuf>,
     /// Selection of names below the roots.
     pub select: SelectOptions,
     /// Handling of mount points.
     pub mounts: Mounts,
+    /// Processors and network that the push may use.
+    pub effort: Effort,
+    /// How files are kept as they are until they were read.
+    pub freeze: FreezeOptions,
+    /// Handling of files that changed after the freeze.
+    pub strict: Strict,
+    /// How files of the last push are recognized.
+    pub recognition: Recognition,
+    /// Folder for what is remembered from push to push; without it every file is read.
+    pub state: Option<PathBuf>,
+    /// Warnings of the caller: logged at the start, and added to the report.
+    pub warnings: Vec<String>,
+    /// Terms of the snapshot.
+    pub terms: Terms,
+}
+
+/// Node that pushes.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    /// Cluster of the node.
+    pub cluster: ClusterName,
+    /// The node.
+    pub node: NodeName,
+    /// Name of this machine, for the record.
+    pub host: String,
+}
+
+/// Processors and network that a push may use.
+#[derive(Debug, Clone)]
+pub struct Effort {
     /// zstd level.
     pub level: i32,
     /// Threads that compress.
     pub jobs: NonZeroUsize,
-    /// How files are kept as they are until they were read.
-    pub freeze: FreezeOptions,
+    /// Most bytes per second that are sent; without it, as many as the network takes.
+    pub max_rate: Option<Rate>,
+}
+
+/// How a push recognizes files of the last push.
+#[derive(Debug, Clone)]
+pub struct Recognition {
     /// Parts of an identity that may differ for a file to be recognized.
     pub alike: Alike,
-    /// Handling of files that changed after the freeze.
-    pub strict: Strict,
     /// Classes of files; the first rule that matches counts.
     pub classes: Vec<ClassRule>,
     /// Classes of the files of known databases, behind those rules.
     pub class_sets: Vec<ClassSet>,
     /// Share of unchanged content that is hashed again.
     pub rehash: Rehash,
-    /// Most bytes per second that are sent; without it, as many as the network takes.
-    pub max_rate: Option<Rate>,
-    /// Folder for what is remembered from push to push; without it every file is read.
-    pub state: Option<PathBuf>,
-    /// Warnings of the caller: logged at the start, and added to the report.
-    pub warnings: Vec<String>,
+}
+
+/// Terms of a snapshot.
+#[derive(Debug, Clone, Default)]
+pub struct Terms {
     /// Name of the series; without it, the folders identify the series.
     pub series: Option<SeriesName>,
-    /// Labels and note of the snapshot.
+    /// Labels and note.
     pub about: About,
     /// Permission for the snapshot to be much smaller than the one before.
     pub smaller: Smaller,
@@ -73,27 +101,24 @@ pub struct PushOptions {
 impl PushOptions {
     /// `roots` of `node`, with the defaults of the command line and nothing remembered.
     pub fn new(cluster: ClusterName, node: NodeName, host: String, roots: Vec<PathBuf>) -> Self {
+        let jobs = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN).min(MOST_JOBS);
         Self {
-            cluster,
-            node,
-            host,
+            origin: Origin { cluster, node, host },
             roots,
             select: SelectOptions::default(),
             mounts: Mounts::Enter,
-            level: DEFAULT_LEVEL,
-            jobs: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN).min(MOST_JOBS),
+            effort: Effort { level: DEFAULT_LEVEL, jobs, max_rate: None },
             freeze: FreezeOptions::default(),
-            alike: Alike::default(),
             strict: Strict::default(),
-            classes: Vec::new(),
-            class_sets: Vec::new(),
-            rehash: DEFAULT_REHASH,
-            max_rate: None,
+            recognition: Recognition {
+                alike: Alike::default(),
+                classes: Vec::new(),
+                class_sets: Vec::new(),
+                rehash: DEFAULT_REHASH,
+            },
             state: None,
             warnings: Vec::new(),
-            series: None,
-            about: About::default(),
-            smaller: Smaller::default(),
+            terms: Terms::default(),
         }
     }
 }

@@ -111,12 +111,28 @@ impl Gather {
 
     fn write(&self, file: &OwnedFd, start: usize, end: usize) -> io::Result<()> {
         let bytes = self.memory.get(self.base + start..self.base + end).unwrap_or_default();
-        super::write::write_all(file, bytes, self.offset + wide(start))
+        write_all(file, bytes, self.offset + wide(start))
     }
 }
 
 fn wide(len: usize) -> u64 {
     u64::try_from(len).expect("a length fits in 64 bits")
+}
+
+/// Writes all of `bytes` at `offset`.
+pub(super) fn write_all(file: &OwnedFd, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match rustix::io::pwrite(file, bytes, offset) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => {
+                bytes = bytes.get(written..).unwrap_or_default();
+                offset += u64::try_from(written).expect("a length fits in 64 bits");
+            }
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Sender, bounded};
 use format_spec::{ChunkId, Entry, EntryPath};
 
 use super::batch::Batcher;
@@ -13,20 +13,17 @@ use super::compare::{Compare, Old};
 use super::failed::{Obstacle, Why};
 use super::folder::{Choice, FolderCache, FolderJob};
 use super::layout::TargetPath;
+use super::mixed::Mixed;
 use super::plan::{Lost, Step};
-use super::report::Mixed;
-use super::work::{FileBatch, LinkJob, Task, Work};
+use super::work::{FileBatch, Later, LinkJob, Task, Work};
 use super::write::FileJob;
 use crate::error::ClientError;
 
-/// Work that has to wait for files.
-#[derive(Default)]
-pub(super) struct Later {
-    pub(super) links: Vec<LinkJob>,
-    /// Folders with a first name of a link group, for links are made from there, and those that were never left,
-    /// the innermost first.
-    pub(super) folders: Vec<Arc<FolderJob>>,
-}
+/// Threads that fetch, check and write: while one waits for the server another computes, and a
+/// third is in the kernel.
+const WORKERS: usize = 4;
+/// Tasks that wait for a worker.
+const QUEUE: usize = 4;
 
 /// A folder of the manifest.
 #[derive(Clone)]
@@ -62,6 +59,43 @@ pub(super) struct Executor<'w, 'a> {
     owed: HashMap<TargetPath, Spot>,
     skipped: Vec<EntryPath>,
     mixed: Mixed,
+}
+
+impl<'a> Work<'a> {
+    /// Runs what `plan` hands to the executor, and then all that had to wait for files. What fails for one name
+    /// only is in `failures`.
+    ///
+    /// # Errors
+    /// The first failure of any thread that ends all. Whole files are kept, with the attributes of the
+    /// folders around them; no temporary name is left then.
+    pub(super) fn run(
+        &self,
+        top: FolderJob,
+        plan: impl FnOnce(&mut Executor<'_, 'a>) -> Result<(), ClientError>,
+    ) -> Result<(), ClientError> {
+        let top = Arc::new(top);
+        let later = std::thread::scope(|scope| {
+            let (sender, receiver) = bounded(QUEUE);
+            for _ in 0..WORKERS {
+                let receiver = receiver.clone();
+                scope.spawn(move || self.worker(&receiver));
+            }
+            // Only workers hold it from here on: when they have ended, sending fails.
+            drop(receiver);
+            let mut executor = Executor::new(self, Arc::clone(&top), sender);
+            let planned = plan(&mut executor).and_then(|()| executor.flush());
+            if let Err(error) = planned {
+                self.fail(error);
+            }
+            executor.into_later()
+        });
+        let finished = self.finish(later).and_then(|()| self.writer.release(top));
+        if let Err(error) = finished {
+            self.fail(error);
+        }
+        self.report();
+        self.take_failure().map_or(Ok(()), Err)
+    }
 }
 
 impl<'w, 'a> Executor<'w, 'a> {

@@ -26,6 +26,7 @@ mod filter;
 mod folder;
 mod lack;
 mod layout;
+mod mixed;
 mod output;
 mod pages;
 mod plan;

@@ -12,7 +12,8 @@ use super::attributes::{NotSet, Note};
 use super::delete::{NotRemoved, Removed};
 use super::failed::{DamagedPage, Failed, Found};
 use super::filter::Filter;
-use super::plan::{Mixture, Step};
+use super::mixed::{Mixed, Names};
+use super::plan::Step;
 use super::select::PassedOver;
 use super::work::Work;
 use super::{Prepared, RestoreOptions, Unset};
@@ -25,46 +26,6 @@ pub struct Skipped {
     pub path: String,
     /// Why.
     pub reason: String,
-}
-
-/// How many names of files that are not settled states a report gives; it counts all.
-const MAX_NAMED: usize = 1000;
-
-/// The names whose content was written to while it was read.
-#[derive(Default)]
-pub(super) struct Mixed {
-    fuzzy: Names,
-    torn: Names,
-}
-
-impl Mixed {
-    /// One more.
-    pub(super) fn add(&mut self, path: EntryPath, mixture: Mixture) {
-        match mixture {
-            Mixture::Fuzzy => self.fuzzy.add(path),
-            Mixture::Torn => self.torn.add(path),
-        }
-    }
-}
-
-/// The first of many names.
-#[derive(Default)]
-struct Names {
-    first: BTreeSet<EntryPath>,
-    count: u64,
-}
-
-impl Names {
-    fn add(&mut self, path: EntryPath) {
-        self.count += 1;
-        if self.first.len() < MAX_NAMED {
-            self.first.insert(path);
-        }
-    }
-
-    fn text(&self) -> Vec<String> {
-        self.first.iter().map(EntryPath::to_string).collect()
-    }
 }
 
 /// The names with problems in the manifest that exist in the snapshot all the same.

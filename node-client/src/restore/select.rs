@@ -181,32 +181,16 @@ fn choose(nodes: BTreeSet<&NodeName>, choice: &NodeChoice, who: &str) -> Result<
 
 #[cfg(test)]
 mod tests {
-    use format_spec::About;
 
     use super::*;
+    use crate::summary::plain;
     use crate::twin::with_old;
     use format_spec::snapshot::Shrunk;
 
     fn snapshot(at: u64, nodes: &[&str]) -> SnapshotInfo {
         SnapshotInfo {
-            id: SnapshotId::new(at, [0; 10]),
-            cluster: "c".parse().unwrap(),
             nodes: nodes.iter().map(|node| node.parse().unwrap()).collect(),
-            created: String::new(),
-            state: SnapshotState::Complete,
-            files: 0,
-            bytes: 0,
-            problems: 0,
-            pushes: Vec::new(),
-            going_until: None,
-            protected: None,
-            damaged: None,
-            series: None,
-            origins: Vec::new(),
-            number: 0,
-            ahead_of_clock: false,
-            suspect: None,
-            about: About::default(),
+            ..plain(SnapshotId::new(at, [0; 10]))
         }
     }
 

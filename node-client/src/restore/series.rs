@@ -134,10 +134,10 @@ fn names<'a>(series: impl Iterator<Item = &'a Vec<&'a SnapshotInfo>>) -> String 
 
 #[cfg(test)]
 mod tests {
-    use format_spec::snapshot::SnapshotState;
-    use format_spec::{About, SnapshotId};
+    use format_spec::SnapshotId;
 
     use super::*;
+    use crate::summary::plain;
 
     fn node() -> NodeName {
         "n".parse().unwrap()
@@ -149,24 +149,12 @@ mod tests {
         let origin =
             NodeOrigin { node: node(), series: name.map(|name| name.parse().unwrap()), roots, folders };
         SnapshotInfo {
-            id: SnapshotId::new(at, [0; 10]),
-            cluster: "c".parse().unwrap(),
             nodes: vec![node()],
             created: format!("at {at}"),
-            state: SnapshotState::Complete,
-            files: 0,
-            bytes: 0,
-            problems: 0,
-            pushes: Vec::new(),
-            going_until: None,
-            protected: None,
-            damaged: None,
             series: Some(SeriesId::from_bytes([series; 32])),
             origins: vec![origin],
             number: at,
-            ahead_of_clock: false,
-            suspect: None,
-            about: About::default(),
+            ..plain(SnapshotId::new(at, [0; 10]))
         }
     }
 

@@ -831,7 +831,7 @@ fn a_check_names_entries_that_break_a_rule() {
     let expected = [
         found("r/a", page, "has other extents than its digest says"),
         found("r/b", None, "its first name cannot be restored"),
-        found("r/c/x", page, "lies in something that is not a folder of this manifest"),
+        found("r/c/x", page, "has a parent that is not a folder of this manifest"),
     ];
     assert_eq!((report.problems.as_slice(), report.problem_count, report.files), (&expected[..], 3, 2));
 }

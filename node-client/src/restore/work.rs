@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::Receiver;
 use format_spec::key::DomainKey;
 use format_spec::wire::Frame;
 use format_spec::{Entry, EntryPath};
@@ -13,7 +13,6 @@ use format_spec::{Entry, EntryPath};
 use super::batch::{Batch, Batcher, Piece};
 use super::compare::Compare;
 use super::direct::Gather;
-use super::executor::{Executor, Later};
 use super::failed::{Failures, Obstacle, Why};
 use super::fetch::{Fetcher, Opener, Plaintexts};
 use super::folder::{FolderCache, FolderJob, Inode};
@@ -22,12 +21,6 @@ use super::write::{Ended, FileJob, Finished, Writer};
 use super::{OnProgress, Progress};
 use crate::api::Asked;
 use crate::error::{ClientError, chain};
-
-/// Threads that fetch, check and write: while one waits for the server another computes, and a
-/// third is in the kernel.
-const WORKERS: usize = 4;
-/// Tasks that wait for a worker.
-const QUEUE: usize = 4;
 
 pub(super) type FileBatch = Batch<Arc<FileJob>>;
 
@@ -102,42 +95,9 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Runs what `plan` hands to the executor, and then all that had to wait for files. What fails for one name
-    /// only is in `failures`.
-    ///
-    /// # Errors
-    /// The first failure of any thread that ends all. Whole files are kept, with the attributes of the
-    /// folders around them; no temporary name is left then.
-    pub(super) fn run(
-        &self,
-        top: FolderJob,
-        plan: impl FnOnce(&mut Executor<'_, 'a>) -> Result<(), ClientError>,
-    ) -> Result<(), ClientError> {
-        let top = Arc::new(top);
-        let later = std::thread::scope(|scope| {
-            let (sender, receiver) = bounded(QUEUE);
-            for _ in 0..WORKERS {
-                let receiver = receiver.clone();
-                scope.spawn(move || self.worker(&receiver));
-            }
-            // Only workers hold it from here on: when they have ended, sending fails.
-            drop(receiver);
-            let mut executor = Executor::new(self, Arc::clone(&top), sender);
-            let planned = plan(&mut executor).and_then(|()| executor.flush());
-            if let Err(error) = planned {
-                self.fail(error);
-            }
-            executor.into_later()
-        });
-        let finished = self.finish(later).and_then(|()| self.writer.release(top));
-        if let Err(error) = finished {
-            self.fail(error);
-        }
-        self.report();
-        match self.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            Some(error) => Err(error),
-            None => Ok(()),
-        }
+    /// Takes the error that has ended all work.
+    pub(super) fn take_failure(&self) -> Option<ClientError> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// True if an error has ended all work.
@@ -146,7 +106,7 @@ impl<'a> Work<'a> {
     }
 
     /// Works until there are no more tasks. After a failure that ends all, files are only put down.
-    fn worker(&self, tasks: &Receiver<Task>) {
+    pub(super) fn worker(&self, tasks: &Receiver<Task>) {
         let opener = match Opener::new(self.domain) {
             Ok(opener) => opener,
             Err(error) => return self.fail(error),
@@ -160,7 +120,7 @@ impl<'a> Work<'a> {
         }
     }
 
-    fn fail(&self, error: ClientError) {
+    pub(super) fn fail(&self, error: ClientError) {
         // The reason is set first: a thread that sees the switch may add a lesser one.
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
         self.stop.store(true, Ordering::SeqCst);
@@ -307,7 +267,8 @@ impl<'a> Work<'a> {
         self.leaders.lock().unwrap_or_else(PoisonError::into_inner).insert(at, leader);
     }
 
-    fn report(&self) {
+    /// Tells how far the restore is.
+    pub(super) fn report(&self) {
         (self.progress)(Progress {
             files: self.tally.files.load(Ordering::Relaxed),
             bytes: self.tally.bytes_done.load(Ordering::Relaxed),
@@ -317,7 +278,7 @@ impl<'a> Work<'a> {
 
     /// Makes hard links, unless an error has ended the restore, and releases folders, now that every file has
     /// its name.
-    fn finish(&self, later: Later) -> Result<(), ClientError> {
+    pub(super) fn finish(&self, later: Later) -> Result<(), ClientError> {
         let mut cache = FolderCache::default();
         for link in later.links {
             if !self.has_stopped() {
@@ -338,6 +299,15 @@ impl<'a> Work<'a> {
         let inode = leader.unwrap_or_else(unknown).map_err(|why| Obstacle::Name(why.of_link()))?;
         self.writer.hard_link(&link.at, (&link.leader, inode), &link.folder, cache)
     }
+}
+
+/// Work that has to wait for files.
+#[derive(Default)]
+pub(super) struct Later {
+    pub(super) links: Vec<LinkJob>,
+    /// Folders with a first name of a link group, for links are made from there, and those that were never left,
+    /// the innermost first.
+    pub(super) folders: Vec<Arc<FolderJob>>,
 }
 
 /// A hard link that is made once all files are there.

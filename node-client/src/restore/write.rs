@@ -5,7 +5,6 @@
 
 mod name;
 
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -16,7 +15,7 @@ use rustix::io::Errno;
 
 use super::attributes::{Attributes, by_handle};
 use super::direct;
-use super::direct::{Gather, Handles};
+use super::direct::{Gather, Handles, write_all};
 use super::failed::{Obstacle, Why};
 use super::folder::{Ending, FolderCache, FolderJob, Inode, Target};
 use super::layout::TargetPath;
@@ -346,21 +345,6 @@ impl Writer {
         let linked = self.place(&folder, name, in_folder).link(&file, inode, &self.names);
         linked.map_err(|refused| self.refusal("make a hard link", at, refused))
     }
-}
-
-pub(super) fn write_all(file: &OwnedFd, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match rustix::io::pwrite(file, bytes, offset) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(written) => {
-                bytes = bytes.get(written..).unwrap_or_default();
-                offset += u64::try_from(written).expect("a length fits in 64 bits");
-            }
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

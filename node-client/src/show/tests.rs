@@ -1,33 +1,23 @@
 use format_spec::wire::{NodeOrigin, NodePush};
 
 use super::*;
-use crate::push::ProblemReport;
+use crate::summary::plain;
 
 fn snapshot(state: SnapshotState) -> SnapshotInfo {
     SnapshotInfo {
-        id: "018bcfe5-6800-7000-8000-000000000001".parse().unwrap(),
-        cluster: "c".parse().unwrap(),
         nodes: vec!["n1".parse().unwrap(), "n2".parse().unwrap()],
         created: "2023-11-14T22:13:20Z".to_owned(),
         state,
         files: 1234,
         bytes: 2048,
         problems: 2,
-        pushes: Vec::new(),
-        going_until: None,
-        protected: None,
-        damaged: None,
-        series: None,
         origins: vec![NodeOrigin {
             node: "n1".parse().unwrap(),
             series: None,
             roots: vec!["/etc".to_owned(), "/srv".to_owned(), format!("/{}", "long".repeat(9))],
             folders: 3,
         }],
-        number: 0,
-        ahead_of_clock: false,
-        suspect: None,
-        about: About::default(),
+        ..plain("018bcfe5-6800-7000-8000-000000000001".parse().unwrap())
     }
 }
 

@@ -3,8 +3,8 @@
 use format_spec::ChunkId;
 
 use crate::error::ServerError;
-use crate::index::row::ChunkRow;
 use crate::index::{KeyRange, Row, Table};
+use crate::rows::ChunkRow;
 use crate::sort::{Counts, Key};
 use crate::store::Store;
 use std::num::NonZeroUsize;

@@ -2,11 +2,11 @@
 //!
 //! The truth is on the site: a page counts the manifests of all snapshots that have rows, once for each time
 //! that one names it; a chunk counts the pages that refer to it and have rows. Both are counted anew
-//! with [`sort`] and compared with the rows. So is what packs say lies in them, what the totals add up to, and
+//! with [`crate::sort`] and compared with the rows. So is what packs say lies in them, what the totals add up to, and
 //! whether the collector's queue leads to each row that nothing refers to, and whether the site has snapshots
 //! that have no rows (G12).
 //!
-//! An audit runs beside pushes: rows that change meanwhile are exempt ([`Watch`]), as the batch that changes
+//! An audit runs beside pushes: rows that change meanwhile are exempt (`store::Listener`), as the batch that changes
 //! them has read and written the very count. Beside the collector and other upkeep it does not run.
 //!
 //! An unreadable footer or manifest may refer to any chunk. If one is missing or damaged, the audit reports
@@ -30,12 +30,15 @@ pub(crate) use join::{Joined, join};
 
 use crate::error::ServerError;
 use crate::health::alarm::{self, AlarmCode};
-use crate::index::row::{Live, PackNumber, Totals};
+use crate::lease::Kind;
+use crate::rows::{Live, PackNumber, Totals};
 use crate::server::Server;
 use crate::sort::Sorter;
 use crate::start::compare::{self, Behind};
 use crate::store::Store;
 use crate::store::Watching;
+
+const KIND: Kind = Kind("audit");
 
 /// Findings that a report lists.
 const LISTED: usize = 10_000;
@@ -55,11 +58,8 @@ pub(crate) async fn run(
     repair: Repair,
     progress: Progress,
 ) -> Result<AuditReport, ServerError> {
-    let Ok(turn) = server.turns.upkeep.try_lock() else {
-        let why = "a run of gc or another audit is in progress".to_owned();
-        return Err(ServerError::Busy { why });
-    };
-    let behind = compare::look(server, &turn).await?;
+    let lease = server.leases.try_acquire(KIND)?;
+    let behind = compare::look(server, &lease).await?;
     server.store.blocking(move |store| audit(store, repair, &progress, behind)).await
 }
 

@@ -4,8 +4,7 @@ use format_spec::wire::AuditState;
 
 use super::{Audit, Gravity};
 use crate::error::ServerError;
-use crate::index::row::{Live, PackNumber, PackRow, Totals};
-use crate::index::{Batch, Table};
+use crate::rows::{Live, PackNumber, PackRow, Totals};
 
 /// Sums over the rows of packs.
 #[derive(Debug, Clone, Copy, Default)]
@@ -57,18 +56,12 @@ impl Audit<'_> {
         live: Live,
         counted: Live,
     ) -> Result<Option<(PackRow, AuditState)>, ServerError> {
-        self.store.exclusively(|| {
-            let value = self.store.parts.index.get(Table::Pack, &number.key())?;
-            let Some(row) = value.and_then(|value| PackRow::decode(&value)).filter(|row| row.live == live)
-            else {
-                return Ok(None);
-            };
+        self.store.mend(|ledger| {
+            let Some(row) = ledger.pack_now(number)?.filter(|row| row.live == live) else { return Ok(None) };
             if !self.is_repair() {
                 return Ok(Some((row, AuditState::Open)));
             }
-            let mut batch = Batch::new();
-            batch.put(Table::Pack, number.key(), PackRow { live: counted, ..row.clone() }.encode());
-            self.store.commit(batch)?;
+            ledger.set_live(number, counted)?;
             Ok(Some((row, AuditState::Mended)))
         })
     }
@@ -114,15 +107,12 @@ impl Audit<'_> {
         what: &str,
         said: u64,
         found: u64,
-        mend: impl FnOnce(&mut Totals),
+        mend: impl Fn(&mut Totals),
     ) -> Result<(), ServerError> {
         let state = if self.is_repair() {
-            self.store.exclusively(|| {
-                let mut now = self.store.totals()?;
-                mend(&mut now);
-                let mut batch = Batch::new();
-                batch.put(Table::Meta, Totals::KEY, now.encode());
-                self.store.commit(batch)
+            self.store.mend(|ledger| {
+                ledger.correct_totals(&mend);
+                Ok(())
             })?;
             AuditState::Mended
         } else {

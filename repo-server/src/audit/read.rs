@@ -1,28 +1,22 @@
 //! Names in packs of pages and in manifests.
 
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use format_spec::key::BlobKind;
 use format_spec::pack::{Directory, PackEntry};
-use format_spec::snapshot::Snapshot;
 use format_spec::wire::AuditState;
-use futures_util::{StreamExt, stream};
-use tokio::runtime::Handle;
 
 use super::{Audit, Gravity, HEADINGS, Heading, PackSeen};
 use crate::error::ServerError;
-use crate::index::row::{ChunkRow, Live, PackNumber, PackRow};
 use crate::index::{KeyRange, Table};
 use crate::pack::{directory_of, unreadable};
-use crate::snapshot::open_manifest;
+use crate::rows::{ChunkRow, Live, PackNumber, PackRow};
+use crate::snapshot::for_each_manifest;
 use crate::sort::Sorter;
+use crate::store::read_ahead;
 
 /// Directories that are on their way at once: each takes a few megabytes at most.
 const IN_FLIGHT: usize = 8;
-
-/// Snapshots whose rows are held at once.
-const SNAPSHOTS: usize = 100;
 
 /// True if a row equals the entry in the directory of its pack.
 pub(super) fn is_in_place(row: &ChunkRow, entry: &PackEntry) -> bool {
@@ -53,8 +47,7 @@ impl Audit<'_> {
             let store = Arc::clone(&store);
             async move { (at, row.id, directory_of(&store, number, &row).await) }
         };
-        let mut directories = stream::iter(of_pages).map(read).buffered(IN_FLIGHT);
-        while let Some((at, id, directory)) = Handle::current().block_on(directories.next()) {
+        for (at, id, directory) in read_ahead(of_pages, IN_FLIGHT, read) {
             match directory {
                 Ok(directory) => self.directory(at, &directory, sorter)?,
                 Err(error) => {
@@ -93,37 +86,22 @@ impl Audit<'_> {
 
     /// Counts the pages that manifests name.
     pub(super) fn read_manifests(&mut self, sorter: &mut Sorter<HEADINGS>) -> Result<(), ServerError> {
-        let limit = NonZeroUsize::new(SNAPSHOTS).expect("not zero");
-        let mut next = Some(KeyRange::all());
-        while let Some(range) = next {
-            let found = self.store.parts.index.scan(Table::Snapshot, &range, limit)?;
-            for row in found.rows {
-                let snapshot = Snapshot::decode(&row.value);
-                let snapshot = snapshot.map_err(|_| ServerError::Row { object: "a snapshot".to_owned() })?;
-                self.snapshot(&snapshot, sorter)?;
-            }
-            next = found.rest;
-        }
-        Ok(())
-    }
-
-    fn snapshot(&mut self, snapshot: &Snapshot, sorter: &mut Sorter<HEADINGS>) -> Result<(), ServerError> {
-        for of in &snapshot.manifests {
-            match Handle::current().block_on(open_manifest(&self.store, of.id)) {
-                Ok((_, manifest)) => {
+        let store = Arc::clone(&self.store);
+        for_each_manifest(&store, |snapshot, of, manifest| {
+            match manifest {
+                Ok(manifest) => {
                     for page in &manifest.pages {
                         self.report.references += 1;
                         sorter.add(*page.id.as_bytes(), Heading::ByManifest.once())?;
                     }
                 }
-                Err(error) => {
-                    let problem = unreadable(&error).ok_or(error)?;
+                Err(problem) => {
                     let problem = format!("{problem}; snapshot {} needs it", snapshot.id);
                     self.find(of.id, problem, Gravity::Unreadable, AuditState::Open);
                 }
             }
             self.report.manifests += 1;
-        }
-        Ok(())
+            Ok(())
+        })
     }
 }

@@ -5,10 +5,11 @@ use format_spec::key::BlobKind;
 use format_spec::wire::AuditState;
 
 use super::{Audit, Gravity, HEADINGS, Joined};
+use crate::catalog::ledger::Ledger;
 use crate::catalog::lost_pages;
 use crate::error::ServerError;
-use crate::index::row::{ChunkRow, Epoch, IdleKey, PackNumber};
-use crate::index::{Batch, Table};
+use crate::index::Table;
+use crate::rows::{ChunkRow, IdleKey, PackNumber};
 
 /// Rows that are repaired in one batch: pushes wait that long.
 const MENDED_AT_ONCE: usize = 1000;
@@ -40,15 +41,15 @@ impl Suspect {
         Self { id, row, problem, cure, gravity: Gravity::Difference }
     }
 
-    /// Adds to `batch` what makes it right, if anything is known to.
-    fn heal(&self, batch: &mut Batch, epoch: Epoch) -> bool {
+    /// Lets the ledger make it right, if it is known how.
+    fn heal(&self, ledger: &mut Ledger<'_>) -> Result<bool, ServerError> {
         match (self.cure, self.row) {
-            (Cure::Count(references), Some(row)) => set_count(batch, self.id, row, references, epoch),
-            (Cure::Queue, Some(row)) => queue(batch, self.id, &row),
-            (Cure::Owe(count), None) => lost_pages::set(batch, &self.id, count),
-            _ => return false,
+            (Cure::Count(references), Some(_)) => ledger.set_references(self.id, references)?,
+            (Cure::Queue, Some(_)) => ledger.queue(self.id)?,
+            (Cure::Owe(count), None) => ledger.owe(self.id, count)?,
+            _ => return Ok(false),
         }
-        true
+        Ok(true)
     }
 }
 
@@ -161,31 +162,18 @@ impl Audit<'_> {
 
     /// Repairs rows in one batch. Returns the outcome of each.
     fn mend(&self, suspects: &[Suspect]) -> Result<Vec<AuditState>, ServerError> {
-        self.store.exclusively(|| {
-            let epoch = self.epoch()?;
-            let ids = || suspects.iter().map(|suspect| &suspect.id);
-            let touched = self.watching.touched(ids())?;
-            let rows = self.store.chunk_rows(ids())?;
-            let (mut batch, mut states) = (Batch::new(), Vec::new());
+        let ids: Vec<ChunkId> = suspects.iter().map(|suspect| suspect.id).collect();
+        self.store.mend(|ledger| {
+            let rows = ledger.rows(&ids)?;
+            let touched = self.watching.touched(&ids)?;
+            let mut states = Vec::new();
             for ((suspect, row), touched) in suspects.iter().zip(rows).zip(touched) {
                 let is_as_seen = !touched && row == suspect.row;
-                let is_cured = is_as_seen && suspect.heal(&mut batch, epoch);
+                let is_cured = is_as_seen && suspect.heal(ledger)?;
                 states.push(if is_cured { AuditState::Mended } else { AuditState::Open });
-            }
-            if !batch.is_empty() {
-                self.store.commit(batch)?;
             }
             Ok(states)
         })
-    }
-
-    fn epoch(&self) -> Result<Epoch, ServerError> {
-        match self.store.parts.index.get(Table::Meta, Epoch::KEY)? {
-            None => Ok(Epoch::default()),
-            Some(value) => {
-                Epoch::decode(&value).ok_or_else(|| ServerError::Row { object: "the epoch".to_owned() })
-            }
-        }
     }
 }
 
@@ -200,18 +188,4 @@ fn without_row(joined: &Joined<HEADINGS>) -> Option<Suspect> {
 fn items_of(id: ChunkId, row: &ChunkRow) -> [Vec<u8>; 2] {
     let (kind, since, number) = (row.kind, row.idle_since, PackNumber(row.pack.0));
     [IdleKey::Row { kind, since, id }.encode(), IdleKey::Pack { kind, since, number }.encode()]
-}
-
-fn set_count(batch: &mut Batch, id: ChunkId, mut row: ChunkRow, references: u64, epoch: Epoch) {
-    row.references = references;
-    if row.is_idle() {
-        row.idle_since = epoch;
-        queue(batch, id, &row);
-    }
-    batch.put(Table::Chunk, *id.as_bytes(), row.encode());
-}
-
-fn queue(batch: &mut Batch, id: ChunkId, row: &ChunkRow) {
-    let item = IdleKey::Row { kind: row.kind, since: row.idle_since, id };
-    batch.put(Table::Idle, item.encode(), Vec::new());
 }

@@ -8,8 +8,9 @@ use tokio::runtime::Handle;
 
 use super::*;
 use crate::defects::blobs::{self, Place};
-use crate::index::row::{Epoch, IdleKey, PackRow};
 use crate::index::{Batch, Table};
+use crate::lease::{TEST, Upkeep};
+use crate::rows::{Epoch, IdleKey, PackRow};
 use crate::site::Op;
 use crate::site::hooked::HookedSite;
 use crate::site::layout::manifest_object;
@@ -82,8 +83,8 @@ async fn a_count_that_is_mended_to_nothing_is_idle_since_now_and_queued() {
     let world = world().await;
     let (id, alone) = (world.chunk("delta"), ChunkId::from_bytes([9; 32]));
     let some = world.row(world.chunk("alpha")).unwrap();
-    let in_use = crate::index::row::ChunkRow { references: 3, ..some };
-    let idle = crate::index::row::ChunkRow { references: 0, idle_since: Epoch(4), ..some };
+    let in_use = crate::rows::ChunkRow { references: 3, ..some };
+    let idle = crate::rows::ChunkRow { references: 0, idle_since: Epoch(4), ..some };
     world.put(Table::Chunk, *id.as_bytes(), in_use.encode());
     world.put(Table::Chunk, *alone.as_bytes(), idle.encode());
     world.put(Table::Meta, Epoch::KEY, Epoch(6).encode());
@@ -110,7 +111,7 @@ async fn an_item_of_the_pack_and_of_the_very_epoch_leads_to_a_row() {
     let page = pages(&world)[0];
     world.tamper(id, |row| row.idle_since = Epoch(3));
     let row = world.row(id).unwrap();
-    let idle_row = crate::index::row::ChunkRow { references: 0, ..row };
+    let idle_row = crate::rows::ChunkRow { references: 0, ..row };
     let other = ChunkId::from_bytes([1; 32]);
     world.put(Table::Chunk, *other.as_bytes(), idle_row.encode());
     let item = |since| IdleKey::Pack { kind: BlobKind::Chunk, since: Epoch(since), number: row.pack };
@@ -130,7 +131,7 @@ async fn an_item_of_the_pack_and_of_the_very_epoch_leads_to_a_row() {
 async fn rows_that_name_no_pack_or_no_place_and_ids_without_rows_are_found() {
     let world = world().await;
     let (lost, page) = (world.chunk("alpha"), pages(&world)[0]);
-    world.tamper(lost, |row| row.pack = crate::index::row::PackNumber(99));
+    world.tamper(lost, |row| row.pack = crate::rows::PackNumber(99));
     world.tamper(page, |row| row.offset += 1);
     let mut batch = Batch::new();
     batch.delete(Table::Chunk, *world.chunk("gamma").as_bytes());
@@ -328,20 +329,20 @@ async fn no_other_upkeep_runs_beside_an_audit() {
     let (looker, was_free) = (Arc::clone(&world), Arc::new(AtomicBool::new(false)));
     let seen = Arc::clone(&was_free);
     let look = move |_, _| {
-        seen.fetch_or(looker.server.turns.upkeep.try_lock().is_ok(), Ordering::SeqCst);
+        seen.fetch_or(looker.server.leases.try_acquire::<Upkeep>(TEST).is_ok(), Ordering::SeqCst);
     };
 
     run(&world.server, Repair::No, Arc::new(look)).await.unwrap();
 
     assert!(!was_free.load(Ordering::SeqCst));
-    assert!(world.server.turns.upkeep.try_lock().is_ok());
+    assert!(world.server.leases.try_acquire::<Upkeep>(TEST).is_ok());
 }
 
 /// Audits that waited would each take a thread from those that the one before them needs to end.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_audit_beside_other_upkeep_is_refused_at_once_and_takes_no_thread() {
     let world = world().await;
-    let _turn = world.server.turns.upkeep.lock().await;
+    let _lease = world.server.leases.try_acquire::<Upkeep>(TEST).unwrap();
 
     let answer = run(&world.server, Repair::No, Arc::new(|_, _| {})).now_or_never();
 

@@ -3,7 +3,7 @@
 //! Before an object is put, its name is doomed, durably; the batch that makes the object count removes the
 //! doom. While this process works on the object, its name is in flight, and the collector skips it. After a
 //! crash no name is in flight, and doomed objects are deleted (S7), unless they belong to a commit that can
-//! be completed ([`crate::snapshot::finish`]).
+//! be completed (`start::finish`).
 //!
 //! The order that makes this safe (G6): add the name to the set of names in flight → write its row → put the
 //! object → commit or fail durably → remove the name from the set. A name that is not in flight, and then
@@ -14,8 +14,8 @@ use std::sync::{Arc, Mutex};
 
 use crate::catalog::ledger::Ledger;
 use crate::error::ServerError;
-use crate::index::row::{DoomedKey, DoomedRow};
 use crate::index::{Batch, Table};
+use crate::rows::{DoomedKey, DoomedRow};
 use crate::store::Store;
 use crate::sync::lock;
 
@@ -58,7 +58,7 @@ impl Flight {
         in_flight: &InFlight,
         keys: Vec<DoomedKey>,
         row: DoomedRow,
-        check: impl FnOnce(&mut Ledger<'_>) -> Result<(), ServerError>,
+        mut check: impl FnMut(&mut Ledger<'_>) -> Result<(), ServerError>,
     ) -> Result<Self, ServerError> {
         lock(&in_flight.0).extend(keys.iter().cloned());
         let flight = Self { in_flight: in_flight.clone(), keys };

@@ -1,7 +1,9 @@
 //! The ledger: the one place where rows of chunks, pages and packs change, and their counts with them.
 //!
-//! A [`Ledger`] is open while no other task changes such rows ([`Store::account`]). Its changes become one
-//! index batch: all of them, or none after a crash or an error. It keeps (X8, G1):
+//! A [`Ledger`] is open while no other writer of this process changes such rows ([`Store::account`]). What is put
+//! into it becomes one index batch: all of it, or nothing after a crash or an error. It keeps (X8, X9, G1):
+//! - a batch is applied only if each row that it read is still as it was read, and made again if one is not: the lock
+//!   between writers of one process makes that rare, and nothing else depends on it;
 //! - a count changes only together with the row of what counts;
 //! - a row whose count becomes zero is idle since the present epoch, and queued for the collector;
 //! - the row of a pack records how much of the pack rows still name; with the last of them it is deleted, and
@@ -16,15 +18,14 @@ use format_spec::pack::{Directory, PackEntry};
 use format_spec::wire::Amount;
 use format_spec::{ChunkId, PackId};
 
-use crate::catalog::lost_pages;
-use crate::defects::blobs;
-use crate::defects::objects;
-use crate::defects::packs;
+use super::quarantine::{Place, as_read};
+use super::{altered, damaged, lost_pages, quarantine};
 use crate::error::ServerError;
-use crate::index::row::{
-    ChunkRow, DoomedKey, DoomedKind, DoomedRow, Epoch, Health, IdleKey, Live, PackNumber, PackRow, Totals,
+use crate::index::{Batch, IndexError, Table};
+use crate::rows::{
+    ChunkRow, DamagedRow, DoomedKey, DoomedKind, DoomedRow, Epoch, Health, IdleKey, Live, PackNumber,
+    PackRow, Totals,
 };
-use crate::index::{Batch, Table};
 use crate::rules::Rule;
 use crate::site::layout::pack_object;
 use crate::store::Store;
@@ -40,20 +41,37 @@ pub(crate) fn counts_of(mut references: Vec<ChunkId>) -> Counts {
     references.chunk_by(|a, b| a == b).filter_map(|same| Some((*same.first()?, times(same)))).collect()
 }
 
+/// How often a batch is made before its writer is told that others are faster. Each attempt that fails is one in which
+/// another writer succeeded.
+const ATTEMPTS: usize = 64;
+
 /// Changes of rows that belong together.
 pub(crate) struct Ledger<'a> {
     store: &'a Store,
     batch: Batch,
-    totals: Totals,
-    epoch: Epoch,
-    rows: HashMap<ChunkId, Pending<ChunkRow>, BuildHasherDefault<IdHasher>>,
-    packs: BTreeMap<PackNumber, Pending<PackRow>>,
+    totals: Pending<Totals>,
+    epoch: Pending<Epoch>,
+    /// The rows of totals and epoch as they were read.
+    meta: [Option<Vec<u8>>; 2],
+    /// What manifests name of pages without rows, as far as it was read.
+    owed: BTreeMap<ChunkId, Pending<u64>>,
+    rows: HashMap<ChunkId, Pending<Option<ChunkRow>>, BuildHasherDefault<IdHasher>>,
+    packs: BTreeMap<PackNumber, Pending<Option<PackRow>>>,
     /// Blobs that leave quarantine.
-    damaged: blobs::Changes,
+    damaged: quarantine::Changes,
     /// Deleted objects, whose damage no longer matters.
-    gone: objects::Changes,
+    gone: damaged::Changes,
     /// From when on an object that is doomed here may be deleted; server time.
     due_ms: u64,
+    hearing: Hearing,
+}
+
+/// A running audit hears of changed rows, and exempts them, or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hearing {
+    Told,
+    /// It is the audit that changes them.
+    Not,
 }
 
 /// The hash of an id is its first bytes: ids are hashes under a key already.
@@ -75,13 +93,13 @@ impl Hasher for IdHasher {
 
 /// A row as it was, and as it will be.
 struct Pending<T> {
-    before: Option<T>,
-    after: Option<T>,
+    before: T,
+    after: T,
 }
 
 impl<T: Clone> Pending<T> {
     /// A row as it was read.
-    fn read(row: Option<T>) -> Self {
+    fn read(row: T) -> Self {
         Self { before: row.clone(), after: row }
     }
 }
@@ -94,43 +112,107 @@ pub(crate) struct NewPack<'a> {
 }
 
 impl Store {
-    /// Runs `change` while nobody else changes rows of chunks and packs, and applies what it has put into
-    /// the ledger as one batch, which is durable when this returns. Nothing changes if `change` fails, or
-    /// if it put nothing in. Blocks.
+    /// Applies what `change` has put into the ledger as one batch, which is durable when this returns. Nothing changes
+    /// if `change` fails, or if it put nothing in. If another writer was faster, `change` runs again on the rows as
+    /// they are then. Blocks.
+    ///
+    /// # Errors
+    /// Those of `change`; [`ServerError::Busy`] if other writers were faster each time.
     pub(crate) fn account<T>(
         &self,
-        change: impl FnOnce(&mut Ledger<'_>) -> Result<T, ServerError>,
+        change: impl FnMut(&mut Ledger<'_>) -> Result<T, ServerError>,
+    ) -> Result<T, ServerError> {
+        self.account_as(Hearing::Told, change)
+    }
+
+    /// As [`account`](Self::account), for an audit that mends what it found: it does not exempt that.
+    ///
+    /// # Errors
+    /// As [`account`](Self::account).
+    pub(crate) fn mend<T>(
+        &self,
+        change: impl FnMut(&mut Ledger<'_>) -> Result<T, ServerError>,
+    ) -> Result<T, ServerError> {
+        self.account_as(Hearing::Not, change)
+    }
+
+    fn account_as<T>(
+        &self,
+        hearing: Hearing,
+        mut change: impl FnMut(&mut Ledger<'_>) -> Result<T, ServerError>,
     ) -> Result<T, ServerError> {
         self.exclusively(|| {
-            let mut ledger = Ledger::open(self)?;
-            let done = change(&mut ledger)?;
-            let batch = ledger.close()?;
-            if !batch.is_empty() {
-                self.commit(batch)?;
+            for _ in 0..ATTEMPTS {
+                match self.attempt(hearing, &mut change) {
+                    Err(ServerError::Index(IndexError::Precondition { table, key }))
+                        if is_own(table, &key) => {}
+                    done => return done,
+                }
             }
-            Ok(done)
+            let why = format!("other writers changed the same rows {ATTEMPTS} times meanwhile");
+            Err(ServerError::Busy { why })
         })
+    }
+
+    fn attempt<T>(
+        &self,
+        hearing: Hearing,
+        change: &mut impl FnMut(&mut Ledger<'_>) -> Result<T, ServerError>,
+    ) -> Result<T, ServerError> {
+        let mut ledger = Ledger::open(self, hearing)?;
+        let done = match change(&mut ledger) {
+            Err(error @ ServerError::Counts { .. }) => {
+                // Not if what was counted has changed meanwhile.
+                self.commit(ledger.only_requirements())?;
+                return Err(error);
+            }
+            changed => changed?,
+        };
+        let batch = ledger.close()?;
+        if !batch.is_empty() {
+            self.commit(batch)?;
+        }
+        Ok(done)
     }
 
     /// The present epoch.
     pub(crate) fn epoch(&self) -> Result<Epoch, ServerError> {
-        let Some(value) = self.parts.index.get(Table::Meta, Epoch::KEY)? else { return Ok(Epoch::default()) };
-        Epoch::decode(&value).ok_or_else(|| ServerError::Row { object: "the epoch".to_owned() })
+        decode_epoch(self.parts.index.get(Table::Meta, Epoch::KEY)?.as_deref())
+    }
+
+    /// What the repository adds up to.
+    pub(crate) fn totals(&self) -> Result<Totals, ServerError> {
+        decode_totals(self.parts.index.get(Table::Meta, Totals::KEY)?.as_deref())
     }
 }
 
+fn decode_epoch(value: Option<&[u8]>) -> Result<Epoch, ServerError> {
+    let wrong = || ServerError::Row { object: "the epoch".to_owned() };
+    value.map_or(Ok(Epoch::default()), |value| Epoch::decode(value).ok_or_else(wrong))
+}
+
+fn decode_totals(value: Option<&[u8]>) -> Result<Totals, ServerError> {
+    let wrong = || ServerError::Row { object: "totals".to_owned() };
+    value.map_or(Ok(Totals::default()), |value| Totals::decode(value).ok_or_else(wrong))
+}
+
 impl<'a> Ledger<'a> {
-    fn open(store: &'a Store) -> Result<Self, ServerError> {
+    fn open(store: &'a Store, hearing: Hearing) -> Result<Self, ServerError> {
         let delay = store.parts.upkeep.gc.delete_delay;
+        let meta = |key| store.parts.index.get(Table::Meta, key);
+        let (totals, epoch) = (meta(Totals::KEY)?, meta(Epoch::KEY)?);
         Ok(Self {
             batch: Batch::new(),
-            totals: store.totals()?,
-            epoch: store.epoch()?,
+            totals: Pending::read(decode_totals(totals.as_deref())?),
+            epoch: Pending::read(decode_epoch(epoch.as_deref())?),
+            meta: [totals, epoch],
+            owed: BTreeMap::new(),
             rows: HashMap::default(),
             packs: BTreeMap::new(),
-            damaged: blobs::Changes::default(),
-            gone: objects::Changes::default(),
+            damaged: quarantine::Changes::default(),
+            gone: damaged::Changes::default(),
             due_ms: later(store.parts.clock.unix_ms(), delay),
+            hearing,
             store,
         })
     }
@@ -142,14 +224,13 @@ impl<'a> Ledger<'a> {
 
     /// Totals of the repository before the batch.
     pub(crate) fn totals(&self) -> Totals {
-        self.totals
+        self.totals.before
     }
 
     /// Begins the next epoch.
     pub(crate) fn raise_epoch(&mut self) -> Epoch {
-        self.epoch = self.epoch.next();
-        self.batch.put(Table::Meta, Epoch::KEY, self.epoch.encode());
-        self.epoch
+        self.epoch.after = self.epoch.before.next();
+        self.epoch.after
     }
 
     /// The rows of `ids` as they will be, in their order.
@@ -159,7 +240,7 @@ impl<'a> Ledger<'a> {
     }
 
     /// Reads the rows that are not read yet, in one request.
-    fn load<'i>(&mut self, ids: impl IntoIterator<Item = &'i ChunkId>) -> Result<(), ServerError> {
+    pub(crate) fn load<'i>(&mut self, ids: impl IntoIterator<Item = &'i ChunkId>) -> Result<(), ServerError> {
         let mut missing: Vec<ChunkId> =
             ids.into_iter().filter(|id| !self.rows.contains_key(id)).copied().collect();
         if missing.is_empty() {
@@ -189,15 +270,16 @@ impl<'a> Ledger<'a> {
     /// The row of a pack that a chunk row names.
     fn pack(&mut self, number: PackNumber) -> Result<&mut PackRow, ServerError> {
         let no_row = || ServerError::Row { object: format!("pack number {}", number.0) };
+        self.find_pack(number)?.ok_or_else(no_row)
+    }
+
+    /// The row of a pack as it will be, if it has one.
+    fn find_pack(&mut self, number: PackNumber) -> Result<Option<&mut PackRow>, ServerError> {
         let pending = match self.packs.entry(number) {
             Entry::Occupied(pending) => pending.into_mut(),
-            Entry::Vacant(free) => {
-                let value = self.store.parts.index.get(Table::Pack, &number.key())?;
-                let row = value.and_then(|value| PackRow::decode(&value));
-                free.insert(Pending::read(row))
-            }
+            Entry::Vacant(free) => free.insert(Pending::read(self.store.find_pack_row(number)?)),
         };
-        pending.after.as_mut().ok_or_else(no_row)
+        Ok(pending.after.as_mut())
     }
 
     /// Adds the rows of a pack that is on the site. Its references are counted (X7, X8); its own rows are
@@ -217,20 +299,41 @@ impl<'a> Ledger<'a> {
                 self.add(entry.references.iter().map(|id| (*id, 1)));
             }
         }
-        let (kind, since) = (kind_of(pack.directory), self.epoch);
+        let (kind, since) = (kind_of(pack.directory), self.epoch.after);
         let item = IdleKey::Pack { kind, since, number };
         self.batch.put(Table::Idle, item.encode(), Vec::new());
         Ok(())
     }
 
     /// How many manifests name each blob that was lost, and is here again.
-    fn owed(&self, entries: &[PackEntry]) -> Result<Vec<u64>, ServerError> {
+    fn owed(&mut self, entries: &[PackEntry]) -> Result<Vec<u64>, ServerError> {
         let is_page = entries.first().is_some_and(|entry| entry.kind == BlobKind::Page);
-        if is_page {
-            lost_pages::counts(self.store, entries.iter().map(|entry| &entry.id))
-        } else {
-            Ok(vec![0; entries.len()])
+        if !is_page {
+            return Ok(vec![0; entries.len()]);
         }
+        let ids: Vec<ChunkId> = entries.iter().map(|entry| entry.id).collect();
+        self.load_owed(&ids)?;
+        Ok(ids.iter().map(|id| self.owed_to(id)).collect())
+    }
+
+    fn load_owed(&mut self, ids: &[ChunkId]) -> Result<(), ServerError> {
+        let missing: Vec<ChunkId> = ids.iter().filter(|id| !self.owed.contains_key(id)).copied().collect();
+        let counts = lost_pages::counts(self.store, &missing)?;
+        self.owed.extend(missing.into_iter().zip(counts.into_iter().map(Pending::read)));
+        Ok(())
+    }
+
+    fn owed_to(&self, id: &ChunkId) -> u64 {
+        self.owed.get(id).map_or(0, |owed| owed.after)
+    }
+
+    /// Says how many manifests name a page without a row.
+    pub(crate) fn owe(&mut self, id: ChunkId, count: u64) -> Result<(), ServerError> {
+        self.load_owed(&[id])?;
+        if let Some(owed) = self.owed.get_mut(&id) {
+            owed.after = count;
+        }
+        Ok(())
     }
 
     fn finds_its_chunks(&self, entry: &PackEntry) -> bool {
@@ -240,7 +343,7 @@ impl<'a> Ledger<'a> {
 
     /// The row of a new pack, with nothing in it yet.
     fn new_pack_row(&mut self, pack: &NewPack<'_>) -> PackNumber {
-        let number = PackNumber(self.totals.next_pack);
+        let number = PackNumber(self.totals.after.next_pack);
         let row = PackRow {
             id: pack.id,
             len: pack.len,
@@ -250,9 +353,9 @@ impl<'a> Ledger<'a> {
             live: Live::default(),
             verified_ms: 0,
         };
-        self.totals.next_pack += 1;
-        self.totals.packs += 1;
-        self.totals.stored_bytes += row.len;
+        self.totals.after.next_pack += 1;
+        self.totals.after.packs += 1;
+        self.totals.after.stored_bytes += row.len;
         self.packs.insert(number, Pending { before: None, after: Some(row) });
         number
     }
@@ -273,15 +376,15 @@ impl<'a> Ledger<'a> {
             compression: entry.compression,
             health: Health::Sound,
             references,
-            idle_since: self.epoch,
+            idle_since: self.epoch.after,
         };
         match self.row(&entry.id) {
             None => {
                 self.pack(number)?.live.add(&placed);
-                self.totals.chunks += 1;
+                self.totals.after.chunks += 1;
                 self.set(entry.id, Some(placed));
                 if references > 0 {
-                    lost_pages::set(&mut self.batch, &entry.id, 0);
+                    self.owe(entry.id, 0)?;
                 }
                 Ok(true)
             }
@@ -297,7 +400,7 @@ impl<'a> Ledger<'a> {
     /// A damaged blob was sent again: its row names the new place. If it is idle, its idle epoch is reset, as
     /// for any blob that was just sent.
     fn heal(&mut self, entry: &PackEntry, row: ChunkRow, placed: ChunkRow) -> Result<(), ServerError> {
-        let row = if row.is_idle() { ChunkRow { idle_since: self.epoch, ..row } } else { row };
+        let row = if row.is_idle() { ChunkRow { idle_since: self.epoch.after, ..row } } else { row };
         self.place(entry.id, &row, placed)?;
         self.damaged.delete(entry.id);
         // An audit that has read the new pack before it was there would miss what the page refers to.
@@ -400,7 +503,11 @@ impl<'a> Ledger<'a> {
             let mut pending = self.rows.remove(id).unwrap_or_else(|| Pending::read(found.next().flatten()));
             let wrong = || ServerError::Counts { object: id.to_string() };
             if let Some(row) = pending.after {
-                let references = row.references.checked_sub(*count).ok_or_else(wrong)?;
+                let Some(references) = row.references.checked_sub(*count) else {
+                    // That it was read like this decides whether the counts are wrong.
+                    self.rows.insert(*id, pending);
+                    return Err(wrong());
+                };
                 let row = ChunkRow { references, ..row };
                 pending.after = if !row.is_idle() {
                     Some(row)
@@ -411,9 +518,8 @@ impl<'a> Ledger<'a> {
                     Some(self.rest(*id, row))
                 };
             } else {
-                let owed =
-                    lost_pages::counts(self.store, [id])?.first().and_then(|owed| owed.checked_sub(*count));
-                lost_pages::set(&mut self.batch, id, owed.ok_or_else(wrong)?);
+                self.load_owed(&[*id])?;
+                self.owe(*id, self.owed_to(id).checked_sub(*count).ok_or_else(wrong)?)?;
             }
             self.rows.insert(*id, pending);
         }
@@ -422,9 +528,9 @@ impl<'a> Ledger<'a> {
 
     /// The row without references as it is when it is idle since the present epoch; queues it.
     fn rest(&mut self, id: ChunkId, row: ChunkRow) -> ChunkRow {
-        let item = IdleKey::Row { kind: row.kind, since: self.epoch, id };
+        let item = IdleKey::Row { kind: row.kind, since: self.epoch.after, id };
         self.batch.put(Table::Idle, item.encode(), Vec::new());
-        ChunkRow { idle_since: self.epoch, ..row }
+        ChunkRow { idle_since: self.epoch.after, ..row }
     }
 
     /// Resets the idle epoch of those of `ids` that are idle since before `start`, because a session that
@@ -456,7 +562,7 @@ impl<'a> Ledger<'a> {
         let in_use = !row.is_idle() && self.store.rules.keep(Rule::DropOnlyUncounted);
         assert!(!in_use, "a row that is in use is never dropped");
         self.take_out(row)?;
-        self.totals.chunks = self.totals.chunks.saturating_sub(1);
+        self.totals.after.chunks = self.totals.after.chunks.saturating_sub(1);
         if row.health == Health::Damaged {
             self.damaged.delete(id);
         }
@@ -480,49 +586,211 @@ impl<'a> Ledger<'a> {
     }
 
     /// Drops the findings about an object that is no longer needed.
-    pub(crate) fn let_go_of(&mut self, object: objects::Object) {
+    pub(crate) fn let_go_of(&mut self, object: damaged::Object) {
         self.gone.delete(object);
+    }
+
+    /// A blob was found damaged where it was read: its row says so if it names that place still. Answers whether it
+    /// did not say so before.
+    pub(crate) fn mark_damaged(
+        &mut self,
+        id: ChunkId,
+        place: Place,
+        damage: impl FnOnce(String) -> DamagedRow,
+    ) -> Result<bool, ServerError> {
+        self.load([&id])?;
+        let Some(row) = self.row(&id).filter(|row| Place::of(row) == place && row.health == Health::Sound)
+        else {
+            return Ok(false);
+        };
+        let cluster = self.store.pack_row(row.pack)?.domain.to_string();
+        self.set(id, Some(ChunkRow { health: Health::Damaged, ..row }));
+        self.damaged.put(id, damage(cluster));
+        Ok(true)
+    }
+
+    /// A blob that was damaged was found as it was written: its row says so if it names that place still. Answers
+    /// whether it did not say so before.
+    pub(crate) fn mark_sound(&mut self, id: ChunkId, place: Place) -> Result<bool, ServerError> {
+        self.load([&id])?;
+        let Some(row) = self.row(&id).filter(|row| Place::of(row) == place && row.health == Health::Damaged)
+        else {
+            return Ok(false);
+        };
+        self.set(id, Some(ChunkRow { health: Health::Sound, ..row }));
+        self.damaged.delete(id);
+        Ok(true)
+    }
+
+    /// Nothing is known to be wrong with those of `ids` that have no row, or a sound one.
+    pub(crate) fn forget_damage(&mut self, ids: &[ChunkId]) -> Result<(), ServerError> {
+        for (id, row) in ids.iter().zip(self.rows(ids)?) {
+            if row.is_none_or(|row| row.health == Health::Sound) {
+                self.damaged.delete(*id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Every byte of a pack was found as it was written, if the pack is still there.
+    pub(crate) fn mark_verified(&mut self, number: PackNumber, verified_ms: u64) -> Result<(), ServerError> {
+        if let Some(row) = self.find_pack(number)? {
+            row.verified_ms = verified_ms;
+            altered::forget(&mut self.batch, number);
+        }
+        Ok(())
+    }
+
+    /// The row of a pack, if it has one.
+    pub(crate) fn pack_now(&mut self, number: PackNumber) -> Result<Option<PackRow>, ServerError> {
+        Ok(self.find_pack(number)?.cloned())
+    }
+
+    /// An audit has counted what lies in a pack.
+    pub(crate) fn set_live(&mut self, number: PackNumber, live: Live) -> Result<(), ServerError> {
+        if let Some(row) = self.find_pack(number)? {
+            row.live = live;
+        }
+        Ok(())
+    }
+
+    /// An audit has counted who refers to a chunk or page. One that nothing refers to is idle from now on, and queued.
+    pub(crate) fn set_references(&mut self, id: ChunkId, references: u64) -> Result<(), ServerError> {
+        self.load([&id])?;
+        let Some(row) = self.row(&id) else { return Ok(()) };
+        let row = ChunkRow { references, ..row };
+        let row = if row.is_idle() { self.rest(id, row) } else { row };
+        self.set(id, Some(row));
+        Ok(())
+    }
+
+    /// Queues a row that nothing refers to, and to which the queue does not lead.
+    pub(crate) fn queue(&mut self, id: ChunkId) -> Result<(), ServerError> {
+        self.load([&id])?;
+        if let Some(row) = self.row(&id) {
+            let item = IdleKey::Row { kind: row.kind, since: row.idle_since, id };
+            self.batch.put(Table::Idle, item.encode(), Vec::new());
+        }
+        Ok(())
+    }
+
+    /// An audit has counted what all rows add up to.
+    pub(crate) fn correct_totals(&mut self, correct: impl FnOnce(&mut Totals)) {
+        correct(&mut self.totals.after);
     }
 
     /// The batch of all that changed.
     fn close(mut self) -> Result<Batch, ServerError> {
-        for (number, pending) in std::mem::take(&mut self.packs) {
-            self.write_pack(number, pending);
-        }
+        let before: Vec<(PackNumber, Option<PackRow>)> = std::mem::take(&mut self.packs)
+            .into_iter()
+            .map(|(number, pending)| (number, self.write_pack(number, pending)))
+            .collect();
         let changed = self.rows.iter().filter(|(_, row)| row.before != row.after);
-        let mut changed: Vec<(u64, &ChunkId, Option<ChunkRow>)> =
-            changed.map(|(id, row)| (first_bytes(id), id, row.after)).collect();
+        let mut changed: Vec<(u64, &ChunkId, &Pending<Option<ChunkRow>>)> =
+            changed.map(|(id, row)| (first_bytes(id), id, row)).collect();
         // Sorted rows are written faster, here and in the index.
         changed.sort_unstable_by_key(|(first, id, _)| (*first, *id));
-        self.store.listener.note(changed.iter().map(|(_, id, _)| *id));
+        if self.hearing == Hearing::Told {
+            let is_of_audit = |row: &Pending<Option<ChunkRow>>| !differ_in_health(row.before, row.after);
+            let heard = changed.iter().filter(|(.., row)| is_of_audit(row));
+            self.store.listener.note(heard.map(|(_, id, _)| *id));
+        }
         for (_, id, row) in changed {
-            match row {
+            match row.after {
                 Some(row) => self.batch.put(Table::Chunk, *id.as_bytes(), row.encode()),
                 None => self.batch.delete(Table::Chunk, *id.as_bytes()),
             };
         }
+        for (id, owed) in self.owed.iter().filter(|(_, owed)| owed.before != owed.after) {
+            lost_pages::set(&mut self.batch, id, owed.after);
+        }
         std::mem::take(&mut self.damaged).close(self.store, &mut self.batch)?;
         std::mem::take(&mut self.gone).close(self.store, &mut self.batch)?;
-        if self.totals != self.store.totals()? {
-            self.batch.put(Table::Meta, Totals::KEY, self.totals.encode());
+        if self.totals.before != self.totals.after {
+            self.batch.put(Table::Meta, Totals::KEY, self.totals.after.encode());
+        }
+        if self.epoch.before != self.epoch.after {
+            self.batch.put(Table::Meta, Epoch::KEY, self.epoch.after.encode());
+        }
+        if !self.batch.is_empty() {
+            self.require_as_read(before);
         }
         Ok(self.batch)
     }
 
-    fn write_pack(&mut self, number: PackNumber, pending: Pending<PackRow>) {
-        let Some(row) = pending.after.filter(|row| pending.before.as_ref() != Some(row)) else { return };
-        if row.live.blobs > 0 {
-            self.batch.put(Table::Pack, number.key(), row.encode());
+    /// A batch that changes nothing, and is refused if a row is not as it was read.
+    fn only_requirements(mut self) -> Batch {
+        let before = std::mem::take(&mut self.packs);
+        let before = before.into_iter().map(|(number, pending)| (number, pending.before)).collect();
+        let asked = std::mem::take(&mut self.batch);
+        self.batch = asked.into_requirements();
+        self.require_as_read(before);
+        self.batch
+    }
+
+    /// Lets the batch be applied only while each row that it has read is as it was.
+    fn require_as_read(&mut self, packs: Vec<(PackNumber, Option<PackRow>)>) {
+        if !self.store.rules.keep(Rule::RowsAreAsRead) {
             return;
         }
+        let Self { batch, rows, owed, .. } = self;
+        let mut rows: Vec<(&ChunkId, Option<ChunkRow>)> =
+            rows.iter().map(|(id, row)| (id, row.before)).collect();
+        rows.sort_unstable_by_key(|(id, _)| (first_bytes(id), **id));
+        for (id, row) in rows {
+            batch.require(Table::Chunk, *id.as_bytes(), as_read(row.map(|row| row.encode())));
+        }
+        for (number, row) in packs {
+            batch.require(Table::Pack, number.key(), as_read(row.map(|row| row.encode())));
+        }
+        for (id, owed) in owed {
+            lost_pages::require(batch, id, owed.before);
+        }
+        let [totals, epoch] = &mut self.meta;
+        if self.totals.before != self.totals.after {
+            batch.require(Table::Meta, Totals::KEY, as_read(totals.take()));
+        }
+        batch.require(Table::Meta, Epoch::KEY, as_read(epoch.take()));
+    }
+
+    /// Puts the row of a pack into the batch if it changed. Answers how it was.
+    fn write_pack(&mut self, number: PackNumber, pending: Pending<Option<PackRow>>) -> Option<PackRow> {
+        let Pending { before, after } = pending;
+        let Some(row) = after.filter(|row| before.as_ref() != Some(row)) else { return before };
+        let held_some = before.as_ref().is_none_or(|before| before.live.blobs > 0);
+        // An audit takes nothing away: rows of what lies in the pack may be what is lost.
+        if row.live.blobs > 0 || !held_some || self.hearing == Hearing::Not {
+            self.batch.put(Table::Pack, number.key(), row.encode());
+            return before;
+        }
         self.batch.delete(Table::Pack, number.key());
-        packs::forget(&mut self.batch, number);
-        self.gone.delete(objects::Object::Pack(number));
-        self.totals.packs = self.totals.packs.saturating_sub(1);
-        self.totals.stored_bytes = self.totals.stored_bytes.saturating_sub(row.len);
+        altered::forget(&mut self.batch, number);
+        self.gone.delete(damaged::Object::Pack(number));
+        self.totals.after.packs = self.totals.after.packs.saturating_sub(1);
+        self.totals.after.stored_bytes = self.totals.after.stored_bytes.saturating_sub(row.len);
         let key = DoomedKey { kind: DoomedKind::Pack, name: pack_object(&row.id) };
         let doomed = DoomedRow { due_ms: self.due_ms, bytes: row.len, ..DoomedRow::NOW };
         self.doom(&key, doomed);
+        before
+    }
+}
+
+/// True if two states of a row differ only in whether the blob is damaged, which no audit counts.
+fn differ_in_health(one: Option<ChunkRow>, other: Option<ChunkRow>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => ChunkRow { health: other.health, ..one } == other,
+        _ => false,
+    }
+}
+
+/// True if a row that was not as it was read is one of those that the ledger itself reads.
+fn is_own(table: Table, key: &[u8]) -> bool {
+    match table {
+        Table::Chunk | Table::Pack | Table::Damaged => true,
+        Table::Meta => {
+            key == Totals::KEY || key == Epoch::KEY || lost_pages::is_key(key) || quarantine::is_count(key)
+        }
+        _ => false,
     }
 }
 

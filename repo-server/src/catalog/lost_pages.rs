@@ -10,10 +10,11 @@
 use format_spec::ChunkId;
 
 use crate::error::ServerError;
-use crate::index::{Batch, Table};
+use crate::index::{Batch, Precondition, Table};
+use crate::rows::Meta;
 use crate::store::Store;
 
-const PREFIX: &[u8] = b"owed/";
+const PREFIX: &[u8] = Meta::Owed.bytes();
 
 fn key(id: &ChunkId) -> Vec<u8> {
     [PREFIX, id.as_bytes().as_slice()].concat()
@@ -30,8 +31,8 @@ pub(crate) fn counts<'a>(
     let decode = |value: Option<Vec<u8>>| match value {
         None => Ok(0),
         Some(value) => {
-            let count = value.try_into().map(u64::from_le_bytes);
-            count.map_err(|_| ServerError::Row { object: "references to a lost page".to_owned() })
+            let count = Meta::number(&value);
+            count.ok_or_else(|| ServerError::Row { object: "references to a lost page".to_owned() })
         }
     };
     values.into_iter().map(decode).collect()
@@ -44,4 +45,15 @@ pub(crate) fn set(batch: &mut Batch, id: &ChunkId, count: u64) {
     } else {
         batch.put(Table::Meta, key(id), count.to_le_bytes());
     }
+}
+
+/// Lets the batch be applied only while as much is owed to a page.
+pub(super) fn require(batch: &mut Batch, id: &ChunkId, count: u64) {
+    let value = (count > 0).then(|| count.to_le_bytes().to_vec());
+    batch.require(Table::Meta, key(id), value.map_or(Precondition::Absent, Precondition::Equals));
+}
+
+/// True if a key of the meta table is one of these rows.
+pub(super) fn is_key(key: &[u8]) -> bool {
+    key.starts_with(PREFIX)
 }

@@ -4,8 +4,8 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use crate::error::ServerError;
-use crate::index::row::{PackNumber, PackRow};
 use crate::index::{KeyRange, Table};
+use crate::rows::{PackNumber, PackRow};
 use crate::store::Store;
 use crate::sync::lock;
 

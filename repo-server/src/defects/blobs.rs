@@ -1,40 +1,24 @@
 //! Blobs whose stored bytes are not what was written: known as such until good bytes are there again.
 //!
-//! A blob in quarantine has a row with [`Health::Damaged`], and a [`DamagedRow`] with the reason; one batch
-//! adds or removes both. The alarm is active while there is any, and counts them: their number is stored, and
-//! changes with the alarm in that same batch ([`Changes`]), so no scan is needed and no crash makes it wrong.
-//! Only proved damage is recorded here: a site that does not answer proves nothing. All calls block.
+//! A blob in quarantine has a row that says [`Health::Damaged`], and a [`DamagedRow`] that says why; both
+//! come and go in one batch. The alarm is up while there is any, and says how many: their number is kept, and
+//! changes with the alarm in that same batch, so nothing is scanned for it and no crash leaves
+//! it wrong. Only what is known to be wrong gets here: a site that does not answer proves nothing. All calls
+//! block.
 
 use std::collections::BTreeMap;
 
 use format_spec::{ChunkId, ClusterName};
 
-use super::walk::walk_is_due;
+pub(crate) use crate::catalog::Place;
+use crate::catalog::ledger::Ledger;
 use crate::error::ServerError;
-use crate::health::alarm::{self, AlarmCode};
-use crate::index::row::{ChunkRow, DamagedRow, Health, PackNumber};
-use crate::index::{Batch, KeyRange, Table};
+use crate::index::{KeyRange, Table};
+use crate::rows::{DamagedRow, Health, PackNumber};
 use crate::store::Store;
 
 /// Rows that one batch changes at most: far below its limit.
 const AT_ONCE: usize = 10_000;
-
-/// How many blobs are in quarantine, in the meta table.
-const COUNT_KEY: &[u8] = b"damaged_blobs";
-
-/// Where a blob was read: what was found there says nothing about another place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Place {
-    pub(crate) pack: PackNumber,
-    pub(crate) offset: u32,
-}
-
-impl Place {
-    /// Where `row` says that the blob is.
-    pub(crate) fn of(row: &ChunkRow) -> Self {
-        Self { pack: row.pack, offset: row.offset }
-    }
-}
 
 /// Marks blobs as damaged, durably: each whose row still names the place that was read. Returns how many
 /// were not marked before.
@@ -50,63 +34,52 @@ pub(crate) fn mark(store: &Store, damage: &[(ChunkId, Place, String)]) -> Result
 
 fn put_in(store: &Store, damage: &[(ChunkId, Place, String)]) -> Result<u64, ServerError> {
     let found_ms = store.parts.clock.unix_ms();
-    change(
-        store,
-        damage,
-        |(id, ..)| *id,
-        |batch, changes, (id, place, problem), row| {
-            if Place::of(&row) != *place || row.health == Health::Damaged {
-                return Ok(false);
-            }
-            let cluster = store.pack_row(row.pack)?.domain.to_string();
-            let damaged = DamagedRow { cluster, problem: problem.clone(), found_ms };
-            batch.put(Table::Chunk, *id.as_bytes(), ChunkRow { health: Health::Damaged, ..row }.encode());
-            changes.put(*id, damaged);
-            Ok(true)
-        },
-    )
+    change(store, damage, |ledger, (id, place, problem)| {
+        ledger.mark_damaged(*id, *place, |cluster| DamagedRow { cluster, problem: problem.clone(), found_ms })
+    })
 }
 
 /// Takes blobs out of quarantine, durably: each whose row still names the place at which good bytes were
 /// read. Returns how many were in it.
 pub(crate) fn clear(store: &Store, good: &[(ChunkId, Place)]) -> Result<u64, ServerError> {
-    change(
-        store,
-        good,
-        |(id, _)| *id,
-        |batch, changes, (id, place), row| {
-            if Place::of(&row) != *place || row.health == Health::Sound {
-                return Ok(false);
-            }
-            batch.put(Table::Chunk, *id.as_bytes(), ChunkRow { health: Health::Sound, ..row }.encode());
-            changes.delete(*id);
-            Ok(true)
-        },
-    )
+    change(store, good, |ledger, (id, place)| ledger.mark_sound(*id, *place))
 }
 
-/// Runs `apply` for each item that has a row, as the row is now. Returns how many were changed.
-fn change<T>(
+/// Runs `apply` for each item. Returns how many were changed.
+fn change<T: HasId>(
     store: &Store,
     items: &[T],
-    id: impl Fn(&T) -> ChunkId,
-    mut apply: impl FnMut(&mut Batch, &mut Changes, &T, ChunkRow) -> Result<bool, ServerError>,
+    mut apply: impl FnMut(&mut Ledger<'_>, &T) -> Result<bool, ServerError>,
 ) -> Result<u64, ServerError> {
     let mut changed = 0;
     for items in items.chunks(AT_ONCE) {
-        store.exclusively(|| {
-            let ids: Vec<ChunkId> = items.iter().map(&id).collect();
-            let (mut batch, mut changes) = (Batch::new(), Changes::default());
-            for (item, row) in items.iter().zip(store.chunk_rows(&ids)?) {
-                if let Some(row) = row {
-                    changed += u64::from(apply(&mut batch, &mut changes, item, row)?);
-                }
+        changed += store.account(|ledger| {
+            ledger.load(items.iter().map(HasId::id))?;
+            let mut changed = 0;
+            for item in items {
+                changed += u64::from(apply(ledger, item)?);
             }
-            changes.close(store, &mut batch)?;
-            if batch.is_empty() { Ok(()) } else { store.commit(batch) }
+            Ok(changed)
         })?;
     }
     Ok(changed)
+}
+
+/// Something about one blob.
+trait HasId {
+    fn id(&self) -> &ChunkId;
+}
+
+impl HasId for (ChunkId, Place) {
+    fn id(&self) -> &ChunkId {
+        &self.0
+    }
+}
+
+impl HasId for (ChunkId, Place, String) {
+    fn id(&self) -> &ChunkId {
+        &self.0
+    }
 }
 
 /// True if a blob of `cluster` is quarantined.
@@ -156,99 +129,9 @@ pub(crate) fn packs(store: &Store) -> Result<Vec<PackNumber>, ServerError> {
 /// Removes the rows of blobs that are deleted or sound.
 fn forget(store: &Store, ids: &[ChunkId]) -> Result<(), ServerError> {
     for ids in ids.chunks(AT_ONCE) {
-        store.exclusively(|| {
-            let (mut batch, mut changes) = (Batch::new(), Changes::default());
-            for (id, row) in ids.iter().zip(store.chunk_rows(ids)?) {
-                if row.is_none_or(|row| row.health == Health::Sound) {
-                    changes.delete(*id);
-                }
-            }
-            changes.close(store, &mut batch)?;
-            if batch.is_empty() { Ok(()) } else { store.commit(batch) }
-        })?;
+        store.account(|ledger| ledger.forget_damage(ids))?;
     }
     Ok(())
-}
-
-/// Changes of a batch to rows of quarantined blobs. Made and closed while no other task changes such rows.
-#[derive(Default)]
-pub(crate) struct Changes(BTreeMap<ChunkId, Option<DamagedRow>>);
-
-impl Changes {
-    /// A blob is damaged.
-    fn put(&mut self, id: ChunkId, row: DamagedRow) {
-        self.0.insert(id, Some(row));
-    }
-
-    /// A blob is whole again, or deleted.
-    pub(crate) fn delete(&mut self, id: ChunkId) {
-        self.0.insert(id, None);
-    }
-
-    /// Puts all that into the batch, with their number and the alarm as they are from then on.
-    pub(crate) fn close(self, store: &Store, batch: &mut Batch) -> Result<(), ServerError> {
-        if self.0.is_empty() {
-            return Ok(());
-        }
-        let keys: Vec<&[u8]> = self.0.keys().map(|id| id.as_bytes().as_slice()).collect();
-        let before = store.parts.index.multi_get(Table::Damaged, &keys)?;
-        let mut blobs = count(store)?;
-        if before.iter().zip(self.0.values()).any(|(before, row)| before.is_none() && row.is_some()) {
-            walk_is_due(store, batch)?;
-        }
-        for ((id, row), before) in self.0.into_iter().zip(before) {
-            match (before, &row) {
-                (None, Some(_)) => blobs += 1,
-                (Some(_), None) => blobs = blobs.saturating_sub(1),
-                (None, None) | (Some(_), Some(_)) => {}
-            }
-            match row {
-                Some(row) => batch.put(Table::Damaged, *id.as_bytes(), row.encode()),
-                None => batch.delete(Table::Damaged, *id.as_bytes()),
-            };
-        }
-        set_count(store, batch, blobs)
-    }
-}
-
-/// Number of blobs in quarantine. An index without this number is counted once.
-fn count(store: &Store) -> Result<u64, ServerError> {
-    let Some(value) = store.parts.index.get(Table::Meta, COUNT_KEY)? else { return scan(store) };
-    let wrong = |_| ServerError::Row { object: "the number of damaged blobs".to_owned() };
-    value.try_into().map(u64::from_le_bytes).map_err(wrong)
-}
-
-fn scan(store: &Store) -> Result<u64, ServerError> {
-    let mut blobs = 0;
-    store.for_each_row(Table::Damaged, &KeyRange::all(), |_, _| {
-        blobs += 1;
-        Ok(())
-    })?;
-    Ok(blobs)
-}
-
-/// Raises the alarm if anything is in quarantine, and takes it down if nothing is.
-fn set_count(store: &Store, batch: &mut Batch, blobs: u64) -> Result<(), ServerError> {
-    batch.put(Table::Meta, COUNT_KEY, blobs.to_le_bytes());
-    if blobs == 0 {
-        return alarm::clear_in(store, batch, AlarmCode::DamagedBlobs);
-    }
-    let message = format!(
-        "stored bytes of {blobs} chunks or pages are damaged: push the same content again, and see \
-         `astacus-admin verify --level read` for the files that need them"
-    );
-    alarm::raise_in(store, batch, AlarmCode::DamagedBlobs, &message)
-}
-
-/// Counts all that is in quarantine, and says so. For a rebuild, which fills the table with nothing beside it.
-pub(crate) fn count_anew(store: &Store) -> Result<(), ServerError> {
-    let blobs = scan(store)?;
-    let mut batch = Batch::new();
-    set_count(store, &mut batch, blobs)?;
-    if blobs > 0 {
-        walk_is_due(store, &mut batch)?;
-    }
-    store.commit(batch)
 }
 
 fn decode(key: &[u8], value: &[u8]) -> Result<DamagedRow, ServerError> {

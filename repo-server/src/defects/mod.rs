@@ -8,8 +8,7 @@ mod found;
 mod full;
 pub(crate) mod objects;
 pub(crate) mod packs;
-mod walk;
 
+pub(crate) use crate::catalog::walk::{due, walked};
 pub(crate) use found::{Unread, blobs, heed, prove, quarantine, twice};
 pub(crate) use full::if_there_is_room;
-pub(crate) use walk::{due, walked};

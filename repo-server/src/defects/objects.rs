@@ -1,9 +1,9 @@
 //! Objects on the site that are lost or not as they were written, as far as a check found it: those of snapshots
 //! and manifests, and the ends of packs. Blobs in packs are in quarantine instead.
 //!
-//! Each has a row until a check finds it sound, it is rewritten, or no snapshot needs it any more. Rows and
-//! the alarm change in one batch ([`Changes`]): it is active while there is any row. Only proved damage is
-//! recorded here: a site that does not answer proves nothing. All calls block.
+//! Each has a row until a check finds it sound, it is written anew, or nothing needs it any more. Rows and the
+//! alarm change in one batch ([`Changes`](crate::catalog::damaged::Changes)): it is up while there is any. Only what is known to be wrong gets here: a
+//! site that does not answer proves nothing. All calls block.
 //!
 //! Rows `damaged/<kind><id>` of the meta table. Beside them, rows `hurt/<snapshot id>` name the snapshots for
 //! which a check found files that cannot be restored. They are valid while any blob is quarantined, and raise
@@ -11,69 +11,18 @@
 
 use std::collections::BTreeMap;
 
+use format_spec::SnapshotId;
 use format_spec::snapshot::Snapshot;
-use format_spec::{ManifestId, SnapshotId};
-use serde::{Deserialize, Serialize};
 
+pub(crate) use crate::catalog::damaged::Object;
+use crate::catalog::damaged::{Changes, objects};
 use crate::error::ServerError;
 use crate::health::alarm::{self, AlarmCode};
-use crate::index::row::PackNumber;
 use crate::index::{Batch, KeyRange, Table};
+use crate::rows::{Meta, ProblemRow};
 use crate::store::Store;
 
-const PREFIX: &[u8] = b"damaged/";
-const HURT_PREFIX: &[u8] = b"hurt/";
-
-/// Kind and id of a damaged object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Object {
-    /// A snapshot's own object.
-    Snapshot(SnapshotId),
-    /// A manifest.
-    Manifest(ManifestId),
-    /// Header or footer of a pack: nobody can read in it what lies where.
-    Pack(PackNumber),
-}
-
-impl Object {
-    fn key(self) -> Vec<u8> {
-        let (tag, id): (&[u8], Vec<u8>) = match self {
-            Self::Snapshot(id) => (b"s", id.as_bytes().to_vec()),
-            Self::Manifest(id) => (b"m", id.as_bytes().to_vec()),
-            Self::Pack(number) => (b"p", number.key().to_vec()),
-        };
-        [PREFIX, tag, &id].concat()
-    }
-
-    fn from_key(key: &[u8]) -> Option<Self> {
-        match key.strip_prefix(PREFIX)?.split_first()? {
-            (b's', id) => Some(Self::Snapshot(SnapshotId::from_bytes(id.try_into().ok()?))),
-            (b'm', id) => Some(Self::Manifest(ManifestId::from_bytes(id.try_into().ok()?))),
-            (b'p', number) => PackNumber::from_key(number).map(Self::Pack),
-            _ => None,
-        }
-    }
-
-    /// True if the index has the pack or snapshot of the object.
-    fn is_needed(self, store: &Store) -> Result<bool, ServerError> {
-        let index = &store.parts.index;
-        let row = match self {
-            Self::Snapshot(id) => index.get(Table::Snapshot, id.as_bytes())?,
-            Self::Manifest(id) => index.get(Table::Manifest, id.as_bytes())?,
-            Self::Pack(number) => index.get(Table::Pack, &number.key())?,
-        };
-        Ok(row.is_some())
-    }
-}
-
-/// Problem of an object, as JSON.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Row {
-    /// Description of the problem, for people.
-    problem: String,
-    /// When; server time.
-    found_ms: u64,
-}
+const HURT_PREFIX: &[u8] = Meta::Hurt.bytes();
 
 /// All objects that are known to be damaged, and what is wrong with each.
 #[derive(Debug, Default)]
@@ -108,7 +57,7 @@ pub(crate) fn all(store: &Store) -> Result<Known, ServerError> {
     if alarm::is_up(store, AlarmCode::DamagedBlobs)? {
         store.for_each_row(Table::Meta, &KeyRange::prefix(HURT_PREFIX), |key, value| {
             let id = key.strip_prefix(HURT_PREFIX).and_then(|id| id.try_into().ok());
-            let row = id.map(SnapshotId::from_bytes).zip(serde_json::from_slice::<Row>(value).ok());
+            let row = id.map(SnapshotId::from_bytes).zip(ProblemRow::decode(value));
             let (id, row) =
                 row.ok_or_else(|| ServerError::Row { object: "a damaged snapshot".to_owned() })?;
             hurt.insert(id, row.problem);
@@ -116,18 +65,6 @@ pub(crate) fn all(store: &Store) -> Result<Known, ServerError> {
         })?;
     }
     Ok(Known { objects: objects(store)?, hurt })
-}
-
-fn objects(store: &Store) -> Result<BTreeMap<Object, String>, ServerError> {
-    let mut known = BTreeMap::new();
-    store.for_each_row(Table::Meta, &KeyRange::prefix(PREFIX), |key, value| {
-        let object = Object::from_key(key).zip(serde_json::from_slice::<Row>(value).ok());
-        let (object, row) =
-            object.ok_or_else(|| ServerError::Row { object: "a damaged object".to_owned() })?;
-        known.insert(object, row.problem);
-        Ok(())
-    })?;
-    Ok(known)
 }
 
 fn hurt_key(id: SnapshotId) -> Vec<u8> {
@@ -141,8 +78,8 @@ pub(crate) fn note_hurt(store: &Store, id: SnapshotId, problem: Option<String>) 
         let is_known = store.parts.index.get(Table::Meta, &hurt_key(id))?.is_some();
         match problem {
             Some(problem) if Object::Snapshot(id).is_needed(store)? => {
-                let row = Row { problem, found_ms: store.parts.clock.unix_ms() };
-                batch.put(Table::Meta, hurt_key(id), serde_json::to_vec(&row).expect("plain JSON"));
+                let row = ProblemRow { problem, found_ms: store.parts.clock.unix_ms() };
+                batch.put(Table::Meta, hurt_key(id), row.encode());
             }
             None if is_known => forget_hurt(&mut batch, id),
             _ => {}
@@ -159,7 +96,7 @@ pub(crate) fn forget_hurt(batch: &mut Batch, id: SnapshotId) {
 /// Records, durably, the damage of an object, unless its owner was deleted meanwhile. Known damage changes
 /// nothing.
 pub(crate) fn note(store: &Store, object: Object, problem: &str) -> Result<(), ServerError> {
-    let row = Row { problem: problem.to_owned(), found_ms: store.parts.clock.unix_ms() };
+    let row = ProblemRow { problem: problem.to_owned(), found_ms: store.parts.clock.unix_ms() };
     store.exclusively(|| {
         let (mut batch, mut changes) = (Batch::new(), Changes::default());
         if !is_known(store, object, problem)? && object.is_needed(store)? {
@@ -173,7 +110,7 @@ pub(crate) fn note(store: &Store, object: Object, problem: &str) -> Result<(), S
 
 fn is_known(store: &Store, object: Object, problem: &str) -> Result<bool, ServerError> {
     let Some(value) = store.parts.index.get(Table::Meta, &object.key())? else { return Ok(false) };
-    let row: Option<Row> = serde_json::from_slice(&value).ok();
+    let row = ProblemRow::decode(&value);
     Ok(row.is_some_and(|row| row.problem == problem))
 }
 
@@ -204,55 +141,6 @@ pub(crate) fn tidy(store: &Store) -> Result<Known, ServerError> {
         }
         Ok(known)
     })
-}
-
-/// Changes of a batch to rows of damaged objects. Made and closed while no other task changes such rows.
-#[derive(Default)]
-pub(crate) struct Changes(BTreeMap<Object, Option<Row>>);
-
-impl Changes {
-    /// An object is sound, or deleted.
-    pub(crate) fn delete(&mut self, object: Object) {
-        self.0.insert(object, None);
-    }
-
-    /// Puts all that into the batch, with the alarm as it is from then on.
-    pub(crate) fn close(self, store: &Store, batch: &mut Batch) -> Result<(), ServerError> {
-        let adds = self.0.values().any(Option::is_some);
-        // While the alarm is down there is no row.
-        if self.0.is_empty() || (!adds && !alarm::is_up(store, AlarmCode::DamagedObjects)?) {
-            return Ok(());
-        }
-        let mut known = objects(store)?;
-        for (object, row) in self.0 {
-            match row {
-                Some(row) => {
-                    batch.put(Table::Meta, object.key(), serde_json::to_vec(&row).expect("plain JSON"));
-                    known.insert(object, row.problem);
-                }
-                None if known.remove(&object).is_some() => {
-                    batch.delete(Table::Meta, object.key());
-                }
-                None => {}
-            }
-        }
-        set_alarm(store, batch, &known)
-    }
-}
-
-/// Raises the alarm if anything is damaged, and takes it down if nothing is.
-fn set_alarm(store: &Store, batch: &mut Batch, known: &BTreeMap<Object, String>) -> Result<(), ServerError> {
-    if known.is_empty() {
-        return alarm::clear_in(store, batch, AlarmCode::DamagedObjects);
-    }
-    let count = |is: fn(&Object) -> bool| known.keys().filter(|object| is(object)).count();
-    let message = format!(
-        "damaged or lost on the site: {} manifests, {} snapshot objects, headers or footers of {} packs: run `astacus-admin gc`, then `astacus-admin verify`; `astacus-admin snapshots` marks the snapshots that cannot be restored",
-        count(|object| matches!(object, Object::Manifest(_))),
-        count(|object| matches!(object, Object::Snapshot(_))),
-        count(|object| matches!(object, Object::Pack(_))),
-    );
-    alarm::raise_in(store, batch, AlarmCode::DamagedObjects, &message)
 }
 
 #[cfg(test)]

@@ -8,16 +8,11 @@
 
 use std::collections::BTreeSet;
 
+use crate::catalog::altered::{PREFIX, key};
 use crate::error::ServerError;
-use crate::index::row::PackNumber;
 use crate::index::{Batch, KeyRange, Precondition, Table};
+use crate::rows::PackNumber;
 use crate::store::Store;
-
-const PREFIX: &[u8] = b"altered/";
-
-fn key(number: PackNumber) -> Vec<u8> {
-    [PREFIX, number.key().as_slice()].concat()
-}
 
 /// Says that a pack is not as it was written, durably, unless the collector was there before. Blocks.
 pub(crate) fn note(store: &Store, number: PackNumber) -> Result<(), ServerError> {
@@ -31,11 +26,6 @@ pub(crate) fn note(store: &Store, number: PackNumber) -> Result<(), ServerError>
         batch.put(Table::Meta, key(number), Vec::new());
         store.commit(batch)
     })
-}
-
-/// A pack is deleted, or was found to be correct.
-pub(crate) fn forget(batch: &mut Batch, number: PackNumber) {
-    batch.delete(Table::Meta, key(number));
 }
 
 /// All of them. Blocks.

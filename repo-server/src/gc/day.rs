@@ -8,11 +8,12 @@ use serde::{Deserialize, Serialize};
 use crate::catalog::ledger::Ledger;
 use crate::error::ServerError;
 use crate::index::Table;
-use crate::index::row::Totals;
+use crate::rows::Meta;
+use crate::rows::Totals;
 use crate::settings::GcSettings;
 use crate::store::Store;
 
-const KEY: &[u8] = b"gone";
+const KEY: &[u8] = Meta::Gone.bytes();
 const HOUR_MS: u64 = 60 * 60 * 1000;
 const HOURS: u64 = 24;
 

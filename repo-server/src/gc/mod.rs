@@ -34,10 +34,13 @@ use crate::health::alarm::{self, AlarmCode};
 use crate::health::clock::ClockState;
 use crate::health::gate;
 use crate::health::space;
+use crate::lease::{Kind, Lease, Upkeep};
 use crate::server::Server;
 use crate::session;
 use crate::start::compare;
 use crate::store::Store;
+
+const KIND: Kind = Kind("gc");
 
 /// Phase of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,9 +125,9 @@ async fn run_as(
     progress: Progress<'_>,
     tell: Tell,
 ) -> Result<GcReport, ServerError> {
-    let Ok(turn) = server.turns.upkeep.try_lock() else { return Err(busy()) };
+    let lease = server.leases.try_acquire(KIND)?;
     let mode = request.mode;
-    let outcome = in_turn(server, request, progress, tell, &turn).await;
+    let outcome = with_lease(server, request, progress, tell, &lease).await;
     if mode == RunMode::Apply {
         let done = server.done();
         let count = if outcome.is_ok() { &done.collector_runs } else { &done.collector_failures };
@@ -133,17 +136,17 @@ async fn run_as(
     outcome
 }
 
-async fn in_turn(
+async fn with_lease(
     server: &Arc<Server>,
     request: GcRequest,
     progress: Progress<'_>,
     tell: Tell,
-    turn: &tokio::sync::MutexGuard<'_, ()>,
+    lease: &Lease<Upkeep>,
 ) -> Result<GcReport, ServerError> {
     let store = &server.store;
     match request.mode {
-        RunMode::Plan => compare::look(server, turn).await?,
-        RunMode::Apply => compare::settle(server, turn).await?,
+        RunMode::Plan => compare::look(server, lease).await?,
+        RunMode::Apply => compare::settle(server, lease).await?,
     };
     let check = |store: &Arc<Store>| {
         gate::check(store)?;
@@ -166,10 +169,6 @@ async fn in_turn(
     }
     done?;
     Ok(run.report)
-}
-
-fn busy() -> ServerError {
-    ServerError::Busy { why: "another run of gc, or an audit, is in progress".to_owned() }
 }
 
 /// A difference between counts and what is there stops everything that trusts counts.

@@ -18,10 +18,10 @@ use super::repack::thin_packs;
 use super::sweep::decode_item;
 use super::{Next, Run, delete};
 use crate::error::ServerError;
-use crate::index::row::{
+use crate::index::{KeyRange, Table};
+use crate::rows::{
     ChunkRow, DoomedKey, DoomedKind, DoomedRow, Epoch, IdleKey, IdleKind, PackNumber, PackRow,
 };
-use crate::index::{KeyRange, Table};
 use crate::site::layout::pack_object;
 use crate::snapshot::{self, Freed};
 use crate::store::Store;
@@ -175,7 +175,7 @@ impl Run<'_> {
             }
         })
         .await?;
-        let pinning = |(session, row): (_, crate::session::SessionRow)| {
+        let pinning = |(session, row): (_, crate::rows::SessionRow)| {
             let mut holds = Amount::default();
             for amount in held.range(row.start..).map(|(_, amount)| amount) {
                 holds.count += amount.count;

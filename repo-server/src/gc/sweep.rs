@@ -14,9 +14,9 @@ use super::{Next, Phase, Run};
 use crate::catalog::ledger::{Ledger, counts_of};
 use crate::error::ServerError;
 use crate::health::alarm::{self, AlarmCode};
-use crate::index::row::{ChunkRow, Epoch, IdleKey, IdleKind, PackNumber};
 use crate::index::{KeyRange, Table};
 use crate::pack;
+use crate::rows::{ChunkRow, Epoch, IdleKey, IdleKind, PackNumber};
 use crate::rules::Rule;
 use crate::server::Server;
 use crate::store::Store;
@@ -25,10 +25,9 @@ use crate::store::Store;
 const ROWS_AT_ONCE: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 const PACKS_AT_ONCE: NonZeroUsize = NonZeroUsize::new(4).unwrap();
 
-/// Most rows changed by one batch: as many as the pack that had them counted. Each weighs 490 bytes at most,
-/// if it was damaged and a pack is deleted with it. The writer lock is held while the batch is applied; rows
-/// that are read together cost less.
-const BATCH_ROWS: usize = 100_000;
+/// Rows that one batch touches. Each weighs 900 bytes at most, with the requirement that it is as it was read, if it
+/// was damaged and a pack goes with it. Nobody else counts while it is applied; rows that are looked up together cost less.
+const BATCH_ROWS: usize = 50_000;
 
 /// One step of a batch.
 enum Step {

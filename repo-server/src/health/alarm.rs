@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use format_spec::protection::MAX_REASON_LEN;
 use format_spec::wire::{self, AcknowledgeRequest, Acknowledged, Severity};
-use serde::{Deserialize, Serialize};
 
 use crate::error::ServerError;
 use crate::index::{Batch, KeyRange, Table};
+use crate::rows::{AcknowledgedRow, AlarmRow, Meta};
 use crate::store::Store;
 use crate::time::{later, rfc3339};
 
@@ -123,26 +123,10 @@ fn key(code: &str, subject: Option<&str>) -> Vec<u8> {
     [PREFIX, code.as_bytes(), subject.as_bytes()].concat()
 }
 
-const PREFIX: &[u8] = b"alarm/";
+const PREFIX: &[u8] = Meta::Alarm.bytes();
 
 /// Longest subject: it is a part of a key.
 pub(crate) const MAX_SUBJECT_LEN: usize = 180;
-
-#[derive(Clone, Serialize, Deserialize)]
-struct AlarmRow {
-    message: String,
-    since_ms: u64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    acknowledged: Option<AcknowledgedRow>,
-}
-
-#[derive(Clone, Serialize, Deserialize)]
-struct AcknowledgedRow {
-    reason: String,
-    since_ms: u64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    until_ms: Option<u64>,
-}
 
 /// An alarm that is up, as its row tells.
 struct Up {
@@ -187,7 +171,7 @@ pub(crate) fn raise_of_in(
         Some(row) => AlarmRow { message, ..row },
         None => AlarmRow { message, since_ms: store.parts.clock.unix_ms(), acknowledged: None },
     };
-    batch.put(Table::Meta, key, encode(&row));
+    batch.put(Table::Meta, key, row.encode());
     Ok(())
 }
 
@@ -306,7 +290,7 @@ pub(crate) fn acknowledge(store: &Store, asked: &AcknowledgeRequest) -> Result<w
         up.row.acknowledged =
             Some(AcknowledgedRow { reason: asked.reason.clone(), since_ms: now_ms, until_ms });
         let mut batch = Batch::new();
-        batch.put(Table::Meta, key(&up.code, up.subject.as_deref()), encode(&up.row));
+        batch.put(Table::Meta, key(&up.code, up.subject.as_deref()), up.row.encode());
         store.commit(batch)?;
         tracing::info!(code = up.code, subject = up.subject, reason = asked.reason, "alarm acknowledged");
         Ok(up.told(now_ms))
@@ -359,7 +343,7 @@ fn rows(store: &Store, prefix: &[u8]) -> Result<Vec<Up>, ServerError> {
         let wrong = || ServerError::Row { object: "an alarm".to_owned() };
         let name = key.strip_prefix(PREFIX).and_then(|name| std::str::from_utf8(name).ok());
         let name = name.ok_or_else(wrong)?;
-        let row = serde_json::from_slice(value).map_err(|_| wrong())?;
+        let row = AlarmRow::decode(value).ok_or_else(wrong)?;
         let (code, subject) = match name.split_once('/') {
             Some((code, subject)) => (code, Some(subject.to_owned())),
             None => (name, None),
@@ -372,13 +356,8 @@ fn rows(store: &Store, prefix: &[u8]) -> Result<Vec<Up>, ServerError> {
 
 fn find(store: &Store, key: &[u8]) -> Result<Option<AlarmRow>, ServerError> {
     let Some(value) = store.parts.index.get(Table::Meta, key)? else { return Ok(None) };
-    let row = serde_json::from_slice(&value);
-    let wrong = |_| ServerError::Row { object: format!("alarm {}", String::from_utf8_lossy(key)) };
-    row.map(Some).map_err(wrong)
-}
-
-fn encode(row: &AlarmRow) -> Vec<u8> {
-    serde_json::to_vec(row).expect("plain JSON")
+    let wrong = || ServerError::Row { object: format!("alarm {}", String::from_utf8_lossy(key)) };
+    AlarmRow::decode(&value).map(Some).ok_or_else(wrong)
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use std::time::Duration;
 use crate::error::ServerError;
 use crate::health::alarm::{self, AlarmCode};
 use crate::index::{Batch, Table};
+use crate::rows::Meta;
 use crate::store::Store;
 use crate::sync::lock;
 use crate::time::rfc3339;
@@ -28,7 +29,7 @@ pub(crate) const JUMP_MS: u64 = 60 * 60 * 1000;
 /// The latest moment is written this often at most.
 const WRITE_EVERY_MS: u64 = 5 * 60 * 1000;
 
-const LATEST_KEY: &[u8] = b"clock_latest";
+const LATEST_KEY: &[u8] = Meta::ClockLatest.bytes();
 
 /// Reliability of the clock for retention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,9 +147,7 @@ fn jump(now: Moment, last: Option<Moment>, latest: Option<u64>) -> Option<String
 }
 
 fn read_latest(store: &Store) -> Result<Option<u64>, ServerError> {
-    let Some(value) = store.parts.index.get(Table::Meta, LATEST_KEY)? else { return Ok(None) };
-    let latest = value.try_into().map(u64::from_le_bytes);
-    latest.map(Some).map_err(|_| ServerError::Row { object: "the latest time".to_owned() })
+    store.number(Meta::ClockLatest, "the latest time")
 }
 
 fn write_latest(store: &Store, wall_ms: u64) -> Result<(), ServerError> {

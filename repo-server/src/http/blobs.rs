@@ -20,9 +20,9 @@ use super::principal::{Principal, Right};
 use super::respond::{self, Answer, Reply};
 use super::{App, body, octets, parse};
 use crate::error::ServerError;
-use crate::index::row::Epoch;
 use crate::pack;
 use crate::pack::OpenDomain;
+use crate::rows::Epoch;
 use crate::server::Server;
 use crate::session;
 

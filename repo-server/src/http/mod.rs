@@ -44,13 +44,11 @@ use respond::Answer;
 struct App {
     server: Arc<Server>,
     token: Token,
-    /// Held by a check: each takes memory for all that it knows.
-    verifying: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// The routes of a repository server.
 pub fn routes(server: Arc<Server>, token: Token) -> Router {
-    let app = App { server, token, verifying: Arc::default() };
+    let app = App { server, token };
     let open = Router::new().route("/readyz", get(watch::ready)).with_state(app.clone());
     let guarded = guarded().layer(middleware::from_fn_with_state(app.clone(), auth::check)).with_state(app);
     // One answer for each connection: a stranger must not keep a place by asking again and again.
@@ -156,7 +154,7 @@ mod tests {
     /// A request that came past the check of credentials does nothing, whatever its route.
     #[tokio::test]
     async fn no_route_answers_a_request_without_a_caller() {
-        let app = App { server: Parts::default().serve(), token: Token::new("t"), verifying: Arc::default() };
+        let app = App { server: Parts::default().serve(), token: Token::new("t") };
         let mut router = guarded().with_state(app);
         let is_guarded = |route: &String| !["get /healthz", "get /readyz"].contains(&route.as_str());
         for route in served().into_iter().filter(is_guarded) {

@@ -21,7 +21,7 @@ use crate::defects::objects::Known;
 use crate::error::ServerError;
 use crate::health::clock::ClockState;
 use crate::health::space;
-use crate::index::row::MarkRow;
+use crate::rows::MarkRow;
 use crate::server::Server;
 use crate::session::{self, Pusher, TTL};
 use crate::snapshot;

@@ -1,7 +1,5 @@
 //! Checks, reported line by line while they run. A check ends when its client is gone.
 
-use std::sync::Arc;
-
 use axum::extract::{Request, State};
 use format_spec::wire::{VerifyEvent, VerifyRequest};
 
@@ -9,16 +7,16 @@ use super::lines;
 use super::principal::{Principal, Right};
 use super::respond::{Reply, describe};
 use super::{App, body};
-use crate::error::ServerError;
+use crate::lease::{Checking, Kind};
+
+const KIND: Kind = Kind("verify");
 
 pub(super) async fn verify(State(app): State<App>, caller: Principal, request: Request) -> Reply {
     caller.may(Right::Operate)?;
     let asked: VerifyRequest = body::json(request).await?;
-    let turn = Arc::clone(&app.verifying)
-        .try_lock_owned()
-        .map_err(|_| ServerError::Busy { why: "another verify or scrub is in progress".to_owned() })?;
+    let lease = app.server.leases.try_acquire::<Checking>(KIND)?;
     Ok(lines::answer(async move |teller| {
-        let _turn = turn;
+        let _lease = lease;
         let progress = |done, total| teller.progress(&VerifyEvent::Progress { done, total });
         let check = crate::verify::run(&app.server, asked, &progress);
         // The caller may be gone. Findings and checks so far are stored.
@@ -42,13 +40,14 @@ mod tests {
 
     use super::*;
     use crate::http::Token;
+    use crate::lease::TEST;
     use crate::store::Parts;
 
     /// Each check takes memory for all that it knows.
     #[tokio::test]
     async fn one_check_runs_at_a_time() {
         let server = Parts::default().serve();
-        let app = App { server, token: Token::new("t"), verifying: Arc::default() };
+        let app = App { server, token: Token::new("t") };
         let ask = || {
             verify(
                 State(app.clone()),
@@ -57,7 +56,7 @@ mod tests {
             )
         };
         let status = |reply: Reply| reply.into_response().status();
-        let running = Arc::clone(&app.verifying).try_lock_owned().unwrap();
+        let running = app.server.leases.try_acquire::<Checking>(TEST).unwrap();
 
         assert_eq!(status(ask().await), StatusCode::CONFLICT);
 

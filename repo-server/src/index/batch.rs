@@ -81,6 +81,16 @@ impl Batch {
         self
     }
 
+    /// The preconditions alone: a batch that changes nothing, and is refused as this one would be.
+    #[must_use]
+    pub fn into_requirements(self) -> Self {
+        let mut requirements = Self::new();
+        for (table, key, precondition) in self.preconditions {
+            requirements.require(table, key, precondition);
+        }
+        requirements
+    }
+
     /// How much the batch is, against [`MAX_BATCH_WEIGHT`]. Work that need not be atomic is split by it.
     pub fn weight(&self) -> usize {
         self.weight

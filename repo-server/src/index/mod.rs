@@ -25,7 +25,6 @@ mod fjall;
 mod folder;
 mod memory;
 mod range;
-pub mod row;
 #[cfg(feature = "sled")]
 mod sled;
 mod space;

@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Chain, ServerError};
 use crate::health::alarm::{self, AlarmCode};
 use crate::index::{Batch, KeyRange, Table};
+use crate::rows::Meta;
 use crate::server::Server;
 use crate::settings::{Choices, Notify};
 use crate::time::{later, rfc3339};
@@ -92,7 +93,7 @@ impl Channel {
     }
 
     fn prefix(self) -> Vec<u8> {
-        format!("told/{}/", self.name()).into_bytes()
+        Meta::Told.key(format!("{}/", self.name()).as_bytes())
     }
 
     async fn deliver(self, notify: &Notify, notice: &Notice, now_ms: u64) -> Result<(), Undelivered> {

@@ -10,7 +10,7 @@ use format_spec::{FormatError, PackId};
 use crate::defects;
 use crate::defects::objects::Object;
 use crate::error::ServerError;
-use crate::index::row::{PackNumber, PackRow};
+use crate::rows::{PackNumber, PackRow};
 use crate::site::SiteError;
 use crate::site::layout::pack_object;
 use crate::store::Store;

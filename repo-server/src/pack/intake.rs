@@ -11,7 +11,7 @@ use super::flush::send_off;
 use super::open::{Appended, OpenDomain};
 use super::references::{decompressor, plain_of, references_in};
 use crate::error::ServerError;
-use crate::index::row::{ChunkRow, Epoch, Health};
+use crate::rows::{ChunkRow, Epoch, Health};
 use crate::rules::Rule;
 
 /// How many missing ids an error lists.

@@ -5,7 +5,7 @@ use format_spec::wire::ChunkLocation;
 
 use crate::error::ServerError;
 use crate::index::Table;
-use crate::index::row::DamagedRow;
+use crate::rows::DamagedRow;
 use crate::site::layout::pack_object;
 use crate::store::Store;
 

@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 use crate::catalog::ledger::NewPack;
 use crate::catalog::{Flight, InFlight};
 use crate::error::ServerError;
-use crate::index::row::{DoomedKey, DoomedKind};
+use crate::rows::{DoomedKey, DoomedKind};
 use crate::site::layout::pack_object;
 use crate::store::{Store, on_a_thread};
 

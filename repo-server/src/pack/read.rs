@@ -11,7 +11,7 @@ use format_spec::{ChunkId, wire};
 use crate::defects::blobs::Place;
 use crate::defects::{self, Unread};
 use crate::error::ServerError;
-use crate::index::row::{ChunkRow, PackNumber, PackRow};
+use crate::rows::{ChunkRow, PackNumber, PackRow};
 use crate::site::SiteError;
 use crate::site::layout::pack_object;
 use crate::store::Domain;

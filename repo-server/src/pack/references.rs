@@ -17,7 +17,7 @@ use super::{directory_of, find_damage, unreadable};
 use crate::defects;
 use crate::defects::objects::Object;
 use crate::error::ServerError;
-use crate::index::row::{ChunkRow, PackRow};
+use crate::rows::{ChunkRow, PackRow};
 use crate::site::SiteError;
 use crate::store::Domain;
 use crate::store::Store;
@@ -235,7 +235,7 @@ mod tests {
     use format_spec::key::BlobKind;
 
     use super::*;
-    use crate::index::row::{Epoch, Health, PackNumber};
+    use crate::rows::{Epoch, Health, PackNumber};
 
     /// Blobs of a kilobyte, each so far from the next.
     fn rows(count: u32, apart: u32) -> Vec<ChunkRow> {

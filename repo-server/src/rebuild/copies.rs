@@ -6,14 +6,15 @@
 //! no pack that holds a copy is doomed for its sake.
 
 use format_spec::ChunkId;
-use tokio::runtime::Handle;
 
 use super::fill::{IfEmpty, PackFound, Rebuild};
+use crate::catalog::fill;
 use crate::error::ServerError;
-use crate::index::row::{ChunkRow, DamagedRow, Health, PackNumber};
 use crate::index::{Batch, KeyRange, Table};
 use crate::pack::unreadable;
+use crate::rows::{ChunkRow, DamagedRow, Health, PackNumber};
 use crate::site::layout::pack_object;
+use crate::store::wait;
 
 /// Bytes of blobs that are read at once; one blob may be longer.
 const READ_BYTES: u64 = 16 << 20;
@@ -111,7 +112,7 @@ impl Rebuild {
         let pack = pack.ok_or(ServerError::Bug("a row of no pack"))?;
         let ranges: Vec<_> = read.iter().map(|tried| tried.row().range()).collect();
         let name = pack_object(&pack.id);
-        let blobs = Handle::current().block_on(self.store.parts.site.get_ranges(&name, &ranges));
+        let blobs = wait(self.store.parts.site.get_ranges(&name, &ranges));
         let blobs = match blobs.map_err(|error| self.store.site_error(error)) {
             Ok(blobs) => blobs,
             Err(error) => {
@@ -133,7 +134,7 @@ impl Rebuild {
     fn take(&mut self, taken: Try, health: Health, batch: &mut Batch) -> Result<(), ServerError> {
         let Copied { id, holds, .. } = taken.blob;
         if holds.health == Health::Damaged && health == Health::Sound {
-            batch.delete(Table::Damaged, *id.as_bytes());
+            fill::no_damage(batch, &id);
             self.commit_if_heavy(batch)?;
         }
         self.take_out(&holds)?;
@@ -146,7 +147,7 @@ impl Rebuild {
             self.pack_of(&taken.row()).ok_or(ServerError::Bug("a row of no pack"))?.domain.to_string();
         let found_ms = self.store.parts.clock.unix_ms();
         let row = DamagedRow { cluster, problem, found_ms };
-        batch.put(Table::Damaged, *taken.blob.id.as_bytes(), row.encode());
+        fill::damage(batch, &taken.blob.id, &row);
         self.commit_if_heavy(batch)?;
         self.pack_at(taken.other().row().pack)?.if_empty = IfEmpty::UnreadableCopies;
         self.take(taken, Health::Damaged, batch)
@@ -181,7 +182,7 @@ mod tests {
     use format_spec::key::BlobKind;
 
     use super::*;
-    use crate::index::row::Epoch;
+    use crate::rows::Epoch;
 
     fn copy(pack: u32, stored_len: u64) -> Try {
         let row = ChunkRow {

@@ -5,9 +5,9 @@ use format_spec::key::BlobKind;
 
 use super::fill::{BATCH_WEIGHT, HEADINGS, Rebuild};
 use crate::audit::{Joined, join};
-use crate::catalog::lost_pages;
+use crate::catalog::{fill, lost_pages};
 use crate::error::ServerError;
-use crate::index::{Batch, Table};
+use crate::index::Batch;
 use crate::sort::Sorter;
 
 /// Ids that were named and have no row.
@@ -67,7 +67,7 @@ impl Rebuild {
                 let counted = if row.kind == BlobKind::Chunk { *by_pages } else { *by_manifests };
                 if row.references != counted {
                     row.references = counted;
-                    batch.put(Table::Chunk, *id.as_bytes(), row.encode());
+                    fill::chunk(&mut batch, id, &row);
                 }
             }
             if batch.weight() < BATCH_WEIGHT { Ok(()) } else { store.commit(std::mem::take(&mut batch)) }

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use format_spec::{ChunkId, ClusterName, PackId};
 
 use super::RebuildReport;
-use crate::defects::blobs;
+use crate::catalog::{fill, quarantine};
 use crate::error::ServerError;
-use crate::index::row::{ChunkRow, Epoch, Live, Totals};
-use crate::index::{Batch, Table};
+use crate::index::Batch;
+use crate::rows::{ChunkRow, Live, Totals};
 use crate::session;
 use crate::sort::Sorter;
 use crate::store::Store;
@@ -75,7 +75,7 @@ pub(super) struct Rebuild {
 ///
 /// # Errors
 /// The site could not be listed or read, or the index failed. The index is of no use then.
-pub(crate) fn fill(store: &Arc<Store>) -> Result<RebuildReport, ServerError> {
+pub(crate) fn fill_from_site(store: &Arc<Store>) -> Result<RebuildReport, ServerError> {
     let mut rebuild = Rebuild {
         store: Arc::clone(store),
         report: RebuildReport::new(store.id()),
@@ -89,7 +89,7 @@ pub(crate) fn fill(store: &Arc<Store>) -> Result<RebuildReport, ServerError> {
     rebuild.count()?;
     rebuild.write_packs()?;
     rebuild.look_for_strangers()?;
-    blobs::count_anew(store)?;
+    quarantine::count_anew(store)?;
     rebuild.finish()
 }
 
@@ -117,8 +117,7 @@ impl Rebuild {
             stored_bytes: report.stored_bytes,
         };
         let mut batch = Batch::new();
-        batch.put(Table::Meta, Totals::KEY, totals.encode());
-        batch.put(Table::Meta, Epoch::KEY, Epoch::default().next().encode());
+        fill::totals(&mut batch, &totals);
         session::tokens_after(&mut batch, self.store.parts.clock.unix_ms());
         self.store.commit(batch)?;
         Ok(report)

@@ -9,7 +9,7 @@ use format_spec::descriptor::Descriptor;
 use format_spec::key::MasterKey;
 
 use super::RebuildReport;
-use super::fill::fill;
+use super::fill::fill_from_site;
 use crate::durable::{self, RealDisk};
 use crate::error::ServerError;
 use crate::index::{self, Engine, Index, OpenError};
@@ -102,7 +102,7 @@ pub async fn run(
     let site = StoreSite::folder_in_use(&site).map_err(CreateError::from)?;
     let parts = folder::parts(dir, wrap(index), Arc::new(site), settings, on_halt);
     let store = Store::open(parts, master, descriptor);
-    let report = store.blocking(fill).await.map_err(RebuildError::Fill)?;
+    let report = store.blocking(fill_from_site).await.map_err(RebuildError::Fill)?;
     drop(store);
     durable::remove(&RealDisk, dir, &folder::name(MARKER)).map_err(CreateError::from)?;
     Ok(report)

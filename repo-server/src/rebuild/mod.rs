@@ -34,7 +34,7 @@ use format_spec::{RepositoryId, SnapshotId};
 use serde::Serialize;
 
 #[cfg(test)]
-pub(crate) use fill::fill;
+pub(crate) use fill::fill_from_site;
 pub use folder::{Plan, RebuildError, run};
 
 /// Findings and notes that a report lists, each.

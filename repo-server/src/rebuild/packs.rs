@@ -7,20 +7,18 @@ use format_spec::checkpoint::CheckpointPack;
 use format_spec::key::BlobKind;
 use format_spec::pack::PackEntry;
 use format_spec::{ChunkId, ClusterName, PackId};
-use futures_util::{StreamExt, stream};
-use tokio::runtime::Handle;
 
 use super::copies::Copied;
 use super::fill::{BY_PAGE, IN_FLIGHT, IfEmpty, PackFound, Rebuild};
+use crate::catalog::fill;
 use crate::checkpoint;
 use crate::error::ServerError;
-use crate::index::row::{
-    ChunkRow, DoomedKey, DoomedKind, DoomedRow, Epoch, Health, IdleKey, Live, PackNumber, PackRow,
-};
 use crate::index::{Batch, Table};
 use crate::pack::{read_directory, unreadable};
+use crate::rows::{ChunkRow, DoomedKey, DoomedKind, DoomedRow, Epoch, Health, Live, PackNumber, PackRow};
 use crate::site::layout::{checkpoint_named, pack_named, pack_object};
 use crate::site::{Area, Listed, Prefix};
+use crate::store::{read_ahead, wait};
 
 /// Time for which an unreferenced pack is kept, in milliseconds: a week, in which a check can find that the
 /// used copy is damaged.
@@ -42,8 +40,7 @@ impl Rebuild {
             let store = Arc::clone(&store);
             async move { (id, len, read_directory(&store, &id, len).await) }
         };
-        let mut directories = stream::iter(wanted).map(read).buffered(IN_FLIGHT);
-        while let Some((id, len, directory)) = Handle::current().block_on(directories.next()) {
+        for (id, len, directory) in read_ahead(wanted, IN_FLIGHT, read) {
             match directory {
                 Ok(directory) => self.pack(CheckpointPack { id, len, directory })?,
                 Err(error) => {
@@ -69,7 +66,7 @@ impl Rebuild {
 
     /// Objects of one area on the site. A listing that fails ends the rebuild.
     pub(super) fn list(&self, area: Area) -> Result<Vec<Listed>, ServerError> {
-        let listed = Handle::current().block_on(self.store.parts.site.list(&Prefix::area(area)));
+        let listed = wait(self.store.parts.site.list(&Prefix::area(area)));
         listed.map_err(|error| self.store.site_error(error))
     }
 
@@ -79,7 +76,7 @@ impl Rebuild {
         let mut batch = Batch::new();
         for Listed { name, len } in self.list(Area::Heads)? {
             let Some(id) = checkpoint_named(&name) else { continue };
-            match Handle::current().block_on(checkpoint::read(&self.store, id)) {
+            match wait(checkpoint::read(&self.store, id)) {
                 Ok(checkpoint) => {
                     for pack in checkpoint.packs {
                         if wanted.get(&pack.id) == Some(&pack.len) {
@@ -172,7 +169,7 @@ impl Rebuild {
     fn write_pending(&mut self) -> Result<(), ServerError> {
         let mut batch = Batch::new();
         for (id, row) in std::mem::take(&mut self.pending) {
-            batch.put(Table::Chunk, *id.as_bytes(), row.encode());
+            fill::chunk(&mut batch, &id, &row);
             self.commit_if_heavy(&mut batch)?;
         }
         self.commit(&mut batch)
@@ -188,9 +185,7 @@ impl Rebuild {
                 let PackFound { id, len, kind, blob_bytes, live, .. } = *pack;
                 let domain = ClusterName::clone(&pack.domain);
                 let row = PackRow { id, len, kind, domain, blob_bytes, live, verified_ms: 0 };
-                batch.put(Table::Pack, number.key(), row.encode());
-                let item = IdleKey::Pack { kind, since: Epoch::default(), number };
-                batch.put(Table::Idle, item.encode(), Vec::new());
+                fill::pack(&mut batch, number, &row);
                 self.report.packs += 1;
                 self.report.stored_bytes += len;
             } else if let Some(why) = pack.if_empty.why_it_stays() {

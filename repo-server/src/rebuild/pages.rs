@@ -7,18 +7,18 @@ use std::sync::Arc;
 use format_spec::key::BlobKind;
 use format_spec::pack::Directory;
 use format_spec::{ChunkId, PackId};
-use futures_util::{StreamExt, stream};
-use tokio::runtime::Handle;
 
 use super::fill::{BY_PAGE, IN_FLIGHT, IfEmpty, PackFound, Rebuild};
+use crate::catalog::fill;
 use crate::checkpoint;
 use crate::error::ServerError;
-use crate::index::row::{ChunkRow, PackNumber};
 use crate::index::{Batch, KeyRange, Table};
 use crate::pack::{read_directory, unreadable};
+use crate::rows::{ChunkRow, PackNumber};
 use crate::site::Area;
 use crate::site::Listed;
 use crate::site::layout::checkpoint_named;
+use crate::store::{read_ahead, wait};
 
 /// Packs of pages whose ends cannot be read, and why.
 type Unread = BTreeMap<PackId, Headless>;
@@ -43,9 +43,8 @@ impl Rebuild {
             let store = Arc::clone(&store);
             async move { (number, id, len, read_directory(&store, &id, len).await) }
         };
-        let mut directories = stream::iter(of_pages).map(read).buffered(IN_FLIGHT);
         let (mut dropped, mut damaged, mut gone) = (0, Unread::new(), Unread::new());
-        while let Some((number, id, len, directory)) = Handle::current().block_on(directories.next()) {
+        for (number, id, len, directory) in read_ahead(of_pages, IN_FLIGHT, read) {
             match directory {
                 Ok(directory) => dropped += self.drop_broken_of(number, &directory)?,
                 Err(error) => {
@@ -69,7 +68,7 @@ impl Rebuild {
         }
         for Listed { name, .. } in self.list(Area::Heads)? {
             let Some(id) = checkpoint_named(&name) else { continue };
-            let checkpoint = match Handle::current().block_on(checkpoint::read(&self.store, id)) {
+            let checkpoint = match wait(checkpoint::read(&self.store, id)) {
                 Ok(checkpoint) => checkpoint,
                 // It was noted when packs were read.
                 Err(error) if unreadable(&error).is_some() => continue,
@@ -141,8 +140,7 @@ impl Rebuild {
 
     /// Takes out the row of a page, and lets its pack be.
     fn drop_page(&mut self, id: &ChunkId, row: &ChunkRow, batch: &mut Batch) -> Result<(), ServerError> {
-        batch.delete(Table::Chunk, *id.as_bytes());
-        batch.delete(Table::Damaged, *id.as_bytes());
+        fill::no_chunk(batch, id);
         self.pack_at(row.pack)?.if_empty = IfEmpty::MissesChunks;
         self.take_out(row)
     }

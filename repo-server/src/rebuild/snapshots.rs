@@ -1,7 +1,6 @@
 //! Snapshots and manifests: their rows, and which pages they name.
 
 use std::collections::BTreeSet;
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use format_spec::key::BlobKind;
@@ -10,22 +9,19 @@ use format_spec::object::{self, ObjectKind};
 use format_spec::protection::ProtectionRecord;
 use format_spec::snapshot::{ManifestRef, Snapshot};
 use format_spec::{ChunkId, ClusterName, ManifestId};
-use futures_util::{StreamExt, stream};
-use tokio::runtime::Handle;
 
 use super::fill::{BY_MANIFEST, HEADINGS, IN_FLIGHT, Rebuild};
 use super::{Lost, RebuildReport};
 use crate::defects::objects::{self, Object};
 use crate::error::ServerError;
-use crate::index::row::{MarkRow, Protection};
-use crate::index::{Batch, KeyRange, Table};
+use crate::index::{Batch, Table};
 use crate::pack::unreadable;
-use crate::site::layout::manifest_named;
-use crate::site::layout::snapshot_named;
+use crate::rows::{MarkRow, Protection};
+use crate::site::layout::{manifest_named, snapshot_named};
 use crate::site::{Area, Listed, ObjectName};
-use crate::snapshot::{open_manifest, read};
+use crate::snapshot::{for_each_manifest, open_manifest, read};
 use crate::sort::Sorter;
-use crate::store::Store;
+use crate::store::{Store, read_ahead, wait};
 
 /// Rows that are read at once.
 const AT_ONCE: usize = 1000;
@@ -49,9 +45,8 @@ impl Rebuild {
                 None => self.report.note(format!("`{name}` is not the name of a snapshot")),
             }
         }
-        let mut snapshots = stream::iter(names).map(read).buffered(IN_FLIGHT);
         let mut batch = Batch::new();
-        while let Some((name, snapshot)) = Handle::current().block_on(snapshots.next()) {
+        for (name, snapshot) in read_ahead(names, IN_FLIGHT, read) {
             match snapshot {
                 Ok(snapshot) if Some(snapshot.id) == snapshot_named(&name) => {
                     self.report.snapshots += 1;
@@ -78,7 +73,7 @@ impl Rebuild {
     pub(super) fn read_protections(&mut self) -> Result<(), ServerError> {
         let mut batch = Batch::new();
         for Listed { name, .. } in self.list(Area::Protections)? {
-            match Handle::current().block_on(read_protection(&self.store, &name)) {
+            match wait(read_protection(&self.store, &name)) {
                 Ok(record) => {
                     let index = &self.store.parts.index;
                     if index.get(Table::Snapshot, record.snapshot.as_bytes())?.is_none() {
@@ -106,27 +101,15 @@ impl Rebuild {
         sorter: &mut Sorter<HEADINGS>,
     ) -> Result<RebuildReport, ServerError> {
         let mut lost = RebuildReport::new(self.store.id());
-        let limit = NonZeroUsize::new(AT_ONCE).expect("not zero");
-        let mut next = Some(KeyRange::all());
-        while let Some(range) = next {
-            let found = self.store.parts.index.scan(Table::Snapshot, &range, limit)?;
-            for row in found.rows {
-                let snapshot = Snapshot::decode(&row.value);
-                let snapshot = snapshot.map_err(|_| ServerError::Row { object: "a snapshot".to_owned() })?;
-                for of in &snapshot.manifests {
-                    match Handle::current().block_on(open_manifest(&self.store, of.id)) {
-                        Ok((_, manifest)) => self.manifest(&snapshot, of, &manifest, sorter, &mut lost)?,
-                        Err(error) => {
-                            let problem = unreadable(&error).ok_or(error)?;
-                            objects::note(&self.store, Object::Manifest(of.id), &problem)?;
-                            let problem = format!("the manifest of node `{}`: {problem}", of.node);
-                            lost.find(of.id, problem, vec![snapshot.id]);
-                        }
-                    }
-                }
+        for_each_manifest(&self.store, |snapshot, of, manifest| match manifest {
+            Ok(manifest) => self.manifest(snapshot, of, &manifest, sorter, &mut lost),
+            Err(problem) => {
+                objects::note(&self.store, Object::Manifest(of.id), &problem)?;
+                let problem = format!("the manifest of node `{}`: {problem}", of.node);
+                lost.find(of.id, problem, vec![snapshot.id]);
+                Ok(())
             }
-            next = found.rest;
-        }
+        })?;
         Ok(lost)
     }
 
@@ -148,7 +131,7 @@ impl Rebuild {
         }
         let rows = self.store.chunk_rows(&pages)?;
         let is_page =
-            |row: &Option<_>| row.is_some_and(|row: crate::index::row::ChunkRow| row.kind == BlobKind::Page);
+            |row: &Option<_>| row.is_some_and(|row: crate::rows::ChunkRow| row.kind == BlobKind::Page);
         let missing: Vec<&ChunkId> =
             pages.iter().zip(&rows).filter(|(_, row)| !is_page(row)).map(|(id, _)| id).collect();
         if let Some(first) = missing.first() {
@@ -191,7 +174,7 @@ impl Rebuild {
     /// A manifest that no snapshot names: of a push that was cut short, if its cluster has snapshots; if it has none,
     /// all of them are lost.
     fn stranger(&mut self, id: ManifestId, clusters: &BTreeSet<ClusterName>) -> Result<(), ServerError> {
-        match Handle::current().block_on(open_manifest(&self.store, id)) {
+        match wait(open_manifest(&self.store, id)) {
             Ok((_, manifest)) if !clusters.contains(&manifest.cluster) => {
                 let problem = format!(
                     "no snapshot names it, and the site has no snapshot of cluster `{}`: its snapshots are lost, or its first push was interrupted",

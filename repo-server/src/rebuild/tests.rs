@@ -11,11 +11,11 @@ use format_spec::wire::{AuditReport, Repair};
 use format_spec::{ChunkId, PackId};
 
 use super::RebuildReport;
-use super::fill::fill;
+use super::fill::fill_from_site;
 use crate::checkpoint::{self, When};
 use crate::error::ServerError;
 use crate::index::Table;
-use crate::index::row::{ChunkRow, DoomedKey, Epoch, Live, Totals};
+use crate::rows::{ChunkRow, DoomedKey, Epoch, Live, Totals};
 use crate::session::{self, Pusher};
 use crate::site::faulty::{Fault, FaultKind, FaultySite, Refusal};
 use crate::site::layout::pack_object;
@@ -36,12 +36,11 @@ fn rows(world: &World) -> Rows {
     let packs: BTreeMap<_, _> = world.packs().into_iter().collect();
     let chunk = |(key, value): (Vec<u8>, Vec<u8>)| {
         let row = ChunkRow::decode(&value).unwrap();
-        let anywhere = ChunkRow { pack: crate::index::row::PackNumber(0), idle_since: Epoch(0), ..row };
+        let anywhere = ChunkRow { pack: crate::rows::PackNumber(0), idle_since: Epoch(0), ..row };
         (key, (packs[&row.pack].id, anywhere))
     };
-    let pack = |row: &crate::index::row::PackRow| {
-        (row.id, (row.len, row.kind, row.domain.as_str().to_owned(), row.live))
-    };
+    let pack =
+        |row: &crate::rows::PackRow| (row.id, (row.len, row.kind, row.domain.as_str().to_owned(), row.live));
     Rows {
         chunks: world.rows(Table::Chunk).into_iter().map(chunk).collect(),
         packs: packs.values().map(pack).collect(),
@@ -62,7 +61,7 @@ async fn world() -> World {
 /// A rebuild from the site of `world`.
 async fn rebuilt(world: &World) -> (World, RebuildReport) {
     let anew = World::over(world.site());
-    let report = anew.store.blocking(fill).await.unwrap();
+    let report = anew.store.blocking(fill_from_site).await.unwrap();
     (anew, report)
 }
 
@@ -343,7 +342,7 @@ async fn a_site_that_does_not_answer_ends_the_rebuild() {
             site.arm(Fault { op: Some(op), after, kind: FaultKind::Refuse(Refusal::Unavailable) });
             let anew = World::over(Arc::<FaultySite>::clone(&site));
 
-            let error = anew.store.blocking(fill).await.unwrap_err();
+            let error = anew.store.blocking(fill_from_site).await.unwrap_err();
 
             assert!(matches!(error, ServerError::Site(_)), "{op:?} {after}: {error}");
             assert_eq!(anew.index().get(Table::Meta, Totals::KEY).unwrap(), None);

@@ -12,20 +12,20 @@
 //! The session id is also the idempotency key of its commit: a session commits once, and asking again
 //! gives the same snapshot.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use format_spec::wire::{Frame, Held};
 use format_spec::{ChunkId, ClusterName, NodeName, SessionId, SnapshotId};
-use serde::{Deserialize, Serialize};
 
 use crate::error::ServerError;
 use crate::health::gate;
-use crate::index::row::{DoomedKey, Epoch};
 use crate::index::{Batch, Index, IndexError, KeyRange, Precondition, Row, Table};
+use crate::lease::{Grant, Table as LeaseTable, Term, Token};
 use crate::pack::{self, OpenDomain, OpenDomains};
+use crate::rows::{DoomedKey, Epoch, Meta, SessionRow, SessionState};
 use crate::rules::Rule;
 use crate::store::Store;
 use crate::sync::lock;
@@ -42,56 +42,28 @@ pub(crate) const MOST_OF_A_NODE: usize = 64;
 /// How long the row of a committed session is kept, for clients that ask again.
 const DONE_KEPT_MS: u64 = 24 * 60 * 60 * 1000;
 
-const TOKEN_KEY: &[u8] = b"fencing_token";
-
-/// Where a session stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum SessionState {
-    Open,
-    Committed { snapshot: SnapshotId, at_ms: u64 },
-}
-
-/// A session's row in the index, as JSON.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct SessionRow {
-    pub(crate) cluster: ClusterName,
-    pub(crate) node: NodeName,
-    pub(crate) token: u64,
-    /// The epoch at its grant: data that became idle then or later is kept while it is open (G3).
-    pub(crate) start: Epoch,
-    pub(crate) state: SessionState,
-}
-
-impl SessionRow {
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        serde_json::to_vec(self).expect("a session row is plain JSON")
-    }
-
-    fn decode(id: SessionId, value: &[u8]) -> Result<Self, ServerError> {
-        serde_json::from_slice(value).map_err(|_| ServerError::Row { object: format!("session {id}") })
-    }
-}
+const TOKEN_KEY: &[u8] = Meta::FencingToken.bytes();
 
 struct Open {
     row: SessionRow,
-    /// When it was granted, or this process began.
-    since: Duration,
-    deadline: Duration,
     /// Bytes of blobs that it has sent to this process.
     sent_bytes: u64,
     attempts: Attempts,
 }
 
 impl Open {
-    fn new(row: SessionRow, now: Duration) -> Self {
-        Self { row, since: now, deadline: now + TTL, sent_bytes: 0, attempts: Attempts::default() }
+    fn new(row: SessionRow) -> Self {
+        Self { row, sent_bytes: 0, attempts: Attempts::default() }
     }
+}
 
-    /// It lives on for its full time from `now`, but not for longer than a session may.
-    fn renew(&mut self, now: Duration) {
-        self.deadline = (now + TTL).min(self.since + LIFE);
-    }
+/// Leases of the sessions that are open, from their grant or the start of this process on. One that is over stays
+/// until its row is deleted.
+type OpenSessions = LeaseTable<SessionId, Open>;
+
+fn insert(open: &mut OpenSessions, id: SessionId, row: SessionRow, now: Duration) -> Result<(), ServerError> {
+    let token = Token(row.token);
+    open.grant(id, Open::new(row), token, now).map_err(|_| ServerError::Bug("two open sessions have one id"))
 }
 
 /// An open session, as operators see it.
@@ -112,31 +84,37 @@ pub(crate) type Attempts = Arc<tokio::sync::Mutex<Option<DoomedKey>>>;
 pub(crate) struct Sessions {
     store: Arc<Store>,
     domains: Arc<OpenDomains>,
-    open: Mutex<HashMap<SessionId, Open>>,
+    open: Mutex<OpenSessions>,
 }
 
 impl Sessions {
     /// The sessions that were open when the last process ended, each with its full time to live.
     pub(crate) fn load(store: &Arc<Store>, domains: &Arc<OpenDomains>) -> Result<Self, ServerError> {
         let now = store.parts.clock.monotonic();
-        let mut open = HashMap::new();
+        let mut rows = Vec::new();
         for_each(store.parts.index.as_ref(), |id, row| {
             if row.state == SessionState::Open {
-                open.insert(id, Open::new(row, now));
+                rows.push((id, row));
             }
         })?;
+        let mut open = OpenSessions::new(Term::Renewed { ttl: TTL, life: LIFE });
+        for (id, row) in rows {
+            insert(&mut open, id, row, now)?;
+        }
         Ok(Self { store: Arc::clone(store), domains: Arc::clone(domains), open: Mutex::new(open) })
     }
 
     /// The oldest start of an open session: data that is idle since then or later is kept. None: no session
     /// is open.
     pub(crate) fn oldest_start(&self) -> Option<Epoch> {
-        lock(&self.open).values().map(|session| session.row.start).min()
+        lock(&self.open).iter().map(|(_, session)| session.holder.row.start).min()
     }
 
     /// The sessions that are open, the oldest first.
     pub(crate) fn rows(&self) -> Vec<(SessionId, SessionRow)> {
-        let mut rows: Vec<_> = lock(&self.open).iter().map(|(id, open)| (*id, open.row.clone())).collect();
+        let open = lock(&self.open);
+        let mut rows: Vec<_> = open.iter().map(|(id, session)| (*id, session.holder.row.clone())).collect();
+        drop(open);
         rows.sort_by_key(|(id, row)| (row.start, *id));
         rows
     }
@@ -150,8 +128,8 @@ impl Sessions {
     pub(crate) fn list(&self, now: Duration) -> Vec<Listed> {
         let mut listed: Vec<Listed> = lock(&self.open)
             .iter()
-            .map(|(id, open)| {
-                let age = now.saturating_sub(open.since);
+            .map(|(id, Grant { holder: open, since, .. })| {
+                let age = now.saturating_sub(*since);
                 Listed { id: *id, row: open.row.clone(), age, sent_bytes: open.sent_bytes }
             })
             .collect();
@@ -161,13 +139,13 @@ impl Sessions {
 
     /// The clusters that have an open session.
     pub(crate) fn clusters(&self) -> HashSet<ClusterName> {
-        lock(&self.open).values().map(|open| open.row.cluster.clone()).collect()
+        lock(&self.open).iter().map(|(_, session)| session.holder.row.cluster.clone()).collect()
     }
 
     /// How many sessions of one node are open.
     fn count_of(&self, pusher: &Pusher) -> usize {
         let open = lock(&self.open);
-        open.values().filter(|open| pusher.has(&open.row)).count()
+        open.iter().filter(|(_, session)| pusher.has(&session.holder.row)).count()
     }
 
     /// How many sessions are open.
@@ -232,7 +210,7 @@ pub(crate) fn open(
             granted => granted,
         }?;
         let now = sessions.store.parts.clock.monotonic();
-        lock(&sessions.open).insert(id, Open::new(granted.row.clone(), now));
+        insert(&mut lock(&sessions.open), id, granted.row.clone(), now)?;
         Ok::<_, ServerError>(granted)
     })?;
     if let Some(old) = granted.adopted {
@@ -245,7 +223,7 @@ pub(crate) fn open(
 fn adoptable(sessions: &Sessions, id: SessionId, pusher: &Pusher) -> Option<(SessionId, SessionRow)> {
     let now = sessions.store.parts.clock.monotonic();
     let open = lock(&sessions.open);
-    let Open { row, .. } = open.get(&id).filter(|session| session.deadline > now)?;
+    let Open { row, .. } = &open.get(&id).filter(|session| !session.is_over(now))?.holder;
     pusher.has(row).then(|| (id, row.clone()))
 }
 
@@ -256,14 +234,8 @@ fn grant(
     old: Option<&(SessionId, SessionRow)>,
 ) -> Result<Granted, ServerError> {
     let index = &sessions.store.parts.index;
-    let last = match index.get(Table::Meta, TOKEN_KEY)? {
-        None => 0,
-        Some(value) => value
-            .try_into()
-            .map(u64::from_le_bytes)
-            .map_err(|_| ServerError::Row { object: "the fencing token".to_owned() })?,
-    };
-    let token = last + 1;
+    let last = sessions.store.number(Meta::FencingToken, "the fencing token")?;
+    let token = last.unwrap_or(0) + 1;
     let Pusher { cluster, node } = pusher.clone();
     // Pins of the old session are kept.
     let old_start = old.map(|(_, old)| old.start).filter(|_| sessions.store.rules.keep(Rule::AdoptedStart));
@@ -294,34 +266,33 @@ pub(crate) fn renew(sessions: &Sessions, id: SessionId) -> Result<SessionRow, Se
     sessions.store.check_running()?;
     let now = sessions.store.parts.clock.monotonic();
     let mut open = lock(&sessions.open);
-    let session = open.get_mut(&id).filter(|session| session.deadline > now);
-    let session = session.ok_or(ServerError::SessionOver(id))?;
-    session.renew(now);
-    Ok(session.row.clone())
+    let session = open.renew(&id, now).ok_or(ServerError::SessionOver(id))?;
+    Ok(session.holder.row.clone())
 }
 
 /// A session has sent a group of blobs.
 pub(crate) fn took(sessions: &Sessions, id: SessionId, frames: &[Frame]) {
     let bytes: usize = frames.iter().map(|frame| frame.payload.len()).sum();
-    if let Some(open) = lock(&sessions.open).get_mut(&id) {
+    if let Some(open) = lock(&sessions.open).holder_mut(&id) {
         open.sent_bytes = open.sent_bytes.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
     }
 }
 
 /// The session with this id as it was granted, if it has not ended. It is not renewed.
 pub(crate) fn granted(sessions: &Sessions, id: SessionId) -> Option<SessionRow> {
-    lock(&sessions.open).get(&id).map(|session| session.row.clone())
+    lock(&sessions.open).get(&id).map(|session| session.holder.row.clone())
 }
 
 /// The commits of a session. An ended one has none, and its commit is refused.
 pub(crate) fn attempts(sessions: &Sessions, id: SessionId) -> Attempts {
-    lock(&sessions.open).get(&id).map(|session| Arc::clone(&session.attempts)).unwrap_or_default()
+    let open = lock(&sessions.open);
+    open.get(&id).map(|session| Arc::clone(&session.holder.attempts)).unwrap_or_default()
 }
 
 /// The snapshot that the session has committed, if it has.
 pub(crate) fn committed(store: &Store, id: SessionId) -> Result<Option<SnapshotId>, ServerError> {
     let Some(value) = store.parts.index.get(Table::Session, id.as_bytes())? else { return Ok(None) };
-    match SessionRow::decode(id, &value)?.state {
+    match decode(id, &value)?.state {
         SessionState::Open => Ok(None),
         SessionState::Committed { snapshot, .. } => Ok(Some(snapshot)),
     }
@@ -338,7 +309,11 @@ pub(crate) fn check_known(sessions: &Sessions, id: SessionId) -> Result<(), Serv
 /// Forgets a session that is over: it is renewed no more, and has promised nothing. Its row went before, or says
 /// what it committed. Answers the row as it was granted, if the session was not forgotten before.
 pub(crate) fn forget(sessions: &Sessions, id: SessionId) -> Option<SessionRow> {
-    let Open { row, .. } = lock(&sessions.open).remove(&id)?;
+    let Open { row, .. } = {
+        let mut open = lock(&sessions.open);
+        let token = open.get(&id)?.token;
+        open.release(&id, token)?
+    };
     sessions.domains.of(&row.cluster).release(id);
     Some(row)
 }
@@ -357,8 +332,8 @@ pub(crate) fn expire(sessions: &Sessions) -> Result<usize, ServerError> {
     let now = sessions.store.parts.clock.monotonic();
     let over: Vec<(SessionId, SessionRow)> = {
         let open = lock(&sessions.open);
-        let over = open.iter().filter(|(_, session)| session.deadline <= now);
-        over.map(|(id, session)| (*id, session.row.clone())).collect()
+        let over = open.iter().filter(|(_, session)| session.is_over(now));
+        over.map(|(id, session)| (*id, session.holder.row.clone())).collect()
     };
     let mut ended = 0;
     for (id, granted) in &over {
@@ -403,6 +378,10 @@ fn delete_row(batch: &mut Batch, id: SessionId, granted: &SessionRow) {
     batch.delete(Table::Session, *id.as_bytes());
 }
 
+fn decode(id: SessionId, value: &[u8]) -> Result<SessionRow, ServerError> {
+    SessionRow::decode(value).ok_or_else(|| ServerError::Row { object: format!("session {id}") })
+}
+
 fn for_each(index: &dyn Index, mut visit: impl FnMut(SessionId, SessionRow)) -> Result<(), ServerError> {
     let mut next = Some(KeyRange::all());
     while let Some(range) = next {
@@ -410,7 +389,7 @@ fn for_each(index: &dyn Index, mut visit: impl FnMut(SessionId, SessionRow)) -> 
         for Row { key, value } in found.rows {
             let id = key.try_into().map(SessionId::from_bytes);
             let id = id.map_err(|_| ServerError::Row { object: "a session".to_owned() })?;
-            visit(id, SessionRow::decode(id, &value)?);
+            visit(id, decode(id, &value)?);
         }
         next = found.rest;
     }

@@ -8,9 +8,13 @@ use super::commit::{put, seal_snapshot};
 use super::get;
 use crate::defects::objects;
 use crate::error::ServerError;
+use crate::lease::{Kind, Upkeep};
 use crate::server::Server;
 use crate::site::layout::snapshot_object;
 use crate::store::Store;
+
+/// Work of [`write_anew`], for a caller that is refused meanwhile.
+const REWRITE: Kind = Kind("the repair of a snapshot");
 
 /// Rewrites the object of a snapshot that is lost or cannot be opened. When this returns, it is on the site,
 /// was read back, and is no longer known to be damaged.
@@ -28,9 +32,7 @@ pub(crate) async fn write_anew(server: &Arc<Server>, id: SnapshotId) -> Result<(
 }
 
 async fn write_to_the_end(server: &Arc<Server>, id: SnapshotId) -> Result<(), ServerError> {
-    let Ok(_turn) = server.turns.upkeep.try_lock() else {
-        return Err(ServerError::Busy { why: "a run of gc or an audit is in progress".to_owned() });
-    };
+    let _lease = server.leases.try_acquire::<Upkeep>(REWRITE)?;
     let store = &server.store;
     let (site, name) = (&store.parts.site, snapshot_object(&id));
     let snapshot = store.blocking(move |store| get(store, id)).await?;

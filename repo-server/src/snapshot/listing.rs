@@ -13,7 +13,7 @@ use format_spec::{ClusterName, SnapshotId};
 use super::{info, list, marks};
 use crate::defects::objects;
 use crate::error::ServerError;
-use crate::index::row::MarkRow;
+use crate::rows::MarkRow;
 use crate::store::Store;
 
 /// The place of a snapshot in the list. Its text is for this server alone.

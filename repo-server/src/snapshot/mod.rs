@@ -1,14 +1,15 @@
 //! Snapshots: how one comes to be, and how it is found again.
 //!
-//! Order of a commit (S2): the session's packs are published and indexed → every page of the manifest is in
-//! the index → the manifest object is on the site → the snapshot object is on the site → one index batch adds
-//! the rows, counts the pages and ends the session → the answer is sent. A crash before the snapshot object
-//! leaves unreferenced objects; one after it leaves all that the batch needs, and the commit is completed
-//! later ([`finish`]). The client learns of it when it asks again.
+//! Order of a commit (S2): the session's packs are published and indexed → every page of the manifest
+//! is there → the manifest object is on the site → the snapshot object is on the site → one index
+//! batch adds the rows, counts the pages and ends the session → the answer is sent. A crash before
+//! the snapshot object leaves objects that nothing names; one after it leaves all that the batch needs, and
+//! it is brought to its end later (`start::finish`). The client learns of it when it asks again.
 
 mod anew;
 pub(crate) mod commit;
 mod listing;
+mod manifests;
 mod marks;
 mod problems;
 pub(crate) mod reach;
@@ -30,6 +31,7 @@ use format_spec::{ClusterName, FormatError, ManifestId, NodeName, SnapshotId, wi
 pub(crate) use anew::write_anew;
 pub(crate) use commit::commit;
 pub(crate) use listing::{ListPlace, PartLimit, part};
+pub(crate) use manifests::for_each_manifest;
 pub(crate) use marks::{forget, mark, marks, protect, undelete, unprotect};
 pub(crate) use problems::{Cursor, problems};
 pub(crate) use reach::{Freed, freed, freed_with_idle, references_of_idle_pages};
@@ -39,9 +41,9 @@ use crate::defects;
 use crate::defects::objects::{Known, Object};
 use crate::error::ServerError;
 use crate::health::clock::JUMP_MS;
-use crate::index::row::{DoomedKey, DoomedKind, MarkRow};
 use crate::index::{KeyRange, Table};
 use crate::pack::Blob;
+use crate::rows::{DoomedKey, DoomedKind, MarkRow};
 use crate::site::ObjectName;
 use crate::site::layout::{manifest_object, snapshot_object};
 use crate::store::Domain;

@@ -14,17 +14,15 @@ use format_spec::ChunkId;
 use format_spec::key::BlobKind;
 use format_spec::snapshot::Snapshot;
 use format_spec::wire::Amount;
-use futures_util::{StreamExt, stream};
-use tokio::runtime::Handle;
 
 use super::{named_pages, open_manifest};
 use crate::catalog::ledger::Counts;
 use crate::error::ServerError;
-use crate::index::row::{ChunkRow, IdleKey, IdleKind, Live, PackNumber};
 use crate::index::{KeyRange, Table};
 use crate::pack;
+use crate::rows::{ChunkRow, IdleKey, IdleKind, Live, PackNumber};
 use crate::sort::Sorter;
-use crate::store::Store;
+use crate::store::{Store, read_ahead};
 
 /// Rows that are looked up at once.
 const AT_ONCE: usize = 10_000;
@@ -186,9 +184,8 @@ pub(crate) fn for_each_reference(
         by_pack.entry(row.pack).or_default().insert(*id, *row);
     }
     let read = |(number, pages)| async move { references_of(store, number, pages).await };
-    let mut packs = stream::iter(by_pack).map(read).buffered(IN_FLIGHT);
     let mut sorter: Sorter<1> = Sorter::new(&store.parts.scratch);
-    while let Some(references) = Handle::current().block_on(packs.next()) {
+    for references in read_ahead(by_pack, IN_FLIGHT, read) {
         for id in references?.values().flatten() {
             sorter.add(*id.as_bytes(), [1])?;
         }

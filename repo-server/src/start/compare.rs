@@ -15,7 +15,7 @@
 //!
 //! 1. The site is listed. What is put later is not looked at.
 //! 2. Doomed names are read. One that was listed and is not doomed now has a row by now.
-//! 3. Rows are read. Only a purge deletes rows, and the caller has the turn, so none is deleted meanwhile;
+//! 3. Rows are read. Only a purge deletes rows, and the caller holds the upkeep lease, so none is deleted meanwhile;
 //!    one that was added since is seen. If rows were read before doomed names, a commit that lands in between
 //!    would have neither.
 //!
@@ -23,8 +23,8 @@
 //!
 //! # The last commit
 //!
-//! The loss of the very last batch looks as if the process had died before it: the snapshot is doomed, and
-//! nothing else is wrong. Such a commit is completed here, in both cases ([`crate::snapshot::finish`]).
+//! The loss of the very last batch looks as if the process had died before it: the snapshot is doomed, and nothing else
+//! is wrong. Such a commit is brought to its end here, whichever of the two it was (`super::finish`).
 //!
 //! # What it cannot see
 //!
@@ -37,26 +37,30 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use format_spec::{SessionId, SnapshotId};
-use tokio::sync::MutexGuard;
 
 use super::finish::{Finish, finish};
 use crate::error::{Chain, ServerError};
 use crate::health::alarm::{self, AlarmCode};
 use crate::health::gate::REBUILD;
-use crate::index::row::{DoomedKey, DoomedKind, DoomedRow};
 use crate::index::{Batch, KeyRange, Table};
+use crate::lease::{Kind, Lease, Upkeep};
 use crate::pack;
+use crate::rows::Meta;
+use crate::rows::{DoomedKey, DoomedKind, DoomedRow};
 use crate::rules::Rule;
 use crate::server::Server;
 use crate::site::layout::{snapshot_named, snapshot_object};
 use crate::site::{Area, ObjectName, Prefix};
 use crate::snapshot;
 
+/// Work of [`settle_once`], for a caller that is refused meanwhile.
+const COMPLETION: Kind = Kind("the completion of commits");
+
 /// Names that are looked up at once.
 const AT_ONCE: usize = 1000;
 
 /// Rows of the meta table, without a value: snapshots that were purged.
-const PURGED_PREFIX: &[u8] = b"purged/";
+const PURGED_PREFIX: &[u8] = Meta::Purged.bytes();
 
 /// Log message about a snapshot that is listed again.
 const FINISHED: &str =
@@ -81,14 +85,14 @@ impl Behind {
     }
 }
 
-/// Compares the site with the index, and raises the alarm or clears it. The caller has the turn, so no
+/// Compares the site with the index, and raises the alarm or clears it. The caller holds the upkeep lease, so no
 /// snapshot is purged and nothing deleted meanwhile; commits continue.
 ///
 /// # Errors
 /// The site could not be listed, or the index not be read or written: nothing is known, and nothing should be deleted.
 pub(crate) async fn look(
     server: &Arc<Server>,
-    _turn: &MutexGuard<'_, ()>,
+    _lease: &Lease<Upkeep>,
 ) -> Result<Option<Behind>, ServerError> {
     compare_and_tell(server).await.map(|(behind, _)| behind)
 }
@@ -100,9 +104,9 @@ pub(crate) async fn look(
 /// examined.
 pub(crate) async fn settle(
     server: &Arc<Server>,
-    turn: &MutexGuard<'_, ()>,
+    lease: &Lease<Upkeep>,
 ) -> Result<Option<Behind>, ServerError> {
-    let settled = settle_now(server, turn).await;
+    let settled = settle_now(server, lease).await;
     let problem = settled.as_ref().err().map(not_settled);
     let tell = move |server: &Arc<Server>| match problem {
         Some(problem) => alarm::raise(&server.store, AlarmCode::NotSettled, &problem),
@@ -114,10 +118,10 @@ pub(crate) async fn settle(
     settled
 }
 
-async fn settle_now(server: &Arc<Server>, turn: &MutexGuard<'_, ()>) -> Result<Option<Behind>, ServerError> {
+async fn settle_now(server: &Arc<Server>, lease: &Lease<Upkeep>) -> Result<Option<Behind>, ServerError> {
     let (behind, cut_off) = compare_and_tell(server).await?;
     if behind.is_none() && server.store.rules.keep(Rule::CutCommitsAreFinished) {
-        finish_all(server, cut_off, turn).await?;
+        finish_all(server, cut_off, lease).await?;
     }
     server.is_settled.store(true, Ordering::Release);
     Ok(behind)
@@ -152,9 +156,9 @@ pub(crate) async fn settle_once(server: &Arc<Server>) -> bool {
     if server.is_settled.load(Ordering::Acquire) {
         return true;
     }
-    // The holder of the turn completes commits first, or reports the problem.
-    let Ok(turn) = server.turns.upkeep.try_lock() else { return false };
-    let settled = settle(server, &turn).await;
+    // The holder of the lease completes commits first, or reports the problem.
+    let Ok(lease) = server.leases.try_acquire(COMPLETION) else { return false };
+    let settled = settle(server, &lease).await;
     if let Err(error) = &settled {
         tracing::error!(error = %Chain(error), "the index could not be compared with the site");
     }
@@ -246,11 +250,11 @@ fn doomed_snapshots(server: &Server) -> Result<HashMap<ObjectName, DoomedRow>, S
 async fn finish_all(
     server: &Arc<Server>,
     cut_off: Vec<CutOff>,
-    turn: &MutexGuard<'_, ()>,
+    lease: &Lease<Upkeep>,
 ) -> Result<(), ServerError> {
     let mut done = Ok(());
     for (id, session) in cut_off {
-        match finish(server, id, session, turn).await {
+        match finish(server, id, session, lease).await {
             Ok(Finish::Done) => tracing::warn!(snapshot = %id, "{FINISHED}"),
             Ok(Finish::Impossible(why)) => {
                 tracing::warn!(snapshot = %id, why, "an interrupted commit cannot be completed: its objects will be deleted");

@@ -11,14 +11,15 @@
 use std::sync::Arc;
 
 use format_spec::{FormatError, SessionId, SnapshotId};
-use tokio::sync::MutexGuard;
 
 use crate::error::{Chain, ServerError};
 use crate::health::space;
 use crate::index::IndexError;
+use crate::lease::{Lease, Upkeep};
 use crate::pack;
+use crate::rows::SessionRow;
 use crate::server::Server;
-use crate::session::{self, SessionRow};
+use crate::session;
 use crate::site::layout::snapshot_object;
 use crate::snapshot::commit::{apply, check_owner, check_pages};
 use crate::snapshot::{open_manifest, read};
@@ -35,7 +36,7 @@ pub(crate) enum Finish {
 }
 
 /// Brings the commit of `session` to its end whose snapshot object is `id`'s. Nothing that is doomed is deleted
-/// meanwhile, as the caller has the turn.
+/// meanwhile, as the caller has the lease of upkeep.
 ///
 /// # Errors
 /// The site or the index could not be read or written: it may be done later.
@@ -43,7 +44,7 @@ pub(crate) async fn finish(
     server: &Arc<Server>,
     id: SnapshotId,
     session: SessionId,
-    _turn: &MutexGuard<'_, ()>,
+    _lease: &Lease<Upkeep>,
 ) -> Result<Finish, ServerError> {
     let impossible = |why: &str| Ok(Finish::Impossible(why.to_owned()));
     let attempts = session::attempts(&server.sessions, session);

@@ -3,6 +3,7 @@
 //! A [`Store`] promises that whatever it acknowledges is on stable storage. It never retries a failed sync: the first
 //! fatal disk error halts it for good, and its process must end (P8).
 
+mod ahead;
 mod budget;
 mod domain;
 mod listener;
@@ -24,6 +25,7 @@ use format_spec::key::{MasterKey, SealKeys};
 use format_spec::{FormatError, RepositoryId, wire};
 use tokio::sync::{Notify, Semaphore};
 
+pub(crate) use ahead::{read_ahead, wait};
 pub(crate) use budget::{Budget, Reserved};
 pub(crate) use domain::Domain;
 pub(crate) use listener::{Listener, Watching};
@@ -31,8 +33,8 @@ pub(crate) use parallel::share_out;
 
 use crate::clock::Clock;
 use crate::error::ServerError;
-use crate::index::row::{PackNumber, PackRow};
 use crate::index::{Batch, Index, IndexError, KeyRange, Table};
+use crate::rows::{PackNumber, PackRow};
 use crate::rules::Rules;
 use crate::settings::Upkeep;
 use crate::site::{ObjectName, Site, SiteError};

@@ -7,8 +7,8 @@ use format_spec::ChunkId;
 
 use super::{Domain, Store, share_out};
 use crate::error::ServerError;
-use crate::index::row::{ChunkRow, PackNumber, PackRow, Totals};
 use crate::index::{KeyRange, Table};
+use crate::rows::{ChunkRow, Meta, PackNumber, PackRow};
 use crate::sync::lock;
 
 /// Keys that a thread looks up at once: about 5 ms of work, which pays for a thread.
@@ -100,12 +100,10 @@ impl Store {
         PackRow::decode(&value).map(Some).ok_or_else(wrong)
     }
 
-    /// Totals of the repository.
-    pub(crate) fn totals(&self) -> Result<Totals, ServerError> {
-        let Some(value) = self.parts.index.get(Table::Meta, Totals::KEY)? else {
-            return Ok(Totals::default());
-        };
-        Totals::decode(&value).ok_or_else(|| ServerError::Row { object: "totals".to_owned() })
+    /// The number in the row of one kind of the meta table, if there is such a row.
+    pub(crate) fn number(&self, kind: Meta, what: &str) -> Result<Option<u64>, ServerError> {
+        let Some(value) = self.parts.index.get(Table::Meta, kind.bytes())? else { return Ok(None) };
+        Meta::number(&value).map(Some).ok_or_else(|| ServerError::Row { object: what.to_owned() })
     }
 
     /// Shows each pack's row to `visit`.

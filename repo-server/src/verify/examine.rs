@@ -13,7 +13,7 @@ use super::piecewise::Pieces;
 use crate::defects::blobs::Place;
 use crate::error::ServerError;
 use crate::index::Table;
-use crate::index::row::{ChunkRow, Health, Live, PackNumber, PackRow};
+use crate::rows::{ChunkRow, Health, Live, PackNumber, PackRow};
 use crate::store::Store;
 
 /// A blob that a row names, and that cannot be read there.

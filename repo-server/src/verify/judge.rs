@@ -12,7 +12,7 @@ use super::State;
 use super::findings::{Cause, Problem};
 use crate::defects::blobs;
 use crate::error::ServerError;
-use crate::index::row::{ChunkRow, Health};
+use crate::rows::{ChunkRow, Health};
 use crate::store::Store;
 
 /// Known state of a chunk or page that is needed.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use format_spec::wire::{Amount, Stopped, VerifyLimits};
 
-use crate::index::row::{PackNumber, PackRow};
+use crate::rows::{PackNumber, PackRow};
 
 /// A pack that is to be looked at. 16 bytes, so that the list of all packs is short.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -38,7 +38,7 @@ use crate::defects::census;
 use crate::defects::objects;
 use crate::defects::{self, if_there_is_room};
 use crate::error::ServerError;
-use crate::index::row::PackNumber;
+use crate::rows::PackNumber;
 use crate::server::Server;
 use crate::store::Store;
 use crate::time::rfc3339;

@@ -21,8 +21,7 @@ use crate::defects::objects;
 use crate::defects::packs;
 use crate::defects::{self, if_there_is_room};
 use crate::error::{Chain, ServerError};
-use crate::index::row::{ChunkRow, PackNumber, PackRow};
-use crate::index::{Batch, Table};
+use crate::rows::{ChunkRow, PackNumber, PackRow};
 use crate::site::SiteError;
 use crate::site::layout::pack_object;
 use crate::store::Store;
@@ -241,17 +240,8 @@ fn due(store: &Store, scope: Option<&BTreeSet<PackNumber>>) -> Result<Vec<Due>, 
 
 fn write_verified(store: &Store, packs: &[PackNumber]) -> Result<(), ServerError> {
     let verified_ms = store.parts.clock.unix_ms();
-    store.exclusively(|| {
-        let mut batch = Batch::new();
-        for number in packs {
-            // The present row: the collector changes the live blobs of a pack, and deletes it.
-            if let Some(row) = pack_row(store, *number)? {
-                batch.put(Table::Pack, number.key(), PackRow { verified_ms, ..row }.encode());
-                packs::forget(&mut batch, *number);
-            }
-        }
-        if batch.is_empty() { Ok(()) } else { store.commit(batch) }
-    })
+    // The present rows: the collector changes the live blobs of a pack, and deletes it.
+    store.account(|ledger| packs.iter().try_for_each(|number| ledger.mark_verified(*number, verified_ms)))
 }
 
 async fn look(

@@ -18,8 +18,8 @@ use super::replay::{CleanPage, Replay};
 use super::{Attempt, Check, State};
 use crate::defects::blobs::Place;
 use crate::error::ServerError;
-use crate::index::row::PackNumber;
 use crate::pack::{Blob, read_blobs};
+use crate::rows::PackNumber;
 use crate::snapshot::page_records;
 use crate::store::{Domain, Store};
 

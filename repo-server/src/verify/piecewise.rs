@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use crate::index::row::PackRow;
+use crate::rows::PackRow;
 use crate::site::layout::pack_object;
 use crate::site::{ObjectName, SiteError};
 use crate::store::Store;

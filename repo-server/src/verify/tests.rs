@@ -15,10 +15,11 @@ use super::piecewise::Pieces;
 use super::*;
 use crate::defects::blobs::{self, Place};
 use crate::health::alarm::{self, AlarmCode};
-use crate::index::row::{ChunkRow, Epoch, Health, PackRow};
 use crate::index::{Batch, Index, MemoryIndex, Table};
+use crate::lease::{TEST, Upkeep};
 use crate::pack::OpenDomain;
 use crate::pack::{flush, take_in};
+use crate::rows::{ChunkRow, Epoch, Health, PackRow};
 use crate::session::Pusher;
 use crate::site::faulty::{Fault, FaultKind, FaultySite, Refusal};
 use crate::site::layout::snapshot_object;
@@ -847,10 +848,10 @@ async fn a_snapshot_object_that_cannot_be_written_anew_is_remembered() {
 
         assert!(only(&report).problem.contains("could not be rewritten"), "{report:?}");
         assert!(world.knows_of_objects(), "{op:?}");
-        let turn = world.server.turns.upkeep.lock().await;
+        let lease = world.server.leases.try_acquire::<Upkeep>(TEST).unwrap();
         let report = world.verify(VerifyLevel::Exists).await;
-        assert!(only(&report).problem.contains("a run of gc or an audit"), "{report:?}");
-        drop(turn);
+        assert!(only(&report).problem.contains("another run of test"), "{report:?}");
+        drop(lease);
         world.verify(VerifyLevel::Exists).await;
         assert_eq!(world.verify(VerifyLevel::Exists).await.findings, []);
         assert!(!world.knows_of_objects(), "{op:?}");

@@ -2,7 +2,7 @@
 
 use format_spec::wire::ChunkerSpec;
 use repo_server::config::Config;
-use repo_server::index::row::{ChunkRow, PackNumber, PackRow, Totals};
+use repo_server::rows::{ChunkRow, PackNumber, PackRow, Totals};
 
 use super::{Seed, Verdict, seed, text};
 

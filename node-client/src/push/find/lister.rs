@@ -58,20 +58,9 @@ enum Known {
     Judged(Judged),
 }
 
-/// A list in the making.
-pub(crate) struct Lister<'a> {
-    pub(crate) freeze: &'a Freeze,
-    pub(crate) classes: &'a Classes,
-    pub(crate) memory: &'a mut Memory,
+/// What the walk has found so far.
+pub(crate) struct Listing {
     pub(crate) list: Writer,
-    pub(crate) stop: &'a Stop,
-    pub(crate) progress: &'a dyn Progress,
-    pub(crate) tally: &'a Tally,
-    pub(crate) clock: &'a dyn Clock,
-    pub(crate) strict: Strict,
-    /// Links in these, data folders of databases, may lead to more of their data.
-    pub(crate) data_folders: &'a [EntryPath],
-    pub(crate) roots: &'a [Root],
     /// Files that are looked at although little speaks for a change.
     pub(crate) doubts: Doubts,
     /// Steps behind all that have a place in path order.
@@ -82,10 +71,33 @@ pub(crate) struct Lister<'a> {
     pub(crate) linked: HashSet<InodeKey>,
 }
 
+impl Listing {
+    /// Nothing yet; rows go to `list`.
+    pub(crate) fn new(list: Writer) -> Self {
+        Self { list, doubts: Doubts::default(), late: Vec::new(), frozen: None, linked: HashSet::new() }
+    }
+}
+
+/// A list in the making.
+pub(crate) struct Lister<'a> {
+    pub(crate) freeze: &'a Freeze,
+    pub(crate) classes: &'a Classes,
+    pub(crate) memory: &'a mut Memory,
+    pub(crate) stop: &'a Stop,
+    pub(crate) progress: &'a dyn Progress,
+    pub(crate) tally: &'a Tally,
+    pub(crate) clock: &'a dyn Clock,
+    pub(crate) strict: Strict,
+    /// Links in these, data folders of databases, may lead to more of their data.
+    pub(crate) data_folders: &'a [EntryPath],
+    pub(crate) roots: &'a [Root],
+    pub(crate) made: Listing,
+}
+
 impl Lister<'_> {
     /// Looks up the saved state of the file, before it is frozen.
     fn look_up(&mut self, at: Place<'_>, stat: &Stat) -> Result<Known, Stopped> {
-        if stat.links > 1 && self.linked.contains(&key(stat)) {
+        if stat.links > 1 && self.made.linked.contains(&key(stat)) {
             return Ok(Known::Linked);
         }
         let remembered = self.memory.find(at.path, &stat.identity);
@@ -94,7 +106,7 @@ impl Lister<'_> {
             return Ok(Known::Nothing);
         };
         let judged = Judged::of(self.classes.of(at.path), slot, remembered, stat);
-        self.doubts.note(judged.verdict, remembered.sure, stat.identity.size);
+        self.made.doubts.note(judged.verdict, remembered.sure, stat.identity.size);
         Ok(Known::Judged(judged))
     }
 
@@ -135,34 +147,34 @@ impl Lister<'_> {
     /// A file was frozen at this moment.
     fn froze(&mut self) {
         let now = self.clock.elapsed();
-        let (first, _) = self.frozen.unwrap_or((now, now));
-        self.frozen = Some((first, now));
+        let (first, _) = self.made.frozen.unwrap_or((now, now));
+        self.made.frozen = Some((first, now));
     }
 
     /// Puts what belongs behind all the rest.
     pub(crate) fn finish(&mut self) -> Result<(), Stopped> {
-        let late = std::mem::take(&mut self.late);
+        let late = std::mem::take(&mut self.made.late);
         late.iter().try_for_each(|step| self.put(step))
     }
 
     fn put(&mut self, step: &Step) -> Result<(), Stopped> {
-        self.stop.pass(self.list.push(step).map_err(spool_error))
+        self.stop.pass(self.made.list.push(step).map_err(spool_error))
     }
 }
 
 impl Visitor for Lister<'_> {
     fn file(&mut self, at: Place<'_>, stat: Stat) -> Result<Row, Stopped> {
         self.stop.check()?;
-        self.doubts.listed(stat.identity.size);
+        self.made.doubts.listed(stat.identity.size);
         let known = self.look_up(at, &stat)?;
         if stat.links > 1 {
-            self.linked.insert(key(&stat));
+            self.made.linked.insert(key(&stat));
         }
         let judged = match known {
             Known::Linked => None,
             Known::Judged(judged) if judged.verdict == Verdict::Reuse => Some(judged),
             Known::Nothing | Known::Judged(_) => {
-                let row = self.list.wait(at.path).map_err(spool_error);
+                let row = self.made.list.wait(at.path).map_err(spool_error);
                 return Ok(Row::Waiting(self.stop.pass(row)?));
             }
         };
@@ -190,7 +202,7 @@ impl Visitor for Lister<'_> {
     fn held(&mut self, row: u64, path: EntryPath, held: Option<Held>) -> Result<(), Stopped> {
         let Some(held) = held else { return Ok(()) };
         self.progress.listed(held.stat.identity.size);
-        let written = self.list.held(row, FoundFile::new(path, held));
+        let written = self.made.list.held(row, FoundFile::new(path, held));
         self.stop.pass(written.map_err(spool_error))
     }
 
@@ -200,13 +212,13 @@ impl Visitor for Lister<'_> {
     }
 
     fn take_back(&mut self, path: &EntryPath) {
-        self.list.take_back(path);
+        self.made.list.take_back(path);
     }
 
     fn insert(&mut self, step: Step) -> Result<(), Stopped> {
         self.stop.check()?;
         let (problem, step) = self.checked(step);
-        problem.into_iter().chain([step]).for_each(|step| self.list.insert(step));
+        problem.into_iter().chain([step]).for_each(|step| self.made.list.insert(step));
         Ok(())
     }
 
@@ -215,7 +227,7 @@ impl Visitor for Lister<'_> {
         match self.strict {
             Strict::No => Ok(()),
             Strict::Yes => {
-                self.late.push(Step::Problem(path.clone(), RESTLESS.to_owned()));
+                self.made.late.push(Step::Problem(path.clone(), RESTLESS.to_owned()));
                 Ok(())
             }
         }
@@ -227,7 +239,7 @@ impl Visitor for Lister<'_> {
 
     fn unseen(&mut self, path: &EntryPath) -> Result<(), Stopped> {
         match why_unseen(path) {
-            Some(why) => self.late.push(Step::Problem(path.clone(), why)),
+            Some(why) => self.made.late.push(Step::Problem(path.clone(), why)),
             None => self.tally.fallback(NOT_REACHED, path),
         }
         Ok(())

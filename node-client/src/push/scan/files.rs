@@ -86,12 +86,12 @@ impl Scan<'_> {
         if let Some(group) = self.links.find(&found.stat) {
             let mut entry = found.stat.entry(found.path.clone(), EntryKind::HardLink, Vec::new());
             entry.link_group = Some(group);
-            self.totals.files += 1;
+            self.scanned.totals.files += 1;
             self.reader.progress.named(Fate::Linked, &found.path);
             self.reader.progress.scanned(0);
             return self.entry(&entry);
         }
-        let remembered = self.memory.find(&found.path, &found.stat.identity);
+        let remembered = self.past.memory.find(&found.path, &found.stat.identity);
         if let Some(why) = &found.not_frozen {
             let why = if found.source == Source::Path {
                 format!("read without protection from changes: {why}")
@@ -125,7 +125,7 @@ impl Scan<'_> {
             return verdict;
         }
         let seed = self.draw.seed() ^ self.domain.link_group(found.path.as_bytes());
-        let affordable = self.purse.afford(verdict, found.stat.identity.size, seed);
+        let affordable = self.past.purse.afford(verdict, found.stat.identity.size, seed);
         if verdict == Verdict::Compare && affordable != Verdict::Compare {
             self.reader.tally.fallback(TOO_MANY, &found.path);
         }
@@ -212,7 +212,7 @@ impl Scan<'_> {
         let mut digest = self.domain.file_digester();
         let mut held: Option<Extent> = None;
         loop {
-            let content = self.memory.content(replay.origin);
+            let content = self.past.memory.content(replay.origin);
             let Some(Content { extents, end }) = self.stop.pass(content)? else {
                 if let Some(last) = held {
                     self.take(&mut replay, last, Last::Yes)?;
@@ -324,7 +324,7 @@ impl Scan<'_> {
             }
         };
         match extent {
-            Extent::Chunk { id, len } if self.missing.contains(&id) => {
+            Extent::Chunk { id, len } if self.past.missing.contains(&id) => {
                 let at = replay.at;
                 let found = replay.found;
                 let file = self.opened(replay)?;

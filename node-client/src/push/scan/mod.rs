@@ -6,12 +6,13 @@ mod files;
 mod formats;
 mod reading;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use format_spec::key::DomainKey;
 use format_spec::manifest::{MAX_PROBLEMS, Problem, Totals};
 use format_spec::page::{Page, PageBuilder, PageMark};
-use format_spec::{Entry, EntryKind, EntryPath, Extent, FileEnd, Timestamp, Xattr};
+use format_spec::{ChunkId, Entry, EntryKind, EntryPath, Extent, FileEnd, Timestamp, Xattr};
 
 use super::class::Classes;
 use super::find::links::Links;
@@ -59,29 +60,34 @@ impl Pages {
     }
 }
 
+/// What was known of the files before the scan begins.
+pub(crate) struct Past {
+    pub(crate) memory: Memory,
+    pub(crate) purse: Purse,
+    /// Chunks that are remembered and that the server does not have.
+    pub(crate) missing: HashSet<ChunkId>,
+    /// When the freeze began.
+    pub(crate) frozen_at: Timestamp,
+}
+
 /// A scan in progress.
 pub(crate) struct Scan<'a> {
     pub(crate) reader: Reader<'a>,
     pub(crate) pages: &'a mut Pages,
     pub(crate) stop: &'a Stop,
-    pub(crate) memory: Memory,
-    pub(crate) purse: Purse,
-    /// Chunks that are remembered and that the server does not have.
-    pub(crate) missing: std::collections::HashSet<format_spec::ChunkId>,
+    pub(crate) past: Past,
     pub(crate) opener: Opener<'a>,
-    /// When the freeze began.
-    pub(crate) frozen_at: Timestamp,
     pub(crate) strict: Strict,
     pub(crate) classes: &'a Classes,
     pub(crate) draw: Draw,
     pub(crate) links: Links,
     pub(crate) domain: DomainKey,
     pub(crate) clock: &'a dyn Clock,
-    pub(crate) totals: Totals,
-    pub(crate) problems: Vec<Problem>,
+    pub(crate) scanned: Scanned,
 }
 
 /// A scan that went to its end.
+#[derive(Default)]
 pub(crate) struct Scanned {
     pub(crate) totals: Totals,
     pub(crate) problems: Vec<Problem>,
@@ -103,8 +109,8 @@ impl Scan<'_> {
             Step::Plain(entry) => {
                 let Some(entry) = self.checked(entry) else { return Ok(()) };
                 match entry.kind {
-                    EntryKind::Symlink => self.totals.symlinks += 1,
-                    _ => self.totals.folders += 1,
+                    EntryKind::Symlink => self.scanned.totals.symlinks += 1,
+                    _ => self.scanned.totals.folders += 1,
                 }
                 self.reader.progress.scanned(0);
                 return self.entry(&entry);
@@ -117,7 +123,7 @@ impl Scan<'_> {
             }
             Step::Skipped(path) => {
                 tracing::debug!(%path, "skipped: a socket, device or pipe");
-                self.totals.skipped += 1;
+                self.scanned.totals.skipped += 1;
             }
             Step::Problem(path, reason) => self.problem(&path, reason),
             // The reader of the list has what it waited for.
@@ -128,20 +134,20 @@ impl Scan<'_> {
 
     /// Sends the last batch on its way and closes the last page.
     pub(crate) fn finish(mut self) -> Result<Scanned, Stopped> {
-        let gone = self.memory.count_gone();
+        let gone = self.past.memory.count_gone();
         self.reader.tally.gone(self.stop.pass(gone)?);
         self.reader.feeder.finish()?;
         let page = self.pages.builder.finish();
         self.pages.put(self.stop, page)?;
-        Ok(Scanned { totals: self.totals, problems: self.problems })
+        Ok(self.scanned)
     }
 
     fn problem(&mut self, path: &EntryPath, reason: String) {
         tracing::debug!(%path, reason, "not in the snapshot");
-        self.totals.problems += 1;
+        self.scanned.totals.problems += 1;
         self.reader.progress.named(Fate::Unreadable, path);
-        if self.problems.len() < MAX_PROBLEMS {
-            self.problems.push(Problem { path: path.clone(), reason });
+        if self.scanned.problems.len() < MAX_PROBLEMS {
+            self.scanned.problems.push(Problem { path: path.clone(), reason });
         }
     }
 
@@ -164,7 +170,7 @@ impl Scan<'_> {
     }
 
     fn mark(&self) -> Mark {
-        Mark { page: self.pages.builder.mark(), spool: self.pages.spool.mark(), totals: self.totals }
+        Mark { page: self.pages.builder.mark(), spool: self.pages.spool.mark(), totals: self.scanned.totals }
     }
 
     /// Drops the entries since `mark`. Chunks that were fed since then are still processed.
@@ -172,8 +178,8 @@ impl Scan<'_> {
         let first = self.pages.spool.rewind(mark.spool);
         let first = self.stop.pass(first.map_err(spool_error))?;
         self.pages.builder.rewind(mark.page, first);
-        self.totals = mark.totals;
-        self.problems.truncate(usize::try_from(mark.totals.problems).unwrap_or(MAX_PROBLEMS));
+        self.scanned.totals = mark.totals;
+        self.scanned.problems.truncate(usize::try_from(mark.totals.problems).unwrap_or(MAX_PROBLEMS));
         Ok(())
     }
 
@@ -194,14 +200,14 @@ impl Scan<'_> {
         // Attributes that are missing are a problem of each push, not only of the first.
         let slot = slot.filter(|_| entry.xattrs.len() == attributes);
         entry.link_group = self.links.begin(stat, &found.path);
-        self.totals.files += 1;
+        self.scanned.totals.files += 1;
         self.pages.spool.file(slot);
         self.entry(&entry)?;
         Ok(entry.link_group)
     }
 
     fn end(&mut self, stat: &Stat, group: Option<u64>, end: FileEnd) -> Result<(), Stopped> {
-        self.totals.bytes += stat.identity.size;
+        self.scanned.totals.bytes += stat.identity.size;
         self.reader.progress.scanned(stat.identity.size);
         self.links.keep(stat, group);
         self.end_file(end)
@@ -220,10 +226,10 @@ impl Scan<'_> {
         let identity = stat.identity;
         let settled = match found.source {
             // The hard link itself has set the ctime, and its removal will again. A write shows in the mtime.
-            Source::Link => settled(identity.mtime, identity.mtime, self.frozen_at, before),
+            Source::Link => settled(identity.mtime, identity.mtime, self.past.frozen_at, before),
             // The content of a copy was written out before the copy was made.
-            Source::Copy => ticked(identity.ctime, self.frozen_at),
-            Source::Path => settled(identity.ctime, identity.mtime, self.frozen_at, before),
+            Source::Copy => ticked(identity.ctime, self.past.frozen_at),
+            Source::Path => settled(identity.ctime, identity.mtime, self.past.frozen_at, before),
         };
         Slot { identity, settled, source: found.source, habit, links: stat.links }
     }

@@ -22,6 +22,8 @@ mod rehash;
 mod resume;
 #[path = "tests/rewind.rs"]
 mod rewind;
+#[path = "tests/rows.rs"]
+mod rows;
 #[path = "tests/tree.rs"]
 mod tree;
 #[path = "tests/whole.rs"]

@@ -12,7 +12,7 @@ use tokio::task::AbortHandle;
 use crate::api::Api;
 use crate::cancel::Cancel;
 use crate::error::ClientError;
-use crate::push::options::{PushOptions, Remember};
+use crate::push::options::{Origin, PushOptions, Remember};
 use crate::push::stop::Failure;
 use crate::state::{Header, Known, Likeness, Memory, Place};
 
@@ -60,7 +60,9 @@ impl Session {
         }
         let session = opened.session;
         let likeness = match (&last, place) {
-            (Some(last), Some(place)) => Likeness::new(options.alike, last.devices(), &place.devices()),
+            (Some(last), Some(place)) => {
+                Likeness::new(options.recognition.alike, last.devices(), &place.devices())
+            }
             _ => Likeness::default(),
         };
         let remembered = (last, journal, likeness);
@@ -125,7 +127,7 @@ struct Opener<'a> {
 
 impl Opener<'_> {
     fn open(&self, last: Option<&Header>, journal: Option<&Header>) -> Result<SessionOpened, ClientError> {
-        let PushOptions { cluster, node, .. } = self.options;
+        let Origin { cluster, node, .. } = &self.options.origin;
         let request = OpenSession {
             cluster: cluster.clone(),
             node: node.clone(),

@@ -11,13 +11,11 @@ use format_spec::id::FileDigest;
 use format_spec::key::{BlobKind, DomainKey, MasterKey};
 use format_spec::manifest::{Manifest, PageRef, Problem, Totals};
 use format_spec::page::PageBuilder;
-use format_spec::snapshot::SnapshotState;
 use format_spec::wire::{self, FrameHeader, SnapshotInfo};
-use format_spec::{
-    About, ChunkId, Entry, EntryKind, EntryPath, ErrorClass, Extent, FileEnd, SnapshotId, Timestamp,
-};
+use format_spec::{ChunkId, Entry, EntryKind, EntryPath, ErrorClass, Extent, FileEnd, SnapshotId, Timestamp};
 
 use crate::api::{Api, Retry};
+use crate::summary::plain;
 
 pub(super) fn path(text: &str) -> EntryPath {
     EntryPath::new(text.as_bytes().to_vec()).unwrap()
@@ -163,24 +161,9 @@ impl Store {
 
     pub(super) fn snapshot() -> SnapshotInfo {
         SnapshotInfo {
-            id: SnapshotId::new(1, [1; 10]),
-            cluster: "c".parse().unwrap(),
             nodes: vec!["n".parse().unwrap()],
             created: "2026-01-01T00:00:00Z".to_owned(),
-            state: SnapshotState::Complete,
-            files: 0,
-            bytes: 0,
-            problems: 0,
-            pushes: Vec::new(),
-            going_until: None,
-            protected: None,
-            damaged: None,
-            series: None,
-            origins: Vec::new(),
-            number: 0,
-            ahead_of_clock: false,
-            suspect: None,
-            about: About::default(),
+            ..plain(SnapshotId::new(1, [1; 10]))
         }
     }
 

@@ -5,6 +5,10 @@ use format_spec::key::BlobKind;
 use format_spec::wire::Delays;
 
 use super::*;
+use crate::catalog::quarantine::COUNT_KEY;
+use crate::health::alarm::AlarmCode;
+use crate::index::Batch;
+use crate::rows::ChunkRow;
 use crate::session;
 use crate::testing::{Client, Hears, Read, World};
 

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use format_spec::wire::Delays;
 
 use super::*;
-use crate::index::row::Health;
+use crate::rows::Health;
 use crate::site::worn::WornSite;
 use crate::testing::{World, tree};
 

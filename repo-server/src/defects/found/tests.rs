@@ -10,7 +10,7 @@ use format_spec::wire::{
 
 use super::*;
 use crate::defects::{due, walked};
-use crate::index::row::{ChunkRow, PackRow};
+use crate::rows::{ChunkRow, PackRow};
 use crate::session;
 use crate::site::ObjectName;
 use crate::site::layout::{manifest_object, pack_object};

@@ -1,6 +1,9 @@
 use format_spec::wire::Delays;
 
+use format_spec::ManifestId;
+
 use super::*;
+use crate::rows::PackNumber;
 use crate::testing::{World, tree};
 
 fn is_up(world: &World) -> bool {

@@ -9,9 +9,9 @@ use format_spec::wire::{Delays, FindingCounts, GcReport, VerifyLevel};
 
 use super::whole::{faults, leftovers};
 use crate::health::alarm::{self, AlarmCode};
-use crate::index::row::{PackNumber, PackRow};
 use crate::index::{KeyRange, Table};
 use crate::pack::read_directory;
+use crate::rows::{PackNumber, PackRow};
 use crate::site::layout::pack_object;
 use crate::testing::{Read, Tree, World, tree};
 use crate::verify;

@@ -416,7 +416,7 @@ fn a_wrong_count_stops_everything_that_trusts_counts() {
     world.push("a", &tree(&["y"]));
     let id = world.id_of(BlobKind::Chunk, b"x");
     let row = world.store.chunk_rows([&id]).unwrap()[0].unwrap();
-    let wrong = crate::index::row::ChunkRow { references: 0, ..row };
+    let wrong = crate::rows::ChunkRow { references: 0, ..row };
     let mut batch = crate::index::Batch::new();
     batch.put(Table::Chunk, *id.as_bytes(), wrong.encode());
     world.store.commit(batch).unwrap();

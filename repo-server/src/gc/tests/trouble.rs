@@ -16,7 +16,7 @@ use crate::defects::blobs::{self, Place};
 use crate::error::ServerError;
 use crate::forget;
 use crate::health::alarm::{self, AlarmCode};
-use crate::index::row::{ChunkRow, Health};
+use crate::rows::{ChunkRow, Health};
 use crate::session;
 use crate::settings::Percent;
 use crate::site::faulty::{Fault, FaultKind, FaultySite, Refusal};

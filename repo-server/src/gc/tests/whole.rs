@@ -6,9 +6,9 @@ use format_spec::ChunkId;
 use format_spec::key::BlobKind;
 
 use crate::catalog::ledger::Counts;
-use crate::index::row::{ChunkRow, IdleKey, Live, PackNumber, PackRow};
 use crate::index::{KeyRange, Table};
 use crate::pack;
+use crate::rows::{ChunkRow, IdleKey, Live, PackNumber, PackRow};
 use crate::site::layout::pack_object;
 use crate::snapshot;
 use crate::testing::World;

@@ -6,7 +6,7 @@ use format_spec::wire::{Delays, GcRequest, LargeDelete, RunMode};
 
 use super::*;
 use crate::defects::blobs::{self, Place};
-use crate::index::row::{DamagedRow, Health};
+use crate::rows::{DamagedRow, Health};
 use crate::site::layout::pack_object;
 
 /// Where a copy's name comes, seen from that of the pack which holds the other one.
@@ -165,7 +165,7 @@ async fn a_copy_that_cannot_be_had_ends_the_rebuild() {
         let kind = FaultKind::Refuse(Refusal::Unavailable);
         site.arm(Fault { op: Some(Op::GetRanges), after, kind });
         let anew = World::over(site);
-        match anew.store.blocking(fill).await {
+        match anew.store.blocking(fill_from_site).await {
             Err(error) => assert!(matches!(error, ServerError::Site(_)), "{after}: {error}"),
             Ok(report) => break assert!(report.is_sound()),
         }

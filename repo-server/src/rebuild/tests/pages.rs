@@ -5,7 +5,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::*;
-use crate::index::row::PackRow;
+use crate::rows::PackRow;
 use crate::site::layout::pack_object;
 use crate::site::{Listed, Put, Site, SiteFuture};
 
@@ -96,7 +96,7 @@ async fn pages_of_a_pack_that_is_gone_count_nothing_when_chunks_are_lost() {
     let ghost = Ghost { inner: world.site(), gone: Listed { name, len: pages.len } };
     let anew = World::over(Arc::new(ghost));
 
-    let report = anew.store.blocking(fill).await.unwrap();
+    let report = anew.store.blocking(fill_from_site).await.unwrap();
 
     assert!(named(&report, pages.id), "{report:?}");
     assert!(anew.packs().iter().all(|(_, row)| row.kind == BlobKind::Chunk));

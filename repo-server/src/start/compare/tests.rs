@@ -11,6 +11,7 @@ use crate::audit;
 use crate::checkpoint::{self, When};
 use crate::forget;
 use crate::index::{Batch, Index};
+use crate::lease::TEST;
 use crate::rebuild::{self, RebuildReport};
 use crate::site::faulty::{Fault, FaultKind, FaultySite, Refusal};
 use crate::site::layout::snapshot_object;
@@ -27,8 +28,8 @@ fn alarms(store: &Store) -> Vec<String> {
 fn looked(world: &World) -> Option<Behind> {
     world
         .wait(async {
-            let turn = world.server.turns.upkeep.lock().await;
-            look(&world.server, &turn).await
+            let lease = world.server.leases.try_acquire(TEST).unwrap();
+            look(&world.server, &lease).await
         })
         .unwrap()
 }
@@ -40,7 +41,7 @@ fn objects(world: &World) -> Vec<String> {
 /// The way out: an empty index is filled from the site.
 fn rebuild(world: &mut World) -> RebuildReport {
     world.crash_over(Watched::new());
-    world.wait(world.store.blocking(rebuild::fill)).unwrap()
+    world.wait(world.store.blocking(rebuild::fill_from_site)).unwrap()
 }
 
 /// A repository whose index was put back to before the last two of its snapshots. The first one is going, and what it

@@ -8,8 +8,9 @@ use format_spec::wire::{Delays, GcRequest, Repair};
 
 use super::*;
 use crate::audit;
-use crate::index::row::ChunkRow;
 use crate::index::{Batch, Index, KeyRange, Row, Rows, Table};
+use crate::lease::TEST;
+use crate::rows::ChunkRow;
 use crate::rules::Rule;
 use crate::session::Pusher;
 use crate::settings::{Amount, SpaceSettings};
@@ -73,8 +74,8 @@ impl CutOff {
     fn finish(&self) -> Result<Finish, ServerError> {
         let server = &self.world.server;
         self.world.wait(async {
-            let turn = server.turns.upkeep.lock().await;
-            finish(server, self.id, self.client.id, &turn).await
+            let lease = server.leases.try_acquire(TEST).unwrap();
+            finish(server, self.id, self.client.id, &lease).await
         })
     }
 

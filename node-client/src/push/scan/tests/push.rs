@@ -19,8 +19,8 @@ use crate::clock::Clock;
 use crate::progress::{Progress, Silent};
 use crate::push::class::Classes;
 use crate::push::find::links::Links;
-use crate::push::find::list;
-use crate::push::find::lister::Lister;
+use crate::push::find::list::{self, FoundFile, Step};
+use crate::push::find::lister::{Lister, Listing};
 use crate::push::find::opener::Opener;
 use crate::push::find::walk::walk;
 use crate::push::freeze::Freeze;
@@ -28,12 +28,12 @@ use crate::push::guest::Guest;
 use crate::push::read::Reader;
 use crate::push::read::batch::{Batch, Feeder, READ_LEN};
 use crate::push::report::Tally;
-use crate::push::scan::{Pages, Scan, Scanned};
+use crate::push::scan::{Pages, Past, Scan, Scanned};
 use crate::push::select::of_patterns;
 use crate::push::select::roots::Mounts;
 use crate::push::select::roots::Root;
 use crate::push::stop::{Failure, Stop, Stopped};
-use crate::push::verdict::doubt::{Doubts, Purse};
+use crate::push::verdict::doubt::Purse;
 use crate::push::verdict::draw::Draw;
 use crate::push::{Alike, ClassRule, ClassSet, FreezeMode, FreezeOptions, Rehash, Strict};
 use crate::state::{Known, Likeness, Memory, Place, Spool};
@@ -193,6 +193,25 @@ impl<'a> Push<'a> {
         Ok(outcome)
     }
 
+    /// The rows of files in the list that a push makes.
+    pub(super) fn rows(self) -> Vec<FoundFile> {
+        let (stop, tally) = (Stop::new(self.cancel.clone()), Tally::default());
+        let (place, roots) = (self.tree.place(), self.tree.roots());
+        let (mut memory, number) = recall(Some(&place), self.alike).unwrap();
+        let options = FreezeOptions { mode: self.mode, ..FreezeOptions::default() };
+        let freeze = Freeze::new(&options, &place.key(), &roots, None).unwrap();
+        let draw = Draw::new(self.rehash, number, 1);
+        let passes =
+            Passes { roots: &roots, freeze: &freeze, stop: &stop, tally: &tally, draw, strict: self.strict };
+        let classes = Classes::new(&self.classes, &self.class_sets).unwrap();
+        let (mut list, _) = passes.list(&classes, &mut memory, &self.clock).unwrap();
+        let steps = std::iter::from_fn(|| list.next_step().unwrap());
+        let rows = steps.filter_map(|step| if let Step::File(found) = step { Some(found) } else { None });
+        let rows = rows.collect();
+        freeze.remove();
+        rows
+    }
+
     /// Lists, then scans, as a push does. Returns what was fed, too.
     fn passes(
         &mut self,
@@ -233,19 +252,20 @@ impl<'a> Push<'a> {
                     },
                     pages,
                     stop,
-                    memory,
-                    purse: purse.unwrap_or(affordable),
-                    missing,
+                    past: Past {
+                        memory,
+                        purse: purse.unwrap_or(affordable),
+                        missing,
+                        frozen_at: self.clock.now(),
+                    },
                     opener: Opener::new(passes.roots, passes.freeze),
-                    frozen_at: self.clock.now(),
                     strict: self.strict,
                     classes: &classes,
                     draw: passes.draw,
                     links: Links::new(domain()),
                     domain: domain(),
                     clock: &self.clock,
-                    totals: Totals::default(),
-                    problems: Vec::new(),
+                    scanned: Scanned::default(),
                 };
                 while let Some(step) = list.next_step().unwrap() {
                     scan.step(step)?;
@@ -278,7 +298,7 @@ impl Passes<'_> {
             freeze: self.freeze,
             classes,
             memory,
-            list: list::Writer::new(std::array::from_fn(|_| tempfile::tempfile().unwrap())),
+            made: Listing::new(list::Writer::new(std::array::from_fn(|_| tempfile::tempfile().unwrap()))),
             stop: self.stop,
             progress: &Silent,
             tally: self.tally,
@@ -286,14 +306,10 @@ impl Passes<'_> {
             strict: self.strict,
             data_folders: &[],
             roots: self.roots,
-            doubts: Doubts::default(),
-            late: Vec::new(),
-            frozen: None,
-            linked: HashSet::new(),
         };
         walk(self.roots, &of_patterns(&[]), Mounts::Enter, &mut lister)?;
         lister.finish()?;
-        let Lister { memory, list, doubts, .. } = lister;
+        let Lister { memory, made: Listing { list, doubts, .. }, .. } = lister;
         self.stop.pass(memory.rewind())?;
         Ok((list.finish().unwrap(), doubts.purse()))
     }

@@ -70,8 +70,8 @@ fn a_commit_that_lands_between_two_reads_is_no_loss() {
     let looks = Parts { site: Arc::clone(&world.site), ..Parts::default() }.over(index).serve();
 
     let behind = world.wait(async {
-        let turn = looks.turns.upkeep.lock().await;
-        look(&looks, &turn).await.unwrap()
+        let lease = looks.leases.try_acquire(TEST).unwrap();
+        look(&looks, &lease).await.unwrap()
     });
 
     assert_eq!(behind, None);
@@ -96,10 +96,10 @@ fn looks_beside_a_commit_raise_no_alarm() {
             tokio::spawn(
                 async move { snapshot::commit(&server, client.id, body, Smaller::Suspect, ()).await },
             );
-        let turn = world.server.turns.upkeep.lock().await;
+        let lease = world.server.leases.try_acquire(TEST).unwrap();
         loop {
             let is_done = commits.is_finished();
-            assert_eq!(look(&world.server, &turn).await.unwrap(), None);
+            assert_eq!(look(&world.server, &lease).await.unwrap(), None);
             if is_done {
                 break;
             }

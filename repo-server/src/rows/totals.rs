@@ -1,6 +1,6 @@
 //! Totals of the repository.
 
-use super::{take_u32, take_u64};
+use super::{Meta, take_u32, take_u64};
 
 /// Totals of the repository; the row `totals` of the meta table.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub struct Totals {
 
 impl Totals {
     /// Its key.
-    pub const KEY: &'static [u8] = b"totals";
+    pub const KEY: &'static [u8] = Meta::Totals.bytes();
 
     /// Its value.
     pub fn encode(&self) -> Vec<u8> {

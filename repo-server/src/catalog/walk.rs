@@ -2,11 +2,12 @@
 
 use crate::error::ServerError;
 use crate::index::{Batch, Table};
+use crate::rows::Meta;
 use crate::store::Store;
 
 /// A number that grows with each batch that quarantines blobs; deleted once a walk has named all affected
 /// snapshots.
-const WALK_KEY: &[u8] = b"hurt_due";
+const WALK_KEY: &[u8] = Meta::HurtDue.bytes();
 
 /// A walk over all snapshots is due: says so in the batch by which it becomes due.
 pub(crate) fn walk_is_due(store: &Store, batch: &mut Batch) -> Result<(), ServerError> {
@@ -17,9 +18,7 @@ pub(crate) fn walk_is_due(store: &Store, batch: &mut Batch) -> Result<(), Server
 
 /// Which walk is due, if one is. Blocks.
 pub(crate) fn due(store: &Store) -> Result<Option<u64>, ServerError> {
-    let Some(value) = store.parts.index.get(Table::Meta, WALK_KEY)? else { return Ok(None) };
-    let wrong = |_| ServerError::Row { object: "the number of a walk".to_owned() };
-    value.try_into().map(u64::from_le_bytes).map(Some).map_err(wrong)
+    store.number(Meta::HurtDue, "the number of a walk")
 }
 
 /// Records that a walk that began when `begun` was due has named all affected snapshots, unless more became

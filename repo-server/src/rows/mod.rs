@@ -6,8 +6,8 @@
 //! | pack | pack number | [`PackRow`] |
 //! | snapshot | snapshot id | the snapshot's CBOR |
 //! | manifest | manifest id | the snapshot that holds it |
-//! | session | session id | `session::SessionRow` |
-//! | meta | name | a counter or a fact |
+//! | session | session id | [`SessionRow`] |
+//! | meta | [`Meta`] | a counter or a fact |
 //! | mark | snapshot id | [`MarkRow`]: whether it is to go, or must stay |
 //! | idle | [`IdleKey`] | nothing: the key says which rows to look at |
 //! | doomed | [`DoomedKey`] | [`DoomedRow`]: from when on the object may be deleted, and whose commit may still want it |
@@ -17,22 +17,30 @@
 //! manifests that name it. Both change in the batch that adds or takes out the page row or the manifest
 //! row.
 
+mod alarm;
 mod chunk;
 mod damaged;
 mod doomed;
 mod idle;
 mod mark;
+mod meta;
 mod number;
 mod pack;
+mod problem;
+mod session;
 mod totals;
 
+pub use alarm::{AcknowledgedRow, AlarmRow};
 pub use chunk::{ChunkRow, Health};
 pub use damaged::DamagedRow;
 pub use doomed::{DoomedKey, DoomedKind, DoomedRow};
 pub use idle::{IdleKey, IdleKind};
 pub use mark::{MarkRow, Protection, Tombstone};
+pub use meta::Meta;
 pub use number::PackNumber;
 pub use pack::{Live, PackRow};
+pub use problem::ProblemRow;
+pub use session::{SessionRow, SessionState};
 pub use totals::Totals;
 
 /// The collector's counter. It grows with every run, and orders what no clock has to.
@@ -44,7 +52,7 @@ pub struct Epoch(pub u64);
 
 impl Epoch {
     /// Key of the present epoch in the meta table.
-    pub const KEY: &'static [u8] = b"epoch";
+    pub const KEY: &'static [u8] = Meta::Epoch.bytes();
 
     /// The one after it.
     #[must_use]
