@@ -73,7 +73,7 @@ pub(crate) fn objects(store: &Store) -> Result<BTreeMap<Object, String>, ServerE
 pub(crate) struct Changes(pub(crate) BTreeMap<Object, Option<ProblemRow>>);
 
 impl Changes {
-    /// An object is sound, or gone.
+    /// An object is sound, or deleted.
     pub(crate) fn delete(&mut self, object: Object) {
         self.0.insert(object, None);
     }
@@ -109,9 +109,7 @@ fn set_alarm(store: &Store, batch: &mut Batch, known: &BTreeMap<Object, String>)
     }
     let count = |is: fn(&Object) -> bool| known.keys().filter(|object| is(object)).count();
     let message = format!(
-        "damaged or lost on the site: {} manifests, {} objects of snapshots, headers or footers of {} packs: run \
-         `astacus-admin gc`, then `astacus-admin verify`, and see `astacus-admin snapshots` for what cannot be \
-         restored",
+        "damaged or lost on the site: {} manifests, {} snapshot objects, headers or footers of {} packs: run `astacus-admin gc`, then `astacus-admin verify`; `astacus-admin snapshots` marks the snapshots that cannot be restored",
         count(|object| matches!(object, Object::Manifest(_))),
         count(|object| matches!(object, Object::Snapshot(_))),
         count(|object| matches!(object, Object::Pack(_))),
