@@ -122,8 +122,8 @@ fn a_server_without_a_free_place_stops_at_once() {
 
     assert!(world.server.stop().success());
 
-    assert!(world.server.log().contains("stopping"), "{}", world.server.log());
-    assert!(!world.server.log().contains("were cut off"), "{}", world.server.log());
+    assert!(world.server.log().contains("shutting down"), "{}", world.server.log());
+    assert!(!world.server.log().contains("were aborted"), "{}", world.server.log());
 }
 
 /// A health check and a refusal end their connection: a stranger keeps no place by asking again.

@@ -174,7 +174,7 @@ fn a_push_rides_through_a_restart_beside_a_client_that_stands_still() {
     world.server.start_again_here();
     let report = push.wait().exits(0).json();
 
-    assert!(world.server.log().contains("were cut off"), "{}", world.server.log());
+    assert!(world.server.log().contains("were aborted"), "{}", world.server.log());
     let to = world.path("restored");
     world.node("n").restore(&text(&report, "snapshot"), &to, &["--strip-root"]).exits(0);
     assert_eq!(differences(&root, &to), Vec::<String>::new());

@@ -103,8 +103,8 @@ flags! {
     /// Which names below the folders are pushed.
     pub struct ChoiceArguments {
         /// Skip files and folders that match GLOB: a bare name matches at any depth, a pattern with `/` must
-        /// be an absolute path. `*` stays within a name, `**` crosses folders. `!GLOB` includes matches
-        /// again; the last matching pattern decides. A skipped folder is not entered.
+        /// be an absolute path or start with `**/`. `*` stays within a name, `**` crosses folders. `!GLOB`
+        /// includes matches again; the last matching pattern decides. A skipped folder is not entered.
         #[arg(long, value_name = "GLOB")]
         pub exclude: Vec<String>,
         /// Read exclude patterns from a file, one per line; empty lines and lines that start with `#` are

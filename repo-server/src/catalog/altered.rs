@@ -10,7 +10,7 @@ pub(crate) fn key(number: PackNumber) -> Vec<u8> {
     [PREFIX, number.key().as_slice()].concat()
 }
 
-/// A pack is gone, or was found to be as it was written.
+/// A pack is deleted, or was found to be correct.
 pub(super) fn forget(batch: &mut Batch, number: PackNumber) {
     batch.delete(Table::Meta, key(number));
 }

@@ -73,7 +73,7 @@ pub(crate) fn objects(store: &Store) -> Result<BTreeMap<Object, String>, ServerE
 pub(crate) struct Changes(pub(crate) BTreeMap<Object, Option<ProblemRow>>);
 
 impl Changes {
-    /// An object is sound, or gone.
+    /// An object is sound, or deleted.
     pub(crate) fn delete(&mut self, object: Object) {
         self.0.insert(object, None);
     }

@@ -53,7 +53,7 @@ pub(crate) struct Ledger<'a> {
     epoch: Pending<Epoch>,
     /// The rows of totals and epoch as they were read.
     meta: [Option<Vec<u8>>; 2],
-    /// What manifests name of pages without rows, as far as it was read.
+    /// Counts that are owed to pages without rows, as far as they were read.
     owed: BTreeMap<ChunkId, Pending<u64>>,
     rows: HashMap<ChunkId, Pending<Option<ChunkRow>>, BuildHasherDefault<IdHasher>>,
     packs: BTreeMap<PackNumber, Pending<Option<PackRow>>>,
@@ -180,7 +180,7 @@ impl Store {
         decode_epoch(self.parts.index.get(Table::Meta, Epoch::KEY)?.as_deref())
     }
 
-    /// What the repository adds up to.
+    /// Totals of the repository.
     pub(crate) fn totals(&self) -> Result<Totals, ServerError> {
         decode_totals(self.parts.index.get(Table::Meta, Totals::KEY)?.as_deref())
     }

@@ -39,7 +39,7 @@ impl Changes {
         self.0.insert(id, Some(row));
     }
 
-    /// A blob is whole again, or gone.
+    /// A blob is whole again, or deleted.
     pub(crate) fn delete(&mut self, id: ChunkId) {
         self.0.insert(id, None);
     }
@@ -74,7 +74,7 @@ impl Changes {
     }
 }
 
-/// How many blobs are in quarantine. An index in which nobody has counted them yet is counted, this once.
+/// Number of blobs in quarantine. An index without this number is counted once.
 fn count(store: &Store, counted: Option<&[u8]>) -> Result<u64, ServerError> {
     let Some(value) = counted else { return scan(store) };
     let wrong = || ServerError::Row { object: "the number of damaged blobs".to_owned() };

@@ -19,7 +19,7 @@ pub enum SessionState {
 /// A session's row in the index, as JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionRow {
-    /// Whose push it is.
+    /// Cluster of the push.
     pub cluster: ClusterName,
     /// The node that pushes.
     pub node: NodeName,

@@ -58,7 +58,7 @@ enum Known {
     Judged(Judged),
 }
 
-/// What the walk has found so far.
+/// Results of the walk so far.
 pub(crate) struct Listing {
     pub(crate) list: Writer,
     /// Files that are looked at although little speaks for a change.

@@ -60,7 +60,7 @@ impl Pages {
     }
 }
 
-/// What was known of the files before the scan begins.
+/// Saved state of the files before the scan.
 pub(crate) struct Past {
     pub(crate) memory: Memory,
     pub(crate) purse: Purse,

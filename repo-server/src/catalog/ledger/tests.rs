@@ -148,7 +148,7 @@ fn push(world: &World, node: &str, random: &Random) -> Result<(), ServerError> {
     world.commit_tree(&client, &tree).map(drop)
 }
 
-/// What an audit finds wrong after a history of both stores, and how many batches were refused in it.
+/// Problems that an audit finds after a history of both stores, and the number of refused batches in it.
 fn history(seed: u64, removed: &[Rule]) -> (Vec<String>, u64) {
     let site: Arc<dyn Site> = Arc::new(Keeps(StoreSite::memory()));
     let (mut first, mut second) = (World::on(Arc::clone(&site)), World::on(site));

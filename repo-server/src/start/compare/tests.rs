@@ -168,10 +168,7 @@ fn an_audit_tells_of_snapshots_without_rows() {
     for repair in [Repair::No, Repair::Yes] {
         let report = old
             .world
-            .wait(operation::run_unheard(
-                &old.world.server,
-                format_spec::wire::AuditRequest { repair },
-            ))
+            .wait(operation::run_unheard(&old.world.server, format_spec::wire::AuditRequest { repair }))
             .unwrap();
         assert_eq!((report.found, report.mended), (1, 0), "{report:?}");
         assert!(report.findings[0].problem.contains("older than the site"), "{report:?}");
