@@ -57,7 +57,7 @@ impl Promises {
     }
 
     /// Answers for each of `ids` that is not stored: [`Held::Coming`] if another session has promised it, and
-    /// otherwise [`Held::Missing`], with a promise of this session from now on.
+    /// otherwise [`Held::Missing`], with a promise of the asking session from now on.
     pub(super) fn ask(&mut self, session: SessionId, ids: &[ChunkId], now: Duration) -> Vec<Held> {
         if self.of.len().saturating_add(ids.len()) > self.limit {
             self.drop_run_out(now);
