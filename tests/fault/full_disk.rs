@@ -148,7 +148,7 @@ fn a_disk_with_little_room_refuses_pushes_early_and_takes_them_again_with_room()
 
     let data = setup.server.data().display().to_string();
     for part in
-        [data.as_str(), " MiB free", "keeps 180 MiB", "astacus-admin forget", "astacus-admin gc --now"]
+        [data.as_str(), " MiB free", "180 MiB are reserved", "astacus-admin forget", "astacus-admin gc --now"]
     {
         assert!(refused.stderr.contains(part), "{}", refused.stderr);
     }
