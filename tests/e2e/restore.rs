@@ -10,7 +10,7 @@ use tests::client::{Client, Done, number, run_to_end, text};
 use tests::compare::assert_same;
 use tests::gear;
 use tests::loop_image::{FileSystem, LoopImage};
-use tests::mount::Tmpfs;
+use tests::mount::{Bound, Tmpfs};
 use tests::seed::Random;
 use tests::world::{Folder, World, restored};
 
@@ -324,4 +324,32 @@ fn a_restore_that_deletes_leaves_the_folder_as_it_was_pushed() {
         (&serde_json::json!(names), &serde_json::json!(names))
     );
     assert_same(&root, &copy);
+}
+
+/// C21: a snapshot may have a mount point as an empty folder. What is mounted there in the target stays, and so does a
+/// folder that is mounted a second time.
+#[test]
+fn a_restore_that_deletes_leaves_mounts_alone() {
+    let world = World::new();
+    let (node, root) = pushed(&world, &["a", "d/b"]);
+    fs::create_dir(root.join("disk")).unwrap();
+    node.push(&root);
+    let to = world.path("to");
+    let copy = restored(&to, &root);
+    node.restore("latest", &to, &[]).exits(0);
+    let other = world.dir("other");
+    fs::create_dir(copy.join("d/new")).unwrap();
+    let Some(disk) = Tmpfs::mount(copy.join("disk"), "size=1m") else { return };
+    let Some(_bound) = Bound::mount(&other, copy.join("d/new")) else { return };
+    fs::write(disk.path().join("kept"), "of another disk").unwrap();
+    fs::write(other.join("kept"), "of another folder").unwrap();
+    fs::write(copy.join("extra"), "new").unwrap();
+
+    let report = node.restore("latest", &to, &["--into-existing", "--delete"]).exits(3).json();
+
+    assert_eq!(report["removed"].as_array().unwrap().len(), 1, "{report}");
+    assert_eq!(report["not_removed"].as_array().unwrap().len(), 2, "{report}");
+    assert!(!copy.join("extra").exists());
+    assert_eq!(fs::read(disk.path().join("kept")).unwrap(), b"of another disk");
+    assert_eq!(fs::read(other.join("kept")).unwrap(), b"of another folder");
 }

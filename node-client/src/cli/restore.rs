@@ -50,7 +50,8 @@ pub struct RestoreArguments {
     #[arg(long)]
     pub into_existing: bool,
     /// After the restore, delete files from the restored folders that the snapshot does not have. Only folders that are
-    /// chosen whole are checked; files that match --exclude stay. With --dry-run, list these files only.
+    /// chosen whole are checked; files that match --exclude, and mounts, stay. Files that the push excluded are
+    /// deleted: give the same --exclude here. With --dry-run, list these files only.
     #[arg(long, requires = "into_existing")]
     pub delete: bool,
     /// Restore as root into a folder that another user owns or can write to. That user can change its content

@@ -2,14 +2,16 @@
 //!
 //! Only folders that were chosen whole are looked at: never one that lies on the way to what was chosen, nor the target
 //! around the roots; and nothing goes while a name of the snapshot may be unknown. What an exclude fits stays, with the folders that it lies in. Every folder is opened by its handle
-//! without following links, so nothing outside of the target goes; nor does what is mounted in it.
+//! without following links, so nothing outside of the target goes. Nothing in a mount goes either, be it another file
+//! system or a bind mount, except in a root that is a mount point itself: a push of other roots stores a mount point as an
+//! empty folder.
 
 use std::collections::{BTreeSet, HashSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use format_spec::EntryPath;
 use format_spec::path::Printable;
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 use serde::Serialize;
 
@@ -110,6 +112,24 @@ struct Folder {
     names: HashSet<Vec<u8>>,
     /// Names of the folder in the target; `None` if it does not exist under exactly this name.
     there: Option<BTreeSet<Vec<u8>>>,
+    /// The mount that it lies in, or should lie in.
+    mount: Option<MountId>,
+}
+
+/// The mount that a folder is reached through. A kernel that tells none is taken to have mounted something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct MountId(u64);
+
+impl MountId {
+    fn of(folder: BorrowedFd<'_>) -> Option<Self> {
+        let stat = rustix::fs::statx(folder, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID).ok()?;
+        (stat.stx_mask & StatxFlags::MNT_ID.bits() != 0).then_some(Self(stat.stx_mnt_id))
+    }
+}
+
+/// True if both are known, and one.
+fn is_one(one: Option<MountId>, other: Option<MountId>) -> bool {
+    one.is_some() && one == other
 }
 
 /// Goes through the folders of the snapshot once more, and removes from each what it does not have. Memory: the names of
@@ -125,9 +145,16 @@ pub(super) fn remove_extra(
 ) -> Result<Removed, ClientError> {
     // One of its own: what is only in the target is no match of a pattern in the snapshot.
     let filter = Filter::new(&options.paths, &options.excludes)?;
-    let top = open_folder(target, b"").ok().map(|top| names(&top));
-    let mut sweep =
-        Sweep { target, filter: &filter, sweeping, top, folders: Vec::new(), removed: Removed::default() };
+    let mut sweep = Sweep {
+        target,
+        roots: &prepared.manifest.roots,
+        filter: &filter,
+        sweeping,
+        top: open_folder(target, b"").ok().map(|top| names(&top)),
+        mount: MountId::of(target),
+        folders: Vec::new(),
+        removed: Removed::default(),
+    };
     let mut planner = prepared.planner();
     let mut sink = |step| {
         sweep.step(step);
@@ -160,10 +187,14 @@ pub(super) fn would_remove(
 
 struct Sweep<'a> {
     target: BorrowedFd<'a>,
+    /// The roots of the manifest.
+    roots: &'a [EntryPath],
     filter: &'a Filter,
     sweeping: Sweeping,
     /// Names in the target.
     top: Option<BTreeSet<Vec<u8>>>,
+    /// The mount of the target.
+    mount: Option<MountId>,
     folders: Vec<Folder>,
     removed: Removed,
 }
@@ -171,8 +202,8 @@ struct Sweep<'a> {
 /// A name that goes, and the folder that it lies in.
 struct Name<'a> {
     folder: &'a OwnedFd,
-    /// File system of the folder.
-    dev: u64,
+    /// The mount of the folder.
+    mount: Option<MountId>,
     name: &'a [u8],
     /// Below the target.
     at: Vec<u8>,
@@ -186,8 +217,8 @@ impl Sweep<'_> {
             Step::EnterFolder { at, path, entry } => {
                 self.has(at.split().1);
                 let choice = entry.map_or(Choice::OnTheWay, |(_, choice)| choice);
-                let there = self.listed(&at);
-                self.folders.push(Folder { at, path, choice, names: HashSet::new(), there });
+                let folder = self.entered(at, path, choice);
+                self.folders.push(folder);
             }
             Step::LeaveFolder => {
                 if let Some(folder) = self.folders.pop().filter(|folder| folder.choice == Choice::Wanted) {
@@ -212,12 +243,25 @@ impl Sweep<'_> {
         }
     }
 
-    /// The names in the folder of the target that has exactly this path: of two names that the target takes for one, the
-    /// second stands for the folder of the first.
-    fn listed(&self, at: &TargetPath) -> Option<BTreeSet<Vec<u8>>> {
-        let around = self.folders.last().map_or(&self.top, |folder| &folder.there);
+    /// A folder of the snapshot, with the names in the folder of the target that has exactly its path: of two names that
+    /// the target takes for one, the second stands for the folder of the first.
+    fn entered(&mut self, at: TargetPath, path: EntryPath, choice: Choice) -> Folder {
+        let (around, mount) = match self.folders.last() {
+            Some(folder) => (&folder.there, folder.mount),
+            None => (&self.top, self.mount),
+        };
         let is_there = at.is_target() || around.as_ref().is_some_and(|names| names.contains(at.split().1));
-        is_there.then(|| open_folder(self.target, at.as_bytes()).ok()).flatten().map(|folder| names(&folder))
+        let handle = is_there.then(|| open_folder(self.target, at.as_bytes()).ok()).flatten();
+        let mut folder = Folder { at, path, choice, names: HashSet::new(), there: None, mount };
+        let Some(handle) = handle else { return folder };
+        let found = MountId::of(handle.as_fd());
+        if is_one(found, mount) || self.roots.contains(&folder.path) {
+            folder.there = Some(names(&handle));
+            folder.mount = found;
+        } else if choice == Choice::Wanted && !names(&handle).is_empty() {
+            self.removed.left(folder.at.as_bytes(), MOUNTED.to_owned());
+        }
+        folder
     }
 
     fn sweep(&mut self, folder: &Folder) {
@@ -227,6 +271,10 @@ impl Sweep<'_> {
         }
         let Ok(handle) = open_folder(self.target, folder.at.as_bytes()) else { return };
         let Ok(stat) = rustix::fs::fstat(&handle) else { return };
+        let mount = MountId::of(handle.as_fd());
+        if !is_one(mount, folder.mount) {
+            return self.removed.left(folder.at.as_bytes(), MOUNTED.to_owned());
+        }
         let mode = Mode::from_raw_mode(stat.st_mode);
         if self.sweeping == Sweeping::Done && !mode.contains(Mode::RWXU) && !is_root() {
             // Refused, each name says so.
@@ -244,7 +292,7 @@ impl Sweep<'_> {
                 );
                 continue;
             }
-            self.remove(&Name { folder: &handle, dev: stat.st_dev, name: &name, at, path });
+            self.remove(&Name { folder: &handle, mount, name: &name, at, path });
         }
         if self.sweeping == Sweeping::Done {
             Was::of(&stat).put_back(handle.as_fd());
@@ -277,7 +325,7 @@ impl Sweep<'_> {
     }
 
     fn try_remove(&mut self, name: &Name<'_>) -> Result<bool, Errno> {
-        let Name { folder, dev, name, at, path } = name;
+        let Name { folder, mount, name, at, path } = name;
         let stat = rustix::fs::statat(folder, *name, AtFlags::SYMLINK_NOFOLLOW)?;
         let kind = FileType::from_raw_mode(stat.st_mode);
         let mut flags = AtFlags::empty();
@@ -287,16 +335,16 @@ impl Sweep<'_> {
         }
         if kind == FileType::Directory {
             flags = AtFlags::REMOVEDIR;
-            if stat.st_dev != *dev {
-                self.removed.left(at, "another file system is mounted there".to_owned());
+            let inner = rustix::fs::openat(folder, *name, FOLDER, Mode::empty())?;
+            if !is_one(MountId::of(inner.as_fd()), *mount) {
+                self.removed.left(at, MOUNTED.to_owned());
                 return Ok(false);
             }
-            let inner = rustix::fs::openat(folder, *name, FOLDER, Mode::empty())?;
             let mut is_empty = true;
             for name in names(&inner) {
                 let path = path.join(&name).map_err(|_| Errno::NAMETOOLONG)?;
                 let is_chosen = !is_ours(&name) && self.filter.covers(&path);
-                let inner = Name { folder: &inner, dev: *dev, name: &name, at: join(at, &name), path };
+                let inner = Name { folder: &inner, mount: *mount, name: &name, at: join(at, &name), path };
                 is_empty &= is_chosen && self.remove(&inner);
             }
             if !is_empty {
@@ -309,6 +357,9 @@ impl Sweep<'_> {
         Ok(true)
     }
 }
+
+/// Why what is mounted in a folder stays.
+const MOUNTED: &str = "something is mounted there";
 
 const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 

@@ -12,6 +12,7 @@ use super::lines;
 use super::principal::{Principal, Right};
 use super::respond::{self, Answer, Reply, describe};
 use super::{App, body, parse};
+use crate::error::ServerError;
 use crate::operation::{self, Operation, Progress, Step, Unheard};
 use crate::stats::Stats;
 
@@ -55,7 +56,9 @@ pub(super) async fn answered<O: Operation + DeserializeOwned>(
 ) -> Answer<O::Report> {
     caller.may(Right::Operate)?;
     let asked: O = body::json(request).await?;
-    respond::json(operation::run_unheard(&app.server, asked).await?)
+    // A task of its own: a client that leaves must not end the lease while the work goes on.
+    let run = tokio::spawn(async move { operation::run_unheard(&app.server, asked).await });
+    respond::json(run.await.map_err(|_| ServerError::Bug("an operation ended without a result"))??)
 }
 
 #[derive(Deserialize)]
