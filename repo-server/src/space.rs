@@ -5,8 +5,8 @@
 //! 1. Less is free than [`refuse_below`](crate::settings::SpaceSettings::refuse_below): no session is
 //!    granted, with the reason and the way out (`admit`), and an alarm is raised. All other work continues.
 //! 2. Less is free than the index keeps for itself: it refuses commits, reads stay (`index::space`).
-//! 3. The collector could not commit, or rewrite a pack: [`Space::release_ballast`] gives it the space of the
-//!    ballast, and [`Space::restore_ballast`] takes it back once there is enough.
+//! 3. The collector could not commit, or rewrite a pack: `release_ballast` gives it the space of the
+//!    ballast, and `restore_ballast` takes it back once there is enough.
 //!
 //! The ballast is a file of allocated bytes that mean nothing. It is not synced: one that a power cut
 //! shortens is made whole again. Whoever changes it has opened the repository, so there is only one.
