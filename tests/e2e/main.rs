@@ -36,5 +36,6 @@ mod site;
 mod streams;
 mod told;
 mod two_nodes;
+mod unit;
 mod upkeep;
 mod watch;
