@@ -80,9 +80,9 @@ pub async fn serve(
             () = &mut stop => break,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok((stream, address)) => {
                 let stream = patient(stream, &limits, &done);
-                connect(stream, routes.clone(), &limits, &graceful, places.enter());
+                connect(stream, routes.clone(), &limits, &graceful, places.enter(address.ip()));
             }
             Err(error) => {
                 // Out of file handles, most likely: wait for some to close.
