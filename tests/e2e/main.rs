@@ -34,6 +34,7 @@ mod server;
 mod session;
 mod site;
 mod streams;
+mod tls;
 mod told;
 mod two_nodes;
 mod unit;
