@@ -216,7 +216,7 @@ async fn tokens_are_made_listed_and_revoked_over_http() {
     let anywhere: wire::TokenCreated = serde_json::from_str(&text).unwrap();
     let mut status_of = async |secret: &str, address: &str| {
         let request = Request::builder().uri("/v1/status").header(AUTHORIZATION, format!("Bearer {secret}"));
-        let peer = peer::Peer { address: address.parse().unwrap() };
+        let peer = Peer { address: address.parse().unwrap(), certificate: None };
         let request = request.extension(peer).body(Body::empty()).unwrap();
         router.call(request).await.unwrap().status().as_u16()
     };
