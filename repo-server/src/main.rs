@@ -14,7 +14,7 @@ use repo_server::clock::SystemClock;
 use repo_server::config::{Config, ConfigError, TlsFlags, TlsMode};
 use repo_server::durable::RealDisk;
 use repo_server::error::Chain;
-use repo_server::http::{self, Token, Transport};
+use repo_server::http::{self, Transport};
 use repo_server::log::{Format, Log};
 use repo_server::rebuild::{self, Plan, RebuildError, RebuildReport};
 use repo_server::server::Server;
@@ -321,7 +321,7 @@ async fn serve(arguments: Serve, config: Config, log: &Log) -> anyhow::Result<()
         EXPIRE_EVERY,
     ));
     let limits = http::Limits::within_descriptors(config.limits.connections());
-    let routes = http::routes(Arc::clone(&opened.server), Token::new(&opened.token));
+    let routes = http::routes(Arc::clone(&opened.server), Arc::clone(&opened.access));
     let stopped = async {
         loop {
             tokio::select! {

@@ -15,7 +15,7 @@ pub(super) type Answer<T> = Result<Json<T>, Failure>;
 pub(super) type Reply = Result<Response, Failure>;
 
 /// A failed request on its way out.
-pub(super) struct Failure(ServerError);
+pub(crate) struct Failure(ServerError);
 
 impl From<ServerError> for Failure {
     fn from(error: ServerError) -> Self {
@@ -40,6 +40,7 @@ pub(super) fn describe(error: &ServerError) -> ErrorBody {
 fn status(error: &ServerError) -> StatusCode {
     match (error, error.class()) {
         (ServerError::TooLarge { .. }, _) => StatusCode::PAYLOAD_TOO_LARGE,
+        (ServerError::Forbidden { .. }, _) => StatusCode::FORBIDDEN,
         (ServerError::Full { .. }, _) => StatusCode::INSUFFICIENT_STORAGE,
         (_, ErrorClass::Usage) => StatusCode::BAD_REQUEST,
         (_, ErrorClass::NotFound) => StatusCode::NOT_FOUND,
