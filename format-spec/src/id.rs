@@ -317,6 +317,10 @@ name!(
     SeriesName, "series"
 );
 name!(
+    /// An access token of a person or a machine.
+    TokenName, "token"
+);
+name!(
     /// The key of a label: one thing that a push says of its snapshot.
     LabelKey, "label"
 );

@@ -18,6 +18,7 @@
 //! | [`checkpoint`] | the directories of many packs, for who makes an index anew |
 //! | [`object`] | the sealed envelope of manifests, snapshots and checkpoints |
 //! | [`descriptor`] | what a repository is, on every site |
+//! | [`access`] | roles, networks, and secrets that are compared and never kept |
 //! | [`notice`] | an alarm on its way to people, and its signature |
 //! | [`wire`] | bodies and headers of the HTTP interface |
 //!
@@ -26,6 +27,7 @@
 //! stranger may have written: they never panic, never guess a version, and bound every length
 //! before they allocate. `docs/format.md` gives every byte.
 
+pub mod access;
 pub mod aead;
 pub mod assemble;
 pub mod blob;
@@ -53,7 +55,7 @@ pub use error::{ErrorClass, FormatError};
 pub use fingerprint::Fingerprint;
 pub use id::{
     CheckpointId, ChunkId, ClusterName, FileDigest, LabelKey, ManifestId, NodeId, NodeName, PackId,
-    RepositoryId, SeriesId, SeriesName, SessionId, SnapshotId,
+    RepositoryId, SeriesId, SeriesName, SessionId, SnapshotId, TokenName,
 };
 pub use label::{About, Label, LabelChoice, LabelValue, Labels, Note};
 pub use path::EntryPath;

@@ -29,6 +29,9 @@
 //! | `POST /v1/alarms/acknowledge` | [`AcknowledgeRequest`] | [`Alarms`] |
 //! | `GET /v1/freshness` | – | [`FreshnessReport`] |
 //! | `PUT /v1/freshness` | [`FreshnessRule`] | [`FreshnessReport`] |
+//! | `GET /v1/tokens` | – | [`Tokens`] |
+//! | `POST /v1/tokens` | [`NewToken`] | [`TokenCreated`] |
+//! | `DELETE /v1/tokens/{name}` | – | 204 |
 //! | `GET /healthz` | – | `ok` |
 //!
 //! With `coming=wait`, an id that is answered [`Held::Missing`] is promised: its session will send it, and
@@ -39,6 +42,7 @@
 //! Bodies are JSON where nothing else is said. Every request but `/healthz` carries
 //! `Authorization: Bearer TOKEN`. A failed request answers with an [`ErrorBody`].
 
+mod access;
 mod audit;
 mod frame;
 mod json;
@@ -48,6 +52,7 @@ mod upkeep;
 mod verify;
 mod watch;
 
+pub use access::*;
 pub use audit::*;
 pub use frame::{
     FRAME_HEADER_LEN, Frame, FrameHeader, FrameReader, Held, encode_end, encode_held, encode_ids, parse_held,

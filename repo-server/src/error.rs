@@ -1,7 +1,10 @@
 //! Errors of requests. `code` is stable for programs, `class` says what the caller can do.
 
-use format_spec::{ChunkId, ClusterName, ErrorClass, FormatError, NodeName, SessionId, SnapshotId};
+use format_spec::{
+    ChunkId, ClusterName, ErrorClass, FormatError, NodeName, SessionId, SnapshotId, TokenName,
+};
 
+use crate::durable::DurableError;
 use crate::index::IndexError;
 use crate::site::SiteError;
 
@@ -22,6 +25,15 @@ pub enum ServerError {
     /// No token, or the wrong one.
     #[error("the token is missing or wrong")]
     Unauthorized,
+    /// The credential is valid, and does not allow this.
+    #[error("{why}")]
+    Forbidden { why: String },
+    /// No token has this name.
+    #[error("no such token: {0}")]
+    NoToken(TokenName),
+    /// The file of tokens and nodes could not be written.
+    #[error("the file of access could not be written")]
+    Access(#[source] DurableError),
     /// The session never was, has expired, or has ended.
     #[error("session {0} has ended: start the push again")]
     SessionOver(SessionId),
@@ -113,6 +125,10 @@ impl ServerError {
             Self::Malformed(_) => "malformed",
             Self::TooLarge { .. } => "too_large",
             Self::Unauthorized => "unauthorized",
+            Self::Forbidden { .. } => "forbidden",
+            Self::NoToken(_) => "no_such_token",
+            Self::Access(DurableError::Full { .. }) => "full",
+            Self::Access(_) => "access_not_written",
             Self::SessionOver(_) => "session_over",
             Self::TooManySessions { .. } => "too_many_sessions",
             Self::NoSnapshot(_) => "no_such_snapshot",
@@ -153,10 +169,12 @@ impl ServerError {
             | Self::Malformed(_)
             | Self::TooLarge { .. }
             | Self::UnknownChunks { .. } => ErrorClass::Usage,
-            Self::Unauthorized => ErrorClass::Denied,
-            Self::NoSnapshot(_) | Self::NoNode { .. } | Self::NoAlarm { .. } | Self::NoChunk(_) => {
-                ErrorClass::NotFound
-            }
+            Self::Unauthorized | Self::Forbidden { .. } => ErrorClass::Denied,
+            Self::NoToken(_)
+            | Self::NoSnapshot(_)
+            | Self::NoNode { .. }
+            | Self::NoAlarm { .. }
+            | Self::NoChunk(_) => ErrorClass::NotFound,
             Self::SessionOver(_) | Self::MissingChunks { .. } | Self::Busy { .. } | Self::Refused { .. } => {
                 ErrorClass::Conflict
             }
@@ -164,6 +182,7 @@ impl ServerError {
             | Self::NotStored { .. }
             | Self::TooManySessions { .. }
             | Self::Rests { .. }
+            | Self::Access(_)
             | Self::Halted
             | Self::Scratch(_) => ErrorClass::Unavailable,
             Self::Damaged { .. } | Self::Lost { .. } | Self::Row { .. } | Self::Counts { .. } => {

@@ -45,6 +45,14 @@ impl Operation for ForgetRequest {
     type Needs = InTurn<Retention>;
     type Report = ForgetReport;
 
+    fn weakens(&self) -> Option<&'static str> {
+        match (self.last_complete, self.accept_clock) {
+            (LastComplete::MayGo, _) => Some("delete the last complete snapshot of a series"),
+            (_, true) => Some("accept the clock after a jump"),
+            _ => None,
+        }
+    }
+
     async fn run(
         self,
         server: &Arc<Server>,

@@ -20,6 +20,7 @@
 //! | `defects` | what any read proves wrong: damaged blobs and objects, packs to write again, packs that are gone |
 //! | `catalog` | the ledger, the only writer of rows of chunks, pages and packs; objects announced before they are put |
 //! | [`health`] | alarms, the clock, room on the disks, and what rests meanwhile |
+//! | [`access`] | the credentials that the server knows, and the principal that each one stands for |
 //! | `lease` | one task at a time: who has what, and until when |
 //! | [`store`] | the ground of all features: index, site, keys, clock, lock of writers |
 //! | [`site_lock`], [`space`] | one server at a time over a site; disks and the ballast on them |
@@ -43,6 +44,7 @@
 //! | **collector** | | | | one run, audit or checkpoint at a time (lease `upkeep`) | a pack or row that goes meanwhile is looked at again before it is reported | a blob that moved is looked for again |
 //! | **verify, audit** | | | | | what is found of a blob or a pack is written to the row as it is then, if that still names the place that was read | a restore writes only what it finds damaged, as a check does |
 
+pub mod access;
 mod audit;
 pub mod background;
 mod catalog;

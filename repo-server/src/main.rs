@@ -12,7 +12,7 @@ use format_spec::ErrorClass;
 use format_spec::error::EXIT_UNREPORTED;
 use repo_server::config::{Config, ConfigError};
 use repo_server::error::Chain;
-use repo_server::http::{self, Token};
+use repo_server::http;
 use repo_server::log::{Format, Log};
 use repo_server::rebuild::{self, Plan, RebuildError, RebuildReport};
 use repo_server::server::Server;
@@ -285,7 +285,7 @@ async fn serve(arguments: Serve, config: Config, log: &Log) -> anyhow::Result<()
     let damage = tokio::spawn(repo_server::background::name_damage(Arc::clone(&opened.server)));
     let people = tokio::spawn(repo_server::background::tell_people(Arc::clone(&opened.server)));
     let limits = http::Limits::within_descriptors(config.limits.connections());
-    let routes = http::routes(Arc::clone(&opened.server), Token::new(&opened.token));
+    let routes = http::routes(Arc::clone(&opened.server), Arc::clone(&opened.access));
     let stopped = async {
         loop {
             tokio::select! {

@@ -63,6 +63,8 @@ pub struct Done {
     pub received_bytes: AtomicU64,
     /// Bytes that went out over connections.
     pub sent_bytes: AtomicU64,
+    /// Requests without a valid credential.
+    pub(crate) refused_sign_ins: AtomicU64,
     /// Runs of the collector that came to their end.
     pub(crate) collector_runs: AtomicU64,
     /// Runs of the collector that failed.

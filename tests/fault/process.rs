@@ -13,8 +13,10 @@ use format_spec::{ChunkId, NodeName, RepositoryId, SessionId, SnapshotId};
 use node_client::api::{Api, Coming, Retry, Segments};
 use node_client::error::ClientError;
 use node_client::push::Smaller;
+use repo_server::access::Registry;
 use repo_server::clock::{Clock, SystemClock};
-use repo_server::http::{self, Token};
+use repo_server::durable::RealDisk;
+use repo_server::http;
 use repo_server::index::{Index, MemoryIndex};
 use repo_server::server::Server;
 use repo_server::settings::{Choices, Upkeep};
@@ -107,7 +109,10 @@ impl Process {
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a free port");
         let address = format!("http://{}", listener.local_addr().expect("it is bound"));
         let (stop, stopped) = oneshot::channel();
-        let (routes, done) = (http::routes(Arc::clone(server), Token::new(token)), server.done());
+        // Nothing is written to the folder unless a token is made.
+        let access = Registry::new(Arc::new(RealDisk), &std::env::temp_dir(), token, None, Arc::new(|_| {}));
+        let access = Arc::new(access.expect("there is no file to read"));
+        let (routes, done) = (http::routes(Arc::clone(server), access), server.done());
         runtime.spawn(async move {
             let stopped = async move {
                 let _ = stopped.await;

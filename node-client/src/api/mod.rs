@@ -4,6 +4,7 @@
 //! again when no answer came. Methods are async; threads that compute call them through
 //! [`tokio::runtime::Handle::block_on`].
 
+mod access;
 mod body;
 mod connection;
 mod operation;

@@ -51,6 +51,10 @@ impl Operation for AuditRequest {
     type Needs = Lease<Upkeep>;
     type Report = AuditReport;
 
+    fn weakens(&self) -> Option<&'static str> {
+        (self.repair == Repair::Yes).then_some("repair counts")
+    }
+
     async fn run(
         self,
         server: &Arc<Server>,

@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use format_spec::key::BlobKind;
-use format_spec::wire::{GcReport, GcRequest, RunMode};
+use format_spec::wire::{Delays, GcReport, GcRequest, LargeDelete, RunMode};
 
 use crate::error::ServerError;
 use crate::health::alarm::{self, AlarmCode};
@@ -93,6 +93,14 @@ impl Operation for GcRequest {
     const KIND: Kind = KIND;
     type Needs = Lease<Upkeep>;
     type Report = GcReport;
+
+    fn weakens(&self) -> Option<&'static str> {
+        match (self.delays, self.large) {
+            (Delays::Skip, _) => Some("skip the delays of deletion"),
+            (_, LargeDelete::Allow) => Some("exceed the daily deletion limit"),
+            _ => None,
+        }
+    }
 
     async fn run(
         self,

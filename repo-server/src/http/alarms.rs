@@ -3,40 +3,29 @@
 use axum::extract::{Request, State};
 use format_spec::wire::{AcknowledgeRequest, Alarms, FreshnessReport, FreshnessRule};
 
-use super::principal::{Principal, Right};
 use super::respond::{self, Answer};
-use super::{App, body};
+use super::{App, body, sight};
+use crate::access::Principal;
 use crate::freshness;
 use crate::health::alarm;
 
 pub(super) async fn list(State(app): State<App>, caller: Principal) -> Answer<Alarms> {
-    caller.may(Right::Monitor)?;
     let alarms = app.server.blocking(|server| crate::health::alarms(&server.store)).await?;
-    respond::json(Alarms { alarms })
+    respond::json(Alarms { alarms: sight::alarms(&caller, alarms) })
 }
 
-pub(super) async fn acknowledge(
-    State(app): State<App>,
-    caller: Principal,
-    request: Request,
-) -> Answer<Alarms> {
-    caller.may(Right::Operate)?;
+pub(super) async fn acknowledge(State(app): State<App>, request: Request) -> Answer<Alarms> {
     let asked: AcknowledgeRequest = body::json(request).await?;
     let known = app.server.blocking(move |server| alarm::acknowledge(&server.store, &asked)).await?;
     respond::json(Alarms { alarms: vec![known] })
 }
 
 pub(super) async fn freshness(State(app): State<App>, caller: Principal) -> Answer<FreshnessReport> {
-    caller.may(Right::Monitor)?;
-    respond::json(app.server.blocking(|server| freshness::report(server)).await?)
+    let report = app.server.blocking(|server| freshness::report(server)).await?;
+    respond::json(sight::freshness(&caller, report))
 }
 
-pub(super) async fn set_freshness(
-    State(app): State<App>,
-    caller: Principal,
-    request: Request,
-) -> Answer<FreshnessReport> {
-    caller.may(Right::Operate)?;
+pub(super) async fn set_freshness(State(app): State<App>, request: Request) -> Answer<FreshnessReport> {
     let rule: FreshnessRule = body::json(request).await?;
     let set = move |server: &std::sync::Arc<crate::server::Server>| {
         freshness::set(server, &rule)?;

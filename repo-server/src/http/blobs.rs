@@ -16,9 +16,9 @@ use tokio::task::JoinHandle;
 
 use super::body::{Pieces, UNCOUNTED};
 use super::extract::{Path, Query};
-use super::principal::{Principal, Right};
 use super::respond::{self, Answer, Reply};
 use super::{App, body, octets, parse};
+use crate::access::Principal;
 use crate::error::ServerError;
 use crate::pack;
 use crate::pack::OpenDomain;
@@ -71,9 +71,9 @@ pub(super) async fn have(
     Query(asked): Query<Asked>,
     request: Request,
 ) -> Reply {
-    caller.may(Right::Push)?;
     let (id, coming) = (parse(&id)?, asked.coming()?);
-    let session = session::renew(&app.server.sessions, id)?;
+    let session =
+        session::renew_if(&app.server.sessions, id, |owner| caller.reaches(&owner.cluster, &owner.node))?;
     let ids = body::ids(request, &app.server.memory.bodies).await?;
     let domain = app.server.domain(&session.cluster);
     let held = app.server.blocking(move |server| match coming {
@@ -89,9 +89,9 @@ pub(super) async fn put(
     Path(id): Path<String>,
     request: Request,
 ) -> Answer<BlobsStored> {
-    caller.may(Right::Push)?;
     let id = parse(&id)?;
-    let session = session::renew(&app.server.sessions, id)?;
+    let session =
+        session::renew_if(&app.server.sessions, id, |owner| caller.reaches(&owner.cluster, &owner.node))?;
     let mut body = Pieces::new(request, wire::MAX_BLOBS_LEN)?;
     let domain = app.server.domain(&session.cluster);
     let max_len = app.server.store.chunker().max_len().max(u32::try_from(MAX_PAGE_LEN).unwrap_or(u32::MAX));

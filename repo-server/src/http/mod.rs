@@ -1,6 +1,7 @@
 //! The HTTP interface: routes, limits, and nothing else. What a request does is in the modules below.
 //!
-//! Every request but `/healthz` and `/readyz` needs the token. Bodies are streamed and capped. Bodies and answers
+//! Every request but `/healthz` and `/readyz` needs a credential, and [`principal`] says which role may ask for which
+//! route. Bodies are streamed and capped. Bodies and answers
 //! are described in `format_spec::wire`.
 
 mod alarms;
@@ -8,15 +9,19 @@ mod auth;
 mod blobs;
 mod body;
 mod extract;
+mod grants;
 mod lines;
 mod operations;
 mod patient;
+mod peer;
 mod places;
 mod principal;
 mod respond;
 mod serve;
 mod sessions;
+mod sight;
 mod snapshots;
+mod tokens;
 mod upkeep;
 mod watch;
 
@@ -30,24 +35,31 @@ use axum::routing::{delete, get, post, put};
 use format_spec::wire;
 use hyper::header::CONNECTION;
 
-pub use auth::Token;
 pub use serve::{Limits, serve};
 
+use crate::access::{Principal, Registry};
 use crate::error::ServerError;
 use crate::server::Server;
-use principal::{Principal, Right};
 use respond::Answer;
 
 /// State that every request can use.
 #[derive(Clone)]
 struct App {
     server: Arc<Server>,
-    token: Token,
+    access: Arc<Registry>,
+    refusals: Arc<auth::Refusals>,
+    grants: Arc<grants::Grants>,
 }
 
-/// The routes of a repository server.
-pub fn routes(server: Arc<Server>, token: Token) -> Router {
-    let app = App { server, token };
+impl App {
+    fn new(server: Arc<Server>, access: Arc<Registry>) -> Self {
+        Self { server, access, refusals: Arc::default(), grants: Arc::default() }
+    }
+}
+
+/// The routes of a repository server, for the credentials of `access`.
+pub fn routes(server: Arc<Server>, access: Arc<Registry>) -> Router {
+    let app = App::new(server, access);
     let open = Router::new().route("/readyz", get(watch::ready)).with_state(app.clone());
     let guarded = guarded().layer(middleware::from_fn_with_state(app.clone(), auth::check)).with_state(app);
     // One answer for each connection: a stranger must not keep a place by asking again and again.
@@ -57,7 +69,7 @@ pub fn routes(server: Arc<Server>, token: Token) -> Router {
         .merge(guarded)
 }
 
-/// The routes whose handlers take a caller.
+/// The routes that need a caller, each with its row in the table of rights.
 fn guarded() -> Router<App> {
     Router::new()
         .route("/v1/sessions", post(sessions::open).get(sessions::list))
@@ -85,13 +97,15 @@ fn guarded() -> Router<App> {
         .route("/v1/alarms", get(alarms::list))
         .route("/v1/alarms/acknowledge", post(alarms::acknowledge))
         .route("/v1/freshness", get(alarms::freshness).put(alarms::set_freshness))
+        .route("/v1/tokens", get(tokens::list).post(tokens::create))
+        .route("/v1/tokens/{token}", delete(tokens::revoke))
         .route("/metrics", get(watch::metrics))
+        .route_layer(middleware::from_fn(principal::authorize))
         .fallback(|| async { respond::no_such_route() })
         .method_not_allowed_fallback(|| async { respond::wrong_method() })
 }
 
 async fn status(State(app): State<App>, caller: Principal) -> Answer<wire::Status> {
-    caller.may(Right::Monitor)?;
     let server = &app.server;
     let look = |server: &Arc<Server>| {
         let snapshots = crate::snapshot::list(&server.store, None)?.len();
@@ -107,7 +121,7 @@ async fn status(State(app): State<App>, caller: Principal) -> Answer<wire::Statu
         chunks: totals.chunks,
         stored_bytes: totals.stored_bytes,
         open_sessions: u64::try_from(server.sessions.count()).unwrap_or(u64::MAX),
-        alarms,
+        alarms: sight::alarms(&caller, alarms),
     })
 }
 
@@ -124,58 +138,15 @@ fn octets(bytes: impl Into<Body>) -> axum::response::Response {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use axum::extract::Request;
-    use hyper::StatusCode;
-    use tower_service::Service;
-
-    use super::*;
-    use crate::store::Parts;
-
-    /// Each `method path` of the `.route(…)` lines of this file.
-    fn served() -> BTreeSet<String> {
-        let source = include_str!("mod.rs").split("#[cfg(test)]").next().unwrap();
-        let mut served = BTreeSet::new();
-        for route in source.split(".route(\"").skip(1) {
-            let (path, methods) = route.split_once('"').unwrap();
-            let methods = methods.lines().next().unwrap();
-            for method in ["get", "post", "put", "delete"] {
-                if methods.contains(&format!(" {method}(")) || methods.contains(&format!(".{method}(")) {
-                    served.insert(format!("{method} {path}"));
-                }
-            }
-        }
-        served
-    }
-
-    /// A request that came past the check of credentials does nothing, whatever its route.
-    #[tokio::test]
-    async fn no_route_answers_a_request_without_a_caller() {
-        let app = App { server: Parts::default().serve(), token: Token::new("t") };
-        let mut router = guarded().with_state(app);
-        let is_guarded = |route: &String| !["get /healthz", "get /readyz"].contains(&route.as_str());
-        for route in served().into_iter().filter(is_guarded) {
-            let (method, path) = route.split_once(' ').unwrap();
-            let request = Request::builder().method(method.to_uppercase().as_str()).uri(path);
-
-            let answer = router.call(request.body(Body::empty()).unwrap()).await.unwrap();
-
-            assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR, "{route}");
-        }
-    }
-
-    #[test]
-    fn the_documentation_has_each_route_and_no_other() {
-        let document: serde_json::Value =
-            serde_json::from_str(include_str!("../../../docs/openapi.json")).unwrap();
-        let mut documented = BTreeSet::new();
-        for (path, methods) in document["paths"].as_object().unwrap() {
-            documented.extend(methods.as_object().unwrap().keys().map(|method| format!("{method} {path}")));
-        }
-
-        assert_eq!(served(), documented);
-        assert!(documented.len() > 30, "{documented:?}");
+impl App {
+    /// An app over `server` with the token `t` alone.
+    fn over(server: Arc<Server>) -> Self {
+        let folder = std::path::Path::new("/data");
+        let disk = Arc::new(crate::durable::sim::SimDisk::with_folder(folder));
+        let access = Registry::new(disk, folder, "t", None, Arc::new(|_| {})).unwrap();
+        Self::new(server, Arc::new(access))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,9 +9,9 @@ use serde::de::DeserializeOwned;
 
 use super::extract::Query;
 use super::lines;
-use super::principal::{Principal, Right};
 use super::respond::{self, Answer, Reply, describe};
 use super::{App, body, parse};
+use crate::access::Principal;
 use crate::error::ServerError;
 use crate::operation::{self, Operation, Progress, Step, Unheard};
 use crate::stats::Stats;
@@ -23,8 +23,8 @@ pub(super) async fn streamed<O: Operation + DeserializeOwned>(
     caller: Principal,
     request: Request,
 ) -> Reply {
-    caller.may(Right::Operate)?;
     let asked: O = body::json(request).await?;
+    caller.may_weaken(asked.weakens())?;
     let needs = operation::claim::<O>(&app.server).await?;
     Ok(lines::answer(async move |teller| {
         let told = teller.clone();
@@ -54,8 +54,8 @@ pub(super) async fn answered<O: Operation + DeserializeOwned>(
     caller: Principal,
     request: Request,
 ) -> Answer<O::Report> {
-    caller.may(Right::Operate)?;
     let asked: O = body::json(request).await?;
+    caller.may_weaken(asked.weakens())?;
     // A task of its own: a client that leaves must not end the lease while the work goes on.
     let run = tokio::spawn(async move { operation::run_unheard(&app.server, asked).await });
     respond::json(run.await.map_err(|_| ServerError::Bug("an operation ended without a result"))??)
@@ -67,12 +67,7 @@ pub(super) struct OfCluster {
     cluster: Option<String>,
 }
 
-pub(super) async fn stats(
-    State(app): State<App>,
-    caller: Principal,
-    Query(of): Query<OfCluster>,
-) -> Answer<StatsReport> {
-    caller.may(Right::Operate)?;
+pub(super) async fn stats(State(app): State<App>, Query(of): Query<OfCluster>) -> Answer<StatsReport> {
     let cluster: Option<ClusterName> = of.cluster.as_deref().map(parse).transpose()?;
     respond::json(operation::run_unheard(&app.server, Stats { cluster }).await?)
 }
@@ -85,20 +80,19 @@ mod tests {
     use hyper::StatusCode;
 
     use super::*;
-    use crate::http::Token;
     use crate::lease::{Checking, TEST, Upkeep};
     use crate::store::Parts;
 
     /// Status of the answer to a request with this body.
     async fn ask<O: Operation + DeserializeOwned>(app: &App, body: &'static str) -> StatusCode {
         let reply =
-            streamed::<O>(State(app.clone()), Principal::Administrator, Request::new(Body::from(body))).await;
+            streamed::<O>(State(app.clone()), Principal::FIRST_TOKEN, Request::new(Body::from(body))).await;
         reply.into_response().status()
     }
 
     #[tokio::test]
     async fn a_run_beside_another_is_refused_before_its_answer() {
-        let app = App { server: Parts::default().serve(), token: Token::new("t") };
+        let app = App::over(Parts::default().serve());
         let checking = app.server.leases.try_acquire::<Checking>(TEST).unwrap();
         let upkeep = app.server.leases.try_acquire::<Upkeep>(TEST).unwrap();
 
@@ -113,11 +107,11 @@ mod tests {
 
     #[tokio::test]
     async fn an_operation_that_is_new_answers_by_lines() {
-        let app = App { server: Parts::default().serve(), token: Token::new("t") };
+        let app = App::over(Parts::default().serve());
         let request = Request::new(Body::from("{}"));
 
         let reply =
-            streamed::<crate::operation::CountRows>(State(app), Principal::Administrator, request).await;
+            streamed::<crate::operation::CountRows>(State(app), Principal::FIRST_TOKEN, request).await;
 
         let body = axum::body::to_bytes(reply.into_response().into_body(), 1000).await.unwrap();
         assert_eq!(body, "{\"report\":{\"rows\":0}}\n");

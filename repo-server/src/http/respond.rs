@@ -15,7 +15,7 @@ pub(super) type Answer<T> = Result<Json<T>, Failure>;
 pub(super) type Reply = Result<Response, Failure>;
 
 /// A failed request on its way out.
-pub(super) struct Failure(ServerError);
+pub(crate) struct Failure(ServerError);
 
 impl From<ServerError> for Failure {
     fn from(error: ServerError) -> Self {

@@ -11,6 +11,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::patient::Patient;
+use super::peer::Peer;
 use super::places::{Place, Places};
 use crate::server::Done;
 
@@ -80,9 +81,10 @@ pub async fn serve(
             () = &mut stop => break,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok((stream, address)) => {
                 let stream = patient(stream, &limits, &done);
-                connect(stream, routes.clone(), &limits, &graceful, places.enter());
+                let routes = routes.clone().layer(Extension(Peer { address }));
+                connect(stream, routes, &limits, &graceful, places.enter());
             }
             Err(error) => {
                 // Out of file handles, most likely: wait for some to close.

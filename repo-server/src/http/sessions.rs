@@ -7,15 +7,15 @@ use axum::extract::{Request, State};
 use axum::response::IntoResponse;
 use format_spec::manifest::Totals;
 use format_spec::snapshot::Snapshot;
-use format_spec::{ClusterName, ManifestId, SessionId, wire};
+use format_spec::{ClusterName, ManifestId, NodeName, SessionId, wire};
 use hyper::StatusCode;
 use serde::Deserialize;
 
 use super::body::{Cost, Whole};
 use super::extract::{Path, Query};
-use super::principal::{Principal, Right};
 use super::respond::{self, Answer, Reply};
 use super::{App, body, parse};
+use crate::access::Principal;
 use crate::defects::blobs;
 use crate::defects::objects::Known;
 use crate::error::ServerError;
@@ -32,16 +32,16 @@ pub(super) async fn open(
     caller: Principal,
     request: Request,
 ) -> Answer<wire::SessionOpened> {
-    caller.may(Right::Push)?;
     let asked: wire::OpenSession = body::json(request).await?;
+    check_own(&caller, &asked.cluster, &asked.node)?;
     let domain_key = app.server.store.domain(&asked.cluster).key.to_hex();
-    let pusher = Pusher { cluster: asked.cluster.clone(), node: asked.node };
+    let pusher = Pusher { cluster: asked.cluster, node: asked.node };
     let (granted, base) = app
         .server
         .blocking(move |server| {
             space::admit(&server.store, asked.expected_bytes)?;
-            let granted = session::open(&server.sessions, pusher, asked.adopt)?;
-            Ok((granted, base_state(server, &asked.cluster, asked.base)?))
+            let granted = session::open(&server.sessions, pusher.clone(), asked.adopt)?;
+            Ok((granted, base_state(server, &pusher, asked.base)?))
         })
         .await?;
     respond::json(wire::SessionOpened {
@@ -56,8 +56,16 @@ pub(super) async fn open(
     })
 }
 
-pub(super) async fn list(State(app): State<App>, caller: Principal) -> Answer<wire::OpenSessions> {
-    caller.may(Right::Operate)?;
+/// Refuses a push for a node that is not the caller's own. The answer does not depend on what the server holds.
+fn check_own(caller: &Principal, cluster: &ClusterName, node: &NodeName) -> Result<(), ServerError> {
+    if caller.reaches(cluster, node) {
+        return Ok(());
+    }
+    let why = format!("this credential may not push for node `{node}` of cluster `{cluster}`");
+    Err(ServerError::Forbidden { why })
+}
+
+pub(super) async fn list(State(app): State<App>) -> Answer<wire::OpenSessions> {
     let now = app.server.store.parts.clock.monotonic();
     let info = |open: session::Listed| wire::OpenSessionInfo {
         session: open.id,
@@ -70,17 +78,17 @@ pub(super) async fn list(State(app): State<App>, caller: Principal) -> Answer<wi
     respond::json(wire::OpenSessions { sessions })
 }
 
-/// The pages of an existing manifest are counted, and pages that lose their count from now on are kept while
+/// The pages of a manifest of the same node are counted, and pages that lose their count from now on are kept while
 /// the session is open (G3). If the cluster has damaged blobs, they must be sent again, so the saved state
 /// cannot be used.
 fn base_state(
     server: &Server,
-    cluster: &ClusterName,
+    pusher: &Pusher,
     base: Option<ManifestId>,
 ) -> Result<wire::BaseState, ServerError> {
     let Some(id) = base else { return Ok(wire::BaseState::Unknown) };
     let is_pinned =
-        snapshot::has_manifest(&server.store, cluster, id)? && !blobs::any(&server.store, cluster)?;
+        snapshot::has_manifest(&server.store, pusher, id)? && !blobs::any(&server.store, &pusher.cluster)?;
     Ok(if is_pinned { wire::BaseState::Pinned } else { wire::BaseState::Unknown })
 }
 
@@ -93,9 +101,8 @@ pub(super) async fn renew(
     caller: Principal,
     Path(id): Path<String>,
 ) -> Answer<wire::SessionRenewed> {
-    caller.may(Right::Push)?;
     let id: SessionId = parse(&id)?;
-    session::renew(&app.server.sessions, id)?;
+    session::renew_if(&app.server.sessions, id, |owner| caller.reaches(&owner.cluster, &owner.node))?;
     respond::json(wire::SessionRenewed { ttl_ms: ttl_ms() })
 }
 
@@ -115,13 +122,15 @@ pub(super) async fn commit(
     Query(asked): Query<HowToCommit>,
     request: Request,
 ) -> Answer<wire::Committed> {
-    caller.may(Right::Push)?;
     let id: SessionId = parse(&id)?;
     let smaller = if asked.accept_smaller { Smaller::Meant } else { Smaller::Suspect };
     let limit = u64::try_from(format_spec::manifest::MAX_MANIFEST_LEN).expect("a length fits in 64 bits");
-    // This check comes before the body, so that a client without a session cannot make the server hold a
-    // manifest.
-    app.server.blocking(move |server| session::check_known(&server.sessions, id)).await?;
+    // This check comes before the body, so that a client without a session of its own cannot make the server hold
+    // a manifest, nor learn what the session committed.
+    let own = move |server: &Arc<Server>| {
+        session::check_known(&server.sessions, id, |owner| caller.reaches(&owner.cluster, &owner.node))
+    };
+    app.server.blocking(own).await?;
     let Whole { bytes, reserved } =
         body::whole(request, limit, &app.server.memory.bodies, Cost::Decoded).await?;
     let age = app.server.sessions.age(id, app.server.store.parts.clock.monotonic());
@@ -159,8 +168,10 @@ fn log(snapshot: &Snapshot, age: Option<Duration>) {
 }
 
 pub(super) async fn abort(State(app): State<App>, caller: Principal, Path(id): Path<String>) -> Reply {
-    caller.may(Right::Push)?;
     let id: SessionId = parse(&id)?;
-    app.server.blocking(move |server| session::abort(&server.sessions, id)).await?;
+    let abort = move |server: &Arc<Server>| {
+        session::abort(&server.sessions, id, |owner| caller.reaches(&owner.cluster, &owner.node))
+    };
+    app.server.blocking(abort).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }

@@ -11,9 +11,9 @@ use futures_util::stream;
 use serde::Deserialize;
 
 use super::extract::{Path, Query};
-use super::principal::{Principal, Right};
 use super::respond::{self, Answer, Reply};
-use super::{App, body, octets, parse};
+use super::{App, body, octets, parse, sight};
+use crate::access::Principal;
 use crate::defects::objects;
 use crate::error::ServerError;
 use crate::pack::{self, Blob};
@@ -35,7 +35,6 @@ pub(super) async fn list(
     caller: Principal,
     Query(asked): Query<ListPart>,
 ) -> Answer<wire::SnapshotList> {
-    caller.may(Right::Inspect)?;
     let cluster: Option<ClusterName> = asked.cluster.as_deref().map(parse).transpose()?;
     let after =
         asked.after.as_deref().map(|after| after.parse::<ListPlace>().map_err(bad_query)).transpose()?;
@@ -44,7 +43,10 @@ pub(super) async fn list(
         len: wire::MAX_SNAPSHOTS_LEN,
     };
     let _reserved = app.server.memory.answers.reserve(wire::MAX_READ_LEN).await?;
-    let part = move |server: &Arc<Server>| snapshot::part(&server.store, cluster.as_ref(), after, limit);
+    let part = move |server: &Arc<Server>| {
+        let (part, told) = (|found| caller.part_of(found), |info| sight::told(&caller, info));
+        snapshot::part(&server.store, cluster.as_ref(), after, limit, part, told)
+    };
     respond::json(app.server.blocking(part).await?)
 }
 
@@ -63,11 +65,13 @@ pub(super) async fn show(
     caller: Principal,
     Path(id): Path<String>,
 ) -> Answer<wire::SnapshotInfo> {
-    caller.may(Right::Inspect)?;
     let id: SnapshotId = parse(&id)?;
     let look = move |server: &Arc<Server>| {
-        let (found, mark) = (snapshot::get(&server.store, id)?, snapshot::mark(&server.store, id)?);
-        Ok(snapshot::info(&found, &mark, &objects::all(&server.store)?, server.store.parts.clock.unix_ms()))
+        let (found, mark) =
+            (sight::snapshot(&server.store, &caller, id)?, snapshot::mark(&server.store, id)?);
+        let now_ms = server.store.parts.clock.unix_ms();
+        let info = snapshot::info(&found, &mark, &objects::all(&server.store)?, now_ms);
+        Ok(sight::told(&caller, info))
     };
     respond::json(app.server.blocking(look).await?)
 }
@@ -77,9 +81,8 @@ pub(super) async fn key(
     caller: Principal,
     Path(id): Path<String>,
 ) -> Answer<wire::SnapshotKey> {
-    caller.may(Right::Restore)?;
     let id: SnapshotId = parse(&id)?;
-    let found = app.server.blocking(move |server| snapshot::get(&server.store, id)).await?;
+    let found = app.server.blocking(move |server| sight::snapshot(&server.store, &caller, id)).await?;
     respond::json(wire::SnapshotKey { domain_key: app.server.store.domain(&found.cluster).key.to_hex() })
 }
 
@@ -88,8 +91,9 @@ pub(super) async fn manifest(
     caller: Principal,
     Path((id, node)): Path<(String, String)>,
 ) -> Reply {
-    caller.may(Right::Restore)?;
     let (id, node): (SnapshotId, NodeName) = (parse(&id)?, parse(&node)?);
+    let asked = node.clone();
+    app.server.blocking(move |server| sight::check_node(&server.store, &caller, id, &asked)).await?;
     Ok(octets(snapshot::manifest(&app.server.store, id, &node).await?))
 }
 
@@ -109,27 +113,29 @@ pub(super) async fn problems(
     Path(id): Path<String>,
     Query(part): Query<Part>,
 ) -> Answer<wire::FileProblems> {
-    caller.may(Right::Inspect)?;
     let id: SnapshotId = parse(&id)?;
     let node = part.node.as_deref().ok_or_else(|| bad_query("`node` is missing"))?;
     let node: NodeName = parse(node)?;
     let from = part.after.as_deref().map(|after| after.parse::<Cursor>().map_err(bad_query)).transpose()?;
     let limit = limit(part.limit.as_deref(), wire::MAX_FILE_PROBLEMS)?;
+    let asked = node.clone();
+    app.server.blocking(move |server| sight::check_node(&server.store, &caller, id, &asked)).await?;
     let _reserved = app.server.memory.answers.reserve(wire::MAX_READ_LEN).await?;
     respond::json(snapshot::problems(&app.server.store, id, &node, from.unwrap_or_default(), limit).await?)
 }
 
-/// Blobs of the snapshot's dedup domain, in the order asked for.
+/// Blobs of the snapshot's dedup domain, in the order asked for. A node gets only pages of its own.
 pub(super) async fn blobs(
     State(app): State<App>,
     caller: Principal,
     Path(id): Path<String>,
     request: Request,
 ) -> Reply {
-    caller.may(Right::Restore)?;
     let id: SnapshotId = parse(&id)?;
+    let asker = caller.clone();
+    let found = app.server.blocking(move |server| sight::snapshot(&server.store, &asker, id)).await?;
     let ids = body::ids(request, &app.server.memory.bodies).await?;
-    let found = app.server.blocking(move |server| snapshot::get(&server.store, id)).await?;
+    app.grants.check(&app.server, &caller, &found, &ids).await?;
     let domain = app.server.store.domain(&found.cluster);
     let (blobs, reserved) =
         pack::read_for_answer(&app.server.store, &app.server.memory.answers, &domain, ids).await?;

@@ -7,7 +7,6 @@ use format_spec::wire::{ChunkLocation, ProtectRequest, SnapshotDetail, SnapshotI
 use format_spec::{ChunkId, SnapshotId};
 
 use super::extract::Path;
-use super::principal::{Principal, Right};
 use super::respond::{self, Answer};
 use super::{App, body, parse};
 use crate::defects::objects;
@@ -17,12 +16,7 @@ use crate::server::Server;
 use crate::snapshot;
 use crate::stats;
 
-pub(super) async fn detail(
-    State(app): State<App>,
-    caller: Principal,
-    Path(id): Path<String>,
-) -> Answer<SnapshotDetail> {
-    caller.may(Right::Operate)?;
+pub(super) async fn detail(State(app): State<App>, Path(id): Path<String>) -> Answer<SnapshotDetail> {
     let id: SnapshotId = parse(&id)?;
     let server = &app.server;
     let found = server.blocking(move |server| snapshot::get(&server.store, id)).await?;
@@ -34,12 +28,7 @@ pub(super) async fn detail(
     respond::json(SnapshotDetail { info: info(&app, id).await?, alone_bytes, not_counted })
 }
 
-pub(super) async fn undelete(
-    State(app): State<App>,
-    caller: Principal,
-    Path(id): Path<String>,
-) -> Answer<SnapshotInfo> {
-    caller.may(Right::Operate)?;
+pub(super) async fn undelete(State(app): State<App>, Path(id): Path<String>) -> Answer<SnapshotInfo> {
     let id: SnapshotId = parse(&id)?;
     app.server.blocking(move |server| snapshot::undelete(&server.store, id)).await?;
     tracing::info!(snapshot = %id, "snapshot undeleted");
@@ -48,11 +37,9 @@ pub(super) async fn undelete(
 
 pub(super) async fn protect(
     State(app): State<App>,
-    caller: Principal,
     Path(id): Path<String>,
     request: Request,
 ) -> Answer<SnapshotInfo> {
-    caller.may(Right::Operate)?;
     let id: SnapshotId = parse(&id)?;
     let asked: ProtectRequest = body::json(request).await?;
     snapshot::protect(&app.server.store, &app.server.in_flight, id, asked.reason).await?;
@@ -60,12 +47,7 @@ pub(super) async fn protect(
     respond::json(info(&app, id).await?)
 }
 
-pub(super) async fn unprotect(
-    State(app): State<App>,
-    caller: Principal,
-    Path(id): Path<String>,
-) -> Answer<SnapshotInfo> {
-    caller.may(Right::Administer)?;
+pub(super) async fn unprotect(State(app): State<App>, Path(id): Path<String>) -> Answer<SnapshotInfo> {
     let id: SnapshotId = parse(&id)?;
     app.server.blocking(move |server| snapshot::unprotect(&server.store, id)).await?;
     tracing::info!(snapshot = %id, "protection removed");
@@ -80,12 +62,7 @@ async fn info(app: &App, id: SnapshotId) -> Result<SnapshotInfo, ServerError> {
     app.server.blocking(look).await
 }
 
-pub(super) async fn locate(
-    State(app): State<App>,
-    caller: Principal,
-    Path(id): Path<String>,
-) -> Answer<ChunkLocation> {
-    caller.may(Right::Administer)?;
+pub(super) async fn locate(State(app): State<App>, Path(id): Path<String>) -> Answer<ChunkLocation> {
     let id: ChunkId = parse(&id)?;
     respond::json(app.server.blocking(move |server| pack::locate_one(&server.store, id)).await?)
 }

@@ -13,9 +13,9 @@ use axum::response::IntoResponse;
 use format_spec::wire::{Alarm, FreshnessState, SeriesFreshness};
 use hyper::{StatusCode, header};
 
-use super::App;
-use super::principal::{Principal, Right};
 use super::respond::Reply;
+use super::{App, sight};
+use crate::access::Principal;
 use crate::error::ServerError;
 use crate::freshness;
 use crate::health::gate;
@@ -42,17 +42,17 @@ pub(super) async fn ready(State(app): State<App>) -> Reply {
 
 /// Figures for Prometheus.
 pub(super) async fn metrics(State(app): State<App>, caller: Principal) -> Reply {
-    caller.may(Right::Monitor)?;
-    let text = app.server.blocking(figures).await?;
+    let text = app.server.blocking(move |server| figures(server, &caller)).await?;
     Ok(([(header::CONTENT_TYPE, TEXT)], text).into_response())
 }
 
 /// Series that have lines of their own, at most.
 const MOST_SERIES: usize = 1000;
 
-fn figures(server: &Arc<Server>) -> Result<String, ServerError> {
+fn figures(server: &Arc<Server>, caller: &Principal) -> Result<String, ServerError> {
     let (totals, alarms) = (server.store.totals()?, crate::health::alarms(&server.store)?);
-    let (series, sums) = (freshness::report(server)?.series, server.pack_sums.now(&server.store)?);
+    let report = sight::freshness(caller, freshness::report(server)?);
+    let (series, sums) = (report.series, server.pack_sums.now(&server.store)?);
     let snapshots = snapshot::list(&server.store, None)?.len();
     let mut text = Text::default();
     text.one("astacus_sessions_open", "Open sessions.", wide(server.sessions.count()));
@@ -75,6 +75,13 @@ fn of_process(text: &mut Text, done: &Done) {
     text.begin(name, "counter", "Bytes sent and received since the start of the server.");
     text.line(name, &[("direction", "received")], count(&done.received_bytes));
     text.line(name, &[("direction", "sent")], count(&done.sent_bytes));
+    let name = "astacus_sign_ins_refused_total";
+    text.begin(
+        name,
+        "counter",
+        "Requests refused since the start of the server for lack of a valid credential.",
+    );
+    let _ = writeln!(text.0, "{name} {}", count(&done.refused_sign_ins));
     let name = "astacus_collector_runs_total";
     text.begin(name, "counter", "Runs of the collector since the start of the server.");
     text.line(name, &[("result", "done")], count(&done.collector_runs));

@@ -34,6 +34,11 @@ pub(crate) trait Operation: Sized + Send + 'static {
     /// Result of a run that could be completed, also of one that found problems.
     type Report: Serialize + Send + Sync + 'static;
 
+    /// The protection that this run would weaken, as the words after "may": only an administrator may ask for it.
+    fn weakens(&self) -> Option<&'static str> {
+        None
+    }
+
     /// Runs to the end, and tells `progress` of its steps.
     ///
     /// # Errors

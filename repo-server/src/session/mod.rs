@@ -270,6 +270,21 @@ pub(crate) fn renew(sessions: &Sessions, id: SessionId) -> Result<SessionRow, Se
     Ok(session.holder.row.clone())
 }
 
+/// Like [`renew`], for a caller that may use the sessions that `is_own` says.
+///
+/// # Errors
+/// [`ServerError::SessionOver`] for all other sessions, which are not renewed.
+pub(crate) fn renew_if(
+    sessions: &Sessions,
+    id: SessionId,
+    is_own: impl FnOnce(&SessionRow) -> bool,
+) -> Result<SessionRow, ServerError> {
+    if granted(sessions, id).is_some_and(|row| !is_own(&row)) {
+        return Err(ServerError::SessionOver(id));
+    }
+    renew(sessions, id)
+}
+
 /// A session has sent a group of blobs.
 pub(crate) fn took(sessions: &Sessions, id: SessionId, frames: &[Frame]) {
     let bytes: usize = frames.iter().map(|frame| frame.payload.len()).sum();
@@ -291,19 +306,32 @@ pub(crate) fn attempts(sessions: &Sessions, id: SessionId) -> Attempts {
 
 /// The snapshot that the session has committed, if it has.
 pub(crate) fn committed(store: &Store, id: SessionId) -> Result<Option<SnapshotId>, ServerError> {
-    let Some(value) = store.parts.index.get(Table::Session, id.as_bytes())? else { return Ok(None) };
-    match decode(id, &value)?.state {
-        SessionState::Open => Ok(None),
-        SessionState::Committed { snapshot, .. } => Ok(Some(snapshot)),
-    }
+    Ok(row(store, id)?.and_then(|row| match row.state {
+        SessionState::Open => None,
+        SessionState::Committed { snapshot, .. } => Some(snapshot),
+    }))
 }
 
-/// Refuses a session that never was, has expired or was ended. One that has committed is known. Blocks.
-pub(crate) fn check_known(sessions: &Sessions, id: SessionId) -> Result<(), ServerError> {
-    if renew(sessions, id).is_ok() || committed(&sessions.store, id)?.is_some() {
+fn row(store: &Store, id: SessionId) -> Result<Option<SessionRow>, ServerError> {
+    let value = store.parts.index.get(Table::Session, id.as_bytes())?;
+    value.map(|value| decode(id, &value)).transpose()
+}
+
+/// Refuses a session that never was, has expired or was ended, and one that is not the caller's own as `is_own` says.
+/// One that has committed is known. Blocks.
+pub(crate) fn check_known(
+    sessions: &Sessions,
+    id: SessionId,
+    is_own: impl Fn(&SessionRow) -> bool,
+) -> Result<(), ServerError> {
+    if renew_if(sessions, id, &is_own).is_ok() {
         return Ok(());
     }
-    Err(ServerError::SessionOver(id))
+    let is_committed = |row: &SessionRow| matches!(row.state, SessionState::Committed { .. });
+    match row(&sessions.store, id)? {
+        Some(row) if is_committed(&row) && is_own(&row) => Ok(()),
+        Some(_) | None => Err(ServerError::SessionOver(id)),
+    }
 }
 
 /// Forgets a session that is over: it is renewed no more, and has promised nothing. Its row went before, or says
@@ -318,12 +346,18 @@ pub(crate) fn forget(sessions: &Sessions, id: SessionId) -> Option<SessionRow> {
     Some(row)
 }
 
-/// Ends a session without a snapshot. Ending one that is not open does nothing.
+/// Ends a session without a snapshot, if it is open and the caller's own as `is_own` says; all others stay as they are.
 ///
 /// If its row could not be deleted, the session is open as before.
-pub(crate) fn abort(sessions: &Sessions, id: SessionId) -> Result<(), ServerError> {
-    let Some(granted) = granted(sessions, id) else { return Ok(()) };
-    end(sessions, id, &granted).map(drop)
+pub(crate) fn abort(
+    sessions: &Sessions,
+    id: SessionId,
+    is_own: impl FnOnce(&SessionRow) -> bool,
+) -> Result<(), ServerError> {
+    match granted(sessions, id) {
+        Some(row) if is_own(&row) => end(sessions, id, &row).map(drop),
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// Ends the expired sessions, and deletes rows of long committed ones. Returns how many sessions ended. One

@@ -70,7 +70,7 @@ fn a_node_has_no_more_sessions_open_than_it_may() {
     assert!(open(&server.sessions, pusher("c", "m"), None).is_ok(), "another node");
     assert!(open(&server.sessions, pusher("d", "n"), None).is_ok(), "another cluster");
     assert_eq!(open(&server.sessions, pusher("c", "n"), Some(first[0])).unwrap().adopted, Some(first[0]));
-    abort(&server.sessions, first[1]).unwrap();
+    abort(&server.sessions, first[1], |_| true).unwrap();
     assert!(refused().is_ok(), "one has ended");
     clock.advance(TTL);
     expire(&server.sessions).unwrap();
@@ -141,7 +141,7 @@ fn ending_a_session_that_has_committed_keeps_its_row() {
     let (id, row) = grant(&server);
     let snapshot = commit(&index, id, &row, clock.unix_ms());
 
-    abort(&server.sessions, id).unwrap();
+    abort(&server.sessions, id, |_| true).unwrap();
 
     assert_eq!(committed(&server.store, id).unwrap(), Some(snapshot));
     clock.advance(Duration::from_millis(DONE_KEPT_MS + 1));
@@ -155,8 +155,8 @@ fn an_aborted_session_is_over() {
     let server = start(&index, &clock);
     let (id, _) = grant(&server);
 
-    abort(&server.sessions, id).unwrap();
-    abort(&server.sessions, id).unwrap();
+    abort(&server.sessions, id, |_| true).unwrap();
+    abort(&server.sessions, id, |_| true).unwrap();
 
     assert!(matches!(renew(&server.sessions, id), Err(ServerError::SessionOver(_))));
     assert_eq!(server.sessions.count(), 0);
@@ -208,7 +208,7 @@ fn a_session_that_is_not_open_is_not_adopted() {
     let (expired, row) = grant(&server);
     clock.advance(TTL);
     let (aborted, _) = grant(&server);
-    abort(&server.sessions, aborted).unwrap();
+    abort(&server.sessions, aborted, |_| true).unwrap();
 
     for old in [expired, aborted, SessionId::from_bytes([7; 16])] {
         assert_eq!(open(&server.sessions, pusher("c", "n"), Some(old)).unwrap().adopted, None);
@@ -255,7 +255,7 @@ fn the_end_of_a_session_releases_its_promises() {
     type End = fn(&Server, SessionId);
     let ends: [(&str, End); 3] = [
         ("commit", |server, id| drop(forget(&server.sessions, id).unwrap())),
-        ("abort", |server, id| abort(&server.sessions, id).unwrap()),
+        ("abort", |server, id| abort(&server.sessions, id, |_| true).unwrap()),
         ("adoption", |server, id| drop(open(&server.sessions, pusher("c", "n"), Some(id)).unwrap())),
     ];
 
@@ -354,7 +354,7 @@ fn a_session_pins_as_long_as_its_row_is_there() {
             world.clock.advance(TTL);
             expire(&world.server.sessions).map(drop)
         }),
-        ("abort", |world, id| abort(&world.server.sessions, id)),
+        ("abort", |world, id| abort(&world.server.sessions, id, |_| true)),
     ];
     for (how, end) in ends {
         let (mut world, client, id) = holder();
@@ -472,7 +472,7 @@ fn a_session_that_is_adopted_while_it_is_ended_is_over() {
     let look = move || *lock(&told) = Some(open(&beside.sessions, pusher("c", "n"), Some(old)).unwrap());
     *lock(&index.look) = Some(Box::new(look));
 
-    abort(&server.sessions, old).unwrap();
+    abort(&server.sessions, old, |_| true).unwrap();
 
     let new = lock(&new).take().unwrap();
     assert_eq!(new.adopted, Some(old));
@@ -512,7 +512,7 @@ async fn open_packs_of_a_cluster_without_sessions_are_stored() {
     assert_eq!(server.domains.all().len(), 1, "its session is open");
     assert!(index.get(Table::Chunk, CHUNK.as_bytes()).unwrap().is_none());
 
-    abort(&server.sessions, id).unwrap();
+    abort(&server.sessions, id, |_| true).unwrap();
     crate::background::store_left_packs(&server).await;
     assert!(index.get(Table::Chunk, CHUNK.as_bytes()).unwrap().is_some());
     assert!(server.domains.all().is_empty());

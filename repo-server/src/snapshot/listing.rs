@@ -55,30 +55,33 @@ pub(crate) struct PartLimit {
     pub(crate) len: usize,
 }
 
-/// The snapshots of `cluster`, or of all clusters, that come after `after`: as many as `limit` allows.
+/// The snapshots of `cluster`, or of all clusters, that come after `after`: as many as `limit` allows. `sight` gives
+/// the part of a snapshot that is shown, and `told` its description.
 pub(crate) fn part(
     store: &Store,
     cluster: Option<&ClusterName>,
     after: Option<ListPlace>,
     limit: PartLimit,
+    sight: impl Fn(Snapshot) -> Option<Snapshot>,
+    told: impl Fn(SnapshotInfo) -> SnapshotInfo,
 ) -> Result<SnapshotList, ServerError> {
     let (marks, damaged) = (marks(store)?, objects::all(store)?);
     let now_ms = store.parts.clock.unix_ms();
     let unmarked = MarkRow::default();
     let mut part = SnapshotList { snapshots: Vec::new(), next: None };
     let (mut len, mut last) = (0, None);
-    for snapshot in list(store, cluster)? {
+    for snapshot in list(store, cluster)?.into_iter().filter_map(sight) {
         let place = ListPlace::of(&snapshot);
         if after.is_some_and(|after| place <= after) {
             continue;
         }
-        let told = info(&snapshot, marks.get(&snapshot.id).unwrap_or(&unmarked), &damaged, now_ms);
-        len += len_of(&told);
+        let shown = told(info(&snapshot, marks.get(&snapshot.id).unwrap_or(&unmarked), &damaged, now_ms));
+        len += len_of(&shown);
         if part.snapshots.len() == limit.snapshots || (len > limit.len && last.is_some()) {
             part.next = last.as_ref().map(ListPlace::to_string);
             break;
         }
-        part.snapshots.push(told);
+        part.snapshots.push(shown);
         last = Some(place);
     }
     Ok(part)

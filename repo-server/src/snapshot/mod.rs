@@ -44,6 +44,7 @@ use crate::health::clock::JUMP_MS;
 use crate::index::{KeyRange, Table};
 use crate::pack::Blob;
 use crate::rows::{DoomedKey, MarkRow};
+use crate::session::Pusher;
 use crate::site::ObjectName;
 use crate::site::layout::{manifest_object, snapshot_object};
 use crate::store::Domain;
@@ -81,17 +82,16 @@ pub(crate) fn get(store: &Store, id: SnapshotId) -> Result<Snapshot, ServerError
     decode(id, &value.ok_or(ServerError::NoSnapshot(id))?)
 }
 
-/// Checks if a snapshot of this cluster has this manifest.
-pub(crate) fn has_manifest(
-    store: &Store,
-    cluster: &ClusterName,
-    id: ManifestId,
-) -> Result<bool, ServerError> {
+/// Checks if a snapshot has this manifest as that of `pusher`.
+pub(crate) fn has_manifest(store: &Store, pusher: &Pusher, id: ManifestId) -> Result<bool, ServerError> {
     let malformed = || ServerError::Row { object: format!("manifest {id}") };
     let Some(of) = store.parts.index.get(Table::Manifest, id.as_bytes())? else { return Ok(false) };
     let of = SnapshotId::from_bytes(of.try_into().map_err(|_| malformed())?);
     match get(store, of) {
-        Ok(snapshot) => Ok(snapshot.cluster == *cluster),
+        Ok(snapshot) => {
+            let share = snapshot.manifest_of(&pusher.node);
+            Ok(snapshot.cluster == pusher.cluster && share.is_some_and(|share| share.id == id))
+        }
         Err(ServerError::NoSnapshot(_)) => Ok(false),
         Err(error) => Err(error),
     }

@@ -61,6 +61,13 @@ pub enum CreateError {
     /// A file does not hold what it should.
     #[error("{} is not a {what}", path.display())]
     Malformed { path: PathBuf, what: &'static str },
+    /// The file of tokens is of another version, or damaged.
+    #[error("{} cannot be read: restore it from your copy, or move it away and create the tokens again", path.display())]
+    Access {
+        path: PathBuf,
+        #[source]
+        source: FormatError,
+    },
     /// The master key belongs to another repository.
     #[error("{} is the key of another repository", path.display())]
     WrongKey { path: PathBuf },
@@ -112,9 +119,10 @@ impl CreateError {
             | Self::Newer { .. } => ErrorClass::Usage,
             Self::Missing { .. } | Self::NoSite { .. } | Self::NoRepository { .. } => ErrorClass::NotFound,
             Self::HalfBuilt { .. } => ErrorClass::Conflict,
-            Self::Malformed { .. } | Self::Descriptor(_) | Self::DescriptorChanged { .. } => {
-                ErrorClass::Integrity
-            }
+            Self::Malformed { .. }
+            | Self::Access { .. }
+            | Self::Descriptor(_)
+            | Self::DescriptorChanged { .. } => ErrorClass::Integrity,
             Self::Read { .. } | Self::Write(_) => ErrorClass::Unavailable,
             Self::Folder(error) => error.class(),
             Self::Index(error) => error.class(),

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! DIR/master.key    the master key, hex, mode 0600
-//! DIR/admin.token   the token of requests, mode 0600
+//! DIR/admin.token   the first token, with all rights, mode 0600
+//! DIR/access.json   the other tokens, mode 0600
 //! DIR/repository.json   a copy of the descriptor on the site
 //! DIR/index/        the index
 //! DIR/ballast       room for a collector on a full disk, see `space`
@@ -26,6 +27,7 @@ use format_spec::{FormatError, RepositoryId, id};
 
 use super::error::{COPY, CreateError, read_error};
 use super::{guard, lock};
+use crate::access::{self, Registry};
 use crate::clock::{Clock, SystemClock};
 use crate::defects::census;
 use crate::durable::{self, Disk, FileName, RealDisk};
@@ -41,7 +43,8 @@ use crate::space::{self, Space};
 use crate::start::compare;
 use crate::store::{OnHalt, Parts};
 
-const OURS: [&str; 8] = [TOKEN, space::BALLAST, "index", "master.key", "site", COPY, MARKER, SCRATCH];
+const OURS: [&str; 9] =
+    [access::FILE, TOKEN, space::BALLAST, "index", "master.key", "site", COPY, MARKER, SCRATCH];
 
 /// The file with the token of requests.
 const TOKEN: &str = "admin.token";
@@ -55,8 +58,10 @@ const SCRATCH: &str = "tmp";
 pub struct Opened {
     /// The repository in it.
     pub server: Arc<Server>,
-    /// The token that requests must carry.
+    /// The first token: requests that carry it have all rights.
     pub token: String,
+    /// The credentials that requests may carry.
+    pub access: Arc<Registry>,
 }
 
 /// Refuses a folder without a repository, and does not change it.
@@ -106,6 +111,7 @@ async fn open_or_create_on(
     let (master_path, token_path) = (dir.join("master.key"), dir.join(TOKEN));
     guard::check_secret(&master_path)?;
     guard::check_secret(&token_path)?;
+    guard::check_secret(&dir.join(access::FILE))?;
     let missing = if exists { Missing::Refuse } else { Missing::Create };
     let index = index::open_on(Arc::clone(&disk), engine, &dir.join("index"), missing)?;
     if !exists {
@@ -138,6 +144,7 @@ async fn open_or_create_on(
     check_copy(disk.as_ref(), dir, &place, &descriptor)?;
     let clock = SystemClock::new();
     let lock = SiteLock::of(&place, site.as_ref(), &clock, Owner::this_process(&clock, fill_random)).await?;
+    let access = Arc::new(read_access(&disk, dir, &token, &on_halt)?);
     let choices = settings.choices.clone();
     let parts = parts(dir, index, site, settings, on_halt);
     let parts = Parts { lock, space: parts.space.with_site(&place), ..parts };
@@ -148,7 +155,20 @@ async fn open_or_create_on(
     if let Err(error) = census::take(&server.store).await {
         tracing::error!(error = %Chain(&error), "the packs on the site could not be counted");
     }
-    Ok(Opened { server, token: token.trim_end().to_owned() })
+    Ok(Opened { server, token: token.trim_end().to_owned(), access })
+}
+
+/// The credentials in the folder `dir`, and the first `token`.
+fn read_access(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    token: &str,
+    on_halt: &OnHalt,
+) -> Result<Registry, CreateError> {
+    let path = dir.join(access::FILE);
+    let text = read_secret(&path)?;
+    Registry::new(Arc::clone(disk), dir, token, text.as_deref(), Arc::clone(on_halt))
+        .map_err(|source| CreateError::Access { path, source })
 }
 
 /// Parts of a repository over the folder `dir`.

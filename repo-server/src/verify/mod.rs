@@ -96,6 +96,10 @@ impl Operation for VerifyRequest {
     type Needs = Lease<Checking>;
     type Report = VerifyReport;
 
+    fn weakens(&self) -> Option<&'static str> {
+        self.accept_loss.then_some("accept the loss of packs")
+    }
+
     async fn run(
         self,
         server: &Arc<Server>,

@@ -21,6 +21,7 @@ mod show;
 mod snapshot;
 mod stats;
 mod status;
+mod token;
 mod verify;
 
 use std::process::ExitCode;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use node_client::cancel::Cancel;
 use repo_server::config::{Config, LimitsConfig, SpaceConfig};
 use repo_server::error::Chain;
-use repo_server::http::{self, Token};
+use repo_server::http;
 use repo_server::start::open_or_create;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -42,7 +42,7 @@ impl Server {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(TourError::Start)?;
         let address = listener.local_addr().map_err(TourError::Start)?;
         let limits = http::Limits::within_descriptors(LimitsConfig::default().connections());
-        let routes = http::routes(Arc::clone(&opened.server), Token::new(&opened.token));
+        let routes = http::routes(Arc::clone(&opened.server), Arc::clone(&opened.access));
         let (stop, done) = (Cancel::new(), opened.server.done());
         let stopped = stop.clone();
         let serving =

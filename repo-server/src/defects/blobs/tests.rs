@@ -84,7 +84,7 @@ fn the_alarm_counts_down_as_blobs_are_healed_and_nothing_is_scanned() {
 fn the_alarm_goes_when_the_collector_drops_what_is_damaged() {
     let (mut world, client) = damaged();
     send(&world, &client, TEXTS[0]).unwrap();
-    session::abort(&world.server.sessions, client.id).unwrap();
+    session::abort(&world.server.sessions, client.id, |_| true).unwrap();
     let scans = count_scans(&mut world);
     assert_eq!(told(&world), Some(2));
 
@@ -107,7 +107,8 @@ fn the_alarm_is_right_after_a_death_at_any_commit() {
                 delays: Delays::Skip,
                 ..Default::default()
             };
-            session::abort(&world.server.sessions, client.id).is_ok() && world.gc_as(request).is_ok()
+            session::abort(&world.server.sessions, client.id, |_| true).is_ok()
+                && world.gc_as(request).is_ok()
         }),
         ("clear", |world, _| {
             let ids = world.rows();

@@ -99,7 +99,7 @@ fn a_commit_whose_client_leaves_leaves_no_object_behind() {
     let commit = snapshot::commit(&world.server, client.id, body, Smaller::Suspect, ());
 
     client_leaves(&site, &world, "snapshots", commit, || {
-        session::abort(&world.server.sessions, client.id).unwrap();
+        session::abort(&world.server.sessions, client.id, |_| true).unwrap();
     });
 
     assert_eq!((leftovers(&world), world.count(Table::Snapshot)), (vec![], 0));

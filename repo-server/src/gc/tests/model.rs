@@ -117,7 +117,7 @@ impl Model {
             }
             Err(error) if push.excused => {
                 self.log.push(format!("push {which} gives up: {error}"));
-                let _ = session::abort(&self.world.server.sessions, push.client.id);
+                let _ = session::abort(&self.world.server.sessions, push.client.id, |_| true);
             }
             Err(error) => return Err(format!("push {which} was promised more: {error}")),
         }

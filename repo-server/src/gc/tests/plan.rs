@@ -162,10 +162,10 @@ fn an_idle_row_is_counted_once_whatever_leads_to_it() {
     assert_eq!((row(&world, late).idle_since, items(&world, late)), (Epoch(2), (false, true)));
     check(&world);
 
-    session::abort(&world.server.sessions, client.id).unwrap();
+    session::abort(&world.server.sessions, client.id, |_| true).unwrap();
     check(&world);
     plan_then_run(&world);
-    session::abort(&world.server.sessions, second.id).unwrap();
+    session::abort(&world.server.sessions, second.id, |_| true).unwrap();
     check(&world);
     plan_then_run(&world);
     assert_eq!((world.rows(), faults(&world), leftovers(&world)), (vec![], vec![], vec![]));
@@ -189,7 +189,7 @@ fn a_pack_that_cannot_be_read_hides_nothing_that_goes() {
     uncount(&world, both);
     let pack = world.store.pack_row(row(&world, both).pack).unwrap();
     world.wait(world.site.delete(&pack_object(&pack.id))).unwrap();
-    session::abort(&world.server.sessions, client.id).unwrap();
+    session::abort(&world.server.sessions, client.id, |_| true).unwrap();
 
     let report = show(&world, Since::EVER, |_| {});
     assert_eq!((shown(&world, Since::EVER), report.problems.len()), (vec![both], 1));

@@ -396,7 +396,7 @@ fn an_idle_chunk_is_revived_by_the_question_for_it() {
     let id = world.id_of(BlobKind::Chunk, b"x");
     let client = world.begin("a");
     assert_eq!(world.have(&client, &[id]).unwrap(), [Held::Here], "the other session held it");
-    crate::session::abort(&world.server.sessions, keeps_open.id).unwrap();
+    crate::session::abort(&world.server.sessions, keeps_open.id, |_| true).unwrap();
 
     let report = world.gc(Delays::Skip);
 

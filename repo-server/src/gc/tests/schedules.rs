@@ -178,12 +178,12 @@ fn told_of_old_garbage(world: &World) -> Result<bool, ServerError> {
     let died = world.begin("n");
     world.send_missing(&died, &content)?;
     world.flush()?;
-    session::abort(&world.server.sessions, died.id)?;
+    session::abort(&world.server.sessions, died.id, |_| true)?;
     world.gc(Delays::Skip);
     let client = world.begin("n");
     let id = world.id_of(BlobKind::Chunk, b"old");
     assert_eq!(world.have(&client, &[id])?, [Held::Here]);
-    session::abort(&world.server.sessions, holds.id)?;
+    session::abort(&world.server.sessions, holds.id, |_| true)?;
     world.gc(Delays::Skip);
     let s1 = world.commit_tree(&client, &content)?;
     Ok(world.read(s1).is_ok_and(|read| read == content))

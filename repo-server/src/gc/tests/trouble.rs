@@ -35,10 +35,10 @@ fn a_chunk_that_is_healed_stays_for_the_session_that_sent_it() {
     let (holder, died) = (world.begin("holder"), world.begin("died"));
     let id = world.send(&died, BlobKind::Chunk, b"precious").unwrap();
     world.flush().unwrap();
-    session::abort(&world.server.sessions, died.id).unwrap();
+    session::abort(&world.server.sessions, died.id, |_| true).unwrap();
     // The next sessions begin in a later epoch than that in which the chunk became idle.
     world.gc(Delays::Skip);
-    session::abort(&world.server.sessions, holder.id).unwrap();
+    session::abort(&world.server.sessions, holder.id, |_| true).unwrap();
     let client = world.begin("n");
     let at = Place::of(&row(&world, id).unwrap());
     blobs::mark(&world.store, &[(id, at, "rotten".to_owned())]).unwrap();

@@ -43,7 +43,7 @@ fn remove(world: &World, id: SnapshotId) {
 /// The ids of one part, and where the next begins.
 fn ids(world: &World, after: Option<&str>, limit: PartLimit) -> (Vec<SnapshotId>, Option<String>) {
     let after = after.map(|after| after.parse().unwrap());
-    let found = part(&world.store, None, after, limit).unwrap();
+    let found = part(&world.store, None, after, limit, Some, |info| info).unwrap();
     (found.snapshots.iter().map(|snapshot| snapshot.id).collect(), found.next)
 }
 
@@ -71,7 +71,7 @@ fn a_list_that_is_asked_for_in_parts_is_the_whole_list() {
     assert_eq!(parts(3, 1 << 20), (put.clone(), 3));
     assert_eq!(parts(7, 1 << 20), (put.clone(), 1));
     assert_eq!(parts(1_000, 1), (put, 7), "one is told however long it is");
-    let of_a = part(&world.store, Some(&"a".parse().unwrap()), None, ALL).unwrap();
+    let of_a = part(&world.store, Some(&"a".parse().unwrap()), None, ALL, Some, |info| info).unwrap();
     assert_eq!((of_a.snapshots.len(), of_a.next), (3, None));
 }
 

@@ -199,7 +199,7 @@ fn two_requests_for_one_commit_make_one_attempt() {
 fn a_commit_of_a_session_that_is_over_is_not_finished() {
     let ends: [fn(&CutOff); 3] = [
         |cut| cut.world.expire(),
-        |cut| session::abort(&cut.world.server.sessions, cut.client.id).unwrap(),
+        |cut| session::abort(&cut.world.server.sessions, cut.client.id, |_| true).unwrap(),
         |cut| drop(cut.world.begin_after("n", Some(cut.client.id)).unwrap()),
     ];
     for end in ends {

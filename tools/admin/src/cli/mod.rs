@@ -1,7 +1,5 @@
 //! The command line.
 
-pub(crate) mod checks;
-
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -17,6 +15,7 @@ use node_client::rate::Rate;
 use node_client::span::Span;
 
 use checks::{Scrub, Verify};
+use tokens::TokenCommand;
 
 /// Meaning of all exit codes, printed in the help of every command.
 macro_rules! exit_codes {
@@ -33,6 +32,9 @@ macro_rules! examples {
         concat!("Examples:\n", $("  astacus-admin ", $line, "\n",)+ "\n", exit_codes!())
     };
 }
+
+pub(crate) mod checks;
+pub(crate) mod tokens;
 
 /// Manage and check an Astacus repository.
 #[derive(Debug, Parser)]
@@ -175,6 +177,9 @@ pub(crate) enum Command {
     /// unreferenced after the session began.
     #[command(after_help = examples!("sessions" "sessions end 01890a5d-ac96-774b-bcce-b302099a8057"))]
     Sessions(SessionsArguments),
+    /// Create, list and revoke the tokens of people and machines, each with a role.
+    #[command(subcommand)]
+    Token(TokenCommand),
     /// Find a chunk or page in the repository.
     #[command(subcommand)]
     Chunk(ChunkCommand),
