@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use hyper::header::{AUTHORIZATION, CONNECTION, HeaderValue};
 
 use super::App;
-use super::peer::Peer;
+use super::serve::Peer;
 use super::places::Place;
 use super::respond::Failure;
 use crate::access::{Principal, Refusal};

@@ -13,7 +13,6 @@ mod grants;
 mod lines;
 mod operations;
 mod patient;
-mod peer;
 mod places;
 mod principal;
 mod respond;
@@ -35,7 +34,7 @@ use axum::routing::{delete, get, post, put};
 use format_spec::wire;
 use hyper::header::CONNECTION;
 
-pub use serve::{Limits, serve};
+pub use serve::{Limits, Peer, Transport, serve};
 
 use crate::access::{Principal, Registry};
 use crate::error::ServerError;

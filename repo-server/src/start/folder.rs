@@ -3,7 +3,8 @@
 //! ```text
 //! DIR/master.key    the master key, hex, mode 0600
 //! DIR/admin.token   the first token, with all rights, mode 0600
-//! DIR/access.json   the other tokens, mode 0600
+//! DIR/access.json   tokens, nodes and invitations, mode 0600
+//! DIR/tls/          CA and certificate of the server, see `tls`
 //! DIR/repository.json   a copy of the descriptor on the site
 //! DIR/index/        the index
 //! DIR/ballast       room for a collector on a full disk, see `space`
@@ -43,8 +44,8 @@ use crate::space::{self, Space};
 use crate::start::compare;
 use crate::store::{OnHalt, Parts};
 
-const OURS: [&str; 9] =
-    [access::FILE, TOKEN, space::BALLAST, "index", "master.key", "site", COPY, MARKER, SCRATCH];
+const OURS: [&str; 10] =
+    [access::FILE, TOKEN, space::BALLAST, "index", "master.key", "site", COPY, MARKER, SCRATCH, "tls"];
 
 /// The file with the token of requests.
 const TOKEN: &str = "admin.token";
