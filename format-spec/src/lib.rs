@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`id`] | typed ids and names |
 //! | [`fingerprint`] | the SHA-256 of a certificate, for people to compare |
+//! | [`invite`] | the word by which a node is enrolled |
 //! | [`key`] | the repository master key and everything derived from it |
 //! | [`aead`] | AES-256-GCM behind one trait, two engines |
 //! | [`blob`] | compress, seal and open one chunk |
@@ -38,6 +39,7 @@ pub mod entry;
 pub mod error;
 pub mod fingerprint;
 pub mod id;
+pub mod invite;
 pub mod key;
 pub mod label;
 pub mod manifest;
@@ -53,6 +55,7 @@ pub mod wire;
 pub use entry::{Entry, EntryKind, Extent, FileEnd, Timestamp, Xattr};
 pub use error::{ErrorClass, FormatError};
 pub use fingerprint::Fingerprint;
+pub use invite::Invite;
 pub use id::{
     CheckpointId, ChunkId, ClusterName, FileDigest, LabelKey, ManifestId, NodeId, NodeName, PackId,
     RepositoryId, SeriesId, SeriesName, SessionId, SnapshotId, TokenName,
