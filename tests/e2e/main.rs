@@ -1,6 +1,7 @@
 //! The real programs, end to end.
 #![cfg(test)]
 
+mod access;
 mod attacks;
 mod audit;
 mod bad_input;

@@ -232,7 +232,7 @@ fn a_released_ballast_lets_the_index_commit_again() {
     let folder = Folder::new();
     let Some(disk) = Tmpfs::mount(folder.dir("disk"), "size=500m") else { return };
     let data = disk.path().join("data");
-    let Opened { server, token } = open(&data, 30);
+    let Opened { server, token, .. } = open(&data, 30);
     let process = Process::serving(&server, &token, Arc::new(AtomicUsize::new(0)));
     assert_eq!(release_ballast(server.store()).unwrap(), 0, "there is room");
     assert_eq!(ballast_len(&data), 30 * MIB);

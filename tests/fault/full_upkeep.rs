@@ -55,7 +55,7 @@ fn a_run_on_a_full_disk_frees_room_with_the_ballast() {
     let Some(disk) = Tmpfs::mount(folder.dir("disk"), "size=500m") else { return };
     let mut random = Random::printed();
     let data = disk.path().join("data");
-    let Opened { server, token } = open(&data, 30);
+    let Opened { server, token, .. } = open(&data, 30);
     let process = Process::serving(&server, &token, Arc::new(AtomicUsize::new(0)));
     let gone = push(&process, &heavy(&mut random, 60, 1_000_000)).unwrap();
     let kept = heavy(&mut random, 2, 100_000);

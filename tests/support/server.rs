@@ -90,6 +90,16 @@ impl Server {
         server
     }
 
+    /// The same at the address `listen`.
+    ///
+    /// # Panics
+    /// If it does not listen.
+    pub fn start_at(data: &Path, listen: &str) -> Self {
+        let mut server = Self::new(data, Path::new(CONFIG), &[], None);
+        server.launch(listen);
+        server
+    }
+
     /// The same as [`start`](Self::start), with its log in a file or pipe that the harness does not read.
     ///
     /// # Panics
@@ -133,14 +143,14 @@ impl Server {
         self.address = address.to_owned();
     }
 
-    /// Its address: `http://HOST:PORT`.
+    /// Its address: `http://HOST:PORT`, or `https://HOST:PORT`.
     pub fn address(&self) -> &str {
         &self.address
     }
 
     /// Host and port of its address.
     pub fn host(&self) -> &str {
-        self.address.strip_prefix("http://").expect("it serves plain HTTP")
+        self.address.split_once("://").map_or(self.address(), |(_, host)| host)
     }
 
     /// Its data folder.

@@ -10,9 +10,9 @@ use axum::response::{IntoResponse, Response};
 use hyper::header::{AUTHORIZATION, CONNECTION, HeaderValue};
 
 use super::App;
-use super::serve::Peer;
 use super::places::Place;
 use super::respond::Failure;
+use super::serve::Peer;
 use crate::access::{Principal, Refusal};
 use crate::error::{Chain, ServerError};
 use crate::sync::lock;

@@ -40,6 +40,7 @@ pub(super) fn describe(error: &ServerError) -> ErrorBody {
 fn status(error: &ServerError) -> StatusCode {
     match (error, error.class()) {
         (ServerError::TooLarge { .. }, _) => StatusCode::PAYLOAD_TOO_LARGE,
+        (ServerError::Forbidden { .. }, _) => StatusCode::FORBIDDEN,
         (ServerError::Full { .. }, _) => StatusCode::INSUFFICIENT_STORAGE,
         (_, ErrorClass::Usage) => StatusCode::BAD_REQUEST,
         (_, ErrorClass::NotFound) => StatusCode::NOT_FOUND,
