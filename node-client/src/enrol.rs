@@ -161,7 +161,7 @@ pub async fn enrol(asked: &Enrolment, retry: Retry) -> Result<EnrolReport, Clien
     let key = files.key()?;
     let (invite, server) = (&asked.invite, asked.invite.server());
     let pinned = Credentials { trust: Trust::Pinned(invite.ca), ..Credentials::default() };
-    let api = Api::with(&server, &pinned, retry.clone())?;
+    let api = Api::with(&server, &pinned, retry)?;
     let request =
         EnrolRequest { code: invite.code.clone(), request: request(&key)?, node: asked.node.clone() };
     let enrolled = api.enrol(&request).await?;

@@ -23,7 +23,7 @@ pub enum ServerError {
     #[error("the body is over the limit of {limit_bytes} bytes")]
     TooLarge { limit_bytes: u64 },
     /// No token, or the wrong one.
-    #[error("the token is missing or wrong")]
+    #[error("access denied: the token or certificate is missing, wrong, expired or revoked")]
     Unauthorized,
     /// The credential is valid, and does not allow this.
     #[error("{why}")]

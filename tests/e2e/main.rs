@@ -35,6 +35,7 @@ mod server;
 mod session;
 mod site;
 mod streams;
+mod tls;
 mod told;
 mod two_nodes;
 mod upkeep;

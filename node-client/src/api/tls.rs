@@ -251,3 +251,6 @@ fn day(time: UnixTime) -> String {
     let time = seconds.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
     time.map_or_else(|| "an unknown day".to_owned(), |time| time.to_string())
 }
+
+#[cfg(test)]
+mod tests;
