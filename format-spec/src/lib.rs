@@ -55,11 +55,11 @@ pub mod wire;
 pub use entry::{Entry, EntryKind, Extent, FileEnd, Timestamp, Xattr};
 pub use error::{ErrorClass, FormatError};
 pub use fingerprint::Fingerprint;
-pub use invite::Invite;
 pub use id::{
     CheckpointId, ChunkId, ClusterName, FileDigest, LabelKey, ManifestId, NodeId, NodeName, PackId,
     RepositoryId, SeriesId, SeriesName, SessionId, SnapshotId, TokenName,
 };
+pub use invite::Invite;
 pub use label::{About, Label, LabelChoice, LabelValue, Labels, Note};
 pub use path::EntryPath;
 

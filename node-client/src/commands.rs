@@ -7,8 +7,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::CommandFactory;
-use format_spec::snapshot::SnapshotState;
 use format_spec::invite::{MAX_INVITE_LEN, ParseInviteError};
+use format_spec::snapshot::SnapshotState;
 use format_spec::{ClusterName, ErrorClass, Invite};
 use rustix::process::Resource;
 use tokio::runtime::{Builder, Runtime};

@@ -68,7 +68,10 @@ impl Show for EnrolReport {
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
         let Self { id, cluster, node, server, expires, config } = self;
         writeln!(out, "enrolled node {node} of cluster {cluster} at {server} (id {id})")?;
-        writeln!(out, "its certificate ends at {expires} and is renewed before that by the commands of the node")?;
+        writeln!(
+            out,
+            "its certificate ends at {expires} and is renewed before that by the commands of the node"
+        )?;
         writeln!(out, "wrote {}", config.display())
     }
 
@@ -90,7 +93,8 @@ impl Files {
     fn beside(config: &Path) -> Result<Self, ClientError> {
         let config = std::path::absolute(config).map_err(|source| disk("find", config, source))?;
         let folder = config.parent().unwrap_or(Path::new("/")).to_owned();
-        let [identity, ca, pending] = ["node.pem", "ca.pem", "node.key.pending"].map(|name| folder.join(name));
+        let [identity, ca, pending] =
+            ["node.pem", "ca.pem", "node.key.pending"].map(|name| folder.join(name));
         Ok(Self { folder, config, identity, ca, pending })
     }
 
@@ -136,7 +140,8 @@ fn write(path: &Path, bytes: &[u8], readers: durable::Readers) -> Result<(), Cli
 
 /// Ed25519: the same key signs the same request alike, by which the server knows a repetition.
 fn new_key() -> Result<KeyPair, ClientError> {
-    KeyPair::generate_for(&PKCS_ED25519).map_err(|error| ClientError::Usage(format!("no key can be made: {error}")))
+    KeyPair::generate_for(&PKCS_ED25519)
+        .map_err(|error| ClientError::Usage(format!("no key can be made: {error}")))
 }
 
 /// A request for a certificate, signed by `key`, in PEM format. The server takes nothing but the key from it.

@@ -197,7 +197,9 @@ impl ServerError {
             | Self::NoNode { .. }
             | Self::NoAlarm { .. }
             | Self::NoChunk(_) => ErrorClass::NotFound,
-            Self::SessionOver(_) | Self::MissingChunks { .. } | Self::Busy { .. }
+            Self::SessionOver(_)
+            | Self::MissingChunks { .. }
+            | Self::Busy { .. }
             | Self::Refused { .. }
             | Self::NoTls => ErrorClass::Conflict,
             Self::Full { .. }

@@ -145,9 +145,7 @@ pub(crate) fn invites(registry: &Registry, now_ms: u64) -> Vec<InviteInfo> {
 /// # Errors
 /// [`ServerError::UnknownInvite`]; [`ServerError::Access`]: the invitation can still be used.
 pub(crate) fn uninvite(registry: &Registry, id: NodeId) -> Result<(), ServerError> {
-    registry.change(|document| {
-        document.invites.remove(&id).map(|_| ()).ok_or(ServerError::UnknownInvite(id))
-    })
+    registry.change(|document| document.invites.remove(&id).map(|_| ()).ok_or(ServerError::UnknownInvite(id)))
 }
 
 /// Enrols the node that offers the code of an invitation, with a certificate by `sign`. Node, certificate and the use of

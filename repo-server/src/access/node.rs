@@ -57,10 +57,7 @@ pub(crate) struct Issued {
 
 impl Issued {
     pub(super) fn wire(&self) -> NodeCertificate {
-        NodeCertificate {
-            certificate: self.certificate_pem.clone(),
-            expires: rfc3339(self.not_after_ms),
-        }
+        NodeCertificate { certificate: self.certificate_pem.clone(), expires: rfc3339(self.not_after_ms) }
     }
 }
 

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use format_spec::{NodeId, TokenName};
 use format_spec::access::{Network, NodeScope, Role, SecretHash, SecretText};
 use format_spec::wire::{MAX_NETWORKS, MAX_ROLES, NewToken, TokenCreated, TokenInfo};
+use format_spec::{NodeId, TokenName};
 use serde::{Deserialize, Serialize};
 
 use super::{Kind, NodeRights, Principal, Registry, Source};

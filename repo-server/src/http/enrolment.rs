@@ -70,11 +70,7 @@ fn sign(tls: &Tls, request: &str, node: NodeId) -> Result<Issued, ServerError> {
         }
         other => ServerError::NotSigned(Chain(&other).to_string()),
     })?;
-    Ok(Issued {
-        certificate_pem: signed.chain_pem,
-        serial: signed.serial,
-        not_after_ms: signed.not_after_ms,
-    })
+    Ok(Issued { certificate_pem: signed.chain_pem, serial: signed.serial, not_after_ms: signed.not_after_ms })
 }
 
 pub(super) async fn invite(
