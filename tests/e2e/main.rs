@@ -39,5 +39,6 @@ mod streams;
 mod tls;
 mod told;
 mod two_nodes;
+mod unit;
 mod upkeep;
 mod watch;

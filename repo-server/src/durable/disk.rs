@@ -2,7 +2,7 @@
 //!
 //! A step either happens as described or returns the error of the operating system. Nothing here
 //! retries a sync. Only [`RealDisk`](super::RealDisk) touches files;
-//! [`SimDisk`](super::sim::SimDisk) is a model for tests.
+//! `SimDisk` is a model for tests.
 
 use std::ffi::OsString;
 use std::fmt;

@@ -21,7 +21,8 @@ mod lock;
 mod real;
 #[cfg(test)]
 pub(crate) mod shadow;
-pub mod sim;
+#[cfg(test)]
+pub(crate) mod sim;
 #[cfg(test)]
 mod tests;
 

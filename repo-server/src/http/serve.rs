@@ -118,7 +118,7 @@ pub async fn serve(
                     routes: routes.clone(),
                     limits,
                     watcher: graceful.watcher(),
-                    place: places.enter(),
+                    place: places.enter(address.ip()),
                     address,
                 };
                 let stream = patient(stream, &limits, &done);
