@@ -3,8 +3,8 @@
 //! `POST /v1/enroll` is open to strangers, because the code of an invitation is the credential. Its attempts are limited
 //! for each peer and for all together, before a body is read, and each is the last request of its connection.
 
-use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,13 +12,14 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use format_spec::NodeId;
 use format_spec::wire::{
-    EnrolRequest, Enrolled, InviteCreated, Invites, NewInvite, NodeInfo, Nodes, RenameRequest, RenewRequest,
-    RotateRequest,
+    EnrolRequest, Enrolled, InviteCreated, Invites, NewInvite, NodeCertificate, NodeInfo, NodeSelf, Nodes,
+    RenameRequest, RenewRequest, RotateRequest,
 };
 use hyper::StatusCode;
 
 use super::auth::closing;
 use super::extract::Path;
+use super::places::Host;
 use super::respond::{self, Answer, Reply};
 use super::serve::Peer;
 use super::{App, body, parse};
@@ -158,17 +159,21 @@ async fn change(
     app.server.blocking(decide).await
 }
 
-/// A node asks about itself. Other callers find no such path.
-pub(super) async fn about(State(app): State<App>, caller: Principal, request: Request) -> Reply {
-    let Some(shown) = shown(&caller, &request) else { return Ok(respond::no_such_route()) };
+/// A node asks about itself.
+pub(super) async fn about(State(app): State<App>, caller: Principal, request: Request) -> Answer<NodeSelf> {
+    let shown = shown(&caller, &request)?;
     let now_ms = app.server.store.parts.clock.unix_ms();
     let about = access::about(&app.access, shown.node, &shown.serial, now_ms)?;
-    Ok(respond::json(about)?.into_response())
+    respond::json(about)
 }
 
-/// A node asks for its next certificate. Other callers find no such path.
-pub(super) async fn renew(State(app): State<App>, caller: Principal, request: Request) -> Reply {
-    let Some(shown) = shown(&caller, &request) else { return Ok(respond::no_such_route()) };
+/// A node asks for its next certificate.
+pub(super) async fn renew(
+    State(app): State<App>,
+    caller: Principal,
+    request: Request,
+) -> Answer<NodeCertificate> {
+    let shown = shown(&caller, &request)?;
     let tls = tls(&app)?;
     let asked: RenewRequest = body::json(request).await?;
     let registry = Arc::clone(&app.access);
@@ -179,13 +184,20 @@ pub(super) async fn renew(State(app): State<App>, caller: Principal, request: Re
     });
     let renewed = renewed.await?;
     tracing::info!(by = %caller.source, expires = renewed.expires, "node has a new certificate");
-    Ok(respond::json(renewed)?.into_response())
+    respond::json(renewed)
 }
 
-/// The certificate that the connection of `request` has shown, if it is the credential of `caller`.
-fn shown(caller: &Principal, request: &Request) -> Option<PeerCertificate> {
-    let certificate = request.extensions().get::<Peer>()?.certificate.clone()?;
-    (caller.source == Source::Node(certificate.node)).then_some(certificate)
+/// The certificate that the connection of `request` has shown.
+///
+/// # Errors
+/// [`ServerError::Refused`] unless it is the credential of `caller`.
+fn shown(caller: &Principal, request: &Request) -> Result<PeerCertificate, ServerError> {
+    let certificate = request.extensions().get::<Peer>().and_then(|peer| peer.certificate.clone());
+    let own = certificate.filter(|certificate| caller.source == Source::Node(certificate.node));
+    own.ok_or_else(|| ServerError::Refused {
+        code: "no_certificate",
+        why: "only a node that shows its certificate can ask this".to_owned(),
+    })
 }
 
 /// Bounds attempts to enrol.
@@ -196,8 +208,8 @@ pub(super) struct Attempts(Mutex<Window>);
 struct Window {
     began: Duration,
     of_all: u32,
-    /// By address, or by network of 64 bits. Not more than [`MOST_OF_ALL`].
-    of_one: HashMap<IpAddr, u32>,
+    /// Not more than [`MOST_OF_ALL`].
+    of_one: BTreeMap<Host, u32>,
 }
 
 impl Attempts {
@@ -210,7 +222,7 @@ impl Attempts {
         if now.saturating_sub(window.began) >= WINDOW {
             *window = Window { began: now, ..Window::default() };
         }
-        let peer = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), network);
+        let peer = Host::of(peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)));
         let of_one = window.of_one.get(&peer).copied().unwrap_or(0);
         if window.of_all >= MOST_OF_ALL || of_one >= MOST_OF_ONE {
             let why = format!("too many attempts to enrol: try again in {} s", WINDOW.as_secs());
@@ -219,14 +231,6 @@ impl Attempts {
         window.of_all += 1;
         window.of_one.insert(peer, of_one + 1);
         Ok(())
-    }
-}
-
-/// An IPv4 address, or the first 64 bits of an IPv6 one, which one machine can have to itself.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
-        address => address,
     }
 }
 

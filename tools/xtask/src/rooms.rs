@@ -50,10 +50,10 @@ const FLOORS: &[Floors] = &[
         &[
             "main fuzz",
             "commands",
-            "jobs",
+            "enrol jobs",
             "bar cli show",
             "push restore",
-            "enrol list",
+            "list",
             "api config globs named signals state",
             "error identity output size",
             "beneath cancel clock credentials durable leftover log priority progress rate span summary twin pace",

@@ -15,13 +15,3 @@ fn attempts_are_limited_for_each_peer_and_for_all() {
     assert_eq!(rest, 240, "300 of all peers");
     assert_eq!(taken(from(1), minute(6)), 30, "the next minute");
 }
-
-#[test]
-fn one_machine_cannot_be_many_peers_by_its_many_addresses() {
-    let network = |text: &str| network(text.parse().unwrap());
-
-    assert_eq!(network("2001:db8::1"), network("2001:db8::ffff:1"));
-    assert_ne!(network("2001:db8::1"), network("2001:db8:0:1::1"));
-    assert_ne!(network("10.0.0.1"), network("10.0.0.2"));
-    assert_eq!(network("::ffff:10.0.0.1"), network("10.0.0.1"));
-}
