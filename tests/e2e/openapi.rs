@@ -72,6 +72,11 @@ fn the_answers_of_a_server_fit_the_documentation() {
     ask("POST", "/v1/verify", "", json!({"level": "read"}));
     ask("POST", "/v1/audit", "", json!({}));
     ask("PUT", "/v1/freshness", "", json!({"cluster": "c", "node": "x", "expect": {"max_age_seconds": 9}}));
+    let scope = json!({"cluster": "c", "node": "n"});
+    let token =
+        json!({"name": "t", "roles": ["node-push"], "scope": scope, "lasts_seconds": 60, "from": ["::1"]});
+    ask("POST", "/v1/tokens", "", token);
+    ask("GET", "/v1/tokens", "", Value::Null);
     ask("POST", "/v1/alarms/acknowledge", "", json!({"code": "overdue", "reason": "a test"}));
 
     let none = Asked {

@@ -62,8 +62,11 @@ fn a_client_that_does_not_fit_the_server_is_told_why() {
     assert!(unknown.contains("--ca FILE"), "{unknown}");
 
     configure(&node, &trusting_file(&world));
-    let named = list(&node.at(&world.server.address().replace("127.0.0.1", "127.0.0.2")), 12);
-    assert!(named.contains("`localhost`") && named.contains("--name 127.0.0.2"), "{named}");
+    let elsewhere = World::with_config(&format!("{ON}names = [\"backup.example.org\"]\n"));
+    let stranger = elsewhere.node("n");
+    configure(&stranger, &trusting_file(&elsewhere));
+    let named = list(&stranger, 12);
+    assert!(named.contains("`backup.example.org`") && named.contains("--name 127.0.0.1"), "{named}");
     let unencrypted = list(&node.at(&world.server.address().replace("https", "http")), 2);
     assert!(unencrypted.contains("https://"), "{unencrypted}");
     let no_tls = list(&node.at(&plain.server.address().replace("http", "https")), 2);

@@ -227,3 +227,51 @@ async fn refuse_plain<S: AsyncRead + AsyncWrite + Unpin>(mut stream: BufReader<S
     };
     let _ = tokio::time::timeout(within, told).await;
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+    use crate::durable::RealDisk;
+    use crate::settings::TlsSettings;
+    use crate::testing::ManualClock;
+
+    /// What a server of TLS answers to a client that sends `first` and nothing else.
+    async fn answer_to(first: &[u8], handshake_within: Duration) -> Vec<u8> {
+        let folder = tempfile::tempdir().unwrap();
+        let names = ["localhost".to_owned()].into();
+        let settings = TlsSettings { names, files: None, client_ca: None };
+        let random = |bytes: &mut [u8]| getrandom::fill(bytes).unwrap();
+        let clock = Arc::new(ManualClock::default());
+        let tls = Tls::open(Arc::new(RealDisk), folder.path(), settings, clock, random).unwrap();
+        let limits = Limits { handshake_within, ..Limits::within_descriptors(8) };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let stopped = async { drop(stopped.await) };
+        let transport = Transport::Tls(tls);
+        let served = tokio::spawn(serve(listener, transport, Router::new(), limits, Arc::default(), stopped));
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(first).await.unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        drop(stop);
+        served.await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn a_client_that_does_not_finish_its_handshake_is_dropped() {
+        assert!(answer_to(b"", Duration::ZERO).await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_client_without_tls_is_told_to_use_it() {
+        let answer = answer_to(b"GET /healthz HTTP/1.1\r\n\r\n", HANDSHAKE_WITHIN).await;
+
+        let answer = String::from_utf8(answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{answer}");
+        assert!(answer.contains("\"needs_tls\"") && answer.contains("https://"), "{answer}");
+    }
+}

@@ -12,9 +12,9 @@ pub(crate) enum TokenCommand {
     /// Create a token and print its secret, which the server never shows again. The file `admin.token` of the
     /// server holds the first token, which `list` leaves out and `revoke` cannot revoke.
     #[command(after_help = examples!(
-        "token create grafana --role monitor --expires 365d --from 10.0.0.0/8 --out grafana.token"
-        "token create db1 --role node-push --role node-restore --cluster orders --node db1 > db1.token"
-        "token create ops --role operator --expires 90d --json"
+        "token create grafana --role monitor --expires 365d --out grafana.token"
+        "token create db1 --role node-push --cluster orders --node db1 > db1.token"
+        "token create ops --role operator --from 10.0.0.0/8 --json"
     ))]
     Create(CreateToken),
     /// List all tokens, without their secrets.
