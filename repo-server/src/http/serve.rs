@@ -241,7 +241,8 @@ mod tests {
     async fn answer_to(first: &[u8], handshake_within: Duration) -> Vec<u8> {
         let folder = tempfile::tempdir().unwrap();
         let names = ["localhost".to_owned()].into();
-        let settings = TlsSettings { names, files: None, client_ca: None };
+        let node_life = Duration::from_secs(60);
+        let settings = TlsSettings { names, files: None, client_ca: None, node_life };
         let random = |bytes: &mut [u8]| getrandom::fill(bytes).unwrap();
         let clock = Arc::new(ManualClock::default());
         let tls = Tls::open(Arc::new(RealDisk), folder.path(), settings, clock, random).unwrap();
@@ -250,7 +251,8 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let stopped = async { drop(stopped.await) };
-        let transport = Transport::Tls(tls);
+        let access = Registry::new(Arc::new(RealDisk), folder.path(), "t", None, Arc::new(|_| {})).unwrap();
+        let transport = Transport::Tls(tls, Arc::new(access));
         let served = tokio::spawn(serve(listener, transport, Router::new(), limits, Arc::default(), stopped));
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(first).await.unwrap();
