@@ -116,7 +116,7 @@ pub(super) async fn revoke(
     caller: Principal,
     Path(id): Path<String>,
 ) -> Answer<NodeInfo> {
-    let info = change(&app, &id, |registry, id, now_ms| access::revoke_node(registry, id, now_ms)).await?;
+    let info = change(&app, &id, access::revoke_node).await?;
     tracing::info!(id = %info.id, node = %info.node, by = %caller.source, "node revoked");
     respond::json(info)
 }
