@@ -173,3 +173,34 @@ async fn the_folders_of_a_repository_can_be_symlinks() {
     assert_eq!(start(Arc::new(RealDisk), world.path()).await.unwrap(), made);
     assert!(world.path().join("data/master.key").exists() && world.path().join("site/keyring").exists());
 }
+
+/// R6: a rebuild into a folder that still holds the tokens takes them as its own.
+#[test]
+fn a_folder_with_tokens_and_no_index_can_be_rebuilt() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join(access::FILE), "{}").unwrap();
+
+    check_ours(folder.path()).unwrap();
+}
+
+/// R6: tokens that others may read stop a start, and so does a file that is none.
+#[tokio::test]
+async fn a_file_of_tokens_that_cannot_be_used_stops_the_start() {
+    use std::os::unix::fs::PermissionsExt;
+    for (text, mode) in [("{}", 0o600), (r#"{"version":1,"tokens":{}}"#, 0o644)] {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data");
+        std::fs::create_dir(&data).unwrap();
+        let path = data.join(access::FILE);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+        let settings = crate::config::Config::default().settings().unwrap();
+
+        let refused = open_or_create(&data, None, settings, Arc::new(|_| {})).await.err().unwrap();
+
+        assert!(
+            matches!(refused, CreateError::Access { .. } | CreateError::OpenToOthers { .. }),
+            "{refused}"
+        );
+    }
+}
