@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`id`] | typed ids and names |
 //! | [`fingerprint`] | the SHA-256 of a certificate, for people to compare |
+//! | [`invite`] | the word by which a node is enrolled |
 //! | [`key`] | the repository master key and everything derived from it |
 //! | [`aead`] | AES-256-GCM behind one trait, two engines |
 //! | [`blob`] | compress, seal and open one chunk |
@@ -38,6 +39,7 @@ pub mod entry;
 pub mod error;
 pub mod fingerprint;
 pub mod id;
+pub mod invite;
 pub mod key;
 pub mod label;
 pub mod manifest;
@@ -57,6 +59,7 @@ pub use id::{
     CheckpointId, ChunkId, ClusterName, FileDigest, LabelKey, ManifestId, NodeId, NodeName, PackId,
     RepositoryId, SeriesId, SeriesName, SessionId, SnapshotId, TokenName,
 };
+pub use invite::Invite;
 pub use label::{About, Label, LabelChoice, LabelValue, Labels, Note};
 pub use path::EntryPath;
 

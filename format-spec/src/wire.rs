@@ -32,6 +32,16 @@
 //! | `GET /v1/tokens` | – | [`Tokens`] |
 //! | `POST /v1/tokens` | [`NewToken`] | [`TokenCreated`] |
 //! | `DELETE /v1/tokens/{name}` | – | 204 |
+//! | `POST /v1/enroll` | [`EnrolRequest`] | [`Enrolled`] |
+//! | `GET /v1/nodes` | – | [`Nodes`] |
+//! | `GET /v1/nodes/invites` | – | [`Invites`] |
+//! | `POST /v1/nodes/invites` | [`NewInvite`] | [`InviteCreated`] |
+//! | `DELETE /v1/nodes/invites/{id}` | – | 204 |
+//! | `GET /v1/nodes/self` | – | [`NodeSelf`] |
+//! | `POST /v1/nodes/self/certificate` | [`RenewRequest`] | [`NodeCertificate`] |
+//! | `POST /v1/nodes/{id}/revoke` | – | [`NodeInfo`] |
+//! | `POST /v1/nodes/{id}/rotate` | [`RotateRequest`] | [`NodeInfo`] |
+//! | `POST /v1/nodes/{id}/rename` | [`RenameRequest`] | [`NodeInfo`] |
 //! | `GET /healthz` | – | `ok` |
 //!
 //! With `coming=wait`, an id that is answered [`Held::Missing`] is promised: its session will send it, and
@@ -39,11 +49,12 @@
 //! when its session ends, or when its time is over. Without `coming=wait` no promise is made, and the answer
 //! is never `Coming`.
 //!
-//! Bodies are JSON where nothing else is said. Every request but `/healthz` carries
+//! Bodies are JSON where nothing else is said. Every request but `/healthz` and `/v1/enroll` carries
 //! `Authorization: Bearer TOKEN`. A failed request answers with an [`ErrorBody`].
 
 mod access;
 mod audit;
+mod enrolment;
 mod frame;
 mod json;
 mod operation;
@@ -54,6 +65,7 @@ mod watch;
 
 pub use access::*;
 pub use audit::*;
+pub use enrolment::*;
 pub use frame::{
     FRAME_HEADER_LEN, Frame, FrameHeader, FrameReader, Held, encode_end, encode_held, encode_ids, parse_held,
     parse_ids,

@@ -1,13 +1,15 @@
 //! Runs what the command line asks for.
 
 use std::fs::File;
+use std::io::Read;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
 
 use clap::CommandFactory;
+use format_spec::invite::{MAX_INVITE_LEN, ParseInviteError};
 use format_spec::snapshot::SnapshotState;
-use format_spec::{ClusterName, ErrorClass};
+use format_spec::{ClusterName, ErrorClass, Invite};
 use rustix::process::Resource;
 use tokio::runtime::{Builder, Runtime};
 
@@ -16,10 +18,12 @@ use crate::bar::Bar;
 use crate::cancel::Cancel;
 use crate::cli::push::PushArguments;
 use crate::cli::restore::{RestoreArguments, VerifyArguments};
-use crate::cli::{Arguments, Command, ListArguments, TidyArguments};
+use crate::cli::{Arguments, Command, EnrollArguments, ListArguments, TidyArguments};
 use crate::clock::SystemClock;
 use crate::config::Config;
-use crate::error::{ClientError, EXIT_PARTIAL};
+use crate::credentials::Credentials;
+use crate::enrol::{self, Enrolment, Existing, Renewal};
+use crate::error::{ClientError, EXIT_PARTIAL, chain};
 use crate::jobs::Job;
 use crate::list::{Listed, Wanted, choose};
 use crate::output::{Output, ProgressArguments};
@@ -42,6 +46,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, restore::Ended> {
         Command::Man { dir } => manual(dir),
         Command::Tidy(tidy) => tidied(tidy, arguments.output),
         Command::Jobs => listed_jobs(arguments),
+        Command::Enroll(enroll) => enrolled(enroll, arguments),
         Command::Push(push) => pushed(push, arguments),
         Command::Verify(verify) => Client::new(arguments, config(arguments)?)?.verify(verify),
         Command::List(list) => Client::new(arguments, config(arguments)?)?.list(list),
@@ -51,6 +56,66 @@ pub fn run(arguments: &Arguments) -> Result<u8, restore::Ended> {
 
 fn listed_jobs(arguments: &Arguments) -> Result<u8, ClientError> {
     show(&Job::all(&config(arguments)?)?, arguments.output).map(|()| 0)
+}
+
+/// Enrols this machine.
+fn enrolled(enroll: &EnrollArguments, arguments: &Arguments) -> Result<u8, ClientError> {
+    let invite = invitation(enroll)?;
+    let named = arguments.connection.node.clone();
+    let node = match (named, &invite.node) {
+        (Some(node), _) => Some(node),
+        (None, Some(_)) => None,
+        (None, None) => Some(host().parse().map_err(|error| {
+            ClientError::Usage(format!(
+                "the host name is not a valid node name: {error}; choose a name with --node"
+            ))
+        })?),
+    };
+    let existing = if enroll.force { Existing::Replace } else { Existing::Keep };
+    let config = enroll.config.clone().or_else(|| crate::config::own_file(&env)).ok_or_else(|| {
+        ClientError::Usage("neither HOME nor XDG_CONFIG_HOME is set: choose a file with --config".to_owned())
+    })?;
+    let runtime = runtime()?;
+    outlive_user_signals(runtime.handle()).map_err(no_signals)?;
+    let retry = Retry { silence: Some(SILENCE), ..Retry::asked(arguments.connection.retry_for) };
+    let report = runtime.block_on(enrol::enrol(&Enrolment { invite, node, config, existing }, retry))?;
+    let done = || format!("this machine was enrolled as node {}", report.node);
+    show(&report, arguments.output).map_err(|error| error.after(done))?;
+    Ok(0)
+}
+
+/// The invitation from the command line, a file or standard input.
+fn invitation(enroll: &EnrollArguments) -> Result<Invite, ClientError> {
+    let longest = u64::try_from(MAX_INVITE_LEN).unwrap_or(u64::MAX) + 2;
+    let read = |from: &mut dyn Read| {
+        let mut text = String::new();
+        from.take(longest).read_to_string(&mut text).map(|_| text)
+    };
+    let usage = |why: String| ClientError::Usage(why);
+    let text = match (&enroll.file, enroll.invitation.as_deref()) {
+        (Some(file), _) => File::open(file)
+            .and_then(|mut file| read(&mut file))
+            .map_err(|error| usage(format!("`{}` cannot be read: {error}", file.display())))?,
+        (None, Some("-")) => read(&mut std::io::stdin().lock())
+            .map_err(|error| usage(format!("the invitation cannot be read from standard input: {error}")))?,
+        (None, text) => text.unwrap_or_default().to_owned(),
+    };
+    text.parse().map_err(|error: ParseInviteError| usage(error.to_string()))
+}
+
+/// Replaces the certificate of this node in time. A failure is a warning, as long as the present one works.
+async fn renew_if_due(api: &Api, credentials: &Credentials) -> Result<(), ClientError> {
+    let Some(identity) = credentials.identity.as_deref().filter(|_| credentials.token.is_none()) else {
+        return Ok(());
+    };
+    match enrol::renew_if_due(api, identity).await {
+        Ok(()) => Ok(()),
+        Err(Renewal::NotAsked(error)) => Err(error),
+        Err(Renewal::Failed(error)) => {
+            tracing::warn!("the certificate of this node could not be renewed: {}", chain(&error));
+            Ok(())
+        }
+    }
 }
 
 fn pushed(push: &PushArguments, arguments: &Arguments) -> Result<u8, ClientError> {
@@ -137,13 +202,15 @@ struct Client {
 
 impl Client {
     fn new(arguments: &Arguments, config: Config) -> Result<Self, ClientError> {
+        let credentials = config.credentials()?;
         let api = Api::with(
             &config.server(),
-            &config.credentials()?,
+            &credentials,
             Retry { silence: Some(SILENCE), ..Retry::asked(arguments.connection.retry_for) },
         )?;
         let runtime = runtime()?;
         outlive_user_signals(runtime.handle()).map_err(no_signals)?;
+        runtime.block_on(renew_if_due(&api, &credentials))?;
         Ok(Self { api, runtime, config, host: host(), clock: SystemClock::new(), output: arguments.output })
     }
 

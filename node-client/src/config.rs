@@ -41,6 +41,18 @@ pub struct Settings {
     pub job: BTreeMap<String, toml::Table>,
 }
 
+/// The configuration file of the user: that of the machine for root. `None` if the user has no home.
+pub fn own_file(env: Env<'_>) -> Option<PathBuf> {
+    if rustix::process::geteuid().is_root() { Some(SYSTEM_FILE.into()) } else { users_file(env) }
+}
+
+/// The file of the user that `env` describes.
+fn users_file(env: Env<'_>) -> Option<PathBuf> {
+    let folder = |name| env(name).map(PathBuf::from).filter(|folder| folder.is_absolute());
+    let home = folder("XDG_CONFIG_HOME").or_else(|| Some(folder("HOME")?.join(".config")));
+    home.map(|home| home.join("astacus/client.toml"))
+}
+
 /// Lookup of an environment variable.
 pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
@@ -62,9 +74,7 @@ impl Config {
     }
 
     fn with_system_file(flags: Settings, env: Env<'_>, system: &Path) -> Result<Self, ClientError> {
-        let folder = |name| env(name).map(PathBuf::from).filter(|folder| folder.is_absolute());
-        let home = folder("XDG_CONFIG_HOME").or_else(|| Some(folder("HOME")?.join(".config")));
-        let user = home.map(|home| home.join("astacus/client.toml"));
+        let user = users_file(env);
         let read = |path: &Path| read_file(path).map(|settings| (path.to_owned(), settings));
         let files = user.as_deref().into_iter().chain([system]).map(read);
         let files = files.collect::<Result<Vec<_>, _>>()?;

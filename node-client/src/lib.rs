@@ -14,6 +14,7 @@
 //! | [`cli`], [`config`], [`jobs`] | what can be asked for, and where settings come from |
 //! | [`list`], [`named`] | which snapshots are listed, and how one is named |
 //! | [`summary`] | how good a snapshot is, in a few words |
+//! | [`enrol`] | this machine becomes a node, and its certificate renews itself |
 //! | [`output`] | how much is said, and to whom |
 //! | [`commands`], [`show`], [`bar`] | the program around the library |
 //!
@@ -30,6 +31,7 @@ pub mod commands;
 pub mod config;
 pub mod credentials;
 mod durable;
+pub mod enrol;
 pub mod error;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;

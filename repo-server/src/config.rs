@@ -50,6 +50,9 @@ pub enum ConfigError {
     /// A certificate without its key, or a key without its certificate.
     #[error("tls.certificate and tls.key: give both, or neither")]
     TlsPair,
+    /// A life of certificates that is too short or too long.
+    #[error("tls.node_days = {days}: must be 1 to 825")]
+    NodeDays { days: u16 },
     /// A name of the server that no certificate can have.
     #[error("tls.names: {name:?} is neither a host name nor an IP address")]
     TlsName { name: String },

@@ -1,7 +1,7 @@
 //! Errors of requests. `code` is stable for programs, `class` says what the caller can do.
 
 use format_spec::{
-    ChunkId, ClusterName, ErrorClass, FormatError, NodeName, SessionId, SnapshotId, TokenName,
+    ChunkId, ClusterName, ErrorClass, FormatError, NodeId, NodeName, SessionId, SnapshotId, TokenName,
 };
 
 use crate::durable::DurableError;
@@ -23,7 +23,7 @@ pub enum ServerError {
     #[error("the body is over the limit of {limit_bytes} bytes")]
     TooLarge { limit_bytes: u64 },
     /// No token, or the wrong one.
-    #[error("the token is missing or wrong")]
+    #[error("access denied: the token or certificate is missing, wrong, expired or revoked")]
     Unauthorized,
     /// The credential is valid, and does not allow this.
     #[error("{why}")]
@@ -31,6 +31,21 @@ pub enum ServerError {
     /// No token has this name.
     #[error("no such token: {0}")]
     NoToken(TokenName),
+    /// No invitation has this code now.
+    #[error("the invitation is unknown, used, withdrawn or expired: ask for another")]
+    NoInvite,
+    /// No node was enrolled with this id.
+    #[error("no such node: {0}")]
+    UnknownNode(NodeId),
+    /// No invitation has this id.
+    #[error("no such invitation: {0}")]
+    UnknownInvite(NodeId),
+    /// The server has no TLS, and so no certificates.
+    #[error("nodes are enrolled over TLS only: start the server with `--tls on`")]
+    NoTls,
+    /// The CA of the server did not sign a certificate.
+    #[error("the certificate could not be signed: {0}")]
+    NotSigned(String),
     /// The file of tokens and nodes could not be written.
     #[error("the file of access could not be written")]
     Access(#[source] DurableError),
@@ -127,6 +142,11 @@ impl ServerError {
             Self::Unauthorized => "unauthorized",
             Self::Forbidden { .. } => "forbidden",
             Self::NoToken(_) => "no_such_token",
+            Self::NoInvite => "no_invite",
+            Self::UnknownNode(_) => "unknown_node",
+            Self::UnknownInvite(_) => "unknown_invite",
+            Self::NoTls => "no_tls",
+            Self::NotSigned(_) => "not_signed",
             Self::Access(DurableError::Full { .. }) => "full",
             Self::Access(_) => "access_not_written",
             Self::SessionOver(_) => "session_over",
@@ -169,20 +189,25 @@ impl ServerError {
             | Self::Malformed(_)
             | Self::TooLarge { .. }
             | Self::UnknownChunks { .. } => ErrorClass::Usage,
-            Self::Unauthorized | Self::Forbidden { .. } => ErrorClass::Denied,
+            Self::Unauthorized | Self::Forbidden { .. } | Self::NoInvite => ErrorClass::Denied,
             Self::NoToken(_)
+            | Self::UnknownNode(_)
+            | Self::UnknownInvite(_)
             | Self::NoSnapshot(_)
             | Self::NoNode { .. }
             | Self::NoAlarm { .. }
             | Self::NoChunk(_) => ErrorClass::NotFound,
-            Self::SessionOver(_) | Self::MissingChunks { .. } | Self::Busy { .. } | Self::Refused { .. } => {
-                ErrorClass::Conflict
-            }
+            Self::SessionOver(_)
+            | Self::MissingChunks { .. }
+            | Self::Busy { .. }
+            | Self::Refused { .. }
+            | Self::NoTls => ErrorClass::Conflict,
             Self::Full { .. }
             | Self::NotStored { .. }
             | Self::TooManySessions { .. }
             | Self::Rests { .. }
             | Self::Access(_)
+            | Self::NotSigned(_)
             | Self::Halted
             | Self::Scratch(_) => ErrorClass::Unavailable,
             Self::Damaged { .. } | Self::Lost { .. } | Self::Row { .. } | Self::Counts { .. } => {

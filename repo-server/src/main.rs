@@ -321,7 +321,7 @@ async fn serve(arguments: Serve, config: Config, log: &Log) -> anyhow::Result<()
         EXPIRE_EVERY,
     ));
     let limits = http::Limits::within_descriptors(config.limits.connections());
-    let routes = http::routes(Arc::clone(&opened.server), Arc::clone(&opened.access));
+    let routes = http::routes(Arc::clone(&opened.server), Arc::clone(&opened.access), tls.clone());
     let stopped = async {
         loop {
             tokio::select! {
@@ -338,7 +338,8 @@ async fn serve(arguments: Serve, config: Config, log: &Log) -> anyhow::Result<()
         service::tell("STOPPING=1");
         tracing::info!("shutting down, waiting for open requests");
     };
-    let transport = tls.clone().map_or(Transport::Plain, Transport::Tls);
+    let access = Arc::clone(&opened.access);
+    let transport = tls.clone().map_or(Transport::Plain, |tls| Transport::Tls(tls, access));
     http::serve(listener, transport, routes, limits, opened.server.done(), stopped).await;
     for task in [expiry, upkeep, damage, people, certificates] {
         task.abort();

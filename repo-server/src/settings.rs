@@ -39,6 +39,8 @@ pub struct TlsSettings {
     pub files: Option<TlsFiles>,
     /// Another CA whose certificates of nodes are accepted.
     pub client_ca: Option<PathBuf>,
+    /// Life of the certificates of nodes.
+    pub node_life: Duration,
 }
 
 /// Files of a certificate that another CA has signed.

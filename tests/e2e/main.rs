@@ -9,6 +9,7 @@ mod changes;
 mod cli;
 mod damage;
 mod dedup;
+mod enrolment;
 mod freeze;
 mod garbage;
 mod heal;

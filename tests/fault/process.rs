@@ -112,7 +112,7 @@ impl Process {
         // Nothing is written to the folder unless a token is made.
         let access = Registry::new(Arc::new(RealDisk), &std::env::temp_dir(), token, None, Arc::new(|_| {}));
         let access = Arc::new(access.expect("there is no file to read"));
-        let (routes, done) = (http::routes(Arc::clone(server), access), server.done());
+        let (routes, done) = (http::routes(Arc::clone(server), access, None), server.done());
         runtime.spawn(async move {
             let stopped = async move {
                 let _ = stopped.await;

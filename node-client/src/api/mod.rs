@@ -7,6 +7,7 @@
 mod access;
 mod body;
 mod connection;
+mod enrolment;
 mod operation;
 mod retry;
 mod tls;

@@ -84,6 +84,9 @@ pub enum Command {
     Restore(RestoreArguments),
     /// Read and verify all data of a snapshot.
     Verify(VerifyArguments),
+    /// Enrol this machine as a node: exchange an invitation of the server for a certificate, and write
+    /// client.toml. No token is needed from then on.
+    Enroll(EnrollArguments),
     /// Print a completion script for a shell.
     Completion {
         /// The shell.
@@ -94,6 +97,25 @@ pub enum Command {
         /// The folder, which must exist.
         dir: PathBuf,
     },
+}
+
+/// Arguments of `enroll`.
+#[derive(Debug, Args)]
+pub struct EnrollArguments {
+    /// Invitation that `astacus-admin node invite` printed; `-` reads it from standard input. Other users of
+    /// the machine can see a command line with `ps`: prefer `-` or --file where there are any.
+    #[arg(value_name = "INVITATION", required_unless_present = "file", conflicts_with = "file")]
+    pub invitation: Option<String>,
+    /// File that holds the invitation.
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Configuration file to write; key, certificate and CA are written beside it [default:
+    /// /etc/astacus/client.toml for root, ~/.config/astacus/client.toml for others].
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Replace server, key and names of a configuration that exists. Its jobs stay, its comments do not.
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// Arguments of `list`.

@@ -6,6 +6,8 @@
 //!
 //! The registry is asked at each request, so a token that is revoked opens nothing from the next request on.
 
+mod invite;
+mod node;
 mod principal;
 #[cfg(test)]
 mod tests;
@@ -17,9 +19,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use format_spec::access::SecretHash;
-use format_spec::{FormatError, TokenName};
+use format_spec::{FormatError, NodeId, TokenName};
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
+pub(crate) use invite::{Admitted, Invited, enrol, invite, invites, uninvite};
+pub(crate) use node::{Issued, about, nodes, rename, renew, revoke_node, rotate};
 pub(crate) use principal::{Kind, NodeRights, Principal, Source};
 pub(crate) use token::{Refusal, create, list, revoke};
 
@@ -27,6 +32,8 @@ use crate::durable::{self, Disk};
 use crate::error::ServerError;
 use crate::store::OnHalt;
 use crate::sync::lock;
+use invite::InviteRow;
+use node::NodeRow;
 use token::TokenRow;
 
 /// The file of the registry in the data folder.
@@ -45,11 +52,17 @@ pub(crate) struct Document {
     version: u32,
     /// Tokens, sorted by name.
     pub(crate) tokens: BTreeMap<TokenName, TokenRow>,
+    /// Enrolled nodes, the oldest first; also revoked ones.
+    #[serde(default)]
+    nodes: BTreeMap<NodeId, NodeRow>,
+    /// Invitations, by the ids that their nodes will have.
+    #[serde(default)]
+    invites: BTreeMap<NodeId, InviteRow>,
 }
 
 impl Default for Document {
     fn default() -> Self {
-        Self { version: VERSION, tokens: BTreeMap::new() }
+        Self { version: VERSION, tokens: BTreeMap::new(), nodes: BTreeMap::new(), invites: BTreeMap::new() }
     }
 }
 
@@ -65,6 +78,8 @@ pub struct Registry {
     uses: Mutex<BTreeMap<TokenName, u64>>,
     /// Changes of the file, one at a time.
     turn: Mutex<()>,
+    /// Told of each change of the file.
+    changes: watch::Sender<()>,
 }
 
 impl Registry {
@@ -88,6 +103,7 @@ impl Registry {
             document: RwLock::new(Arc::new(document)),
             uses: Mutex::default(),
             turn: Mutex::default(),
+            changes: watch::Sender::new(()),
         })
     }
 
@@ -114,7 +130,13 @@ impl Registry {
         }
         self.write(&next)?;
         *self.document.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
+        self.changes.send_replace(());
         Ok(done)
+    }
+
+    /// Hears of each change from now on, after it counts.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
     }
 
     fn write(&self, document: &Document) -> Result<(), ServerError> {

@@ -2,9 +2,10 @@
 
 use std::fmt;
 
-use format_spec::access::NodeScope;
+use format_spec::access::{NodeScope, Role};
 use format_spec::snapshot::Snapshot;
 use format_spec::{ClusterName, NodeId, NodeName, TokenName};
+use serde::{Deserialize, Serialize};
 
 /// The caller of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,11 +29,35 @@ pub(crate) enum Kind {
 }
 
 /// Rights of a node on its own snapshots.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum NodeRights {
     Push,
     Restore,
     PushAndRestore,
+}
+
+impl NodeRights {
+    /// The rights of these roles; `None` unless all are roles of nodes and there is one.
+    pub(crate) fn of(roles: &[Role]) -> Option<Self> {
+        let has = |role| roles.contains(&role);
+        match (has(Role::NodePush), has(Role::NodeRestore)) {
+            _ if !roles.iter().all(|role| role.is_of_nodes()) => None,
+            (true, true) => Some(Self::PushAndRestore),
+            (true, false) => Some(Self::Push),
+            (false, true) => Some(Self::Restore),
+            (false, false) => None,
+        }
+    }
+
+    /// Its roles.
+    pub(crate) fn roles(self) -> Vec<Role> {
+        match self {
+            Self::Push => vec![Role::NodePush],
+            Self::Restore => vec![Role::NodeRestore],
+            Self::PushAndRestore => vec![Role::NodePush, Role::NodeRestore],
+        }
+    }
 }
 
 /// The credential of a caller.
@@ -42,7 +67,6 @@ pub(crate) enum Source {
     FirstToken,
     Token(TokenName),
     /// The certificate of an enrolled node.
-    #[expect(dead_code, reason = "certificates of nodes come with the enrolment")]
     Node(NodeId),
 }
 

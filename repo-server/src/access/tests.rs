@@ -1,5 +1,7 @@
 //! Tests of the registry.
 
+mod nodes;
+
 use std::path::Path;
 
 use format_spec::access::{NodeScope, Role};

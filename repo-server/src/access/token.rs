@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use format_spec::TokenName;
 use format_spec::access::{Network, NodeScope, Role, SecretHash, SecretText};
 use format_spec::wire::{MAX_NETWORKS, MAX_ROLES, NewToken, TokenCreated, TokenInfo};
+use format_spec::{NodeId, TokenName};
 use serde::{Deserialize, Serialize};
 
 use super::{Kind, NodeRights, Principal, Registry, Source};
@@ -54,6 +54,12 @@ pub(crate) enum Refusal {
     Expired(TokenName),
     #[error("token {0} may not be used from this address")]
     WrongNetwork(TokenName),
+    #[error("unknown node {0}")]
+    UnknownNode(NodeId),
+    #[error("node {0} is revoked")]
+    RevokedNode(NodeId),
+    #[error("the certificate of node {0} is not one of its present ones")]
+    OldCertificate(NodeId),
 }
 
 impl Roles {

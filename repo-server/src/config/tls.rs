@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::ConfigError;
+use super::{ConfigError, hours};
 use crate::settings::{TlsFiles, TlsSettings};
 
 /// Use of TLS.
@@ -50,6 +51,8 @@ pub struct TlsConfig {
     pub key: Option<PathBuf>,
     /// Another CA whose certificates of nodes are accepted.
     pub client_ca: Option<PathBuf>,
+    /// Life of the certificates of nodes, which renew themselves; default: 90.
+    pub node_days: Option<u16>,
 }
 
 /// Settings of TLS from the command line, which override the file.
@@ -87,11 +90,25 @@ impl TlsConfig {
             TlsMode::Off => Ok(None),
             TlsMode::Auto if is_loopback => Ok(None),
             TlsMode::On | TlsMode::Auto => {
-                Ok(Some(TlsSettings { names, files, client_ca: self.client_ca.clone() }))
+                let client_ca = self.client_ca.clone();
+                Ok(Some(TlsSettings { names, files, client_ca, node_life: self.node_life()? }))
             }
         }
     }
 }
+
+impl TlsConfig {
+    fn node_life(&self) -> Result<Duration, ConfigError> {
+        let days = self.node_days.unwrap_or(NODE_DAYS);
+        let is_fine = NODE_DAYS_RANGE.contains(&days);
+        is_fine.then(|| hours(u32::from(days) * 24)).ok_or(ConfigError::NodeDays { days })
+    }
+}
+
+/// Life of the certificates of nodes.
+const NODE_DAYS: u16 = 90;
+/// Lives that a certificate of a node can have: a node that pushes each week renews the shortest in time.
+const NODE_DAYS_RANGE: std::ops::RangeInclusive<u16> = 1..=825;
 
 /// The name of the machine, `localhost`, and the addresses on which the server listens, if they are known.
 fn default_names(listen: IpAddr, host: &str) -> BTreeSet<String> {

@@ -41,7 +41,12 @@ fn caller(app: &App, request: &Request) -> Result<Principal, ServerError> {
     let offered = offered.and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
     let peer = request.extensions().get::<Peer>();
     let now_ms = app.server.store.parts.clock.unix_ms();
-    let caller = app.access.sign_in(offered, peer.map(|peer| peer.address.ip()), now_ms);
+    let shown = peer.and_then(|peer| peer.certificate.as_ref());
+    let caller = match (offered, shown) {
+        // A token counts first: operators may use one on the machine of a node.
+        (None, Some(shown)) => app.access.sign_in_node(shown.node, &shown.serial, now_ms),
+        _ => app.access.sign_in(offered, peer.map(|peer| peer.address.ip()), now_ms),
+    };
     let caller = caller.map_err(|reason| refuse(app, peer, &reason))?;
     if app.access.is_use_due(&caller, now_ms) {
         write_use(app, caller.clone(), now_ms);
@@ -70,7 +75,7 @@ fn write_use(app: &App, caller: Principal, now_ms: u64) {
 }
 
 /// The last answer of a connection.
-fn closing(mut response: Response) -> Response {
+pub(super) fn closing(mut response: Response) -> Response {
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     response
 }

@@ -8,6 +8,7 @@ mod alarms;
 mod auth;
 mod blobs;
 mod body;
+mod enrolment;
 mod extract;
 mod grants;
 mod lines;
@@ -39,6 +40,7 @@ pub use serve::{Limits, Peer, Transport, serve};
 use crate::access::{Principal, Registry};
 use crate::error::ServerError;
 use crate::server::Server;
+use crate::tls::Tls;
 use respond::Answer;
 
 /// State that every request can use.
@@ -48,18 +50,25 @@ struct App {
     access: Arc<Registry>,
     refusals: Arc<auth::Refusals>,
     grants: Arc<grants::Grants>,
+    attempts: Arc<enrolment::Attempts>,
+    /// TLS, which signs the certificates of nodes; none on plain HTTP.
+    tls: Option<Arc<Tls>>,
 }
 
 impl App {
-    fn new(server: Arc<Server>, access: Arc<Registry>) -> Self {
-        Self { server, access, refusals: Arc::default(), grants: Arc::default() }
+    fn new(server: Arc<Server>, access: Arc<Registry>, tls: Option<Arc<Tls>>) -> Self {
+        let (refusals, grants, attempts) = (Arc::default(), Arc::default(), Arc::default());
+        Self { server, access, refusals, grants, attempts, tls }
     }
 }
 
-/// The routes of a repository server, for the credentials of `access`.
-pub fn routes(server: Arc<Server>, access: Arc<Registry>) -> Router {
-    let app = App::new(server, access);
-    let open = Router::new().route("/readyz", get(watch::ready)).with_state(app.clone());
+/// The routes of a repository server, for the credentials of `access`. Nodes are enrolled with `tls` only.
+pub fn routes(server: Arc<Server>, access: Arc<Registry>, tls: Option<Arc<Tls>>) -> Router {
+    let app = App::new(server, access, tls);
+    let open = Router::new()
+        .route("/readyz", get(watch::ready))
+        .route("/v1/enroll", post(enrolment::enrol))
+        .with_state(app.clone());
     let guarded = guarded().layer(middleware::from_fn_with_state(app.clone(), auth::check)).with_state(app);
     // One answer for each connection: a stranger must not keep a place by asking again and again.
     Router::new()
@@ -98,6 +107,14 @@ fn guarded() -> Router<App> {
         .route("/v1/freshness", get(alarms::freshness).put(alarms::set_freshness))
         .route("/v1/tokens", get(tokens::list).post(tokens::create))
         .route("/v1/tokens/{token}", delete(tokens::revoke))
+        .route("/v1/nodes", get(enrolment::nodes))
+        .route("/v1/nodes/invites", get(enrolment::invites).post(enrolment::invite))
+        .route("/v1/nodes/invites/{invite}", delete(enrolment::uninvite))
+        .route("/v1/nodes/self", get(enrolment::about))
+        .route("/v1/nodes/self/certificate", post(enrolment::renew))
+        .route("/v1/nodes/{node}/revoke", post(enrolment::revoke))
+        .route("/v1/nodes/{node}/rotate", post(enrolment::rotate))
+        .route("/v1/nodes/{node}/rename", post(enrolment::rename))
         .route("/metrics", get(watch::metrics))
         .route_layer(middleware::from_fn(principal::authorize))
         .fallback(|| async { respond::no_such_route() })
@@ -143,7 +160,7 @@ impl App {
         let folder = std::path::Path::new("/data");
         let disk = Arc::new(crate::durable::sim::SimDisk::with_folder(folder));
         let access = Registry::new(disk, folder, "t", None, Arc::new(|_| {})).unwrap();
-        Self::new(server, Arc::new(access))
+        Self::new(server, Arc::new(access), None)
     }
 }
 

@@ -34,10 +34,10 @@ struct Stranger {
 
 /// Addresses that count as one host: an address of IPv4, or the first 64 bits of one of IPv6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Host(IpAddr);
+pub(super) struct Host(IpAddr);
 
 impl Host {
-    fn of(address: IpAddr) -> Self {
+    pub(super) fn of(address: IpAddr) -> Self {
         match address.to_canonical() {
             IpAddr::V6(address) => Self(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into()),
             v4 => Self(v4),

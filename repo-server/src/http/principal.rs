@@ -76,6 +76,15 @@ pub(super) const TABLE: &[Row] = &[
     row(Method::GET,    "/v1/tokens",                                  [No,  No,  No,  No ]),
     row(Method::POST,   "/v1/tokens",                                  [No,  No,  No,  No ]),
     row(Method::DELETE, "/v1/tokens/{token}",                          [No,  No,  No,  No ]),
+    row(Method::GET,    "/v1/nodes",                                   [No,  No,  No,  No ]),
+    row(Method::GET,    "/v1/nodes/invites",                           [No,  No,  No,  No ]),
+    row(Method::POST,   "/v1/nodes/invites",                           [No,  No,  No,  No ]),
+    row(Method::DELETE, "/v1/nodes/invites/{invite}",                  [No,  No,  No,  No ]),
+    row(Method::GET,    "/v1/nodes/self",                              [No,  Own, Own, No ]),
+    row(Method::POST,   "/v1/nodes/self/certificate",                  [No,  Own, Own, No ]),
+    row(Method::POST,   "/v1/nodes/{node}/revoke",                     [No,  No,  No,  No ]),
+    row(Method::POST,   "/v1/nodes/{node}/rotate",                     [No,  No,  No,  No ]),
+    row(Method::POST,   "/v1/nodes/{node}/rename",                     [No,  No,  No,  No ]),
 ];
 
 impl Row {

@@ -15,6 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::patient::Patient;
 use super::places::{Place, Places};
 use super::respond::needs_tls;
+use crate::access::Registry;
 use crate::server::Done;
 use crate::tls::{Accepted, PeerCertificate, Tls};
 
@@ -39,8 +40,8 @@ const DRAIN: Duration = Duration::from_secs(20);
 pub enum Transport {
     /// Unencrypted: for loopback addresses.
     Plain,
-    /// By TLS.
-    Tls(Arc<Tls>),
+    /// By TLS, with the certificates of the nodes of a registry. A connection whose certificate is revoked is closed.
+    Tls(Arc<Tls>, Arc<Registry>),
 }
 
 /// The other end of a connection: an extension of each request.
@@ -167,10 +168,18 @@ impl Connection {
     }
 
     async fn serve(self, stream: Patient<TcpStream>, transport: Transport) {
-        let Transport::Tls(tls) = transport else { return self.answer(stream, None).await };
+        let Transport::Tls(tls, access) = transport else { return self.answer(stream, None).await };
         let handshake = tokio::time::timeout(self.limits.handshake_within, tls.accept(stream)).await;
         match handshake {
-            Ok(Ok(Accepted::Tls(stream, certificate))) => self.answer(*stream, certificate).await,
+            Ok(Ok(Accepted::Tls(stream, certificate))) => {
+                let (address, shown) = (self.address, certificate.clone());
+                tokio::select! {
+                    () = self.answer(*stream, certificate) => {}
+                    () = revoked(shown, &tls, &access) => {
+                        tracing::info!(%address, "closed a connection whose certificate was revoked");
+                    }
+                }
+            }
             Ok(Ok(Accepted::Plain(stream))) => refuse_plain(stream, self.limits.handshake_within).await,
             Ok(Err(error)) => tracing::debug!(%error, address = %self.address, "a handshake failed"),
             Err(_) => tracing::debug!(address = %self.address, "a handshake took too long"),
@@ -191,6 +200,20 @@ impl Connection {
             .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
         if let Err(error) = self.watcher.watch(connection).await {
             tracing::debug!(%error, "a connection failed");
+        }
+    }
+}
+
+/// Returns once the certificate `shown`, which opens the server now, does not any more.
+async fn revoked(shown: Option<PeerCertificate>, tls: &Tls, access: &Registry) {
+    let mut changes = access.changes();
+    let opens =
+        |shown: &PeerCertificate| access.sign_in_node(shown.node, &shown.serial, tls.now_ms()).is_ok();
+    // Each request of a connection whose certificate opens nothing is refused.
+    let Some(shown) = shown.filter(|shown| opens(shown)) else { return std::future::pending().await };
+    while opens(&shown) {
+        if changes.changed().await.is_err() {
+            return std::future::pending().await;
         }
     }
 }
@@ -218,7 +241,8 @@ mod tests {
     async fn answer_to(first: &[u8], handshake_within: Duration) -> Vec<u8> {
         let folder = tempfile::tempdir().unwrap();
         let names = ["localhost".to_owned()].into();
-        let settings = TlsSettings { names, files: None, client_ca: None };
+        let node_life = Duration::from_secs(60);
+        let settings = TlsSettings { names, files: None, client_ca: None, node_life };
         let random = |bytes: &mut [u8]| getrandom::fill(bytes).unwrap();
         let clock = Arc::new(ManualClock::default());
         let tls = Tls::open(Arc::new(RealDisk), folder.path(), settings, clock, random).unwrap();
@@ -227,7 +251,8 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let stopped = async { drop(stopped.await) };
-        let transport = Transport::Tls(tls);
+        let access = Registry::new(Arc::new(RealDisk), folder.path(), "t", None, Arc::new(|_| {})).unwrap();
+        let transport = Transport::Tls(tls, Arc::new(access));
         let served = tokio::spawn(serve(listener, transport, Router::new(), limits, Arc::default(), stopped));
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(first).await.unwrap();

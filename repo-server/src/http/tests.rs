@@ -20,7 +20,7 @@ use crate::store::Parts;
 use crate::testing::{World, tree};
 
 /// Routes that need no credential.
-const OPEN: [&str; 2] = ["get /healthz", "get /readyz"];
+const OPEN: [&str; 3] = ["get /healthz", "get /readyz", "post /v1/enroll"];
 
 /// Each `method path` of the `.route(…)` lines of the module.
 fn served() -> BTreeSet<String> {
@@ -83,7 +83,7 @@ fn token(app: &App, name: &str, roles: &[Role]) -> String {
 
 fn app() -> (App, Router) {
     let app = App::over(Parts::default().serve());
-    let router = routes(Arc::clone(&app.server), Arc::clone(&app.access));
+    let router = routes(Arc::clone(&app.server), Arc::clone(&app.access), None);
     (app, router)
 }
 
@@ -275,7 +275,7 @@ fn two_nodes() -> TwoNodes {
         let created = crate::access::create(&app.access, asked, &Source::FirstToken, &secret, 0).unwrap();
         created.token.reveal().to_owned()
     });
-    let router = routes(Arc::clone(&app.server), Arc::clone(&app.access));
+    let router = routes(Arc::clone(&app.server), Arc::clone(&app.access), None);
     TwoNodes { world, router, n, m, tokens }
 }
 

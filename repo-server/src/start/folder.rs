@@ -3,7 +3,7 @@
 //! ```text
 //! DIR/master.key    the master key, hex, mode 0600
 //! DIR/admin.token   the first token, with all rights, mode 0600
-//! DIR/access.json   the other tokens, mode 0600
+//! DIR/access.json   tokens, nodes and invitations, mode 0600
 //! DIR/tls/          CA and certificate of the server, see `tls`
 //! DIR/repository.json   a copy of the descriptor on the site
 //! DIR/index/        the index

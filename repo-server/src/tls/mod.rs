@@ -20,8 +20,11 @@ mod watch;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
+use format_spec::Fingerprint;
 use rustls::ServerConfig;
+use rustls::pki_types::CertificateDer;
 use rustls::sign::CertifiedKey;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -64,6 +67,16 @@ struct Served {
     files: Files,
     config: Arc<ServerConfig>,
     facts: Facts,
+    anchor: Anchor,
+}
+
+/// The CA by which a client recognises the server: the last certificate of the served chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Anchor {
+    /// Its fingerprint.
+    pub fingerprint: Fingerprint,
+    /// It, in PEM format.
+    pub pem: String,
 }
 
 /// Content of the files that a configuration is made of.
@@ -109,6 +122,21 @@ impl Tls {
             served: RwLock::new(Arc::new(served)),
             refused: Mutex::default(),
         }))
+    }
+
+    /// The CA by which a client recognises the server now.
+    pub fn anchor(&self) -> Anchor {
+        self.served().anchor.clone()
+    }
+
+    /// Life of the certificates of nodes.
+    pub fn node_life(&self) -> Duration {
+        self.settings.node_life
+    }
+
+    /// The time by which certificates are judged, in milliseconds since 1970.
+    pub fn now_ms(&self) -> u64 {
+        self.place.clock.unix_ms()
     }
 
     /// The CA of the repository.
@@ -223,6 +251,7 @@ impl Served {
         let key = files::key(&key_path, &files.key)?;
         let facts = chain.first().and_then(|der| Facts::of(der));
         let facts = facts.ok_or_else(|| TlsError::malformed(&certificate, "certificate"))?;
+        let anchor = chain.last().cloned().ok_or_else(|| TlsError::malformed(&certificate, "certificate"))?;
         let others = match (&files.client_ca, &settings.client_ca) {
             (Some(pem), Some(path)) => files::certificates(path, pem)?,
             _ => Vec::new(),
@@ -230,7 +259,18 @@ impl Served {
         let roots = acceptor::client_roots([authority.der()].into_iter().chain(&others))?;
         let pair = |source| TlsError::Pair { certificate, key: key_path, source };
         let config = acceptor::server_config(chain, key, roots, Arc::clone(&place.clock), pair)?;
-        Ok(Self { files, config, facts })
+        let anchor = Anchor::of(&files.chain, &anchor);
+        Ok(Self { files, config, facts, anchor })
+    }
+}
+
+impl Anchor {
+    /// `last` is the last certificate of `chain` in PEM format.
+    fn of(chain: &[u8], last: &CertificateDer<'_>) -> Self {
+        const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
+        let chain = String::from_utf8_lossy(chain);
+        let pem = chain.rfind(BEGIN).and_then(|at| chain.get(at..)).unwrap_or_default();
+        Self { fingerprint: Fingerprint::of(last), pem: pem.to_owned() }
     }
 }
 

@@ -11,8 +11,8 @@ use crate::cli::{Arguments, ChunkCommand, Command, PackCommand};
 use crate::error::AdminError;
 use crate::status::ServerStatus;
 use crate::{
-    alarms, chunk, forget, freshness, gc, last, pack, protect, rebuild, sessions, snapshot, stats, token,
-    verify,
+    alarms, chunk, forget, freshness, gc, last, node, pack, protect, rebuild, sessions, snapshot, stats,
+    token, verify,
 };
 
 /// Runs it and shows what it found.
@@ -52,6 +52,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Verdict, AdminError> {
         Command::Protect(protect) => protect::protect(arguments, protect),
         Command::Gc(gc) => gc::run(arguments, gc),
         Command::Sessions(sessions) => sessions::run(arguments, sessions),
+        Command::Node(node) => node::run(arguments, node),
         Command::Token(token) => token::run(arguments, token),
         Command::Chunk(ChunkCommand::Locate { id }) => chunk::locate(arguments, *id),
         Command::Rebuild(rebuild) => Err(rebuild::run(rebuild, output)),

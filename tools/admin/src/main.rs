@@ -13,6 +13,7 @@ mod gc;
 mod last;
 mod missing;
 mod named;
+mod node;
 mod pack;
 mod protect;
 mod rebuild;

@@ -42,7 +42,7 @@ impl Server {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(TourError::Start)?;
         let address = listener.local_addr().map_err(TourError::Start)?;
         let limits = http::Limits::within_descriptors(LimitsConfig::default().connections());
-        let routes = http::routes(Arc::clone(&opened.server), Arc::clone(&opened.access));
+        let routes = http::routes(Arc::clone(&opened.server), Arc::clone(&opened.access), None);
         let (stop, done) = (Cancel::new(), opened.server.done());
         let stopped = stop.clone();
         let serving = tokio::spawn(async move {

@@ -50,7 +50,7 @@ const FLOORS: &[Floors] = &[
         &[
             "main fuzz",
             "commands",
-            "jobs",
+            "enrol jobs",
             "bar cli show",
             "push restore",
             "list",
@@ -65,7 +65,7 @@ const FLOORS: &[Floors] = &[
             "main",
             "commands",
             "freshness status verify",
-            "alarms audit chunk forget gc last pack protect rebuild sessions snapshot stats token",
+            "alarms audit chunk forget gc last pack protect rebuild node sessions snapshot stats token",
             "ask missing",
             "cli named show",
             "error",

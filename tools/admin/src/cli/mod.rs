@@ -15,6 +15,7 @@ use node_client::rate::Rate;
 use node_client::span::Span;
 
 use checks::{Scrub, Verify};
+use nodes::NodeCommand;
 use tokens::TokenCommand;
 
 /// Meaning of all exit codes, printed in the help of every command.
@@ -34,6 +35,7 @@ macro_rules! examples {
 }
 
 pub(crate) mod checks;
+pub(crate) mod nodes;
 pub(crate) mod tokens;
 
 /// Manage and check an Astacus repository.
@@ -180,6 +182,9 @@ pub(crate) enum Command {
     /// unreferenced after the session began.
     #[command(after_help = examples!("sessions" "sessions end 01890a5d-ac96-774b-bcce-b302099a8057"))]
     Sessions(SessionsArguments),
+    /// Invite nodes, list them, revoke them, and have them make new keys.
+    #[command(subcommand)]
+    Node(NodeCommand),
     /// Create, list and revoke the tokens of people and machines, each with a role.
     #[command(subcommand)]
     Token(TokenCommand),
