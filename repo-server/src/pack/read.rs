@@ -250,8 +250,7 @@ pub(super) async fn fetch(
     sealed: &mut [Bytes],
 ) -> Result<(), ServerError> {
     let ranges: Vec<Range<u64>> = reads.iter().map(|read| read.range.clone()).collect();
-    let pieces = store.parts.site.get_ranges(&pack_object(&pack.id), &ranges).await;
-    let pieces = pieces.map_err(|error| store.site_error(error))?;
+    let pieces = store.get_ranges(&pack_object(&pack.id), &ranges).await?;
     for (read, piece) in reads.iter().zip(pieces) {
         for (place, range) in &read.blobs {
             let within = |at: u64| usize::try_from(at - read.range.start).unwrap_or(usize::MAX);

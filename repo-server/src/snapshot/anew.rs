@@ -39,7 +39,7 @@ async fn write_to_the_end(server: &Arc<Server>, id: SnapshotId) -> Result<(), Se
     let sealed = seal_snapshot(store, &snapshot);
     site.delete(&name).await.map_err(|error| store.site_error(error))?;
     store.put(&name, sealed.clone()).await?;
-    let read = site.get(&name).await.map_err(|error| store.site_error(error))?;
+    let read = store.get(&name).await?;
     if read != sealed {
         let source = FormatError::Unauthentic { what: "snapshot" };
         return Err(ServerError::Damaged { object: format!("snapshot {id}"), source });

@@ -63,10 +63,16 @@ async fn commit_to_the_end(
     // A client that repeats its commit waits for the attempt that is still running.
     let attempts = session::attempts(&server.sessions, session);
     let mut last_attempt = attempts.lock().await;
-    if let Some(snapshot) = server.blocking(move |server| committed(&server.store, session)).await? {
+    let begin = move |server: &Arc<Server>| {
+        let before = committed(&server.store, session)?;
+        if before.is_none() {
+            gate::check_push(&server.store)?;
+        }
+        Ok(before)
+    };
+    if let Some(snapshot) = server.blocking(begin).await? {
         return Ok(snapshot);
     }
-    server.blocking(|server| gate::check_push(&server.store)).await?;
     let granted = session::renew(&server.sessions, session)?;
     let manifest = decode(server, body.clone()).await?;
     check_owner(&manifest, &granted)?;
@@ -74,20 +80,19 @@ async fn commit_to_the_end(
     // Chunks first: the batch of a page's pack counts the chunks that the page refers to.
     pack::flush(&domain, BlobKind::Chunk).await?;
     pack::flush(&domain, BlobKind::Page).await?;
-    let check = move |server: &Arc<Server>| {
-        check_pages(&server.store, &domain.keys, &manifest).map(|pages| (manifest, pages))
-    };
-    let (manifest, pages) = server.blocking(check).await?;
-
-    let (manifest_id, sealed) = seal_manifest(&server.store, body).await?;
-    let describe = move |server: &Arc<Server>| describe(server, &manifest, manifest_id, smaller);
-    let snapshot = server.blocking(describe).await?;
-    check_row(&snapshot)?;
     let earlier = last_attempt.clone();
-    let (flight, pages) = announce(server, session, &snapshot, pages, earlier).await?;
+    let prepare = move |server: &Arc<Server>| {
+        let pages = check_pages(&server.store, &domain.keys, &manifest)?;
+        let (id, sealed) = seal_manifest(&server.store, &body);
+        let snapshot = describe(server, &manifest, id, smaller)?;
+        check_row(&snapshot)?;
+        let flight = announce(server, session, &snapshot, &pages, earlier)?;
+        let own = (snapshot_object(&snapshot.id), seal_snapshot(&server.store, &snapshot));
+        Ok((snapshot, pages, flight, vec![(manifest_object(&id), sealed), own]))
+    };
+    let (snapshot, pages, flight, sealed) = server.blocking(prepare).await?;
     *last_attempt = objects(&snapshot).into_iter().next();
-    let own = (snapshot_object(&snapshot.id), seal_snapshot(&server.store, &snapshot));
-    let landing = flight.put(&server.store, vec![(manifest_object(&manifest_id), sealed), own]).await?;
+    let landing = flight.put(&server.store, sealed).await?;
 
     server
         .blocking(move |server| {
@@ -149,13 +154,10 @@ pub(crate) fn check_pages(
     Err(ServerError::MissingChunks { missing })
 }
 
-async fn seal_manifest(store: &Arc<Store>, payload: Bytes) -> Result<(ManifestId, Bytes), ServerError> {
-    let seal = move |store: &Arc<Store>| {
-        let (keys, salt) = (&store.keys, store.salt());
-        let sealed = object::seal(ObjectKind::Manifest, keys, store.id(), salt, &payload);
-        Ok((ManifestId::of(&sealed), Bytes::from(sealed)))
-    };
-    store.blocking(seal).await
+fn seal_manifest(store: &Store, payload: &[u8]) -> (ManifestId, Bytes) {
+    let (keys, salt) = (&store.keys, store.salt());
+    let sealed = object::seal(ObjectKind::Manifest, keys, store.id(), salt, payload);
+    (ManifestId::of(&sealed), Bytes::from(sealed))
 }
 
 pub(super) fn seal_snapshot(store: &Store, snapshot: &Snapshot) -> Bytes {
@@ -166,28 +168,18 @@ pub(super) fn seal_snapshot(store: &Store, snapshot: &Snapshot) -> Bytes {
 /// Announces the objects of a snapshot while all its pages exist: from here on no pack is deleted before the
 /// snapshot (G5), also if its session ends and it is never committed. From here on this attempt can be
 /// completed, and not an `earlier` one.
-async fn announce(
-    server: &Arc<Server>,
+fn announce(
+    server: &Server,
     session: SessionId,
     snapshot: &Snapshot,
-    pages: Counts,
+    pages: &Counts,
     earlier: Option<DoomedKey>,
-) -> Result<(Flight, Counts), ServerError> {
-    let keys = objects(snapshot);
-    let announce = move |server: &Arc<Server>| {
-        let flight = Flight::announce_if(
-            &server.store,
-            &server.in_flight,
-            keys,
-            DoomedRow::announced_by(session),
-            |ledger| {
-                earlier.iter().for_each(|key| ledger.doom(key, DoomedRow::NOW));
-                ledger.find(&pages)?.map_err(|missing| ServerError::MissingChunks { missing })
-            },
-        )?;
-        Ok((flight, pages))
-    };
-    server.blocking(announce).await
+) -> Result<Flight, ServerError> {
+    let row = DoomedRow::announced_by(session);
+    Flight::announce_if(&server.store, &server.in_flight, objects(snapshot), row, |ledger| {
+        earlier.iter().for_each(|key| ledger.doom(key, DoomedRow::NOW));
+        ledger.find(pages)?.map_err(|missing| ServerError::MissingChunks { missing })
+    })
 }
 
 /// A new snapshot of this one manifest. Each attempt has its own id: what a crashed attempt left on

@@ -34,7 +34,7 @@ pub(crate) use listing::{ListPlace, PartLimit, part};
 pub(crate) use manifests::for_each_manifest;
 pub(crate) use marks::{forget, mark, marks, protect, undelete, unprotect};
 pub(crate) use problems::{Cursor, problems};
-pub(crate) use reach::{Freed, freed, freed_with_idle, references_of_idle_pages};
+pub(crate) use reach::Freed;
 
 use crate::catalog::ledger::{Counts, counts_of};
 use crate::defects;
@@ -168,6 +168,23 @@ pub(crate) fn origins(snapshot: &Snapshot) -> Vec<wire::NodeOrigin> {
 fn node_push(manifest: &ManifestRef) -> Option<wire::NodePush> {
     let stats = manifest.push.clone()?;
     Some(wire::NodePush { node: manifest.node.clone(), stats })
+}
+
+/// Like [`reach::references_of_idle_pages`], for a request.
+pub(crate) async fn references_of_idle_pages(store: &Arc<Store>) -> Result<Counts, ServerError> {
+    store.waiting(reach::references_of_idle_pages).await
+}
+
+/// Like [`reach::freed`], for a request.
+pub(crate) async fn freed(
+    store: &Arc<Store>,
+    snapshots: &[&Snapshot],
+    gone: &Counts,
+) -> Result<Freed, ServerError> {
+    let snapshots: Vec<Snapshot> = snapshots.iter().copied().cloned().collect();
+    let gone = gone.clone();
+    let add = move |store: &Arc<Store>| reach::freed(store, &snapshots.iter().collect::<Vec<_>>(), &gone);
+    store.waiting(add).await
 }
 
 /// The manifest of `node` in a snapshot: its CBOR.

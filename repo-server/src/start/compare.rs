@@ -50,7 +50,7 @@ use crate::rows::{DoomedKey, DoomedKind, DoomedRow};
 use crate::rules::Rule;
 use crate::server::Server;
 use crate::site::layout::{snapshot_named, snapshot_object};
-use crate::site::{Area, ObjectName, Prefix};
+use crate::site::{Area, ObjectName};
 use crate::snapshot;
 
 /// Work of [`settle_once`], for a caller that is refused meanwhile.
@@ -162,7 +162,7 @@ pub(crate) async fn settle_once(server: &Arc<Server>) -> bool {
     if let Err(error) = &settled {
         tracing::error!(error = %Chain(error), "the index could not be compared with the site");
     }
-    if let Err(error) = snapshot::series::note_origins(&server.store).await {
+    if let Err(error) = server.store.waiting(snapshot::series::note_origins).await {
         tracing::warn!(error = %crate::error::Chain(&error), "the folders of some snapshots are still unknown");
     }
     settled.is_ok()
@@ -189,8 +189,7 @@ struct Compared {
 type CutOff = (SnapshotId, SessionId);
 
 async fn compare(server: &Arc<Server>) -> Result<Compared, ServerError> {
-    let listed = server.store.parts.site.list(&Prefix::area(Area::Snapshots)).await;
-    let listed = listed.map_err(|error| server.store.site_error(error))?;
+    let listed = server.store.list(Area::Snapshots).await?;
     let ids: Vec<SnapshotId> = listed.iter().filter_map(|listed| snapshot_named(&listed.name)).collect();
     let compare = move |server: &Arc<Server>| {
         // Before the doomed names: what has landed since is not among them.
