@@ -36,7 +36,7 @@ use crate::rows::Meta;
 use crate::rows::{DoomedKey, DoomedRow, PackNumber, PackRow};
 use crate::server::Server;
 use crate::site::layout::checkpoint_object;
-use crate::store::{Store, read_ahead, wait};
+use crate::store::{Store, read_ahead};
 
 /// New packs from which on a checkpoint is due.
 const DUE_PACKS: usize = 1024;
@@ -225,8 +225,7 @@ fn put(
     let (keys, salt) = (&store.keys, store.salt());
     let sealed = object::seal(ObjectKind::Checkpoint, keys, store.id(), salt, &payload);
     let id = CheckpointId::of(&sealed);
-    let publishes = publish(store, in_flight, checkpoint_object(&id), Bytes::from(sealed));
-    let landing = wait(publishes)?;
+    let landing = publish(store, in_flight, checkpoint_object(&id), Bytes::from(sealed))?;
     let mut batch = Batch::new();
     landing.land(&mut batch);
     batch.put(Table::Meta, part_key(&id), count.to_le_bytes());

@@ -1,14 +1,14 @@
 //! The only client of the server: one method per request, retried while that can help.
 //!
 //! Every request is idempotent by design (blobs by id, a commit by its session), so each may be sent
-//! again when no answer came. Methods are async; threads that compute call them through
-//! [`tokio::runtime::Handle::block_on`].
+//! again when no answer came. Methods are async; threads that compute [`wait`] for them.
 
 mod body;
 mod connection;
 mod operation;
 mod retry;
 mod upkeep;
+mod wait;
 mod watch;
 
 use std::net::IpAddr;
@@ -31,6 +31,8 @@ use serde::de::DeserializeOwned;
 pub use body::Segments;
 pub use operation::Step;
 pub use retry::Retry;
+pub use wait::{network, wait};
+pub(crate) use wait::{wait_for, wait_until};
 
 use self::connection::Connector;
 use self::retry::TELL_AFTER;

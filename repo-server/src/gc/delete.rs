@@ -75,7 +75,11 @@ impl Run {
         }
         let patience = self.store.parts.upkeep.gc.commit_patience;
         for _ in 0..patience.as_millis() / COMMIT_POLL.as_millis() {
-            wait(async { Ok(tokio::time::sleep(COMMIT_POLL).await) })?;
+            let pause = async {
+                tokio::time::sleep(COMMIT_POLL).await;
+                Ok(())
+            };
+            wait(pause)?;
             if !keys.iter().any(|key| self.server.in_flight.contains(key)) {
                 self.delete_all(DoomedKind::Snapshot)?;
                 return Ok(true);

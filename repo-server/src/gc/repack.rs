@@ -14,6 +14,7 @@ use format_spec::pack::{Directory, PackBuilder, PackEntry, SealedPack, TARGET_LE
 use format_spec::{ChunkId, ClusterName, PackId};
 
 use super::{Next, Phase, Run};
+use crate::catalog::publish;
 use crate::defects::blobs;
 use crate::defects::packs;
 use crate::error::ServerError;
@@ -161,7 +162,8 @@ impl Run {
             return Ok(Copying::new(&domain, kind));
         }
         let sealed = builder.seal(&self.store.keys);
-        let (landing, sealed) = wait(pack::put(&self.store, &self.server.in_flight, sealed))?;
+        let name = pack_object(&sealed.id);
+        let landing = publish(&self.store, &self.server.in_flight, name, sealed.bytes.clone())?;
         read_back(&self.store, &domain, &sealed)?;
         self.store.account(|ledger| {
             landing.land(ledger.batch());

@@ -156,8 +156,7 @@ async fn read_once(
         }
     }
     let domain = Arc::clone(domain);
-    let opened = move |_: &Arc<Store>| Ok(open_all(&domain, &ids, &rows, &sealed, failed));
-    let mut reading = store.blocking(opened).await?;
+    let mut reading = store.compute(move |_| Ok(open_all(&domain, &ids, &rows, &sealed, failed))).await?;
     let lens = reading.blobs.iter().map(|blob| u64::try_from(blob.payload.len()).unwrap_or(u64::MAX));
     let opened_len = lens.sum();
     reading.reserved = reserved;

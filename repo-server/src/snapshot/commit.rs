@@ -1,5 +1,6 @@
 //! The commit of a push: S1 to S4 of `docs/invariants.md`.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -63,19 +64,10 @@ async fn commit_to_the_end(
     // A client that repeats its commit waits for the attempt that is still running.
     let attempts = session::attempts(&server.sessions, session);
     let mut last_attempt = attempts.lock().await;
-    let begin = move |server: &Arc<Server>| {
-        let before = committed(&server.store, session)?;
-        if before.is_none() {
-            gate::check_push(&server.store)?;
-        }
-        Ok(before)
+    let (granted, manifest) = match begin(server, session, body.clone()).await? {
+        ControlFlow::Break(snapshot) => return Ok(snapshot),
+        ControlFlow::Continue(begun) => begun,
     };
-    if let Some(snapshot) = server.blocking(begin).await? {
-        return Ok(snapshot);
-    }
-    let granted = session::renew(&server.sessions, session)?;
-    let manifest = decode(server, body.clone()).await?;
-    check_owner(&manifest, &granted)?;
     let domain = server.domain(&granted.cluster);
     // Chunks first: the batch of a page's pack counts the chunks that the page refers to.
     pack::flush(&domain, BlobKind::Chunk).await?;
@@ -109,10 +101,25 @@ async fn commit_to_the_end(
         .await
 }
 
-/// One manifest after the other: each may take many times its encoded length while it is decoded.
-async fn decode(server: &Arc<Server>, body: Bytes) -> Result<Manifest, ServerError> {
+/// The snapshot that the session has committed; if it has none, its grant and the manifest of `body`. One manifest after
+/// the other: each may take many times its encoded length while it is decoded.
+async fn begin(
+    server: &Arc<Server>,
+    session: SessionId,
+    body: Bytes,
+) -> Result<ControlFlow<Snapshot, (SessionRow, Manifest)>, ServerError> {
     let _turn = server.memory.decoding.acquire().await.expect("the semaphore is never closed");
-    server.blocking(move |_| Manifest::decode(&body).map_err(ServerError::Malformed)).await
+    let begin = move |server: &Arc<Server>| {
+        if let Some(snapshot) = committed(&server.store, session)? {
+            return Ok(ControlFlow::Break(snapshot));
+        }
+        gate::check_push(&server.store)?;
+        let granted = session::renew(&server.sessions, session)?;
+        let manifest = Manifest::decode(&body).map_err(ServerError::Malformed)?;
+        check_owner(&manifest, &granted)?;
+        Ok(ControlFlow::Continue((granted, manifest)))
+    };
+    server.blocking(begin).await
 }
 
 /// The snapshot that the session has committed, if it has.
@@ -308,12 +315,13 @@ mod tests {
         use futures_util::FutureExt;
         let server = crate::store::Parts::default().serve();
         let turn = server.memory.decoding.acquire().await.unwrap();
-        let mut decoding = std::pin::pin!(decode(&server, Bytes::from_static(b"no manifest")));
+        let session = SessionId::from_bytes([7; 16]);
+        let mut decoding = std::pin::pin!(begin(&server, session, Bytes::from_static(b"no manifest")));
         assert!(decoding.as_mut().now_or_never().is_none());
 
         drop(turn);
 
-        assert!(matches!(decoding.await, Err(ServerError::Malformed(_))));
+        assert!(matches!(decoding.await, Err(ServerError::SessionOver(_))));
     }
 
     /// X5: what has no room in the index is refused before any of it is put on a site.

@@ -46,8 +46,7 @@ use crate::pack::Blob;
 use crate::rows::{DoomedKey, MarkRow};
 use crate::site::ObjectName;
 use crate::site::layout::{manifest_object, snapshot_object};
-use crate::store::Domain;
-use crate::store::Store;
+use crate::store::{Domain, Store};
 use crate::time::rfc3339;
 
 /// The longest object of a snapshot: its row has to fit into the index.
@@ -225,7 +224,7 @@ async fn read_manifest(store: &Arc<Store>, id: ManifestId) -> Result<(Bytes, Man
         let manifest = Manifest::decode(&payload).map_err(damaged)?;
         Ok((Bytes::from(payload), manifest))
     };
-    store.blocking(open).await
+    store.compute(open).await
 }
 
 /// The records of a page, after checking its id. Computes.

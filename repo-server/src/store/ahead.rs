@@ -53,6 +53,14 @@ impl Drop for Called {
     }
 }
 
+/// Does `work` to its end, also if the caller of this thread's work leaves: half of it must not be left.
+pub(crate) fn to_its_end<T>(work: impl FnOnce() -> T) -> T {
+    let caller = CALLER.take();
+    let done = work();
+    CALLER.set(caller);
+    done
+}
+
 /// Waits for `future` on a thread that may block ([`Store::waiting`](super::Store::waiting)).
 ///
 /// # Errors
@@ -122,6 +130,32 @@ mod tests {
 
         assert_eq!(answers, (0..10).collect::<Vec<_>>());
         assert!((2..=4).contains(&most), "{most}");
+    }
+
+    /// What must not be left half done is done whole, and the work ends at the next wait behind it.
+    #[tokio::test]
+    async fn what_is_done_to_its_end_outlives_the_caller() {
+        let (has_begun, begun) = oneshot::channel();
+        let (go_on, gone) = oneshot::channel::<()>();
+        let (tell, told) = oneshot::channel();
+        let work = move || {
+            has_begun.send(()).unwrap();
+            let whole = to_its_end(|| wait(async { Ok(gone.await.is_ok()) }));
+            let behind = wait(async { Ok(()) });
+            tell.send((whole.unwrap(), behind)).unwrap();
+            Ok(())
+        };
+        let threads = Arc::new(Semaphore::new(1));
+        let caller = tokio::spawn(async move { on_a_waiting_thread(&threads, work).await });
+        begun.await.unwrap();
+
+        caller.abort();
+        caller.await.unwrap_err();
+        go_on.send(()).unwrap();
+        let (whole, behind) = told.await.unwrap();
+
+        assert!(whole);
+        assert!(matches!(behind, Err(ServerError::CallerLeft)), "{behind:?}");
     }
 
     /// As a future that is dropped ends where it waits, so does the work behind it; the thread is free again.

@@ -26,7 +26,7 @@ use format_spec::key::{MasterKey, SealKeys};
 use format_spec::{FormatError, RepositoryId, wire};
 use tokio::sync::{Notify, Semaphore};
 
-pub(crate) use ahead::{read_ahead, wait};
+pub(crate) use ahead::{read_ahead, to_its_end, wait};
 pub(crate) use budget::{Budget, Reserved};
 pub(crate) use domain::Domain;
 pub(crate) use listener::{Listener, Watching};
@@ -79,7 +79,7 @@ pub struct Store {
     pub(crate) parts: Parts,
     pub(crate) descriptor: Descriptor,
     pub(crate) keys: SealKeys,
-    /// At most this many threads compute for requests.
+    /// At most this many threads compute for requests: see [`Store::compute`].
     pub(crate) compute: Arc<Semaphore>,
     /// Threads that may wait for the site at once.
     waiting: Arc<Semaphore>,
@@ -146,6 +146,19 @@ impl Store {
     ) -> Result<T, ServerError> {
         let store = Arc::clone(self);
         on_a_thread(move || work(&store)).await
+    }
+
+    /// Runs `work`, which computes and does not wait for the site, on one of as many threads as there are cores.
+    pub(crate) async fn compute<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Arc<Self>) -> Result<T, ServerError> + Send + 'static,
+    ) -> Result<T, ServerError> {
+        let turn = Arc::clone(&self.compute).acquire_owned().await.expect("the semaphore is never closed");
+        self.blocking(move |store| {
+            let _turn = turn;
+            work(store)
+        })
+        .await
     }
 
     /// Runs `work` on a thread that may block, compute, and [`wait`] for the site: for an operation that looks at many

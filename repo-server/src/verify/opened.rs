@@ -51,7 +51,7 @@ impl Check {
         if problem.kind == FindingKind::Unreadable || problem.what == ANOTHER_SNAPSHOT {
             return Ok(problem);
         }
-        let more = match wait(snapshot::write_anew(&self.server, id)) {
+        let more = match snapshot::write_anew(&self.server, id) {
             Ok(()) => "; it was rewritten from the index".to_owned(),
             Err(
                 error @ (ServerError::Halted

@@ -306,8 +306,6 @@ async fn read(
     pieces: Pieces,
 ) -> Result<Looked, ServerError> {
     let len = u64::try_from(pieces.bytes.len()).unwrap_or(u64::MAX);
-    let permit = store.compute.acquire().await.expect("the semaphore is never closed");
-    let examined = store.blocking(move |store| examine(store, number, &row, &pieces)).await?;
-    drop(permit);
+    let examined = store.compute(move |store| examine(store, number, &row, &pieces)).await?;
     Ok(examined.map_or(Looked::Gone, |examined| Looked::Read(examined, len)))
 }
