@@ -3,6 +3,7 @@
 //! | module | what it owns |
 //! |---|---|
 //! | [`id`] | typed ids and names |
+//! | [`fingerprint`] | the SHA-256 of a certificate, for people to compare |
 //! | [`key`] | the repository master key and everything derived from it |
 //! | [`aead`] | AES-256-GCM behind one trait, two engines |
 //! | [`blob`] | compress, seal and open one chunk |
@@ -33,6 +34,7 @@ pub mod checkpoint;
 pub mod descriptor;
 pub mod entry;
 pub mod error;
+pub mod fingerprint;
 pub mod id;
 pub mod key;
 pub mod label;
@@ -48,9 +50,10 @@ pub mod wire;
 
 pub use entry::{Entry, EntryKind, Extent, FileEnd, Timestamp, Xattr};
 pub use error::{ErrorClass, FormatError};
+pub use fingerprint::Fingerprint;
 pub use id::{
-    CheckpointId, ChunkId, ClusterName, FileDigest, LabelKey, ManifestId, NodeName, PackId, RepositoryId,
-    SeriesId, SeriesName, SessionId, SnapshotId,
+    CheckpointId, ChunkId, ClusterName, FileDigest, LabelKey, ManifestId, NodeId, NodeName, PackId,
+    RepositoryId, SeriesId, SeriesName, SessionId, SnapshotId,
 };
 pub use label::{About, Label, LabelChoice, LabelValue, Labels, Note};
 pub use path::EntryPath;

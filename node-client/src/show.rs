@@ -17,7 +17,8 @@ use crate::list::{Column, Listed};
 use crate::output::Output;
 use crate::push::{DryPush, LeftOutBy, Planned, ProblemReport, PushReport, Tidied};
 use crate::restore::{
-    DamagedPage, DryRun, FailedFor, NotSet, PassedOver, PlannedKind, RestoreReport, Sent, VerifyReport,
+    DamagedPage, DryRun, FailedFor, NotRemoved, NotSet, PassedOver, PlannedKind, RestoreReport, Sent,
+    VerifyReport,
 };
 use crate::summary;
 
@@ -469,10 +470,7 @@ impl Show for RestoreReport {
             let removed = HumanCount(self.removed_count);
             writeln!(out, "  removed {removed} names that the snapshot does not have")?;
         }
-        let left = usize::try_from(self.not_removed_count).unwrap_or(usize::MAX);
-        first(out, &self.not_removed, left, |out, left| {
-            writeln!(out, "  NOT removed: {}: {}", Printable(left.path.as_bytes()), left.reason)
-        })?;
+        not_removed(out, "NOT removed", &self.not_removed, self.not_removed_count)?;
         if self.leftovers_removed > 0 {
             let removed = Counted(self.leftovers_removed, "unfinished file");
             writeln!(out, "  removed {removed} of killed restores")?;
@@ -509,6 +507,14 @@ impl Show for Sent {
     }
 }
 
+/// Names that `--delete` leaves, the first ones each with its reason.
+fn not_removed(out: &mut dyn Write, verb: &str, names: &[NotRemoved], count: u64) -> io::Result<()> {
+    let count = usize::try_from(count).unwrap_or(usize::MAX);
+    first(out, names, count, |out, left| {
+        writeln!(out, "  {verb}: {}: {}", Printable(left.path.as_bytes()), left.reason)
+    })
+}
+
 impl Show for DryRun {
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
         for name in &self.names {
@@ -534,6 +540,7 @@ impl Show for DryRun {
         if self.to_remove_count > 0 {
             writeln!(out, "  would remove {} names in all", HumanCount(self.to_remove_count))?;
         }
+        not_removed(out, "would NOT remove", &self.not_removed, self.not_removed_count)?;
         if self.skipped_count > 0 {
             writeln!(out, "  NOT in the snapshot: {}", Counted(self.skipped_count, "file"))?;
         }

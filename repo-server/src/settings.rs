@@ -1,6 +1,7 @@
 //! Settings of the operator, checked and in units: the result of [`Config`](crate::config::Config).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use format_spec::ClusterName;
@@ -27,6 +28,26 @@ pub struct Settings {
     pub choices: Choices,
     /// Bytes of bodies and answers that requests may hold in memory at once.
     pub memory_bytes: u64,
+}
+
+/// TLS of the server's connections.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsSettings {
+    /// Host names and addresses by which clients reach the server.
+    pub names: BTreeSet<String>,
+    /// Certificate and key of another CA, in place of the server's own.
+    pub files: Option<TlsFiles>,
+    /// Another CA whose certificates of nodes are accepted.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// Files of a certificate that another CA has signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate, and those of the CAs between it and the root, in PEM format.
+    pub certificate: PathBuf,
+    /// Its key, in PEM format.
+    pub key: PathBuf,
 }
 
 /// Space that is kept free on the disk of the data folder.

@@ -122,12 +122,28 @@ struct Held {
     _file: Option<File>,
 }
 
+impl Held {
+    fn renewed(&self, number: u64, at: Duration) {
+        let mut state = lock(&self.state);
+        (state.number, state.renewed) = (number, at);
+    }
+}
+
 #[derive(Debug)]
 struct State {
     /// The newest number of ours.
     number: u64,
     /// When its put began, by [`Clock::with_sleep`].
     renewed: Duration,
+    tenure: Tenure,
+}
+
+/// Intention of this process about the lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tenure {
+    Kept,
+    /// Work that outlives the wait at the end of the server has no lock any more.
+    GivenBack,
 }
 
 /// The number and owner of the newest lock on a site. An owner that cannot be read is none.
@@ -188,17 +204,22 @@ impl SiteLock {
             Err(error) => return Err(error.into()),
         }
         delete_before(site, number).await?;
-        let state = Mutex::new(State { number, renewed });
+        let state = Mutex::new(State { number, renewed, tenure: Tenure::Kept });
         Ok(Self(Some(Held { owner: me, state, _file: None })))
     }
 
     /// Checks that the lock holds at this moment, by the holder's own clock.
     ///
     /// # Errors
-    /// [`ServerError::Rests`] if it could not be renewed in time.
+    /// [`ServerError::Rests`] if it could not be renewed in time, or was given back.
     pub(crate) fn check(&self, clock: &dyn Clock) -> Result<(), ServerError> {
         let Self(Some(held)) = self else { return Ok(()) };
-        let age = clock.with_sleep().saturating_sub(lock(&held.state).renewed);
+        let State { renewed, tenure, .. } = *lock(&held.state);
+        if tenure == Tenure::GivenBack {
+            let why = "the server is stopping and gave the site lock back, so another server may hold it";
+            return Err(ServerError::Rests { code: "site_lock", why: why.to_owned() });
+        }
+        let age = clock.with_sleep().saturating_sub(renewed);
         if age < VALID_FOR {
             return Ok(());
         }
@@ -209,7 +230,7 @@ impl SiteLock {
         Err(ServerError::Rests { code: "site_lock", why })
     }
 
-    /// Renews the lock if it is time to.
+    /// Renews the lock if it is time to, and it was not given back.
     ///
     /// # Errors
     /// [`LockError::Lost`], for good; [`LockError::Site`] may work later.
@@ -218,7 +239,7 @@ impl SiteLock {
         let now = clock.with_sleep();
         let number = {
             let state = lock(&held.state);
-            if now.saturating_sub(state.renewed) < RENEW_EVERY {
+            if state.tenure == Tenure::GivenBack || now.saturating_sub(state.renewed) < RENEW_EVERY {
                 return Ok(());
             }
             state.number + 1
@@ -232,19 +253,23 @@ impl SiteLock {
             }
             put => {
                 put?;
-                *lock(&held.state) = State { number, renewed: now };
+                held.renewed(number, now);
                 Ok(delete_before(site, number - 1).await?)
             }
         }
     }
 
-    /// Gives the lock back, so that the next server need not wait.
+    /// Gives the lock back, so that the next server need not wait. From now on [`check`](Self::check) fails.
     ///
     /// # Errors
     /// [`SiteError`]; then it lasts for its period.
     pub(crate) async fn release(&self, site: &dyn Site) -> Result<(), SiteError> {
         let Self(Some(held)) = self else { return Ok(()) };
-        let number = lock(&held.state).number;
+        let number = {
+            let mut state = lock(&held.state);
+            state.tenure = Tenure::GivenBack;
+            state.number
+        };
         for number in [number.saturating_sub(1), number] {
             site.delete(&lock_object(number)).await?;
         }

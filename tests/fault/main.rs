@@ -17,6 +17,7 @@ mod races;
 mod rebuild;
 mod resume;
 mod server_kill;
+mod site;
 mod site_outage;
 mod stopped_client;
 mod switch;

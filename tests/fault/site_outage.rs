@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use crate::site::Op;
+use crate::site::faulty::{Fault, FaultKind, FaultySite, Refusal};
 use format_spec::{ErrorClass, SnapshotId};
 use node_client::error::ClientError;
-use repo_server::site::Op;
-use repo_server::site::faulty::{Fault, FaultKind, FaultySite, Refusal};
 
 use crate::judge;
 use crate::process::{Process, Push, Stores};

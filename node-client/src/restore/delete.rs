@@ -145,15 +145,20 @@ pub(super) fn remove_extra(
 ) -> Result<Removed, ClientError> {
     // One of its own: what is only in the target is no match of a pattern in the snapshot.
     let filter = Filter::new(&options.paths, &options.excludes)?;
+    let mut removed = Removed::default();
+    let top = open_folder(target, b"").and_then(|top| names(&top));
+    if let Err(error) = &top {
+        removed.left(b".", not_listed(*error));
+    }
     let mut sweep = Sweep {
         target,
         roots: &prepared.manifest.roots,
         filter: &filter,
         sweeping,
-        top: open_folder(target, b"").ok().map(|top| names(&top)),
+        top: top.ok(),
         mount: MountId::of(target),
         folders: Vec::new(),
-        removed: Removed::default(),
+        removed,
     };
     let mut planner = prepared.planner();
     let mut sink = |step| {
@@ -255,11 +260,13 @@ impl Sweep<'_> {
         let mut folder = Folder { at, path, choice, names: HashSet::new(), there: None, mount };
         let Some(handle) = handle else { return folder };
         let found = MountId::of(handle.as_fd());
-        if is_one(found, mount) || self.roots.contains(&folder.path) {
-            folder.there = Some(names(&handle));
-            folder.mount = found;
-        } else if choice == Choice::Wanted && !names(&handle).is_empty() {
-            self.removed.left(folder.at.as_bytes(), MOUNTED.to_owned());
+        let is_ours = is_one(found, mount) || self.roots.contains(&folder.path);
+        match names(&handle) {
+            Ok(names) if is_ours => (folder.there, folder.mount) = (Some(names), found),
+            Ok(names) if names.is_empty() => {}
+            _ if choice == Choice::OnTheWay => {}
+            Ok(_) => self.removed.left(folder.at.as_bytes(), MOUNTED.to_owned()),
+            Err(error) => self.removed.left(folder.at.as_bytes(), not_listed(error)),
         }
         folder
     }
@@ -269,8 +276,14 @@ impl Sweep<'_> {
         if extra.is_empty() {
             return;
         }
-        let Ok(handle) = open_folder(self.target, folder.at.as_bytes()) else { return };
-        let Ok(stat) = rustix::fs::fstat(&handle) else { return };
+        let opened = open_folder(self.target, folder.at.as_bytes())
+            .and_then(|handle| Ok((rustix::fs::fstat(&handle)?, handle)));
+        let (stat, handle) = match opened {
+            Ok(opened) => opened,
+            // Another process removed the folder with all in it.
+            Err(Errno::NOENT) => return,
+            Err(error) => return self.removed.left(folder.at.as_bytes(), error.to_string()),
+        };
         let mount = MountId::of(handle.as_fd());
         if !is_one(mount, folder.mount) {
             return self.removed.left(folder.at.as_bytes(), MOUNTED.to_owned());
@@ -341,7 +354,7 @@ impl Sweep<'_> {
                 return Ok(false);
             }
             let mut is_empty = true;
-            for name in names(&inner) {
+            for name in names(&inner)? {
                 let path = path.join(&name).map_err(|_| Errno::NAMETOOLONG)?;
                 let is_chosen = !is_ours(&name) && self.filter.covers(&path);
                 let inner = Name { folder: &inner, mount: *mount, name: &name, at: join(at, &name), path };
@@ -358,6 +371,11 @@ impl Sweep<'_> {
     }
 }
 
+/// Why all names of a folder stay.
+fn not_listed(error: Errno) -> String {
+    format!("the folder cannot be listed: {error}")
+}
+
 /// Why what is mounted in a folder stays.
 const MOUNTED: &str = "something is mounted there";
 
@@ -367,16 +385,14 @@ fn open_folder(target: BorrowedFd<'_>, at: &[u8]) -> Result<OwnedFd, Errno> {
     open_beneath(target, at, FOLDER)
 }
 
-/// The names in a folder; none if it cannot be listed.
-fn names(folder: &OwnedFd) -> BTreeSet<Vec<u8>> {
+/// The names in a folder.
+fn names(folder: &OwnedFd) -> Result<BTreeSet<Vec<u8>>, Errno> {
     let mut names = BTreeSet::new();
     let listed = for_each_name(folder.as_fd(), |name| {
         names.insert(name.to_bytes().to_vec());
     });
-    if listed.is_err() {
-        names.clear();
-    }
-    names
+    listed.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    Ok(names)
 }
 
 /// True if a push or a restore that may be running made this name.

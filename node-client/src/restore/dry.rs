@@ -7,7 +7,7 @@ use format_spec::{ErrorClass, NodeName, SnapshotId};
 use serde::Serialize;
 use tokio::runtime::Handle;
 
-use super::delete::{self, Extra, Pages, Removed};
+use super::delete::{self, Extra, NotRemoved, Pages, Removed};
 use super::failed::{DamagedPage, Failures};
 use super::plan::Step;
 use super::select::PassedOver;
@@ -68,6 +68,10 @@ pub struct DryRun {
     pub to_remove: Vec<String>,
     /// How many names `--delete` would remove.
     pub to_remove_count: u64,
+    /// The first ten thousand names that `--delete` should remove and would not.
+    pub not_removed: Vec<NotRemoved>,
+    /// How many names `--delete` should remove and would not.
+    pub not_removed_count: u64,
     /// A newer snapshot, if `latest` does not stand for the newest.
     pub passed_over: Option<PassedOver>,
     /// Partial if the restore would lack something.
@@ -114,7 +118,8 @@ pub fn dry_run(
     let damaged_pages = failures.take().pages;
     let pages = if damaged_pages.is_empty() { Pages::Sound } else { Pages::Damaged };
     let removed = match (options.extra, delete::refusal(&prepared, options, pages)) {
-        (Extra::Stays, _) | (Extra::Goes, Some(_)) => Removed::default(),
+        (Extra::Stays, _) => Removed::default(),
+        (Extra::Goes, Some(refused)) => refused,
         (Extra::Goes, None) => delete::would_remove(&prepared, options)?,
     };
     let Prepared { snapshot, node, passed_over, filter, .. } = prepared;
@@ -122,7 +127,9 @@ pub fn dry_run(
     if plan.is_empty() && damaged_pages.is_empty() && !options.paths.is_empty() {
         return Err(super::nothing_matches(options));
     }
-    let lacks = plan.skipped + plan.damaged > 0 || !damaged_pages.is_empty() || !unmatched.is_empty();
+    let lacks = plan.skipped + plan.damaged + removed.left_count > 0
+        || !damaged_pages.is_empty()
+        || !unmatched.is_empty();
     Ok(DryRun {
         snapshot,
         node,
@@ -137,6 +144,8 @@ pub fn dry_run(
         unmatched,
         to_remove: removed.names,
         to_remove_count: removed.count,
+        not_removed: removed.left,
+        not_removed_count: removed.left_count,
         passed_over,
         state: if lacks { SnapshotState::Partial } else { SnapshotState::Complete },
     })

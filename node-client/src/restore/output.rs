@@ -170,6 +170,10 @@ fn only(prepared: &Prepared<'_>, options: &RestoreOptions) -> Result<Only, Clien
             let why = "a page with its list of chunks is damaged".to_owned();
             Err(ClientError::Damaged { path: path.to_string(), sent: 0, why })
         }
+        // A pattern may fit names on the damaged page as well.
+        Chosen { file: Some(path), others: 0, .. } if !damaged.is_empty() && !is_named(options, &path) => {
+            Err(none(options, &damaged))
+        }
         Chosen { file: Some(path), others: 0, mixture, .. } => Ok(Only { path, mixture }),
         Chosen { file, others, .. } => {
             let names = others + u64::from(file.is_some());
@@ -179,6 +183,11 @@ fn only(prepared: &Prepared<'_>, options: &RestoreOptions) -> Result<Only, Clien
             )))
         }
     }
+}
+
+/// True if `--path` gives this path and nothing else, so that no other name can fit.
+fn is_named(options: &RestoreOptions, path: &EntryPath) -> bool {
+    matches!(options.paths.as_slice(), [only] if *only == path.to_string())
 }
 
 fn none(options: &RestoreOptions, damaged: &[DamagedPage]) -> ClientError {

@@ -330,7 +330,11 @@ fn a_damaged_page_costs_only_what_it_names() {
         let to = tempfile::tempdir().unwrap();
 
         let report = restore(&server, &options(to.path())).unwrap();
+        let (named, _) = send(&server, &["r/00000"], Partial::Refuse);
+        let (matched, sent) = send(&server, &["r/0000[0]"], Partial::Refuse);
 
+        assert_eq!(named.unwrap().exit_code(), 0);
+        assert_eq!((matched.unwrap_err().exit_code(), sent.len()), (13, 0), "another name may match");
         let damaged: Vec<&str> = report.damaged_pages.iter().map(|page| page.object.as_str()).collect();
         assert_eq!(damaged, [pages[1].to_string()]);
         assert_eq!(report.exit_code(), 13);
@@ -1031,7 +1035,9 @@ fn what_the_snapshot_has_never_goes_though_it_was_not_restored() {
         let server = store.serve();
         let report = restore(&server, &goes(to.path())).unwrap();
         assert_eq!((report.removed_count, report.not_removed_count, report.exit_code()), (0, 1, code));
-        assert_eq!(dry(&server, &goes(to.path())).to_remove_count, 0);
+        let planned = dry(&server, &goes(to.path()));
+        assert_eq!((planned.to_remove_count, planned.exit_code()), (0, code));
+        assert_eq!(planned.not_removed, report.not_removed, "a dry run tells why");
         assert!(to.path().join("srv/r/m").exists());
     }
 }

@@ -11,13 +11,13 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
-use std::hash::{BuildHasherDefault, Hasher};
 
 use format_spec::key::BlobKind;
 use format_spec::pack::{Directory, PackEntry};
 use format_spec::wire::Amount;
 use format_spec::{ChunkId, PackId};
 
+use super::id_hash::IdHashing;
 use super::quarantine::{Place, as_read};
 use super::{altered, damaged, lost_pages, quarantine};
 use crate::error::ServerError;
@@ -55,7 +55,7 @@ pub(crate) struct Ledger<'a> {
     meta: [Option<Vec<u8>>; 2],
     /// Counts that are owed to pages without rows, as far as they were read.
     owed: BTreeMap<ChunkId, Pending<u64>>,
-    rows: HashMap<ChunkId, Pending<Option<ChunkRow>>, BuildHasherDefault<IdHasher>>,
+    rows: HashMap<ChunkId, Pending<Option<ChunkRow>>, IdHashing>,
     packs: BTreeMap<PackNumber, Pending<Option<PackRow>>>,
     /// Blobs that leave quarantine.
     damaged: quarantine::Changes,
@@ -72,23 +72,6 @@ enum Hearing {
     Told,
     /// It is the audit that changes them.
     Not,
-}
-
-/// The hash of an id is its first bytes: ids are hashes under a key already.
-#[derive(Default)]
-struct IdHasher(u64);
-
-impl Hasher for IdHasher {
-    fn write(&mut self, id: &[u8]) {
-        self.0 = id.first_chunk().map_or(0, |first| u64::from_le_bytes(*first));
-    }
-
-    /// The length of an id, which is that of every other.
-    fn write_usize(&mut self, _: usize) {}
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
 }
 
 /// A row as it was, and as it will be.
@@ -161,8 +144,8 @@ impl Store {
     ) -> Result<T, ServerError> {
         let mut ledger = Ledger::open(self, hearing)?;
         let done = match change(&mut ledger) {
-            Err(error @ ServerError::Counts { .. }) => {
-                // Not if what was counted has changed meanwhile.
+            // Rows contradict each other, or only seem to because another writer changed one between two reads.
+            Err(error @ (ServerError::Counts { .. } | ServerError::Row { .. })) => {
                 self.commit(ledger.only_requirements())?;
                 return Err(error);
             }
@@ -501,29 +484,40 @@ impl<'a> Ledger<'a> {
         self.rows.reserve(found.len());
         for (id, count) in counts {
             let mut pending = self.rows.remove(id).unwrap_or_else(|| Pending::read(found.next().flatten()));
-            let wrong = || ServerError::Counts { object: id.to_string() };
-            if let Some(row) = pending.after {
-                let Some(references) = row.references.checked_sub(*count) else {
-                    // That it was read like this decides whether the counts are wrong.
-                    self.rows.insert(*id, pending);
-                    return Err(wrong());
-                };
-                let row = ChunkRow { references, ..row };
-                pending.after = if !row.is_idle() {
-                    Some(row)
-                } else if may_go(&row) {
-                    self.let_go(*id, &row)?;
-                    None
-                } else {
-                    Some(self.rest(*id, row))
-                };
-            } else {
-                self.load_owed(&[*id])?;
-                self.owe(*id, self.owed_to(id).checked_sub(*count).ok_or_else(wrong)?)?;
+            let lowered = self.lower(*id, *count, pending.after, &mut may_go);
+            if let Ok(row) = &lowered {
+                pending.after = *row;
             }
+            // Also after an error: the row as it was read decides whether the error stands.
             self.rows.insert(*id, pending);
+            lowered?;
         }
         Ok(())
+    }
+
+    /// The row of `id` with its count lowered; `None` if it is deleted, or was never there.
+    fn lower(
+        &mut self,
+        id: ChunkId,
+        count: u64,
+        row: Option<ChunkRow>,
+        may_go: &mut impl FnMut(&ChunkRow) -> bool,
+    ) -> Result<Option<ChunkRow>, ServerError> {
+        let wrong = || ServerError::Counts { object: id.to_string() };
+        let Some(row) = row else {
+            self.load_owed(&[id])?;
+            self.owe(id, self.owed_to(&id).checked_sub(count).ok_or_else(wrong)?)?;
+            return Ok(None);
+        };
+        let row = ChunkRow { references: row.references.checked_sub(count).ok_or_else(wrong)?, ..row };
+        if !row.is_idle() {
+            Ok(Some(row))
+        } else if may_go(&row) {
+            self.let_go(id, &row)?;
+            Ok(None)
+        } else {
+            Ok(Some(self.rest(id, row)))
+        }
     }
 
     /// The row without references as it is when it is idle since the present epoch; queues it.
@@ -603,7 +597,7 @@ impl<'a> Ledger<'a> {
         else {
             return Ok(false);
         };
-        let cluster = self.store.pack_row(row.pack)?.domain.to_string();
+        let cluster = self.pack(row.pack)?.domain.to_string();
         self.set(id, Some(ChunkRow { health: Health::Damaged, ..row }));
         self.damaged.put(id, damage(cluster));
         Ok(true)

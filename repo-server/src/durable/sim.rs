@@ -26,7 +26,7 @@ use state::{Change, InodeId, State};
 
 /// Fault at the armed step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SimFault {
+pub(crate) enum SimFault {
     /// The process stops: this step and all later ones fail and change nothing, until
     /// [`SimDisk::restart_process`] or [`SimDisk::cut_power`].
     Stop,
@@ -40,7 +40,7 @@ pub enum SimFault {
 
 /// Changes without a sync that survive a power cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Survivors {
+pub(crate) enum Survivors {
     /// No unsynced change: the disk is as of the last syncs.
     Synced,
     /// All names, but no content: the empty files that late allocation leaves.
@@ -53,7 +53,7 @@ pub enum Survivors {
 
 /// A sync that the disk acknowledges without doing it, to prove that a test would notice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lie {
+pub(crate) enum Lie {
     /// The content of files is not synced.
     FileSync,
     /// The names in folders are not synced.
@@ -64,60 +64,60 @@ pub enum Lie {
 
 /// The simulated disk. Clones share it.
 #[derive(Clone)]
-pub struct SimDisk {
+pub(crate) struct SimDisk {
     state: Arc<Mutex<State>>,
 }
 
 impl SimDisk {
     /// A disk with the folder `path` on it, durably, and nothing else.
-    pub fn with_folder(path: &Path) -> Self {
+    pub(crate) fn with_folder(path: &Path) -> Self {
         let disk = Self { state: Arc::new(Mutex::new(State::new())) };
         disk.lock().add_folders(path);
         disk
     }
 
     /// Lets one write take at most `bytes` bytes, so that even small content needs several.
-    pub fn limit_writes(&self, bytes: usize) {
+    pub(crate) fn limit_writes(&self, bytes: usize) {
         self.lock().write_limit = bytes.max(1);
     }
 
     /// Makes the disk lie about one kind of sync from now on.
-    pub fn tell_lies(&self, lie: Lie) {
+    pub(crate) fn tell_lies(&self, lie: Lie) {
         self.lock().lie = Some(lie);
     }
 
     /// Arms `fault` for the step that follows after `after` more steps.
-    pub fn arm(&self, after: usize, fault: SimFault) {
+    pub(crate) fn arm(&self, after: usize, fault: SimFault) {
         let mut state = self.lock();
         state.fault = Some((state.steps.len().saturating_add(after), fault));
     }
 
     /// The steps that were started so far, in order. A step that fails counts; those after a
     /// [`SimFault::Stop`] do not.
-    pub fn steps(&self) -> Vec<Step> {
+    pub(crate) fn steps(&self) -> Vec<Step> {
         self.lock().steps.clone()
     }
 
     /// Starts the process again on a machine that stayed up: nothing is forgotten, open files and
     /// folders are closed, and no fault is armed.
-    pub fn restart_process(&self) {
+    pub(crate) fn restart_process(&self) {
         self.lock().restart();
     }
 
     /// Cuts the power and starts the machine again: of what was not synced, only `survivors` are
     /// left, open files and folders are closed, and no fault is armed.
-    pub fn cut_power(&self, survivors: Survivors) {
+    pub(crate) fn cut_power(&self, survivors: Survivors) {
         self.lock().cut_power(survivors);
     }
 
     /// The content of the file at `path` as programs see it, or `None` if there is none.
     /// Counts as no step.
-    pub fn peek(&self, path: &Path) -> Option<Vec<u8>> {
+    pub(crate) fn peek(&self, path: &Path) -> Option<Vec<u8>> {
         self.lock().peek(path)
     }
 
     /// The names in the folder `path` as programs see them, sorted. Counts as no step.
-    pub fn peek_names(&self, path: &Path) -> Vec<String> {
+    pub(crate) fn peek_names(&self, path: &Path) -> Vec<String> {
         self.lock().peek_names(path)
     }
 
@@ -177,6 +177,21 @@ impl SimHandle {
         Ok(state)
     }
 
+    fn rename(
+        &self,
+        from: &TemporaryName,
+        to: &FileName,
+        check: impl FnOnce(&state::FolderNode) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let mut state = self.plain_step(Step::Rename)?;
+        state.writable()?;
+        let folder = state.folder(self.inode)?;
+        check(folder)?;
+        let inode = folder.lookup(from.as_str())?;
+        folder.change(Change::Move { from: from.as_str().to_owned(), to: to.as_str().to_owned(), inode });
+        Ok(())
+    }
+
     fn open(&self, inode: InodeId, sync: Step) -> Box<dyn DiskFile> {
         Box::new(Self { disk: self.disk.clone(), inode, boot: self.boot, offset: 0, sync })
     }
@@ -188,16 +203,18 @@ impl Folder for SimHandle {
         state.writable()?;
         let name = TemporaryName::numbered(state.next_number());
         let inode = state.add_file();
-        state.folder(self.inode)?.change(Change::Add { name: name.as_str().to_owned(), inode })?;
+        state.folder(self.inode)?.change(Change::Add { name: name.as_str().to_owned(), inode });
         Ok((name, self.open(inode, Step::SyncTemporary)))
     }
 
     fn rename_new(&self, from: &TemporaryName, to: &FileName) -> io::Result<()> {
-        let mut state = self.plain_step(Step::Rename)?;
-        state.writable()?;
-        let folder = state.folder(self.inode)?;
-        let inode = folder.lookup(from.as_str())?;
-        folder.change(Change::Move { from: from.as_str().to_owned(), to: to.as_str().to_owned(), inode })
+        self.rename(from, to, |folder| {
+            if folder.lookup(to.as_str()).is_ok() { Err(Errno::EXIST.into()) } else { Ok(()) }
+        })
+    }
+
+    fn rename_over(&self, from: &TemporaryName, to: &FileName) -> io::Result<()> {
+        self.rename(from, to, |_| Ok(()))
     }
 
     fn open_file(&self, name: &FileName) -> io::Result<Box<dyn DiskFile>> {
@@ -213,7 +230,8 @@ impl Folder for SimHandle {
             return Err(Errno::EXIST.into());
         }
         let inode = state.add_folder();
-        state.folder(self.inode)?.change(Change::Add { name: name.as_str().to_owned(), inode })
+        state.folder(self.inode)?.change(Change::Add { name: name.as_str().to_owned(), inode });
+        Ok(())
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
@@ -221,7 +239,8 @@ impl Folder for SimHandle {
         state.writable()?;
         let inode = state.folder(self.inode)?.lookup(name)?;
         state.file(inode)?;
-        state.folder(self.inode)?.change(Change::Remove { name: name.to_owned() })
+        state.folder(self.inode)?.change(Change::Remove { name: name.to_owned() });
+        Ok(())
     }
 
     fn entries(&self) -> io::Result<Vec<Entry>> {

@@ -140,7 +140,7 @@ impl SiteError {
     }
 
     /// The failure of `op` on `target`, to be tried again later.
-    pub(crate) fn unavailable(op: Op, target: impl fmt::Display, source: impl Into<Cause>) -> Self {
+    pub fn unavailable(op: Op, target: impl fmt::Display, source: impl Into<Cause>) -> Self {
         Self::Unavailable { op, target: target.to_string(), source: source.into() }
     }
 }

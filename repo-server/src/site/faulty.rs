@@ -1,6 +1,6 @@
 //! A site that fails when told to, for tests of whatever uses sites.
 //!
-//! Faults are data: a test arms some and lets the work run. A fault fires once.
+//! The suite `fault` compiles this file as its own. Faults are data: a test arms some and lets the work run. A fault fires once.
 
 use std::fmt;
 use std::ops::Range;
@@ -8,22 +8,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use super::{Cause, Listed, ObjectName, Op, Prefix, Put, Site, SiteError, SiteFuture};
+use crate::site::{Cause, Listed, ObjectName, Op, Prefix, Put, Site, SiteError, SiteFuture};
 
 /// One fault to inject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Fault {
+pub(crate) struct Fault {
     /// The operation that it hits; none: any operation.
-    pub op: Option<Op>,
+    pub(crate) op: Option<Op>,
     /// How many such operations come first, counted from when the fault was armed.
-    pub after: usize,
+    pub(crate) after: usize,
     /// Kind of the fault.
-    pub kind: FaultKind,
+    pub(crate) kind: FaultKind,
 }
 
 /// Effect of a fault on an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FaultKind {
+pub(crate) enum FaultKind {
     /// It has no effect and fails so.
     Refuse(Refusal),
     /// It takes effect, and its answer is lost: it fails as unavailable.
@@ -36,7 +36,7 @@ pub enum FaultKind {
 
 /// The error of a refused operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
+pub(crate) enum Refusal {
     /// [`SiteError::Unavailable`].
     Unavailable,
     /// [`SiteError::Unreadable`]; a listing is unavailable.
@@ -48,7 +48,7 @@ pub enum Refusal {
 }
 
 /// A site in front of another one.
-pub struct FaultySite {
+pub(crate) struct FaultySite {
     inner: Arc<dyn Site>,
     state: Mutex<State>,
 }
@@ -63,29 +63,29 @@ struct State {
 
 impl FaultySite {
     /// Passes everything on to `inner` until a fault is armed.
-    pub fn new(inner: Arc<dyn Site>) -> Self {
+    pub(crate) fn new(inner: Arc<dyn Site>) -> Self {
         Self { inner, state: Mutex::default() }
     }
 
     /// Arms `fault`. Several may be armed; of those due at once the one armed first fires.
-    pub fn arm(&self, fault: Fault) {
+    pub(crate) fn arm(&self, fault: Fault) {
         self.lock().armed.push(fault);
     }
 
     /// Disarms what has not fired, and makes the site reachable.
-    pub fn heal(&self) {
+    pub(crate) fn heal(&self) {
         let mut state = self.lock();
         state.armed.clear();
         state.stopped = false;
     }
 
     /// The faults that fired, in order. A test that arms one should see it here.
-    pub fn fired(&self) -> Vec<Fault> {
+    pub(crate) fn fired(&self) -> Vec<Fault> {
         self.lock().fired.clone()
     }
 
     /// The operations that were asked for, in order, also those that failed.
-    pub fn calls(&self) -> Vec<Op> {
+    pub(crate) fn calls(&self) -> Vec<Op> {
         self.lock().calls.clone()
     }
 

@@ -8,7 +8,8 @@
 
 pub mod conformance;
 mod error;
-pub mod faulty;
+#[cfg(test)]
+pub(crate) mod faulty;
 mod folder;
 #[cfg(test)]
 pub(crate) mod hooked;

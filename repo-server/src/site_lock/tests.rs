@@ -83,6 +83,10 @@ async fn nobody_waits_for_a_lock_that_is_given_back_or_whose_owner_is_dead() {
     let wait = async || panic!("nothing is waited for");
     let first = SiteLock::take(&site, &clock, server(1), |owner| owner.boot == "boot", wait).await.unwrap();
     first.release(&site).await.unwrap();
+    assert!(first.check(&clock).is_err(), "what the first server still does has no lock");
+    clock.advance(RENEW_EVERY);
+    first.renew(&site, &clock).await.unwrap();
+    assert_eq!(newest(&site).await.unwrap().map(|(number, _)| number), None);
     let second = SiteLock::take(&site, &clock, server(2), |owner| owner.boot == "boot", wait).await.unwrap();
     drop(second);
 

@@ -7,11 +7,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use format_spec::blob::Compression;
+use format_spec::key::BlobKind;
 use format_spec::wire::{Delays, GcRequest, Repair, RunMode};
+use format_spec::{ChunkId, PackId};
 
 use crate::error::ServerError;
 use crate::index::{Batch, Index, IndexError, KeyRange, Rows, Table};
 use crate::operation;
+use crate::rows::{ChunkRow, Epoch, Health, Live, PackNumber, PackRow};
 use crate::rules::Rule;
 use crate::site::{Listed, ObjectName, Prefix, Put, Site, SiteFuture, StoreSite};
 use crate::snapshot;
@@ -206,4 +210,98 @@ fn two_stores_lose_counts_without_the_requirement() {
     });
 
     assert!(lost);
+}
+
+/// A page that one manifest names, in pack 9.
+fn page_row() -> ChunkRow {
+    ChunkRow {
+        pack: PackNumber(9),
+        offset: 0,
+        stored_len: 10,
+        plain_len: 10,
+        kind: BlobKind::Page,
+        compression: Compression::Raw,
+        health: Health::Sound,
+        references: 1,
+        idle_since: Epoch::default(),
+    }
+}
+
+/// The row of pack 9, in which only that page lies.
+fn pack_row() -> PackRow {
+    let mut live = Live::default();
+    live.add(&page_row());
+    PackRow {
+        id: PackId::from_bytes([9; 32]),
+        len: 10,
+        kind: BlobKind::Page,
+        domain: "prod".parse().unwrap(),
+        blob_bytes: 10,
+        live,
+        verified_ms: 0,
+    }
+}
+
+const PAGE: ChunkId = ChunkId::from_bytes([1; 32]);
+
+/// Lowers the count of the page by 1 and deletes its row, while another writer puts `rows` between the first attempt's
+/// reads and its end. Answers the outcome and the number of attempts.
+fn uncount_beside(world: &World, rows: impl Fn(&mut Batch)) -> (Result<(), ServerError>, u32) {
+    let mut attempts = 0;
+    let done = world.store.account(|ledger| {
+        attempts += 1;
+        let lowered = ledger.uncount_and_drop(&[(PAGE, 1)].into(), |_| true);
+        if attempts == 1 {
+            let mut batch = Batch::new();
+            rows(&mut batch);
+            world.index.commit(batch).unwrap();
+        }
+        lowered
+    });
+    (done, attempts)
+}
+
+/// X9: a count that seems too low because its row came between two reads is read again.
+#[test]
+fn a_row_that_came_meanwhile_is_read_again() {
+    let world = World::new();
+
+    let (done, attempts) = uncount_beside(&world, |batch| {
+        batch.put(Table::Chunk, *PAGE.as_bytes(), page_row().encode());
+        batch.put(Table::Pack, PackNumber(9).key(), pack_row().encode());
+    });
+
+    done.unwrap();
+    assert_eq!(attempts, 2);
+    assert_eq!(world.store.chunk_rows(&[PAGE]).unwrap(), [None]);
+}
+
+/// X9: a row that names a pack which came between two reads is no damage of the index.
+#[test]
+fn a_pack_that_came_meanwhile_is_read_again() {
+    let world = World::new();
+    let mut batch = Batch::new();
+    batch.put(Table::Chunk, *PAGE.as_bytes(), page_row().encode());
+    world.index.commit(batch).unwrap();
+
+    let (done, attempts) = uncount_beside(&world, |batch| {
+        batch.put(Table::Pack, PackNumber(9).key(), pack_row().encode());
+    });
+
+    done.unwrap();
+    assert_eq!(attempts, 2);
+}
+
+/// Rows that contradict each other stay an error.
+#[test]
+fn a_pack_that_is_missing_stays_missing() {
+    let world = World::new();
+    let mut batch = Batch::new();
+    batch.put(Table::Chunk, *PAGE.as_bytes(), page_row().encode());
+    world.index.commit(batch).unwrap();
+
+    let (done, attempts) = uncount_beside(&world, |_| {});
+
+    assert!(matches!(done, Err(ServerError::Row { .. })), "{done:?}");
+    assert_eq!(attempts, 1);
 }
