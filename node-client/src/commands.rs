@@ -11,9 +11,9 @@ use format_spec::invite::{MAX_INVITE_LEN, ParseInviteError};
 use format_spec::snapshot::SnapshotState;
 use format_spec::{ClusterName, ErrorClass, Invite};
 use rustix::process::Resource;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Runtime;
 
-use crate::api::{Api, Retry};
+use crate::api::{Api, Retry, network, wait};
 use crate::bar::Bar;
 use crate::cancel::Cancel;
 use crate::cli::push::PushArguments;
@@ -160,18 +160,13 @@ fn tidied(arguments: &TidyArguments, output: Output) -> Result<u8, ClientError> 
 fn planned(push: &PushArguments, config: &Config, output: Output) -> Result<u8, ClientError> {
     let options = push.options(config, &host(), &env)?;
     raise_file_limit();
-    let runtime = runtime()?;
+    let runtime = network()?;
     outlive_user_signals(runtime.handle()).map_err(no_signals)?;
     let bar = Bar::for_push(output, push.progress.mode, runtime.handle()).naming(push.naming(output));
     let planned = push::dry_run(&options, &bar, &SystemClock::new())?;
     drop(bar);
     show(&planned, output)?;
     Ok(planned.exit_code())
-}
-
-fn runtime() -> Result<Runtime, ClientError> {
-    let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    runtime.map_err(|source| ClientError::Thread { name: "network", source })
 }
 
 /// The name of this machine.
@@ -208,7 +203,7 @@ impl Client {
             &credentials,
             Retry { silence: Some(SILENCE), ..Retry::asked(arguments.connection.retry_for) },
         )?;
-        let runtime = runtime()?;
+        let runtime = network()?;
         outlive_user_signals(runtime.handle()).map_err(no_signals)?;
         runtime.block_on(renew_if_due(&api, &credentials))?;
         Ok(Self { api, runtime, config, host: host(), clock: SystemClock::new(), output: arguments.output })
@@ -248,7 +243,7 @@ impl Client {
             named_node: self.config.named_node(),
             labels: arguments.labels.clone(),
         };
-        let ask = |cluster: Option<&ClusterName>| self.runtime.block_on(self.api.snapshots(cluster));
+        let ask = |cluster: Option<&ClusterName>| wait(self.runtime.handle(), self.api.snapshots(cluster));
         let found = match ask(wanted.cluster.as_ref())? {
             // A name that fits nothing is answered with those that would.
             none if none.is_empty() && wanted.named_cluster.is_some() => ask(None)?,

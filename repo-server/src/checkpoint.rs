@@ -36,7 +36,7 @@ use crate::rows::Meta;
 use crate::rows::{DoomedKey, DoomedRow, PackNumber, PackRow};
 use crate::server::Server;
 use crate::site::layout::checkpoint_object;
-use crate::store::{Store, read_ahead, wait};
+use crate::store::{Store, read_ahead};
 
 /// New packs from which on a checkpoint is due.
 const DUE_PACKS: usize = 1024;
@@ -85,9 +85,11 @@ impl Operation for When {
     type Report = Written;
 
     async fn run(self, server: &Arc<Server>, _: &Self::Needs, _: &Progress) -> Result<Written, ServerError> {
-        let (store, in_flight) = (&server.store, server.in_flight.clone());
-        store.blocking(|store| gate::check(store)).await?;
-        store.blocking(move |store| write(store, &in_flight, self, PART_BYTES)).await
+        let checked = move |server: &Arc<Server>| {
+            gate::check(&server.store)?;
+            write(&server.store, &server.in_flight, self, PART_BYTES)
+        };
+        server.waiting(checked).await
     }
 }
 
@@ -120,7 +122,8 @@ fn write(
         }
     };
     let (mut packs, mut bytes, mut last) = (Vec::new(), 0, next);
-    for (number, id, len, directory) in read_ahead(new, IN_FLIGHT, read) {
+    for answer in read_ahead(new, IN_FLIGHT, read) {
+        let (number, id, len, directory) = answer?;
         match directory {
             Ok(directory) => {
                 bytes += encoded_len(&directory);
@@ -222,8 +225,7 @@ fn put(
     let (keys, salt) = (&store.keys, store.salt());
     let sealed = object::seal(ObjectKind::Checkpoint, keys, store.id(), salt, &payload);
     let id = CheckpointId::of(&sealed);
-    let publishes = publish(store, in_flight, checkpoint_object(&id), Bytes::from(sealed));
-    let landing = wait(publishes)?;
+    let landing = publish(store, in_flight, checkpoint_object(&id), Bytes::from(sealed))?;
     let mut batch = Batch::new();
     landing.land(&mut batch);
     batch.put(Table::Meta, part_key(&id), count.to_le_bytes());
@@ -241,8 +243,7 @@ fn part_key(id: &CheckpointId) -> Vec<u8> {
 /// # Errors
 /// [`ServerError::Damaged`] and [`ServerError::Site`].
 pub(crate) async fn read(store: &Store, id: CheckpointId) -> Result<Checkpoint, ServerError> {
-    let sealed = store.parts.site.get(&checkpoint_object(&id)).await;
-    let sealed = sealed.map_err(|error| store.site_error(error))?;
+    let sealed = store.get(&checkpoint_object(&id)).await?;
     let damaged = |source| ServerError::Damaged { object: id.to_string(), source };
     if CheckpointId::of(&sealed) != id {
         return Err(damaged(FormatError::Unauthentic { what: "checkpoint" }));

@@ -112,6 +112,9 @@ pub enum ServerError {
     /// A disk error made it unsafe for this process to continue.
     #[error("the server is stopping after a disk error")]
     Halted,
+    /// Whoever asked for the work waits no longer. What was done is whole.
+    #[error("the caller left before the work ended")]
+    CallerLeft,
     /// The work cannot be done beside the present work; it may succeed later.
     #[error("{why}: try again later")]
     Busy { why: String },
@@ -166,6 +169,7 @@ impl ServerError {
             Self::Index(_) => "index",
             Self::Site(_) => "site",
             Self::Halted => "halted",
+            Self::CallerLeft => "caller_left",
             Self::Busy { .. } => "busy",
             Self::Scratch(_) => "scratch",
             Self::Bug(_) => "internal",
@@ -209,6 +213,7 @@ impl ServerError {
             | Self::Access(_)
             | Self::NotSigned(_)
             | Self::Halted
+            | Self::CallerLeft
             | Self::Scratch(_) => ErrorClass::Unavailable,
             Self::Damaged { .. } | Self::Lost { .. } | Self::Row { .. } | Self::Counts { .. } => {
                 ErrorClass::Integrity

@@ -59,39 +59,32 @@ impl Operation for ForgetRequest {
         _: &Self::Needs,
         _: &Progress,
     ) -> Result<ForgetReport, ServerError> {
-        forget(server, self).await
+        server.waiting(move |server| forget(server, &self)).await
     }
 }
 
-async fn forget(server: &Arc<Server>, request: ForgetRequest) -> Result<ForgetReport, ServerError> {
+fn forget(server: &Arc<Server>, request: &ForgetRequest) -> Result<ForgetReport, ServerError> {
+    let store = &server.store;
     // A policy decides by series, so it must know the folders of snapshots of earlier builds, too.
-    note_origins(&server.store).await?;
+    note_origins(store)?;
     if request.snapshots.is_empty() {
         // A policy counts on what is sound.
-        verify::name_the_hurt(server).await?;
+        verify::name_the_hurt(server)?;
     }
-    let asked = request.clone();
-    let decide = move |server: &Arc<Server>| {
-        gate::check(&server.store)?;
-        if asked.accept_clock {
-            server.clock_watch.accept(&server.store)?;
-        }
-        let marks = snapshot::marks(&server.store)?;
-        let snapshots = wanted(snapshot::list(&server.store, asked.cluster.as_ref())?, &asked)?;
-        let fates = decide(server, &asked, &snapshots, &marks)?;
-        Ok((snapshots, marks, fates))
-    };
-    let (snapshots, marks, fates) = server.blocking(decide).await?;
-    let report = report(server, &request, &snapshots, &marks, &fates).await?;
+    gate::check(store)?;
+    if request.accept_clock {
+        server.clock_watch.accept(store)?;
+    }
+    let marks = snapshot::marks(store)?;
+    let snapshots = wanted(snapshot::list(store, request.cluster.as_ref())?, request)?;
+    let fates = decide(server, request, &snapshots, &marks)?;
+    let report = report(server, request, &snapshots, &marks, &fates)?;
     if request.mode == RunMode::Apply {
         let goes =
             |(id, (verdict, _)): (&SnapshotId, &(Verdict, _))| (*verdict == Verdict::Forget).then_some(*id);
         let going: Vec<SnapshotId> = fates.iter().filter_map(goes).collect();
-        let forget = move |server: &Arc<Server>| {
-            snapshot::forget(&server.store, &going)?;
-            watch_suspects(&server.store)
-        };
-        server.blocking(forget).await?;
+        snapshot::forget(store, &going)?;
+        watch_suspects(store)?;
         log(&snapshots, &fates);
     }
     Ok(report)
@@ -285,14 +278,14 @@ fn condition(snapshot: &Snapshot, damaged: &Known) -> Condition {
     }
 }
 
-async fn report(
+fn report(
     server: &Arc<Server>,
     request: &ForgetRequest,
     snapshots: &[Snapshot],
     marks: &Marks,
     fates: &Fates,
 ) -> Result<ForgetReport, ServerError> {
-    let gone = match snapshot::references_of_idle_pages(&server.store).await {
+    let gone = match reach::references_of_idle_pages(&server.store) {
         Err(ServerError::Damaged { .. } | ServerError::Lost { .. } | ServerError::Site(_)) => Counts::new(),
         gone => gone?,
     };
@@ -309,7 +302,7 @@ async fn report(
                 marks.get(&snapshot.id).and_then(|mark| mark.tombstone.as_ref()).map(|going| going.until_ms)
             }
         };
-        let frees_alone = frees(server, &[snapshot], &gone).await?;
+        let frees_alone = frees(server, &[snapshot], &gone)?;
         if *verdict == Verdict::Forget {
             going.push(snapshot);
             frees_bytes = frees_alone;
@@ -329,19 +322,15 @@ async fn report(
         });
     }
     if going.len() > 1 {
-        frees_bytes = frees(server, &going, &gone).await?;
+        frees_bytes = frees(server, &going, &gone)?;
     }
     Ok(ForgetReport { mode: request.mode, snapshots: lines, frees_bytes })
 }
 
 /// Bytes that are freed with the snapshots, unless they cannot be determined: a damaged snapshot can still be
 /// deleted.
-async fn frees(
-    server: &Arc<Server>,
-    snapshots: &[&Snapshot],
-    gone: &Counts,
-) -> Result<Option<u64>, ServerError> {
-    match reach::freed(&server.store, snapshots, gone).await {
+fn frees(server: &Arc<Server>, snapshots: &[&Snapshot], gone: &Counts) -> Result<Option<u64>, ServerError> {
+    match reach::freed(&server.store, snapshots, gone) {
         Ok(freed) => Ok(Some(freed.bytes())),
         Err(ServerError::Damaged { .. } | ServerError::Lost { .. } | ServerError::Site(_)) => Ok(None),
         Err(error) => Err(error),

@@ -150,6 +150,15 @@ impl Server {
         let server = Arc::clone(self);
         on_a_thread(move || work(&server)).await
     }
+
+    /// Like [`Store::waiting`], with the server.
+    pub(crate) async fn waiting<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Arc<Self>) -> Result<T, ServerError> + Send + 'static,
+    ) -> Result<T, ServerError> {
+        let server = Arc::clone(self);
+        self.store.waiting(move |_| work(&server)).await
+    }
 }
 
 /// The greatest number of a commit whose snapshot has a row; 0 if none has one.

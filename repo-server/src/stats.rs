@@ -20,7 +20,7 @@ use crate::pack;
 use crate::rows::{ChunkRow, PackRow};
 use crate::server::Server;
 use crate::snapshot::{self, reach};
-use crate::store::Store;
+use crate::store::{Store, wait};
 use crate::time::rfc3339;
 
 /// Rows that are looked up at once.
@@ -37,24 +37,20 @@ impl Operation for Stats {
     type Report = StatsReport;
 
     async fn run(self, server: &Arc<Server>, (): &(), _: &Progress) -> Result<StatsReport, ServerError> {
-        count(&server.store, self.cluster.as_ref()).await
+        server.store.waiting(move |store| count(store, self.cluster.as_ref())).await
     }
 }
 
-async fn count(store: &Arc<Store>, cluster: Option<&ClusterName>) -> Result<StatsReport, ServerError> {
-    let of = cluster.cloned();
-    let look = move |store: &Arc<Store>| {
-        let snapshots = snapshot::list(store, of.as_ref())?;
-        Ok((packs(store, of.as_ref(), &snapshots)?, snapshots))
-    };
-    let (mut report, snapshots) = store.blocking(look).await?;
-    let gone = snapshot::references_of_idle_pages(store).await?;
+fn count(store: &Arc<Store>, cluster: Option<&ClusterName>) -> Result<StatsReport, ServerError> {
+    let snapshots = snapshot::list(store, cluster)?;
+    let mut report = packs(store, cluster, &snapshots)?;
+    let gone = reach::references_of_idle_pages(store)?;
     let mut nodes: BTreeMap<(ClusterName, NodeName), Vec<Snapshot>> = BTreeMap::new();
     for snapshot in snapshots {
-        match of_snapshot(store, &snapshot, &gone).await {
+        match of_snapshot(store, &snapshot, &gone) {
             Ok(stats) => report.snapshots.push(stats),
             Err(error) => {
-                if is_listed(store, snapshot.id).await? {
+                if is_listed(store, snapshot.id)? {
                     let why = cannot_be_read(error)?;
                     let (id, cluster) = (snapshot.id, snapshot.cluster);
                     report.not_counted.push(NotCounted { id, cluster, why });
@@ -68,27 +64,23 @@ async fn count(store: &Arc<Store>, cluster: Option<&ClusterName>) -> Result<Stat
         }
     }
     for ((cluster, node), snapshots) in nodes {
-        report.nodes.push(of_node(store, cluster, node, snapshots).await?);
+        report.nodes.push(of_node(store, cluster, node, snapshots)?);
     }
     Ok(report)
 }
 
-async fn of_snapshot(
-    store: &Arc<Store>,
-    snapshot: &Snapshot,
-    gone: &Counts,
-) -> Result<SnapshotStats, ServerError> {
+fn of_snapshot(store: &Arc<Store>, snapshot: &Snapshot, gone: &Counts) -> Result<SnapshotStats, ServerError> {
     Ok(SnapshotStats {
         id: snapshot.id,
         cluster: snapshot.cluster.clone(),
         origins: snapshot::origins(snapshot),
         created: rfc3339(snapshot.created_ms),
-        space: reached(store, &snapshot.manifests).await?,
-        alone_bytes: reach::freed(store, &[snapshot], gone).await?.bytes(),
+        space: reached(store, &snapshot.manifests)?,
+        alone_bytes: reach::freed(store, &[snapshot], gone)?.bytes(),
     })
 }
 
-async fn of_node(
+fn of_node(
     store: &Arc<Store>,
     cluster: ClusterName,
     node: NodeName,
@@ -98,9 +90,9 @@ async fn of_node(
         let of_node = |manifest: &&ManifestRef| manifest.node == node;
         let manifests = snapshots.iter().flat_map(|snapshot| &snapshot.manifests).filter(of_node);
         let manifests: Vec<ManifestRef> = manifests.cloned().collect();
-        match reached(store, &manifests).await {
+        match reached(store, &manifests) {
             Ok(space) => break space,
-            Err(error) => snapshots = still_listed(store, snapshots, error).await?,
+            Err(error) => snapshots = still_listed(store, snapshots, error)?,
         }
     };
     let snapshots = u64::try_from(snapshots.len()).unwrap_or(u64::MAX);
@@ -115,13 +107,12 @@ pub(crate) fn cannot_be_read(error: ServerError) -> Result<String, ServerError> 
     if pack::unreadable(&error).is_some() { Ok(Chain(&error).to_string()) } else { Err(error) }
 }
 
-async fn is_listed(store: &Arc<Store>, id: SnapshotId) -> Result<bool, ServerError> {
-    let look = move |store: &Arc<Store>| match snapshot::get(store, id) {
+fn is_listed(store: &Store, id: SnapshotId) -> Result<bool, ServerError> {
+    match snapshot::get(store, id) {
         Ok(_) => Ok(true),
         Err(ServerError::NoSnapshot(_)) => Ok(false),
         Err(error) => Err(error),
-    };
-    store.blocking(look).await
+    }
 }
 
 /// Those of `snapshots` that are listed still, after something of them could not be read: the collector may have
@@ -129,13 +120,13 @@ async fn is_listed(store: &Arc<Store>, id: SnapshotId) -> Result<bool, ServerErr
 ///
 /// # Errors
 /// `error`, if all of them are.
-async fn still_listed(
-    store: &Arc<Store>,
+fn still_listed(
+    store: &Store,
     mut snapshots: Vec<Snapshot>,
     error: ServerError,
 ) -> Result<Vec<Snapshot>, ServerError> {
     let before = snapshots.len();
-    let listed = store.blocking(|store| snapshot::list(store, None)).await?;
+    let listed = snapshot::list(store, None)?;
     let listed: BTreeSet<SnapshotId> = listed.into_iter().map(|snapshot| snapshot.id).collect();
     snapshots.retain(|snapshot| listed.contains(&snapshot.id));
     if snapshots.len() < before { Ok(snapshots) } else { Err(error) }
@@ -179,23 +170,20 @@ fn logical(manifests: &[ManifestRef]) -> u64 {
 }
 
 /// Sizes of the different pages and chunks that manifests reach.
-async fn reached(store: &Arc<Store>, manifests: &[ManifestRef]) -> Result<Space, ServerError> {
+fn reached(store: &Arc<Store>, manifests: &[ManifestRef]) -> Result<Space, ServerError> {
     let mut pages: BTreeSet<ChunkId> = BTreeSet::new();
     for manifest in manifests {
-        let (_, opened) = snapshot::open_manifest(store, manifest.id).await?;
+        let (_, opened) = wait(snapshot::open_manifest(store, manifest.id))?;
         pages.extend(opened.pages.iter().map(|page| page.id));
     }
-    let pages = store.blocking(move |store| rows(store, pages.into_iter().collect())).await?;
+    let pages = rows(store, pages.into_iter().collect())?;
     let mut space = Space { logical_bytes: logical(manifests), ..Space::default() };
-    let count = move |store: &Arc<Store>| {
-        pages.iter().for_each(|(_, row)| add(&mut space, row));
-        reach::for_each_reference(store, &pages, |_, rows| {
-            rows.iter().flatten().for_each(|row| add(&mut space, row));
-            Ok(())
-        })?;
-        Ok(space)
-    };
-    store.blocking(count).await
+    pages.iter().for_each(|(_, row)| add(&mut space, row));
+    reach::for_each_reference(store, &pages, |_, rows| {
+        rows.iter().flatten().for_each(|row| add(&mut space, row));
+        Ok(())
+    })?;
+    Ok(space)
 }
 
 fn add(space: &mut Space, row: &ChunkRow) {

@@ -243,6 +243,12 @@ impl World {
         self.runtime.block_on(work)
     }
 
+    /// Runs `work`, which may wait for the site, on this thread.
+    pub(crate) fn inside<T>(&self, work: impl FnOnce() -> T) -> T {
+        let _inside = self.runtime.enter();
+        work()
+    }
+
     pub(crate) fn begin(&self, node: &str) -> Client {
         self.begin_after(node, None).unwrap()
     }

@@ -1,8 +1,7 @@
 //! The only client of the server: one method per request, retried while that can help.
 //!
 //! Every request is idempotent by design (blobs by id, a commit by its session), so each may be sent
-//! again when no answer came. Methods are async; threads that compute call them through
-//! [`tokio::runtime::Handle::block_on`].
+//! again when no answer came. Methods are async; threads that compute [`wait`] for them.
 
 mod access;
 mod body;
@@ -12,6 +11,7 @@ mod operation;
 mod retry;
 mod tls;
 mod upkeep;
+mod wait;
 mod watch;
 
 use std::net::IpAddr;
@@ -34,6 +34,8 @@ use serde::de::DeserializeOwned;
 pub use body::Segments;
 pub use operation::Step;
 pub use retry::Retry;
+pub use wait::{network, wait};
+pub(crate) use wait::{wait_for, wait_until};
 
 use self::connection::Connector;
 use self::retry::TELL_AFTER;

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 
 use tokio::runtime::Handle;
 
+use crate::api::wait_until;
 use crate::cancel::Cancel;
 use crate::error::ClientError;
 use crate::state::Damaged;
@@ -88,14 +89,13 @@ impl Stop {
         runtime: &Handle,
         call: impl Future<Output = Result<T, ClientError>>,
     ) -> Result<T, Stopped> {
-        let result = runtime.block_on(async {
+        let stopped = async {
             tokio::select! {
-                result = call => Some(result),
-                () = self.interrupt.cancelled() => None,
-                () = self.failed.cancelled() => None,
+                () = self.interrupt.cancelled() => {}
+                () = self.failed.cancelled() => {}
             }
-        });
-        self.pass(result.ok_or(Stopped)?)
+        };
+        self.pass(wait_until(runtime, stopped, call).ok_or(Stopped)?)
     }
 
     /// Reason for `stopped`.

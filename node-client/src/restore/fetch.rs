@@ -10,7 +10,7 @@ use format_spec::{ErrorClass, FormatError, SnapshotId};
 use tokio::runtime::Handle;
 
 use super::batch::Placed;
-use crate::api::{Api, Asked};
+use crate::api::{Api, Asked, wait_for};
 use crate::cancel::Cancel;
 use crate::clock::Clock;
 use crate::error::ClientError;
@@ -83,12 +83,7 @@ impl Fetcher<'_> {
         &self,
         request: impl Future<Output = Result<T, ClientError>>,
     ) -> Result<T, ClientError> {
-        self.runtime.block_on(async {
-            tokio::select! {
-                answer = request => answer,
-                () = self.cancel.cancelled() => Err(ClientError::Interrupted),
-            }
-        })
+        wait_for(self.runtime, self.cancel, request)
     }
 
     /// Fetches the requested frames one by one: if the server cannot send all of a request, halves are

@@ -73,7 +73,7 @@ pub use select::{NodeChoice, Partial, PassedOver, PassedOverFor};
 pub use series::SeriesChoice;
 pub use verify::{Damage, VerifyOptions, VerifyReport, verify};
 
-use crate::api::Api;
+use crate::api::{Api, wait_for};
 use crate::cancel::Cancel;
 use crate::clock::Clock;
 use crate::error::ClientError;
@@ -336,7 +336,7 @@ impl<'a> Prepared<'a> {
         pace: &'a Pace,
     ) -> Result<Self, ClientError> {
         let filter = Filter::new(&options.paths, &options.excludes)?;
-        let Found { snapshot, node, passed_over } = find(api, runtime, options, &filter)?;
+        let Found { snapshot, node, passed_over } = find(api, (runtime, &hooks.cancel), options, &filter)?;
         let fetcher = Fetcher { api, runtime, snapshot, cancel: &hooks.cancel, pace, clock: hooks.clock };
         let manifest = fetcher.wait_for(api.manifest(snapshot, &node))?;
         let domain = domain_key(fetcher)?;
@@ -441,13 +441,13 @@ struct Found {
 
 fn find(
     api: &Api,
-    runtime: &Handle,
+    (runtime, interrupt): (&Handle, &Cancel),
     options: &RestoreOptions,
     filter: &Filter,
 ) -> Result<Found, ClientError> {
     let id = match &options.snapshot {
         SnapshotChoice::Latest => {
-            let all = runtime.block_on(of_cluster(api, options.cluster.as_ref()))?;
+            let all = wait_for(runtime, interrupt, of_cluster(api, options.cluster.as_ref()))?;
             let all = options.among.choose(all)?;
             let RestoreOptions { node, series, partial, .. } = options;
             let (Latest { id, passed_over }, node) =
@@ -457,9 +457,9 @@ fn find(
             return Ok(Found { snapshot: id, node, passed_over });
         }
         SnapshotChoice::Id(id) => *id,
-        SnapshotChoice::Part(part) => by_part(&runtime.block_on(api.snapshots(None))?, part)?,
+        SnapshotChoice::Part(part) => by_part(&wait_for(runtime, interrupt, api.snapshots(None))?, part)?,
     };
-    let snapshot = runtime.block_on(api.snapshot(id))?;
+    let snapshot = wait_for(runtime, interrupt, api.snapshot(id))?;
     if options.cluster.as_ref().is_some_and(|cluster| *cluster != snapshot.cluster) {
         return Err(ClientError::NotFound(format!("snapshot {id} is of cluster `{}`", snapshot.cluster)));
     }

@@ -18,7 +18,8 @@ use super::filter::Filter;
 use super::select::{Latest, NodeChoice, Partial, PassedOver};
 use super::series::SeriesChoice;
 use super::{Hooks, OnProgress, Progress, pages, select};
-use crate::api::Api;
+use crate::api::{Api, wait_for};
+use crate::cancel::Cancel;
 use crate::error::{ClientError, chain};
 use crate::list::of_cluster;
 use crate::named::{Among, SnapshotChoice, by_part};
@@ -108,7 +109,7 @@ pub fn verify(
     hooks: &Hooks<'_>,
 ) -> Result<VerifyReport, ClientError> {
     let start = hooks.clock.elapsed();
-    let (Latest { id: snapshot, passed_over }, nodes) = find(api, runtime, options)?;
+    let (Latest { id: snapshot, passed_over }, nodes) = find(api, (runtime, &hooks.cancel), options)?;
     let (pace, clock) = (Pace::unlimited(), hooks.clock);
     let fetcher = Fetcher { api, runtime, snapshot, cancel: &hooks.cancel, pace: &pace, clock };
     let domain = super::domain_key(fetcher)?;
@@ -140,10 +141,10 @@ pub fn verify(
 
 fn find(
     api: &Api,
-    runtime: &Handle,
+    (runtime, interrupt): (&Handle, &Cancel),
     options: &VerifyOptions,
 ) -> Result<(Latest, Vec<NodeName>), ClientError> {
-    let all = |cluster| runtime.block_on(of_cluster(api, cluster));
+    let all = |cluster| wait_for(runtime, interrupt, of_cluster(api, cluster));
     let latest = match &options.snapshot {
         SnapshotChoice::Id(id) => Latest { id: *id, passed_over: None },
         SnapshotChoice::Part(part) => Latest { id: by_part(&all(None)?, part)?, passed_over: None },
@@ -154,7 +155,7 @@ fn find(
             select::latest(&all, node, series.as_ref(), &everything, *partial)?.0
         }
     };
-    let snapshot = runtime.block_on(api.snapshot(latest.id))?;
+    let snapshot = wait_for(runtime, interrupt, api.snapshot(latest.id))?;
     latest.passed_over.iter().for_each(|newer| super::warn_of_newer(latest.id, newer));
     match &options.node {
         NodeChoice::Assumed(_) => Ok((latest, snapshot.nodes)),

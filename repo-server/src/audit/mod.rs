@@ -63,7 +63,7 @@ impl Operation for AuditRequest {
     ) -> Result<AuditReport, ServerError> {
         let (repair, progress) = (self.repair, progress.clone());
         let behind = compare::look(server, needs).await?;
-        server.store.blocking(move |store| audit(store, repair, progress, behind)).await
+        server.store.waiting(move |store| audit(store, repair, progress, behind)).await
     }
 }
 

@@ -47,7 +47,8 @@ impl Audit<'_> {
             let store = Arc::clone(&store);
             async move { (at, row.id, directory_of(&store, number, &row).await) }
         };
-        for (at, id, directory) in read_ahead(of_pages, IN_FLIGHT, read) {
+        for answer in read_ahead(of_pages, IN_FLIGHT, read) {
+            let (at, id, directory) = answer?;
             match directory {
                 Ok(directory) => self.directory(at, &directory, sorter)?,
                 Err(error) => {

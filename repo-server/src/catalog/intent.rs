@@ -19,7 +19,7 @@ use crate::error::ServerError;
 use crate::index::{Batch, Table};
 use crate::rows::{DoomedKey, DoomedRow};
 use crate::site::ObjectName;
-use crate::store::Store;
+use crate::store::{Store, wait};
 use crate::sync::lock;
 
 /// The names that are on their way now.
@@ -39,7 +39,7 @@ impl InFlight {
     }
 }
 
-/// Puts one object on the site. It counts once a batch has let it land.
+/// Puts one object on the site, and waits for that. It counts once a batch has let it land.
 ///
 /// The order is the promise (G6), and each step is durable before the next: the name is in flight, a row announces it,
 /// the object is on the site. The name stays in flight until the [`Landing`] is dropped. A crash or an error after the
@@ -47,15 +47,14 @@ impl InFlight {
 ///
 /// # Errors
 /// The index or the site failed. The object is on the site or not, and does not count.
-pub(crate) async fn publish(
-    store: &Arc<Store>,
+pub(crate) fn publish(
+    store: &Store,
     in_flight: &InFlight,
     name: ObjectName,
     bytes: Bytes,
 ) -> Result<Landing, ServerError> {
-    let (in_flight, keys) = (in_flight.clone(), vec![DoomedKey::of(name.clone())]);
-    let flight = store.blocking(move |store| Flight::announce(store, &in_flight, keys)).await?;
-    flight.put(store, vec![(name, bytes)]).await
+    let flight = Flight::announce(store, in_flight, vec![DoomedKey::of(name.clone())])?;
+    wait(flight.put(store, vec![(name, bytes)]))
 }
 
 /// Objects that are announced. Their names are in flight until this is dropped.
@@ -155,6 +154,11 @@ mod tests {
         world.index().get(Table::Doomed, &key.encode()).unwrap().is_some()
     }
 
+    async fn publish_in(world: &World, name: ObjectName, text: &'static str) -> Result<Landing, ServerError> {
+        let in_flight = world.server.in_flight.clone();
+        world.store.waiting(move |store| publish(store, &in_flight, name, text.into())).await
+    }
+
     /// G6: a row leads to the object until its batch, and the collector skips it until its landing is dropped.
     #[tokio::test]
     async fn an_object_is_announced_until_it_lands() {
@@ -163,7 +167,7 @@ mod tests {
         let name = checkpoint_object(&CheckpointId::from_bytes([7; 32]));
         let key = DoomedKey::of(name.clone());
 
-        let landing = publish(&world.store, in_flight, name.clone(), "x".into()).await.unwrap();
+        let landing = publish_in(&world, name.clone(), "x").await.unwrap();
         assert!(is_doomed(&world, &key) && in_flight.contains(&key));
         assert_eq!(world.site().get(&name).await.unwrap(), "x");
         let mut batch = Batch::new();
@@ -181,7 +185,7 @@ mod tests {
         let world = World::new();
         let in_flight = &world.server.in_flight;
 
-        let refused = publish(&world.store, in_flight, descriptor_object(), "other".into()).await;
+        let refused = publish_in(&world, descriptor_object(), "other").await;
 
         assert!(matches!(refused.err(), Some(ServerError::Site(_))));
         let key = DoomedKey::of(descriptor_object());

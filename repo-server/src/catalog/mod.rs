@@ -12,7 +12,7 @@ pub(crate) mod quarantine;
 mod sums;
 pub(crate) mod walk;
 
-pub(crate) use intent::{Flight, InFlight, Landing, publish, take_back};
+pub(crate) use intent::{Flight, InFlight, publish, take_back};
 pub(crate) use quarantine::Place;
 #[cfg(test)]
 pub(crate) use sums::COUNT_EVERY;

@@ -23,7 +23,7 @@ use crate::health::alarm::{self, AlarmCode};
 use crate::index::{KeyRange, Table};
 use crate::rows::{PackNumber, PackRow};
 use crate::site::layout::{descriptor_object, manifest_object, pack_object, snapshot_object};
-use crate::site::{Area, Listed, ObjectName, Prefix, SiteError};
+use crate::site::{Area, Listed, ObjectName, SiteError};
 use crate::store::Store;
 use crate::sync::lock;
 
@@ -66,14 +66,7 @@ impl Missing {
 /// # Errors
 /// The site could not be listed, or the index not be read or written: nothing is known.
 pub(crate) async fn take(store: &Arc<Store>) -> Result<u64, ServerError> {
-    let missing = count(store).await?;
-    if missing.is_site() {
-        let problem = missing.problem();
-        let raise = move |store: &Arc<Store>| alarm::raise(store, AlarmCode::SiteIncomplete, &problem);
-        if_there_is_room(store.blocking(raise).await)?;
-        return Ok(0);
-    }
-    write_down(store, missing).await
+    count(store, None, judge).await
 }
 
 /// Counts after a read that says of an object that it is missing, on a site that is not there otherwise either: once,
@@ -82,11 +75,10 @@ pub(crate) async fn take(store: &Arc<Store>) -> Result<u64, ServerError> {
 /// # Errors
 /// The index could not be read or written.
 pub(crate) async fn take_if_missing(store: &Arc<Store>, error: &ServerError) -> Result<(), ServerError> {
-    let is_up = |store: &Arc<Store>| alarm::is_up(store, AlarmCode::SiteIncomplete);
-    if !matches!(error, ServerError::Site(SiteError::NotFound { .. })) || store.blocking(is_up).await? {
+    if !matches!(error, ServerError::Site(SiteError::NotFound { .. })) {
         return Ok(());
     }
-    match take(store).await {
+    match count(store, Some(Alarm::Down), judge).await {
         // It does not answer: the caller gets its own error.
         Err(ServerError::Site(_)) => Ok(()),
         taken => taken.map(drop),
@@ -98,11 +90,11 @@ pub(crate) async fn take_if_missing(store: &Arc<Store>, error: &ServerError) -> 
 /// # Errors
 /// The errors of [`take`]; and [`ServerError::Refused`] if the site is not there at all.
 pub(crate) async fn accept(store: &Arc<Store>) -> Result<u64, ServerError> {
-    let missing = count(store).await?;
-    if missing.no_descriptor {
-        return Err(ServerError::Refused { code: AlarmCode::SiteIncomplete.name(), why: missing.problem() });
-    }
-    write_down(store, missing).await
+    let accept = |store: &Store, missing: Missing| match missing.no_descriptor {
+        true => Err(ServerError::Refused { code: AlarmCode::SiteIncomplete.name(), why: missing.problem() }),
+        false => write_down(store, missing),
+    };
+    count(store, None, accept).await
 }
 
 /// Looks again while the alarm is up: the disk may be back.
@@ -110,8 +102,7 @@ pub(crate) async fn accept(store: &Arc<Store>) -> Result<u64, ServerError> {
 /// # Errors
 /// The errors of [`take`].
 pub(crate) async fn look_again(store: &Arc<Store>) -> Result<(), ServerError> {
-    let is_up = |store: &Arc<Store>| alarm::is_up(store, AlarmCode::SiteIncomplete);
-    if store.blocking(is_up).await? { take(store).await.map(drop) } else { Ok(()) }
+    count(store, Some(Alarm::Up), judge).await.map(drop)
 }
 
 /// True if a pack was found lost since this process began, so that it need not be counted again.
@@ -119,32 +110,55 @@ pub(crate) fn is_lost(store: &Store, pack: PackNumber) -> bool {
     lock(&store.damage.lost_packs).contains(&pack)
 }
 
-async fn write_down(store: &Arc<Store>, missing: Missing) -> Result<u64, ServerError> {
-    let Missing { packs, objects, .. } = missing;
-    let mut marked = 0;
-    if !packs.is_empty() {
-        let mark = move |store: &Arc<Store>| {
-            let rows = store.rows_of(&packs)?;
-            let why = "its pack is missing from the site";
-            let damage: Vec<_> = rows.iter().map(|(id, row)| (*id, Place::of(row), why.to_owned())).collect();
-            let marked = blobs::mark(store, &damage)?;
-            lock(&store.damage.lost_packs).extend(packs);
-            Ok(marked)
-        };
-        marked = if_there_is_room(store.blocking(mark).await)?;
+/// State of the alarm `site_incomplete`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Alarm {
+    Up,
+    Down,
+}
+
+/// Conclusion from what is missing. Returns how many blobs are newly in quarantine.
+fn judge(store: &Store, missing: Missing) -> Result<u64, ServerError> {
+    if !missing.is_site() {
+        return write_down(store, missing);
     }
-    let note = move |store: &Arc<Store>| {
+    if_there_is_room(alarm::raise(store, AlarmCode::SiteIncomplete, &missing.problem()))?;
+    Ok(0)
+}
+
+fn write_down(store: &Store, missing: Missing) -> Result<u64, ServerError> {
+    let Missing { packs, objects, .. } = missing;
+    let mark = || {
+        let rows = store.rows_of(&packs)?;
+        let why = "its pack is missing from the site";
+        let damage: Vec<_> = rows.iter().map(|(id, row)| (*id, Place::of(row), why.to_owned())).collect();
+        let marked = blobs::mark(store, &damage)?;
+        lock(&store.damage.lost_packs).extend(&packs);
+        Ok(marked)
+    };
+    let marked = if packs.is_empty() { 0 } else { if_there_is_room(mark())? };
+    let note = || {
         for object in objects {
             objects::note(store, object, "is missing from the site")?;
         }
         alarm::clear(store, AlarmCode::SiteIncomplete)
     };
-    if_there_is_room(store.blocking(note).await)?;
+    if_there_is_room(note())?;
     Ok(marked)
 }
 
-async fn count(store: &Arc<Store>) -> Result<Missing, ServerError> {
-    let before = store.blocking(|store| Named::read(store)).await?;
+/// Counts, unless the alarm is not `only_if`, and passes on what is missing to `conclude`.
+async fn count(
+    store: &Arc<Store>,
+    only_if: Option<Alarm>,
+    conclude: fn(&Store, Missing) -> Result<u64, ServerError>,
+) -> Result<u64, ServerError> {
+    let named = move |store: &Arc<Store>| {
+        let state = if alarm::is_up(store, AlarmCode::SiteIncomplete)? { Alarm::Up } else { Alarm::Down };
+        let is_asked = only_if.is_none_or(|asked| asked == state);
+        is_asked.then(|| Named::read(store)).transpose()
+    };
+    let Some(before) = store.blocking(named).await? else { return Ok(0) };
     let no_descriptor = match store.parts.site.len(&descriptor_object()).await {
         Ok(_) => false,
         Err(SiteError::NotFound { .. }) => true,
@@ -166,15 +180,13 @@ async fn count(store: &Arc<Store>) -> Result<Missing, ServerError> {
             still.objects.contains(object) && !is_there
         };
         missing.objects = before.objects.into_iter().filter(is_missing).collect();
-        Ok(missing)
+        conclude(store, missing)
     };
     store.blocking(compare).await
 }
 
 async fn list(store: &Store, area: Area) -> Result<HashSet<ObjectName>, ServerError> {
-    let listed = store.parts.site.list(&Prefix::area(area)).await;
-    let listed = listed.map_err(|error| store.site_error(error))?;
-    Ok(listed.into_iter().map(|Listed { name, .. }| name).collect())
+    Ok(store.list(area).await?.into_iter().map(|Listed { name, .. }| name).collect())
 }
 
 /// Packs that the index names.

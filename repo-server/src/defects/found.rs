@@ -204,7 +204,7 @@ pub(crate) async fn blobs(store: &Arc<Store>, unread: Vec<Unread>) -> Result<Ser
     if is_missing {
         census::take(store).await?;
     }
-    quarantine(store, damage).await?;
+    store.blocking(move |store| quarantine(store, &damage)).await?;
     first.ok_or(ServerError::Bug("no blob was unread"))
 }
 
@@ -212,22 +212,17 @@ pub(crate) async fn blobs(store: &Arc<Store>, unread: Vec<Unread>) -> Result<Ser
 ///
 /// # Errors
 /// It could not be written down, for another reason than a full disk.
-pub(crate) async fn quarantine(
-    store: &Arc<Store>,
-    damage: Vec<(ChunkId, Place, String)>,
-) -> Result<u64, ServerError> {
+pub(crate) fn quarantine(store: &Store, damage: &[(ChunkId, Place, String)]) -> Result<u64, ServerError> {
     if damage.is_empty() {
         return Ok(0);
     }
-    let mark = move |store: &Arc<Store>| {
+    let mark = || {
         let packs: BTreeSet<PackNumber> = damage.iter().map(|(_, place, _)| place.pack).collect();
-        let marked = blobs::mark(store, &damage)?;
-        for pack in packs {
-            packs::note(store, pack)?;
-        }
+        let marked = blobs::mark(store, damage)?;
+        packs.into_iter().try_for_each(|pack| packs::note(store, pack))?;
         Ok(marked)
     };
-    if_there_is_room(store.blocking(mark).await)
+    if_there_is_room(mark())
 }
 
 /// The error of a read whose object is proved to be damaged: no later attempt will help.

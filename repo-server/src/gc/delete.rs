@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use format_spec::wire::{Delays, Waiting};
-use futures_util::{StreamExt, stream};
 
 use super::{Phase, Run};
 use crate::catalog::take_back;
@@ -14,7 +13,7 @@ use crate::index::{Batch, KeyRange, Row, Table};
 use crate::rows::{DoomedKey, DoomedKind, DoomedRow};
 use crate::rules::Rule;
 use crate::server::Server;
-use crate::store::Store;
+use crate::store::{Store, read_ahead, wait};
 use crate::time::rfc3339;
 
 /// Rows that are read at once.
@@ -28,19 +27,19 @@ const COMMIT_POLL: Duration = Duration::from_millis(10);
 /// Objects that a report lists.
 const LISTED: usize = 1000;
 
-impl Run<'_> {
+impl Run {
     /// Deletes what is due: snapshots first, then manifests, then packs (G5). If something of one kind could
     /// not be deleted, nothing of the later kinds is.
-    pub(super) async fn delete(&mut self) -> Result<(), ServerError> {
+    pub(super) fn delete(&mut self) -> Result<(), ServerError> {
         if self.now_ms > 0 {
             // Objects that this run has doomed without a delay are due by now.
             self.now_ms = self.store.parts.clock.unix_ms();
         }
         for kind in DoomedKind::ALL {
             let before = self.report.problems.len();
-            self.delete_all(kind).await?;
+            self.delete_all(kind)?;
             let keep_order = self.store.rules.keep(Rule::SnapshotsBeforePacks);
-            if kind == DoomedKind::Snapshot && keep_order && !self.wait_for_commits().await? {
+            if kind == DoomedKind::Snapshot && keep_order && !self.wait_for_commits()? {
                 return Ok(());
             }
             if keep_order && self.report.problems.len() > before {
@@ -50,13 +49,11 @@ impl Run<'_> {
         Ok(())
     }
 
-    async fn delete_all(&mut self, kind: DoomedKind) -> Result<(), ServerError> {
+    fn delete_all(&mut self, kind: DoomedKind) -> Result<(), ServerError> {
         let mut next = Some(KeyRange::prefix(&[kind.tag()]));
         while let Some(range) = next {
-            let scan =
-                move |store: &Arc<Store>| Ok(store.parts.index.scan(Table::Doomed, &range, AT_ONCE)?);
-            let found = self.store.blocking(scan).await?;
-            self.delete_some(found.rows).await?;
+            let found = self.store.parts.index.scan(Table::Doomed, &range, AT_ONCE)?;
+            self.delete_some(found.rows)?;
             next = found.rest;
         }
         Ok(())
@@ -65,29 +62,26 @@ impl Run<'_> {
     /// Waits until the commits that are under way have landed or failed, and deletes what failed ones left. A
     /// snapshot that is on its way found its pages before the packs of this run were doomed; one that comes
     /// later finds them after, in other packs. Answers whether none is left.
-    async fn wait_for_commits(&mut self) -> Result<bool, ServerError> {
-        let under_way = |store: &Arc<Store>| {
-            let mut keys = Vec::new();
-            store.for_each_row(
-                Table::Doomed,
-                &KeyRange::prefix(&[DoomedKind::Snapshot.tag()]),
-                |key, _| {
-                    keys.extend(DoomedKey::decode(key));
-                    Ok(())
-                },
-            )?;
-            Ok(keys)
-        };
-        let mut keys: Vec<DoomedKey> = self.store.blocking(under_way).await?;
+    fn wait_for_commits(&mut self) -> Result<bool, ServerError> {
+        let mut keys: Vec<DoomedKey> = Vec::new();
+        let range = KeyRange::prefix(&[DoomedKind::Snapshot.tag()]);
+        self.store.for_each_row(Table::Doomed, &range, |key, _| {
+            keys.extend(DoomedKey::decode(key));
+            Ok(())
+        })?;
         keys.retain(|key| self.server.in_flight.contains(key));
         if keys.is_empty() {
             return Ok(true);
         }
         let patience = self.store.parts.upkeep.gc.commit_patience;
         for _ in 0..patience.as_millis() / COMMIT_POLL.as_millis() {
-            tokio::time::sleep(COMMIT_POLL).await;
+            let pause = async {
+                tokio::time::sleep(COMMIT_POLL).await;
+                Ok(())
+            };
+            wait(pause)?;
             if !keys.iter().any(|key| self.server.in_flight.contains(key)) {
-                self.delete_all(DoomedKind::Snapshot).await?;
+                self.delete_all(DoomedKind::Snapshot)?;
                 return Ok(true);
             }
         }
@@ -96,7 +90,7 @@ impl Run<'_> {
         Ok(false)
     }
 
-    async fn delete_some(&mut self, rows: Vec<Row>) -> Result<(), ServerError> {
+    fn delete_some(&mut self, rows: Vec<Row>) -> Result<(), ServerError> {
         let mut due = Vec::new();
         for row in rows {
             let (key, doomed) = decode(&row)?;
@@ -107,25 +101,22 @@ impl Run<'_> {
         let mut deleted = Vec::new();
         for some in due.chunks(TOGETHER) {
             self.store.check_running()?;
-            deleted.extend(self.delete_garbage(some.to_vec()).await?);
+            deleted.extend(self.delete_garbage(some.to_vec())?);
         }
-        self.store.blocking(move |store| take_off(store, &deleted)).await
+        take_off(&self.store, &deleted)
     }
 
     /// Deletes those of some doomed objects that are still garbage. Returns the deleted ones.
-    async fn delete_garbage(
-        &mut self,
-        due: Vec<(DoomedKey, DoomedRow)>,
-    ) -> Result<Vec<DoomedKey>, ServerError> {
-        let garbage = self.server.blocking(move |server| still_doomed(server, due)).await?;
+    fn delete_garbage(&mut self, due: Vec<(DoomedKey, DoomedRow)>) -> Result<Vec<DoomedKey>, ServerError> {
+        let garbage = still_doomed(&self.server, due)?;
         let site = &Arc::clone(&self.store.parts.site);
         let delete = |(key, doomed): (DoomedKey, DoomedRow)| async move {
             let done = site.delete(&key.name).await;
             (key, doomed, done)
         };
-        let mut deletes = stream::iter(garbage).map(delete).buffer_unordered(BESIDE);
         let mut deleted = Vec::new();
-        while let Some((key, doomed, done)) = deletes.next().await {
+        for answer in read_ahead(garbage, BESIDE, delete) {
+            let (key, doomed, done) = answer?;
             match done {
                 Ok(()) => {
                     self.report.deleted.add(doomed.bytes);

@@ -66,13 +66,13 @@ impl Phase {
     }
 }
 
-/// A run in progress.
-pub(crate) struct Run<'a> {
+/// A run in progress, on a thread that may wait for the site.
+pub(crate) struct Run {
     server: Arc<Server>,
     store: Arc<Store>,
     request: GcRequest,
     report: GcReport,
-    progress: &'a Progress,
+    progress: Progress,
     /// The time by which delays are over; 0 while the clock is in doubt, so that none is.
     now_ms: u64,
     tell: Tell,
@@ -165,29 +165,34 @@ async fn collect(
     tell: Tell,
     lease: &Lease<Upkeep>,
 ) -> Result<GcReport, ServerError> {
-    let store = &server.store;
     match request.mode {
         RunMode::Plan => compare::look(server, lease).await?,
         RunMode::Apply => compare::settle(server, lease).await?,
     };
-    let check = |store: &Arc<Store>| {
-        gate::check(store)?;
-        check_counts_are_right(store)
-    };
-    store.blocking(check).await?;
+    let progress = progress.clone();
+    server.waiting(move |server| run(server, request, progress, tell)).await
+}
+
+fn run(
+    server: &Arc<Server>,
+    request: GcRequest,
+    progress: Progress,
+    tell: Tell,
+) -> Result<GcReport, ServerError> {
+    let store = &server.store;
+    gate::check(store)?;
+    check_counts_are_right(store)?;
+    let is_clock_right = server.clock_watch.look(store)? == ClockState::Steady;
+    let now_ms = if is_clock_right { store.parts.clock.unix_ms() } else { 0 };
     let report = GcReport { mode: request.mode, ..GcReport::default() };
     let (server, store) = (Arc::clone(server), Arc::clone(store));
-    let mut run = Run { server, store, request, report, progress, now_ms: 0, tell };
-    if run.is_clock_right().await? {
-        run.now_ms = run.store.parts.clock.unix_ms();
-    }
+    let mut run = Run { server, store, request, report, progress, now_ms, tell };
     let done = match run.request.mode {
-        RunMode::Plan => run.plan().await,
-        RunMode::Apply => run.apply_with_room().await,
+        RunMode::Plan => run.plan(),
+        RunMode::Apply => run.apply_with_room(),
     };
     if let Err(error @ ServerError::Counts { .. }) = &done {
-        let why = error.to_string();
-        run.store.blocking(move |store| alarm::raise(store, AlarmCode::CountsDiffer, &why)).await?;
+        alarm::raise(&run.store, AlarmCode::CountsDiffer, &error.to_string())?;
     }
     done?;
     Ok(run.report)
@@ -202,31 +207,29 @@ fn check_counts_are_right(store: &Store) -> Result<(), ServerError> {
     Err(ServerError::Refused { code: "counts_differ", why: why.to_owned() })
 }
 
-impl Run<'_> {
+impl Run {
     /// On a full disk the ballast makes room for the work, and takes it back when there is enough.
-    async fn apply_with_room(&mut self) -> Result<(), ServerError> {
-        self.store.blocking(|store| space::release_ballast(store)).await?;
+    fn apply_with_room(&mut self) -> Result<(), ServerError> {
+        space::release_ballast(&self.store)?;
         // A session that could not be ended on a full disk holds what it sent: now it can be.
-        let expire = |server: &Arc<Server>| session::expire(&server.sessions);
-        if let Err(error) = self.server.blocking(expire).await {
+        if let Err(error) = session::expire(&self.server.sessions) {
             tracing::warn!(error = %crate::error::Chain(&error), "expired sessions could not be deleted: their data is kept for now");
         }
-        let done = self.apply().await;
-        self.store.blocking(|store| Ok(space::restore_ballast(store))).await?;
+        let done = self.apply();
+        space::restore_ballast(&self.store);
         done
     }
 
-    async fn apply(&mut self) -> Result<(), ServerError> {
-        self.purge().await?;
-        if self.sweep(BlobKind::Page).await? == Next::GoOn {
+    fn apply(&mut self) -> Result<(), ServerError> {
+        self.purge()?;
+        if self.sweep(BlobKind::Page)? == Next::GoOn {
             // From here on, sessions that begin hold back nothing that became idle in this run.
-            let raise = |store: &Arc<Store>| store.account(|ledger| Ok(ledger.raise_epoch()));
-            self.store.blocking(raise).await?;
-            if self.sweep(BlobKind::Chunk).await? == Next::GoOn {
-                self.over().await?;
+            self.store.account(|ledger| Ok(ledger.raise_epoch()))?;
+            if self.sweep(BlobKind::Chunk)? == Next::GoOn {
+                self.over()?;
             }
         }
-        match self.repack().await {
+        match self.repack() {
             // Deleting may be what makes the room that repacking lacks.
             Err(
                 error @ (ServerError::Full { .. }
@@ -238,22 +241,16 @@ impl Run<'_> {
             }
             done => done?,
         }
-        self.delete().await?;
+        self.delete()?;
         match self.tell {
-            Tell::WhatIsHeld => self.list_pinned().await,
+            Tell::WhatIsHeld => self.list_pinned(),
             Tell::WhatIsDone => Ok(()),
         }
     }
 
-    /// True if elapsed delays count: not while the clock is in doubt.
-    async fn is_clock_right(&self) -> Result<bool, ServerError> {
-        let look = |server: &Arc<Server>| server.clock_watch.look(&server.store);
-        Ok(self.server.blocking(look).await? == ClockState::Steady)
-    }
-
     /// All permitted deletions are done: the alarm about a large delete is cleared.
-    async fn over(&mut self) -> Result<(), ServerError> {
-        self.store.blocking(|store| alarm::clear(store, AlarmCode::LargeDelete)).await
+    fn over(&mut self) -> Result<(), ServerError> {
+        alarm::clear(&self.store, AlarmCode::LargeDelete)
     }
 
     fn problem(&mut self, object: impl std::fmt::Display, error: &ServerError) {

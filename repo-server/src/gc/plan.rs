@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::num::NonZeroUsize;
-use std::sync::Arc;
 
 use format_spec::ChunkId;
 use format_spec::key::BlobKind;
@@ -23,7 +22,7 @@ use crate::rows::{
     ChunkRow, DoomedKey, DoomedKind, DoomedRow, Epoch, IdleKey, IdleKind, PackNumber, PackRow,
 };
 use crate::site::layout::pack_object;
-use crate::snapshot::{self, Freed};
+use crate::snapshot::{self, Freed, reach};
 use crate::store::Store;
 use crate::time::{later, rfc3339};
 
@@ -54,56 +53,49 @@ impl Since {
     }
 }
 
-impl Run<'_> {
+impl Run {
     /// Fills the report with what a run at this moment would do.
-    pub(super) async fn plan(&mut self) -> Result<(), ServerError> {
-        let due: Vec<_> = self.due_snapshots().await?.into_iter().map(|(snapshot, _)| snapshot).collect();
+    pub(super) fn plan(&mut self) -> Result<(), ServerError> {
+        let due: Vec<_> = self.due_snapshots()?.into_iter().map(|(snapshot, _)| snapshot).collect();
         self.report.purged = due.iter().map(|snapshot| snapshot.id).collect();
-        let freed = self.plan_rows(&due).await?;
+        let freed = self.plan_rows(&due)?;
         self.report.pages = freed.pages;
         self.report.chunks = freed.chunks;
-        self.plan_stop().await?;
-        self.plan_deletes().await?;
+        self.plan_stop()?;
+        self.plan_deletes()?;
         for object in due.iter().flat_map(snapshot::objects) {
             self.plan_delete(&object, DoomedRow::NOW);
         }
-        self.plan_packs(freed).await?;
-        self.list_waiting_snapshots().await?;
-        self.list_pinned().await
+        self.plan_packs(&freed)?;
+        self.list_waiting_snapshots()?;
+        self.list_pinned()
     }
 
     /// Rows that a run would delete. Rows that become idle in a run are idle since its epoch: any open
     /// session keeps them.
-    async fn plan_rows(&mut self, due: &[Snapshot]) -> Result<Freed, ServerError> {
+    fn plan_rows(&mut self, due: &[Snapshot]) -> Result<Freed, ServerError> {
         let before = self.server.sessions.oldest_start();
         let (mut freed, mut pages) = (Freed::default(), Vec::new());
         self.for_each_idle_row(Since { before, ..Since::EVER }, |(id, row)| match row.kind {
             BlobKind::Page if before.is_none() => pages.push((id, row)),
             BlobKind::Page | BlobKind::Chunk => freed.add(&row),
-        })
-        .await?;
+        })?;
         if before.is_some() {
             return Ok(freed);
         }
-        snapshot::freed_with_idle(&self.store, &due.iter().collect::<Vec<_>>(), pages, freed).await
+        reach::freed_with_idle(&self.store, &due.iter().collect::<Vec<_>>(), pages, freed)
     }
 
     /// Which packs nothing would be left of, and which would be repacked.
-    async fn plan_packs(&mut self, freed: Freed) -> Result<(), ServerError> {
-        let look = move |store: &Arc<Store>| {
-            let mut dead = Vec::new();
-            for (number, gone) in &freed.by_pack {
-                let row = store.find_pack_row(*number)?;
-                dead.extend(row.filter(|row| row.live.less(gone).blobs == 0));
+    fn plan_packs(&mut self, freed: &Freed) -> Result<(), ServerError> {
+        for (number, gone) in &freed.by_pack {
+            let row = self.store.find_pack_row(*number)?;
+            if let Some(row) = row.filter(|row| row.live.less(gone).blobs == 0) {
+                self.report.dead_packs.add(row.len);
+                self.plan_delete_of_pack(&row);
             }
-            Ok((dead, thin_packs(store, &freed.by_pack)?))
-        };
-        let (dead, thin) = self.store.blocking(look).await?;
-        for row in dead {
-            self.report.dead_packs.add(row.len);
-            self.plan_delete_of_pack(&row);
         }
-        for thin in thin.into_values().flatten() {
+        for thin in thin_packs(&self.store, &freed.by_pack)?.into_values().flatten() {
             if self.may_copy(&thin) == Next::Stop {
                 return Ok(());
             }
@@ -129,16 +121,13 @@ impl Run<'_> {
     }
 
     /// Which objects would be deleted, and which wait.
-    async fn plan_deletes(&mut self) -> Result<(), ServerError> {
-        let rows = self.store.blocking(|store| {
-            let mut rows = Vec::new();
-            store.for_each_row(Table::Doomed, &KeyRange::all(), |key, value| {
-                rows.push(crate::index::Row { key: key.to_vec(), value: value.to_vec() });
-                Ok(())
-            })?;
-            Ok(rows)
-        });
-        for row in rows.await? {
+    fn plan_deletes(&mut self) -> Result<(), ServerError> {
+        let mut rows = Vec::new();
+        self.store.for_each_row(Table::Doomed, &KeyRange::all(), |key, value| {
+            rows.push(crate::index::Row { key: key.to_vec(), value: value.to_vec() });
+            Ok(())
+        })?;
+        for row in rows {
             let (key, doomed) = delete::decode(&row)?;
             if !self.server.in_flight.contains(&key) {
                 self.plan_delete(&key, doomed);
@@ -148,8 +137,8 @@ impl Run<'_> {
     }
 
     /// Forgotten snapshots whose delay is not over.
-    async fn list_waiting_snapshots(&mut self) -> Result<(), ServerError> {
-        let marks = self.store.blocking(|store| snapshot::marks(store)).await?;
+    fn list_waiting_snapshots(&mut self) -> Result<(), ServerError> {
+        let marks = snapshot::marks(&self.store)?;
         let purged = &self.report.purged;
         let waiting = marks.into_iter().filter(|(id, _)| !purged.contains(id)).filter_map(|(id, mark)| {
             let until = rfc3339(mark.tombstone?.until_ms);
@@ -163,7 +152,7 @@ impl Run<'_> {
 
     /// Lists the data that open sessions keep: for each session all rows that are idle since its start or
     /// later.
-    pub(super) async fn list_pinned(&mut self) -> Result<(), ServerError> {
+    pub(super) fn list_pinned(&mut self) -> Result<(), ServerError> {
         let sessions = self.server.sessions.rows();
         let Some(from) = sessions.iter().map(|(_, row)| row.start).min() else { return Ok(()) };
         // Rows that are idle since each start or later, but not since the next one.
@@ -173,8 +162,7 @@ impl Run<'_> {
             if let Some((_, amount)) = held.range_mut(..=row.idle_since).next_back() {
                 amount.add(row.stored_len.into());
             }
-        })
-        .await?;
+        })?;
         let pinning = |(session, row): (_, crate::rows::SessionRow)| {
             let mut holds = Amount::default();
             for amount in held.range(row.start..).map(|(_, amount)| amount) {
@@ -209,7 +197,7 @@ impl Run<'_> {
     /// A pack with an unreadable directory shows no rows, so rows with an item of their own are shown for
     /// that. A row that changes meanwhile may be shown in its old state, in its new state, in both, or not at
     /// all.
-    pub(super) async fn for_each_idle_row(
+    pub(super) fn for_each_idle_row(
         &mut self,
         since: Since,
         mut visit: impl FnMut(Idle),
@@ -218,21 +206,18 @@ impl Run<'_> {
             let mut unread = HashSet::new();
             let mut next = Some(since.items(IdleKind::Packs(kind)));
             while let Some(range) = next {
-                let (items, rest) = self.items(range).await?;
+                let (items, rest) = self.items(&range)?;
                 for item in items {
                     if let IdleKey::Pack { since, number, .. } = item {
-                        self.show_rows_of_pack(since, number, &mut unread, &mut visit).await?;
+                        self.show_rows_of_pack(since, number, &mut unread, &mut visit)?;
                     }
                 }
                 next = rest;
             }
-            let unread = Arc::new(unread);
             let mut next = Some(since.items(IdleKind::Rows(kind)));
             while let Some(range) = next {
-                let (items, rest) = self.items(range).await?;
-                let unread = Arc::clone(&unread);
-                let look = move |store: &Arc<Store>| rows_on_their_own(store, &items, &unread);
-                self.store.blocking(look).await?.into_iter().for_each(&mut visit);
+                let (items, rest) = self.items(&range)?;
+                rows_on_their_own(&self.store, &items, &unread)?.into_iter().for_each(&mut visit);
                 next = rest;
             }
         }
@@ -240,44 +225,35 @@ impl Run<'_> {
     }
 
     /// The next items, and the position to continue from.
-    async fn items(&self, range: KeyRange) -> Result<(Vec<IdleKey>, Option<KeyRange>), ServerError> {
-        let read = move |store: &Arc<Store>| {
-            let found = store.parts.index.scan(Table::Idle, &range, AT_ONCE)?;
-            let items = found.rows.iter().map(|row| decode_item(&row.key)).collect::<Result<_, _>>()?;
-            Ok((items, found.rest))
-        };
-        self.store.blocking(read).await
+    fn items(&self, range: &KeyRange) -> Result<(Vec<IdleKey>, Option<KeyRange>), ServerError> {
+        let found = self.store.parts.index.scan(Table::Idle, range, AT_ONCE)?;
+        let items = found.rows.iter().map(|row| decode_item(&row.key)).collect::<Result<_, _>>()?;
+        Ok((items, found.rest))
     }
 
     /// Shows what still lies in a pack and is idle since then. Notes a pack whose directory cannot be read.
-    async fn show_rows_of_pack(
+    fn show_rows_of_pack(
         &mut self,
         since: Epoch,
         number: PackNumber,
         unread: &mut HashSet<PackNumber>,
         visit: &mut impl FnMut(Idle),
     ) -> Result<(), ServerError> {
-        let Some(directory) = self.directory(number).await? else {
+        let Some(directory) = self.directory(number)? else {
             unread.insert(number);
             return Ok(());
         };
-        let mut entries = directory.into_iter().flat_map(|directory| directory.entries);
-        loop {
-            let group: Vec<PackEntry> = entries.by_ref().take(AT_ONCE.get()).collect();
-            if group.is_empty() {
-                return Ok(());
-            }
-            let look = move |store: &Arc<Store>| {
-                let rows = store.chunk_rows(group.iter().map(|entry| &entry.id))?;
-                let idle = group.iter().zip(rows).filter_map(|(entry, row)| {
-                    let row = row.filter(|row| is_idle_since(row, since))?;
-                    let is_here = row.pack == number && row.range() == entry.range();
-                    is_here.then_some((entry.id, row))
-                });
-                Ok(idle.collect::<Vec<Idle>>())
-            };
-            self.store.blocking(look).await?.into_iter().for_each(&mut *visit);
+        let entries: Vec<PackEntry> = directory.into_iter().flat_map(|directory| directory.entries).collect();
+        for group in entries.chunks(AT_ONCE.get()) {
+            let rows = self.store.chunk_rows(group.iter().map(|entry| &entry.id))?;
+            let idle = group.iter().zip(rows).filter_map(|(entry, row)| {
+                let row = row.filter(|row| is_idle_since(row, since))?;
+                let is_here = row.pack == number && row.range() == entry.range();
+                is_here.then_some((entry.id, row))
+            });
+            idle.for_each(&mut *visit);
         }
+        Ok(())
     }
 }
 

@@ -1,7 +1,5 @@
 //! Forgotten snapshots whose delay is over.
 
-use std::sync::Arc;
-
 use format_spec::snapshot::Snapshot;
 use format_spec::wire::Delays;
 
@@ -14,15 +12,15 @@ use crate::pack;
 use crate::rows::{DoomedRow, MarkRow};
 use crate::snapshot;
 use crate::start::compare;
-use crate::store::Store;
+use crate::store::wait;
 
-impl Run<'_> {
+impl Run {
     /// Purges what is due.
-    pub(super) async fn purge(&mut self) -> Result<(), ServerError> {
-        for (snapshot, mark) in self.due_snapshots().await? {
+    pub(super) fn purge(&mut self) -> Result<(), ServerError> {
+        for (snapshot, mark) in self.due_snapshots()? {
             self.progress
                 .phase(Phase::Purge.name(), u64::try_from(self.report.purged.len()).unwrap_or(u64::MAX));
-            match self.purge_one(&snapshot, mark).await {
+            match self.purge_one(&snapshot, &mark) {
                 Ok(()) => self.report.purged.push(snapshot.id),
                 // It was undeleted a moment ago.
                 Err(ServerError::Index(IndexError::Precondition { .. })) => {}
@@ -41,30 +39,27 @@ impl Run<'_> {
     }
 
     /// The deleted snapshots that may be purged in this run.
-    pub(super) async fn due_snapshots(&self) -> Result<Vec<(Snapshot, MarkRow)>, ServerError> {
+    pub(super) fn due_snapshots(&self) -> Result<Vec<(Snapshot, MarkRow)>, ServerError> {
         let (delays, now) = (self.request.delays, self.now_ms);
-        let due = move |store: &Arc<Store>| {
-            let is_due = |mark: &MarkRow| {
-                let tombstone = mark.tombstone.as_ref();
-                tombstone.is_some_and(|tombstone| tombstone.until_ms <= now || delays == Delays::Skip)
-            };
-            let marks = snapshot::marks(store)?.into_iter().filter(|(_, mark)| is_due(mark));
-            let mut due: Vec<_> = marks
-                .map(|(id, mark)| Ok((snapshot::get(store, id)?, mark)))
-                .collect::<Result<_, ServerError>>()?;
-            due.sort_by_key(|(snapshot, _)| snapshot.id);
-            Ok(due)
+        let is_due = |mark: &MarkRow| {
+            let tombstone = mark.tombstone.as_ref();
+            tombstone.is_some_and(|tombstone| tombstone.until_ms <= now || delays == Delays::Skip)
         };
-        self.store.blocking(due).await
+        let marks = snapshot::marks(&self.store)?.into_iter().filter(|(_, mark)| is_due(mark));
+        let mut due: Vec<_> = marks
+            .map(|(id, mark)| Ok((snapshot::get(&self.store, id)?, mark)))
+            .collect::<Result<_, ServerError>>()?;
+        due.sort_by_key(|(snapshot, _)| snapshot.id);
+        Ok(due)
     }
 
     /// Takes a snapshot out for good, unless its mark has changed: one batch.
     ///
     /// Pages of a lost manifest stay counted, which only costs space: an audit finds them.
-    async fn purge_one(&mut self, snapshot: &Snapshot, mark: MarkRow) -> Result<(), ServerError> {
+    fn purge_one(&mut self, snapshot: &Snapshot, mark: &MarkRow) -> Result<(), ServerError> {
         let mut pages = Counts::new();
         for of in &snapshot.manifests {
-            match snapshot::open_manifest(&self.store, of.id).await {
+            match wait(snapshot::open_manifest(&self.store, of.id)) {
                 Ok((_, manifest)) => {
                     for (id, count) in snapshot::named_pages(&manifest) {
                         *pages.entry(id).or_default() += count;
@@ -81,28 +76,24 @@ impl Run<'_> {
                 }
             }
         }
-        let snapshot = snapshot.clone();
-        let apply = move |store: &Arc<Store>| {
-            store.account(|ledger| {
-                let batch = ledger.batch();
-                batch.require(Table::Mark, *snapshot.id.as_bytes(), Precondition::Equals(mark.encode()));
-                batch.delete(Table::Mark, *snapshot.id.as_bytes());
-                batch.delete(Table::Snapshot, *snapshot.id.as_bytes());
-                objects::forget_hurt(batch, snapshot.id);
-                compare::note_purged(batch, snapshot.id);
-                for manifest in &snapshot.manifests {
-                    batch.delete(Table::Manifest, *manifest.id.as_bytes());
-                }
-                ledger.let_go_of(objects::Object::Snapshot(snapshot.id));
-                for manifest in &snapshot.manifests {
-                    ledger.let_go_of(objects::Object::Manifest(manifest.id));
-                }
-                for key in snapshot::objects(&snapshot) {
-                    ledger.doom(&key, DoomedRow::NOW);
-                }
-                ledger.uncount(&pages)
-            })
-        };
-        self.store.blocking(apply).await
+        self.store.account(|ledger| {
+            let batch = ledger.batch();
+            batch.require(Table::Mark, *snapshot.id.as_bytes(), Precondition::Equals(mark.encode()));
+            batch.delete(Table::Mark, *snapshot.id.as_bytes());
+            batch.delete(Table::Snapshot, *snapshot.id.as_bytes());
+            objects::forget_hurt(batch, snapshot.id);
+            compare::note_purged(batch, snapshot.id);
+            for manifest in &snapshot.manifests {
+                batch.delete(Table::Manifest, *manifest.id.as_bytes());
+            }
+            ledger.let_go_of(objects::Object::Snapshot(snapshot.id));
+            for manifest in &snapshot.manifests {
+                ledger.let_go_of(objects::Object::Manifest(manifest.id));
+            }
+            for key in snapshot::objects(snapshot) {
+                ledger.doom(&key, DoomedRow::NOW);
+            }
+            ledger.uncount(&pages)
+        })
     }
 }

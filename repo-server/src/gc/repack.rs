@@ -14,6 +14,7 @@ use format_spec::pack::{Directory, PackBuilder, PackEntry, SealedPack, TARGET_LE
 use format_spec::{ChunkId, ClusterName, PackId};
 
 use super::{Next, Phase, Run};
+use crate::catalog::publish;
 use crate::defects::blobs;
 use crate::defects::packs;
 use crate::error::ServerError;
@@ -24,7 +25,7 @@ use crate::settings::Percent;
 use crate::site::SiteError;
 use crate::site::layout::pack_object;
 use crate::store::Domain;
-use crate::store::{Store, share_out};
+use crate::store::{Store, share_out, wait};
 
 /// Packs of less than this share of a full one are small…
 const SMALL: usize = 8;
@@ -55,21 +56,19 @@ struct Copying {
 /// The live blobs of a pack, each opened once.
 type Copies = Vec<(PackEntry, ChunkRow, Vec<u8>)>;
 
-impl Run<'_> {
+impl Run {
     /// Repacks thin packs, the thinnest first, as long as the run may copy.
-    pub(super) async fn repack(&mut self) -> Result<(), ServerError> {
-        let gone = BTreeMap::new();
-        let groups = self.store.blocking(move |store| thin_packs(store, &gone)).await?;
-        for ((cluster, kind), packs) in groups {
+    pub(super) fn repack(&mut self) -> Result<(), ServerError> {
+        for ((cluster, kind), packs) in thin_packs(&self.store, &BTreeMap::new())? {
             let domain = self.store.domain(&cluster);
             let mut copying = Copying::new(&domain, kind);
             let mut footless = Vec::new();
             for thin in packs {
                 if self.may_copy(&thin) == Next::Stop {
-                    self.finish(copying).await?;
+                    self.finish(copying)?;
                     return Ok(());
                 }
-                let entries = match pack::directory_of(&self.store, thin.number, &thin.row).await {
+                let entries = match wait(pack::directory_of(&self.store, thin.number, &thin.row)) {
                     Ok(directory) => directory.entries,
                     Err(error) if is_lost(&error) => {
                         footless.push(thin);
@@ -81,9 +80,9 @@ impl Run<'_> {
                     }
                     Err(error) => return Err(error),
                 };
-                copying = self.copy(copying, thin, entries).await?;
+                copying = self.copy(copying, thin, &entries)?;
             }
-            if self.copy_by_rows(copying, footless).await? == Next::Stop {
+            if self.copy_by_rows(copying, footless)? == Next::Stop {
                 return Ok(());
             }
         }
@@ -91,18 +90,17 @@ impl Run<'_> {
     }
 
     /// Copies what is left of packs whose directories cannot be read: one look through the index for all of them.
-    async fn copy_by_rows(&mut self, mut copying: Copying, packs: Vec<Thin>) -> Result<Next, ServerError> {
+    fn copy_by_rows(&mut self, mut copying: Copying, packs: Vec<Thin>) -> Result<Next, ServerError> {
         let numbers = packs.iter().map(|thin| (thin.number, thin.row.live.blobs)).collect();
-        let rows = self.store.blocking(move |store| sound_rows(store, numbers));
-        let mut rows = rows.await?;
+        let mut rows = sound_rows(&self.store, numbers)?;
         for thin in packs {
             let Some(rows) = rows.remove(&thin.number) else { continue };
             if self.may_copy(&thin) == Next::Stop {
-                self.finish(copying).await?;
+                self.finish(copying)?;
                 return Ok(Next::Stop);
             }
-            match entries_of(&self.store, &thin.row, rows).await {
-                Ok(entries) => copying = self.copy(copying, thin, entries).await?,
+            match entries_of(&self.store, &thin.row, &rows) {
+                Ok(entries) => copying = self.copy(copying, thin, &entries)?,
                 Err(
                     error @ (ServerError::Damaged { .. } | ServerError::Lost { .. } | ServerError::Site(_)),
                 ) => {
@@ -111,7 +109,7 @@ impl Run<'_> {
                 Err(error) => return Err(error),
             }
         }
-        self.finish(copying).await?;
+        self.finish(copying)?;
         Ok(Next::GoOn)
     }
 
@@ -127,21 +125,21 @@ impl Run<'_> {
     }
 
     /// Copies the live blobs of a pack. A pack that cannot be read correctly is kept.
-    async fn copy(
+    fn copy(
         &mut self,
         mut copying: Copying,
         thin: Thin,
-        entries: Vec<PackEntry>,
+        entries: &[PackEntry],
     ) -> Result<Copying, ServerError> {
-        let mut copies = read_live(&self.store, &copying.domain, &thin, entries.clone()).await;
+        let mut copies = read_live(&self.store, &copying.domain, &thin, entries);
         if let Err(error) = &copies
             && error.is_of_stored()
         {
             self.problem(thin.row.id, error);
             // The affected blob is quarantined then, and the others can be copied.
             let ids = entries.iter().map(|entry| (entry.id, entry.plain_len)).collect();
-            pack::find_damage(&self.store, &copying.domain, ids).await?;
-            copies = read_live(&self.store, &copying.domain, &thin, entries).await;
+            wait(pack::find_damage(&self.store, &copying.domain, ids))?;
+            copies = read_live(&self.store, &copying.domain, &thin, entries);
         }
         let copies = match copies {
             Ok(copies) => copies,
@@ -154,26 +152,24 @@ impl Run<'_> {
             copying.builder.append(&entry.info(), &blob, entry.references);
         }
         copying.sources.push(thin);
-        if copying.is_full() { self.finish(copying).await } else { Ok(copying) }
+        if copying.is_full() { self.finish(copying) } else { Ok(copying) }
     }
 
     /// Publishes what was copied, reads it back, and lets the rows name it: one batch. Returns an empty one.
-    async fn finish(&mut self, copying: Copying) -> Result<Copying, ServerError> {
+    fn finish(&mut self, copying: Copying) -> Result<Copying, ServerError> {
         let Copying { domain, kind, builder, from, sources } = copying;
         if builder.is_empty() {
             return Ok(Copying::new(&domain, kind));
         }
-        let seal = move |store: &Arc<Store>| Ok(builder.seal(&store.keys));
-        let sealed = self.store.blocking(seal).await?;
-        let (landing, sealed) = pack::put(&self.store, &self.server.in_flight, sealed).await?;
-        read_back(&self.store, &domain, &sealed).await?;
-        let switch = move |store: &Arc<Store>| {
-            store.account(|ledger| {
-                landing.land(ledger.batch());
-                ledger.move_to_pack(&new_pack(&sealed), &from)
-            })
-        };
-        self.store.blocking(switch).await?;
+        let sealed = builder.seal(&self.store.keys);
+        let name = pack_object(&sealed.id);
+        let landing = publish(&self.store, &self.server.in_flight, name, sealed.bytes.clone())?;
+        read_back(&self.store, &domain, &sealed)?;
+        self.store.account(|ledger| {
+            landing.land(ledger.batch());
+            ledger.move_to_pack(&new_pack(&sealed), &from)
+        })?;
+        drop(landing);
         for source in sources {
             self.report.repacked.add(source.row.len);
         }
@@ -307,14 +303,14 @@ fn sound_rows(
 }
 
 /// Entries of a pack's footer for the blobs that rows place there, in the order of their places.
-async fn entries_of(
+fn entries_of(
     store: &Arc<Store>,
     pack: &PackRow,
-    rows: BTreeMap<ChunkId, ChunkRow>,
+    rows: &BTreeMap<ChunkId, ChunkRow>,
 ) -> Result<Vec<PackEntry>, ServerError> {
     let mut references = match pack.kind {
         BlobKind::Chunk => References::default(),
-        BlobKind::Page => pack::references_of(store, pack, &rows).await?,
+        BlobKind::Page => wait(pack::references_of(store, pack, rows))?,
     };
     if let Some(problem) = references.problem {
         return Err(problem);
@@ -327,34 +323,25 @@ async fn entries_of(
 }
 
 /// Live blobs of a pack, as stored, after opening each of them.
-async fn read_live(
-    store: &Arc<Store>,
-    domain: &Arc<Domain>,
+fn read_live(
+    store: &Store,
+    domain: &Domain,
     thin: &Thin,
-    entries: Vec<PackEntry>,
+    entries: &[PackEntry],
 ) -> Result<Copies, ServerError> {
-    let number = thin.number;
-    let live = move |store: &Arc<Store>| {
-        let rows = store.chunk_rows(entries.iter().map(|entry| &entry.id))?;
-        let live = entries.into_iter().zip(rows).filter_map(|(entry, row)| {
-            let here = |row: &ChunkRow| row.pack == number && row.range() == entry.range();
-            row.filter(|row| here(row) && row.health == Health::Sound).map(|row| (entry, row))
-        });
-        Ok(live.collect::<Vec<_>>())
-    };
-    let live = store.blocking(live).await?;
+    let rows = store.chunk_rows(entries.iter().map(|entry| &entry.id))?;
+    let live = entries.iter().zip(rows).filter_map(|(entry, row)| {
+        let here = |row: &ChunkRow| row.pack == thin.number && row.range() == entry.range();
+        row.filter(|row| here(row) && row.health == Health::Sound).map(|row| (entry, row))
+    });
+    let live: Vec<(&PackEntry, ChunkRow)> = live.collect();
     let ranges: Vec<_> = live.iter().map(|(entry, _)| entry.range()).collect();
-    let blobs = store.parts.site.get_ranges(&pack_object(&thin.row.id), &ranges).await;
-    let blobs = blobs.map_err(|error| store.site_error(error))?;
-    let domain = Arc::clone(domain);
-    let open = move |_: &Arc<Store>| {
-        let open = |((entry, row), blob): ((PackEntry, ChunkRow), bytes::Bytes)| {
-            check(&domain, &entry, &blob)?;
-            Ok((entry, row, blob.to_vec()))
-        };
-        live.into_iter().zip(blobs).map(open).collect()
+    let blobs = wait(store.get_ranges(&pack_object(&thin.row.id), &ranges))?;
+    let open = |((entry, row), blob): ((&PackEntry, ChunkRow), bytes::Bytes)| {
+        check(domain, entry, &blob)?;
+        Ok((entry.clone(), row, blob.to_vec()))
     };
-    store.blocking(open).await
+    live.into_iter().zip(blobs).map(open).collect()
 }
 
 fn check(domain: &Domain, entry: &PackEntry, blob: &[u8]) -> Result<(), ServerError> {
@@ -363,25 +350,15 @@ fn check(domain: &Domain, entry: &PackEntry, blob: &[u8]) -> Result<(), ServerEr
 }
 
 /// Reads a new pack from the site, and opens every blob in it.
-async fn read_back(
-    store: &Arc<Store>,
-    domain: &Arc<Domain>,
-    written: &SealedPack,
-) -> Result<(), ServerError> {
-    let read = store.parts.site.get(&pack_object(&written.id)).await;
-    let bytes = read.map_err(|error| store.site_error(error))?;
-    let (id, domain) = (written.id, Arc::clone(domain));
-    let check_all = move |store: &Arc<Store>| {
-        let directory = open_pack(store, id, &bytes)?;
-        for entry in &directory.entries {
-            let range =
-                usize::try_from(entry.range().start).ok().zip(usize::try_from(entry.range().end).ok());
-            let blob = range.and_then(|(start, end)| bytes.get(start..end)).unwrap_or_default();
-            check(&domain, entry, blob)?;
-        }
-        Ok(())
-    };
-    store.blocking(check_all).await
+fn read_back(store: &Store, domain: &Domain, written: &SealedPack) -> Result<(), ServerError> {
+    let bytes = wait(store.get(&pack_object(&written.id)))?;
+    let directory = open_pack(store, written.id, &bytes)?;
+    for entry in &directory.entries {
+        let range = usize::try_from(entry.range().start).ok().zip(usize::try_from(entry.range().end).ok());
+        let blob = range.and_then(|(start, end)| bytes.get(start..end)).unwrap_or_default();
+        check(domain, entry, blob)?;
+    }
+    Ok(())
 }
 
 fn open_pack(store: &Store, id: PackId, bytes: &[u8]) -> Result<Directory, ServerError> {

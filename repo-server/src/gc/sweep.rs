@@ -7,7 +7,6 @@ use std::sync::Arc;
 use format_spec::key::BlobKind;
 use format_spec::wire::{Amount, LargeDelete};
 use format_spec::{ChunkId, PackId};
-use futures_util::{StreamExt, stream};
 
 use super::day::Day;
 use super::{Next, Phase, Run};
@@ -19,7 +18,7 @@ use crate::pack;
 use crate::rows::{ChunkRow, Epoch, IdleKey, IdleKind, PackNumber};
 use crate::rules::Rule;
 use crate::server::Server;
-use crate::store::Store;
+use crate::store::{Store, read_ahead, wait};
 
 /// Items of the queue that are read at once: single rows, and packs of rows. As many packs are read beside each other.
 const ROWS_AT_ONCE: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
@@ -82,14 +81,14 @@ impl Swept {
     }
 }
 
-impl Run<'_> {
+impl Run {
     /// Drops every idle row of `kind` that no open session holds.
-    pub(super) async fn sweep(&mut self, kind: BlobKind) -> Result<Next, ServerError> {
+    pub(super) fn sweep(&mut self, kind: BlobKind) -> Result<Next, ServerError> {
         for run in [IdleKind::Packs(kind), IdleKind::Rows(kind)] {
             let mut next = Some(KeyRange::prefix(&[run.tag()]));
             while let Some(range) = next {
-                let (items, rest) = self.ripe_items(run, range).await?;
-                if self.sweep_items(kind, items).await? == Next::Stop {
+                let (items, rest) = self.ripe_items(run, &range)?;
+                if self.sweep_items(kind, items)? == Next::Stop {
                     return Ok(Next::Stop);
                 }
                 next = rest;
@@ -100,42 +99,39 @@ impl Run<'_> {
 
     /// The next items that no open session keeps, and the position to continue from; none once an item is
     /// kept.
-    async fn ripe_items(
+    fn ripe_items(
         &self,
         run: IdleKind,
-        range: KeyRange,
+        range: &KeyRange,
     ) -> Result<(Vec<IdleKey>, Option<KeyRange>), ServerError> {
         let limit = match run {
             IdleKind::Packs(_) => PACKS_AT_ONCE,
             IdleKind::Rows(_) => ROWS_AT_ONCE,
         };
-        let read = move |server: &Arc<Server>| {
-            let held_from = held_from(server);
-            let found = server.store.parts.index.scan(Table::Idle, &range, limit)?;
-            let mut ripe = Vec::new();
-            for row in &found.rows {
-                let item = decode_item(&row.key)?;
-                if held_from.is_some_and(|start| item.since() >= start) {
-                    return Ok((ripe, None));
-                }
-                ripe.push(item);
+        let held_from = held_from(&self.server);
+        let found = self.store.parts.index.scan(Table::Idle, range, limit)?;
+        let mut ripe = Vec::new();
+        for row in &found.rows {
+            let item = decode_item(&row.key)?;
+            if is_held(item.since(), held_from) {
+                return Ok((ripe, None));
             }
-            Ok((ripe, found.rest))
-        };
-        self.server.blocking(read).await
+            ripe.push(item);
+        }
+        Ok((ripe, found.rest))
     }
 
     /// Does what is to be done about items, pack by pack: what pages refer to is held for one batch and one
     /// pack, whatever the number of items. An item that is about nothing any more is only taken off.
-    async fn sweep_items(&mut self, kind: BlobKind, items: Vec<IdleKey>) -> Result<Next, ServerError> {
+    fn sweep_items(&mut self, kind: BlobKind, items: Vec<IdleKey>) -> Result<Next, ServerError> {
         let mut steps = Vec::new();
         let mut pages: BTreeMap<PackNumber, pack::Pages> = BTreeMap::new();
-        let rows = rows_of(&self.store, &items).await?;
+        let rows = rows_of(&self.store, &items)?;
         for (item, row) in items.into_iter().zip(rows) {
             match item {
                 IdleKey::Pack { number, .. } => {
-                    steps.extend(self.steps_of_pack(item, number).await?);
-                    if self.take_full(kind, &mut steps).await? == Next::Stop {
+                    steps.extend(self.steps_of_pack(item, number)?);
+                    if self.take_full(kind, &mut steps)? == Next::Stop {
                         return Ok(Next::Stop);
                     }
                 }
@@ -153,27 +149,26 @@ impl Run<'_> {
         }
         let store = Arc::clone(&self.store);
         let read = |(number, pages)| read_references(&store, number, pages);
-        let mut packs = stream::iter(pages).map(read).buffered(PACKS_AT_ONCE.get());
-        while let Some(found) = packs.next().await {
-            steps.extend(self.steps_of_pages(found?)?);
-            if self.take_full(kind, &mut steps).await? == Next::Stop {
+        for found in read_ahead(pages, PACKS_AT_ONCE.get(), read) {
+            steps.extend(self.steps_of_pages(found??)?);
+            if self.take_full(kind, &mut steps)? == Next::Stop {
                 return Ok(Next::Stop);
             }
         }
-        self.take_steps(kind, steps).await
+        self.take_steps(kind, steps)
     }
 
     /// Takes steps once there are enough for a batch.
-    async fn take_full(&mut self, kind: BlobKind, steps: &mut Vec<Step>) -> Result<Next, ServerError> {
+    fn take_full(&mut self, kind: BlobKind, steps: &mut Vec<Step>) -> Result<Next, ServerError> {
         if steps.iter().map(Step::rows).sum::<usize>() < BATCH_ROWS {
             return Ok(Next::GoOn);
         }
-        self.take_steps(kind, std::mem::take(steps)).await
+        self.take_steps(kind, std::mem::take(steps))
     }
 
     /// A step for each blob of a pack that was new then.
-    async fn steps_of_pack(&mut self, item: IdleKey, number: PackNumber) -> Result<Vec<Step>, ServerError> {
-        let Some(directory) = self.directory(number).await? else {
+    fn steps_of_pack(&mut self, item: IdleKey, number: PackNumber) -> Result<Vec<Step>, ServerError> {
+        let Some(directory) = self.directory(number)? else {
             return Ok(Vec::new());
         };
         let entries = directory.into_iter().flat_map(|directory| directory.entries);
@@ -213,13 +208,12 @@ impl Run<'_> {
 
     /// The directory of a pack: `Some(None)` if it has no row any more, `None` if it cannot be read. What
     /// it refers to is not known then, so its pages stay.
-    pub(super) async fn directory(
+    pub(super) fn directory(
         &mut self,
         number: PackNumber,
     ) -> Result<Option<Option<pack::Directory>>, ServerError> {
-        let row = self.store.blocking(move |store| store.find_pack_row(number)).await?;
-        let Some(row) = row else { return Ok(Some(None)) };
-        match pack::directory_of(&self.store, number, &row).await {
+        let Some(row) = self.store.find_pack_row(number)? else { return Ok(Some(None)) };
+        match wait(pack::directory_of(&self.store, number, &row)) {
             Ok(directory) => Ok(Some(Some(directory))),
             Err(error @ (ServerError::Damaged { .. } | ServerError::Lost { .. } | ServerError::Site(_))) => {
                 self.problem(row.id, &error);
@@ -230,7 +224,7 @@ impl Run<'_> {
     }
 
     /// Takes steps, as many at a time as fit in a batch.
-    async fn take_steps(&mut self, kind: BlobKind, steps: Vec<Step>) -> Result<Next, ServerError> {
+    fn take_steps(&mut self, kind: BlobKind, steps: Vec<Step>) -> Result<Next, ServerError> {
         let mut steps = steps.into_iter().peekable();
         while steps.peek().is_some() {
             let mut rows = 0;
@@ -240,12 +234,10 @@ impl Run<'_> {
                 rows += step.rows();
                 batch.push(step);
             }
-            let large = self.request.large;
-            let apply = move |server: &Arc<Server>| drop_rows(server, &batch, large);
-            let swept = self.server.blocking(apply).await?;
+            let swept = drop_rows(&self.server, &batch, self.request.large)?;
             self.tally(kind, &swept);
             if swept.is_too_much {
-                self.stop_for_today().await?;
+                self.stop_for_today()?;
                 return Ok(Next::Stop);
             }
         }
@@ -268,10 +260,8 @@ impl Run<'_> {
     }
 
     /// Sets the reason for which a run would stop for today.
-    pub(super) async fn plan_stop(&mut self) -> Result<(), ServerError> {
-        let large = self.request.large;
-        let left = move |store: &Arc<Store>| left_today(store, &Day::load(store)?, large);
-        let left = self.store.blocking(left).await?;
+    pub(super) fn plan_stop(&mut self) -> Result<(), ServerError> {
+        let left = left_today(&self.store, &Day::load(&self.store)?, self.request.large)?;
         if self.report.pages.bytes + self.report.chunks.bytes > left {
             self.report.stopped = Some(self.too_much_for_today());
         }
@@ -285,21 +275,19 @@ impl Run<'_> {
         )
     }
 
-    async fn stop_for_today(&mut self) -> Result<(), ServerError> {
-        let why = self.too_much_for_today();
-        self.report.stopped = Some(why.clone());
-        self.store.blocking(move |store| alarm::raise(store, AlarmCode::LargeDelete, &why)).await
+    fn stop_for_today(&mut self) -> Result<(), ServerError> {
+        let why = self.report.stopped.insert(self.too_much_for_today());
+        alarm::raise(&self.store, AlarmCode::LargeDelete, why)
     }
 }
 
-/// Reads what some pages of a pack refer to; `None` if it has no row any more.
+/// Reads what some pages of a pack refer to; `None` if it has no row any more. To be awaited where one may block.
 async fn read_references(
     store: &Arc<Store>,
     number: PackNumber,
     pages: pack::Pages,
 ) -> Result<Option<Found>, ServerError> {
-    let row = store.blocking(move |store| store.find_pack_row(number)).await?;
-    let Some(row) = row else { return Ok(None) };
+    let Some(row) = store.find_pack_row(number)? else { return Ok(None) };
     let references = pack::references_of(store, &row, &pages).await;
     Ok(Some(Found { pack: row.id, pages, references }))
 }
@@ -310,22 +298,18 @@ pub(super) fn decode_item(key: &[u8]) -> Result<IdleKey, ServerError> {
 }
 
 /// The rows that single items are about, if they still are about them.
-async fn rows_of(store: &Arc<Store>, items: &[IdleKey]) -> Result<Vec<Option<ChunkRow>>, ServerError> {
-    let items = items.to_vec();
-    let look_up = move |store: &Arc<Store>| {
-        let id = |item: &IdleKey| match item {
-            IdleKey::Row { id, .. } => Some(*id),
-            IdleKey::Pack { .. } => None,
-        };
-        let ids: Vec<ChunkId> = items.iter().filter_map(id).collect();
-        let mut rows = store.chunk_rows(&ids)?.into_iter();
-        let row = |item: &IdleKey| {
-            let row = id(item).and_then(|_| rows.next().flatten());
-            row.filter(|row| row.is_idle() && row.idle_since == item.since())
-        };
-        Ok(items.iter().map(row).collect())
+fn rows_of(store: &Store, items: &[IdleKey]) -> Result<Vec<Option<ChunkRow>>, ServerError> {
+    let id = |item: &IdleKey| match item {
+        IdleKey::Row { id, .. } => Some(*id),
+        IdleKey::Pack { .. } => None,
     };
-    store.blocking(look_up).await
+    let ids: Vec<ChunkId> = items.iter().filter_map(id).collect();
+    let mut rows = store.chunk_rows(&ids)?.into_iter();
+    let row = |item: &IdleKey| {
+        let row = id(item).and_then(|_| rows.next().flatten());
+        row.filter(|row| row.is_idle() && row.idle_since == item.since())
+    };
+    Ok(items.iter().map(row).collect())
 }
 
 /// Bytes that may still be deleted today.

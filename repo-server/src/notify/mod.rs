@@ -166,7 +166,7 @@ impl Teller {
     async fn round(&mut self, server: &Arc<Server>) -> Result<(), ServerError> {
         let choices = server.choices();
         if !self.channel.is_configured(&choices.notify) {
-            return self.works(server).await;
+            return self.works(server, None).await;
         }
         let now = server.store.parts.clock.monotonic();
         if self.paused.is_some_and(|(_, until)| now < until) {
@@ -178,8 +178,8 @@ impl Teller {
             if let Err(error) = self.channel.deliver(&choices.notify, &notice, now_ms).await {
                 return self.failed(server, &error).await;
             }
-            self.works(server).await?;
-            self.note(server, news).await?;
+            let told = self.take_down(news);
+            self.works(server, Some(told)).await?;
             let (code, subject, event) = (&notice.code, notice.subject.as_deref(), notice.event.name());
             tracing::info!(channel = self.channel.name(), event, code, subject, "notice delivered");
         }
@@ -187,11 +187,13 @@ impl Teller {
     }
 
     async fn look(&mut self, server: &Arc<Server>, choices: &Choices) -> Result<Vec<News>, ServerError> {
-        if self.told.is_none() {
-            let prefix = self.channel.prefix();
-            self.told = Some(server.blocking(move |server| read(server, &prefix)).await?);
-        }
-        let mut up = server.blocking(|server| crate::health::alarms(&server.store)).await?;
+        let unread = self.told.is_none().then(|| self.channel.prefix());
+        let look = move |server: &Arc<Server>| {
+            let told = unread.map(|prefix| read(server, &prefix)).transpose()?;
+            Ok((told, crate::health::alarms(&server.store)?))
+        };
+        let (told, mut up) = server.blocking(look).await?;
+        self.told = told.or(self.told.take());
         // A channel does not tell that it told nothing.
         let own = |alarm: &Alarm| {
             let is_failing = alarm.code == AlarmCode::NotifyFailing.name();
@@ -203,8 +205,8 @@ impl Teller {
         Ok(news(&up, self.told.as_ref().unwrap_or(&none), choices.notify.repeat_every, now_ms))
     }
 
-    /// Writes down what was told.
-    async fn note(&mut self, server: &Arc<Server>, news: News) -> Result<(), ServerError> {
+    /// Remembers what was told, and returns the batch that writes it down.
+    fn take_down(&mut self, news: News) -> Batch {
         let News { event, told } = news;
         let id = (told.code.clone(), told.subject.clone());
         let subject = told.subject.as_ref().map(|subject| format!("/{subject}")).unwrap_or_default();
@@ -218,11 +220,7 @@ impl Teller {
             batch.put(Table::Meta, key, serde_json::to_vec(&told).expect("plain JSON"));
             known.insert(id, told);
         }
-        match server.blocking(move |server| server.store.commit(batch)).await {
-            // Until there is room, memory has to do.
-            Err(ServerError::Full { .. }) => Ok(()),
-            noted => noted,
-        }
+        batch
     }
 
     async fn failed(&mut self, server: &Arc<Server>, error: &Undelivered) -> Result<(), ServerError> {
@@ -230,24 +228,36 @@ impl Teller {
         self.paused = Some((pause, server.store.parts.clock.monotonic() + pause));
         let message = format!("notices cannot be delivered by the {}: {}", self.channel.name(), Chain(error));
         tracing::warn!(channel = self.channel.name(), error = %Chain(error), next_in = ?pause, "notice not delivered");
-        self.show(server, Some(message)).await
+        self.show(server, Some(message), None).await
     }
 
-    async fn works(&mut self, server: &Arc<Server>) -> Result<(), ServerError> {
+    async fn works(&mut self, server: &Arc<Server>, told: Option<Batch>) -> Result<(), ServerError> {
         self.paused = None;
-        self.show(server, None).await
+        self.show(server, None, told).await
     }
 
-    /// Shows whether it works.
-    async fn show(&self, server: &Arc<Server>, message: Option<String>) -> Result<(), ServerError> {
+    /// Shows whether it works, and writes down what was told.
+    async fn show(
+        &self,
+        server: &Arc<Server>,
+        message: Option<String>,
+        told: Option<Batch>,
+    ) -> Result<(), ServerError> {
         let name = self.channel.name();
         let show = move |server: &Arc<Server>| {
-            alarm::set(&server.store, AlarmCode::NotifyFailing, name, message.as_deref())
+            let store = &server.store;
+            if_there_is_room(alarm::set(store, AlarmCode::NotifyFailing, name, message.as_deref()))?;
+            if_there_is_room(told.map_or(Ok(()), |told| store.commit(told)))
         };
-        match server.blocking(show).await {
-            Err(ServerError::Full { .. }) => Ok(()),
-            shown => shown,
-        }
+        server.blocking(show).await
+    }
+}
+
+/// Until there is room on the disk, memory has to do.
+fn if_there_is_room(written: Result<(), ServerError>) -> Result<(), ServerError> {
+    match written {
+        Err(ServerError::Full { .. }) => Ok(()),
+        written => written,
     }
 }
 

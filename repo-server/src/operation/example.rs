@@ -37,6 +37,6 @@ impl Operation for CountRows {
             })?;
             Ok(Counted { rows })
         };
-        server.blocking(count).await
+        server.waiting(count).await
     }
 }

@@ -56,7 +56,7 @@ pub(crate) trait Operation: Sized + Send + 'static {
 pub(crate) enum Unheard {
     /// It runs to its end.
     Continues,
-    /// It is dropped at its next wait, which must leave everything whole.
+    /// It ends at its next wait, which must leave everything whole.
     Ends,
 }
 

@@ -40,14 +40,13 @@ pub(crate) async fn read_directory(store: &Store, id: &PackId, len: u64) -> Resu
     let damaged = |source| ServerError::Damaged { object: id.to_string(), source };
     let short = || damaged(FormatError::Malformed { what: "pack", why: "too short".to_owned() });
     let name = pack_object(id);
-    let site = store.parts.site.as_ref();
     let wide = |n: usize| u64::try_from(n).expect("a small number");
     if len < wide(HEADER_LEN + TRAILER_LEN) {
         return Err(short());
     }
     let tail_at = len.saturating_sub(TAIL_LEN);
     let ranges = [0..wide(HEADER_LEN), tail_at..len];
-    let read = site.get_ranges(&name, &ranges).await.map_err(|error| store.site_error(error))?;
+    let read = store.get_ranges(&name, &ranges).await?;
     let [header, tail]: [Bytes; 2] = read.try_into().map_err(|_| short())?;
     let header = header.first_chunk::<HEADER_LEN>().ok_or_else(short)?;
     let trailer = tail.last_chunk::<TRAILER_LEN>().ok_or_else(short)?;
@@ -58,7 +57,7 @@ pub(crate) async fn read_directory(store: &Store, id: &PackId, len: u64) -> Resu
         let end = tail.len().checked_sub(TRAILER_LEN).ok_or_else(short)?;
         tail.get(start..end).map(|found| tail.slice_ref(found)).ok_or_else(short)?
     } else {
-        let read = site.get_ranges(&name, &[footer]).await.map_err(|error| store.site_error(error))?;
+        let read = store.get_ranges(&name, &[footer]).await?;
         read.into_iter().next().ok_or_else(short)?
     };
     pack::open_footer(&store.keys, store.id(), header, &trailer, &footer).map_err(damaged)

@@ -21,7 +21,7 @@ pub(crate) use locate::locate_one;
 #[cfg(test)]
 pub(crate) use open::Appended;
 pub(crate) use open::{OpenDomain, OpenDomains, PAGE_PACK_LEN};
-pub(crate) use publish::{new_pack, put};
+pub(crate) use publish::new_pack;
 pub(crate) use read::{Blob, find_damage, read_blobs, read_for_answer};
 pub(crate) use references::{Pages, References, references_of};
 

@@ -6,10 +6,11 @@ use format_spec::pack::{PackBuilder, SealedPack};
 use tokio::sync::Semaphore;
 
 use crate::catalog::ledger::NewPack;
-use crate::catalog::{InFlight, Landing, publish};
+use crate::catalog::{Flight, InFlight};
 use crate::error::ServerError;
+use crate::rows::DoomedKey;
 use crate::site::layout::pack_object;
-use crate::store::{Store, on_a_thread};
+use crate::store::Store;
 
 /// Packs that may be on their way to the site at once: bounds memory, and lets one be hashed while
 /// another is synced.
@@ -38,9 +39,15 @@ impl Outbox {
     /// Seals a pack, stores it, and adds its rows.
     pub(super) async fn travel(&self, pack: PackBuilder) -> Result<(), ServerError> {
         let _permit = self.publishing.acquire().await.expect("the semaphore is never closed");
-        let keys = self.store.keys.clone();
-        let sealed = on_a_thread(move || Ok(pack.seal(&keys))).await?;
-        let (landing, pack) = put(&self.store, &self.in_flight, sealed).await?;
+        let in_flight = self.in_flight.clone();
+        let announce = move |store: &Arc<Store>| {
+            let pack = pack.seal(&store.keys);
+            let keys = vec![DoomedKey::of(pack_object(&pack.id))];
+            Ok((Flight::announce(store, &in_flight, keys)?, pack))
+        };
+        let (flight, pack) = self.store.blocking(announce).await?;
+        let objects = vec![(pack_object(&pack.id), pack.bytes.clone())];
+        let landing = flight.put(&self.store, objects).await?;
         let index = move |store: &Arc<Store>| {
             store.account(|ledger| {
                 landing.land(ledger.batch());
@@ -49,16 +56,6 @@ impl Outbox {
         };
         self.store.blocking(index).await
     }
-}
-
-/// Puts a sealed pack on the site. It counts only once a batch has let its flight land.
-pub(crate) async fn put(
-    store: &Arc<Store>,
-    in_flight: &InFlight,
-    pack: SealedPack,
-) -> Result<(Landing, SealedPack), ServerError> {
-    let landing = publish(store, in_flight, pack_object(&pack.id), pack.bytes.clone()).await?;
-    Ok((landing, pack))
 }
 
 pub(crate) fn new_pack(pack: &SealedPack) -> NewPack<'_> {

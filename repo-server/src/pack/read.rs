@@ -156,8 +156,7 @@ async fn read_once(
         }
     }
     let domain = Arc::clone(domain);
-    let opened = move |_: &Arc<Store>| Ok(open_all(&domain, &ids, &rows, &sealed, failed));
-    let mut reading = store.blocking(opened).await?;
+    let mut reading = store.compute(move |_| Ok(open_all(&domain, &ids, &rows, &sealed, failed))).await?;
     let lens = reading.blobs.iter().map(|blob| u64::try_from(blob.payload.len()).unwrap_or(u64::MAX));
     let opened_len = lens.sum();
     reading.reserved = reserved;
@@ -250,8 +249,7 @@ pub(super) async fn fetch(
     sealed: &mut [Bytes],
 ) -> Result<(), ServerError> {
     let ranges: Vec<Range<u64>> = reads.iter().map(|read| read.range.clone()).collect();
-    let pieces = store.parts.site.get_ranges(&pack_object(&pack.id), &ranges).await;
-    let pieces = pieces.map_err(|error| store.site_error(error))?;
+    let pieces = store.get_ranges(&pack_object(&pack.id), &ranges).await?;
     for (read, piece) in reads.iter().zip(pieces) {
         for (place, range) in &read.blobs {
             let within = |at: u64| usize::try_from(at - read.range.start).unwrap_or(usize::MAX);

@@ -149,7 +149,7 @@ async fn by_pages(store: &Arc<Store>, pack: &PackRow, mut pages: Pages) -> Resul
     let found = match read {
         Ok(sealed) => {
             let domain = Arc::clone(&domain);
-            store.blocking(move |_| open_all(&domain, &pages, &sealed)).await?
+            store.compute(move |_| open_all(&domain, &pages, &sealed)).await?
         }
         Err(error @ ServerError::Site(SiteError::NotFound { .. })) => {
             let read: Result<(), _> = defects::heed(store, Object::Pack(number), Err(error)).await;

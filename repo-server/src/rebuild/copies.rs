@@ -112,8 +112,7 @@ impl Rebuild {
         let pack = pack.ok_or(ServerError::Bug("a row of no pack"))?;
         let ranges: Vec<_> = read.iter().map(|tried| tried.row().range()).collect();
         let name = pack_object(&pack.id);
-        let blobs = wait(self.store.parts.site.get_ranges(&name, &ranges));
-        let blobs = match blobs.map_err(|error| self.store.site_error(error)) {
+        let blobs = match wait(self.store.get_ranges(&name, &ranges)) {
             Ok(blobs) => blobs,
             Err(error) => {
                 let problem = unreadable(&error).ok_or(error)?;

@@ -101,7 +101,7 @@ pub async fn run(
     let site = site.open_to_read().map_err(CreateError::from)?;
     let parts = folder::parts(dir, wrap(index), site, settings, on_halt);
     let store = Store::open(parts, master, descriptor);
-    let report = store.blocking(fill_from_site).await.map_err(RebuildError::Fill)?;
+    let report = store.waiting(fill_from_site).await.map_err(RebuildError::Fill)?;
     drop(store);
     durable::remove(&RealDisk, dir, &folder::name(MARKER)).map_err(CreateError::from)?;
     Ok(report)

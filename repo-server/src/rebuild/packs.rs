@@ -17,7 +17,7 @@ use crate::index::{Batch, Table};
 use crate::pack::{read_directory, unreadable};
 use crate::rows::{ChunkRow, DoomedKey, DoomedKind, DoomedRow, Epoch, Health, Live, PackNumber, PackRow};
 use crate::site::layout::{checkpoint_named, pack_named, pack_object};
-use crate::site::{Area, Listed, Prefix};
+use crate::site::{Area, Listed};
 use crate::store::{read_ahead, wait};
 
 /// Time for which an unreferenced pack is kept, in milliseconds: a week, in which a check can find that the
@@ -40,7 +40,8 @@ impl Rebuild {
             let store = Arc::clone(&store);
             async move { (id, len, read_directory(&store, &id, len).await) }
         };
-        for (id, len, directory) in read_ahead(wanted, IN_FLIGHT, read) {
+        for answer in read_ahead(wanted, IN_FLIGHT, read) {
+            let (id, len, directory) = answer?;
             match directory {
                 Ok(directory) => self.pack(CheckpointPack { id, len, directory })?,
                 Err(error) => {
@@ -66,8 +67,7 @@ impl Rebuild {
 
     /// Objects of one area on the site. A listing that fails ends the rebuild.
     pub(super) fn list(&self, area: Area) -> Result<Vec<Listed>, ServerError> {
-        let listed = wait(self.store.parts.site.list(&Prefix::area(area)));
-        listed.map_err(|error| self.store.site_error(error))
+        wait(self.store.list(area))
     }
 
     /// Takes what checkpoints say of packs that the site has, and dooms the checkpoints: their part in the

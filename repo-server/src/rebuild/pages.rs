@@ -44,7 +44,8 @@ impl Rebuild {
             async move { (number, id, len, read_directory(&store, &id, len).await) }
         };
         let (mut dropped, mut damaged, mut gone) = (0, Unread::new(), Unread::new());
-        for (number, id, len, directory) in read_ahead(of_pages, IN_FLIGHT, read) {
+        for answer in read_ahead(of_pages, IN_FLIGHT, read) {
+            let (number, id, len, directory) = answer?;
             match directory {
                 Ok(directory) => dropped += self.drop_broken_of(number, &directory)?,
                 Err(error) => {

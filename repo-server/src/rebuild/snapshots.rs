@@ -46,7 +46,8 @@ impl Rebuild {
             }
         }
         let mut batch = Batch::new();
-        for (name, snapshot) in read_ahead(names, IN_FLIGHT, read) {
+        for answer in read_ahead(names, IN_FLIGHT, read) {
+            let (name, snapshot) = answer?;
             match snapshot {
                 Ok(snapshot) if Some(snapshot.id) == snapshot_named(&name) => {
                     self.report.snapshots += 1;

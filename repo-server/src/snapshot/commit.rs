@@ -1,5 +1,6 @@
 //! The commit of a push: S1 to S4 of `docs/invariants.md`.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -63,31 +64,27 @@ async fn commit_to_the_end(
     // A client that repeats its commit waits for the attempt that is still running.
     let attempts = session::attempts(&server.sessions, session);
     let mut last_attempt = attempts.lock().await;
-    if let Some(snapshot) = server.blocking(move |server| committed(&server.store, session)).await? {
-        return Ok(snapshot);
-    }
-    server.blocking(|server| gate::check_push(&server.store)).await?;
-    let granted = session::renew(&server.sessions, session)?;
-    let manifest = decode(server, body.clone()).await?;
-    check_owner(&manifest, &granted)?;
+    let (granted, manifest) = match begin(server, session, body.clone()).await? {
+        ControlFlow::Break(snapshot) => return Ok(snapshot),
+        ControlFlow::Continue(begun) => begun,
+    };
     let domain = server.domain(&granted.cluster);
     // Chunks first: the batch of a page's pack counts the chunks that the page refers to.
     pack::flush(&domain, BlobKind::Chunk).await?;
     pack::flush(&domain, BlobKind::Page).await?;
-    let check = move |server: &Arc<Server>| {
-        check_pages(&server.store, &domain.keys, &manifest).map(|pages| (manifest, pages))
-    };
-    let (manifest, pages) = server.blocking(check).await?;
-
-    let (manifest_id, sealed) = seal_manifest(&server.store, body).await?;
-    let describe = move |server: &Arc<Server>| describe(server, &manifest, manifest_id, smaller);
-    let snapshot = server.blocking(describe).await?;
-    check_row(&snapshot)?;
     let earlier = last_attempt.clone();
-    let (flight, pages) = announce(server, session, &snapshot, pages, earlier).await?;
+    let prepare = move |server: &Arc<Server>| {
+        let pages = check_pages(&server.store, &domain.keys, &manifest)?;
+        let (id, sealed) = seal_manifest(&server.store, &body);
+        let snapshot = describe(server, &manifest, id, smaller)?;
+        check_row(&snapshot)?;
+        let flight = announce(server, session, &snapshot, &pages, earlier)?;
+        let own = (snapshot_object(&snapshot.id), seal_snapshot(&server.store, &snapshot));
+        Ok((snapshot, pages, flight, vec![(manifest_object(&id), sealed), own]))
+    };
+    let (snapshot, pages, flight, sealed) = server.blocking(prepare).await?;
     *last_attempt = objects(&snapshot).into_iter().next();
-    let own = (snapshot_object(&snapshot.id), seal_snapshot(&server.store, &snapshot));
-    let landing = flight.put(&server.store, vec![(manifest_object(&manifest_id), sealed), own]).await?;
+    let landing = flight.put(&server.store, sealed).await?;
 
     server
         .blocking(move |server| {
@@ -104,10 +101,25 @@ async fn commit_to_the_end(
         .await
 }
 
-/// One manifest after the other: each may take many times its encoded length while it is decoded.
-async fn decode(server: &Arc<Server>, body: Bytes) -> Result<Manifest, ServerError> {
+/// The snapshot that the session has committed; if it has none, its grant and the manifest of `body`. One manifest after
+/// the other: each may take many times its encoded length while it is decoded.
+async fn begin(
+    server: &Arc<Server>,
+    session: SessionId,
+    body: Bytes,
+) -> Result<ControlFlow<Snapshot, (SessionRow, Manifest)>, ServerError> {
     let _turn = server.memory.decoding.acquire().await.expect("the semaphore is never closed");
-    server.blocking(move |_| Manifest::decode(&body).map_err(ServerError::Malformed)).await
+    let begin = move |server: &Arc<Server>| {
+        if let Some(snapshot) = committed(&server.store, session)? {
+            return Ok(ControlFlow::Break(snapshot));
+        }
+        gate::check_push(&server.store)?;
+        let granted = session::renew(&server.sessions, session)?;
+        let manifest = Manifest::decode(&body).map_err(ServerError::Malformed)?;
+        check_owner(&manifest, &granted)?;
+        Ok(ControlFlow::Continue((granted, manifest)))
+    };
+    server.blocking(begin).await
 }
 
 /// The snapshot that the session has committed, if it has.
@@ -149,13 +161,10 @@ pub(crate) fn check_pages(
     Err(ServerError::MissingChunks { missing })
 }
 
-async fn seal_manifest(store: &Arc<Store>, payload: Bytes) -> Result<(ManifestId, Bytes), ServerError> {
-    let seal = move |store: &Arc<Store>| {
-        let (keys, salt) = (&store.keys, store.salt());
-        let sealed = object::seal(ObjectKind::Manifest, keys, store.id(), salt, &payload);
-        Ok((ManifestId::of(&sealed), Bytes::from(sealed)))
-    };
-    store.blocking(seal).await
+fn seal_manifest(store: &Store, payload: &[u8]) -> (ManifestId, Bytes) {
+    let (keys, salt) = (&store.keys, store.salt());
+    let sealed = object::seal(ObjectKind::Manifest, keys, store.id(), salt, payload);
+    (ManifestId::of(&sealed), Bytes::from(sealed))
 }
 
 pub(super) fn seal_snapshot(store: &Store, snapshot: &Snapshot) -> Bytes {
@@ -166,28 +175,18 @@ pub(super) fn seal_snapshot(store: &Store, snapshot: &Snapshot) -> Bytes {
 /// Announces the objects of a snapshot while all its pages exist: from here on no pack is deleted before the
 /// snapshot (G5), also if its session ends and it is never committed. From here on this attempt can be
 /// completed, and not an `earlier` one.
-async fn announce(
-    server: &Arc<Server>,
+fn announce(
+    server: &Server,
     session: SessionId,
     snapshot: &Snapshot,
-    pages: Counts,
+    pages: &Counts,
     earlier: Option<DoomedKey>,
-) -> Result<(Flight, Counts), ServerError> {
-    let keys = objects(snapshot);
-    let announce = move |server: &Arc<Server>| {
-        let flight = Flight::announce_if(
-            &server.store,
-            &server.in_flight,
-            keys,
-            DoomedRow::announced_by(session),
-            |ledger| {
-                earlier.iter().for_each(|key| ledger.doom(key, DoomedRow::NOW));
-                ledger.find(&pages)?.map_err(|missing| ServerError::MissingChunks { missing })
-            },
-        )?;
-        Ok((flight, pages))
-    };
-    server.blocking(announce).await
+) -> Result<Flight, ServerError> {
+    let row = DoomedRow::announced_by(session);
+    Flight::announce_if(&server.store, &server.in_flight, objects(snapshot), row, |ledger| {
+        earlier.iter().for_each(|key| ledger.doom(key, DoomedRow::NOW));
+        ledger.find(pages)?.map_err(|missing| ServerError::MissingChunks { missing })
+    })
 }
 
 /// A new snapshot of this one manifest. Each attempt has its own id: what a crashed attempt left on
@@ -316,12 +315,13 @@ mod tests {
         use futures_util::FutureExt;
         let server = crate::store::Parts::default().serve();
         let turn = server.memory.decoding.acquire().await.unwrap();
-        let mut decoding = std::pin::pin!(decode(&server, Bytes::from_static(b"no manifest")));
+        let session = SessionId::from_bytes([7; 16]);
+        let mut decoding = std::pin::pin!(begin(&server, session, Bytes::from_static(b"no manifest")));
         assert!(decoding.as_mut().now_or_never().is_none());
 
         drop(turn);
 
-        assert!(matches!(decoding.await, Err(ServerError::Malformed(_))));
+        assert!(matches!(decoding.await, Err(ServerError::SessionOver(_))));
     }
 
     /// X5: what has no room in the index is refused before any of it is put on a site.

@@ -21,7 +21,7 @@ use crate::index::{Batch, KeyRange, Precondition, Table};
 use crate::rows::{DoomedKey, DoomedRow, MarkRow, Protection, Tombstone};
 use crate::site::ObjectName;
 use crate::site::layout::protection_object;
-use crate::store::Store;
+use crate::store::{Store, to_its_end};
 use crate::time::{later, rfc3339};
 
 /// Decisions about a snapshot.
@@ -122,36 +122,31 @@ pub(crate) async fn protect(
     id: SnapshotId,
     reason: String,
 ) -> Result<(), ServerError> {
-    let (store, in_flight) = (Arc::clone(store), in_flight.clone());
-    // To its end even if the request is dropped: the object must be seen to land.
-    let protects = tokio::spawn(async move { protect_to_the_end(&store, in_flight, id, reason).await });
-    protects.await.unwrap_or(Err(ServerError::Bug("protecting a snapshot panicked")))
+    let in_flight = in_flight.clone();
+    // The object must be seen to land.
+    let protect = move |store: &Arc<Store>| to_its_end(|| protect_now(store, &in_flight, id, reason));
+    store.waiting(protect).await
 }
 
-async fn protect_to_the_end(
-    store: &Arc<Store>,
-    in_flight: InFlight,
+fn protect_now(
+    store: &Store,
+    in_flight: &InFlight,
     id: SnapshotId,
     reason: String,
 ) -> Result<(), ServerError> {
     check_reason(&reason)?;
+    check_stays(id, &mark(store, id)?)?;
+    get(store, id)?;
     let (name, sealed) = seal(store, id, &reason);
-    let check = move |store: &Arc<Store>| {
-        check_stays(id, &mark(store, id)?)?;
-        get(store, id)
-    };
-    store.blocking(check).await?;
-    let landing = publish(store, &in_flight, name.clone(), sealed).await?;
+    let landing = publish(store, in_flight, name.clone(), sealed)?;
     let protection = Protection { reason, object: name.as_str().to_owned() };
-    let record = move |store: &Arc<Store>| {
-        change(store, id, |batch, mark| {
-            check_stays(id, &mark)?;
-            landing.land(batch);
-            doom_object(batch, &mark);
-            Ok(MarkRow { protection: Some(protection), ..mark })
-        })
-    };
-    store.blocking(record).await.map(drop)
+    change(store, id, |batch, mark| {
+        check_stays(id, &mark)?;
+        landing.land(batch);
+        doom_object(batch, &mark);
+        Ok(MarkRow { protection: Some(protection), ..mark })
+    })?;
+    Ok(())
 }
 
 fn check_stays(id: SnapshotId, mark: &MarkRow) -> Result<(), ServerError> {

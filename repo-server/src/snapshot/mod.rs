@@ -34,7 +34,7 @@ pub(crate) use listing::{ListPlace, PartLimit, part};
 pub(crate) use manifests::for_each_manifest;
 pub(crate) use marks::{forget, mark, marks, protect, undelete, unprotect};
 pub(crate) use problems::{Cursor, problems};
-pub(crate) use reach::{Freed, freed, freed_with_idle, references_of_idle_pages};
+pub(crate) use reach::Freed;
 
 use crate::catalog::ledger::{Counts, counts_of};
 use crate::defects;
@@ -47,8 +47,7 @@ use crate::rows::{DoomedKey, MarkRow};
 use crate::session::Pusher;
 use crate::site::ObjectName;
 use crate::site::layout::{manifest_object, snapshot_object};
-use crate::store::Domain;
-use crate::store::Store;
+use crate::store::{Domain, Store};
 use crate::time::rfc3339;
 
 /// The longest object of a snapshot: its row has to fit into the index.
@@ -170,6 +169,23 @@ fn node_push(manifest: &ManifestRef) -> Option<wire::NodePush> {
     Some(wire::NodePush { node: manifest.node.clone(), stats })
 }
 
+/// Like [`reach::references_of_idle_pages`], for a request.
+pub(crate) async fn references_of_idle_pages(store: &Arc<Store>) -> Result<Counts, ServerError> {
+    store.waiting(reach::references_of_idle_pages).await
+}
+
+/// Like [`reach::freed`], for a request.
+pub(crate) async fn freed(
+    store: &Arc<Store>,
+    snapshots: &[&Snapshot],
+    gone: &Counts,
+) -> Result<Freed, ServerError> {
+    let snapshots: Vec<Snapshot> = snapshots.iter().copied().cloned().collect();
+    let gone = gone.clone();
+    let add = move |store: &Arc<Store>| reach::freed(store, &snapshots.iter().collect::<Vec<_>>(), &gone);
+    store.waiting(add).await
+}
+
 /// The manifest of `node` in a snapshot: its CBOR.
 pub(crate) async fn manifest(
     store: &Arc<Store>,
@@ -208,7 +224,7 @@ async fn read_manifest(store: &Arc<Store>, id: ManifestId) -> Result<(Bytes, Man
         let manifest = Manifest::decode(&payload).map_err(damaged)?;
         Ok((Bytes::from(payload), manifest))
     };
-    store.blocking(open).await
+    store.compute(open).await
 }
 
 /// The records of a page, after checking its id. Computes.

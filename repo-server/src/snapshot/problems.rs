@@ -18,7 +18,7 @@ use format_spec::{Entry, EntryKind, EntryPath, FileEnd, NodeName, SnapshotId};
 use super::{get, open_manifest, page_records};
 use crate::error::ServerError;
 use crate::pack::read_blobs;
-use crate::store::Store;
+use crate::store::{Store, wait};
 
 /// Pages that are read at once: at most 1 MiB each.
 const PAGES_AT_ONCE: usize = 16;
@@ -70,31 +70,33 @@ pub(crate) async fn problems(
     from: Cursor,
     limit: usize,
 ) -> Result<FileProblems, ServerError> {
-    let snapshot = store.blocking(move |store| get(store, id)).await?;
+    let node = node.clone();
+    store.waiting(move |store| find(store, id, &node, from, limit)).await
+}
+
+fn find(
+    store: &Arc<Store>,
+    id: SnapshotId,
+    node: &NodeName,
+    from: Cursor,
+    limit: usize,
+) -> Result<FileProblems, ServerError> {
+    let snapshot = get(store, id)?;
     let found = snapshot.manifest_of(node);
     let found = found.ok_or_else(|| ServerError::NoNode { snapshot: id, node: node.clone() })?;
-    let (_, manifest) = open_manifest(store, found.id).await?;
+    let (_, manifest) = wait(open_manifest(store, found.id))?;
     let domain = store.domain(&snapshot.cluster);
     let mut at = from.page;
     let mut walk = Walk::new(manifest.problems, from, limit);
     for pages in manifest.pages.get(at..).unwrap_or_default().chunks(PAGES_AT_ONCE) {
-        let blobs = read_blobs(store, &domain, pages.iter().map(|page| page.id).collect()).await?;
-        let domain = Arc::clone(&domain);
-        let look = move |_: &Arc<Store>| {
-            let mut walk = walk;
-            for blob in &blobs {
-                let damaged = |source| ServerError::Damaged { object: blob.info.id.to_string(), source };
-                let records = page_records(blob, &domain).map_err(damaged)?;
-                if walk.page(&records).is_break() {
-                    break;
-                }
-                at += 1;
+        let ids = pages.iter().map(|page| page.id).collect();
+        for blob in wait(read_blobs(store, &domain, ids))? {
+            let damaged = |source| ServerError::Damaged { object: blob.info.id.to_string(), source };
+            let records = page_records(&blob, &domain).map_err(damaged)?;
+            if walk.page(&records).is_break() {
+                return Ok(walk.answer(node, at));
             }
-            Ok((walk, at))
-        };
-        (walk, at) = store.blocking(look).await?;
-        if walk.is_over {
-            return Ok(walk.answer(node, at));
+            at += 1;
         }
     }
     walk.finish();

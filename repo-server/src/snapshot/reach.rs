@@ -22,7 +22,7 @@ use crate::index::{KeyRange, Table};
 use crate::pack;
 use crate::rows::{ChunkRow, IdleKey, IdleKind, Live, PackNumber};
 use crate::sort::Sorter;
-use crate::store::{Store, read_ahead};
+use crate::store::{Store, read_ahead, wait};
 
 /// Rows that are looked up at once.
 const AT_ONCE: usize = 10_000;
@@ -56,60 +56,42 @@ impl Freed {
     }
 }
 
-/// How often idle pages that wait for the collector refer to each chunk.
-pub(crate) async fn references_of_idle_pages(store: &Arc<Store>) -> Result<Counts, ServerError> {
-    let idle = store.blocking(|store| {
-        let mut idle = Vec::new();
-        let range = KeyRange::prefix(&[IdleKind::Rows(BlobKind::Page).tag()]);
-        store.for_each_row(Table::Idle, &range, |key, _| {
-            if let Some(IdleKey::Row { since, id, .. }) = IdleKey::decode(key) {
-                idle.push((id, since));
-            }
-            Ok(())
-        })?;
-        let mut pages = Vec::new();
-        for idle in idle.chunks(AT_ONCE) {
-            let rows = store.chunk_rows(idle.iter().map(|(id, _)| id))?;
-            let still = idle.iter().zip(rows).filter_map(|((id, since), row)| {
-                row.filter(|row| row.is_idle() && row.idle_since == *since).map(|row| (*id, row))
-            });
-            pages.extend(still);
+/// How often idle pages that wait for the collector refer to each chunk. Waits for the site.
+pub(crate) fn references_of_idle_pages(store: &Arc<Store>) -> Result<Counts, ServerError> {
+    let mut idle = Vec::new();
+    let range = KeyRange::prefix(&[IdleKind::Rows(BlobKind::Page).tag()]);
+    store.for_each_row(Table::Idle, &range, |key, _| {
+        if let Some(IdleKey::Row { since, id, .. }) = IdleKey::decode(key) {
+            idle.push((id, since));
         }
-        Ok(pages)
-    });
-    let pages = idle.await?;
-    let collect = move |store: &Arc<Store>| {
-        let mut counts = Counts::new();
-        for_each_reference(store, &pages, |references, _| {
-            counts.extend(references.iter().copied());
-            Ok(())
-        })?;
-        Ok(counts)
-    };
-    store.blocking(collect).await
+        Ok(())
+    })?;
+    let mut pages = Vec::new();
+    for idle in idle.chunks(AT_ONCE) {
+        let rows = store.chunk_rows(idle.iter().map(|(id, _)| id))?;
+        let still = idle.iter().zip(rows).filter_map(|((id, since), row)| {
+            row.filter(|row| row.is_idle() && row.idle_since == *since).map(|row| (*id, row))
+        });
+        pages.extend(still);
+    }
+    let mut counts = Counts::new();
+    for_each_reference(store, &pages, |references, _| {
+        counts.extend(references.iter().copied());
+        Ok(())
+    })?;
+    Ok(counts)
 }
 
-/// Data that is freed when all of `snapshots` are purged. `gone` is what idle pages refer to.
-pub(crate) async fn freed(
+/// Data that is freed when all of `snapshots` are purged. `gone` is what idle pages refer to. Waits for the site.
+pub(crate) fn freed(
     store: &Arc<Store>,
     snapshots: &[&Snapshot],
     gone: &Counts,
 ) -> Result<Freed, ServerError> {
-    let pages = pages_of(store, snapshots).await?;
-    let gone = gone.clone();
-    store.blocking(move |store| with_chunks(store, &pages, &gone)).await
+    add_with_chunks(store, &pages_of(store, snapshots)?, gone, Freed::default())
 }
 
-/// Freed pages, and the chunks that are freed with them. `gone` is what pages refer to that count as freed.
-fn with_chunks(
-    store: &Arc<Store>,
-    pages: &[(ChunkId, ChunkRow)],
-    gone: &Counts,
-) -> Result<Freed, ServerError> {
-    add_with_chunks(store, pages, gone, Freed::default())
-}
-
-/// Like [`with_chunks`], together with the content of `freed`.
+/// Adds pages to `freed`, and the chunks that are freed with them. `gone` is what pages refer to that count as freed.
 fn add_with_chunks(
     store: &Arc<Store>,
     pages: &[(ChunkId, ChunkRow)],
@@ -132,31 +114,27 @@ fn add_with_chunks(
 }
 
 /// Data that is freed when all of `snapshots` are purged, and all idle data: `pages`, and the chunks in
-/// `freed`.
-pub(crate) async fn freed_with_idle(
+/// `freed`. Waits for the site.
+pub(crate) fn freed_with_idle(
     store: &Arc<Store>,
     snapshots: &[&Snapshot],
     mut pages: Vec<(ChunkId, ChunkRow)>,
     freed: Freed,
 ) -> Result<Freed, ServerError> {
-    pages.extend(pages_of(store, snapshots).await?);
-    let add = move |store: &Arc<Store>| add_with_chunks(store, &pages, &Counts::new(), freed);
-    store.blocking(add).await
+    pages.extend(pages_of(store, snapshots)?);
+    add_with_chunks(store, &pages, &Counts::new(), freed)
 }
 
 /// The pages that only `snapshots` name.
-async fn pages_of(
-    store: &Arc<Store>,
-    snapshots: &[&Snapshot],
-) -> Result<Vec<(ChunkId, ChunkRow)>, ServerError> {
+fn pages_of(store: &Arc<Store>, snapshots: &[&Snapshot]) -> Result<Vec<(ChunkId, ChunkRow)>, ServerError> {
     let mut named = Counts::new();
     for manifest in snapshots.iter().flat_map(|snapshot| &snapshot.manifests) {
-        let (_, manifest) = open_manifest(store, manifest.id).await?;
+        let (_, manifest) = wait(open_manifest(store, manifest.id))?;
         for (id, count) in named_pages(&manifest) {
             *named.entry(id).or_default() += count;
         }
     }
-    store.blocking(move |store| all_of(store, &named)).await
+    all_of(store, &named)
 }
 
 /// Those ids whose whole count is in `counts`.
@@ -186,7 +164,7 @@ pub(crate) fn for_each_reference(
     let read = |(number, pages)| async move { references_of(store, number, pages).await };
     let mut sorter: Sorter<1> = Sorter::new(&store.parts.scratch);
     for references in read_ahead(by_pack, IN_FLIGHT, read) {
-        for id in references?.values().flatten() {
+        for id in references??.values().flatten() {
             sorter.add(*id.as_bytes(), [1])?;
         }
     }

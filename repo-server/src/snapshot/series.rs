@@ -16,7 +16,7 @@ use crate::health::alarm::{self, AlarmCode, MAX_SUBJECT_LEN};
 use crate::health::clock::JUMP_MS;
 use crate::index::{Batch, IndexError, Precondition, Table};
 use crate::pack::unreadable;
-use crate::store::Store;
+use crate::store::{Store, wait};
 
 /// Number of files that must be missing before a snapshot is suspect.
 const FEW_FILES: u64 = 100;
@@ -168,17 +168,14 @@ pub(super) fn suspicion(snapshot: &Snapshot) -> Option<String> {
 }
 
 /// Notes in the index where shares of snapshots of earlier builds come from, as their manifests tell. A manifest that
-/// cannot be read leaves its share in a series of its own. Nothing on the site changes.
-pub(crate) async fn note_origins(store: &Arc<Store>) -> Result<(), ServerError> {
-    let without = |store: &Arc<Store>| {
-        let mut snapshots = list(store, None)?;
-        snapshots.retain(|snapshot| snapshot.manifests.iter().any(|share| share.origin.is_none()));
-        Ok(snapshots)
-    };
-    for snapshot in store.blocking(without).await? {
+/// cannot be read leaves its share in a series of its own. Nothing on the site changes. Waits for the site.
+pub(crate) fn note_origins(store: &Arc<Store>) -> Result<(), ServerError> {
+    let mut snapshots = list(store, None)?;
+    snapshots.retain(|snapshot| snapshot.manifests.iter().any(|share| share.origin.is_none()));
+    for snapshot in snapshots {
         let mut noted = snapshot.clone();
         for share in noted.manifests.iter_mut().filter(|share| share.origin.is_none()) {
-            match open_manifest(store, share.id).await {
+            match wait(open_manifest(store, share.id)) {
                 Ok((_, manifest)) => share.origin = Some(Origin::of(&manifest)),
                 Err(error) => {
                     let why = unreadable(&error).ok_or(error)?;
@@ -186,17 +183,14 @@ pub(crate) async fn note_origins(store: &Arc<Store>) -> Result<(), ServerError> 
                 }
             }
         }
-        let note = move |store: &Arc<Store>| {
-            let (key, mut batch) = (*noted.id.as_bytes(), Batch::new());
-            batch.require(Table::Snapshot, key, Precondition::Equals(snapshot.encode()));
-            batch.put(Table::Snapshot, key, noted.encode());
-            match store.commit(batch) {
-                // It was purged meanwhile.
-                Err(ServerError::Index(IndexError::Precondition { .. })) => Ok(()),
-                noted => noted,
-            }
-        };
-        store.blocking(note).await?;
+        let (key, mut batch) = (*noted.id.as_bytes(), Batch::new());
+        batch.require(Table::Snapshot, key, Precondition::Equals(snapshot.encode()));
+        batch.put(Table::Snapshot, key, noted.encode());
+        match store.commit(batch) {
+            // It was purged meanwhile.
+            Err(ServerError::Index(IndexError::Precondition { .. })) => {}
+            noted => noted?,
+        }
     }
     Ok(())
 }

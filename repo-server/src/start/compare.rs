@@ -50,8 +50,9 @@ use crate::rows::{DoomedKey, DoomedKind, DoomedRow};
 use crate::rules::Rule;
 use crate::server::Server;
 use crate::site::layout::{snapshot_named, snapshot_object};
-use crate::site::{Area, ObjectName, Prefix};
+use crate::site::{Area, ObjectName};
 use crate::snapshot;
+use crate::store::wait;
 
 /// Work of [`settle_once`], for a caller that is refused meanwhile.
 const COMPLETION: Kind = Kind("the completion of commits");
@@ -94,7 +95,7 @@ pub(crate) async fn look(
     server: &Arc<Server>,
     _lease: &Lease<Upkeep>,
 ) -> Result<Option<Behind>, ServerError> {
-    compare_and_tell(server).await.map(|(behind, _)| behind)
+    server.waiting(|server| compare_and_tell(server).map(|(behind, _)| behind)).await
 }
 
 /// Like [`look`], and completes interrupted commits.
@@ -104,24 +105,28 @@ pub(crate) async fn look(
 /// examined.
 pub(crate) async fn settle(
     server: &Arc<Server>,
-    lease: &Lease<Upkeep>,
+    _lease: &Lease<Upkeep>,
 ) -> Result<Option<Behind>, ServerError> {
-    let settled = settle_now(server, lease).await;
-    let problem = settled.as_ref().err().map(not_settled);
-    let tell = move |server: &Arc<Server>| match problem {
-        Some(problem) => alarm::raise(&server.store, AlarmCode::NotSettled, &problem),
-        None => alarm::clear(&server.store, AlarmCode::NotSettled),
+    server.waiting(settle_and_tell).await
+}
+
+fn settle_and_tell(server: &Arc<Server>) -> Result<Option<Behind>, ServerError> {
+    let settled = settle_now(server);
+    let told = match &settled {
+        Ok(_) => alarm::clear(&server.store, AlarmCode::NotSettled),
+        Err(ServerError::CallerLeft) => Ok(()),
+        Err(error) => alarm::raise(&server.store, AlarmCode::NotSettled, &not_settled(error)),
     };
-    if let Err(error) = server.blocking(tell).await {
+    if let Err(error) = told {
         tracing::warn!(error = %Chain(&error), "the alarm `not_settled` could not be raised or cleared");
     }
     settled
 }
 
-async fn settle_now(server: &Arc<Server>, lease: &Lease<Upkeep>) -> Result<Option<Behind>, ServerError> {
-    let (behind, cut_off) = compare_and_tell(server).await?;
+fn settle_now(server: &Arc<Server>) -> Result<Option<Behind>, ServerError> {
+    let (behind, cut_off) = compare_and_tell(server)?;
     if behind.is_none() && server.store.rules.keep(Rule::CutCommitsAreFinished) {
-        finish_all(server, cut_off, lease).await?;
+        finish_all(server, cut_off)?;
     }
     server.is_settled.store(true, Ordering::Release);
     Ok(behind)
@@ -134,18 +139,17 @@ fn not_settled(error: &ServerError) -> String {
     )
 }
 
-async fn compare_and_tell(server: &Arc<Server>) -> Result<(Option<Behind>, Vec<CutOff>), ServerError> {
+fn compare_and_tell(server: &Arc<Server>) -> Result<(Option<Behind>, Vec<CutOff>), ServerError> {
     if !server.store.rules.keep(Rule::SiteIsWitness) {
         return Ok((None, Vec::new()));
     }
-    let Compared { unknown, cut_off } = compare(server).await?;
-    let such_as = first_that_opens(server, &unknown).await?;
+    let Compared { unknown, cut_off } = compare(server)?;
+    let such_as = first_that_opens(server, &unknown)?;
     let behind = such_as.map(|such_as| Behind { count: unknown.len(), such_as });
-    let tell = move |server: &Arc<Server>| match behind {
-        Some(behind) => alarm::raise(&server.store, AlarmCode::IndexBehind, &behind.problem()),
-        None => alarm::clear(&server.store, AlarmCode::IndexBehind),
-    };
-    server.blocking(tell).await?;
+    match behind {
+        Some(behind) => alarm::raise(&server.store, AlarmCode::IndexBehind, &behind.problem())?,
+        None => alarm::clear(&server.store, AlarmCode::IndexBehind)?,
+    }
     Ok((behind, cut_off))
 }
 
@@ -162,7 +166,7 @@ pub(crate) async fn settle_once(server: &Arc<Server>) -> bool {
     if let Err(error) = &settled {
         tracing::error!(error = %Chain(error), "the index could not be compared with the site");
     }
-    if let Err(error) = snapshot::series::note_origins(&server.store).await {
+    if let Err(error) = server.store.waiting(snapshot::series::note_origins).await {
         tracing::warn!(error = %crate::error::Chain(&error), "the folders of some snapshots are still unknown");
     }
     settled.is_ok()
@@ -188,22 +192,18 @@ struct Compared {
 /// A snapshot, and the session whose commit put it.
 type CutOff = (SnapshotId, SessionId);
 
-async fn compare(server: &Arc<Server>) -> Result<Compared, ServerError> {
-    let listed = server.store.parts.site.list(&Prefix::area(Area::Snapshots)).await;
-    let listed = listed.map_err(|error| server.store.site_error(error))?;
+fn compare(server: &Server) -> Result<Compared, ServerError> {
+    let listed = wait(server.store.list(Area::Snapshots))?;
     let ids: Vec<SnapshotId> = listed.iter().filter_map(|listed| snapshot_named(&listed.name)).collect();
-    let compare = move |server: &Arc<Server>| {
-        // Before the doomed names: what has landed since is not among them.
-        let is_at_rest = |id: &SnapshotId| !server.in_flight.contains(&key_of(id));
-        let at_rest: Vec<SnapshotId> = ids.iter().copied().filter(is_at_rest).collect();
-        let doomed = doomed_snapshots(server)?;
-        let session_of = |id: SnapshotId| doomed.get(&snapshot_object(&id))?.announced_by.map(|by| (id, by));
-        let mut cut_off: Vec<CutOff> = at_rest.into_iter().filter_map(session_of).collect();
-        cut_off.sort_unstable_by(|one, other| other.cmp(one));
-        let spared = ids.into_iter().filter(|id| !doomed.contains_key(&snapshot_object(id)));
-        Ok(Compared { unknown: without_rows(server, &spared.collect::<Vec<_>>())?, cut_off })
-    };
-    server.blocking(compare).await
+    // Before the doomed names: what has landed since is not among them.
+    let is_at_rest = |id: &SnapshotId| !server.in_flight.contains(&key_of(id));
+    let at_rest: Vec<SnapshotId> = ids.iter().copied().filter(is_at_rest).collect();
+    let doomed = doomed_snapshots(server)?;
+    let session_of = |id: SnapshotId| doomed.get(&snapshot_object(&id))?.announced_by.map(|by| (id, by));
+    let mut cut_off: Vec<CutOff> = at_rest.into_iter().filter_map(session_of).collect();
+    cut_off.sort_unstable_by(|one, other| other.cmp(one));
+    let spared = ids.into_iter().filter(|id| !doomed.contains_key(&snapshot_object(id)));
+    Ok(Compared { unknown: without_rows(server, &spared.collect::<Vec<_>>())?, cut_off })
 }
 
 fn key_of(id: &SnapshotId) -> DoomedKey {
@@ -247,14 +247,10 @@ fn doomed_snapshots(server: &Server) -> Result<HashMap<ObjectName, DoomedRow>, S
 ///
 /// # Errors
 /// The first one, after all were tried.
-async fn finish_all(
-    server: &Arc<Server>,
-    cut_off: Vec<CutOff>,
-    lease: &Lease<Upkeep>,
-) -> Result<(), ServerError> {
+fn finish_all(server: &Arc<Server>, cut_off: Vec<CutOff>) -> Result<(), ServerError> {
     let mut done = Ok(());
     for (id, session) in cut_off {
-        match finish(server, id, session, lease).await {
+        match finish(server, id, session) {
             Ok(Finish::Done) => tracing::warn!(snapshot = %id, "{FINISHED}"),
             Ok(Finish::Impossible(why)) => {
                 tracing::warn!(snapshot = %id, why, "an interrupted commit cannot be completed: its objects will be deleted");
@@ -267,12 +263,9 @@ async fn finish_all(
 
 /// A snapshot that a rebuild would bring back. What is damaged, or was never ours, no rebuild makes a row of: the
 /// alarm would stay for ever.
-async fn first_that_opens(
-    server: &Arc<Server>,
-    unknown: &[SnapshotId],
-) -> Result<Option<SnapshotId>, ServerError> {
+fn first_that_opens(server: &Server, unknown: &[SnapshotId]) -> Result<Option<SnapshotId>, ServerError> {
     for id in unknown {
-        match snapshot::read(&server.store, &snapshot_object(id)).await {
+        match wait(snapshot::read(&server.store, &snapshot_object(id))) {
             Ok(snapshot) if snapshot.id == *id => return Ok(Some(*id)),
             Ok(_) => {}
             Err(error) => drop(pack::unreadable(&error).ok_or(error)?),

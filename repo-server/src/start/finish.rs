@@ -15,7 +15,6 @@ use format_spec::{FormatError, SessionId, SnapshotId};
 use crate::error::{Chain, ServerError};
 use crate::health::space;
 use crate::index::IndexError;
-use crate::lease::{Lease, Upkeep};
 use crate::pack;
 use crate::rows::SessionRow;
 use crate::server::Server;
@@ -23,6 +22,7 @@ use crate::session;
 use crate::site::layout::snapshot_object;
 use crate::snapshot::commit::{apply, check_owner, check_pages};
 use crate::snapshot::{open_manifest, read};
+use crate::store::wait;
 
 const OVER: &str = "its session has ended";
 
@@ -40,17 +40,16 @@ pub(crate) enum Finish {
 ///
 /// # Errors
 /// The site or the index could not be read or written: it may be done later.
-pub(crate) async fn finish(
+pub(super) fn finish(
     server: &Arc<Server>,
     id: SnapshotId,
     session: SessionId,
-    _lease: &Lease<Upkeep>,
 ) -> Result<Finish, ServerError> {
     let impossible = |why: &str| Ok(Finish::Impossible(why.to_owned()));
     let attempts = session::attempts(&server.sessions, session);
     let Ok(_attempt) = attempts.try_lock() else { return impossible("another attempt is under way") };
     let Some(granted) = session::granted(&server.sessions, session) else { return impossible(OVER) };
-    match make(server, id, session, granted).await {
+    match make(server, id, session, &granted) {
         Ok(()) => Ok(Finish::Done),
         Err(ServerError::Index(IndexError::Precondition { .. })) => impossible(OVER),
         // A commit that is over a limit cannot be completed: it must not keep others from being completed.
@@ -65,29 +64,26 @@ pub(crate) async fn finish(
 }
 
 /// The batch, made from the objects.
-async fn make(
+fn make(
     server: &Arc<Server>,
     id: SnapshotId,
     session: SessionId,
-    granted: SessionRow,
+    granted: &SessionRow,
 ) -> Result<(), ServerError> {
     let name = snapshot_object(&id);
-    let snapshot = read(&server.store, &name).await?;
+    let snapshot = wait(read(&server.store, &name))?;
     let is_another = || ServerError::Damaged {
         object: name.to_string(),
         source: FormatError::Unauthentic { what: "snapshot" },
     };
     let ([of], true) = (snapshot.manifests.as_slice(), snapshot.id == id) else { return Err(is_another()) };
-    let (_, manifest) = open_manifest(&server.store, of.id).await?;
-    check_owner(&manifest, &granted).map_err(|_| is_another())?;
-    let apply = move |server: &Arc<Server>| {
-        let pages = check_pages(&server.store, &server.store.domain(&granted.cluster), &manifest)?;
-        // On a full disk as well: until it is done, nothing can be collected.
-        space::with_ballast(&server.store, || {
-            apply(&server.store, &server.sessions, session, &granted, &snapshot, &pages)
-        })
-    };
-    server.blocking(apply).await
+    let (_, manifest) = wait(open_manifest(&server.store, of.id))?;
+    check_owner(&manifest, granted).map_err(|_| is_another())?;
+    let pages = check_pages(&server.store, &server.store.domain(&granted.cluster), &manifest)?;
+    // On a full disk as well: until it is done, nothing can be collected.
+    space::with_ballast(&server.store, || {
+        apply(&server.store, &server.sessions, session, granted, &snapshot, &pages)
+    })
 }
 
 #[cfg(test)]

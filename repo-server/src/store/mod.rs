@@ -15,6 +15,7 @@ pub(crate) mod testing;
 use std::collections::{HashMap, HashSet};
 use std::error::Error;
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -25,7 +26,7 @@ use format_spec::key::{MasterKey, SealKeys};
 use format_spec::{FormatError, RepositoryId, wire};
 use tokio::sync::{Notify, Semaphore};
 
-pub(crate) use ahead::{read_ahead, wait};
+pub(crate) use ahead::{read_ahead, to_its_end, wait};
 pub(crate) use budget::{Budget, Reserved};
 pub(crate) use domain::Domain;
 pub(crate) use listener::{Listener, Watching};
@@ -37,7 +38,7 @@ use crate::index::{Batch, Index, IndexError, KeyRange, Table};
 use crate::rows::{PackNumber, PackRow};
 use crate::rules::Rules;
 use crate::settings::Upkeep;
-use crate::site::{ObjectName, Site, SiteError};
+use crate::site::{Area, Listed, ObjectName, Prefix, Site, SiteError};
 use crate::site_lock::SiteLock;
 use crate::space::Space;
 use crate::sync::lock;
@@ -78,8 +79,10 @@ pub struct Store {
     pub(crate) parts: Parts,
     pub(crate) descriptor: Descriptor,
     pub(crate) keys: SealKeys,
-    /// At most this many threads compute for requests.
+    /// At most this many threads compute for requests: see [`Store::compute`].
     pub(crate) compute: Arc<Semaphore>,
+    /// Threads that may wait for the site at once.
+    waiting: Arc<Semaphore>,
     /// Hears of every change of counts and places; see [`Listener::note`].
     pub(crate) listener: Listener,
     /// Rules that keep the collector from deleting needed data.
@@ -107,6 +110,7 @@ impl Store {
         Arc::new(Self {
             keys: master.seal_keys(descriptor.generation),
             compute: Arc::new(Semaphore::new(parts.cores.max(1))),
+            waiting: Arc::new(Semaphore::new(ahead::WAITING)),
             listener: Listener::default(),
             writer: Mutex::default(),
             packs: Mutex::default(),
@@ -135,13 +139,37 @@ impl Store {
         change()
     }
 
-    /// Runs `work` on a thread that may block and compute.
+    /// Runs `work`, which does not wait for the site, on a thread that may block and compute.
     pub(crate) async fn blocking<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&Arc<Self>) -> Result<T, ServerError> + Send + 'static,
     ) -> Result<T, ServerError> {
         let store = Arc::clone(self);
         on_a_thread(move || work(&store)).await
+    }
+
+    /// Runs `work`, which computes and does not wait for the site, on one of as many threads as there are cores.
+    pub(crate) async fn compute<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Arc<Self>) -> Result<T, ServerError> + Send + 'static,
+    ) -> Result<T, ServerError> {
+        let turn = Arc::clone(&self.compute).acquire_owned().await.expect("the semaphore is never closed");
+        self.blocking(move |store| {
+            let _turn = turn;
+            work(store)
+        })
+        .await
+    }
+
+    /// Runs `work` on a thread that may block, compute, and [`wait`] for the site: for an operation that looks at many
+    /// rows and objects. The work ends at its next wait once this is dropped. Work of such a thread must not need
+    /// another one: there are few.
+    pub(crate) async fn waiting<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Arc<Self>) -> Result<T, ServerError> + Send + 'static,
+    ) -> Result<T, ServerError> {
+        let store = Arc::clone(self);
+        ahead::on_a_waiting_thread(&self.waiting, move || work(&store)).await
     }
 
     /// Fails once the store has halted, and while another server may have its site.
@@ -205,7 +233,35 @@ impl Store {
             let source = FormatError::Malformed { what: "object", why };
             return Err(ServerError::Damaged { object: name.to_string(), source });
         }
+        self.get(name).await
+    }
+
+    /// Reads a whole object.
+    ///
+    /// # Errors
+    /// [`ServerError::Site`] if it could not be read.
+    pub(crate) async fn get(&self, name: &ObjectName) -> Result<Bytes, ServerError> {
         self.parts.site.get(name).await.map_err(|error| self.site_error(error))
+    }
+
+    /// Reads ranges of an object, in bytes, in their order.
+    ///
+    /// # Errors
+    /// [`ServerError::Site`] if one could not be read.
+    pub(crate) async fn get_ranges(
+        &self,
+        name: &ObjectName,
+        ranges: &[Range<u64>],
+    ) -> Result<Vec<Bytes>, ServerError> {
+        self.parts.site.get_ranges(name, ranges).await.map_err(|error| self.site_error(error))
+    }
+
+    /// The objects of an area of the site.
+    ///
+    /// # Errors
+    /// [`ServerError::Site`] if it could not be listed.
+    pub(crate) async fn list(&self, area: Area) -> Result<Vec<Listed>, ServerError> {
+        self.parts.site.list(&Prefix::area(area)).await.map_err(|error| self.site_error(error))
     }
 
     /// Puts an object on the site, durably. Only for one that counts already: all others go through

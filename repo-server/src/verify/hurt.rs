@@ -10,13 +10,13 @@ use crate::error::{Chain, ServerError};
 use crate::operation::Progress;
 use crate::server::Server;
 
-/// Finds the snapshots that need what is damaged, if blobs were put in quarantine since the last walk.
+/// Finds the snapshots that need what is damaged, if blobs were put in quarantine since the last walk. Waits for the site.
 ///
 /// # Errors
 /// [`ServerError`] if the walk failed. It stays due.
-pub(crate) async fn name_the_hurt(server: &Arc<Server>) -> Result<(), ServerError> {
-    if server.store.blocking(|store| defects::due(store)).await?.is_some() {
-        check(server, VerifyLevel::Index.into(), &Progress::unheard()).await?;
+pub(crate) fn name_the_hurt(server: &Arc<Server>) -> Result<(), ServerError> {
+    if defects::due(&server.store)?.is_some() {
+        check(server, VerifyLevel::Index.into(), Progress::unheard())?;
     }
     Ok(())
 }
@@ -24,7 +24,7 @@ pub(crate) async fn name_the_hurt(server: &Arc<Server>) -> Result<(), ServerErro
 /// Names the affected snapshots each time that damage is found, forever.
 pub(crate) async fn name_as_met(server: Arc<Server>) {
     loop {
-        if let Err(error) = name_the_hurt(&server).await {
+        if let Err(error) = server.waiting(name_the_hurt).await {
             tracing::error!(error = %Chain(&error), "the snapshots affected by damage could not be determined");
         }
         server.store.damage.met.notified().await;

@@ -42,7 +42,7 @@ use crate::lease::{Checking, Kind, Lease};
 use crate::operation::{Operation, Progress, Unheard};
 use crate::rows::PackNumber;
 use crate::server::Server;
-use crate::store::Store;
+use crate::store::{Store, wait};
 use crate::time::rfc3339;
 use findings::{Findings, Problem};
 use limits::Due;
@@ -50,14 +50,14 @@ use packs::Known;
 use pages::CleanPages;
 use snapshots::Walked;
 
-/// A check in progress.
-struct Check<'a> {
+/// A check in progress, on a thread that may wait for the site.
+struct Check {
     server: Arc<Server>,
     store: Arc<Store>,
     asked: VerifyRequest,
     started: Duration,
     state: State,
-    progress: &'a Progress,
+    progress: Progress,
     done: u64,
     steps: u64,
     /// Packs that the site did not answer for, to be tried again.
@@ -106,22 +106,23 @@ impl Operation for VerifyRequest {
         _: &Self::Needs,
         progress: &Progress,
     ) -> Result<VerifyReport, ServerError> {
-        check(server, self, progress).await
+        let progress = progress.clone();
+        server.waiting(move |server| check(server, self, progress)).await
     }
 }
 
-async fn check(
+fn check(
     server: &Arc<Server>,
     asked: VerifyRequest,
-    progress: &Progress,
+    progress: Progress,
 ) -> Result<VerifyReport, ServerError> {
     let mut check = Check::new(server, asked, progress);
-    check.everything().await?;
-    check.finish().await
+    check.everything()?;
+    check.finish()
 }
 
-impl<'a> Check<'a> {
-    fn new(server: &Arc<Server>, asked: VerifyRequest, progress: &'a Progress) -> Self {
+impl Check {
+    fn new(server: &Arc<Server>, asked: VerifyRequest, progress: Progress) -> Self {
         Self {
             server: Arc::clone(server),
             store: Arc::clone(&server.store),
@@ -138,43 +139,39 @@ impl<'a> Check<'a> {
         }
     }
 
-    async fn everything(&mut self) -> Result<(), ServerError> {
-        let tidy = |store: &Arc<Store>| objects::tidy(store).map(Some);
-        self.remembered = if_there_is_room(self.store.blocking(tidy).await)?.unwrap_or_default();
+    fn everything(&mut self) -> Result<(), ServerError> {
+        self.remembered = if_there_is_room(objects::tidy(&self.store).map(Some))?.unwrap_or_default();
         if self.asked.accept_loss {
-            self.state.report.quarantined += census::accept(&self.store).await?;
+            self.state.report.quarantined += wait(census::accept(&self.store))?;
         } else {
-            census::look_again(&self.store).await?;
+            wait(census::look_again(&self.store))?;
         }
         let only = self.asked.snapshot;
-        let all = self.store.blocking(move |store| match only {
-            None => crate::snapshot::list(store, None),
-            Some(id) => Ok(vec![crate::snapshot::get(store, id)?]),
-        });
-        let mut snapshots = all.await?;
+        let mut snapshots = match only {
+            None => crate::snapshot::list(&self.store, None)?,
+            Some(id) => vec![crate::snapshot::get(&self.store, id)?],
+        };
         self.steps = u64::try_from(snapshots.len()).unwrap_or(u64::MAX);
         // Packs first: then a snapshot that needs a damaged chunk can be named.
         if self.asked.level > VerifyLevel::Index {
             let scope = match only {
                 None => None,
-                Some(_) => Some(self.needed(&snapshots).await?),
+                Some(_) => Some(self.needed(&snapshots)?),
             };
-            self.packs(scope).await?;
+            self.packs(scope.as_ref())?;
         }
         let mut is_all = only.is_none();
         if !is_all && self.state.findings.counts().damage() > 0 {
             is_all = true;
             // Others may need it as well.
-            let list = |store: &Arc<Store>| crate::snapshot::list(store, None);
-            snapshots = self.store.blocking(list).await?;
+            snapshots = crate::snapshot::list(&self.store, None)?;
         }
         if !self.walks() {
             return Ok(());
         }
-        let begun = self.store.blocking(|store| defects::due(store)).await?;
-        if self.snapshots(snapshots).await? == Walked::Through && is_all {
-            let walked = move |store: &Arc<Store>| defects::walked(store, begun);
-            if_there_is_room(self.store.blocking(walked).await)?;
+        let begun = defects::due(&self.store)?;
+        if self.snapshots(snapshots)? == Walked::Through && is_all {
+            if_there_is_room(defects::walked(&self.store, begun))?;
         }
         Ok(())
     }
@@ -187,17 +184,11 @@ impl<'a> Check<'a> {
     }
 
     /// Remembers what is wrong with an object, or that nothing is. What is not known changes nothing.
-    async fn remember(&self, object: objects::Object, problem: Option<&Problem>) -> Result<(), ServerError> {
+    fn remember(&self, object: objects::Object, problem: Option<&Problem>) -> Result<(), ServerError> {
         let written = match problem {
             Some(problem) if problem.kind == FindingKind::Unreadable => return Ok(()),
-            Some(problem) => {
-                let what = problem.what.clone();
-                let note = move |store: &Arc<Store>| objects::note(store, object, &what);
-                self.store.blocking(note).await
-            }
-            None if self.remembered.contains(object) => {
-                self.store.blocking(move |store| objects::clear(store, object)).await
-            }
+            Some(problem) => objects::note(&self.store, object, &problem.what),
+            None if self.remembered.contains(object) => objects::clear(&self.store, object),
             None => return Ok(()),
         };
         if_there_is_room(written)
@@ -208,17 +199,13 @@ impl<'a> Check<'a> {
         self.progress.of(self.done, self.steps);
     }
 
-    async fn finish(self) -> Result<VerifyReport, ServerError> {
+    fn finish(self) -> Result<VerifyReport, ServerError> {
         let State { mut report, findings, .. } = self.state;
-        let oldest = self.store.blocking(|store| {
-            let (mut never, mut oldest) = (0_u64, None);
-            store.for_each_pack(|_, row| match row.verified_ms {
-                0 => never += 1,
-                at => oldest = Some(oldest.map_or(at, |oldest: u64| oldest.min(at))),
-            })?;
-            Ok((never, oldest))
-        });
-        let (never, oldest) = oldest.await?;
+        let (mut never, mut oldest) = (0_u64, None);
+        self.store.for_each_pack(|_, row| match row.verified_ms {
+            0 => never += 1,
+            at => oldest = Some(oldest.map_or(at, |oldest: u64| oldest.min(at))),
+        })?;
         report.never_verified = never;
         report.oldest_verified = oldest.map(rfc3339);
         report.counts = findings.counts();

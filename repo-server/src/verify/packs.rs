@@ -24,7 +24,7 @@ use crate::error::{Chain, ServerError};
 use crate::rows::{ChunkRow, PackNumber, PackRow};
 use crate::site::SiteError;
 use crate::site::layout::pack_object;
-use crate::store::Store;
+use crate::store::{Store, wait};
 
 /// Packs in memory at once: two are computed on while the next is read.
 const AT_ONCE: usize = 3;
@@ -79,27 +79,27 @@ enum Looked {
     Read(Examined, u64),
 }
 
-impl Check<'_> {
+impl Check {
     /// Checks the packs in `scope`, or all that the index names, as far as the limits allow.
-    pub(super) async fn packs(&mut self, scope: Option<BTreeSet<PackNumber>>) -> Result<(), ServerError> {
-        let due = self.store.blocking(move |store| due(store, scope.as_ref())).await?;
+    pub(super) fn packs(&mut self, scope: Option<&BTreeSet<PackNumber>>) -> Result<(), ServerError> {
+        let due = due(&self.store, scope)?;
         let total = due.iter().map(|pack| u64::from(pack.len)).sum();
         self.steps += u64::try_from(due.len()).unwrap_or(u64::MAX);
         let mut budget = Budget::new(&self.asked.limits, total, self.started);
-        let (looked_at, stopped) = self.look_at(&due, &mut budget, Attempt::First).await?;
+        let (looked_at, stopped) = self.look_at(&due, &mut budget, Attempt::First)?;
         let later = std::mem::take(&mut self.later);
         let mut unlimited = Budget::new(&Default::default(), total, self.started);
-        self.look_at(&later, &mut unlimited, Attempt::Last).await?;
+        self.look_at(&later, &mut unlimited, Attempt::Last)?;
         let left = due.get(looked_at..).unwrap_or_default();
         self.state.report.left = limits::amount(left);
         self.state.report.stopped = stopped;
         self.done += u64::try_from(left.len()).unwrap_or(u64::MAX);
-        self.write_verified().await?;
-        self.quarantine_lost().await
+        self.write_verified()?;
+        self.quarantine_lost()
     }
 
     /// Looks at `packs` in their order. Returns at how many, and why not at more.
-    async fn look_at(
+    fn look_at(
         &mut self,
         packs: &[Due],
         budget: &mut Budget,
@@ -120,17 +120,17 @@ impl Check<'_> {
                     break;
                 }
                 rest.next();
-                let wait = pace.wait(pack.len.into(), now);
-                running.push(look(Arc::clone(&self.store), (self.asked.level, attempt), *pack, wait));
+                let rest = pace.wait(pack.len.into(), now);
+                running.push(look(Arc::clone(&self.store), (self.asked.level, attempt), *pack, rest));
             }
-            let Some((pack, looked)) = running.next().await else {
+            let Some((pack, looked)) = wait(async { Ok(running.next().await) })? else {
                 return Ok((packs.len() - rest.len(), over));
             };
-            self.looked(pack, looked?, budget, attempt).await?;
+            self.looked(pack, looked?, budget, attempt)?;
         }
     }
 
-    async fn looked(
+    fn looked(
         &mut self,
         pack: Due,
         looked: Looked,
@@ -161,27 +161,26 @@ impl Check<'_> {
             }
             Looked::Read(examined, bytes) => {
                 self.state.report.bytes_read += bytes;
-                self.read(pack.number, examined).await?;
+                self.read(pack.number, examined)?;
             }
         }
         Ok(())
     }
 
-    async fn read(&mut self, pack: PackNumber, examined: Examined) -> Result<(), ServerError> {
+    fn read(&mut self, pack: PackNumber, examined: Examined) -> Result<(), ServerError> {
         self.state.report.blobs += examined.opened;
         if examined.is_sound() {
             self.verified.push(pack);
         }
         let pack_object = objects::Object::Pack(pack);
         match (examined.directory, &examined.pack) {
-            (Readable::No, Some(problem)) => self.remember(pack_object, Some(problem)).await?,
-            _ => self.remember(pack_object, None).await?,
+            (Readable::No, Some(problem)) => self.remember(pack_object, Some(problem))?,
+            _ => self.remember(pack_object, None)?,
         }
         if let Some(problem) = examined.pack {
             let number = self.state.findings.find(problem);
             self.state.known.altered.insert(pack, number);
-            let note = move |store: &Arc<Store>| packs::note(store, pack);
-            if_there_is_room(self.store.blocking(note).await)?;
+            if_there_is_room(packs::note(&self.store, pack))?;
         }
         let mut damage = Vec::with_capacity(examined.blobs.len());
         for bad in examined.blobs {
@@ -189,39 +188,35 @@ impl Check<'_> {
             let number = self.state.findings.find(bad.problem);
             self.state.known.note(bad.id, bad.place, number);
         }
-        self.quarantine(damage).await?;
+        self.quarantine(damage)?;
         if !examined.recovered.is_empty() {
-            let clear = move |store: &Arc<Store>| blobs::clear(store, &examined.recovered);
-            self.state.report.recovered += if_there_is_room(self.store.blocking(clear).await)?;
+            let cleared = blobs::clear(&self.store, &examined.recovered);
+            self.state.report.recovered += if_there_is_room(cleared)?;
         }
-        if self.verified.len() >= VERIFIED_AT_ONCE { self.write_verified().await } else { Ok(()) }
+        if self.verified.len() >= VERIFIED_AT_ONCE { self.write_verified() } else { Ok(()) }
     }
 
     /// Writes down when packs were found as they should be.
-    async fn write_verified(&mut self) -> Result<(), ServerError> {
+    fn write_verified(&mut self) -> Result<(), ServerError> {
         let packs = std::mem::take(&mut self.verified);
         if packs.is_empty() {
             return Ok(());
         }
-        let write = move |store: &Arc<Store>| write_verified(store, &packs);
-        if_there_is_room(self.store.blocking(write).await)
+        if_there_is_room(write_verified(&self.store, &packs))
     }
 
     /// Puts all blobs of missing packs in quarantine, unless it is the site that is missing.
-    async fn quarantine_lost(&mut self) -> Result<(), ServerError> {
+    fn quarantine_lost(&mut self) -> Result<(), ServerError> {
         if std::mem::take(&mut self.missing).is_empty() {
             return Ok(());
         }
-        self.state.report.quarantined += census::take(&self.store).await?;
+        self.state.report.quarantined += wait(census::take(&self.store))?;
         Ok(())
     }
 
     /// Marks blobs as damaged.
-    pub(super) async fn quarantine(
-        &mut self,
-        damage: Vec<(ChunkId, Place, String)>,
-    ) -> Result<(), ServerError> {
-        self.state.report.quarantined += defects::quarantine(&self.store, damage).await?;
+    pub(super) fn quarantine(&mut self, damage: Vec<(ChunkId, Place, String)>) -> Result<(), ServerError> {
+        self.state.report.quarantined += defects::quarantine(&self.store, &damage)?;
         Ok(())
     }
 }
@@ -244,6 +239,7 @@ fn write_verified(store: &Store, packs: &[PackNumber]) -> Result<(), ServerError
     store.account(|ledger| packs.iter().try_for_each(|number| ledger.mark_verified(*number, verified_ms)))
 }
 
+/// To be awaited where one may block.
 async fn look(
     store: Arc<Store>,
     how: (VerifyLevel, Attempt),
@@ -261,13 +257,13 @@ async fn look_now(
     (level, attempt): (VerifyLevel, Attempt),
     number: PackNumber,
 ) -> Result<Looked, ServerError> {
-    let Some(row) = row_of(store, number).await? else { return Ok(Looked::Gone) };
+    let Some(row) = row_of(store, number)? else { return Ok(Looked::Gone) };
     match fetch(store, level, &row).await {
         Ok(None) => Ok(Looked::There),
         Ok(Some(bytes)) => read(store, number, row, Pieces::whole(bytes)).await,
         Err(SiteError::NotFound { .. }) => {
             // Rows go before objects: if there is one still, the object should be there.
-            let still = row_of(store, number).await?;
+            let still = row_of(store, number)?;
             Ok(still.map_or(Looked::Gone, Looked::Missing))
         }
         Err(error) if error.is_fatal() => Err(store.site_error(error)),
@@ -284,8 +280,8 @@ async fn look_now(
     }
 }
 
-async fn row_of(store: &Arc<Store>, number: PackNumber) -> Result<Option<Arc<PackRow>>, ServerError> {
-    store.blocking(move |store| Ok(pack_row(store, number)?.map(Arc::new))).await
+fn row_of(store: &Store, number: PackNumber) -> Result<Option<Arc<PackRow>>, ServerError> {
+    Ok(pack_row(store, number)?.map(Arc::new))
 }
 
 /// The bytes of a pack; none if a look at its length is enough.
@@ -310,8 +306,6 @@ async fn read(
     pieces: Pieces,
 ) -> Result<Looked, ServerError> {
     let len = u64::try_from(pieces.bytes.len()).unwrap_or(u64::MAX);
-    let permit = store.compute.acquire().await.expect("the semaphore is never closed");
-    let examined = store.blocking(move |store| examine(store, number, &row, &pieces)).await?;
-    drop(permit);
+    let examined = store.compute(move |store| examine(store, number, &row, &pieces)).await?;
     Ok(examined.map_or(Looked::Gone, |examined| Looked::Read(examined, len)))
 }

@@ -21,7 +21,7 @@ use crate::error::ServerError;
 use crate::pack::{Blob, read_blobs};
 use crate::rows::PackNumber;
 use crate::snapshot::page_records;
-use crate::store::{Domain, Store};
+use crate::store::{Domain, Store, wait};
 
 /// Pages that are read at once: at most 1 MiB each.
 pub(super) const PAGES_AT_ONCE: usize = 32;
@@ -89,26 +89,19 @@ fn look_up_pages(
     Ok(planned)
 }
 
-impl Check<'_> {
+impl Check {
     /// Reads pages; `None` if the site did not answer, and is to be asked again.
-    pub(super) async fn pages(
+    pub(super) fn pages(
         &mut self,
         attempt: Attempt,
         replay: &Replay,
         pages: &[PageRef],
     ) -> Result<Option<Vec<Planned>>, ServerError> {
-        let (state, owned) = (std::mem::take(&mut self.state), pages.to_vec());
-        let (depth, roots) = (replay.depth(), replay.roots().clone());
-        let look_up = move |store: &Arc<Store>| {
-            let mut state = state;
-            let planned = look_up_pages(store, &mut state, (depth, &roots), &owned)?;
-            Ok((state, planned))
-        };
-        let (state, mut planned) = self.store.blocking(look_up).await?;
-        self.state = state;
+        let mut planned =
+            look_up_pages(&self.store, &mut self.state, (replay.depth(), replay.roots()), pages)?;
         let wanted: BTreeSet<ChunkId> =
             planned.iter().filter(|page| matches!(page.got, Got::Wanted(_))).map(|page| page.id).collect();
-        let read = self.read_pages(replay.domain(), wanted.into_iter().collect()).await?;
+        let read = self.read_pages(replay.domain(), wanted.into_iter().collect())?;
         for page in &mut planned {
             let Got::Wanted(place) = page.got else { continue };
             page.got = match read.get(&page.id) {
@@ -116,7 +109,7 @@ impl Check<'_> {
                 Some(Err(problem)) if problem.is_later(attempt) => return Ok(None),
                 Some(Err(problem)) => {
                     if problem.kind != FindingKind::Unreadable {
-                        self.quarantine(vec![(page.id, place, problem.what.clone())]).await?;
+                        self.quarantine(vec![(page.id, place, problem.what.clone())])?;
                     }
                     Got::Lost(Cause::New(problem.clone()))
                 }
@@ -127,18 +120,18 @@ impl Check<'_> {
     }
 
     /// The pages with these ids, or what is wrong with them.
-    async fn read_pages(
+    fn read_pages(
         &self,
         domain: &Arc<Domain>,
         ids: Vec<ChunkId>,
     ) -> Result<HashMap<ChunkId, Result<Arc<Blob>, Problem>>, ServerError> {
-        if let Ok(blobs) = read_blobs(&self.store, domain, ids.clone()).await {
+        if let Ok(blobs) = wait(read_blobs(&self.store, domain, ids.clone())) {
             return Ok(blobs.into_iter().map(|blob| (blob.info.id, Ok(Arc::new(blob)))).collect());
         }
         // One of them is bad: read them one by one to name it. Where they lie is looked up again.
         let mut read = HashMap::new();
         for id in ids {
-            let got = match read_blobs(&self.store, domain, vec![id]).await {
+            let got = match wait(read_blobs(&self.store, domain, vec![id])) {
                 Ok(blobs) => blobs.into_iter().next().map(Arc::new).ok_or(ServerError::NoChunk(id)),
                 Err(error) => Err(error),
             };
@@ -151,7 +144,7 @@ impl Check<'_> {
                 Err(ServerError::NoChunk(_)) => {
                     Err(Problem::new(FindingKind::Index, id, "is missing from the index"))
                 }
-                Err(ServerError::Site(error)) => Err(self.bad_object(id, error).await?),
+                Err(ServerError::Site(error)) => Err(self.bad_object(id, error)?),
                 Err(error) => return Err(error),
             };
             read.insert(id, got);
@@ -161,41 +154,33 @@ impl Check<'_> {
 
     /// The packs in which the pages and chunks of `snapshots` lie. What cannot be read is passed over: it
     /// is found when the snapshot is looked through.
-    pub(super) async fn needed(
-        &mut self,
-        snapshots: &[Snapshot],
-    ) -> Result<BTreeSet<PackNumber>, ServerError> {
+    pub(super) fn needed(&mut self, snapshots: &[Snapshot]) -> Result<BTreeSet<PackNumber>, ServerError> {
         let mut packs = BTreeSet::new();
         for snapshot in snapshots {
             let domain = self.store.domain(&snapshot.cluster);
             for of in &snapshot.manifests {
-                let Object::Good(manifest) = self.open(of).await? else { continue };
+                let Object::Good(manifest) = self.open(of)? else { continue };
                 for pages in manifest.pages.chunks(PAGES_AT_ONCE) {
-                    packs.append(&mut self.needed_by(&domain, pages).await?);
+                    packs.append(&mut self.needed_by(&domain, pages)?);
                 }
             }
         }
         Ok(packs)
     }
 
-    async fn needed_by(
+    fn needed_by(
         &mut self,
         domain: &Arc<Domain>,
         pages: &[PageRef],
     ) -> Result<BTreeSet<PackNumber>, ServerError> {
-        let unique: BTreeSet<ChunkId> = pages.iter().map(|page| page.id).collect();
-        let read = self.read_pages(domain, unique.iter().copied().collect()).await?;
-        let domain = Arc::clone(domain);
-        let find = move |store: &Arc<Store>| {
-            let mut ids = unique;
-            for blob in read.into_values().flatten() {
-                if let Ok(records) = page_records(&blob, &domain) {
-                    ids.extend(page::references(&records));
-                }
+        let mut ids: BTreeSet<ChunkId> = pages.iter().map(|page| page.id).collect();
+        let read = self.read_pages(domain, ids.iter().copied().collect())?;
+        for blob in read.into_values().flatten() {
+            if let Ok(records) = page_records(&blob, domain) {
+                ids.extend(page::references(&records));
             }
-            let rows = store.chunk_rows(&ids)?;
-            Ok(rows.into_iter().flatten().map(|row| row.pack).collect())
-        };
-        self.store.blocking(find).await
+        }
+        let rows = self.store.chunk_rows(&ids)?;
+        Ok(rows.into_iter().flatten().map(|row| row.pack).collect())
     }
 }

@@ -65,14 +65,14 @@ impl Walk {
     }
 }
 
-impl Check<'_> {
+impl Check {
     /// Looks through `snapshots`; those that the site does not answer for once more at the end.
-    pub(super) async fn snapshots(&mut self, snapshots: Vec<Snapshot>) -> Result<Walked, ServerError> {
+    pub(super) fn snapshots(&mut self, snapshots: Vec<Snapshot>) -> Result<Walked, ServerError> {
         self.steps = self.done + u64::try_from(snapshots.len()).unwrap_or(u64::MAX);
         let mut later = Vec::new();
         for snapshot in snapshots {
             let snapshot = Arc::new(snapshot);
-            match self.snapshot(Arc::clone(&snapshot), Attempt::First).await? {
+            match self.snapshot(Arc::clone(&snapshot), Attempt::First)? {
                 Walked::Through => {}
                 Walked::Later => later.push(snapshot),
                 Walked::Stopped => {
@@ -84,21 +84,21 @@ impl Check<'_> {
             self.step();
         }
         for snapshot in later {
-            self.snapshot(snapshot, Attempt::Last).await?;
+            self.snapshot(snapshot, Attempt::Last)?;
         }
         Ok(Walked::Through)
     }
 
-    async fn snapshot(&mut self, snapshot: Arc<Snapshot>, attempt: Attempt) -> Result<Walked, ServerError> {
+    fn snapshot(&mut self, snapshot: Arc<Snapshot>, attempt: Attempt) -> Result<Walked, ServerError> {
         let mut walk =
             Walk { snapshot: Arc::clone(&snapshot), attempt, told: Vec::new(), files: Files::Whole };
         if self.asked.level > VerifyLevel::Index {
-            match self.snapshot_object(&snapshot).await? {
-                Object::Good(()) => self.remember(objects::Object::Snapshot(snapshot.id), None).await?,
+            match self.snapshot_object(&snapshot)? {
+                Object::Good(()) => self.remember(objects::Object::Snapshot(snapshot.id), None)?,
                 Object::Bad(problem) if problem.is_later(attempt) => return Ok(Walked::Later),
                 Object::Bad(problem) => {
-                    self.remember(objects::Object::Snapshot(snapshot.id), Some(&problem)).await?;
-                    let problem = self.mend(snapshot.id, problem).await?;
+                    self.remember(objects::Object::Snapshot(snapshot.id), Some(&problem))?;
+                    let problem = self.mend(snapshot.id, problem)?;
                     for of in &snapshot.manifests {
                         walk.tell(of, Cause::New(problem.clone()), Hurt::Snapshot);
                     }
@@ -106,35 +106,34 @@ impl Check<'_> {
             }
         }
         for of in &snapshot.manifests {
-            let opened = match self.open(of).await? {
+            let opened = match self.open(of)? {
                 Object::Good(opened) => opened,
                 Object::Bad(problem) if problem.is_later(walk.attempt) => return Ok(Walked::Later),
                 Object::Bad(problem) => {
-                    self.remember(objects::Object::Manifest(of.id), Some(&problem)).await?;
+                    self.remember(objects::Object::Manifest(of.id), Some(&problem))?;
                     walk.tell_all(of, problem);
                     continue;
                 }
             };
-            match self.manifest(&mut walk, of, &opened).await? {
+            match self.manifest(&mut walk, of, &opened)? {
                 Walked::Through => {}
                 early => return Ok(early),
             }
         }
-        self.flush(&mut walk).await?;
+        self.flush(&mut walk)?;
         let id = snapshot.id;
         let hurt = match walk.files {
             Files::Whole => None,
             Files::Unknown => return Ok(Walked::Through),
             Files::Hurt(why) => Some(why),
         };
-        let note = move |store: &Arc<Store>| objects::note_hurt(store, id, hurt);
-        if_there_is_room(self.store.blocking(note).await)?;
+        if_there_is_room(objects::note_hurt(&self.store, id, hurt))?;
         Ok(Walked::Through)
     }
 
     /// Puts what was found of a snapshot on the list, unless the snapshot went meanwhile: then its rows went
     /// as well.
-    async fn flush(&mut self, walk: &mut Walk) -> Result<(), ServerError> {
+    fn flush(&mut self, walk: &mut Walk) -> Result<(), ServerError> {
         let told = std::mem::take(&mut walk.told);
         if told.is_empty() {
             return Ok(());
@@ -150,10 +149,7 @@ impl Check<'_> {
             }
         }
         let id = walk.snapshot.id;
-        let found = self
-            .store
-            .blocking(move |store| Ok(store.parts.index.get(Table::Snapshot, id.as_bytes())?.is_some()));
-        if found.await? {
+        if self.store.parts.index.get(Table::Snapshot, id.as_bytes())?.is_some() {
             for (owner, cause, hurt) in told {
                 self.state.findings.hurts(cause, &owner, hurt);
             }
@@ -161,7 +157,7 @@ impl Check<'_> {
         Ok(())
     }
 
-    async fn manifest(
+    fn manifest(
         &mut self,
         walk: &mut Walk,
         of: &ManifestRef,
@@ -173,7 +169,7 @@ impl Check<'_> {
         let problem =
             (!fits).then(|| Problem::new(FindingKind::Corrupt, of.id, "does not belong to this snapshot"));
         if let Some(problem) = problem {
-            self.remember(objects::Object::Manifest(of.id), Some(&problem)).await?;
+            self.remember(objects::Object::Manifest(of.id), Some(&problem))?;
             walk.tell_all(of, problem);
         }
         let domain = self.store.domain(&walk.snapshot.cluster);
@@ -182,25 +178,23 @@ impl Check<'_> {
             if self.is_out_of_time() {
                 return Ok(Walked::Stopped);
             }
-            let Some(read) = self.pages(walk.attempt, &replay, pages).await? else {
+            let Some(read) = self.pages(walk.attempt, &replay, pages)? else {
                 return Ok(Walked::Later);
             };
-            let state = std::mem::take(&mut self.state);
-            let replayed = move |store: &Arc<Store>| replay_pages(store, state, replay, read);
-            (self.state, replay) = self.store.blocking(replayed).await?;
+            replay_pages(&self.store, &mut self.state, &mut replay, read)?;
             for (cause, hurt) in replay.take_told() {
                 walk.tell(of, cause, hurt);
             }
             if walk.told.len() > TOLD_AT_ONCE {
                 walk.attempt = Attempt::Last;
-                self.flush(walk).await?;
+                self.flush(walk)?;
             }
         }
         let Ended { files, lacking, told } = replay.finish();
         self.state.report.files += files;
         if fits {
             let problem = not_complete(of, lacking);
-            self.remember(objects::Object::Manifest(of.id), problem.as_ref()).await?;
+            self.remember(objects::Object::Manifest(of.id), problem.as_ref())?;
             if let Some(problem) = problem {
                 walk.tell(of, Cause::New(problem), Hurt::Snapshot);
             }
@@ -232,10 +226,10 @@ fn not_complete(of: &ManifestRef, lacking: u64) -> Option<Problem> {
 /// Takes pages apart, and puts the files on them together. Blocks and computes.
 fn replay_pages(
     store: &Store,
-    mut state: State,
-    mut replay: Replay,
+    state: &mut State,
+    replay: &mut Replay,
     pages: Vec<Planned>,
-) -> Result<(State, Replay), ServerError> {
+) -> Result<(), ServerError> {
     for Planned { id, got, aside } in pages {
         replay.aside(aside);
         match got {
@@ -246,7 +240,7 @@ fn replay_pages(
                 state.report.pages += 1;
                 match page_records(&blob, replay.domain()) {
                     Ok(records) => {
-                        let judged = Judged::look_up(store, &mut state, &records)?;
+                        let judged = Judged::look_up(store, state, &records)?;
                         if let Some(clean) = replay.page(&id, records, judged) {
                             state.clean.add(id, clean);
                         }
@@ -261,5 +255,5 @@ fn replay_pages(
             }
         }
     }
-    Ok((state, replay))
+    Ok(())
 }

@@ -741,11 +741,14 @@ async fn a_snapshot_that_went_meanwhile_is_no_finding() {
     batch.delete(Table::Snapshot, *id.as_bytes());
     world.index.commit(batch).unwrap();
 
-    let progress = Progress::unheard();
-    let mut check = Check::new(&world.server, VerifyLevel::Index.into(), &progress);
-    check.snapshots(vec![snapshot]).await.unwrap();
+    let check = move |server: &Arc<Server>| {
+        let mut check = Check::new(server, VerifyLevel::Index.into(), Progress::unheard());
+        check.snapshots(vec![snapshot])?;
+        check.finish()
+    };
+    let report = world.server.waiting(check).await.unwrap();
 
-    assert_eq!(check.finish().await.unwrap().findings, []);
+    assert_eq!(report.findings, []);
 }
 
 /// P2: objects of snapshots and manifests are checked against their rows.

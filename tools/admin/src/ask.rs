@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use format_spec::ErrorClass;
-use node_client::api::{Api, Retry, Step};
+use node_client::api::{Api, Retry, Step, network, wait};
 use node_client::bar::RunBar;
 use node_client::config::Config;
 use node_client::error::{ClientError, EXIT_PARTIAL};
@@ -74,11 +74,10 @@ pub(crate) fn ask<T>(
     let config = Config::load(arguments.connection.settings(), &|name| std::env::var(name).ok())?;
     let retry = Retry { silence: Some(arguments.connection.timeout.0), ..Retry::default() };
     let api = Api::with(&config.server(), &config.credentials()?, retry)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|source| ClientError::Thread { name: "network", source })?;
+    let runtime = network()?;
     outlive_user_signals(runtime.handle())
         .map_err(|source| ClientError::Thread { name: "signals", source })?;
-    Ok(runtime.block_on(question(api))?)
+    Ok(wait(runtime.handle(), question(api))?)
 }
 
 /// Asks the server for a run, whose steps a bar shows. While another run is in progress, it waits as `turn` says.

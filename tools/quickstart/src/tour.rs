@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use format_spec::Timestamp;
-use node_client::api::{Api, Retry};
+use node_client::api::{Api, Retry, wait};
 use node_client::bar::Bar;
 use node_client::cancel::Cancel;
 use node_client::clock::{Clock, SystemClock};
@@ -46,7 +46,7 @@ pub(crate) fn run(places: &Places, after: After) -> Result<Verdict, TourError> {
     let cancel = Cancel::new();
     on_interrupt(runtime.handle(), cancel.clone()).map_err(TourError::Start)?;
     let scratch = places.scratch()?;
-    let server = runtime.block_on(Server::start(&places.data))?;
+    let server = wait(runtime.handle(), Server::start(&places.data))?;
     let verdict = Tour::new(places, scratch, &server, &runtime, &cancel).and_then(Tour::run);
     if verdict.is_ok() {
         let address = match after {
@@ -55,10 +55,10 @@ pub(crate) fn run(places: &Places, after: After) -> Result<Verdict, TourError> {
         };
         report::go_on(&mut io::stdout().lock(), places, address)?;
         if after == After::Serve {
-            runtime.block_on(cancel.cancelled());
+            wait(runtime.handle(), cancel.cancelled());
         }
     }
-    runtime.block_on(server.stop());
+    wait(runtime.handle(), server.stop());
     verdict
 }
 

@@ -9,7 +9,7 @@ use format_spec::{RepositoryId, SessionId};
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
-use crate::api::Api;
+use crate::api::{Api, wait, wait_for};
 use crate::cancel::Cancel;
 use crate::error::ClientError;
 use crate::push::options::{Origin, PushOptions, Remember};
@@ -112,7 +112,7 @@ impl Drop for Session {
 
 /// Ends a session whose snapshot will not be: best effort, the server ends it in time anyway.
 pub(crate) fn end(api: &Api, runtime: &Handle, session: SessionId) {
-    let ended = runtime.block_on(async { tokio::time::timeout(ABORT_TIMEOUT, api.abort(session)).await });
+    let ended = wait(runtime, async { tokio::time::timeout(ABORT_TIMEOUT, api.abort(session)).await });
     if !matches!(ended, Ok(Ok(()))) {
         tracing::debug!(%session, "the session could not be ended: the server will expire it");
     }
@@ -135,12 +135,7 @@ impl Opener<'_> {
             adopt: journal.map(Header::session),
             expected_bytes: None,
         };
-        self.runtime.block_on(async {
-            tokio::select! {
-                opened = self.api.open_session(&request) => opened,
-                () = self.interrupt.cancelled() => Err(ClientError::Interrupted),
-            }
-        })
+        wait_for(self.runtime, self.interrupt, self.api.open_session(&request))
     }
 }
 

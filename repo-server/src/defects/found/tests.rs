@@ -139,7 +139,7 @@ fn a_walk_is_over_only_for_what_was_damaged_when_it_began() {
     walked(&world.store, begun).unwrap();
 
     assert!(begun.is_some() && due(&world.store).unwrap() > begun);
-    world.wait(name_the_hurt(&world.server)).unwrap();
+    world.wait(world.server.waiting(name_the_hurt)).unwrap();
     assert_eq!(due(&world.store).unwrap(), None);
 }
 

@@ -25,17 +25,16 @@ use crate::testing::{Client, Hears, Read, World};
 
 /// Shows each idle row to `visit`.
 fn show(world: &World, since: Since, visit: impl FnMut(Idle)) -> GcReport {
-    let progress = Progress::unheard();
     let mut run = Run {
         server: Arc::clone(&world.server),
         store: Arc::clone(&world.store),
         request: GcRequest::default(),
         report: GcReport::default(),
-        progress: &progress,
+        progress: Progress::unheard(),
         now_ms: 0,
         tell: Tell::WhatIsHeld,
     };
-    world.wait(run.for_each_idle_row(since, visit)).unwrap();
+    world.inside(|| run.for_each_idle_row(since, visit)).unwrap();
     run.report
 }
 

@@ -164,7 +164,7 @@ fn what_earlier_builds_left_falls_into_series_by_its_manifests() {
     put(&world.store, &old);
     assert_ne!(old.series(), snapshot.series());
 
-    world.wait(note_origins(&world.store)).unwrap();
+    world.wait(world.store.waiting(note_origins)).unwrap();
 
     let noted = get(&world.store, id).unwrap();
     assert_eq!((noted.series(), noted.number), (snapshot.series(), None));
@@ -180,7 +180,7 @@ fn a_snapshot_whose_manifest_is_lost_has_a_series_of_its_own() {
     put(&world.store, &old);
     let new = placed(&world.server, draft("etc", NOW_MS + 1, 1, 1), Smaller::Suspect);
 
-    world.wait(note_origins(&world.store)).unwrap();
+    world.wait(world.store.waiting(note_origins)).unwrap();
 
     let listed = list(&world.store, None).unwrap();
     let series = by_series(&listed);

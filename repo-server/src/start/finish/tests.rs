@@ -8,7 +8,6 @@ use format_spec::wire::{Delays, GcRequest, Repair};
 
 use super::*;
 use crate::index::{Batch, Index, KeyRange, Row, Rows, Table};
-use crate::lease::TEST;
 use crate::operation;
 use crate::rows::ChunkRow;
 use crate::rules::Rule;
@@ -72,11 +71,8 @@ impl CutOff {
 
     /// Result of an attempt to complete it.
     fn finish(&self) -> Result<Finish, ServerError> {
-        let server = &self.world.server;
-        self.world.wait(async {
-            let lease = server.leases.try_acquire(TEST).unwrap();
-            finish(server, self.id, self.client.id, &lease).await
-        })
+        let (id, session) = (self.id, self.client.id);
+        self.world.wait(self.world.server.waiting(move |server| finish(server, id, session)))
     }
 
     #[track_caller]
