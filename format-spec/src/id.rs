@@ -313,6 +313,10 @@ name!(
     SeriesName, "series"
 );
 name!(
+    /// A slot of a keyring.
+    SlotName, "slot"
+);
+name!(
     /// The key of a label: one thing that a push says of its snapshot.
     LabelKey, "label"
 );

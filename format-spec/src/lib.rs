@@ -4,6 +4,8 @@
 //! |---|---|
 //! | [`id`] | typed ids and names |
 //! | [`key`] | the repository master key and everything derived from it |
+//! | [`keyring`] | slots that open the master key |
+//! | [`paper`] | a key as lines that a person can type |
 //! | [`aead`] | AES-256-GCM behind one trait, two engines |
 //! | [`blob`] | compress, seal and open one chunk |
 //! | [`pack`] | the immutable file that holds blobs |
@@ -35,12 +37,14 @@ pub mod entry;
 pub mod error;
 pub mod id;
 pub mod key;
+pub mod keyring;
 pub mod label;
 pub mod manifest;
 pub mod notice;
 pub mod object;
 pub mod pack;
 pub mod page;
+pub mod paper;
 pub mod path;
 pub mod protection;
 pub mod snapshot;
@@ -50,7 +54,7 @@ pub use entry::{Entry, EntryKind, Extent, FileEnd, Timestamp, Xattr};
 pub use error::{ErrorClass, FormatError};
 pub use id::{
     CheckpointId, ChunkId, ClusterName, FileDigest, LabelKey, ManifestId, NodeName, PackId, RepositoryId,
-    SeriesId, SeriesName, SessionId, SnapshotId,
+    SeriesId, SeriesName, SessionId, SlotName, SnapshotId,
 };
 pub use label::{About, Label, LabelChoice, LabelValue, Labels, Note};
 pub use path::EntryPath;

@@ -1,6 +1,7 @@
 //! Settings of the operator, checked and in units: the result of [`Config`](crate::config::Config).
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use format_spec::ClusterName;
@@ -27,6 +28,8 @@ pub struct Settings {
     pub choices: Choices,
     /// Bytes of bodies and answers that requests may hold in memory at once.
     pub memory_bytes: u64,
+    /// File with the passphrase of a slot, for a data folder without `master.key`.
+    pub passphrase_file: Option<PathBuf>,
 }
 
 /// Space that is kept free on the disk of the data folder.

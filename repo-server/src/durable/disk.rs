@@ -30,6 +30,9 @@ pub trait Folder: Send {
     /// Renames a temporary file, and fails with "already exists" if `to` is taken.
     fn rename_new(&self, from: &TemporaryName, to: &FileName) -> io::Result<()>;
 
+    /// Renames a temporary file, and replaces the file `to` if there is one.
+    fn rename_over(&self, from: &TemporaryName, to: &FileName) -> io::Result<()>;
+
     /// Opens a file for reading. It must not be a symlink.
     fn open_file(&self, name: &FileName) -> io::Result<Box<dyn DiskFile>>;
 

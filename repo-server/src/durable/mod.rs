@@ -3,7 +3,7 @@
 //! When [`publish`] returns success, the file lies under its name with its whole content, and still
 //! does after a power cut. Until then the name is absent or, if the process or the power went away
 //! in the middle, the name may be there with the whole content; it never holds a part of it.
-//! An existing file is never replaced.
+//! [`publish`] never replaces a file; [`replace`] does, and its name always holds the old or the new content, whole.
 //!
 //! The order that gives this: write a temporary file in the same folder, sync the file, rename it
 //! without replacing, sync the folder. The folder's sync is what many programs leave out: without
@@ -77,10 +77,7 @@ pub fn publish(
 ) -> Result<Published, DurableError> {
     let folder = open(disk, dir)?;
     let target = Target { folder: folder.as_ref(), dir, name };
-    let (temporary, file) = folder.create_temporary().map_err(|e| target.failed(Step::CreateTemporary, e))?;
-    if let Err(e) = target.fill(file, bytes) {
-        return Err(target.discard(&temporary).err().unwrap_or(e));
-    }
+    let temporary = target.write_temporary(bytes)?;
     match folder.rename_new(&temporary, name) {
         Ok(()) => {
             target.sync_folder()?;
@@ -95,6 +92,26 @@ pub fn publish(
             Ok(Published::AlreadyThere)
         }
     }
+}
+
+/// Gives the file `name` in the folder `dir` the content `bytes`, durably, whether it existed or not.
+///
+/// The file has mode 0600. After a power cut it holds its old content or the new one, whole; after success, the new one.
+/// Callers that replace the same file take turns themselves.
+///
+/// # Errors
+/// - [`DurableError::Full`]: no space left; nothing changed.
+/// - [`DurableError::Fatal`]: end the process. The file has the old or the new content.
+/// - [`DurableError::Failed`]: anything else, such as a missing folder; nothing changed.
+pub fn replace(disk: &dyn Disk, dir: &Path, name: &FileName, bytes: &[u8]) -> Result<(), DurableError> {
+    let folder = open(disk, dir)?;
+    let target = Target { folder: folder.as_ref(), dir, name };
+    let temporary = target.write_temporary(bytes)?;
+    if let Err(e) = folder.rename_over(&temporary, name) {
+        target.discard(&temporary)?;
+        return Err(target.failed(Step::Rename, e));
+    }
+    target.sync_folder()
 }
 
 /// Makes sure that the folder `name` exists in the folder `parent`, durably, also if it existed: its maker
@@ -256,6 +273,16 @@ struct Target<'a> {
 impl Target<'_> {
     fn failed(&self, step: Step, source: io::Error) -> DurableError {
         DurableError::at(step, &self.dir.join(self.name.as_str()), source)
+    }
+
+    /// Makes a temporary file with the content `bytes`, synced.
+    fn write_temporary(&self, bytes: &[u8]) -> Result<TemporaryName, DurableError> {
+        let (temporary, file) =
+            self.folder.create_temporary().map_err(|e| self.failed(Step::CreateTemporary, e))?;
+        match self.fill(file, bytes) {
+            Ok(()) => Ok(temporary),
+            Err(e) => Err(self.discard(&temporary).err().unwrap_or(e)),
+        }
     }
 
     /// Writes and syncs the temporary file, and closes it.

@@ -43,6 +43,10 @@ impl Folder for RealFolder {
         Ok(rustix::fs::renameat_with(&self.0, from, &self.0, to, RenameFlags::NOREPLACE)?)
     }
 
+    fn rename_over(&self, from: &TemporaryName, to: &FileName) -> io::Result<()> {
+        Ok(rustix::fs::renameat(&self.0, from.as_str(), &self.0, to.as_str())?)
+    }
+
     fn open_file(&self, name: &FileName) -> io::Result<Box<dyn DiskFile>> {
         // NONBLOCK: a pipe that lies under this name must not hang us.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;

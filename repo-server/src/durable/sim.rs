@@ -177,6 +177,21 @@ impl SimHandle {
         Ok(state)
     }
 
+    fn rename(
+        &self,
+        from: &TemporaryName,
+        to: &FileName,
+        check: impl FnOnce(&state::FolderNode) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let mut state = self.plain_step(Step::Rename)?;
+        state.writable()?;
+        let folder = state.folder(self.inode)?;
+        check(folder)?;
+        let inode = folder.lookup(from.as_str())?;
+        folder.change(Change::Move { from: from.as_str().to_owned(), to: to.as_str().to_owned(), inode });
+        Ok(())
+    }
+
     fn open(&self, inode: InodeId, sync: Step) -> Box<dyn DiskFile> {
         Box::new(Self { disk: self.disk.clone(), inode, boot: self.boot, offset: 0, sync })
     }
@@ -188,16 +203,18 @@ impl Folder for SimHandle {
         state.writable()?;
         let name = TemporaryName::numbered(state.next_number());
         let inode = state.add_file();
-        state.folder(self.inode)?.change(Change::Add { name: name.as_str().to_owned(), inode })?;
+        state.folder(self.inode)?.change(Change::Add { name: name.as_str().to_owned(), inode });
         Ok((name, self.open(inode, Step::SyncTemporary)))
     }
 
     fn rename_new(&self, from: &TemporaryName, to: &FileName) -> io::Result<()> {
-        let mut state = self.plain_step(Step::Rename)?;
-        state.writable()?;
-        let folder = state.folder(self.inode)?;
-        let inode = folder.lookup(from.as_str())?;
-        folder.change(Change::Move { from: from.as_str().to_owned(), to: to.as_str().to_owned(), inode })
+        self.rename(from, to, |folder| {
+            if folder.lookup(to.as_str()).is_ok() { Err(Errno::EXIST.into()) } else { Ok(()) }
+        })
+    }
+
+    fn rename_over(&self, from: &TemporaryName, to: &FileName) -> io::Result<()> {
+        self.rename(from, to, |_| Ok(()))
     }
 
     fn open_file(&self, name: &FileName) -> io::Result<Box<dyn DiskFile>> {
@@ -213,7 +230,8 @@ impl Folder for SimHandle {
             return Err(Errno::EXIST.into());
         }
         let inode = state.add_folder();
-        state.folder(self.inode)?.change(Change::Add { name: name.as_str().to_owned(), inode })
+        state.folder(self.inode)?.change(Change::Add { name: name.as_str().to_owned(), inode });
+        Ok(())
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
@@ -221,7 +239,8 @@ impl Folder for SimHandle {
         state.writable()?;
         let inode = state.folder(self.inode)?.lookup(name)?;
         state.file(inode)?;
-        state.folder(self.inode)?.change(Change::Remove { name: name.to_owned() })
+        state.folder(self.inode)?.change(Change::Remove { name: name.to_owned() });
+        Ok(())
     }
 
     fn entries(&self) -> io::Result<Vec<Entry>> {

@@ -52,6 +52,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Verdict, AdminError> {
         Command::Gc(gc) => gc::run(arguments, gc),
         Command::Sessions(sessions) => sessions::run(arguments, sessions),
         Command::Chunk(ChunkCommand::Locate { id }) => chunk::locate(arguments, *id),
+        Command::Key { arguments } => Err(rebuild::key(arguments, output)),
         Command::Rebuild(rebuild) => Err(rebuild::run(rebuild, output)),
         Command::Verify(asked) => verify::verify(arguments, asked),
         Command::Scrub(asked) => verify::scrub(arguments, asked),

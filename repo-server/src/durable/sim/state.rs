@@ -282,15 +282,9 @@ impl FolderNode {
         Ok(*self.seen.get(name).ok_or(Errno::NOENT)?)
     }
 
-    pub(super) fn change(&mut self, change: Change) -> io::Result<()> {
-        if let Change::Move { to, .. } = &change
-            && self.seen.contains_key(to)
-        {
-            return Err(Errno::EXIST.into());
-        }
+    pub(super) fn change(&mut self, change: Change) {
         change.apply(&mut self.seen);
         self.unsynced.push(change);
-        Ok(())
     }
 
     fn forget(&mut self, survivors: Survivors, coin: &mut Coin) {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::super::sim::{Lie, SimDisk, SimFault, Survivors};
 use super::super::{Disk, DurableError, FileName, Published, Removed, Step, TEMPORARY_PREFIX};
-use super::super::{make_folder, publish, remove, sweep_temporaries};
+use super::super::{make_folder, publish, remove, replace, sweep_temporaries};
 
 /// Long enough for several writes and several sectors of the model.
 const CONTENT: &[u8] = b"the content of a pack, in several pieces";
@@ -210,6 +210,37 @@ fn the_checker_sees_the_sync_of_a_removal_that_is_left_out() {
         take(&disk);
         disk.cut_power(Survivors::Synced);
         assert_eq!(disk.peek(&dir().join("p1")).as_deref(), expected, "{lie:?}");
+    }
+}
+
+/// P5: a file that is replaced holds its old or its new content, whole, wherever the replacement is cut.
+#[test]
+fn a_replacement_leaves_the_old_content_or_the_new_wherever_it_is_cut() {
+    let setup = |lie: Option<Lie>| {
+        let disk = disk(lie);
+        publish(&disk, &root(), &name("p1"), b"old").unwrap();
+        let before = disk.steps().len();
+        (disk, before)
+    };
+    let (whole, before) = setup(None);
+    replace(&whole, &root(), &name("p1"), CONTENT).unwrap();
+    let steps = whole.steps().len() - before;
+    for broken in every_break(steps) {
+        let (disk, _) = setup(None);
+        disk.arm(broken.at, SimFault::Stop);
+        let is_acknowledged = replace(&disk, &root(), &name("p1"), CONTENT).is_ok();
+        apply(&disk, broken);
+
+        let found = disk.peek(&root().join("p1")).expect("a name that was there stays");
+
+        assert!(found == CONTENT || (found == b"old" && !is_acknowledged), "{broken:?}: {found:?}");
+    }
+    for sync in [Step::SyncTemporary, Step::SyncFolder] {
+        let at = before + whole.steps().iter().skip(before).position(|step| *step == sync).unwrap();
+        let (disk, _) = setup(Some(Lie::SyncAt(at)));
+        replace(&disk, &root(), &name("p1"), CONTENT).unwrap();
+        disk.cut_power(Survivors::Synced);
+        assert_ne!(disk.peek(&root().join("p1")).unwrap(), CONTENT, "{sync:?} left out is noticed");
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Barrier;
 
 use super::super::{DurableError, FileName, Published, RealDisk, Removed};
-use super::super::{make_folder, publish, remove, sweep_temporaries};
+use super::super::{make_folder, publish, remove, replace, sweep_temporaries};
 
 fn name(text: &str) -> FileName {
     text.parse().unwrap()
@@ -50,6 +50,22 @@ fn an_existing_file_is_never_replaced() {
     assert!(matches!(refused, DurableError::Differs { .. }), "{refused:?}");
     assert_eq!(fs::read(dir.path().join("p1")).unwrap(), vec![7; 600_000]);
     assert_eq!(names(dir.path()), ["p1"]);
+}
+
+#[test]
+fn a_replaced_file_has_its_new_content_and_belongs_to_its_owner_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("key");
+    fs::write(&path, "an old and longer content").unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+
+    replace(&RealDisk, dir.path(), &name("key"), b"new").unwrap();
+    replace(&RealDisk, dir.path(), &name("other"), b"first").unwrap();
+
+    assert_eq!(fs::read(&path).unwrap(), b"new");
+    assert_eq!(fs::read(dir.path().join("other")).unwrap(), b"first");
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
+    assert_eq!(names(dir.path()), ["key", "other"]);
 }
 
 /// Lets all publishers start at once, and returns how each ended.

@@ -38,6 +38,10 @@ impl Folder for Unsyncable {
         self.0.rename_new(from, to)
     }
 
+    fn rename_over(&self, from: &TemporaryName, to: &FileName) -> io::Result<()> {
+        self.0.rename_over(from, to)
+    }
+
     fn open_file(&self, name: &FileName) -> io::Result<Box<dyn DiskFile>> {
         self.0.open_file(name)
     }
