@@ -220,6 +220,10 @@ uuid_id!(
     /// One push in progress. Also the idempotency key of its commit.
     SessionId, "session"
 );
+uuid_id!(
+    /// One enrolled node, whatever its name and cluster are now. The common name of its certificate.
+    NodeId, "node"
+);
 
 /// A text that users write, with a rule: what it is called, the rule, and the rule in words.
 macro_rules! text {

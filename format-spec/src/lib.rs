@@ -3,6 +3,7 @@
 //! | module | what it owns |
 //! |---|---|
 //! | [`id`] | typed ids and names |
+//! | [`fingerprint`] | the SHA-256 of a certificate, for people to compare |
 //! | [`key`] | the repository master key and everything derived from it |
 //! | [`keyring`] | slots that open the master key |
 //! | [`paper`] | a key as lines that a person can type |
@@ -35,6 +36,7 @@ pub mod checkpoint;
 pub mod descriptor;
 pub mod entry;
 pub mod error;
+pub mod fingerprint;
 pub mod id;
 pub mod key;
 pub mod keyring;
@@ -52,9 +54,10 @@ pub mod wire;
 
 pub use entry::{Entry, EntryKind, Extent, FileEnd, Timestamp, Xattr};
 pub use error::{ErrorClass, FormatError};
+pub use fingerprint::Fingerprint;
 pub use id::{
-    CheckpointId, ChunkId, ClusterName, FileDigest, LabelKey, ManifestId, NodeName, PackId, RepositoryId,
-    SeriesId, SeriesName, SessionId, SlotName, SnapshotId,
+    CheckpointId, ChunkId, ClusterName, FileDigest, LabelKey, ManifestId, NodeId, NodeName, PackId,
+    RepositoryId, SeriesId, SeriesName, SessionId, SlotName, SnapshotId,
 };
 pub use label::{About, Label, LabelChoice, LabelValue, Labels, Note};
 pub use path::EntryPath;

@@ -295,6 +295,11 @@ fn limits_and_lengths_in_the_document_are_the_codes() {
         ("wire::MAX_READ_LEN", wire::MAX_READ_LEN),
         ("wire::MAX_BLOBS_LEN", wire::MAX_BLOBS_LEN),
         ("wire::MAX_JSON_LEN", wire::MAX_JSON_LEN),
+        ("keyring::MAX_LEN", wide(keyring::MAX_LEN)),
+        ("keyring::MAX_SLOTS", wide(keyring::MAX_SLOTS)),
+        ("keyring::MIN_PASSPHRASE", wide(keyring::MIN_PASSPHRASE)),
+        ("paper::LINES", wide(paper::LINES)),
+        ("paper::SYMBOLS", wide(paper::SYMBOLS)),
     ];
     // Checked in page/tests.rs, where they can be seen.
     let private = ["page::MIN_LEN", "page::CUT_LEN"];

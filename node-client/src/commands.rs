@@ -137,9 +137,9 @@ struct Client {
 
 impl Client {
     fn new(arguments: &Arguments, config: Config) -> Result<Self, ClientError> {
-        let api = Api::new(
+        let api = Api::with(
             &config.server(),
-            &config.token()?,
+            &config.credentials()?,
             Retry { silence: Some(SILENCE), ..Retry::asked(arguments.connection.retry_for) },
         )?;
         let runtime = runtime()?;

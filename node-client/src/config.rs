@@ -6,9 +6,10 @@ use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use format_spec::{ClusterName, NodeName};
+use format_spec::{ClusterName, Fingerprint, NodeName};
 use serde::Deserialize;
 
+use crate::credentials::{Credentials, Trust};
 use crate::error::ClientError;
 
 /// The server on the same machine.
@@ -24,6 +25,12 @@ pub struct Settings {
     pub server: Option<String>,
     /// File that holds the token.
     pub token_file: Option<PathBuf>,
+    /// File with the CA of the server (PEM).
+    pub ca: Option<PathBuf>,
+    /// Fingerprint of the CA of the server.
+    pub ca_sha256: Option<Fingerprint>,
+    /// File with the key and the certificate of this node (PEM).
+    pub identity: Option<PathBuf>,
     /// Cluster of this node.
     pub cluster: Option<ClusterName>,
     /// Name of this node.
@@ -65,8 +72,42 @@ impl Config {
     }
 
     fn find<T: Clone>(&self, field: impl Fn(&Settings) -> &Option<T>) -> Option<T> {
-        let all = [&self.flags, &self.env].into_iter().chain(self.files.iter().map(|(_, file)| file));
-        all.into_iter().find_map(|settings| field(settings).clone())
+        self.places().find_map(|settings| field(settings).clone())
+    }
+
+    /// All places of settings, most important first.
+    fn places(&self) -> impl Iterator<Item = &Settings> {
+        [&self.flags, &self.env].into_iter().chain(self.files.iter().map(|(_, file)| file))
+    }
+
+    /// How to show who this is, and how to know the server. A certificate makes a token unnecessary.
+    ///
+    /// # Errors
+    /// The errors of [`token`](Self::token), unless there is a certificate; [`ClientError::Usage`] if a CA is given twice in
+    /// one place.
+    pub fn credentials(&self) -> Result<Credentials, ClientError> {
+        let identity = self.find(|place| &place.identity);
+        let token = match &identity {
+            Some(_) if !self.has_token() => None,
+            _ => Some(self.token()?),
+        };
+        Ok(Credentials { token, trust: self.trust()?, identity })
+    }
+
+    /// The CA from the first place that names one.
+    fn trust(&self) -> Result<Trust, ClientError> {
+        let named = self.places().map(|place| (&place.ca, place.ca_sha256));
+        let mut named = named.filter(|(file, pin)| file.is_some() || pin.is_some());
+        match named.next() {
+            None => Ok(Trust::System),
+            Some((None, Some(pin))) => Ok(Trust::Pinned(pin)),
+            Some((Some(file), None)) => Ok(Trust::File(file.clone())),
+            Some(_) => Err(ClientError::Usage("`ca` and `ca_sha256`: give one of them".to_owned())),
+        }
+    }
+
+    fn has_token(&self) -> bool {
+        self.token.is_some() || self.find(|place| &place.token_file).is_some()
     }
 
     /// Address of the server.
@@ -192,6 +233,9 @@ fn from_env(env: Env<'_>) -> Result<Settings, ClientError> {
     Ok(Settings {
         server: get("ASTACUS_SERVER"),
         token_file: get("ASTACUS_TOKEN_FILE").map(PathBuf::from),
+        ca: get("ASTACUS_CA").map(PathBuf::from),
+        ca_sha256: parse("ASTACUS_CA_SHA256", get("ASTACUS_CA_SHA256"))?,
+        identity: get("ASTACUS_IDENTITY").map(PathBuf::from),
         cluster: parse("ASTACUS_CLUSTER", get("ASTACUS_CLUSTER"))?,
         node: parse("ASTACUS_NODE", get("ASTACUS_NODE"))?,
         job: BTreeMap::new(),
@@ -298,6 +342,45 @@ mod tests {
         assert_eq!(token(None, None).unwrap(), "other");
         assert!(matches!(token(None, Some(" ")), Err(ClientError::Usage(_))));
         assert!(matches!(token(Some(&home.path().join("gone")), None), Err(ClientError::Usage(_))));
+    }
+
+    fn credentials(user: &str, system: &str, flags: Settings) -> Result<Credentials, ClientError> {
+        let (home, system) = files(user, system);
+        let env = |name: &str| match name {
+            "HOME" => Some(home.path().display().to_string()),
+            "ASTACUS_TOKEN" if user.contains("token") => Some("token".to_owned()),
+            _ => None,
+        };
+        Config::with_system_file(flags, &env, &system).unwrap().credentials()
+    }
+
+    #[test]
+    fn the_ca_comes_from_the_first_place_that_names_one() {
+        let pin = "ab".repeat(32);
+        let trust = |user: &str, system: &str, flags: Settings| {
+            credentials(&format!("# token\n{user}"), system, flags).unwrap().trust
+        };
+        let (pinned, file) = (format!("ca_sha256 = '{pin}'"), "ca = '/system.pem'");
+        let flags = Settings { ca: Some(PathBuf::from("/flag.pem")), ..Settings::default() };
+
+        assert_eq!(trust("", "", Settings::default()), Trust::System);
+        assert_eq!(trust("", file, Settings::default()), Trust::File("/system.pem".into()));
+        assert_eq!(trust(&pinned, file, Settings::default()), Trust::Pinned(pin.parse().unwrap()));
+        assert_eq!(trust(&pinned, file, flags), Trust::File("/flag.pem".into()));
+        let both = credentials(&format!("# token\n{pinned}\n{file}"), "", Settings::default());
+        assert!(matches!(both, Err(ClientError::Usage(text)) if text.contains("ca_sha256")));
+    }
+
+    #[test]
+    fn a_certificate_makes_a_token_unnecessary() {
+        let pair = "identity = '/node.pem'";
+
+        let node = credentials(pair, "", Settings::default()).unwrap();
+        let with_token = credentials(&format!("# token\n{pair}"), "", Settings::default()).unwrap();
+
+        assert!(node.token.is_none() && node.identity.is_some());
+        assert_eq!(with_token.token.as_deref(), Some("token"));
+        assert!(credentials("", "", Settings::default()).is_err(), "neither token nor certificate");
     }
 
     #[test]

@@ -91,6 +91,14 @@ pub enum ClientError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The server and this client could not agree on an encrypted connection.
+    #[error("{server} cannot be trusted: {failure}")]
+    Tls {
+        /// Address as it was given.
+        server: String,
+        /// Why not.
+        failure: TlsFailure,
+    },
     /// The server refused the request.
     #[error("{} ({}, says {server})", Printable(body.message.as_bytes()), Printable(body.code.as_bytes()))]
     Refused {
@@ -209,6 +217,76 @@ pub enum ClientError {
     Worker(&'static str),
 }
 
+/// Why an encrypted connection failed, with the way out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "a variant's line covers its fields")]
+pub enum TlsFailure {
+    /// No trusted CA has signed the certificate.
+    #[error(
+        "no CA that this client trusts signed its certificate: give the CA with --ca FILE (`tls/ca.pem` in the data folder of the server), or its fingerprint, which the server logs when it starts, as `ca_sha256` in client.toml"
+    )]
+    UnknownCa,
+    /// The certificate is for other names.
+    #[error(
+        "its certificate is not for `{asked}` but for {}: use one of these names, or start the server with `--name {asked}` as well",
+        listed(has)
+    )]
+    WrongName { asked: String, has: Vec<String> },
+    /// The certificate has ended.
+    #[error("its certificate ended on {end}: renew it on the server, or set the clock of this machine")]
+    Expired { end: String },
+    /// The certificate begins later.
+    #[error(
+        "its certificate is valid only from {start}: set the clock of this machine, or that of the server"
+    )]
+    NotYetValid { start: String },
+    /// The other side does not speak TLS.
+    #[error(
+        "it does not answer with TLS: turn TLS on at the server (`--tls on`), or use http:// if it is on this machine"
+    )]
+    NoTls,
+    /// The other side speaks older versions only.
+    #[error("it does not support TLS 1.3, which is required: update it, or the proxy before it")]
+    Version,
+    /// The server refused the certificate of this client.
+    #[error(
+        "it refuses the certificate of this machine (alert {alert}): see `identity` in client.toml; a new one is needed if it has expired, was revoked, or is of another server"
+    )]
+    Refused { alert: String },
+    /// Another failure.
+    #[error("{why}")]
+    Other { why: String },
+}
+
+fn listed(names: &[String]) -> String {
+    let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+    if names.is_empty() { "no name at all".to_owned() } else { names.join(", ") }
+}
+
+impl TlsFailure {
+    /// Its stable code, for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::UnknownCa => "unknown_ca",
+            Self::WrongName { .. } => "wrong_name",
+            Self::Expired { .. } => "certificate_expired",
+            Self::NotYetValid { .. } => "certificate_not_yet_valid",
+            Self::NoTls => "no_tls",
+            Self::Version => "tls_version",
+            Self::Refused { .. } => "certificate_refused",
+            Self::Other { .. } => "tls",
+        }
+    }
+
+    fn class(&self) -> ErrorClass {
+        match self {
+            Self::NoTls | Self::Version => ErrorClass::Usage,
+            _ => ErrorClass::Denied,
+        }
+    }
+}
+
 /// Class of a file system error: some need a change by the user, others may pass.
 fn class_of(kind: io::ErrorKind) -> ErrorClass {
     use io::ErrorKind::{
@@ -229,6 +307,7 @@ impl ClientError {
                 ErrorClass::Usage
             }
             Self::NotFound(_) => ErrorClass::NotFound,
+            Self::Tls { failure, .. } => failure.class(),
             Self::Disk { source, .. } => class_of(source.kind()),
             Self::Replaced { .. } => ErrorClass::Conflict,
             Self::Unreachable { .. }
@@ -268,7 +347,7 @@ impl ClientError {
             Self::Foreign { .. } => {
                 "another program answers at that address: choose another address with --server"
             }
-            Self::Interrupted => return None,
+            Self::Interrupted | Self::Tls { .. } => return None,
             Self::Stopped { .. } => STOPPED_HINT,
             Self::Output(_) | Self::Unreported { .. } => {
                 "the changes of the command are kept; make standard output writable to see its report"
@@ -307,6 +386,7 @@ impl ClientError {
     pub fn code(&self) -> Option<&str> {
         match self {
             Self::Refused { body, .. } => Some(&body.code),
+            Self::Tls { failure, .. } => Some(failure.code()),
             Self::Partial { .. } => Some("partial_snapshot"),
             Self::Command { .. } => Some("command_failed"),
             Self::Stopped { source, .. } => source.code(),

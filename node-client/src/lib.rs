@@ -28,6 +28,7 @@ pub mod cli;
 pub mod clock;
 pub mod commands;
 pub mod config;
+pub mod credentials;
 mod durable;
 pub mod error;
 #[cfg(feature = "fuzz")]

@@ -19,6 +19,7 @@ use crate::pack::OpenDomain;
 use crate::server::Server;
 use crate::session;
 use crate::start::compare;
+use crate::tls::{self, Tls};
 use crate::verify;
 
 /// Ends sessions whose time is over, and looks at the clock and at the room on the disk, every `period`,
@@ -38,6 +39,18 @@ pub async fn expire_sessions(server: Arc<Server>, period: Duration) {
 /// Names the snapshots that need what is found damaged, each time that is, for ever.
 pub async fn name_damage(server: Arc<Server>) {
     verify::name_as_met(server).await;
+}
+
+/// Renews certificates and reads them again every `period`, and keeps their alarms, for ever.
+pub async fn keep_certificates(server: Arc<Server>, tls: Option<Arc<Tls>>, period: Duration) {
+    loop {
+        let tls_now = tls.clone();
+        let looked = server.blocking(move |server| tls::look(&server.store, tls_now.as_deref())).await;
+        if let Err(error) = looked {
+            tracing::error!(error = %Chain(&error), "the certificates could not be checked");
+        }
+        tokio::time::sleep(period).await;
+    }
 }
 
 /// Tells people of alarms by the configured channels, for ever.

@@ -17,8 +17,10 @@ use crate::settings::{
 };
 use crate::site::SiteUrl;
 
+mod tls;
 mod watch;
 
+pub use tls::{TlsConfig, TlsFlags, TlsMode};
 pub use watch::{ExpectConfig, FreshnessConfig, LogConfig, NotifyConfig, WebhookConfig};
 
 /// A configuration that cannot be used.
@@ -42,9 +44,15 @@ pub enum ConfigError {
     },
     /// Plain HTTP beyond this machine.
     #[error(
-        "listen address {0} is not a loopback address: without TLS, only 127.0.0.0/8 and [::1] are served"
+        "listen address {0} is not a loopback address, and TLS is off: leave out `--tls off` and `tls.mode`, or listen on 127.0.0.1 or [::1]"
     )]
     NotLoopback(SocketAddr),
+    /// A certificate without its key, or a key without its certificate.
+    #[error("tls.certificate and tls.key: give both, or neither")]
+    TlsPair,
+    /// A name of the server that no certificate can have.
+    #[error("tls.names: {name:?} is neither a host name nor an IP address")]
+    TlsName { name: String },
     /// Chunk lengths that the chunker does not take.
     #[error(
         "chunk lengths {min_kib}, {avg_kib}, {max_kib} KiB: must be ascending powers of two, from 1 KiB to 16 MiB"
@@ -82,6 +90,8 @@ pub enum ConfigError {
 pub struct Config {
     /// Address to listen on.
     pub listen: Option<SocketAddr>,
+    /// Encryption of connections.
+    pub tls: TlsConfig,
     /// The index.
     pub index: IndexConfig,
     /// How a new repository cuts its chunks.
@@ -357,13 +367,9 @@ impl Config {
         }
     }
 
-    /// The address to listen on; `flag` wins over the file.
-    ///
-    /// # Errors
-    /// [`ConfigError::NotLoopback`] if other machines could reach it.
-    pub fn listen(&self, flag: Option<SocketAddr>) -> Result<SocketAddr, ConfigError> {
-        let address = flag.or(self.listen).unwrap_or(Self::DEFAULT_LISTEN);
-        if address.ip().is_loopback() { Ok(address) } else { Err(ConfigError::NotLoopback(address)) }
+    /// The address to listen on; `flag` overrides the file.
+    pub fn listen(&self, flag: Option<SocketAddr>) -> SocketAddr {
+        flag.or(self.listen).unwrap_or(Self::DEFAULT_LISTEN)
     }
 }
 

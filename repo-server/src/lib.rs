@@ -10,6 +10,7 @@
 //! | [`rebuild`] | an index made again from site and key |
 //! | `gc`, `audit`, `forget` | garbage; counts compared with manifests and pages; which snapshots go |
 //! | [`start`] | a data folder made or opened, its index compared with the site, interrupted commits finished |
+//! | [`tls`] | the CA of the repository, certificates of the server, handshakes |
 //! | `verify`, `stats`, `freshness` | is all there and as it was written; what it takes; how old snapshots may be |
 //! | [`checkpoint`], `notify` | what packs hold, collected for a rebuild; alarms on their way to people |
 //! | `snapshot` | the commit, and finding what was committed |
@@ -84,6 +85,7 @@ mod sync;
 #[cfg(test)]
 mod testing;
 mod time;
+pub mod tls;
 mod verify;
 #[cfg(test)]
 mod world;

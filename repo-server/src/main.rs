@@ -12,18 +12,21 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use format_spec::ErrorClass;
 use format_spec::error::EXIT_UNREPORTED;
-use repo_server::config::{Config, ConfigError};
+use repo_server::clock::SystemClock;
+use repo_server::config::{Config, ConfigError, TlsFlags, TlsMode};
+use repo_server::durable::RealDisk;
 use repo_server::error::Chain;
-use repo_server::http::{self, Token};
+use repo_server::http::{self, Token, Transport};
 use repo_server::keys::KeyError;
 use repo_server::log::{Format, Log};
 use repo_server::rebuild::{self, Plan, RebuildError, RebuildReport};
 use repo_server::server::Server;
 use repo_server::service;
-use repo_server::settings::Settings;
+use repo_server::settings::{Settings, TlsSettings};
 use repo_server::site::SiteUrl;
 use repo_server::start::{CreateError, check_exists, open_or_create};
 use repo_server::store::OnHalt;
+use repo_server::tls::{self, Tls, TlsError};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -92,7 +95,15 @@ struct Serve {
     /// File with the passphrase of a slot of the keyring, for a data folder without `master.key`.
     #[arg(long, value_name = "FILE", env = "ASTACUS_PASSPHRASE_FILE")]
     passphrase_file: Option<PathBuf>,
-    /// Configuration file (TOML). SIGHUP reloads it: see docs/configuration.md.
+    /// Encrypt connections: `auto` (unless the listen address is a loopback address), `on`, or `off` (loopback
+    /// addresses only) [default: auto].
+    #[arg(long, value_name = "MODE")]
+    tls: Option<TlsMode>,
+    /// Host name or IP address by which clients reach the server, for its certificate; repeat for several
+    /// [default: the name of this machine, localhost and the listen address].
+    #[arg(long, value_name = "NAME")]
+    name: Vec<String>,
+    /// Configuration file (TOML). SIGHUP reloads it and the certificates: see docs/configuration.md.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Write the log as `text` or `json` [default: text].
@@ -170,6 +181,9 @@ fn keep_memory_private() {
 fn class(error: &anyhow::Error) -> ErrorClass {
     if error.is::<ConfigError>() {
         return ErrorClass::Usage;
+    }
+    if let Some(error) = error.downcast_ref::<TlsError>() {
+        return error.class();
     }
     if let Some(error) = error.downcast_ref::<RebuildError>() {
         return error.class();
@@ -279,16 +293,31 @@ fn tell(report: &RebuildReport, start_with: &str, out: &mut impl Write) -> std::
     writeln!(out, "start the server with: {start_with}")
 }
 
-/// Prints the listen address on standard output. A write error is logged, and the server continues.
-fn tell_address(address: SocketAddr) {
+fn open_tls(data_dir: &Path, settings: TlsSettings) -> Result<Arc<Tls>, TlsError> {
+    let random = |bytes: &mut [u8]| getrandom::fill(bytes).expect("the operating system gives random bytes");
+    Tls::open(Arc::new(RealDisk), data_dir, settings, Arc::new(SystemClock::new()), random)
+}
+
+/// Prints the listen address on standard output, and logs the fingerprint of the CA. A write error is logged, and the
+/// server continues.
+fn tell_address(address: SocketAddr, tls: Option<&Tls>) {
+    if let Some(authority) = tls.map(Tls::authority) {
+        let (ca_sha256, file) = (authority.fingerprint(), authority.path().display());
+        tracing::info!(%ca_sha256, %file, "TLS: the CA of this repository");
+    }
+    let scheme = if tls.is_some() { "https" } else { "http" };
     let mut out = std::io::stdout().lock();
-    if let Err(error) = writeln!(out, "listening on http://{address}").and_then(|()| out.flush()) {
+    if let Err(error) = writeln!(out, "listening on {scheme}://{address}").and_then(|()| out.flush()) {
         tracing::warn!(%address, %error, "listening, but standard output cannot be written");
     }
 }
 
 async fn serve(arguments: Serve, config: Config, log: &Log) -> anyhow::Result<()> {
-    let address = config.listen(arguments.listen)?;
+    let address = config.listen(arguments.listen);
+    let host = rustix::system::uname();
+    let host = host.nodename().to_string_lossy().into_owned();
+    let flags = TlsFlags { mode: arguments.tls, names: arguments.name };
+    let secured = config.tls.settings(&flags, address, &host)?;
     let data_dir = arguments.data_dir.expect("clap requires it");
     let site = arguments.site.as_ref().or(config.site.url.as_ref());
     if arguments.must_exist {
@@ -300,16 +329,22 @@ async fn serve(arguments: Serve, config: Config, log: &Log) -> anyhow::Result<()
         .await
         .map_err(|error| anyhow::Error::from(error).context(format!("listen on {address}")))?;
     let opened = open_or_create(&data_dir, site, settings, on_halt(log)).await?;
+    let tls = secured.map(|settings| open_tls(&data_dir, settings)).transpose()?;
     let mut stop = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hang_up = signal(SignalKind::hangup())?;
-    tell_address(listener.local_addr()?);
+    tell_address(listener.local_addr()?, tls.as_deref());
     service::tell("READY=1");
     let expiry =
         tokio::spawn(repo_server::background::expire_sessions(Arc::clone(&opened.server), EXPIRE_EVERY));
     let upkeep = tokio::spawn(repo_server::background::look_after(Arc::clone(&opened.server)));
     let damage = tokio::spawn(repo_server::background::name_damage(Arc::clone(&opened.server)));
     let people = tokio::spawn(repo_server::background::tell_people(Arc::clone(&opened.server)));
+    let certificates = tokio::spawn(repo_server::background::keep_certificates(
+        Arc::clone(&opened.server),
+        tls.clone(),
+        EXPIRE_EVERY,
+    ));
     let limits = http::Limits::within_descriptors(config.limits.connections());
     let routes = http::routes(Arc::clone(&opened.server), Token::new(&opened.token));
     let stopped = async {
@@ -317,14 +352,20 @@ async fn serve(arguments: Serve, config: Config, log: &Log) -> anyhow::Result<()
             tokio::select! {
                 _ = stop.recv() => break,
                 _ = interrupt.recv() => break,
-                _ = hang_up.recv() => reload(arguments.config.as_deref(), &config, &opened.server),
+                _ = hang_up.recv() => {
+                    reload(arguments.config.as_deref(), &config, &opened.server);
+                    if let Some(tls) = &tls {
+                        tls::reload(opened.server.store(), tls);
+                    }
+                }
             }
         }
         service::tell("STOPPING=1");
         tracing::info!("shutting down, waiting for open requests");
     };
-    http::serve(listener, routes, limits, opened.server.done(), stopped).await;
-    for task in [expiry, upkeep, damage, people] {
+    let transport = tls.clone().map_or(Transport::Plain, Transport::Tls);
+    http::serve(listener, transport, routes, limits, opened.server.done(), stopped).await;
+    for task in [expiry, upkeep, damage, people, certificates] {
         task.abort();
         // After this wait the task starts no more work that the end of the runtime could interrupt.
         let _ = task.await;

@@ -1,6 +1,6 @@
 //! Settings of the operator, checked and in units: the result of [`Config`](crate::config::Config).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -30,6 +30,26 @@ pub struct Settings {
     pub memory_bytes: u64,
     /// File with the passphrase of a slot, for a data folder without `master.key`.
     pub passphrase_file: Option<PathBuf>,
+}
+
+/// TLS of the server's connections.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsSettings {
+    /// Host names and addresses by which clients reach the server.
+    pub names: BTreeSet<String>,
+    /// Certificate and key of another CA, in place of the server's own.
+    pub files: Option<TlsFiles>,
+    /// Another CA whose certificates of nodes are accepted.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// Files of a certificate that another CA has signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate, and those of the CAs between it and the root, in PEM format.
+    pub certificate: PathBuf,
+    /// Its key, in PEM format.
+    pub key: PathBuf,
 }
 
 /// Space that is kept free on the disk of the data folder.

@@ -152,7 +152,7 @@ fn the_token_does_not_leave_this_machine() {
     let node = node_with_tree(&world);
 
     for address in ["http://192.0.2.2:5515", "http://backup.example:5515", "http://[2001:db8::1]:5515"] {
-        hints(node.at(address).run(["list"]), 2, "tunnel");
+        hints(node.at(address).run(["list"]), 2, "https://");
     }
     let port = node.at(&world.server.address().replace("127.0.0.1", "localhost"));
     port.run(["list"]).exits(0);

@@ -101,18 +101,6 @@ fn every_other_route_wants_the_token() {
 }
 
 #[test]
-fn plain_http_is_served_to_this_machine_only() {
-    let folder = Folder::new();
-    let data = folder.path("data");
-
-    for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:0"] {
-        let refused = refused(&["--data-dir", data.to_str().unwrap(), "--listen", address]).exits(2);
-        assert!(refused.stderr.contains("loopback"), "{}", refused.stderr);
-        assert!(!data.exists(), "nothing is made by a start that is refused");
-    }
-}
-
-#[test]
 fn a_folder_with_something_else_in_it_is_refused_and_untouched() {
     let folder = Folder::new();
     let data = folder.dir("data");

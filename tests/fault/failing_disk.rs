@@ -227,6 +227,17 @@ impl FailingFolder {
     fn file(&self, name: &str, inner: Box<dyn DiskFile>) -> Box<dyn DiskFile> {
         Box::new(FailingFile { disk: self.disk.clone(), path: self.dir.join(name), inner })
     }
+
+    /// The file `from` is called `to` now, in place of what had that name before.
+    fn renamed(&self, from: &TemporaryName, to: &FileName, before: Before) {
+        self.disk.changed(&self.dir, to.as_str(), before);
+        let mut state = self.disk.lock();
+        let to = self.dir.join(to.as_str());
+        match state.contents.remove(&self.dir.join(from.as_str())) {
+            Some(fate) => state.contents.insert(to, fate),
+            None => state.contents.remove(&to),
+        };
+    }
 }
 
 impl Folder for FailingFolder {
@@ -241,11 +252,15 @@ impl Folder for FailingFolder {
     fn rename_new(&self, from: &TemporaryName, to: &FileName) -> io::Result<()> {
         self.disk.plain(Call::Rename)?;
         self.inner.rename_new(from, to)?;
-        self.disk.changed(&self.dir, to.as_str(), Before::Absent);
-        let mut state = self.disk.lock();
-        if let Some(fate) = state.contents.remove(&self.dir.join(from.as_str())) {
-            state.contents.insert(self.dir.join(to.as_str()), fate);
-        }
+        self.renamed(from, to, Before::Absent);
+        Ok(())
+    }
+
+    fn rename_over(&self, from: &TemporaryName, to: &FileName) -> io::Result<()> {
+        self.disk.plain(Call::Rename)?;
+        let before = std::fs::read(self.dir.join(to.as_str())).map_or(Before::Absent, Before::File);
+        self.inner.rename_over(from, to)?;
+        self.renamed(from, to, before);
         Ok(())
     }
 

@@ -112,7 +112,15 @@ impl Process {
             let stopped = async move {
                 let _ = stopped.await;
             };
-            http::serve(listener, routes, http::Limits::within_descriptors(1024), done, stopped).await;
+            http::serve(
+                listener,
+                http::Transport::Plain,
+                routes,
+                http::Limits::within_descriptors(1024),
+                done,
+                stopped,
+            )
+            .await;
         });
         Self { api: api(&address, token), halts, runtime: Some(runtime), _stop: stop }
     }

@@ -108,6 +108,10 @@ impl DiskFolder for ForgetfulFolder {
         self.inner.rename_new(from, to)
     }
 
+    fn rename_over(&self, from: &TemporaryName, to: &FileName) -> io::Result<()> {
+        self.inner.rename_over(from, to)
+    }
+
     fn open_file(&self, name: &FileName) -> io::Result<Box<dyn DiskFile>> {
         Ok(self.file(self.inner.open_file(name)?))
     }

@@ -37,6 +37,16 @@ fn configured(data: &Path, config: &Path, listen: &str) -> Command {
     command
 }
 
+/// The command under strace, in the same process.
+fn traced(command: &Command, trace: &Path) -> Command {
+    let mut strace = Command::new("strace");
+    strace.args(["-D", "-f", "-q", "-o"]).arg(trace).arg(command.get_program()).args(command.get_args());
+    strace.env_clear();
+    strace.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    strace.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    strace
+}
+
 const FREE_PORT: &str = "127.0.0.1:0";
 
 /// Starts a server that is expected to refuse, and returns what it said.
@@ -61,6 +71,8 @@ pub struct Server {
     reader: Option<std::thread::JoinHandle<()>>,
     /// Where its log goes, if the harness does not read it.
     log_file: Option<File>,
+    /// Where its system calls go, if they are traced.
+    trace: Option<PathBuf>,
 }
 
 impl Server {
@@ -90,12 +102,34 @@ impl Server {
         server
     }
 
+    /// The same at the address `listen`.
+    ///
+    /// # Panics
+    /// If it does not listen.
+    pub fn start_at(data: &Path, listen: &str) -> Self {
+        let mut server = Self::new(data, Path::new(CONFIG), &[], None);
+        server.launch(listen);
+        server
+    }
+
     /// The same as [`start`](Self::start), with its log in a file or pipe that the harness does not read.
     ///
     /// # Panics
     /// If it does not listen.
     pub fn start_logging_to(data: &Path, log: File) -> Self {
         let mut server = Self::new(data, Path::new(CONFIG), &[], Some(log));
+        server.launch(FREE_PORT);
+        server
+    }
+
+    /// The same as [`start`](Self::start), with every system call by name in the file `trace`, which is whole once its
+    /// last line says that the server exited. Needs strace.
+    ///
+    /// # Panics
+    /// If it does not listen.
+    pub fn start_traced(data: &Path, trace: &Path) -> Self {
+        let mut server = Self::new(data, Path::new(CONFIG), &[], None);
+        server.trace = Some(trace.to_owned());
         server.launch(FREE_PORT);
         server
     }
@@ -111,15 +145,20 @@ impl Server {
             allowed: Vec::new(),
             reader: None,
             log_file,
+            trace: None,
         }
     }
 
     fn launch(&mut self, listen: &str) {
         let mut command = configured(&self.data, &self.config, listen);
+        command.args(&self.arguments);
+        if let Some(trace) = &self.trace {
+            command = traced(&command, trace);
+        }
         if let Some(file) = &self.log_file {
             command.stderr(file.try_clone().expect("a handle can be copied"));
         }
-        let mut child = command.args(&self.arguments).spawn().expect("the server can be started");
+        let mut child = command.spawn().expect("the server can be started");
         if let Some(stderr) = child.stderr.take() {
             let log = Arc::clone(&self.log);
             self.reader = Some(std::thread::spawn(move || collect(stderr, &log)));
@@ -133,14 +172,14 @@ impl Server {
         self.address = address.to_owned();
     }
 
-    /// Its address: `http://HOST:PORT`.
+    /// Its address: `http://HOST:PORT`, or `https://HOST:PORT`.
     pub fn address(&self) -> &str {
         &self.address
     }
 
     /// Host and port of its address.
     pub fn host(&self) -> &str {
-        self.address.strip_prefix("http://").expect("it serves plain HTTP")
+        self.address.split_once("://").map_or(self.address(), |(_, host)| host)
     }
 
     /// Its data folder.

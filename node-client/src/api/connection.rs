@@ -18,11 +18,15 @@ use std::time::Duration;
 
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper::{Uri, http};
-use hyper_util::client::legacy::connect::{CaptureConnection, Connected, Connection, HttpConnector};
+use hyper_util::client::legacy::connect::{
+    CaptureConnection, Connected as Established, Connection, HttpConnector,
+};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tower_service::Service;
+
+use super::tls::{Connected, Tls};
 
 /// How long a machine may take to answer a call at all.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
@@ -37,22 +41,26 @@ const PROBES: u32 = 3;
 /// Once a connection is lost, a request that waits for an answer of it is told within this time, or never.
 const GRACE: Duration = Duration::from_secs(1);
 
-type Inner = TokioIo<TcpStream>;
-type ConnectError = <HttpConnector as Service<Uri>>::Error;
+type ConnectError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Makes connections that report their loss.
 #[derive(Clone)]
-pub(super) struct Connector(HttpConnector);
+pub(super) struct Connector {
+    tcp: HttpConnector,
+    /// How to encrypt; `None`: not at all.
+    tls: Option<Tls>,
+}
 
 impl Connector {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(tls: Option<Tls>) -> Self {
         let mut connector = HttpConnector::new();
+        connector.enforce_http(false);
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(CONNECT_WITHIN));
         connector.set_keepalive(Some(PROBE_AFTER));
         connector.set_keepalive_interval(Some(PROBE_EVERY));
         connector.set_keepalive_retries(Some(PROBES));
-        Self(connector)
+        Self { tcp: connector, tls }
     }
 }
 
@@ -62,13 +70,47 @@ impl Service<Uri> for Connector {
     type Future = Pin<Box<dyn Future<Output = Result<Stream, ConnectError>> + Send>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ConnectError>> {
-        self.0.poll_ready(cx)
+        self.tcp.poll_ready(cx).map_err(ConnectError::from)
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let connecting = self.0.call(uri);
-        Box::pin(async { Ok(Stream { inner: connecting.await?, here: watch::Sender::new(()) }) })
+        let connecting = self.tcp.call(uri.clone());
+        let tls = self.tls.clone();
+        Box::pin(async move {
+            let plain = connecting.await?;
+            let inner = match tls {
+                None => Inner::Plain(plain),
+                Some(tls) => {
+                    let handshake = tls.connect(uri.host().unwrap_or_default(), plain.into_inner());
+                    let stream = tokio::time::timeout(CONNECT_WITHIN, handshake).await??;
+                    Inner::Tls(Box::new(TokioIo::new(stream)))
+                }
+            };
+            Ok(Stream { inner, here: watch::Sender::new(()) })
+        })
     }
+}
+
+/// Bytes as they cross the network.
+enum Inner {
+    Plain(TokioIo<TcpStream>),
+    Tls(Box<TokioIo<Connected>>),
+}
+
+/// Calls a method of the connection, whichever kind it is.
+macro_rules! either {
+    ($stream:expr, $inner:ident => $call:expr) => {
+        match &mut $stream.inner {
+            Inner::Plain($inner) => {
+                let $inner = Pin::new($inner);
+                $call
+            }
+            Inner::Tls($inner) => {
+                let $inner = Pin::new($inner.as_mut());
+                $call
+            }
+        }
+    };
 }
 
 /// A connection. It is lost when this is dropped.
@@ -78,8 +120,12 @@ pub(super) struct Stream {
 }
 
 impl Connection for Stream {
-    fn connected(&self) -> Connected {
-        self.inner.connected().extra(Presence(self.here.subscribe()))
+    fn connected(&self) -> Established {
+        let connected = match &self.inner {
+            Inner::Plain(inner) => inner.connected(),
+            Inner::Tls(_) => Established::new(),
+        };
+        connected.extra(Presence(self.here.subscribe()))
     }
 }
 
@@ -89,25 +135,28 @@ impl Read for Stream {
         cx: &mut Context<'_>,
         into: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_read(cx, into)
+        either!(self, inner => inner.poll_read(cx, into))
     }
 }
 
 impl Write for Stream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, bytes)
+        either!(self, inner => inner.poll_write(cx, bytes))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
+        either!(self, inner => inner.poll_flush(cx))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
+        either!(self, inner => inner.poll_shutdown(cx))
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
+        match &self.inner {
+            Inner::Plain(inner) => inner.is_write_vectored(),
+            Inner::Tls(inner) => inner.is_write_vectored(),
+        }
     }
 
     fn poll_write_vectored(
@@ -115,7 +164,7 @@ impl Write for Stream {
         cx: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(cx, pieces)
+        either!(self, inner => inner.poll_write_vectored(cx, pieces))
     }
 }
 
@@ -124,7 +173,7 @@ impl Write for Stream {
 struct Presence(watch::Receiver<()>);
 
 impl Presence {
-    fn of(connected: &Connected) -> Option<Self> {
+    fn of(connected: &Established) -> Option<Self> {
         let mut extras = http::Extensions::new();
         connected.get_extras(&mut extras);
         extras.remove()

@@ -8,6 +8,7 @@ mod body;
 mod connection;
 mod operation;
 mod retry;
+mod tls;
 mod upkeep;
 mod watch;
 
@@ -34,6 +35,8 @@ pub use retry::Retry;
 
 use self::connection::Connector;
 use self::retry::TELL_AFTER;
+use self::tls::Tls;
+use crate::credentials::Credentials;
 use crate::error::ClientError;
 
 /// Longest answer that is read into memory when it is not frames.
@@ -54,7 +57,7 @@ pub enum Smaller {
 pub struct Api {
     http: Client<Connector, Segments>,
     server: String,
-    authorization: header::HeaderValue,
+    authorization: Option<header::HeaderValue>,
     retry: Retry,
     /// True once the server has answered.
     has_answered: Arc<AtomicBool>,
@@ -110,40 +113,72 @@ impl Call {
 
 const OCTETS: &str = "application/octet-stream";
 
-/// True if a request to `server` stays on this machine, as it must, because the token is sent unencrypted.
-fn is_this_machine(server: &str) -> bool {
+/// The two ways to a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scheme {
+    /// Unencrypted: to this machine only, because a token must not cross a network so.
+    Http,
+    Https,
+}
+
+/// The scheme of a server's address.
+///
+/// # Errors
+/// [`ClientError::Usage`] if it is no address, or would send a token unencrypted to another machine.
+fn scheme_of(server: &str) -> Result<Scheme, ClientError> {
     let uri = server.parse::<Uri>().ok();
-    let host = uri.as_ref().and_then(Uri::host).unwrap_or_default();
+    let uri = uri.filter(|uri| uri.authority().is_some() && uri.path() == "/" && uri.query().is_none());
+    let scheme = uri.as_ref().and_then(Uri::scheme_str);
+    match (scheme, &uri) {
+        (Some("https"), _) => Ok(Scheme::Https),
+        (Some("http"), Some(uri)) if is_this_machine(uri) => Ok(Scheme::Http),
+        (Some("http"), _) => Err(ClientError::Usage(format!(
+            "`{server}` is another machine, and without TLS everybody on the network could read the token: use https://, or on this machine http://127.0.0.1:PORT"
+        ))),
+        _ => {
+            let hint = "expected https://HOST:PORT, or http://127.0.0.1:5515 on this machine";
+            Err(ClientError::Usage(format!("`{server}` is not a server address: {hint}")))
+        }
+    }
+}
+
+fn is_this_machine(uri: &Uri) -> bool {
+    let host = uri.host().unwrap_or_default();
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
     address.map_or_else(|_| host.eq_ignore_ascii_case("localhost"), |address| address.is_loopback())
 }
 
+/// The header with a token, which is shown nowhere.
+fn bearer(token: &str) -> Result<header::HeaderValue, ClientError> {
+    let mut value = header::HeaderValue::try_from(format!("Bearer {token}"))
+        .map_err(|_| ClientError::Usage("the token contains invalid characters".to_owned()))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
 impl Api {
-    /// A client of `server` (`http://HOST:PORT`). Nothing is sent yet.
+    /// A client of `server` with a token. Nothing is sent yet.
     ///
     /// # Errors
-    /// [`ClientError::Usage`] if the address or the token cannot be used.
+    /// The errors of [`with`](Self::with).
     pub fn new(server: &str, token: &str, retry: Retry) -> Result<Self, ClientError> {
+        Self::with(server, &Credentials::token(token), retry)
+    }
+
+    /// A client of `server`: `https://HOST:PORT`, or `http://HOST:PORT` with a loopback address. Reads the files of the
+    /// credentials if the server is reached by TLS. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// [`ClientError::Usage`] if the address or a credential cannot be used, [`ClientError::Disk`] if a file cannot be
+    /// read.
+    pub fn with(server: &str, credentials: &Credentials, retry: Retry) -> Result<Self, ClientError> {
         let server = server.trim_end_matches('/').to_owned();
-        let usable = server.parse::<Uri>().is_ok_and(|uri| {
-            uri.scheme_str() == Some("http")
-                && uri.authority().is_some()
-                && uri.path() == "/"
-                && uri.query().is_none()
-        });
-        if usable && !is_this_machine(&server) {
-            return Err(ClientError::Usage(format!(
-                "`{server}` is another machine, and without TLS the token would cross the network unencrypted: open a tunnel, such as `ssh -N -L 5515:127.0.0.1:5515 HOST`, and use http://127.0.0.1:5515"
-            )));
-        }
-        if !usable {
-            let hint = "expected http://HOST:PORT, such as http://127.0.0.1:5515";
-            return Err(ClientError::Usage(format!("`{server}` is not a server address: {hint}")));
-        }
-        let mut authorization = header::HeaderValue::try_from(format!("Bearer {token}"))
-            .map_err(|_| ClientError::Usage("the token contains invalid characters".to_owned()))?;
-        authorization.set_sensitive(true);
-        let http = Client::builder(TokioExecutor::new()).build(Connector::new());
+        let tls = match scheme_of(&server)? {
+            Scheme::Http => None,
+            Scheme::Https => Some(Tls::new(credentials)?),
+        };
+        let authorization = credentials.token.as_deref().map(bearer).transpose()?;
+        let http = Client::builder(TokioExecutor::new()).build(Connector::new(tls));
         Ok(Self { http, server, authorization, retry, has_answered: Arc::default() })
     }
 
@@ -393,10 +428,12 @@ impl Api {
 
     /// Sends the call once. An answer that is no success is an error.
     async fn send(&self, call: &Call) -> Result<Response<Incoming>, ClientError> {
-        let mut request = Request::builder()
-            .method(&call.method)
-            .uri(format!("{}{}", self.server, call.path))
-            .header(header::AUTHORIZATION, &self.authorization)
+        let mut request =
+            Request::builder().method(&call.method).uri(format!("{}{}", self.server, call.path));
+        if let Some(authorization) = &self.authorization {
+            request = request.header(header::AUTHORIZATION, authorization);
+        }
+        let mut request = request
             .header(header::CONTENT_TYPE, call.content_type)
             .body(call.body.clone())
             .expect("the address was checked and paths are plain");
@@ -404,7 +441,7 @@ impl Api {
         let answer = async {
             tokio::select! {
                 biased;
-                answer = self.http.request(request) => answer.map_err(|error| self.unreachable(error)),
+                answer = self.http.request(request) => answer.map_err(|error| self.lost(error)),
                 () = connection::lost(used) => Err(self.unreachable("the connection was closed before the request ended")),
             }
         };
@@ -431,6 +468,14 @@ impl Api {
 
     fn refused(&self, body: wire::ErrorBody) -> ClientError {
         ClientError::Refused { server: self.server.clone(), body: Box::new(body) }
+    }
+
+    /// The error of a connection: a failure of TLS has a cause that a retry does not remove.
+    fn lost(&self, error: impl std::error::Error + Send + Sync + 'static) -> ClientError {
+        match tls::failure(&error) {
+            Some(failure) => ClientError::Tls { server: self.server.clone(), failure },
+            None => self.unreachable(error),
+        }
     }
 
     fn unreachable(&self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ClientError {

@@ -34,8 +34,9 @@ pub struct Arguments {
 
 const EXIT_CODES: &str = "\
 Each setting comes from the first of these that has it: flags, the environment (ASTACUS_SERVER,
-ASTACUS_TOKEN_FILE, ASTACUS_TOKEN, ASTACUS_CLUSTER, ASTACUS_NODE), ~/.config/astacus/client.toml,
-/etc/astacus/client.toml (keys: server, token_file, cluster, node).
+ASTACUS_TOKEN_FILE, ASTACUS_TOKEN, ASTACUS_CA, ASTACUS_CA_SHA256, ASTACUS_IDENTITY,
+ASTACUS_CLUSTER, ASTACUS_NODE), ~/.config/astacus/client.toml, /etc/astacus/client.toml (keys: server,
+token_file, ca, ca_sha256, identity, cluster, node).
 
 A file may also define jobs, which `push --job NAME` runs and `jobs` lists: [job.NAME] with roots and other flags of push.
 
@@ -53,6 +54,9 @@ pub struct Connection {
     /// File that holds the access token of the server.
     #[arg(long, global = true, help_heading = ALL_COMMANDS, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
+    /// File with the CA of the server, in PEM format [default: the CAs of the system].
+    #[arg(long, global = true, help_heading = ALL_COMMANDS, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
     /// Cluster that the node belongs to [default: default].
     #[arg(long, global = true, help_heading = ALL_COMMANDS, value_name = "NAME")]
     pub cluster: Option<ClusterName>,
@@ -117,8 +121,8 @@ pub struct TidyArguments {
 impl Connection {
     /// The settings that flags gave.
     pub fn settings(&self) -> Settings {
-        let Self { server, token_file, cluster, node, retry_for: _ } = self.clone();
-        Settings { server, token_file, cluster, node, ..Settings::default() }
+        let Self { server, token_file, ca, cluster, node, retry_for: _ } = self.clone();
+        Settings { server, token_file, ca, cluster, node, ..Settings::default() }
     }
 }
 

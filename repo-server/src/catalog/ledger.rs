@@ -11,13 +11,13 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
-use std::hash::{BuildHasherDefault, Hasher};
 
 use format_spec::key::BlobKind;
 use format_spec::pack::{Directory, PackEntry};
 use format_spec::wire::Amount;
 use format_spec::{ChunkId, PackId};
 
+use super::id_hash::IdHashing;
 use super::quarantine::{Place, as_read};
 use super::{altered, damaged, lost_pages, quarantine};
 use crate::error::ServerError;
@@ -55,7 +55,7 @@ pub(crate) struct Ledger<'a> {
     meta: [Option<Vec<u8>>; 2],
     /// Counts that are owed to pages without rows, as far as they were read.
     owed: BTreeMap<ChunkId, Pending<u64>>,
-    rows: HashMap<ChunkId, Pending<Option<ChunkRow>>, BuildHasherDefault<IdHasher>>,
+    rows: HashMap<ChunkId, Pending<Option<ChunkRow>>, IdHashing>,
     packs: BTreeMap<PackNumber, Pending<Option<PackRow>>>,
     /// Blobs that leave quarantine.
     damaged: quarantine::Changes,
@@ -72,23 +72,6 @@ enum Hearing {
     Told,
     /// It is the audit that changes them.
     Not,
-}
-
-/// The hash of an id is its first bytes: ids are hashes under a key already.
-#[derive(Default)]
-struct IdHasher(u64);
-
-impl Hasher for IdHasher {
-    fn write(&mut self, id: &[u8]) {
-        self.0 = id.first_chunk().map_or(0, |first| u64::from_le_bytes(*first));
-    }
-
-    /// The length of an id, which is that of every other.
-    fn write_usize(&mut self, _: usize) {}
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
 }
 
 /// A row as it was, and as it will be.

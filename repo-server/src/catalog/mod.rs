@@ -4,6 +4,7 @@
 pub(crate) mod altered;
 pub(crate) mod damaged;
 pub(crate) mod fill;
+mod id_hash;
 mod intent;
 pub(crate) mod ledger;
 pub(crate) mod lost_pages;

@@ -47,6 +47,10 @@ pub(crate) enum AlarmCode {
     NotVerified,
     /// Notices of alarms do not reach people by this way.
     NotifyFailing,
+    /// A certificate ends soon.
+    CertificateEnds,
+    /// New certificate files cannot be used.
+    CertificateRefused,
 }
 
 impl AlarmCode {
@@ -67,6 +71,8 @@ impl AlarmCode {
             Self::PartialAgain => "partial_again",
             Self::NotVerified => "not_verified",
             Self::NotifyFailing => "notify_failing",
+            Self::CertificateEnds => "certificate_ends",
+            Self::CertificateRefused => "certificate_refused",
         }
     }
 
@@ -86,7 +92,9 @@ impl AlarmCode {
             | Self::SuspectSnapshot
             | Self::PartialAgain
             | Self::NotVerified
-            | Self::NotifyFailing => Severity::Warning,
+            | Self::NotifyFailing
+            | Self::CertificateEnds
+            | Self::CertificateRefused => Severity::Warning,
         }
     }
 
@@ -95,7 +103,7 @@ impl AlarmCode {
         Self::ALL.into_iter().find(|code| code.name() == name)
     }
 
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 16] = [
         Self::CountsDiffer,
         Self::ClockJumped,
         Self::DamagedBlobs,
@@ -110,6 +118,8 @@ impl AlarmCode {
         Self::PartialAgain,
         Self::NotVerified,
         Self::NotifyFailing,
+        Self::CertificateEnds,
+        Self::CertificateRefused,
     ];
 
     /// The key of its row for one subject.

@@ -31,7 +31,7 @@ use format_spec::wire;
 use hyper::header::CONNECTION;
 
 pub use auth::Token;
-pub use serve::{Limits, serve};
+pub use serve::{Limits, Peer, Transport, serve};
 
 use crate::error::ServerError;
 use crate::server::Server;

@@ -1,8 +1,9 @@
-//! Places for connections. A connection that has not sent the token is a stranger, and strangers have a few
-//! places of their own: when these are taken, the oldest stranger is closed, so that clients without the
-//! token cannot block those that have it.
+//! Places for connections. A connection that has not shown a credential is a stranger, and strangers have a few places of
+//! their own, so that clients without a credential cannot block those that have one. When these places are taken, the
+//! oldest stranger of the host with the most strangers is closed: one host cannot close the new connections of others.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
@@ -21,8 +22,41 @@ pub(super) struct Places {
 /// Strangers in the order in which they came.
 #[derive(Debug, Default)]
 struct Strangers {
-    here: BTreeMap<u64, Arc<Notify>>,
+    here: BTreeMap<u64, Stranger>,
     next: u64,
+}
+
+#[derive(Debug)]
+struct Stranger {
+    host: Host,
+    must_go: Arc<Notify>,
+}
+
+/// Addresses that count as one host: an address of IPv4, or the first 64 bits of one of IPv6.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Host(IpAddr);
+
+impl Host {
+    fn of(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V6(address) => Self(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into()),
+            v4 => Self(v4),
+        }
+    }
+}
+
+impl Strangers {
+    /// Takes out the stranger that makes room for another one.
+    fn pop(&mut self) -> Option<Stranger> {
+        let mut counts = BTreeMap::<Host, usize>::new();
+        for stranger in self.here.values() {
+            *counts.entry(stranger.host).or_default() += 1;
+        }
+        let most = counts.values().max()?;
+        let of_most = |stranger: &Stranger| counts.get(&stranger.host) == Some(most);
+        let number = *self.here.iter().find(|(_, stranger)| of_most(stranger))?.0;
+        self.here.remove(&number)
+    }
 }
 
 /// The place of one connection, given back when its last clone is dropped.
@@ -43,25 +77,26 @@ impl Places {
         Arc::new(Self { guests, strangers: Mutex::default(), most_strangers })
     }
 
-    /// A place for a stranger. If all are taken, the oldest stranger is closed.
-    pub(super) fn enter(self: &Arc<Self>) -> Place {
+    /// A place for a stranger at `address`. If all are taken, another stranger is closed.
+    pub(super) fn enter(self: &Arc<Self>, address: IpAddr) -> Place {
         let must_go = Arc::new(Notify::new());
         let mut strangers = lock(&self.strangers);
         if strangers.here.len() >= self.most_strangers
-            && let Some((_, oldest)) = strangers.here.pop_first()
+            && let Some(stranger) = strangers.pop()
         {
-            oldest.notify_one();
+            stranger.must_go.notify_one();
         }
         let number = strangers.next;
         strangers.next += 1;
-        strangers.here.insert(number, Arc::clone(&must_go));
+        let stranger = Stranger { host: Host::of(address), must_go: Arc::clone(&must_go) };
+        strangers.here.insert(number, stranger);
         Place(Arc::new(Taken { places: Arc::clone(self), number, must_go, guest: Mutex::default() }))
     }
 
     /// Closes all strangers: the server stops.
     pub(super) fn dismiss_strangers(&self) {
         for stranger in std::mem::take(&mut lock(&self.strangers).here).into_values() {
-            stranger.notify_one();
+            stranger.must_go.notify_one();
         }
     }
 }
@@ -105,9 +140,14 @@ impl Drop for Taken {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use futures_util::FutureExt;
 
     use super::*;
+
+    const ONE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+    const OTHER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2));
 
     fn goes(place: &Place) -> bool {
         place.must_go().now_or_never().is_some()
@@ -116,11 +156,11 @@ mod tests {
     #[test]
     fn the_stranger_that_was_here_longest_makes_room() {
         let places = Places::new(1, 2);
-        let [first, second, third] = [(); 3].map(|()| places.enter());
+        let [first, second, third] = [(); 3].map(|()| places.enter(ONE));
         assert_eq!([goes(&first), goes(&second), goes(&third)], [true, false, false]);
         drop((first, second));
 
-        let fourth = places.enter();
+        let fourth = places.enter(ONE);
 
         assert_eq!([goes(&third), goes(&fourth)], [false, false], "a place was free");
         places.dismiss_strangers();
@@ -128,13 +168,32 @@ mod tests {
     }
 
     #[test]
+    fn a_host_with_many_strangers_closes_its_own() {
+        let places = Places::new(1, 3);
+        let innocent = places.enter(OTHER);
+        let many: Vec<Place> = (0..20).map(|_| places.enter(ONE)).collect();
+        let late = places.enter(OTHER);
+
+        assert!(!goes(&innocent) && !goes(&late));
+        assert_eq!(many.iter().filter(|place| goes(place)).count(), 19);
+    }
+
+    #[test]
+    fn addresses_of_one_network_of_ipv6_are_one_host() {
+        let host = |text: &str| Host::of(text.parse().unwrap());
+        assert_eq!(host("2001:db8::1"), host("2001:db8:0:0:ffff::2"));
+        assert_ne!(host("2001:db8::1"), host("2001:db8:0:1::1"));
+        assert_eq!(host("::ffff:192.0.2.1"), Host(ONE));
+    }
+
+    #[test]
     fn who_has_shown_the_token_makes_room_for_no_stranger() {
         let places = Places::new(1, 1);
-        let guest = places.enter();
+        let guest = places.enter(ONE);
         guest.welcome().unwrap();
         guest.welcome().unwrap();
 
-        let strangers = [(); 3].map(|()| places.enter());
+        let strangers = [(); 3].map(|()| places.enter(ONE));
 
         assert_eq!(strangers.each_ref().map(goes), [true, true, false]);
         assert!(!goes(&guest));

@@ -75,6 +75,22 @@ pub(super) fn wrong_method() -> Response {
     )
 }
 
+/// The whole answer to a client that speaks plain HTTP where TLS is spoken.
+pub(super) fn needs_tls() -> Vec<u8> {
+    let body = ErrorBody {
+        code: "needs_tls".to_owned(),
+        class: ErrorClass::Usage,
+        message: "this server is reached by TLS only: use https:// in its address".to_owned(),
+        missing: Vec::new(),
+    };
+    let body = serde_json::to_string(&body).expect("a wire document is plain JSON");
+    let (status, len) = (StatusCode::BAD_REQUEST, body.len());
+    format!(
+        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {len}\r\nconnection: close\r\n\r\n{body}"
+    )
+    .into_bytes()
+}
+
 fn refusal(status: StatusCode, code: &str, class: ErrorClass, message: &str) -> Response {
     let body = ErrorBody { code: code.to_owned(), class, message: message.to_owned(), missing: Vec::new() };
     (status, Json(body)).into_response()

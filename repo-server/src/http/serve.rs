@@ -1,18 +1,25 @@
 //! The accept loop: one task per connection, limits of places and of time, graceful stop.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::patient::Patient;
 use super::places::{Place, Places};
+use super::respond::needs_tls;
 use crate::server::Done;
+use crate::tls::{Accepted, PeerCertificate, Tls};
+
+/// A client that has not finished the handshake of TLS by then is dropped.
+const HANDSHAKE_WITHIN: Duration = Duration::from_secs(5);
 
 /// A client that has not sent the whole header of its next request by then is dropped.
 const HEADER_WITHIN: Duration = Duration::from_secs(10);
@@ -27,10 +34,29 @@ const FEWEST: usize = 16;
 /// How long requests in flight may take once the server is to stop.
 const DRAIN: Duration = Duration::from_secs(20);
 
+/// How bytes cross the network.
+#[derive(Clone)]
+pub enum Transport {
+    /// Unencrypted: for loopback addresses.
+    Plain,
+    /// By TLS.
+    Tls(Arc<Tls>),
+}
+
+/// The other end of a connection: an extension of each request.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// Its address; that of a proxy if there is one.
+    pub address: SocketAddr,
+    /// The certificate that it has shown, checked.
+    pub certificate: Option<PeerCertificate>,
+}
+
 /// How many connections may be open at once, and how long they may be idle.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     connections: usize,
+    handshake_within: Duration,
     header_within: Duration,
     reads_within: Duration,
 }
@@ -50,7 +76,12 @@ impl Limits {
                 "fewer connections are allowed, because of the limit on open files (`ulimit -n`)"
             );
         }
-        Self { connections: room.min(configured), header_within: HEADER_WITHIN, reads_within: READS_WITHIN }
+        Self {
+            connections: room.min(configured),
+            handshake_within: HANDSHAKE_WITHIN,
+            header_within: HEADER_WITHIN,
+            reads_within: READS_WITHIN,
+        }
     }
 }
 
@@ -66,6 +97,7 @@ fn most_descriptors() -> u64 {
 /// Serves `routes` until `stop` is ready, then lets requests in flight finish. Counts the bytes of all connections.
 pub async fn serve(
     listener: TcpListener,
+    transport: Transport,
     routes: Router,
     limits: Limits,
     done: Arc<Done>,
@@ -80,9 +112,16 @@ pub async fn serve(
             () = &mut stop => break,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok((stream, address)) => {
+                let connection = Connection {
+                    routes: routes.clone(),
+                    limits,
+                    watcher: graceful.watcher(),
+                    place: places.enter(address.ip()),
+                    address,
+                };
                 let stream = patient(stream, &limits, &done);
-                connect(stream, routes.clone(), &limits, &graceful, places.enter());
+                tokio::spawn(connection.run(stream, transport.clone()));
             }
             Err(error) => {
                 // Out of file handles, most likely: wait for some to close.
@@ -108,28 +147,60 @@ fn patient(stream: TcpStream, limits: &Limits, done: &Arc<Done>) -> Patient<TcpS
     Patient::new(stream, limits.reads_within, Arc::clone(done))
 }
 
-fn connect(
-    stream: Patient<TcpStream>,
+/// One connection, and what it is served with.
+struct Connection {
     routes: Router,
-    limits: &Limits,
-    graceful: &GracefulShutdown,
+    limits: Limits,
+    watcher: Watcher,
     place: Place,
-) {
-    let routes = routes.layer(Extension(place.clone()));
-    // Without a timer the header timeout is off, silently.
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.header_within)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
-    let connection = graceful.watch(connection);
-    tokio::spawn(async move {
+    address: SocketAddr,
+}
+
+impl Connection {
+    /// Serves the connection to its end. A stranger in the way of another one is closed at any time.
+    async fn run(self, stream: Patient<TcpStream>, transport: Transport) {
+        let place = self.place.clone();
         tokio::select! {
-            ended = connection => {
-                if let Err(error) = ended {
-                    tracing::debug!(%error, "a connection failed");
-                }
-            }
+            () = self.serve(stream, transport) => {}
             () = place.must_go() => tracing::debug!("closed a connection without a token to make room for another"),
         }
-    });
+    }
+
+    async fn serve(self, stream: Patient<TcpStream>, transport: Transport) {
+        let Transport::Tls(tls) = transport else { return self.answer(stream, None).await };
+        let handshake = tokio::time::timeout(self.limits.handshake_within, tls.accept(stream)).await;
+        match handshake {
+            Ok(Ok(Accepted::Tls(stream, certificate))) => self.answer(*stream, certificate).await,
+            Ok(Ok(Accepted::Plain(stream))) => refuse_plain(stream, self.limits.handshake_within).await,
+            Ok(Err(error)) => tracing::debug!(%error, address = %self.address, "a handshake failed"),
+            Err(_) => tracing::debug!(address = %self.address, "a handshake took too long"),
+        }
+    }
+
+    /// Answers the requests of a connection.
+    async fn answer<S>(self, stream: S, certificate: Option<PeerCertificate>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let peer = Peer { address: self.address, certificate };
+        let routes = self.routes.layer(Extension(self.place)).layer(Extension(peer));
+        // Without a timer the header timeout is off, silently.
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.limits.header_within)
+            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
+        if let Err(error) = self.watcher.watch(connection).await {
+            tracing::debug!(%error, "a connection failed");
+        }
+    }
+}
+
+/// Tells a client without TLS, in its own words, that it must use TLS.
+async fn refuse_plain<S: AsyncRead + AsyncWrite + Unpin>(mut stream: BufReader<S>, within: Duration) {
+    let answer = needs_tls();
+    let told = async {
+        stream.write_all(&answer).await?;
+        stream.shutdown().await
+    };
+    let _ = tokio::time::timeout(within, told).await;
 }

@@ -226,11 +226,12 @@ async fn a_program_must_print_the_key_of_this_repository() {
 
     let foreign = folder.add_command(&[&cat(&other)]).await.unwrap_err();
     assert!(matches!(foreign, KeyError::OtherSlotKey { .. }), "{foreign}");
-    for (script, is_expected) in [
-        ("exit 3", (|error| matches!(error, CommandError::Failed { .. })) as fn(&CommandError) -> bool),
+    let failures: [(&str, fn(&CommandError) -> bool); 3] = [
+        ("exit 3", |error| matches!(error, CommandError::Failed { .. })),
         ("echo no key", |error| matches!(error, CommandError::NoKey { .. })),
         ("yes", |error| matches!(error, CommandError::NoKey { .. } | CommandError::Failed { .. })),
-    ] {
+    ];
+    for (script, is_expected) in failures {
         let refused = folder.add_command(&[script]).await.unwrap_err();
         let KeyError::Command { source, .. } = refused else { panic!("{script}: {refused}") };
         assert!(is_expected(&source), "{script}: {source}");

@@ -4,6 +4,7 @@
 //! DIR/master.key    the master key, hex, mode 0600; may be missing if another slot opens it, see `keys`
 //! DIR/keyring.json  other slots that open the master key, mode 0600
 //! DIR/admin.token   the token of requests, mode 0600
+//! DIR/tls/          CA and certificate of the server, see `tls`
 //! DIR/repository.json   a copy of the descriptor on the site
 //! DIR/index/        the index
 //! DIR/ballast       room for a collector on a full disk, see `space`
@@ -43,7 +44,8 @@ use crate::space::{self, Space};
 use crate::start::compare;
 use crate::store::{OnHalt, Parts};
 
-const OURS: [&str; 9] = [TOKEN, space::BALLAST, "index", MASTER, KEYRING, "site", COPY, MARKER, SCRATCH];
+const OURS: [&str; 10] =
+    [TOKEN, space::BALLAST, "index", MASTER, KEYRING, "site", COPY, MARKER, SCRATCH, "tls"];
 
 /// The file with the token of requests.
 const TOKEN: &str = "admin.token";

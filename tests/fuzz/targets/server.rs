@@ -1,7 +1,7 @@
 //! Input of a server from its own disk: rows of the index and its configuration.
 
 use format_spec::wire::ChunkerSpec;
-use repo_server::config::Config;
+use repo_server::config::{Config, TlsFlags};
 use repo_server::rows::{ChunkRow, PackNumber, PackRow, Totals};
 
 use super::{Seed, Verdict, seed, text};
@@ -22,14 +22,15 @@ pub fn index_rows(bytes: &[u8]) -> Verdict {
     Verdict::of(!found.is_empty())
 }
 
-/// A configuration: it never lets other machines in, and the chunks that it asks for have lengths that
+/// A configuration: it never lets other machines in without TLS, and the chunks that it asks for have lengths that
 /// ascend and are powers of two.
 ///
 /// # Panics
 /// If not.
 pub fn config(bytes: &[u8]) -> Verdict {
     let Some(Ok(config)) = text(bytes).map(toml::from_str::<Config>) else { return Verdict::Refused };
-    if let Ok(address) = config.listen(None) {
+    let address = config.listen(None);
+    if let Ok(None) = config.tls.settings(&TlsFlags::default(), address, "host") {
         assert!(address.ip().is_loopback(), "it listens on {address}");
     }
     if let Some(Ok(spec)) = config.chunker.as_ref().map(|chunker| chunker.spec()) {

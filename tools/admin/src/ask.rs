@@ -73,7 +73,7 @@ pub(crate) fn ask<T>(
 ) -> Result<T, AdminError> {
     let config = Config::load(arguments.connection.settings(), &|name| std::env::var(name).ok())?;
     let retry = Retry { silence: Some(arguments.connection.timeout.0), ..Retry::default() };
-    let api = Api::new(&config.server(), &config.token()?, retry)?;
+    let api = Api::with(&config.server(), &config.credentials()?, retry)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|source| ClientError::Thread { name: "network", source })?;
     outlive_user_signals(runtime.handle())

@@ -45,10 +45,9 @@ impl Server {
         let routes = http::routes(Arc::clone(&opened.server), Token::new(&opened.token));
         let (stop, done) = (Cancel::new(), opened.server.done());
         let stopped = stop.clone();
-        let serving =
-            tokio::spawn(
-                async move { http::serve(listener, routes, limits, done, stopped.cancelled()).await },
-            );
+        let serving = tokio::spawn(async move {
+            http::serve(listener, http::Transport::Plain, routes, limits, done, stopped.cancelled()).await
+        });
         Ok(Self { address, token: opened.token, inner: opened.server, stop, serving })
     }
 

@@ -29,7 +29,7 @@ const OWNED: &[Owned] = &[
     ("fastcdc", "", "chunker", "cut points are format"),
     ("fjall sled", "", "repo-server/src/index", "engines stay behind the index trait"),
     ("object_store", "", "repo-server/src/site", "stores stay behind the site trait"),
-    ("std::fs rustix::fs tokio::fs", "repo-server/src", "repo-server/src/durable repo-server/src/site repo-server/src/index repo-server/src/start repo-server/src/keys repo-server/src/space.rs repo-server/src/site_lock.rs repo-server/src/sort.rs repo-server/src/config repo-server/src/config.rs repo-server/src/main.rs repo-server/src/health/space/tests.rs repo-server/src/notify/tests.rs", "objects are reached through the site trait: only rooms of the data folder open files"),
+    ("std::fs rustix::fs tokio::fs", "repo-server/src", "repo-server/src/durable repo-server/src/site repo-server/src/index repo-server/src/start repo-server/src/keys repo-server/src/space.rs repo-server/src/site_lock.rs repo-server/src/sort.rs repo-server/src/config repo-server/src/config.rs repo-server/src/main.rs repo-server/src/tls repo-server/src/health/space/tests.rs repo-server/src/notify/tests.rs", "objects are reached through the site trait: only rooms of the data folder open files"),
     ("axum", "", "repo-server/src/http", "one HTTP server"),
     ("hyper hyper_util http_body_util", "", "repo-server/src/http node-client/src/api", "one HTTP server, one HTTP client"),
     ("std::fs std::net std::time tokio getrandom tracing", "format-spec/src", "", "format-spec is pure: bytes in, bytes out"),

@@ -28,7 +28,7 @@ const FLOORS: &[Floors] = &[
             "cli",
             "http background rebuild",
             "gc audit forget",
-            "start verify stats freshness",
+            "start verify stats freshness tls",
             "checkpoint snapshot notify",
             "operation",
             "server",
@@ -57,7 +57,7 @@ const FLOORS: &[Floors] = &[
             "list",
             "api config globs named signals state",
             "error identity output size",
-            "beneath cancel clock durable leftover log priority progress rate span summary twin pace",
+            "beneath cancel clock credentials durable leftover log priority progress rate span summary twin pace",
         ],
     ),
     (

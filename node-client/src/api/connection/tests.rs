@@ -76,7 +76,8 @@ async fn a_connection_that_its_server_ended_has_gone() {
         stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").unwrap();
         told.recv().unwrap();
     });
-    let http: Client<Connector, Full<Bytes>> = Client::builder(TokioExecutor::new()).build(Connector::new());
+    let http: Client<Connector, Full<Bytes>> =
+        Client::builder(TokioExecutor::new()).build(Connector::new(None));
     let mut request = Request::get(format!("http://{address}/")).body(Full::default()).unwrap();
     let used = capture_connection(&mut request);
 

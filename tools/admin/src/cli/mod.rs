@@ -49,7 +49,7 @@ pub(crate) struct Arguments {
 const AFTER_HELP: &str = concat!(
     "\
 Each setting comes from the first of these that has it: flags, the environment (ASTACUS_SERVER,
-ASTACUS_TOKEN_FILE, ASTACUS_TOKEN), ~/.config/astacus/client.toml, /etc/astacus/client.toml.
+ASTACUS_TOKEN_FILE, ASTACUS_TOKEN, ASTACUS_CA, ASTACUS_CA_SHA256), ~/.config/astacus/client.toml, /etc/astacus/client.toml.
 
 ",
     exit_codes!()
@@ -64,6 +64,9 @@ pub(crate) struct Connection {
     /// File that holds the access token of the server.
     #[arg(long, global = true, help_heading = ALL_COMMANDS, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// File with the CA of the server, in PEM format [default: the CAs of the system].
+    #[arg(long, global = true, help_heading = ALL_COMMANDS, value_name = "FILE")]
+    ca: Option<PathBuf>,
     /// Give up after the server has sent nothing for this time, such as 90s, 10m or 2h.
     #[arg(long, global = true, help_heading = ALL_COMMANDS, value_name = "TIME", default_value = "30m")]
     pub(crate) timeout: Span,
@@ -72,8 +75,8 @@ pub(crate) struct Connection {
 impl Connection {
     /// The settings that flags gave.
     pub(crate) fn settings(&self) -> Settings {
-        let Self { server, token_file, timeout: _ } = self.clone();
-        Settings { server, token_file, ..Settings::default() }
+        let Self { server, token_file, ca, timeout: _ } = self.clone();
+        Settings { server, token_file, ca, ..Settings::default() }
     }
 }
 
