@@ -6,7 +6,6 @@
 //! fields of their slot.
 
 use std::fmt;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -24,8 +23,8 @@ pub const MAX_LEN: usize = 64 << 10;
 pub const MAX_SLOTS: usize = 32;
 /// Fewest characters of a passphrase that a slot is made with.
 pub const MIN_PASSPHRASE: usize = 12;
-/// Longest time that the program of a slot may be given.
-pub const MAX_TIME_LIMIT: Duration = Duration::from_secs(600);
+/// Longest time that the program of a slot may be given, in seconds.
+pub const MAX_TIME_LIMIT_S: u64 = 600;
 
 const WRAPPED_LEN: usize = 32 + TAG_LEN;
 const SALT_LEN: usize = 32;
@@ -54,7 +53,7 @@ pub enum KeyringError {
     )]
     Stretch { parameter: &'static str, found: u32, limits: (u32, u32) },
     /// The time limit of a program is outside of the limits.
-    #[error("the time limit is {found} seconds, and must be from 1 to {}", MAX_TIME_LIMIT.as_secs())]
+    #[error("the time limit is {found} seconds, and must be from 1 to {MAX_TIME_LIMIT_S}")]
     TimeLimit { found: u64 },
     /// The passphrase cannot be used.
     #[error("the passphrase is empty, longer than {MAX_PASSPHRASE_BYTES} bytes, or has more than one line")]
@@ -427,7 +426,7 @@ fn check_slot(slot: &Slot) -> Result<(), KeyringError> {
         Opener::Passphrase { stretch, .. } => stretch.check(),
         Opener::Recovery { .. } => Ok(()),
         Opener::Command(KeyCommand { time_limit_s, .. }) => {
-            let is_within = (1..=MAX_TIME_LIMIT.as_secs()).contains(time_limit_s);
+            let is_within = (1..=MAX_TIME_LIMIT_S).contains(time_limit_s);
             if is_within { Ok(()) } else { Err(KeyringError::TimeLimit { found: *time_limit_s }) }
         }
     }

@@ -298,6 +298,7 @@ fn limits_and_lengths_in_the_document_are_the_codes() {
         ("keyring::MAX_LEN", wide(keyring::MAX_LEN)),
         ("keyring::MAX_SLOTS", wide(keyring::MAX_SLOTS)),
         ("keyring::MIN_PASSPHRASE", wide(keyring::MIN_PASSPHRASE)),
+        ("keyring::MAX_TIME_LIMIT_S", keyring::MAX_TIME_LIMIT_S),
         ("paper::LINES", wide(paper::LINES)),
         ("paper::SYMBOLS", wide(paper::SYMBOLS)),
     ];

@@ -21,6 +21,9 @@ use crate::testing::ManualClock;
 
 const WORDS: &str = "correct horse battery\n";
 
+/// A test of an error.
+type IsExpected = fn(&CommandError) -> bool;
+
 /// A data folder with a key and a descriptor, and a folder beside it for other files.
 struct Folder {
     scratch: tempfile::TempDir,
@@ -226,7 +229,7 @@ async fn a_program_must_print_the_key_of_this_repository() {
 
     let foreign = folder.add_command(&[&cat(&other)]).await.unwrap_err();
     assert!(matches!(foreign, KeyError::OtherSlotKey { .. }), "{foreign}");
-    let failures: [(&str, fn(&CommandError) -> bool); 3] = [
+    let failures: [(&str, IsExpected); 3] = [
         ("exit 3", |error| matches!(error, CommandError::Failed { .. })),
         ("echo no key", |error| matches!(error, CommandError::NoKey { .. })),
         ("yes", |error| matches!(error, CommandError::NoKey { .. } | CommandError::Failed { .. })),
