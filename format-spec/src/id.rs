@@ -321,6 +321,10 @@ name!(
     TokenName, "token"
 );
 name!(
+    /// A slot of a keyring.
+    SlotName, "slot"
+);
+name!(
     /// The key of a label: one thing that a push says of its snapshot.
     LabelKey, "label"
 );

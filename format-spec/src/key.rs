@@ -10,8 +10,8 @@
 //!        ├─ blobs: one AES key per chunk id, synthetic nonce
 //!        └─ metadata: one AES key per salt, synthetic nonce
 //! ```
-//! Each purpose has its own BLAKE3 key-derivation context. Keys are wiped when dropped, and have
-//! no `Debug` that could print them.
+//! Each purpose has its own BLAKE3 key-derivation context. Keys are wiped when dropped, and no
+//! `Debug` prints them.
 
 use std::fmt;
 
@@ -37,7 +37,7 @@ const FINGERPRINT: &str = "astacus v1 2026 master key fingerprint";
 pub(crate) struct Secret([u8; 32]);
 
 impl Secret {
-    fn derive(context: &str, material: &[&[u8]]) -> Self {
+    pub(crate) fn derive(context: &str, material: &[&[u8]]) -> Self {
         let mut hasher = blake3::Hasher::new_derive_key(context);
         for part in material {
             hasher.update(part);
@@ -74,6 +74,10 @@ impl MasterKey {
         to_hex(&self.0) + "\n"
     }
 
+    pub(crate) fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// Tells keys apart without revealing anything of them.
     pub fn fingerprint(&self) -> [u8; 32] {
         Secret::derive(FINGERPRINT, &[&self.0]).0
@@ -94,6 +98,33 @@ impl MasterKey {
             meta: derive(META_KEY),
             meta_nonce: derive(META_NONCE),
         }
+    }
+}
+
+impl fmt::Debug for MasterKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MasterKey(..)")
+    }
+}
+
+/// A random key on paper that opens one slot of a keyring.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub struct RecoveryKey([u8; 32]);
+
+impl RecoveryKey {
+    /// The key with these bytes, which must come from the operating system's random source.
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for RecoveryKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RecoveryKey(..)")
     }
 }
 

@@ -6,6 +6,8 @@
 //! | [`fingerprint`] | the SHA-256 of a certificate, for people to compare |
 //! | [`invite`] | the word by which a node is enrolled |
 //! | [`key`] | the repository master key and everything derived from it |
+//! | [`keyring`] | slots that open the master key |
+//! | [`paper`] | a key as lines that a person can type |
 //! | [`aead`] | AES-256-GCM behind one trait, two engines |
 //! | [`blob`] | compress, seal and open one chunk |
 //! | [`pack`] | the immutable file that holds blobs |
@@ -41,12 +43,14 @@ pub mod fingerprint;
 pub mod id;
 pub mod invite;
 pub mod key;
+pub mod keyring;
 pub mod label;
 pub mod manifest;
 pub mod notice;
 pub mod object;
 pub mod pack;
 pub mod page;
+pub mod paper;
 pub mod path;
 pub mod protection;
 pub mod snapshot;
@@ -57,7 +61,7 @@ pub use error::{ErrorClass, FormatError};
 pub use fingerprint::Fingerprint;
 pub use id::{
     CheckpointId, ChunkId, ClusterName, FileDigest, LabelKey, ManifestId, NodeId, NodeName, PackId,
-    RepositoryId, SeriesId, SeriesName, SessionId, SnapshotId, TokenName,
+    RepositoryId, SeriesId, SeriesName, SessionId, SlotName, SnapshotId, TokenName,
 };
 pub use invite::Invite;
 pub use label::{About, Label, LabelChoice, LabelValue, Labels, Note};

@@ -11,7 +11,8 @@ use format_spec::id::{RepositoryId, parse_hex_32, to_hex};
 use format_spec::key::{BlobKind, MasterKey};
 use format_spec::object::{self, ObjectKind};
 use format_spec::{
-    FORMAT_VERSION, MAX_CHUNK_LEN, aead, blob, checkpoint, entry, manifest, pack, page, path, wire,
+    FORMAT_VERSION, MAX_CHUNK_LEN, aead, blob, checkpoint, entry, keyring, manifest, pack, page, paper, path,
+    wire,
 };
 
 const DOC: &str = include_str!("../../docs/format.md");
@@ -184,6 +185,49 @@ fn the_document_is_enough_to_open_sealed_objects() {
     }
 }
 
+/// The forty bytes of the sheet `name`, by the document.
+fn sheet(name: &str) -> Vec<u8> {
+    let text = String::from_utf8(golden(name)).unwrap();
+    let mut bytes = Vec::new();
+    for line in text.lines() {
+        let symbols: Vec<char> = line[3..].chars().filter(|symbol| *symbol != ' ').collect();
+        let value = |symbol: &char| "0123456789ABCDEFGHJKMNPQRSTVWXYZ".find(*symbol).unwrap();
+        let five = symbols[..8].iter().fold(0, |whole, symbol| whole << 5 | wide(value(symbol)));
+        bytes.extend(&five.to_be_bytes()[3..]);
+    }
+    bytes
+}
+
+#[test]
+fn the_document_is_enough_to_read_a_sheet_and_to_open_its_slot() {
+    let stranger = Stranger::new();
+    for (name, kind) in [("sheet.txt", 1), ("sheet-of-slot.txt", 2)] {
+        let bytes = sheet(name);
+        let check = stranger.derive("check of a recovery sheet", &[&bytes[..34]]);
+        assert_eq!((&bytes[..2], &bytes[34..]), (&[1, kind][..], &check[..6]));
+    }
+    assert_eq!(sheet("sheet.txt")[2..34], stranger.master);
+    let file: serde_json::Value = serde_json::from_slice(&golden("keyring.json")).unwrap();
+    let (ring, slot) = (&file["keyring"], &file["keyring"]["slots"][1]);
+    let hex = |value: &serde_json::Value| -> Vec<u8> {
+        let digits = value.as_str().unwrap().as_bytes().chunks(2);
+        digits.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
+    };
+    let (salt, wrapped) = (hex(&slot["opener"]["salt"]), hex(&slot["opener"]["wrapped"]));
+    let key = stranger.derive("wrapping key of a recovery key", &[&sheet("sheet-of-slot.txt")[2..34], &salt]);
+    let [fingerprint, name] =
+        [&ring["master_key_fingerprint"], &slot["name"]].map(|text| text.as_str().unwrap());
+    let aad = [&REPOSITORY[..], &salt, &[0; 12], fingerprint.as_bytes(), name.as_bytes()].concat();
+    let (ciphertext, tag) = wrapped.split_last_chunk::<16>().unwrap();
+    let mut master = ciphertext.to_vec();
+
+    aes_gcm::Aes256Gcm::new((&key).into())
+        .decrypt_inout_detached((&[0; 12]).into(), &aad, master.as_mut_slice().into(), tag.into())
+        .unwrap();
+
+    assert_eq!(master, stranger.master);
+}
+
 #[test]
 fn what_the_document_derives_is_what_we_derive() {
     let stranger = Stranger::new();
@@ -191,7 +235,7 @@ fn what_the_document_derives_is_what_we_derive() {
     let domain = master.domain(&"cluster-1".parse().unwrap());
     let domain_key = stranger.derive("domain key of a cluster", &[&stranger.master, b"cluster-1"]);
 
-    assert_eq!(stranger.contexts.len(), 11, "{:?}", stranger.contexts);
+    assert_eq!(stranger.contexts.len(), 15, "{:?}", stranger.contexts);
     assert_eq!(stranger.derive("fingerprint of the master key", &[&stranger.master]), master.fingerprint());
     assert_eq!(to_hex(&domain_key), domain.to_hex());
     let mut gear =
@@ -251,6 +295,12 @@ fn limits_and_lengths_in_the_document_are_the_codes() {
         ("wire::MAX_READ_LEN", wire::MAX_READ_LEN),
         ("wire::MAX_BLOBS_LEN", wire::MAX_BLOBS_LEN),
         ("wire::MAX_JSON_LEN", wire::MAX_JSON_LEN),
+        ("keyring::MAX_LEN", wide(keyring::MAX_LEN)),
+        ("keyring::MAX_SLOTS", wide(keyring::MAX_SLOTS)),
+        ("keyring::MIN_PASSPHRASE", wide(keyring::MIN_PASSPHRASE)),
+        ("keyring::MAX_TIME_LIMIT_S", keyring::MAX_TIME_LIMIT_S),
+        ("paper::LINES", wide(paper::LINES)),
+        ("paper::SYMBOLS", wide(paper::SYMBOLS)),
     ];
     // Checked in page/tests.rs, where they can be seen.
     let private = ["page::MIN_LEN", "page::CUT_LEN"];

@@ -20,17 +20,19 @@ use format_spec::blob::{BlobInfo, BlobSealer, Compression, Decompressor};
 use format_spec::checkpoint::{Checkpoint, CheckpointPack};
 use format_spec::descriptor::Descriptor;
 use format_spec::id::to_hex;
-use format_spec::key::{BlobKind, DomainKey, MasterKey, SealKeys};
+use format_spec::key::{BlobKind, DomainKey, MasterKey, RecoveryKey, SealKeys};
+use format_spec::keyring::{KeyCommand, Keyring, Opener, Passphrase, Slot, Stretch};
 use format_spec::manifest::{Manifest, PageRef, Problem, Totals};
 use format_spec::object::{self, ObjectKind};
 use format_spec::pack::{self, PackBuilder, SealedPack};
 use format_spec::page::{self, PageBuilder};
+use format_spec::paper::PaperKey;
 use format_spec::protection::ProtectionRecord;
 use format_spec::snapshot::{ManifestRef, Snapshot, SnapshotState};
 use format_spec::wire::{self, ChunkerSpec, Frame, FrameHeader, FrameReader};
 use format_spec::{
     ChunkId, ClusterName, Entry, EntryKind, EntryPath, Extent, FORMAT_VERSION, FileEnd, ManifestId,
-    RepositoryId, SnapshotId, Timestamp, Xattr,
+    RepositoryId, SlotName, SnapshotId, Timestamp, Xattr,
 };
 
 type Files = BTreeMap<String, Vec<u8>>;
@@ -235,6 +237,36 @@ fn descriptor() -> Descriptor {
     Descriptor::new(REPOSITORY, &master(), chunker)
 }
 
+/// A keyring with a slot of each kind.
+fn keyring() -> Keyring {
+    let mut keyring = Keyring::new(&descriptor());
+    let [words, paper, program] = ["words", "paper", "program"].map(|name| name.parse::<SlotName>().unwrap());
+    let passphrase =
+        keyring.wrap_with_passphrase(&words, &master(), &passphrase(), Stretch::WEAKEST, [0xb1; 32]).unwrap();
+    let recovery = keyring.wrap_with_recovery(&paper, &master(), &recovery_key(), [0xb2; 32]);
+    let command = KeyCommand {
+        program: "/usr/local/bin/unwrap".to_owned(),
+        arguments: vec!["--key".to_owned(), "astacus".to_owned()],
+        time_limit_s: 30,
+    };
+    for (name, opener) in [(words, passphrase), (paper, recovery), (program, Opener::Command(command))] {
+        keyring.add(Slot { name, created_ms: 1_790_000_000_000, opener }).unwrap();
+    }
+    keyring
+}
+
+fn passphrase() -> Passphrase {
+    Passphrase::parse("correct horse battery").unwrap()
+}
+
+fn recovery_key() -> RecoveryKey {
+    RecoveryKey::from_bytes([0xc3; 32])
+}
+
+fn sheet(key: PaperKey) -> Vec<u8> {
+    key.to_lines().as_bytes().to_vec()
+}
+
 fn frames(zstd_payload: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     for (info, payload) in [
@@ -285,6 +317,9 @@ fn made(zstd_payload: &[u8]) -> Files {
     let files = [
         ("master.key", master().to_file_text().into_bytes()),
         ("repository.json", descriptor().encode()),
+        ("keyring.json", keyring().encode()),
+        ("sheet.txt", sheet(PaperKey::Master(master()))),
+        ("sheet-of-slot.txt", sheet(PaperKey::Recovery(recovery_key()))),
         ("derived.txt", derived(&pack).into_bytes()),
         ("page.bin", page()),
         ("chunk.zst", zstd_payload.to_vec()),
@@ -386,6 +421,24 @@ fn decoders_read_the_golden_bytes() {
     assert_eq!(manifest_read, manifest());
     assert_eq!(snapshot_read, snapshot());
     assert_eq!(page::decode(&files["page.bin"]).unwrap().len(), 7);
+}
+
+#[test]
+fn the_golden_slots_and_sheets_open() {
+    let files = stored();
+    let keyring = Keyring::decode(&files["keyring.json"]).unwrap();
+    let paper = |name: &str| PaperKey::parse(std::str::from_utf8(&files[name]).unwrap()).unwrap();
+
+    let PaperKey::Master(master) = paper("sheet.txt") else { panic!("the sheet of the master key") };
+    let PaperKey::Recovery(key) = paper("sheet-of-slot.txt") else { panic!("the sheet of a slot") };
+    let [words, slot, _] = keyring.slots() else { panic!("three slots") };
+    for opened in [
+        master,
+        keyring.open_with_recovery(slot, &key).unwrap(),
+        keyring.open_with_passphrase(words, &passphrase()).unwrap(),
+    ] {
+        assert!(descriptor().fits(&opened));
+    }
 }
 
 #[test]

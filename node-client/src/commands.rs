@@ -75,10 +75,10 @@ fn enrolled(enroll: &EnrollArguments, arguments: &Arguments) -> Result<u8, Clien
     let config = enroll.config.clone().or_else(|| crate::config::own_file(&env)).ok_or_else(|| {
         ClientError::Usage("neither HOME nor XDG_CONFIG_HOME is set: choose a file with --config".to_owned())
     })?;
-    let runtime = runtime()?;
+    let runtime = network()?;
     outlive_user_signals(runtime.handle()).map_err(no_signals)?;
     let retry = Retry { silence: Some(SILENCE), ..Retry::asked(arguments.connection.retry_for) };
-    let report = runtime.block_on(enrol::enrol(&Enrolment { invite, node, config, existing }, retry))?;
+    let report = wait(runtime.handle(), enrol::enrol(&Enrolment { invite, node, config, existing }, retry))?;
     let done = || format!("this machine was enrolled as node {}", report.node);
     show(&report, arguments.output).map_err(|error| error.after(done))?;
     Ok(0)
@@ -205,7 +205,7 @@ impl Client {
         )?;
         let runtime = network()?;
         outlive_user_signals(runtime.handle()).map_err(no_signals)?;
-        runtime.block_on(renew_if_due(&api, &credentials))?;
+        wait(runtime.handle(), renew_if_due(&api, &credentials))?;
         Ok(Self { api, runtime, config, host: host(), clock: SystemClock::new(), output: arguments.output })
     }
 

@@ -343,6 +343,7 @@ impl Config {
             upkeep: Upkeep { gc: self.gc.settings()? },
             choices: self.choices()?,
             memory_bytes: bytes(self.limits.memory_mib.max(LEAST_MEMORY_MIB)),
+            passphrase_file: None,
         })
     }
 

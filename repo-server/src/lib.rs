@@ -24,6 +24,7 @@
 //! | [`access`] | the credentials that the server knows, and the principal that each one stands for |
 //! | `lease` | one task at a time: who has what, and until when |
 //! | [`store`] | the ground of all features: index, site, keys, clock, lock of writers |
+//! | [`keys`] | slots that open the master key, and the work of an operator on them |
 //! | [`site_lock`], [`space`] | one server at a time over a site; disks and the ballast on them |
 //! | [`config`], [`settings`] | what an operator has decided, as written and as it is used |
 //! | [`rows`] | type and bytes of every row, and every kind of row in the meta table |
@@ -61,6 +62,7 @@ mod gc;
 pub mod health;
 pub mod http;
 pub mod index;
+pub mod keys;
 mod lease;
 pub mod log;
 mod notify;

@@ -1,5 +1,7 @@
 //! `astacus-server`: start, serve, stop.
 
+mod cli;
+
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -15,11 +17,12 @@ use repo_server::config::{Config, ConfigError, TlsFlags, TlsMode};
 use repo_server::durable::RealDisk;
 use repo_server::error::Chain;
 use repo_server::http::{self, Transport};
+use repo_server::keys::KeyError;
 use repo_server::log::{Format, Log};
 use repo_server::rebuild::{self, Plan, RebuildError, RebuildReport};
 use repo_server::server::Server;
 use repo_server::service;
-use repo_server::settings::TlsSettings;
+use repo_server::settings::{Settings, TlsSettings};
 use repo_server::site::SiteUrl;
 use repo_server::start::{CreateError, check_exists, open_or_create};
 use repo_server::store::OnHalt;
@@ -47,6 +50,9 @@ struct Arguments {
 enum Command {
     /// Rebuild the index from the site and the master key.
     Rebuild(Rebuild),
+    /// Export, check and restore the master key, and manage the slots that open it.
+    #[command(subcommand)]
+    Key(cli::KeyAction),
 }
 
 #[derive(Args)]
@@ -86,6 +92,9 @@ struct Serve {
     /// Address to listen on; port 0 selects a free port [default: 127.0.0.1:5515].
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
+    /// File with the passphrase of a slot of the keyring, for a data folder without `master.key`.
+    #[arg(long, value_name = "FILE", env = "ASTACUS_PASSPHRASE_FILE")]
+    passphrase_file: Option<PathBuf>,
     /// Encrypt connections: `auto` (unless the listen address is a loopback address), `on`, or `off` (loopback
     /// addresses only) [default: auto].
     #[arg(long, value_name = "MODE")]
@@ -107,6 +116,7 @@ impl Arguments {
     fn config(&self) -> Result<Config, ConfigError> {
         let path = match &self.command {
             Some(Command::Rebuild(rebuild)) => &rebuild.config,
+            Some(Command::Key(_)) => &None,
             None => &self.serve.config,
         };
         path.as_deref().map(Config::read).transpose().map(Option::unwrap_or_default)
@@ -116,6 +126,7 @@ impl Arguments {
     fn log_format(&self, config: &Config) -> Format {
         let flag = match &self.command {
             Some(Command::Rebuild(rebuild)) => rebuild.log_format,
+            Some(Command::Key(_)) => None,
             None => self.serve.log_format,
         };
         flag.unwrap_or(config.log.format)
@@ -177,6 +188,9 @@ fn class(error: &anyhow::Error) -> ErrorClass {
     if let Some(error) = error.downcast_ref::<RebuildError>() {
         return error.class();
     }
+    if let Some(error) = error.downcast_ref::<KeyError>() {
+        return error.class();
+    }
     error.downcast_ref::<CreateError>().map_or(ErrorClass::Unavailable, CreateError::class)
 }
 
@@ -196,6 +210,7 @@ async fn run(arguments: Arguments, config: Config, log: &Log) -> anyhow::Result<
     }
     match arguments.command {
         Some(Command::Rebuild(rebuild)) => self::rebuild(&rebuild, &config, log).await,
+        Some(Command::Key(action)) => key(action).await,
         None => serve(arguments.serve, config, log).await.map(|()| ExitCode::SUCCESS),
     }
 }
@@ -234,6 +249,16 @@ async fn rebuild(arguments: &Rebuild, config: &Config, log: &Log) -> anyhow::Res
         return Ok(ExitCode::from(EXIT_UNREPORTED));
     }
     let code = if report.is_sound() { 0 } else { ErrorClass::Integrity.exit_code() };
+    Ok(ExitCode::from(code))
+}
+
+async fn key(action: cli::KeyAction) -> anyhow::Result<ExitCode> {
+    let outcome = cli::run(action).await?;
+    if let Err(error) = outcome.print() {
+        tracing::error!(%error, "the command is done, but its report cannot be written to standard output");
+        return Ok(ExitCode::from(EXIT_UNREPORTED));
+    }
+    let code = if outcome.is_sound { 0 } else { ErrorClass::Integrity.exit_code() };
     Ok(ExitCode::from(code))
 }
 
@@ -298,7 +323,7 @@ async fn serve(arguments: Serve, config: Config, log: &Log) -> anyhow::Result<()
     if arguments.must_exist {
         check_exists(&data_dir)?;
     }
-    let settings = config.settings()?;
+    let settings = Settings { passphrase_file: arguments.passphrase_file.clone(), ..config.settings()? };
     // Binding comes before a repository is created, so that no unreachable repository is left behind.
     let listener = TcpListener::bind(address)
         .await

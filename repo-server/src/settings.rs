@@ -28,6 +28,8 @@ pub struct Settings {
     pub choices: Choices,
     /// Bytes of bodies and answers that requests may hold in memory at once.
     pub memory_bytes: u64,
+    /// File with the passphrase of a slot, for a data folder without `master.key`.
+    pub passphrase_file: Option<PathBuf>,
 }
 
 /// TLS of the server's connections.

@@ -16,6 +16,7 @@ mod heal;
 mod in_flight;
 mod jobs;
 mod json;
+mod keys;
 mod memory;
 mod monitoring;
 mod objects;

@@ -97,6 +97,7 @@ pub async fn run(
         upkeep: Upkeep::default(),
         choices: Choices::default(),
         memory_bytes: REBUILD_MEMORY,
+        passphrase_file: None,
     };
     let site = site.open_to_read().map_err(CreateError::from)?;
     let parts = folder::parts(dir, wrap(index), site, settings, on_halt);

@@ -8,6 +8,7 @@ use format_spec::{ErrorClass, FormatError};
 use crate::durable::{DurableError, FolderError};
 use crate::error::ServerError;
 use crate::index::OpenError;
+use crate::keys::KeyError;
 use crate::site::layout::descriptor_object;
 use crate::site::{SiteError, SiteUrl};
 use crate::site_lock::LockError;
@@ -80,6 +81,9 @@ pub enum CreateError {
     /// The descriptor on the site is another one than the index was made with.
     #[error("{site}/{} differs from its copy: restore it from {}, or pass the right `--site`", descriptor_object(), copy.display())]
     DescriptorChanged { site: SiteUrl, copy: PathBuf },
+    /// The master key could not be opened.
+    #[error(transparent)]
+    Keys(#[from] KeyError),
     /// A file or folder could not be read.
     #[error("read {}", path.display())]
     Read {
@@ -124,6 +128,7 @@ impl CreateError {
             | Self::Descriptor(_)
             | Self::DescriptorChanged { .. } => ErrorClass::Integrity,
             Self::Read { .. } | Self::Write(_) => ErrorClass::Unavailable,
+            Self::Keys(error) => error.class(),
             Self::Folder(error) => error.class(),
             Self::Index(error) => error.class(),
             Self::Site(error) => error.class(),

@@ -1,7 +1,8 @@
 //! A data folder: opened if it holds a repository, made into one if it is empty.
 //!
 //! ```text
-//! DIR/master.key    the master key, hex, mode 0600
+//! DIR/master.key    the master key, hex, mode 0600; may be missing if another slot opens it, see `keys`
+//! DIR/keyring.json  other slots that open the master key, mode 0600
 //! DIR/admin.token   the first token, with all rights, mode 0600
 //! DIR/access.json   tokens, nodes and invitations, mode 0600
 //! DIR/tls/          CA and certificate of the server, see `tls`
@@ -35,6 +36,7 @@ use crate::durable::{self, Disk, FileName, RealDisk};
 use crate::error::{Chain, ServerError};
 use crate::health::space::restore_ballast;
 use crate::index::{self, Index, KeyRange, Missing, Table};
+use crate::keys::{self, KEYRING, MASTER};
 use crate::server::Server;
 use crate::settings::{DEFAULT_CHUNKER, Settings};
 use crate::site::layout::descriptor_object;
@@ -44,8 +46,8 @@ use crate::space::{self, Space};
 use crate::start::compare;
 use crate::store::{OnHalt, Parts};
 
-const OURS: [&str; 10] =
-    [access::FILE, TOKEN, space::BALLAST, "index", "master.key", "site", COPY, MARKER, SCRATCH, "tls"];
+const OURS: [&str; 11] =
+    [access::FILE, TOKEN, space::BALLAST, "index", MASTER, KEYRING, "site", COPY, MARKER, SCRATCH, "tls"];
 
 /// The file with the token of requests.
 const TOKEN: &str = "admin.token";
@@ -96,7 +98,8 @@ async fn open_or_create_on(
     settings: Settings,
     on_halt: OnHalt,
 ) -> Result<Opened, CreateError> {
-    let (engine, chunker) = (settings.engine, settings.chunker);
+    let (engine, chunker, passphrase_file) =
+        (settings.engine, settings.chunker, settings.passphrase_file.clone());
     guard::own_folder(dir)?;
     let dir = &durable::settled_folder(disk.as_ref(), dir)?;
     if dir.join(MARKER).exists() {
@@ -109,8 +112,9 @@ async fn open_or_create_on(
     }
     guard::close_folder(dir)?;
     durable::probe(dir)?;
-    let (master_path, token_path) = (dir.join("master.key"), dir.join(TOKEN));
+    let (master_path, token_path) = (dir.join(MASTER), dir.join(TOKEN));
     guard::check_secret(&master_path)?;
+    guard::check_secret(&dir.join(KEYRING))?;
     guard::check_secret(&token_path)?;
     guard::check_secret(&dir.join(access::FILE))?;
     let missing = if exists { Missing::Refuse } else { Missing::Create };
@@ -123,9 +127,8 @@ async fn open_or_create_on(
     let place = place.make(disk.as_ref())?;
     let site = place.open(Arc::clone(&disk))?;
     let (master, descriptor, token) = if exists {
-        let text =
-            read_secret(&master_path)?.ok_or_else(|| CreateError::Missing { path: master_path.clone() })?;
-        let (master, descriptor) = (parse_key(&master_path, &text)?, read_descriptor(site.as_ref()).await?);
+        let descriptor = read_descriptor(site.as_ref()).await?;
+        let master = keys::open_unattended(dir, &descriptor, passphrase_file.as_deref()).await?;
         if let Some(warning) = not_heeded(chunker.as_ref(), &descriptor.chunker) {
             tracing::warn!("{warning}");
         }
@@ -134,7 +137,7 @@ async fn open_or_create_on(
         let created = create(disk.as_ref(), dir, site.as_ref(), chunker.unwrap_or(DEFAULT_CHUNKER)).await?;
         tracing::warn!(
             data_dir = %dir.display(),
-            "created a new repository: keep copies of its `master.key` and `repository.json` on another machine; without them nobody can read the repository"
+            "created a new repository: keep copies of its `master.key` and `repository.json` elsewhere, for example on paper with `astacus-admin key export --paper`; without them nobody can read the repository"
         );
         created
     };
@@ -201,7 +204,7 @@ pub(crate) fn parts(
 /// before: it belongs to another site.
 fn check_empty(index: &dyn Index, dir: &Path, site: &SiteUrl) -> Result<(), CreateError> {
     let no_site = || CreateError::NoSite { dir: dir.to_owned(), site: site.clone() };
-    if dir.join(COPY).exists() {
+    if dir.join(COPY).exists() || dir.join(KEYRING).exists() {
         return Err(no_site());
     }
     let one = NonZeroUsize::MIN;
@@ -270,9 +273,9 @@ async fn create(
     site: &dyn Site,
     chunker: ChunkerSpec,
 ) -> Result<(MasterKey, Descriptor, String), CreateError> {
-    let master_path = dir.join("master.key");
+    let master_path = dir.join(MASTER);
     let new_key = || MasterKey::from_bytes(random()).to_file_text();
-    let master = parse_key(&master_path, &read_or_publish(disk, dir, "master.key", new_key)?)?;
+    let master = parse_key(&master_path, &read_or_publish(disk, dir, MASTER, new_key)?)?;
     let token = new_token(disk, dir)?;
     let server = RepositoryId::new(SystemClock::new().unix_ms(), random());
     let descriptor = Descriptor::new(server, &master, chunker);

@@ -55,6 +55,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Verdict, AdminError> {
         Command::Node(node) => node::run(arguments, node),
         Command::Token(token) => token::run(arguments, token),
         Command::Chunk(ChunkCommand::Locate { id }) => chunk::locate(arguments, *id),
+        Command::Key { arguments } => Err(rebuild::key(arguments, output)),
         Command::Rebuild(rebuild) => Err(rebuild::run(rebuild, output)),
         Command::Verify(asked) => verify::verify(arguments, asked),
         Command::Scrub(asked) => verify::scrub(arguments, asked),

@@ -195,6 +195,7 @@ fn completions_and_manual_pages_are_made() {
         "chunk-locate",
         "pack-inspect",
         "rebuild",
+        "key",
     ] {
         let page = folder.path().join(format!("astacus-admin-{command}.1"));
         assert!(page.is_file(), "{command} has no page");

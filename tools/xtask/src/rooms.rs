@@ -25,6 +25,7 @@ const FLOORS: &[Floors] = &[
         "repo-server",
         &[
             "main",
+            "cli",
             "http background rebuild",
             "gc audit forget",
             "start verify stats freshness tls",
@@ -37,7 +38,7 @@ const FLOORS: &[Floors] = &[
             "catalog",
             "health access",
             "lease store",
-            "site_lock space config",
+            "site_lock space config keys",
             "settings error",
             "rows",
             "index",

@@ -197,6 +197,13 @@ pub(crate) enum Command {
     /// Rebuild a lost index from the site and the master key, while no server runs.
     #[command(after_help = REBUILD_HELP)]
     Rebuild(RebuildArguments),
+    /// Export, check and restore the master key, and manage the slots that open it, on the machine of the server.
+    #[command(after_help = KEY_HELP, disable_help_flag = true)]
+    Key {
+        /// Command and its arguments.
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
+        arguments: Vec<OsString>,
+    },
     /// Print a completion script for a shell.
     #[command(after_help = examples!("completion bash > /etc/bash_completion.d/astacus-admin"))]
     Completion {
@@ -243,6 +250,21 @@ output and exit code. Exit code 10 if it is not installed.
 
 ",
     examples!("rebuild --data-dir /srv/astacus --from-site file:///mnt/site --keyring keys")
+);
+
+const KEY_HELP: &str = concat!(
+    "\
+This command starts `astacus-server key`, found beside this program or in PATH, and returns its output
+and exit code. `key COMMAND --help` describes a command: export, check, restore, list, add, remove.
+
+",
+    examples!(
+        "key export --paper --data-dir /srv/astacus"
+        "key check --data-dir /srv/astacus --paper typed.txt"
+        "key restore --data-dir /srv/astacus --paper typed.txt"
+        "key add passphrase --data-dir /srv/astacus --new-passphrase-file words"
+        "key remove file --data-dir /srv/astacus --passphrase-file words"
+    )
 );
 
 /// Arguments of `forget`: the snapshots, or the policy that chooses them.
