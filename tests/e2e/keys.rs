@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use tests::binaries::program;
 use tests::client::{Done, run_to_end};
@@ -13,14 +13,18 @@ use tests::world::Folder;
 
 const WORDS: &str = "a passphrase that nobody guesses";
 
-/// Runs `astacus-admin key` with these words and the data folder.
+/// Runs `astacus-admin key` with these words and the data folder, and with the file `typed` as its standard input.
 fn key(data: &Path, words: &[&str], typed: Option<&Path>) -> Done {
-    let mut key = Command::new(program("astacus-admin"));
-    key.env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    if let Some(path) = typed {
-        key.stdin(fs::File::open(path).unwrap());
-    }
-    key.arg("key").args(words).arg("--data-dir").arg(data);
+    let admin = program("astacus-admin");
+    let mut key = match typed {
+        None => Command::new(admin),
+        Some(typed) => {
+            let mut shell = Command::new("/bin/sh");
+            shell.args(["-c", r#"exec "$@" <"$0""#]).arg(typed).arg(admin);
+            shell
+        }
+    };
+    key.env_clear().arg("key").args(words).arg("--data-dir").arg(data);
     run_to_end(key)
 }
 

@@ -11,7 +11,8 @@ pub(crate) enum NodeCommand {
     /// secret until it is used.
     #[command(after_help = examples!(
         "node invite --cluster orders --node db1"
-        "node invite --cluster orders --may restore --ttl 10m --url https://backup.example:5515"
+        "node invite --cluster orders --may restore --ttl 10m"
+        "node invite --cluster orders --url https://backup:5515"
     ))]
     Invite(InviteNode),
     /// List the open, used and expired invitations.
