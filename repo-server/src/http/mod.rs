@@ -1,6 +1,6 @@
 //! The HTTP interface: routes, limits, and nothing else. What a request does is in the modules below.
 //!
-//! Every request but `/healthz` and `/readyz` needs a credential, and [`principal`] says which role may ask for which
+//! Every request but `/healthz` and `/readyz` needs a credential, and `principal` says which role may ask for which
 //! route. Bodies are streamed and capped. Bodies and answers
 //! are described in `format_spec::wire`.
 
