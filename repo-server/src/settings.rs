@@ -39,8 +39,6 @@ pub struct TlsSettings {
     pub names: BTreeSet<String>,
     /// Certificate and key of another CA, in place of the server's own.
     pub files: Option<TlsFiles>,
-    /// Another CA whose certificates of nodes are accepted.
-    pub client_ca: Option<PathBuf>,
     /// Life of the certificates of nodes.
     pub node_life: Duration,
 }

@@ -49,8 +49,6 @@ pub struct TlsConfig {
     pub certificate: Option<PathBuf>,
     /// The key of that certificate.
     pub key: Option<PathBuf>,
-    /// Another CA whose certificates of nodes are accepted.
-    pub client_ca: Option<PathBuf>,
     /// Life of the certificates of nodes, which renew themselves; default: 90.
     pub node_days: Option<u16>,
 }
@@ -90,8 +88,7 @@ impl TlsConfig {
             TlsMode::Off => Ok(None),
             TlsMode::Auto if is_loopback => Ok(None),
             TlsMode::On | TlsMode::Auto => {
-                let client_ca = self.client_ca.clone();
-                Ok(Some(TlsSettings { names, files, client_ca, node_life: self.node_life()? }))
+                Ok(Some(TlsSettings { names, files, node_life: self.node_life()? }))
             }
         }
     }

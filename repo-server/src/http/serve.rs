@@ -242,7 +242,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let names = ["localhost".to_owned()].into();
         let node_life = Duration::from_secs(60);
-        let settings = TlsSettings { names, files: None, client_ca: None, node_life };
+        let settings = TlsSettings { names, files: None, node_life };
         let random = |bytes: &mut [u8]| getrandom::fill(bytes).unwrap();
         let clock = Arc::new(ManualClock::default());
         let tls = Tls::open(Arc::new(RealDisk), folder.path(), settings, clock, random).unwrap();

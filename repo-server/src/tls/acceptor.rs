@@ -59,14 +59,10 @@ where
     Ok(Accepted::Tls(Box::new(stream), certificate))
 }
 
-/// The certificates by which a client may show that it is a node.
-pub(super) fn client_roots<'a>(
-    roots: impl IntoIterator<Item = &'a CertificateDer<'static>>,
-) -> Result<RootCertStore, TlsError> {
+/// The CA whose certificates show that a client is a node.
+pub(super) fn client_roots(ca: &CertificateDer<'static>) -> Result<RootCertStore, TlsError> {
     let mut store = RootCertStore::empty();
-    for root in roots {
-        store.add(root.clone()).map_err(|error| TlsError::ClientCa(error.into()))?;
-    }
+    store.add(ca.clone()).map_err(|error| TlsError::ClientCa(error.into()))?;
     Ok(store)
 }
 

@@ -84,7 +84,6 @@ pub struct Anchor {
 struct Files {
     chain: Vec<u8>,
     key: Vec<u8>,
-    client_ca: Option<Vec<u8>>,
 }
 
 /// The result of a look at the files.
@@ -197,8 +196,7 @@ impl Place {
         } else {
             self.own_pair(settings, authority)?
         };
-        let client_ca = settings.client_ca.as_deref().map(files::read).transpose()?;
-        Ok(Files { chain, key, client_ca })
+        Ok(Files { chain, key })
     }
 
     fn own_pair(
@@ -252,11 +250,7 @@ impl Served {
         let facts = chain.first().and_then(|der| Facts::of(der));
         let facts = facts.ok_or_else(|| TlsError::malformed(&certificate, "certificate"))?;
         let anchor = chain.last().cloned().ok_or_else(|| TlsError::malformed(&certificate, "certificate"))?;
-        let others = match (&files.client_ca, &settings.client_ca) {
-            (Some(pem), Some(path)) => files::certificates(path, pem)?,
-            _ => Vec::new(),
-        };
-        let roots = acceptor::client_roots([authority.der()].into_iter().chain(&others))?;
+        let roots = acceptor::client_roots(authority.der())?;
         let pair = |source| TlsError::Pair { certificate, key: key_path, source };
         let config = acceptor::server_config(chain, key, roots, Arc::clone(&place.clock), pair)?;
         let anchor = Anchor::of(&files.chain, &anchor);

@@ -72,7 +72,7 @@ fn random(bytes: &mut [u8]) {
 
 fn settings(names: &[&str]) -> TlsSettings {
     let names: BTreeSet<String> = names.iter().map(|name| (*name).to_owned()).collect();
-    TlsSettings { names, files: None, client_ca: None, node_life: Duration::from_secs(90 * 24 * 60 * 60) }
+    TlsSettings { names, files: None, node_life: Duration::from_secs(90 * 24 * 60 * 60) }
 }
 
 fn write_closed(path: &Path, text: &str) {

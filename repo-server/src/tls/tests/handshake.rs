@@ -110,19 +110,6 @@ fn rcgen_client(authority: &Authority, common_name: &str) -> Shown {
 }
 
 #[tokio::test]
-async fn nodes_of_another_ca_are_accepted_if_the_configuration_names_it() {
-    let scene = Scene::new();
-    let other = scene.authority("other", Duration::ZERO);
-    let client_ca = Some(scene.data.path().join("other/ca.pem"));
-    let tls = scene.try_open(TlsSettings { client_ca, ..settings(&["localhost"]) }).unwrap();
-
-    for authority in [&other, tls.authority().as_ref()] {
-        let seen = meet(&tls, client(&scene, &tls, Some(of_node(authority, DAY)), &[])).await.unwrap();
-        assert_eq!(seen.map(|shown| shown.node), Some(node()));
-    }
-}
-
-#[tokio::test]
 async fn only_http_1_1_is_spoken() {
     let scene = Scene::new();
     let tls = scene.open();
