@@ -26,7 +26,7 @@ use crate::durable;
 use crate::error::ClientError;
 use crate::show::Show;
 
-/// What to do with a configuration that is there.
+/// Handling of a configuration file that exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Existing {
     /// Refuse.
@@ -43,7 +43,7 @@ pub struct Enrolment {
     pub node: Option<NodeName>,
     /// The configuration file to write. The other files are written beside it.
     pub config: PathBuf,
-    /// What to do with a configuration that is there.
+    /// Handling of a configuration file that exists.
     pub existing: Existing,
 }
 

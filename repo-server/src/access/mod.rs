@@ -107,7 +107,7 @@ impl Registry {
         })
     }
 
-    /// What the file holds now.
+    /// The present content of the file.
     pub(crate) fn document(&self) -> Arc<Document> {
         Arc::clone(&self.document.read().unwrap_or_else(PoisonError::into_inner))
     }

@@ -214,7 +214,7 @@ async fn files_that_cannot_be_used_are_refused_before_anything_is_sent() {
     assert!(told(with(nothing)).await.contains("no private key"));
 }
 
-/// What a client makes of these first bytes of an answer to its hello.
+/// Error of a client that gets these bytes in answer to its hello.
 async fn answered(answer: &'static [u8]) -> TlsFailure {
     let ca = Ca::new();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
