@@ -112,7 +112,7 @@ pub enum ServerError {
     /// A disk error made it unsafe for this process to continue.
     #[error("the server is stopping after a disk error")]
     Halted,
-    /// Whoever asked for the work waits no longer. What was done is whole.
+    /// The caller of an operation left, so the operation ended between two steps. No step is half done.
     #[error("the caller left before the work ended")]
     CallerLeft,
     /// The work cannot be done beside the present work; it may succeed later.

@@ -103,7 +103,7 @@ impl Row {
     }
 }
 
-/// Rights of `caller` on a route. A path that the table has with other methods only is told apart.
+/// Rights of `caller` on a route. The error tells an unknown path from a known path with an unknown method.
 fn cell(method: &Method, path: &str, caller: &Principal) -> Result<Cell, Refused> {
     // A handler of GET answers HEAD as well.
     let method = if method == Method::HEAD { &Method::GET } else { method };

@@ -237,7 +237,7 @@ mod tests {
     use crate::settings::TlsSettings;
     use crate::testing::ManualClock;
 
-    /// What a server of TLS answers to a client that sends `first` and nothing else.
+    /// Answer of a TLS server to a client that sends only `first`.
     async fn answer_to(first: &[u8], handshake_within: Duration) -> Vec<u8> {
         let folder = tempfile::tempdir().unwrap();
         let names = ["localhost".to_owned()].into();

@@ -132,7 +132,7 @@ mod tests {
         assert!((2..=4).contains(&most), "{most}");
     }
 
-    /// What must not be left half done is done whole, and the work ends at the next wait behind it.
+    /// `to_its_end` finishes its step although the caller left; the operation ends at its next wait.
     #[tokio::test]
     async fn what_is_done_to_its_end_outlives_the_caller() {
         let (has_begun, begun) = oneshot::channel();

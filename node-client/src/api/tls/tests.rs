@@ -178,7 +178,7 @@ async fn a_server_that_cannot_be_trusted_is_refused_in_words() {
     assert_eq!(early, TlsFailure::NotYetValid { start: "3000-01-01T00:00:00Z".to_owned() });
 }
 
-/// T1: a node shows its certificate, and is told if the server refuses it.
+/// T1: a client shows its certificate, and reports an error if the server refuses that certificate.
 #[tokio::test]
 async fn a_node_shows_its_certificate() {
     let (ca, other) = (Ca::new(), Ca::new());
